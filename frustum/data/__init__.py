@@ -1,0 +1,1 @@
+"""Samples in, batches out: readers and writers of the public formats (docs/data.md)."""

@@ -1,0 +1,1 @@
+"""Recipes, overrides, the training and evaluation loops, checkpoints."""

@@ -1,0 +1,131 @@
+"""Recipe: everything that a run needs, in one frozen, typed, serialisable object.
+
+A recipe is a plain function that returns a complete `Recipe`; recipes/ holds ours, and code outside the package joins by import path
+(`my_pkg.my_file:my_recipe`) or by the entry-point group `frustum.recipes`. This module imports no torch, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SerializeAsAny
+
+from frustum.config import Config
+
+
+class ModelConfig(Config):
+    """Base of every model's config. A subclass sits in the model's file and builds it."""
+
+    def build(self):
+        """The network as an `nn.Module` that keeps the contract: forward, loss, predict (design: docs/add_a_method.md)."""
+        raise TypeError(f"{type(self).__name__} must define build()")
+
+
+class DataConfig(Config):
+    """Where samples come from and how they become network input."""
+
+    kind: Literal["nuscenes", "street", "kitti"] = Field("nuscenes", description="how the data set is called in messages; all kinds share one format")
+    root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
+    version: str = Field("v1.0-trainval", description="name of the folder with the tables")
+    train_split: str = "train"
+    val_split: str = "val"
+    cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
+    image_size: tuple[int, int] = Field((256, 704), description="(height, width) of the network's image")
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    history: int = Field(0, ge=0, description="past keyframes per sample")
+    load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
+    load_boxes: bool = False
+    cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
+
+
+class AugmentConfig(Config):
+    """Training-time augmentation (facts: FlashOCC section 2)."""
+
+    resize: tuple[float, float] = Field((-0.06, 0.11), description="range added to the base scale")
+    rotate_deg: tuple[float, float] = (-5.4, 5.4)
+    flip: bool = Field(True, description="mirror images with probability 0.5")
+    crop_h: tuple[float, float] = Field((0.0, 0.0), description="share of the image height cut off at the bottom, range")
+    colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
+    bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x")
+    bev_flip_y: float = Field(0.5, ge=0, le=1)
+    bev_rotate_deg: tuple[float, float] = (0.0, 0.0)
+    bev_scale: tuple[float, float] = (1.0, 1.0)
+
+
+class OptimConfig(Config):
+    """AdamW and its schedule."""
+
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    encoder_lr_scale: float = Field(1.0, ge=0, description="factor on the learning rate of the image encoder")
+    clip_norm: float = Field(5.0, gt=0)
+    schedule: Literal["constant", "step", "cosine"] = "step"
+    warmup_steps: int = Field(200, ge=0)
+    warmup_ratio: float = Field(1e-3, gt=0, le=1, description="first learning rate relative to lr")
+    step_epochs: tuple[int, ...] = Field((24,), description="epochs after which a step schedule divides lr by 10")
+
+
+class EmaConfig(Config):
+    """Exponential moving average of all float entries of the state dict."""
+
+    decay: float = Field(0.999, gt=0, lt=1)
+    warmup: float = Field(2000.0, ge=0, description="d = decay * (1 - exp(-updates / warmup)); 0 keeps d = decay")
+    initial_updates: int = Field(10560, ge=0)
+
+
+class TrainConfig(Config):
+    """Length and batch."""
+
+    epochs: int | None = Field(24, description="passes over the training split, or None when steps is given")
+    steps: int | None = Field(None, description="optimiser steps; wins over epochs")
+    batch_size: int = Field(4, ge=1, description="samples per process and micro-step")
+    accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step")
+    num_workers: int = Field(4, ge=0)
+    seed: int = 0
+    checkpoint_every: int = Field(500, ge=1, description="optimiser steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(10, ge=1)
+
+
+class RuntimeConfig(Config):
+    """Where and in which precision."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+    precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="auto takes bf16 where the processor computes in it")
+    channels_last: bool = True
+    compile: bool = False
+
+
+class EvalConfig(Config):
+    """Which numbers, on which frames."""
+
+    batch_size: int = Field(1, ge=1)
+    ray_iou: bool = True
+    every: int = Field(1, ge=1, description="evaluate every n-th frame of the split")
+    use_ema: bool = True
+
+
+class PublishedNumber(Config):
+    """A figure that the authors published, with the protocol it was measured under."""
+
+    metric: str
+    value: float
+    protocol: str
+    source: str
+
+
+class Recipe(Config):
+    """A complete description of a run. `frustum train <recipe> key=value` overrides any field by its dotted path."""
+
+    name: str
+    model: SerializeAsAny[ModelConfig]
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    ema: EmaConfig | None = EmaConfig()
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    eval: EvalConfig = EvalConfig()
+    published: tuple[PublishedNumber, ...] = ()

@@ -1,0 +1,62 @@
+"""The errors that frustum raises on purpose.
+
+Each one carries a sentence a user can act on: what was given, what is needed, and what to type next. The command line prints it
+as one paragraph and exits with the class's code; everything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FrustumError(Exception):
+    """Base of all expected errors. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class ConfigError(FrustumError):
+    """A recipe, an override or an argument does not make sense."""
+
+    exit_code = 2
+
+
+class DataError(FrustumError):
+    """A data set, a file of it, or an output folder cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(FrustumError):
+    """A checkpoint is missing, unsafe, damaged, or belongs to another model."""
+
+    exit_code = 4
+
+
+class ShapeError(FrustumError, ValueError):
+    """A tensor has another shape than the function needs."""
+
+    exit_code = 5
+
+
+class ExportError(FrustumError):
+    """A model could not be exported or the export disagrees with it."""
+
+    exit_code = 6
+
+
+class TrainingError(FrustumError):
+    """Training cannot go on: a non-finite loss, or a world that changed under a resumed run."""
+
+    exit_code = 7
+
+
+def nearest_names(name: str, known: Iterable[str], most: int = 3) -> str:
+    """A hint for a misspelt `name`: `did you mean 'a' or 'b'?`, else the list of what is known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=most, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"known: {shown}"

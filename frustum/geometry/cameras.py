@@ -1,0 +1,211 @@
+"""CameraRig: N pinhole cameras on one body, with the image augmentation that lies between lens and network.
+
+Frames (docs/conventions.md): camera x right, y down, z forward; ego x forward, y left, z up. Pixel coordinates are continuous with the
+origin at the top-left corner of the image: pixel (row i, column j) covers [j, j+1) x [i, i+1) and its centre is (j + 0.5, i + 0.5).
+In these coordinates scaling an image by r is exactly `u' = r u` and a flip is exactly `u' = W - u`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from frustum.errors import DataError, ShapeError
+from frustum.geometry.transforms import invert
+
+
+@dataclass(frozen=True)
+class CameraRig:
+    """Calibration of N cameras with any leading dimensions (*): a sample, a batch, a batch of sequences.
+
+    Attributes:
+        intrinsics: (*, N, 3, 3) of the original image, pixels.
+        cam2ego: (*, N, 4, 4) camera to ego.
+        ego2global: (*, N, 4, 4) ego pose at each camera's own timestamp.
+        image_aug: (*, N, 3, 3) from original pixels (u, v, 1) to pixels of the network's image; affine.
+        image_size: (H, W) of the network's image, after the augmentation.
+        timestamps: (*, N) seconds, or None.
+    """
+
+    intrinsics: Tensor
+    cam2ego: Tensor
+    ego2global: Tensor
+    image_aug: Tensor
+    image_size: tuple[int, int]
+    timestamps: Tensor | None = None
+
+    @classmethod
+    def create(
+        cls,
+        intrinsics: Tensor,
+        cam2ego: Tensor,
+        image_size: tuple[int, int],
+        ego2global: Tensor | None = None,
+        image_aug: Tensor | None = None,
+        timestamps: Tensor | None = None,
+    ) -> CameraRig:
+        """Build and validate a rig; missing poses and augmentations are identities.
+
+        Raises:
+            ShapeError: a matrix has another shape than the class documents.
+            DataError: a matrix is not finite, or intrinsics or augmentation are singular, or a pose is not rigid.
+        """
+        lead = intrinsics.shape[:-2]
+        eye = lambda n: torch.eye(n, dtype=intrinsics.dtype, device=intrinsics.device).expand(*lead, n, n)  # noqa: E731
+        rig = cls(
+            intrinsics=intrinsics,
+            cam2ego=cam2ego,
+            ego2global=eye(4) if ego2global is None else ego2global,
+            image_aug=eye(3) if image_aug is None else image_aug,
+            image_size=(int(image_size[0]), int(image_size[1])),
+            timestamps=timestamps,
+        )
+        rig.validate()
+        return rig
+
+    def validate(self) -> None:
+        """Raise unless shapes agree, all entries are finite and every matrix can be inverted (see `create`)."""
+        lead = tuple(self.intrinsics.shape[:-2])
+        for name, size in (("intrinsics", 3), ("cam2ego", 4), ("ego2global", 4), ("image_aug", 3)):
+            matrix = getattr(self, name)
+            if tuple(matrix.shape) != (*lead, size, size) or not lead:
+                raise ShapeError(f"{name} must have shape (*, N, {size}, {size}) with (*, N) = {lead}, got {tuple(matrix.shape)}.")
+            if not torch.isfinite(matrix).all():
+                raise DataError(f"{name} holds NaN or infinity at {_first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))}. Check the calibration file.")
+            if size == 3:
+                bad = torch.linalg.det(matrix.double()).abs() < 1e-9
+                if bad.any():
+                    raise DataError(f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check focal lengths in the calibration file.")
+            else:
+                rotation = matrix[..., :3, :3].double()
+                off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=matrix.device)).abs().amax((-1, -2))
+                bad = (off > 1e-2) | (torch.linalg.det(rotation) < 0)
+                if bad.any():
+                    raise DataError(f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. Check quaternion order (w, x, y, z) and handedness.")
+
+    @property
+    def num_cameras(self) -> int:
+        """N."""
+        return self.intrinsics.shape[-3]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CameraRig:
+        """The rig on another device or in another float type."""
+        move = lambda x: x if x is None else x.to(device=device, dtype=dtype or x.dtype)  # noqa: E731
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "image_size"})
+
+    def __getitem__(self, index) -> CameraRig:
+        """Index the leading dimensions (*); use `select` for cameras."""
+        if self.intrinsics.dim() < 4:
+            raise ShapeError("this rig has no leading dimension to index; use select(...) to choose cameras.")
+        return self._map(lambda x: x[index])
+
+    def select(self, cameras: list[int] | slice) -> CameraRig:
+        """The rig with only the given cameras, in the given order."""
+        take = lambda x, dim: x.transpose(0, dim)[cameras].transpose(0, dim)  # noqa: E731
+        rig = replace(self, **{n: take(getattr(self, n), self.intrinsics.dim() - 3) for n in _MATRICES})
+        stamps = None if self.timestamps is None else self.timestamps[..., cameras]
+        return replace(rig, timestamps=stamps)
+
+    @staticmethod
+    def stack(rigs: list[CameraRig]) -> CameraRig:
+        """Stack rigs of equal shape along a new first dimension."""
+        first = rigs[0]
+        stamps = None if any(r.timestamps is None for r in rigs) else torch.stack([r.timestamps for r in rigs])
+        return replace(first, timestamps=stamps, **{n: torch.stack([getattr(r, n) for r in rigs]) for n in _MATRICES})
+
+    def _map(self, fn) -> CameraRig:
+        stamps = None if self.timestamps is None else fn(self.timestamps)
+        return replace(self, timestamps=stamps, **{n: fn(getattr(self, n)) for n in _MATRICES})
+
+    # ---- frames -------------------------------------------------------------------------------------------------------------
+
+    def cam2key(self, key_ego2global: Tensor | None = None) -> Tensor:
+        """Camera to the ego frame of the keyframe (*, N, 4, 4), through the global frame in float64.
+
+        `key_ego2global` (*, 4, 4) is the ego pose that defines the frame; None takes each camera's own pose (a static rig).
+        """
+        if key_ego2global is None:
+            return self.cam2ego
+        chain = invert(key_ego2global.double())[..., None, :, :] @ self.ego2global.double() @ self.cam2ego.double()
+        return chain.to(self.cam2ego.dtype)
+
+    # ---- pixels and points --------------------------------------------------------------------------------------------------
+
+    def project(self, points: Tensor, key_ego2global: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Project ego points (*, P, 3) into every camera.
+
+        Returns:
+            pixels (*, N, P, 2) in the network's image, depth (*, N, P) in metres along the optical axis, and visible (*, N, P), bool:
+            in front of the camera and inside the image.
+        """
+        ego2cam = invert(self.cam2key(key_ego2global)).to(points.dtype)
+        local = points[..., None, :, :] @ ego2cam[..., :3, :3].mT + ego2cam[..., None, :3, 3]  # (*, N, P, 3)
+        depth = local[..., 2]
+        pixel_matrix = (self.image_aug @ self.intrinsics).to(points.dtype)
+        homogeneous = local @ pixel_matrix.mT
+        in_front = depth > 1e-6
+        pixels = homogeneous[..., :2] / torch.where(in_front, homogeneous[..., 2], 1.0)[..., None]
+        height, width = self.image_size
+        u, v = pixels.unbind(-1)
+        return pixels, depth, in_front & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+
+    def unproject(self, pixels: Tensor, depth: Tensor, key_ego2global: Tensor | None = None) -> Tensor:
+        """Ego points (*, N, P, 3) of pixels (*, N, P, 2) of the network's image at `depth` (*, N, P) metres along the optical axis."""
+        return self._lift(pixels, depth, self.cam2key(key_ego2global))
+
+    def rays(self, pixels: Tensor, key_ego2global: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Ray origins (*, N, 3) and directions (*, N, P, 3) in the ego frame; directions have depth 1 along the optical axis."""
+        cam2key = self.cam2key(key_ego2global)
+        points = self._lift(pixels, torch.ones_like(pixels[..., 0]), cam2key)
+        origins = cam2key[..., :3, 3].to(pixels.dtype)
+        return origins, points - origins[..., None, :]
+
+    def _lift(self, pixels: Tensor, depth: Tensor, cam2key: Tensor) -> Tensor:
+        to_rays = torch.linalg.inv((self.image_aug.double() @ self.intrinsics.double())).to(pixels.dtype)
+        homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
+        local = (homogeneous @ to_rays.mT) * depth[..., None]
+        cam2key = cam2key.to(pixels.dtype)
+        return local @ cam2key[..., :3, :3].mT + cam2key[..., None, :3, 3]
+
+    def frustum_points(self, u: Tensor, v: Tensor, depth: Tensor, key_ego2global: Tensor | None = None) -> Tensor:
+        """Ego points (*, N, D, h, w, 3) at the crossings of image columns u (w), rows v (h) and depths (D)."""
+        grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
+        pixels = torch.stack([grid_u, grid_v], -1).reshape(-1, 2)  # (h*w, 2)
+        origins, directions = self.rays(pixels.expand(*self.intrinsics.shape[:-2], -1, 2), key_ego2global)
+        points = origins[..., None, None, :] + depth[:, None, None] * directions[..., None, :, :]  # (*, N, D, h*w, 3)
+        return points.unflatten(-2, (len(v), len(u)))
+
+    # ---- image changes that keep the matrices true --------------------------------------------------------------------------
+
+    def augmented(self, matrix: Tensor, image_size: tuple[int, int]) -> CameraRig:
+        """Compose a pixel transform (3, 3) or (*, N, 3, 3) after the present augmentation; `image_size` is the new (H, W)."""
+        matrix = matrix.to(self.image_aug)
+        return replace(self, image_aug=matrix @ self.image_aug, image_size=image_size)
+
+    def resized(self, height: int, width: int) -> CameraRig:
+        """Scale the image to `height` x `width`."""
+        scale = torch.diag(torch.tensor([width / self.image_size[1], height / self.image_size[0], 1.0], dtype=torch.float64))
+        return self.augmented(scale, (height, width))
+
+    def cropped(self, left: int, top: int, height: int, width: int) -> CameraRig:
+        """Cut out a window; it may reach beyond the image, where pixels are padding."""
+        shift = torch.eye(3, dtype=torch.float64)
+        shift[0, 2], shift[1, 2] = -left, -top
+        return self.augmented(shift, (height, width))
+
+    def flipped(self) -> CameraRig:
+        """Mirror the image left to right."""
+        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
+        mirror[0, 2] = self.image_size[1]
+        return self.augmented(mirror, self.image_size)
+
+
+_MATRICES = ("intrinsics", "cam2ego", "ego2global", "image_aug")
+
+
+def _first_bad(bad: Tensor) -> str:
+    """Readable index of the first True entry of (*, N)."""
+    index = bad.nonzero()[0].tolist()
+    return f"camera {index[-1]}" + (f" of entry {tuple(index[:-1])}" if len(index) > 1 else "")

@@ -1,0 +1,1 @@
+"""Metrics as count states: add(), merge(), compute()."""

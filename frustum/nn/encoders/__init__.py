@@ -1,0 +1,1 @@
+"""Image encoders, one file per backbone family, with upstream key names."""

@@ -1,0 +1,1 @@
+"""Recipes, one file per method: functions that return a complete Recipe."""

@@ -1,0 +1,1 @@
+"""Pictures and reports that open anywhere: PNG and one self-contained HTML."""

@@ -1,0 +1,1 @@
+"""Official checkpoints: one key map per upstream project."""

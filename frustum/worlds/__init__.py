@@ -1,0 +1,1 @@
+"""Generators of data that is exact by construction."""
