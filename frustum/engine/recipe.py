@@ -11,14 +11,7 @@ from typing import Literal
 from pydantic import Field, SerializeAsAny
 
 from frustum.config import Config
-
-
-class ModelConfig(Config):
-    """Base of every model's config. A subclass sits in the model's file and builds it."""
-
-    def build(self):
-        """The network as an `nn.Module` that keeps the contract: forward, loss, predict (design: docs/add_a_method.md)."""
-        raise TypeError(f"{type(self).__name__} must define build()")
+from frustum.nn.contract import ModelConfig as ModelConfig
 
 
 class DataConfig(Config):
