@@ -1,0 +1,98 @@
+"""Writing files so that a reader never sees half of one: a temporary name in the same folder, then `os.replace`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from frustum.errors import DataError
+
+
+def write_error(path: Path, error: OSError) -> DataError:
+    """What to tell a user when `path` cannot be written: the reason in plain words, and what to do about it."""
+    reasons = {
+        errno.ENOSPC: "the disk is full. Free some space or choose another output folder",
+        errno.EDQUOT: "the disk quota is used up. Free some space or choose another output folder",
+        errno.EROFS: "the file system is read-only. Choose an output folder that you may write to",
+        errno.EACCES: "permission was denied. Choose an output folder that you may write to",
+        errno.EPERM: "permission was denied. Choose an output folder that you may write to",
+        errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another output folder",
+    }
+    return DataError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}. Nothing half-written was left behind.")
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents. Raises DataError when the place is full or read-only."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
+
+    `suffix` is appended to the temporary name, for libraries that tell the format from it.
+
+    Raises:
+        DataError: the folder cannot be created, or an OSError (disk full, read-only) was raised inside the block.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; these are ordinary ones
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file atomically. Raises DataError."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path | str, value: Any, indent: int | None = None) -> None:
+    """Write JSON atomically; the same value always gives the same bytes. Raises DataError."""
+    write_bytes(path, json.dumps(value, indent=indent, allow_nan=True).encode())
+
+
+def read_json(path: Path | str, what: str = "file") -> Any:
+    """Read JSON. Raises DataError when the file is missing, unreadable or not JSON; `what` names it in the message."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"the {what} {path} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"cannot read the {what} {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DataError(f"the {what} {path} is not valid JSON ({error}): truncated or damaged? Restore it from its source.") from error
+
+
+_CACHED_UMASK: int | None = None
+
+
+def _umask() -> int:
+    """The process's umask, asked for once: reading it means setting it, which other threads would notice."""
+    global _CACHED_UMASK
+    if _CACHED_UMASK is None:
+        _CACHED_UMASK = os.umask(0o022)
+        os.umask(_CACHED_UMASK)
+    return _CACHED_UMASK
