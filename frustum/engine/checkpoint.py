@@ -1,0 +1,119 @@
+"""Weights on disk: safetensors, written atomically, loaded strictly with a readable difference. Pickles are refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import frustum
+from frustum.data.files import atomic_path
+from frustum.errors import CheckpointError
+from frustum.nn.state import describe_difference
+
+WEIGHTS = "weights.safetensors"
+PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a state dict as safetensors, atomically, with the version and `metadata` (JSON values) in its header.
+
+    Raises:
+        DataError: the folder is missing, read-only or full.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    # Entries that share memory (tied weights) or are strided otherwise are stored as plain copies of their own.
+    tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    header = {"frustum": frustum.__version__} | {key: json.dumps(value) for key, value in (metadata or {}).items()}
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:  # a full disk arrives as this, not as OSError
+            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+        flush(temporary)
+
+
+def flush(path: Path) -> None:
+    """Have the operating system put a file on the disk, so that a rename after it never exposes an empty one."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict (on the CPU) and the metadata of a weights file, or of a run folder's `weights.safetensors`.
+
+    Raises:
+        CheckpointError: missing, a pickle, truncated, or not safetensors at all.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no weights file {path}. Give a .safetensors file, or a run folder that `frustum train` has finished."
+        )
+    if is_pickle(path):
+        raise CheckpointError(
+            f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "
+            f'Weights of the official repository load with frustum.load(recipe, "{path}", source="official"), which reads tensors only; '
+            "other PyTorch files convert with safetensors.torch.save_file(state_dict, path)."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; "
+            "copy it again, or take an older one from the run's checkpoints folder."
+        ) from error
+    return state, {key: _decoded(text) for key, text in header.items()}
+
+
+def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
+    """Fill `model` from a weights file, strictly, and return the file's metadata.
+
+    Raises:
+        CheckpointError: as `read_weights`; or keys or shapes differ, with the list of differences.
+    """
+    state, metadata = read_weights(path)
+    load_state(model, state, str(path))
+    return metadata
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Fill `model` from a state dict, strictly. Raises CheckpointError with the readable difference; `what` names the source."""
+    difference = describe_difference(model.state_dict(), state)
+    if difference:
+        raise CheckpointError(
+            f"{what} does not fit {type(model).__name__}:\n{difference}\n"
+            "Give the recipe (and the model.* overrides) that the weights were trained with."
+        )
+    with torch.no_grad():
+        model.load_state_dict(dict(state))
+
+
+def is_pickle(path: Path) -> bool:
+    """True for what torch.save or pickle wrote: a zip archive, or a stream that starts with a pickle protocol marker."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head[8:9] == b"{":  # safetensors: 8 bytes of header length, then JSON
+        return False
+    return head[:1] == b"\x80" or zipfile.is_zipfile(path) or (path.suffix in PICKLES and bool(head))
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

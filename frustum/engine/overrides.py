@@ -1,0 +1,168 @@
+"""`key=value` on the dotted path of a recipe: parsed by the field's type, refused with the nearest names.
+
+    apply(recipe, ["optim.lr=3e-4", "data.image_size=96,256", "ema=null", "data=street", "data.root=data/world"])
+
+Imports no torch, so that a typo is answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from frustum.config import Config
+from frustum.engine.recipe import Recipe
+from frustum.errors import ConfigError, nearest_names
+
+C = TypeVar("C", bound=Config)
+
+
+def apply(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """A copy of `recipe` with every `key=value` set, in order.
+
+    A key is the dotted path of a field (`optim.lr`, `model.depth_bins`). A value is a number, `true`, `false`, `null`, a word, a list
+    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=street` is short for `data.kind=street`.
+
+    Raises:
+        ConfigError: no `=`, an unknown key (with the nearest names) or a value that the field does not allow (with what it does).
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes.")
+        if key == "data" and not text.strip().startswith("{"):
+            key = "data.kind"
+        recipe = _set(recipe, key.split("."), text.strip(), key)
+    return recipe
+
+
+def paths(config: Config, prefix: str = "") -> list[str]:
+    """All dotted paths that `apply` knows, sections left out: `["name", "model.depth_bins", ...]`."""
+    found: list[str] = []
+    for name, field in type(config).model_fields.items():
+        section = _section(getattr(config, name), field)
+        found += paths(section, f"{prefix}{name}.") if section is not None else [prefix + name]
+    return found
+
+
+def _set(config: C, path: list[str], text: str, key: str) -> C:
+    name, rest = path[0], path[1:]
+    fields = type(config).model_fields
+    if name not in fields:
+        raise ConfigError(_unknown(config, path, key))
+    field, current = fields[name], getattr(config, name)
+    if rest:
+        section = _section(current, field)
+        if section is None:
+            parent = key[: -len(".".join(rest)) - 1]
+            raise ConfigError(f"{key}: {parent} is a plain value, now {current!r}. Set it with {parent}=VALUE.")
+        value: Any = _set(section, rest, text, key)
+    else:
+        value = _parse(text, field, current, key)
+    # Values are kept as they are (no dump), so that a model's own config class survives; validation runs on the whole section.
+    try:
+        return type(config).model_validate({n: value if n == name else getattr(config, n) for n in fields})
+    except ValidationError as error:
+        raise ConfigError(f"{key}={text} is not allowed: {_reasons(error)}.") from error
+
+
+def _unknown(config: Config, path: list[str], key: str) -> str:
+    prefix = key[: len(key) - len(".".join(path))]
+    here = list(type(config).model_fields)
+    hint = nearest_names(path[0], here)
+    if not hint.startswith("did you mean"):  # the right word in the wrong section?
+        inside = [prefix + p for p in paths(config) if p.rpartition(".")[2] == path[-1]]
+        if inside:
+            hint = "did you mean " + " or ".join(repr(p) for p in inside[:3]) + "?"
+    what = f"{prefix.rstrip('.')} has no setting {path[0]!r}" if prefix else f"the recipe has no setting {path[0]!r}"
+    return f"{key}: {what}; {hint}"
+
+
+def _section(value: Any, field: FieldInfo) -> Config | None:
+    """The config behind a field: its value, or the defaults of the class it may hold when it is switched off (`ema=null`)."""
+    if isinstance(value, Config):
+        return value
+    for kind in get_args(field.annotation):
+        if isinstance(kind, type) and issubclass(kind, Config):
+            try:
+                return kind()
+            except ValidationError:
+                return None
+    return None
+
+
+def _parse(text: str, field: FieldInfo, current: Any, key: str) -> Any:
+    """`text` as the field's type. The first reading that validates wins: JSON, a comma-separated list, the plain words."""
+    if isinstance(current, Config) and text.startswith("{"):
+        # A JSON object changes the named entries of a section and keeps the others, and the section's own class.
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{key}={text} is not valid JSON: {error}.") from error
+        for name, value in given.items():
+            current = _set(current, [name], json.dumps(value) if not isinstance(value, str) else value, f"{key}.{name}")
+        return current
+    adapter: TypeAdapter = TypeAdapter(_annotated(field))
+    first: ValidationError | None = None
+    for candidate in _readings(text):
+        try:
+            # true and false are no numbers, although Python would take them for 1 and 0
+            return adapter.validate_python(candidate, strict=True if isinstance(candidate, bool) else None)
+        except ValidationError as error:
+            first = first or error
+    assert first is not None
+    about = f" ({field.description})" if field.description else ""
+    raise ConfigError(f"{key}={text} is not allowed: {_reasons(first)}. {key}{about} is now {_shown(current)}.")
+
+
+def _readings(text: str) -> list[Any]:
+    readings: list[Any] = []
+    if text.lower() in ("null", "none", "true", "false"):
+        readings.append({"null": None, "none": None, "true": True, "false": False}[text.lower()])
+    else:
+        try:
+            readings.append(json.loads(text))
+        except json.JSONDecodeError:
+            if text[:1] in "([" and text[-1:] in ")]":
+                readings.append([_word(part) for part in text[1:-1].split(",") if part.strip()])
+            elif "," in text:
+                readings.append([_word(part) for part in text.split(",") if part.strip()])
+    readings.append(text)
+    if text and "," not in text and text[:1] not in "[({":
+        readings.append([_word(text)])  # one entry for a list of any length: data.cameras=CAM_FRONT
+    return readings
+
+
+def _word(text: str) -> Any:
+    text = text.strip()
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _annotated(field: FieldInfo) -> Any:
+    annotation: Any = field.annotation
+    for constraint in field.metadata:
+        annotation = Annotated[annotation, constraint]
+    return annotation
+
+
+def _reasons(error: ValidationError) -> str:
+    """Pydantic's findings in one line: `input should be 'constant', 'step' or 'cosine'`."""
+    found: dict[str, None] = {}
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, as 1,2")
+        message = message[:1].lower() + message[1:]
+        entries = [part for part in item["loc"] if isinstance(part, int)]
+        found[f"entry {entries[0] + 1}: {message}" if entries else message] = None
+    return "; or ".join(found)
+
+
+def _shown(value: Any) -> str:
+    return value.model_dump_json() if isinstance(value, Config) else repr(value)

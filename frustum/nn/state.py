@@ -1,0 +1,47 @@
+"""The readable difference between a model's state dict and a given one, wherever weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from frustum.errors import nearest_names
+
+
+def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor], most: int = 8) -> str:
+    """What does not match, one finding a line, at most `most` of each kind; empty when the two fit exactly.
+
+    Args:
+        model_state: what the model needs, by key.
+        given_state: what the file or the caller offers, by key.
+    """
+    missing = [key for key in model_state if key not in given_state]
+    extra = [key for key in given_state if key not in model_state]
+    shapes = [key for key in model_state if key in given_state and tuple(model_state[key].shape) != tuple(given_state[key].shape)]
+    lines: list[str] = []
+    if missing and len(missing) == len(model_state):
+        lines.append(f"not one of the model's {len(model_state)} keys is in the given weights: they belong to another model")
+    lines += _listed("missing", missing, most, lambda key: _size(model_state[key]) + _hint(key, extra))
+    lines += _listed("not in the model", extra, most, lambda key: _size(given_state[key]))
+    lines += _listed(
+        "other shape", shapes, most, lambda key: f"the model has {_size(model_state[key])}, given is {_size(given_state[key])}"
+    )
+    return "\n".join(lines)
+
+
+def _listed(title: str, keys: list[str], most: int, detail) -> list[str]:
+    if not keys:
+        return []
+    rest = [f"  ... and {len(keys) - most} more"] if len(keys) > most else []
+    return [f"{title} ({len(keys)}):"] + [f"  {key}  {detail(key)}" for key in keys[:most]] + rest
+
+
+def _size(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _hint(key: str, extra: list[str]) -> str:
+    """A name among the left-over keys that looks like the missing one."""
+    hint = nearest_names(key, extra[:2000], most=1) if extra else ""
+    return f"  {hint}" if hint.startswith("did you mean") else ""
