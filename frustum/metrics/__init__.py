@@ -1,1 +1,1 @@
-"""Metrics as count states: add(), merge(), compute()."""
+"""Evaluation as integer counts: add(), merge(), compute(); exact under any split of the data."""

@@ -1,0 +1,88 @@
+"""The shape of every counting metric: integer arrays that add up, so that any split of the data gives the same figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from frustum.errors import ConfigError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Labels = np.ndarray | torch.Tensor
+IGNORE = 255
+
+
+class CountMetric:
+    """Base of metrics whose state is a dict of int64 arrays. Sum the states of ranks or files, `load_state`, `compute`."""
+
+    _state: dict[str, np.ndarray]
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the counts, int64; sums of states are states."""
+        return {name: counts.copy() for name, counts in self._state.items()}
+
+    def load_state(self, state: dict[str, Any]) -> Self:
+        """Replace the counts by `state` (arrays, tensors or nested lists). Raises ConfigError when names or shapes differ."""
+        loaded = {name: np.array(value, np.int64) for name, value in state.items()}
+        got, need = ({n: a.shape for n, a in s.items()} for s in (loaded, self._state))
+        if got != need:
+            raise ConfigError(f"this state of {type(self).__name__} has counts {got}, but this metric needs {need}: evaluate anew.")
+        self._state = loaded
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What must agree for two states to be of one kind."""
+        return {name: value for name, value in vars(self).items() if name != "_state"}
+
+    def merge(self, other: Self) -> Self:
+        """Add the counts of `other`. Raises ConfigError unless both count the same thing."""
+        if type(other) is not type(self) or self.settings() != other.settings():
+            raise ConfigError(f"cannot merge {type(self).__name__}({self.settings()}) with {type(other).__name__}({other.settings()}).")
+        for name, counts in other._state.items():
+            self._state[name] = self._state[name] + counts
+        return self
+
+
+def to_numpy(labels: Labels, name: str) -> np.ndarray:
+    """Labels as an integer or bool numpy array. Raises DataError for floats."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if array.dtype.kind not in "biu":
+        raise DataError(f"{name} must hold integer class ids, got {array.dtype}. Take the argmax of scores first.")
+    return array
+
+
+def same_shape(**arrays: np.ndarray) -> None:
+    """Raise ShapeError unless all arrays have one shape."""
+    shapes = {name: a.shape for name, a in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise ShapeError("these must have one shape: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()) + ".")
+
+
+def masked_pair(pred: Labels, target: Labels, mask: Labels | None) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true ids, flat, of the voxels inside the mask whose true label is not 255."""
+    pred, target = to_numpy(pred, "the prediction"), to_numpy(target, "the target")
+    same_shape(prediction=pred, target=target)
+    keep = target != IGNORE
+    if mask is not None:
+        seen = to_numpy(mask, "the mask")
+        same_shape(mask=seen, target=target)
+        keep &= seen.astype(bool)
+    return pred[keep], target[keep]
+
+
+def mean_without_nan(values: np.ndarray) -> float:
+    """Mean of the entries that are not NaN; NaN if there is none."""
+    values = np.asarray(values, np.float64)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole in float64, NaN for 0 / 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)

@@ -1,0 +1,116 @@
+"""Voxel metrics: mIoU per class as Occ3D evaluates it, and geometric IoU (occupied or not). All counts are int64."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from frustum.errors import ConfigError, DataError
+from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio
+
+MaskName = Literal["camera", "lidar", "none"]
+OCC3D_FLAT = (11, 12, 13, 14)
+"""Ids of driveable_surface, other_flat, sidewalk and terrain in Occ3D's order."""
+
+
+class OccupancyIoU(CountMetric):
+    """Per-class IoU from one confusion matrix over all frames, and its mean over the occupied classes.
+
+    `free` is no class of the mean, but free voxels count as false positives and negatives of the others; `others` is in the mean. Voxels
+    labelled 255 are ignored.
+
+    Args:
+        num_classes: number of ids, free included.
+        free: id of the free class.
+        mask: which mask the caller passes to `add` ("none": no mask); it names the result.
+        absent: IoU of a class that is predicted but absent from the truth: "zero" (FlashOCC) or "nan", out of the mean (SparseOcc).
+    """
+
+    def __init__(self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", absent: Literal["zero", "nan"] = "zero"):
+        if not 0 <= free < num_classes:
+            raise ConfigError(f"free must be an id below num_classes = {num_classes}, got {free}.")
+        if absent not in ("zero", "nan"):
+            raise ConfigError(f"absent must be 'zero' or 'nan', got {absent!r}.")
+        self.num_classes, self.free, self.mask, self.absent = num_classes, free, mask, absent
+        self._state = {"confusion": np.zeros((num_classes, num_classes), np.int64)}
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(K, K) int64 voxel counts, rows true, columns predicted."""
+        return self._state["confusion"]
+
+    def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
+        """Count one frame or a batch. All arrays have one shape, (X, Y, Z) or any other; `mask` is 1 where voxels count.
+
+        Raises:
+            ShapeError: shapes differ.
+            DataError: an id inside the mask is not below num_classes (255 in the target is ignored).
+        """
+        pred, target = masked_pair(pred, target, mask)
+        require_ids(pred, self.num_classes, "the prediction")
+        require_ids(target, self.num_classes, "the target")
+        pairs = target.astype(np.int64) * self.num_classes + pred
+        self._state["confusion"] += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1)
+
+    def per_class(self) -> np.ndarray:
+        """(K,) float64 IoU per id, free included; NaN for a class that occurs nowhere."""
+        hits, true, predicted = np.diag(self.confusion), self.confusion.sum(1), self.confusion.sum(0)
+        iou = ratio(hits, true + predicted - hits)
+        if self.absent == "nan":
+            iou[true == 0] = np.nan
+        return iou
+
+    def compute(self) -> dict[str, Any]:
+        """`miou` (0..1, NaN if no occupied class occurs), `per_class` list over all ids, and the `mask` and `absent` conventions."""
+        iou = self.per_class()
+        return {"miou": mean_without_nan(np.delete(iou, self.free)), "per_class": iou.tolist(), "mask": self.mask, "absent": self.absent}
+
+
+class GeometricIoU(CountMetric):
+    """IoU of occupied against free, whatever the class.
+
+    Args:
+        above_ground: count the flat classes as free, on both sides: most occupied voxels are ground that a prior gets right.
+        num_classes, free: as in OccupancyIoU.
+        mask: which mask the caller passes to `add`; it names the result.
+        flat: ids of the ground classes.
+    """
+
+    def __init__(
+        self,
+        above_ground: bool = False,
+        num_classes: int = 18,
+        free: int = 17,
+        mask: MaskName = "camera",
+        flat: tuple[int, ...] = OCC3D_FLAT,
+    ):
+        self.above_ground, self.num_classes, self.free, self.mask, self.flat = above_ground, num_classes, free, mask, flat
+        self._state = {name: np.zeros((), np.int64) for name in ("tp", "fp", "fn")}
+
+    def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
+        """Count one frame or a batch; arguments and errors as in OccupancyIoU.add."""
+        pred, target = masked_pair(pred, target, mask)
+        require_ids(pred, self.num_classes, "the prediction")
+        require_ids(target, self.num_classes, "the target")
+        is_occupied = np.ones(self.num_classes, bool)
+        is_occupied[[self.free, *(self.flat if self.above_ground else ())]] = False
+        pred, target = is_occupied[pred], is_occupied[target]
+        for name, hits in (("tp", pred & target), ("fp", pred & ~target), ("fn", ~pred & target)):
+            self._state[name] = self._state[name] + np.count_nonzero(hits)
+
+    def compute(self) -> dict[str, Any]:
+        """`iou`, `precision`, `recall` (0..1 or NaN), `above_ground` and `mask`."""
+        tp, fp, fn = (self._state[name] for name in ("tp", "fp", "fn"))
+        iou, precision, recall = (float(ratio(tp, whole)) for whole in (tp + fp + fn, tp + fp, tp + fn))
+        return {"iou": iou, "precision": precision, "recall": recall, "above_ground": self.above_ground, "mask": self.mask}
+
+
+def require_ids(ids: np.ndarray, num_classes: int, what: str) -> None:
+    """Raise DataError unless all ids are in [0, num_classes)."""
+    if ids.size and (int(ids.max()) >= num_classes or int(ids.min()) < 0):
+        bad = int(ids.max()) if int(ids.max()) >= num_classes else int(ids.min())
+        raise DataError(
+            f"{what} holds class id {bad}, but there are {num_classes} classes (0 to {num_classes - 1}). "
+            "Map the ids to the class list of the recipe first."
+        )

@@ -1,0 +1,97 @@
+"""RayIoU: occupancy judged by what a LiDAR-like ray meets first, not by how thick the walls are (SparseOcc, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.geometry import VoxelGrid
+from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio
+from frustum.metrics.rays import ray_cells, ray_directions
+from frustum.ops.raycast import Backend, RayHits, raycast
+
+
+class RayIoU(CountMetric):
+    """A ray is a true positive of its class if prediction and truth are first met with that class and less than t metres apart.
+
+    Counts are pooled over all rays, origins and frames; rays that meet nothing in the truth are dropped. No visibility mask is used.
+    State: `gt` (K,), `pred` (K,) and `tp` (len(thresholds), K).
+
+    Args:
+        num_classes, free: number of ids and the free one.
+        thresholds: depth tolerances in metres.
+        grid: the voxels; Occ3D's by default.
+        backend, threads: of `ops.raycast`; they do not change the counts.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 18,
+        free: int = 17,
+        thresholds: tuple[float, ...] = (1, 2, 4),
+        grid: VoxelGrid | None = None,
+        backend: Backend = "auto",
+        threads: int = 1,
+    ):
+        if not 0 <= free < num_classes:
+            raise ConfigError(f"free must be an id below num_classes = {num_classes}, got {free}.")
+        self.num_classes, self.free, self.thresholds = num_classes, free, tuple(thresholds)
+        self.grid = grid or VoxelGrid.occ3d()
+        self.backend, self.threads = backend, threads
+        self._state = {
+            "gt": np.zeros(num_classes, np.int64),
+            "pred": np.zeros(num_classes, np.int64),
+            "tp": np.zeros((len(self.thresholds), num_classes), np.int64),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What must agree for a merge: everything but how the rays were computed."""
+        return {k: v for k, v in super().settings().items() if k not in ("backend", "threads")}
+
+    def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
+        """Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32."""
+        volumes = [torch.as_tensor(labels) for labels in (pred, target)]
+        for name, volume in zip(("the prediction", "the target"), volumes, strict=True):
+            if tuple(volume.shape) != self.grid.shape:
+                raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but RayIoU was set up for a grid of {self.grid.shape} cells.")
+            if volume.is_floating_point():
+                raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
+        stacked = torch.stack([v.to(volumes[0].device, torch.uint8) for v in volumes])
+        starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), self.grid)
+        hits = raycast(stacked, starts, ends, free=self.free, backend=self.backend, threads=self.threads)
+        hits = RayHits(*(torch.as_tensor(t).cpu().numpy() for t in hits))
+        return hits, hits.distances * scale
+
+    def add(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> None:
+        """Count one frame.
+
+        Args:
+            pred, target: (X, Y, Z) ids; every id but `free` stops a ray. Ids that are no class (255) are obstacles without a class.
+            origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
+        """
+        hits, distances = self.cast(pred, target, origins)
+        kept = hits.labels[1] != self.free
+        pred_ids, true_ids = hits.labels[0][kept].astype(np.int64), hits.labels[1][kept].astype(np.int64)
+        error = np.abs(distances[0] - distances[1])[kept]
+        self._state["gt"] += np.bincount(true_ids, minlength=256)[: self.num_classes]
+        self._state["pred"] += np.bincount(pred_ids, minlength=256)[: self.num_classes]
+        agree = pred_ids == true_ids
+        for i, threshold in enumerate(self.thresholds):
+            near = agree & (error < np.float32(threshold))
+            self._state["tp"][i] += np.bincount(true_ids[near], minlength=256)[: self.num_classes]
+
+    def per_class(self) -> np.ndarray:
+        """(len(thresholds), K) float64 IoU, free included as NaN; NaN also for classes that neither side meets."""
+        tp, gt, pred = self._state["tp"], self._state["gt"], self._state["pred"]
+        iou = ratio(tp, gt + pred - tp)
+        iou[:, self.free] = np.nan
+        return iou
+
+    def compute(self) -> dict[str, Any]:
+        """`rayiou` (mean over thresholds and classes), `rayiou@1` ... one per threshold, `per_class` as nested lists."""
+        iou = self.per_class()
+        at = {f"rayiou@{t:g}": mean_without_nan(row) for t, row in zip(self.thresholds, iou, strict=True)}
+        return {"rayiou": mean_without_nan(iou), **at, "per_class": iou.tolist()}
