@@ -24,7 +24,9 @@ def write_error(path: Path, error: OSError) -> DataError:
         errno.EPERM: "permission was denied. Choose an output folder that you may write to",
         errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another output folder",
     }
-    return DataError(f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}. Nothing half-written was left behind.")
+    return DataError(
+        f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}. Nothing half-written was left behind."
+    )
 
 
 def make_folder(path: Path) -> Path:

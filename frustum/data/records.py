@@ -94,7 +94,7 @@ class SceneRecord:
     sweeps: tuple[SampleDataRecord, ...] = ()
     description: str = ""
     log: str = ""  # name of the drive; scenes may share one; "" makes one per scene
-    location: str = "boston-seaport"  # one of writer.MAP_FILES
+    location: str = "boston-seaport"  # one of tables.MAP_FILES, or any name
     date: str = "2026-01-01"
     vehicle: str = "frustum"
     fingerprint: str = ""  # anything that says how the scene was made; `has_scene(name, fingerprint)` compares it on resume
