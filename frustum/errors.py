@@ -52,6 +52,12 @@ class TrainingError(FrustumError):
     exit_code = 7
 
 
+class Interrupted(FrustumError):
+    """Training was stopped by SIGTERM or SIGINT after saving its state: the same command goes on from there (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
 def nearest_names(name: str, known: Iterable[str], most: int = 3) -> str:
     """A hint for a misspelt `name`: `did you mean 'a' or 'b'?`, else the list of what is known."""
     known = sorted(known)

@@ -1,7 +1,8 @@
 """Recipe: everything that a run needs, in one frozen, typed, serialisable object.
 
 A recipe is a plain function that returns a complete `Recipe`; recipes/ holds ours, and code outside the package joins by import path
-(`my_pkg.my_file:my_recipe`) or by the entry-point group `frustum.recipes`. This module imports no torch, so that the command line answers at once.
+(`my_pkg.my_file:my_recipe`) or by the entry-point group `frustum.recipes`. This module imports no torch, so that the command line
+answers at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from frustum.nn.contract import ModelConfig as ModelConfig
 class DataConfig(Config):
     """Where samples come from and how they become network input."""
 
-    kind: Literal["nuscenes", "street", "kitti"] = Field("nuscenes", description="how the data set is called in messages; all kinds share one format")
+    kind: Literal["nuscenes", "street", "kitti"] = Field(
+        "nuscenes", description="how the data set is called in messages; all kinds share one format"
+    )
     root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
     version: str = Field("v1.0-trainval", description="name of the folder with the tables")
     train_split: str = "train"
