@@ -1,0 +1,55 @@
+"""Supervision of predicted depth distributions by sparse LiDAR depth maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frustum.errors import ShapeError
+from frustum.geometry.depth import DepthBins
+
+
+def block_minimum(depth: Tensor, feature_size: tuple[int, int]) -> Tensor:
+    """Nearest known depth in the block of pixels under each feature: (M, H, W) metres -> (M, h, w), 0 where none is known."""
+    height, width = depth.shape[-2:]
+    h, w = feature_size
+    if height % h or width % w:
+        raise ShapeError(f"a depth map of {height} x {width} pixels does not divide into {h} x {w} features.")
+    far = torch.finfo(depth.dtype).max
+    blocks = torch.where(depth > 0, depth, far).unflatten(-1, (w, width // w)).unflatten(-3, (h, height // h))
+    nearest = blocks.amin((-3, -1))
+    return torch.where(nearest == far, 0, nearest)
+
+
+def depth_targets(depth: Tensor, feature_size: tuple[int, int], bins: DepthBins) -> Tensor:
+    """Depth bin of each feature: (M, H, W) metres, 0 unknown -> (M, h, w) int64, -1 where there is no target."""
+    return bins.index(block_minimum(depth, feature_size))
+
+
+def depth_bce(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
+    """BEVDepth's depth loss: binary cross-entropy of every bin, summed over bins and averaged over the features with a target.
+
+    Args:
+        probabilities: (M, D, h, w) after the soft-max.
+        depth: (M, H, W) metres, 0 where unknown.
+        bins: the D bins.
+    """
+    target = depth_targets(depth, _size(probabilities), bins)
+    known = target >= 0
+    with torch.autocast(probabilities.device.type, enabled=False):
+        rows = probabilities.permute(0, 2, 3, 1)[known].float()  # (n, D)
+        one_hot = F.one_hot(target[known], bins.count).float()
+        return F.binary_cross_entropy(rows, one_hot, reduction="sum") / max(1, len(rows))
+
+
+def depth_cross_entropy(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
+    """Negative log probability of the true bin, averaged over the features with a target. Arguments as in `depth_bce`."""
+    target = depth_targets(depth, _size(probabilities), bins)
+    known = target >= 0
+    chosen = probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0][known]
+    return -chosen.float().clamp(min=1e-8).log().sum() / max(1, len(chosen))
+
+
+def _size(probabilities: Tensor) -> tuple[int, int]:
+    return probabilities.shape[-2], probabilities.shape[-1]

@@ -1,0 +1,48 @@
+"""Losses on voxel logits (*, K) with labels (*), uint8, and an optional mask (*) of the voxels that count."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frustum.errors import ShapeError
+
+IGNORE = 255
+"""Label of voxels without a class."""
+
+# Voxels per class in the training split of Occ3D-nuScenes, in the order of OCC3D_CLASSES (FlashOCC's table).
+OCC3D_FREQUENCIES: tuple[int, ...] = (
+    944004, 1897170, 152386, 2391677, 16957802, 724139, 189027, 2074468, 413451, 2384460, 5916653, 175883646, 4275424, 51393615,
+    61411620, 105975596, 116424404, 1892500630,
+)  # fmt: skip
+
+
+def flashocc_class_weights(frequencies: tuple[int, ...] = OCC3D_FREQUENCIES) -> Tensor:
+    """FlashOCC's class weights (K,), float32: 1 / ln(frequency + 0.001)."""
+    return 1 / torch.log(torch.tensor(frequencies, dtype=torch.float64) + 0.001).float()
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = None, class_weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy averaged over the voxels that count, as in FlashOCC's BEVOCCHead2D.
+
+    Args:
+        logits: (*, K).
+        labels: (*) class ids; 255 is ignored.
+        mask: (*) bool, the voxels that count; None takes all.
+        class_weight: (K,); with it the average is weighted as well.
+
+    Returns:
+        A scalar, float32. The divisor is the number of voxels in the mask (with a label of 255 or not, as in the reference), or the
+        sum of their class weights.
+    """
+    if logits.shape[:-1] != labels.shape or (mask is not None and mask.shape != labels.shape):
+        shapes = f"labels {tuple(labels.shape)}" + ("" if mask is None else f" and mask {tuple(mask.shape)}")
+        raise ShapeError(f"logits {tuple(logits.shape)} do not fit {shapes}; logits need one more dimension, the classes.")
+    if mask is not None:  # choose first: the soft-max then runs over the masked voxels only
+        logits, labels = logits[mask], labels[mask]
+    rows, ids = logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).long()
+    total = F.cross_entropy(rows, ids, class_weight, ignore_index=IGNORE, reduction="sum")
+    if class_weight is None:
+        return total / max(1, len(ids))
+    return total / class_weight[ids[ids != IGNORE]].sum().clamp(min=1e-12)

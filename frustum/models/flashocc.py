@@ -1,0 +1,123 @@
+"""FlashOCC (Yu et al., 2023, arXiv:2311.12058): semantic occupancy from a 2D bird's-eye-view map, without 3D convolution.
+
+images -> ResNet -> CustomFPN -> LiftSplat -> CustomResNet + FpnLss over the map -> channel-to-height -> voxel logits
+
+Module names are those of the published checkpoints. Shape letters: B batch, N cameras, H W image, h w feature map, C channels,
+D depth bins, K classes, X Y Z voxels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.types import Batch, Prediction
+from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
+from frustum.geometry.depth import DepthBins
+from frustum.losses.depth import depth_bce
+from frustum.losses.occupancy import flashocc_class_weights, masked_cross_entropy
+from frustum.nn.bev import CustomResNet, FpnLss
+from frustum.nn.contract import ModelConfig
+from frustum.nn.encoders.resnet import ResNet
+from frustum.nn.fpn import CustomFPN
+from frustum.nn.lift_splat import LiftSplat, Sampling, Splat
+from frustum.nn.occupancy_head import ChannelToHeight
+from frustum.ops.bev_pool import Backend
+
+
+class FlashOccConfig(ModelConfig):
+    """Settings of FlashOcc.
+
+    Attributes:
+        resnet: 18, 34, 50 or 101.
+        neck_channels: channels of the image features.
+        depth_bins: D candidate depths.
+        grid: the labelled voxels, in the ego frame of the keyframe.
+        lift_channels: C, channels of the pooled map.
+        bev_channels: channels of the map that the head reads (128 in M0, 256 in M1).
+        voxel_rounding: how a point finds its cell. `floor` is correct; `reference` rounds towards zero as the published code does, which
+            pools points up to one cell below the grid (z from -7.4 m: a third of all points of M0) and which published weights expect.
+        sampling: where in the image a feature stands, see `nn.lift_splat.feature_pixels`; `corners` as published.
+        class_names, free: what the K classes are and which one is free space.
+        camera_mask: train on voxels that a camera observed only.
+        class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes.
+        depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        pool: backend of the pooling.
+    """
+
+    resnet: int = 50
+    neck_channels: int = 256
+    depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
+    grid: VoxelGrid = VoxelGrid.occ3d()
+    lift_channels: int = 64
+    bev_channels: int = 128
+    voxel_rounding: Literal["floor", "reference"] = "floor"
+    sampling: Sampling = "corners"
+    class_names: tuple[str, ...] = OCC3D_CLASSES
+    camera_mask: bool = True
+    class_balance: bool = False
+    depth_loss: float = 0.0
+    pool: Backend = "auto"
+
+    def build(self) -> FlashOcc:
+        """The network with random weights."""
+        return FlashOcc(self)
+
+
+class FlashOcc(nn.Module):
+    """Single-frame FlashOCC.
+
+    `forward` returns
+        image_features: (B * N, neck_channels, h, w)
+        depth: (B * N, D, h, w) probability of each depth bin
+        pooled: (B, lift_channels, Y, X)
+        bev: (B, bev_channels, Y, X)
+        occ_logits: (B, X, Y, Z, K)
+    """
+
+    def __init__(self, config: FlashOccConfig):
+        super().__init__()
+        self.config = config
+        c = config.lift_channels
+        rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
+        self.img_backbone = ResNet(config.resnet, outputs=(3, 4))
+        self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
+        splat = Splat(config.grid.collapsed_z(), config.depth_bins, rounding, config.sampling, config.pool)
+        self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
+        self.img_bev_encoder_backbone = CustomResNet(c, (2 * c, 4 * c, 8 * c))
+        self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
+        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
+        weights = flashocc_class_weights() if config.class_balance else None
+        self.register_buffer("class_weight", weights, persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs for the keyframe of each sample; see the class."""
+        images = batch.images[:, 0].flatten(0, 1)  # (B*N, 3, H, W)
+        features = self.img_neck(self.img_backbone(images))
+        pooled, depth = self.img_view_transformer(features, batch.rig[:, 0], batch.key_ego2global, batch.bev_aug)
+        stages = self.img_bev_encoder_backbone(pooled)
+        bev = self.img_bev_encoder_neck(stages[0], stages[2])
+        return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev, "occ_logits": self.occ_head(bev)}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`occupancy` cross-entropy, and `depth` where configured; needs semantics, and mask_camera or depth if they are used."""
+        config = self.config
+        if batch.semantics is None or (config.camera_mask and batch.mask_camera is None):
+            raise DataError("FlashOCC's loss needs occupancy labels with a camera mask in the batch; use a data set that has gts/ files.")
+        mask = batch.mask_camera if config.camera_mask else None
+        losses = {"occupancy": masked_cross_entropy(outputs["occ_logits"], batch.semantics, mask, self.class_weight)}
+        if config.depth_loss:
+            if batch.depth is None:
+                raise DataError("depth supervision needs depth maps; set data.load_depth=true or model.depth_loss=0.")
+            losses["depth"] = config.depth_loss * depth_bce(outputs["depth"], batch.depth.flatten(0, 1), config.depth_bins)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        """The most likely class of every voxel."""
+        semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
+        return [Prediction(token, s, self.config.grid, self.config.class_names) for token, s in zip(batch.tokens, semantics, strict=True)]

@@ -1,0 +1,72 @@
+"""The 2D network over the bird's-eye-view map: BEVDet's CustomResNet and FPN_LSS, with their key names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from frustum.nn.encoders.resnet import BasicBlock
+
+
+class CustomResNet(nn.Module):
+    """Stages of two residual blocks. The shortcut of a stage is a bare 3x3 convolution with bias and the stage's stride.
+
+    Args:
+        in_channels: channels of the pooled map.
+        channels: channels of each stage.
+        num_blocks: residual blocks in each stage.
+        strides: stride of each stage.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (2, 2, 2), strides: tuple[int, ...] = (2, 2, 2)
+    ):
+        super().__init__()
+        stages = []
+        for width, count, stride in zip(channels, num_blocks, strides, strict=True):
+            first = BasicBlock(in_channels, width, stride, nn.Conv2d(in_channels, width, 3, stride, 1))
+            stages.append(nn.Sequential(first, *(BasicBlock(width, width) for _ in range(count - 1))))
+            in_channels = width
+        self.layers = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, Y, X) -> the map after every stage."""
+        features = []
+        for layer in self.layers:
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+class FpnLss(nn.Module):
+    """Joins the finest and the coarsest stage and doubles the resolution; all up-sampling is bilinear with aligned corners.
+
+    Args:
+        in_channels: channels of the two joined stages together.
+        out_channels: channels of the result.
+        scale: how much smaller the coarse stage is.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, scale: int = 4):
+        super().__init__()
+        hidden = 2 * out_channels
+        self.up = nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=True)
+        self.conv = nn.Sequential(
+            nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.up2 = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 1),
+        )
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(B, c, Y / 2, X / 2) and (B, c', Y / 2 / scale, X / 2 / scale) -> (B, out_channels, Y, X)."""
+        return self.up2(self.conv(torch.cat([fine, self.up(coarse)], 1)))

@@ -1,0 +1,34 @@
+"""Feature pyramid necks for image features."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Conv(nn.Module):
+    """A convolution one level down, where mmcv's ConvModule keeps its weights (`.conv.weight`)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class CustomFPN(nn.Module):
+    """BEVDet's FPN: all levels are merged top-down (nearest up-sampling, sum), only the finest is smoothed and returned."""
+
+    def __init__(self, in_channels: tuple[int, ...], out_channels: int):
+        super().__init__()
+        self.lateral_convs = nn.ModuleList(_Conv(c, out_channels, 1) for c in in_channels)
+        self.fpn_convs = nn.ModuleList([_Conv(out_channels, out_channels, 3)])
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Feature maps, finest first -> (M, out_channels, h, w) at the finest resolution."""
+        merged = self.lateral_convs[-1](features[-1])
+        for conv, feature in zip(reversed(self.lateral_convs[:-1]), reversed(features[:-1]), strict=True):
+            lateral = conv(feature)
+            merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
+        return self.fpn_convs[0](merged)

@@ -1,0 +1,113 @@
+"""Lift-Splat: give every pixel a distribution over depth, and add its feature up in the bird's-eye-view cells it may lie in.
+
+After Lift-Splat-Shoot (Philion and Fidler, 2020) as BEVDet and FlashOCC use it.
+Shape letters: B batch, N cameras, M = B * N, D depth bins, h w feature map, C channels, X Y Z cells.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from frustum.geometry import CameraRig, VoxelGrid
+from frustum.geometry.depth import DepthBins
+from frustum.geometry.grids import Rounding
+from frustum.ops.bev_pool import Backend, PoolPlan, bev_pool
+
+Sampling = Literal["corners", "centres"]
+
+
+def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.device | str | None = None) -> Tensor:
+    """Pixel coordinate (count,) in an image `size` pixels wide that each of `count` feature columns stands for.
+
+    `centres` is the middle of the `size / count` pixels a feature covers. `corners` spreads the features from coordinate 0 to
+    `size - 1` as LSS, BEVDet and FlashOCC do, and as their published weights expect.
+    """
+    if sampling == "corners":
+        return torch.linspace(0, size - 1, count, device=device)
+    return (torch.arange(count, dtype=torch.float32, device=device) + 0.5) * (size / count)
+
+
+class Splat(nn.Module):
+    """Pools (M, C, h, w) features along the rays of a rig into `grid`, without parameters. Plans of recent rigs are kept.
+
+    Args:
+        grid: cells to pool into.
+        bins: depths along each ray.
+        rounding: see `VoxelGrid.indices`.
+        sampling: see `feature_pixels`.
+        backend: see `bev_pool`.
+        remember: number of plans kept, keyed by the exact content of the calibration.
+    """
+
+    def __init__(
+        self,
+        grid: VoxelGrid,
+        bins: DepthBins,
+        rounding: Rounding = "floor",
+        sampling: Sampling = "centres",
+        backend: Backend = "auto",
+        remember: int = 16,
+    ):
+        super().__init__()
+        self.grid, self.bins, self.rounding, self.sampling, self.backend, self.remember = grid, bins, rounding, sampling, backend, remember
+        self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
+
+    def points(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> Tensor:
+        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of the keyframe, float32 metres; `rig` leads with (B,)."""
+        height, width = rig.image_size
+        device = rig.intrinsics.device
+        u = feature_pixels(width, feature_size[1], self.sampling, device)
+        v = feature_pixels(height, feature_size[0], self.sampling, device)
+        points = rig.frustum_points(u, v, self.bins.values(device), key_ego2global)
+        augment = bev_aug.to(points.dtype)[:, None, None, None]
+        return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
+
+    @torch.no_grad()
+    def plan(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> PoolPlan:
+        """Where the points of this rig fall, from memory when the same calibration was seen before."""
+        matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, key_ego2global, bev_aug)
+        content = torch.cat([m.double().flatten() for m in matrices]).cpu().numpy().tobytes()
+        shape, device = rig.intrinsics.shape, str(rig.intrinsics.device)
+        key = (content, shape, device, rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            plan = PoolPlan.create(self.points(rig, key_ego2global, bev_aug, feature_size), self.grid, self.rounding)
+        self._plans[key] = plan
+        while len(self._plans) > self.remember:
+            self._plans.popitem(last=False)
+        return plan
+
+    def forward(self, depth: Tensor, features: Tensor, plan: PoolPlan) -> Tensor:
+        """Depth (M, D, h, w), features (M, C, h, w) -> (B, Z * C, Y, X), the heights of a cell side by side in its channels."""
+        pooled = bev_pool(depth, features, plan, self.backend)  # (B, C, Z, Y, X)
+        return pooled.transpose(1, 2).flatten(1, 2)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_plans": OrderedDict()}
+
+
+class LiftSplat(nn.Module):
+    """A 1x1 convolution that predicts depth and context of each pixel, and the splat.
+
+    Args:
+        in_channels: channels of the image features.
+        channels: C, channels of the lifted context.
+        splat: the geometry.
+    """
+
+    def __init__(self, in_channels: int, channels: int, splat: Splat):
+        super().__init__()
+        self.splat = splat
+        self.depth_net = nn.Conv2d(in_channels, splat.bins.count + channels, 1)
+
+    def forward(self, features: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (M, in_channels, h, w) -> pooled (B, Z * C, Y, X) and depth probabilities (M, D, h, w), both float32."""
+        size = (features.shape[-2], features.shape[-1])
+        lifted = self.depth_net(features)
+        depth = lifted[:, : self.splat.bins.count].float().softmax(1)
+        context = lifted[:, self.splat.bins.count :]
+        return self.splat(depth, context, self.splat.plan(rig, key_ego2global, bev_aug, size)), depth

@@ -1,0 +1,72 @@
+"""Numba kernels of `ops.bev_pool` for the CPU, compiled on first use and cached on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+# Re-association lets the compiler vectorise the dot products; the order stays fixed at compile time, so results stay deterministic.
+_FAST = {"reassoc", "contract", "nsz"}
+
+
+@njit(parallel=True, cache=True, fastmath=_FAST)
+def forward(weights, rows, order, pixels, occupied, starts, out):  # pragma: no cover (compiled)
+    """out[cell] += weights[point] * rows[pixel] for the points of each occupied cell; one thread owns a cell."""
+    channels = rows.shape[1]
+    for i in prange(occupied.shape[0]):
+        cell = occupied[i]
+        for k in range(starts[i], starts[i + 1]):
+            weight = weights[order[k]]
+            pixel = pixels[k]
+            for c in range(channels):
+                out[cell, c] += weight * rows[pixel, c]
+
+
+@njit(parallel=True, cache=True, fastmath=_FAST)
+def backward(grad, weights, rows, cells, bins, area, grad_weights, grad_rows):  # pragma: no cover (compiled)
+    """Gradients per point and per pixel; one thread owns a pixel and walks its ray. `area` is h * w."""
+    channels = rows.shape[1]
+    for pixel in prange(rows.shape[0]):
+        image = pixel // area
+        point = image * bins * area + pixel - image * area
+        for _ in range(bins):
+            cell = cells[point]
+            if cell >= 0:
+                weight = weights[point]
+                total = weight * 0
+                for c in range(channels):
+                    g = grad[cell, c]
+                    total += g * rows[pixel, c]
+                    grad_rows[pixel, c] += weight * g
+                grad_weights[point] = total
+            point += area
+
+
+@njit(cache=True)
+def sort_by_cell(cells, num_cells):  # pragma: no cover (compiled)
+    """Stable counting sort of the points with a cell >= 0: order, occupied cells, starts (see PoolPlan)."""
+    first = np.zeros(num_cells + 1, np.int32)
+    for cell in cells:
+        if cell >= 0:
+            first[cell + 1] += 1
+    num_occupied = 0
+    for cell in range(num_cells):
+        if first[cell + 1] > 0:
+            num_occupied += 1
+        first[cell + 1] += first[cell]
+    occupied = np.empty(num_occupied, np.int32)
+    starts = np.empty(num_occupied + 1, np.int32)
+    i = 0
+    for cell in range(num_cells):
+        if first[cell + 1] > first[cell]:
+            occupied[i] = cell
+            starts[i] = first[cell]
+            i += 1
+    starts[num_occupied] = first[num_cells]
+    order = np.empty(first[num_cells], np.int32)
+    for point in range(cells.shape[0]):
+        cell = cells[point]
+        if cell >= 0:
+            order[first[cell]] = point
+            first[cell] += 1
+    return order, occupied, starts
