@@ -52,7 +52,7 @@ class TrainingError(FrustumError):
     exit_code = 7
 
 
-class Interrupted(FrustumError):
+class StoppedError(FrustumError):
     """Training was stopped by SIGTERM or SIGINT after saving its state: the same command goes on from there (EX_TEMPFAIL)."""
 
     exit_code = 75
