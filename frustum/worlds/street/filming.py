@@ -1,0 +1,206 @@
+"""Film one street scene: every sensor, every label, every file, and the record that turns them into nuScenes tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frustum.data.classes import GENERAL_CLASSES
+from frustum.data.files import write_bytes
+from frustum.data.occupancy import labels_path, write_labels
+from frustum.data.records import (
+    AnnotationRecord,
+    KeyframeRecord,
+    SampleDataRecord,
+    SceneRecord,
+    SensorRecord,
+    lidarseg_file,
+    panoptic_file,
+    sample_token,
+)
+from frustum.geometry import VoxelGrid, invert, points_in_boxes
+from frustum.worlds.street.render import SceneRenderer, Shot, Sweep
+from frustum.worlds.street.rigs import StreetRig
+from frustum.worlds.street.types import Actor, Scene
+from frustum.worlds.street.world_config import WorldConfig
+
+START = 1_600_000_000_000_000  # microseconds; scenes follow each other by an hour
+SKY = 255
+
+
+class Filmer:
+    """Renders one scene through one rig and writes what it sees below `root`.
+
+    Global coordinates are shifted so that the scene's map begins at (0, 0), where nuScenes' map masks begin.
+    """
+
+    def __init__(self, scene: Scene, rig: StreetRig, config: WorldConfig, root: Path, number: int) -> None:
+        self.scene, self.rig, self.config, self.root = scene, rig, config, root
+        self.renderer = SceneRenderer(scene)
+        self.grid = VoxelGrid.occ3d()
+        self.start = START + number * 3_600_000_000
+        self.shift = np.eye(4)
+        self.shift[:2, 3] = -np.asarray(scene.ground.origin)
+        self.views = {c.name: c.fitted(*config.image_size) for c in rig.cameras}
+
+    def film(self, on_keyframe: Callable[[], None] = lambda: None) -> SceneRecord:
+        """Write all files of the scene and return its record; `on_keyframe` is called after each complete keyframe."""
+        sensors = [SensorRecord(c.name, "camera", c.cam2ego.sensor2ego, self.views[c.name][0]) for c in self.rig.cameras]
+        sensors.append(SensorRecord("LIDAR_TOP", "lidar", self.rig.lidar.sensor2ego))
+        keyframes, sweeps = [], []
+        for index in range(self.config.frames):
+            sweeps += self._sweeps_before(index)
+            keyframes.append(self._keyframe(index / self.config.rate))
+            on_keyframe()
+        return SceneRecord(
+            name=self.scene.name,
+            sensors=tuple(sensors),
+            keyframes=tuple(keyframes),
+            sweeps=tuple(sweeps),
+            description=self.scene.description,
+            fingerprint=self.config.fingerprint(),
+        )
+
+    # ---- one moment ---------------------------------------------------------------------------------------------------------
+
+    def _keyframe(self, time: float) -> KeyframeRecord:
+        ego = self.scene.ego.pose(time)
+        shots = {c.name: self._shoot(c.name, time) for c in self.rig.cameras}
+        data = [self._write_shot(name, shot, time, "samples") for name, shot in shots.items()]
+        sweep = self.renderer.lidar(ego @ self.rig.lidar.sensor2ego, time)
+        data.append(self._write_sweep(sweep, time, ego, "samples", labelled=True))
+        self._write_occupancy(time, ego)
+        return KeyframeRecord(self._stamp(time), tuple(data), tuple(self._annotations(time, ego, shots, sweep)))
+
+    def _sweeps_before(self, index: int) -> Iterator[SampleDataRecord]:
+        """The files between keyframe `index` - 1 and `index`."""
+        if index == 0:
+            return
+        for k in range(1, self.config.sweeps + 1):
+            time = (index - 1 + k / (self.config.sweeps + 1)) / self.config.rate
+            for camera in self.rig.cameras:
+                yield self._write_shot(camera.name, self._shoot(camera.name, time), time, "sweeps")
+            ego = self.scene.ego.pose(time)
+            yield self._write_sweep(self.renderer.lidar(ego @ self.rig.lidar.sensor2ego, time), time, ego, "sweeps", labelled=False)
+
+    def _exposure(self, channel: str, time: float) -> float:
+        """When a camera fires: all at once, or spread over `camera_spread` seconds before the keyframe, as behind a spinning LiDAR."""
+        order = [c.name for c in self.rig.cameras].index(channel)
+        share = 1 - order / max(1, len(self.rig.cameras) - 1)
+        return max(0.0, time - self.config.camera_spread * share)
+
+    def _shoot(self, channel: str, time: float) -> Shot:
+        camera = next(c for c in self.rig.cameras if c.name == channel)
+        intrinsics, size = self.views[channel]
+        when = self._exposure(channel, time)
+        return self.renderer.camera(intrinsics, self.scene.ego.pose(when) @ camera.cam2ego.sensor2ego, size, when)
+
+    def _write_occupancy(self, time: float, ego: np.ndarray) -> None:
+        cameras = [(self.views[c.name][0], ego @ c.cam2ego.sensor2ego, self.views[c.name][1]) for c in self.rig.cameras]
+        occupancy = self.renderer.occupancy(ego, time, self.grid, cameras, self._lidar_poses(time))
+        token = sample_token(self.scene.name, self._stamp(time))
+        write_labels(labels_path(self.root, self.scene.name, token, panoptic=True), occupancy)
+        plain = type(occupancy)(occupancy.semantics, occupancy.mask_lidar, occupancy.mask_camera)
+        write_labels(labels_path(self.root, self.scene.name, token), plain)
+
+    def _lidar_poses(self, time: float) -> list[np.ndarray]:
+        """LiDAR poses whose beams are accumulated for the masks: this keyframe first, then its neighbours in the scene."""
+        last = (self.config.frames - 1) / self.config.rate
+        offsets = [0.0] + [sign * k / self.config.rate for k in range(1, self.config.mask_neighbours + 1) for sign in (-1, 1)]
+        return [self.scene.ego.pose(time + d) @ self.rig.lidar.sensor2ego for d in offsets if -1e-9 <= time + d <= last + 1e-9]
+
+    def _annotations(self, time: float, ego: np.ndarray, shots: dict[str, Shot], sweep: Sweep) -> Iterator[AnnotationRecord]:
+        lidar2global = ego @ self.rig.lidar.sensor2ego
+        points = sweep.points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3]
+        actors = [a for a in self.scene.actors if np.linalg.norm(a.track.pose(time)[:2, 3] - ego[:2, 3]) < self.config.annotation_range]
+        if not actors:
+            return
+        poses = np.stack([_box_pose(a, time) for a in actors])
+        counts = points_in_boxes(points, poses, np.array([a.size for a in actors])).sum(0)
+        levels = self.renderer.visibility([a.id for a in actors], time, self._views_at(time), shots)
+        for actor, box, count, level in zip(actors, poses, counts, levels, strict=True):
+            if count == 0 and level == 0:
+                continue  # neither a beam nor a pixel: nobody could have annotated it
+            yield AnnotationRecord(
+                instance=f"actor-{actor.id}",
+                category=actor.category,
+                box2global=self.shift @ box,
+                size=actor.size,
+                visibility=max(1, int(level)),
+                attribute=actor.attribute,
+                num_lidar_pts=int(count),
+            )
+
+    def _views_at(self, time: float) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+        views = {}
+        for camera in self.rig.cameras:
+            ego = self.scene.ego.pose(self._exposure(camera.name, time))
+            intrinsics, size = self.views[camera.name]
+            views[camera.name] = (intrinsics, ego @ camera.cam2ego.sensor2ego, size)
+        return views
+
+    # ---- files --------------------------------------------------------------------------------------------------------------
+
+    def _stamp(self, time: float) -> int:
+        return self.start + round(time * 1e6)
+
+    def _file(self, folder: str, channel: str, stamp: int, suffix: str) -> str:
+        return f"{folder}/{channel}/{self.scene.name}__{channel}__{stamp}{suffix}"
+
+    def _write_shot(self, channel: str, shot: Shot, time: float, folder: str) -> SampleDataRecord:
+        when = self._exposure(channel, time)
+        # The exposure may be clamped at the scene's start; stamps stay distinct per keyframe through the nominal time.
+        stamp = self._stamp(when)
+        name = self._file(folder, channel, stamp, ".jpg")
+        write_bytes(self.root / name, _encode(shot.image, "JPEG", quality=self.config.jpeg_quality, subsampling=0))
+        for kind in self.config.save:
+            extra = self.root / self._file(f"extras/{kind}", channel, stamp, ".png")
+            write_bytes(extra, _encode(_as_png(kind, shot), "PNG", compress_level=3))
+        return SampleDataRecord(channel, stamp, name, self.shift @ self.scene.ego.pose(when), shot.image.shape[:2])
+
+    def _write_sweep(self, sweep: Sweep, time: float, ego: np.ndarray, folder: str, labelled: bool) -> SampleDataRecord:
+        stamp, version, name = self._stamp(time), self.config.version, self.scene.name
+        file = self._file(folder, "LIDAR_TOP", stamp, ".pcd.bin")
+        write_bytes(self.root / file, np.ascontiguousarray(sweep.points, "<f4").tobytes())
+        seg = pan = None
+        if labelled:
+            seg, pan = lidarseg_file(version, name, "LIDAR_TOP", stamp), panoptic_file(version, name, "LIDAR_TOP", stamp)
+            write_bytes(self.root / seg, sweep.category.astype(np.uint8).tobytes())
+            write_bytes(self.root / pan, _npz(data=sweep.category.astype(np.uint16) * 1000 + sweep.instance))
+        return SampleDataRecord("LIDAR_TOP", stamp, file, self.shift @ ego, lidarseg=seg, panoptic=pan)
+
+
+def _box_pose(actor: Actor, time: float) -> np.ndarray:
+    """Centre and orientation (4, 4) of an actor's box; the model frame stands on the ground."""
+    lift = np.eye(4)
+    lift[2, 3] = actor.size[2] / 2
+    return actor.track.pose(time) @ lift
+
+
+def _encode(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    """An npz in memory; `np.savez` writes fixed dates, so equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _as_png(kind: str, shot: Shot) -> np.ndarray:
+    """Truth images: depth as uint16 in 1/256 m (0 = sky or beyond 255 m), general class ids as uint8 (255 = sky), actor ids as uint16."""
+    if kind == "depth":
+        return np.where(shot.depth < 255, np.round(shot.depth * 256), 0).astype(np.uint16)
+    return shot.category if kind == "semantics" else shot.instance.astype(np.uint16)
+
+
+def category_name(general_id: int) -> str:
+    """Name of a general class id as stored in the truth images; 'sky' for 255."""
+    return "sky" if general_id == SKY else GENERAL_CLASSES[general_id].name

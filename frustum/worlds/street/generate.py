@@ -1,0 +1,134 @@
+"""Generate a street world on disk: scenes in parallel processes, resumable, byte-identical for any number of workers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import multiprocessing
+import os
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from frustum.data.writer import DatabaseWriter
+from frustum.worlds.street.world_config import WorldConfig
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GenerationReport:
+    """What `generate` did."""
+
+    root: Path
+    scenes: int
+    keyframes: int
+    generated: int  # keyframes that were not there before
+    seconds: float
+    workers: int
+
+    @property
+    def rate(self) -> float:
+        """Generated keyframes per second, 0 if all were there already."""
+        return self.generated / self.seconds if self.generated else 0.0
+
+
+def generate(config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None) -> GenerationReport:
+    """Write the world that `config` describes below `root`, in the nuScenes table format with Occ3D labels.
+
+    Scenes that are complete already are kept, so an interrupted call is resumed by repeating it. A scene enters the tables only when all its
+    files are written; a scene that was made with other settings is made anew.
+
+    Args:
+        root: the folder; created if needed.
+        workers: processes; None takes one per core.
+        progress: called with (keyframes done, keyframes in all).
+
+    Raises:
+        DataError: the folder cannot be written, or is full.
+    """
+    start = time.perf_counter()
+    writer = DatabaseWriter(root, config.version)
+    splits = config.scene_names()
+    names = splits["train"] + splits["val"]
+    missing = [name for name in names if not writer.has_scene(name, config.fingerprint())]
+    total, done = len(names) * config.frames, (len(names) - len(missing)) * config.frames
+    progress(done, total)
+    workers = max(1, min(workers or os.cpu_count() or 1, len(missing) or 1))
+    if missing and workers == 1:
+        for name in missing:
+            counter = itertools.count(done + 1)
+            _film(config, root, name, lambda counter=counter: progress(next(counter), total))
+            done += config.frames
+    elif missing:
+        _film_in_parallel(config, root, missing, workers, lambda n: progress(done + n, total))
+    writer.finish({split: scenes for split, scenes in splits.items() if scenes})
+    return GenerationReport(root, len(names), total, len(missing) * config.frames, time.perf_counter() - start, workers)
+
+
+def scene_number(name: str) -> tuple[int, int]:
+    """Index and random seed of a scene, functions of its name alone: any scene can be made without the others."""
+    return int(name.rsplit("-", 1)[1]), zlib.crc32(name.encode())
+
+
+def _film(config: WorldConfig, root: Path, name: str, on_keyframe: Callable[[], None]) -> None:
+    """Make one scene and add it to the database."""
+    # Imported here, so that asking for the world's settings does not load the compiled kernels.
+    from frustum.worlds.street.filming import Filmer
+    from frustum.worlds.street.scene import build_scene
+
+    number, seed = scene_number(name)
+    filmer = Filmer(build_scene(name, seed, config.scene_config()), config.rig, config, root, number)
+    DatabaseWriter(root, config.version).add_scene(filmer.film(on_keyframe))
+
+
+_QUEUE: Any = None  # in a worker process: where it reports keyframes
+
+
+def _start_worker(queue: Any) -> None:
+    global _QUEUE
+    _QUEUE = queue
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _film_in_worker(config_json: str, root: str, name: str) -> None:
+    _film(WorldConfig.model_validate_json(config_json), Path(root), name, lambda: _QUEUE.put(name))
+
+
+def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers: int, tick: Callable[[int], None]) -> None:
+    from frustum.worlds.street.render import warm_up
+
+    warm_up()  # compile once, before the workers load the compiled kernels from the cache
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
+    keyframes = 0
+    try:
+        waiting = {pool.submit(_film_in_worker, config.model_dump_json(), str(root), name) for name in names}
+        while waiting:
+            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+            with contextlib.suppress(Empty):
+                while True:
+                    queue.get_nowait()
+                    keyframes += 1
+            tick(keyframes)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def digest(root: Path) -> str:
+    """SHA-256 over the names and contents of all files below `root`: equal worlds have equal digests."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in Path(root).rglob("*") if p.is_file()):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()

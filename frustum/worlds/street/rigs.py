@@ -1,0 +1,93 @@
+"""Sensor rigs of the street world: nuScenes' arrangement by default, any other from a JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from frustum.config import Config
+from frustum.errors import ConfigError
+from frustum.geometry import matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
+
+# Camera axes (x right, y down, z forward) in body axes (x forward, y left, z up).
+_CAMERA2BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+class Mount(Config):
+    """Where a sensor sits: sensor to ego, metres and a (w, x, y, z) quaternion."""
+
+    translation: tuple[float, float, float]
+    rotation: tuple[float, float, float, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Mount:
+        if not np.isfinite([*self.translation, *self.rotation]).all() or np.linalg.norm(self.rotation) < 1e-6:
+            raise ValueError("translation and rotation must be finite and the quaternion must not be zero")
+        return self
+
+    @property
+    def sensor2ego(self) -> np.ndarray:
+        """(4, 4)."""
+        return pose(quaternion_to_matrix(np.array(self.rotation)), np.array(self.translation))
+
+
+class RigCamera(Config):
+    """A pinhole camera; fx, fy, cx, cy in pixels of a `width` x `height` image."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    fx: float = Field(gt=0)
+    fy: float = Field(gt=0)
+    cx: float
+    cy: float
+    cam2ego: Mount
+
+    def fitted(self, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Intrinsics (3, 3) and size of the image that FlashOCC's test-time resize and crop would make: scaled to `width`, bottom kept."""
+        scale = width / self.width
+        cropped = self.height * scale - height
+        k = np.array([[self.fx * scale, 0, self.cx * scale], [0, self.fy * scale, self.cy * scale - cropped], [0, 0, 1]])
+        return k, (height, width)
+
+
+class StreetRig(Config):
+    """The cameras and the LiDAR of the vehicle that films the world."""
+
+    cameras: tuple[RigCamera, ...] = Field(min_length=1)
+    lidar: Mount
+
+    @classmethod
+    def nuscenes(cls) -> StreetRig:
+        """Six cameras of 1600 x 900 and a roof LiDAR, arranged as on nuScenes' cars (rounded numbers of our own, not a real calibration)."""
+        table = {  # yaw in degrees, focal length in pixels, position in metres
+            "CAM_FRONT_LEFT": (55, 1270, (1.52, 0.49, 1.51)),
+            "CAM_FRONT": (0, 1266, (1.70, 0.02, 1.51)),
+            "CAM_FRONT_RIGHT": (-55, 1262, (1.55, -0.49, 1.50)),
+            "CAM_BACK_LEFT": (110, 1258, (1.04, 0.48, 1.57)),
+            "CAM_BACK": (180, 810, (0.03, 0.00, 1.57)),
+            "CAM_BACK_RIGHT": (-110, 1260, (1.01, -0.48, 1.56)),
+        }
+        cameras = []
+        for i, (name, (yaw, focal, position)) in enumerate(table.items()):
+            rotation = rotation_z(np.deg2rad(yaw)) @ rotation_xyz(0, np.deg2rad(0.6 + 0.1 * i), 0) @ _CAMERA2BODY
+            mount = Mount(translation=position, rotation=tuple(matrix_to_quaternion(rotation).tolist()))
+            cameras.append(RigCamera(name=name, width=1600, height=900, fx=focal, fy=focal, cx=816, cy=491, cam2ego=mount))
+        # x right, y forward: nuScenes' LIDAR_TOP is turned by -90 degrees.
+        lidar = Mount(translation=(0.94, 0.0, 1.84), rotation=tuple(matrix_to_quaternion(rotation_z(-np.pi / 2)).tolist()))
+        return cls(cameras=tuple(cameras), lidar=lidar)
+
+    @classmethod
+    def from_json(cls, path: Path) -> StreetRig:
+        """Read a rig file (docs/data.md shows one); raises ConfigError that names the wrong field."""
+        try:
+            return cls.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"the rig file {path} is wrong at '{where}': {first['msg']}. `frustum data world --print-rig` prints a valid one.") from error
