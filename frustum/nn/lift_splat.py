@@ -27,8 +27,8 @@ def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.devi
     `size - 1` as LSS, BEVDet and FlashOCC do, and as their published weights expect.
     """
     if sampling == "corners":
-        return torch.linspace(0, size - 1, count, device=device)
-    return (torch.arange(count, dtype=torch.float32, device=device) + 0.5) * (size / count)
+        return torch.linspace(0, size - 1, count, dtype=torch.float64, device=device)
+    return (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (size / count)
 
 
 class Splat(nn.Module):
@@ -57,12 +57,12 @@ class Splat(nn.Module):
         self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
 
     def points(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> Tensor:
-        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of the keyframe, float32 metres; `rig` leads with (B,)."""
+        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of the keyframe, float64 metres; `rig` leads with (B,)."""
         height, width = rig.image_size
         device = rig.intrinsics.device
         u = feature_pixels(width, feature_size[1], self.sampling, device)
         v = feature_pixels(height, feature_size[0], self.sampling, device)
-        points = rig.frustum_points(u, v, self.bins.values(device), key_ego2global)
+        points = rig.frustum_points(u, v, self.bins.values(device).double(), key_ego2global)
         augment = bev_aug.to(points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 

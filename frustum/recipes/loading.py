@@ -1,0 +1,162 @@
+"""Finds recipes by name and builds networks from them. Listing imports no torch and runs no recipe file."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from frustum.config import Config
+from frustum.engine.recipe import Recipe
+from frustum.errors import ConfigError, nearest_names
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ENTRY_POINTS = "frustum.recipes"
+
+
+class RecipeInfo(NamedTuple):
+    """A recipe that `get_recipe` can return."""
+
+    name: str
+    help: str  # first line of its docstring
+    module: str  # import path of the file; code outside the package: "pkg.mod:function"
+
+
+def list_recipes() -> list[RecipeInfo]:
+    """All recipes of this package and of the entry-point group `frustum.recipes`, by name. Files are read, not imported."""
+    found: dict[str, RecipeInfo] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        module = f"{__package__}.{path.stem}"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and _returns_recipe(node) and not node.args.args:
+                name = node.name.replace("_", "-")
+                found[name] = RecipeInfo(name, (ast.get_docstring(node) or "").split("\n")[0], module)
+    for point in entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, RecipeInfo(point.name, f"from {point.value}", point.value))
+    return [found[name] for name in sorted(found)]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called `name` (`flashocc-r50`), or returned by a function given by import path (`my_pkg.my_file:my_recipe`).
+
+    Raises:
+        ConfigError: no such recipe (with the nearest names), the import fails, or the function returns something else.
+    """
+    if ":" in name:
+        return _imported(name)
+    known = {info.name: info for info in list_recipes()}
+    info = known.get(name.replace("_", "-"), known.get(name))
+    if info is None:
+        raise ConfigError(
+            f"there is no recipe {name!r}; {nearest_names(name, known)} `frustum list` shows all; "
+            "your own go by import path, as in my_package.my_file:my_recipe."
+        )
+    return _imported(info.module if ":" in info.module else f"{info.module}:{info.name.replace('-', '_')}")
+
+
+def load(
+    recipe: str | Recipe,
+    checkpoint: str | Path | Mapping[str, Tensor] | None = None,
+    source: Literal["frustum", "official"] = "frustum",
+    **overrides: Any,
+) -> nn.Module:
+    """A network in eval mode that keeps the contract of docs/add_a_method.md: forward, loss, predict.
+
+        model = frustum.load("flashocc-r50-m0", "flashocc-r50-M0-256x704.pth", source="official")
+        outputs = model(frustum.Batch.from_arrays(images, intrinsics, cam2ego))
+
+    Args:
+        recipe: a recipe's name, an import path `pkg.mod:function`, or a Recipe.
+        checkpoint: a file or run folder of ours, a file of the upstream project, a state dict, or None for the recipe's initial weights.
+        source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes) and switches the network to the
+            published behaviour where ours is another by default (FlashOCC: voxel indices rounded towards zero).
+        overrides: settings of the model (`bev_channels=64`); other settings by their path: `**{"data.image_size": (96, 256)}`.
+
+    Raises:
+        ConfigError: unknown recipe, setting or source, or a recipe without official weights.
+        CheckpointError: missing, damaged or unsafe file; keys or shapes that differ, listed.
+    """
+    from frustum.engine import overrides as settings
+    from frustum.engine.checkpoint import load_state, load_weights
+
+    if source not in ("frustum", "official"):
+        raise ConfigError(f"unknown source {source!r}; choose 'frustum' for weights that this package wrote, or 'official'.")
+    if not isinstance(recipe, Recipe):
+        recipe = get_recipe(recipe)
+    if isinstance(checkpoint, (str, Path, Mapping)) and "pretrained" in type(recipe.model).model_fields:
+        overrides = {"pretrained": False, **overrides}  # about to be overwritten: no need for the package that holds them
+    texts = [f"{_path(key)}={_text(value)}" for key, value in overrides.items()]
+    if source == "official":
+        adapter = _adapter(recipe)
+        model = settings.apply(recipe, [*adapter.REFERENCE, *texts]).model.build()
+        if checkpoint is not None:
+            from frustum.errors import CheckpointError
+            from frustum.weights.loading import read_official
+
+            state = adapter.convert(read_official(checkpoint))
+            try:
+                load_state(model, state, "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}\n{adapter.hint(state)}".rstrip()) from error
+        return model.eval()
+    model = settings.apply(recipe, texts).model.build()
+    if isinstance(checkpoint, Mapping):
+        load_state(model, checkpoint, "the given state dict")
+    elif checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model.eval()
+
+
+def _adapter(recipe: Recipe) -> Any:
+    """The module of weights/ with the stem of the model's file."""
+    stem = type(recipe.model).__module__.rpartition(".")[2]
+    try:
+        return importlib.import_module(f"frustum.weights.{stem}")
+    except ModuleNotFoundError as error:
+        if error.name != f"frustum.weights.{stem}":
+            raise
+        raise ConfigError(f"the recipe {recipe.name!r} has no official weights; use source='frustum'.") from error
+
+
+def _path(key: str) -> str:
+    return key if "." in key or key in Recipe.model_fields else f"model.{key}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Config):
+        return value.model_dump_json()
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _imported(path: str) -> Recipe:
+    module_name, _, function_name = path.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)  # a console script does not look into the working folder, where a user's own files are
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"cannot import {module_name!r} for the recipe {path!r}: {error}. Check the path and the working folder."
+        ) from error
+    finally:
+        sys.path.remove(here)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ConfigError(f"{module_name} has no function {function_name!r}; {nearest_names(function_name, functions)}")
+    recipe = function()
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"{path} returned a {type(recipe).__name__}, but a recipe function must return frustum.engine.recipe.Recipe.")
+    return recipe
+
+
+def _returns_recipe(node: ast.FunctionDef) -> bool:
+    return isinstance(node.returns, ast.Name) and node.returns.id == "Recipe"

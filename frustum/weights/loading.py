@@ -1,0 +1,90 @@
+"""Reads checkpoints that other projects wrote, tensors only: no code in a file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from frustum.errors import CheckpointError
+
+_CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_official(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in an upstream file (or in what `torch.load` gave for one), without wrappers.
+
+    Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict,
+    safetensors, and keys that all begin with `module.` (DataParallel).
+
+    Raises:
+        CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
+    """
+    if isinstance(checkpoint, Mapping):
+        return _unwrapped(checkpoint, "the given dict")
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}. Give the path of a .pth or .safetensors file.")
+    with open(path, "rb") as file:
+        is_safetensors = file.read(9)[8:9] == b"{"
+    return _unwrapped(_read_safetensors(path) if is_safetensors else _read_torch(path), str(path))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}. Download or copy it again.") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_plain_data()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it refers to {found[1]}" if found else "it is no checkpoint of tensors and plain values"
+        raise CheckpointError(
+            f"{path} was refused without running it: {what}. A checkpoint must hold tensors and plain values only. If you trust its "
+            "author, save torch.load(file, weights_only=False)['state_dict'] with safetensors.torch.save_file and give that file."
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint: {first}. It is truncated or damaged; get it again."
+        ) from error
+
+
+def _plain_data() -> list[Any]:
+    """Harmless types that mmcv's `meta` holds beside strings and numbers: numpy scalars and ordinary containers."""
+    multiarray = getattr(np, "_core", None) or np.core  # type: ignore[attr-defined]
+    scalar = multiarray.multiarray.scalar
+    kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
+    names = [(scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")]
+    return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]
+
+
+def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{what} holds no state dict: expected names with tensors, or such a dict under 'state_dict', got {kind}.")
+    state = {str(key): value for key, value in content.items()}
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
