@@ -99,6 +99,7 @@ class Sample:
     boxes: Boxes | None = None
     occupancy: Occupancy | None = None
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
+    lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
 
 
 @dataclass(frozen=True)
