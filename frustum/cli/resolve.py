@@ -1,0 +1,78 @@
+"""From the words of a command to a recipe, a run folder and a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frustum.engine import overrides as settings
+from frustum.engine.recipe import Recipe
+from frustum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from frustum.config import Config
+
+
+def is_run(name: str) -> bool:
+    """True if `name` is the folder of a run."""
+    return (Path(name) / "recipe.json").is_file()
+
+
+def resolve_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name`, or that of the run in the folder `name`, with the settings `key=value` applied.
+
+    Raises:
+        ConfigError: no such recipe or run, or a setting that does not fit.
+    """
+    if is_run(name):
+        from frustum.engine.run import load_run
+
+        return settings.apply(load_run(name).recipe, overrides)
+    if Path(name).is_dir() or ("/" in name and ":" not in name):
+        raise ConfigError(f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe.")
+    from frustum.recipes.loading import get_recipe
+
+    return settings.apply(get_recipe(name), overrides)
+
+
+def run_folder(name: str, out: Path | None) -> Path:
+    """Where a run goes: `out`, the run's own folder, or runs/RECIPE."""
+    if out is not None:
+        return out
+    if is_run(name):
+        return Path(name)
+    return Path("runs") / name.rpartition(":")[2].replace("_", "-")
+
+
+def open_network(name: str, overrides: Sequence[str] = (), checkpoint: Path | None = None, source: str = "frustum") -> tuple[Recipe, nn.Module]:
+    """The recipe and the trained network of a run (its own weights unless `checkpoint` names others), or of a recipe with a checkpoint.
+
+    Raises:
+        ConfigError: a recipe without a checkpoint, or settings that do not fit. CheckpointError: weights that do not fit.
+    """
+    from frustum.recipes.loading import load
+
+    recipe = resolve_recipe(name, overrides)
+    weights = checkpoint or (Path(name) if is_run(name) else None)
+    if weights is None:
+        raise ConfigError(
+            f"{name} is a recipe, so its network knows nothing yet: give the folder of a run that `frustum train {name}` wrote, "
+            "or weights with --checkpoint FILE."
+        )
+    return recipe, load(recipe, weights, source=source)  # type: ignore[arg-type]
+
+
+def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted path, value, description) of every setting."""
+    from frustum.config import Config
+
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from describe(value, f"{prefix}{name}.")
+        else:
+            plain = config.model_dump(mode="json", include={name})[name]
+            yield prefix + name, plain, field.description or ""

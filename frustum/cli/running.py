@@ -1,0 +1,110 @@
+"""Verbs that run a network: demo, train, eval, predict, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, verb, write_json
+from frustum.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command(
+        "demo",
+        epilog=examples("frustum demo", "frustum demo --minutes 30 --out runs/long"),
+    )(demo)
+    app.command(
+        "train",
+        epilog=examples(
+            "frustum train flashocc-tiny data.root=runs/demo/world --out runs/tiny",
+            "frustum train flashocc-r50 data.root=/data/nuscenes optim.lr=1e-4 runtime.precision=bf16",
+            "frustum train runs/tiny --resume",
+        ),
+    )(train)
+    app.command(
+        "eval",
+        epilog=examples(
+            "frustum eval runs/demo/train --baselines --json numbers.json",
+            "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
+        ),
+    )(evaluate)
+    app.command(
+        "predict",
+        epilog=examples(
+            "frustum predict runs/demo/train my_rig --out predictions",
+            "frustum predict runs/demo/train runs/demo/world --split val --limit 4 --out predictions",
+        ),
+    )(predict)
+    app.command("report", epilog=examples("frustum report runs/demo/train"))(report)
+
+
+@verb
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="folder for the world, the run and the report")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
+    seed: Annotated[int, typer.Option("--seed", help="seed of the world and of the training")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
+    json_file: JsonOption = None,
+    started: Annotated[float | None, typer.Option("--started", hidden=True, help="time at which the clock of the budget started")] = None,
+) -> None:
+    """Generate a city, train FlashOCC-tiny on it, compare it with two blind baselines on unseen streets, and write a report.
+
+    Needs no data and no GPU. Every stage is kept on disk: the same command goes on where it was stopped, and ends at once when all is done.
+    """
+    from frustum.cli.demo import run_demo
+
+    numbers = run_demo(out=out, minutes=minutes, seed=seed, fresh=fresh, started=started)
+    write_json(json_file, numbers)
+
+
+@verb
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe (`frustum list`), module:function, or the folder of a run to resume or repeat")],
+    overrides: OverridesArgument = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; by default runs/RECIPE", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on with a run that is already in the folder, or delete it")] = True,
+    json_file: JsonOption = None,
+) -> None:
+    """Train a recipe. Ctrl-C or SIGTERM saves first; the same command goes on exactly where it stopped, in mid-epoch too."""
+    from frustum.cli.resolve import resolve_recipe, run_folder
+
+    found = resolve_recipe(recipe, split_overrides(overrides))
+    folder = run_folder(recipe, found, out)
+    from frustum.engine.train import train as run
+
+    result = run(found, folder, resume=resume)
+    say(f"trained {result.steps} steps; weights and logs are in {folder}. Next: frustum eval {folder}")
+    write_json(json_file, result)
+
+
+@verb
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
+    overrides: OverridesArgument = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="weights to load instead of the run's own", show_default=False)
+    ] = None,
+    source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
+    split: Annotated[str | None, typer.Option("--split", help="split to evaluate; by default data.val_split", show_default=False)] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="also score the blind prior and black images")] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Evaluate: mIoU with each mask and per class, geometric IoU, RayIoU. All numbers name their protocol."""
+    raise ConfigError("unreachable")
+
+
+@verb
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
+    where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a database, or a rig folder with images and calibration.json")],
+) -> None:
+    """x."""
+
+
+@verb
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run")]) -> None:
+    """x."""

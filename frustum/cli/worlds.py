@@ -1,0 +1,49 @@
+"""The settings of a street world from options and overrides, and its generation with a progress bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from frustum.engine import overrides as settings
+from frustum.engine.progress import progress_bar
+from frustum.errors import ConfigError
+from frustum.worlds.street.generate import generate
+from frustum.worlds.street.rigs import StreetRig
+from frustum.worlds.street.world_config import WorldConfig
+
+
+def world_config(given: dict[str, Any], rig: Path | None, overrides: list[str]) -> WorldConfig:
+    """The settings from options (None = default), a rig file and `key=value` words. Raises ConfigError."""
+    fields = {name: value for name, value in given.items() if value is not None}
+    if rig is not None:
+        fields["rig"] = StreetRig.from_json(rig)
+    try:
+        config = WorldConfig(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))}={first['input']} is not allowed: {first['msg'].lower()}.") from error
+    return settings.apply(config, overrides)
+
+
+def generate_world(config: WorldConfig, root: Path, workers: int | None = None) -> dict[str, Any]:
+    """Generate with a progress bar; what was done, as JSON values."""
+    total = (config.train_scenes + config.val_scenes) * config.frames
+    with progress_bar("filming", total, unit="keyframes", every=5.0) as bar:
+
+        def progress(done: int, _total: int) -> None:
+            if done > bar.done:
+                bar.advance(count=done - bar.done)
+
+        report = generate(config, root, workers, progress)
+    return {
+        "root": str(root),
+        "scenes": report.scenes,
+        "keyframes": report.keyframes,
+        "generated": report.generated,
+        "seconds": round(report.seconds, 2),
+        "keyframes_per_second": round(report.rate, 2),
+        "workers": report.workers,
+    }
