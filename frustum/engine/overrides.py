@@ -21,8 +21,8 @@ from frustum.errors import ConfigError, nearest_names
 C = TypeVar("C", bound=Config)
 
 
-def apply(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """A copy of `recipe` with every `key=value` set, in order.
+def apply(recipe: C, overrides: Iterable[str]) -> C:
+    """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
     A key is the dotted path of a field (`optim.lr`, `model.depth_bins`). A value is a number, `true`, `false`, `null`, a word, a list
     as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=street` is short for `data.kind=street`.
@@ -35,7 +35,7 @@ def apply(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         key = key.strip()
         if not equals or not key:
             raise ConfigError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes.")
-        if key == "data" and not text.strip().startswith("{"):
+        if key == "data" and isinstance(recipe, Recipe) and not text.strip().startswith("{"):
             key = "data.kind"
         recipe = _set(recipe, key.split("."), text.strip(), key)
     return recipe
