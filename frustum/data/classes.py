@@ -17,11 +17,11 @@ DETECTION_CLASSES: tuple[str, ...] = (
 """The ten detection classes in the training order of mmdet3d, BEVDet and FlashOCC."""
 
 OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
-    (90, 90, 90), (255, 120, 50), (255, 192, 203), (255, 215, 0), (0, 150, 245), (0, 200, 200), (200, 180, 0), (230, 30, 40),
-    (255, 240, 150), (135, 60, 0), (160, 32, 240), (160, 80, 170), (139, 137, 137), (95, 25, 95), (120, 190, 70), (205, 200, 190),
-    (20, 140, 40), (255, 255, 255),
+    (120, 122, 130), (255, 128, 48), (255, 138, 190), (252, 200, 40), (22, 128, 240), (0, 178, 172), (158, 148, 20), (230, 30, 52),
+    (255, 226, 120), (148, 78, 32), (134, 62, 224), (98, 104, 124), (160, 136, 158), (202, 172, 166), (170, 200, 120), (226, 212, 186),
+    (38, 134, 74), (255, 255, 255),
 )  # fmt: skip
-"""RGB per Occ3D class for pictures."""
+"""RGB per Occ3D class for pictures: quiet ground and buildings, on which saturated objects stand out; neighbours also differ in lightness."""
 
 
 class GeneralClass(NamedTuple):

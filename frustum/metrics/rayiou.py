@@ -62,8 +62,8 @@ class RayIoU(CountMetric):
         stacked = torch.stack([v.to(volumes[0].device, torch.uint8) for v in volumes])
         starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), self.grid)
         hits = raycast(stacked, starts, ends, free=self.free, backend=self.backend, threads=self.threads)
-        hits = RayHits(*(torch.as_tensor(t).cpu().numpy() for t in hits))
-        return hits, hits.distances * scale
+        labels, distances, coords = (torch.as_tensor(t).cpu().numpy() for t in hits)
+        return RayHits(labels, distances, coords), distances * scale
 
     def add(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> None:
         """Count one frame.
@@ -73,8 +73,9 @@ class RayIoU(CountMetric):
             origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
         """
         hits, distances = self.cast(pred, target, origins)
-        kept = hits.labels[1] != self.free
-        pred_ids, true_ids = hits.labels[0][kept].astype(np.int64), hits.labels[1][kept].astype(np.int64)
+        labels = np.asarray(hits.labels)
+        kept = labels[1] != self.free
+        pred_ids, true_ids = labels[0][kept].astype(np.int64), labels[1][kept].astype(np.int64)
         error = np.abs(distances[0] - distances[1])[kept]
         self._state["gt"] += np.bincount(true_ids, minlength=256)[: self.num_classes]
         self._state["pred"] += np.bincount(pred_ids, minlength=256)[: self.num_classes]

@@ -71,6 +71,6 @@ def ray_cells(origins: np.ndarray, directions: np.ndarray, grid: VoxelGrid) -> t
     starts = ((origins - lower) / cell).astype(np.float32)
     ends = ((origins[:, None] + directions - lower) / cell).astype(np.float32)
     if len(set(grid.cell)) == 1:
-        return starts, ends, np.float32(grid.cell[0])
+        return starts, ends, np.asarray(grid.cell[0], np.float32)
     per_cell = np.asarray(directions, np.float64) / cell
     return starts, ends, (1 / np.sqrt((per_cell * per_cell).sum(1))).astype(np.float32)

@@ -67,9 +67,10 @@ def raycast(
         DataError: volumes are not uint8, or an origin or end is not finite.
     """
     is_torch = isinstance(volumes, torch.Tensor)
+    home = volumes.device if isinstance(volumes, torch.Tensor) else torch.device("cpu")
     if backend == "auto":
-        backend = "torch" if is_torch and volumes.device.type != "cpu" else "numba"
-    device = volumes.device if is_torch and backend == "torch" else torch.device("cpu")
+        backend = "numba" if home.type == "cpu" else "torch"
+    device = home if backend == "torch" else torch.device("cpu")
     volume_t = torch.as_tensor(volumes).to(device)
     origin_t = torch.as_tensor(origins).to(device, torch.float32)
     end_t = torch.as_tensor(ends).to(device, torch.float32)
@@ -94,7 +95,7 @@ def raycast(
             return RayHits(*arrays)
         labels, distances, coords = (torch.from_numpy(a) for a in arrays)
     if is_torch:
-        return RayHits(*(t.to(volumes.device) for t in (labels, distances, coords)))
+        return RayHits(*(t.to(home) for t in (labels, distances, coords)))
     return RayHits(labels.numpy(), distances.numpy(), coords.numpy())
 
 
