@@ -1,0 +1,176 @@
+"""A scene laid out as flat arrays for the ray-casting kernels.
+
+Everything static is expressed in *cell units*: x, y and z divided by the cell size of the static grid, counted from its lower corner,
+so that one ray parameter t serves the ground, the static grid and (through their own matrices) the actors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from scipy.ndimage import distance_transform_cdt
+
+from frustum.errors import DataError
+from frustum.worlds.street.materials import MATERIALS, TEXTURES
+from frustum.worlds.street.types import Scene, VoxelModel
+
+BRICK = 8  # cells along an edge of a brick, the unit of empty-space skipping
+FAR_BRICK = 64  # columns along an edge of the coarse ground maxima
+INTERIOR = 128  # bit of a static cell without an air neighbour: it can never be seen
+
+
+class World(NamedTuple):
+    """Static geometry in cell units. Arrays are flat, C order."""
+
+    origin: np.ndarray  # (3,) metres, global position of the lower corner
+    cell: float  # metres
+    nx: int  # columns of the ground along x
+    ny: int
+    sy: int  # cells of the padded static grid along y
+    sz: int  # and z
+    bx: int  # bricks along x
+    by: int
+    bz: int
+    cells: np.ndarray  # uint8 (8 bx, sy, sz) material, INTERIOR set where buried
+    distance: np.ndarray  # uint8 (bx, by, bz) Chebyshev distance in bricks to the next brick that is not empty, 0 = not empty
+    base: np.ndarray  # float32 (nx + 1, ny + 1) cell units
+    step: np.ndarray  # float32 (nx, ny) cell units
+    paint: np.ndarray  # uint8 (2 nx, 2 ny) ground material
+    near_max: np.ndarray  # float32 (ceil(nx / BRICK), ceil(ny / BRICK)) highest point of the ground
+    far_max: np.ndarray  # float32 (ceil(nx / FAR_BRICK), ceil(ny / FAR_BRICK))
+
+
+class Models(NamedTuple):
+    """All voxel models behind one another."""
+
+    cells: np.ndarray  # uint8 flat
+    normals: np.ndarray  # int8 (len(cells), 3) smooth outward normal * 127 of surface cells
+    start: np.ndarray  # int64 (M,) first cell of each model
+    shape: np.ndarray  # int64 (M, 3)
+    cell: np.ndarray  # float64 (M,) metres
+    origin: np.ndarray  # float64 (M, 3) metres
+
+
+class Actors(NamedTuple):
+    """The actors of one instant; row a belongs to Scene.actors[a]."""
+
+    model: np.ndarray  # int64 (A,)
+    to_cells: np.ndarray  # float64 (A, 3, 4) global metres to cell units of the actor's model grid
+    rotation: np.ndarray  # float64 (A, 3, 3) model to global
+    category: np.ndarray  # uint8 (A,) general class id
+    ident: np.ndarray  # uint16 (A,) Actor.id
+    tint: np.ndarray  # float32 (A, 3)
+
+
+class Surfaces(NamedTuple):
+    """Material tables for shading and LiDAR, indexed by material id."""
+
+    colour: np.ndarray  # float32 (K, 3) linear RGB
+    texture: np.ndarray  # int64 (K,) position in TEXTURES
+    tintable: np.ndarray  # bool (K,)
+    reflectivity: np.ndarray  # float32 (K,)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack_static(cells, out, filled):  # (X, Y, Z) -> padded copy with INTERIOR bits, bricks that hold anything
+    nx, ny, nz = cells.shape
+    for i in range(nx):
+        for j in range(ny):
+            for k in range(nz):
+                c = cells[i, j, k]
+                if c != 0:
+                    buried = (
+                        0 < i < nx - 1
+                        and 0 < j < ny - 1
+                        and 0 < k < nz - 1
+                        and cells[i - 1, j, k] != 0
+                        and cells[i + 1, j, k] != 0
+                        and cells[i, j - 1, k] != 0
+                        and cells[i, j + 1, k] != 0
+                        and cells[i, j, k - 1] != 0
+                        and cells[i, j, k + 1] != 0
+                    )
+                    out[i, j, k] = c | 128 if buried else c
+                    filled[i >> 3, j >> 3, k >> 3] = 1
+
+
+def _pad_to(array: np.ndarray, multiple: int, value: float) -> np.ndarray:
+    pads = [(0, -n % multiple) for n in array.shape]
+    return np.pad(array, pads, constant_values=value)
+
+
+def _block_max(array: np.ndarray, size: int) -> np.ndarray:
+    padded = _pad_to(array, size, -1e9)
+    x, y = (n // size for n in padded.shape)
+    return padded.reshape(x, size, y, size).max((1, 3))
+
+
+def pack_world(scene: Scene) -> World:
+    """Lay out ground and static grid. Raises DataError if they do not share their columns."""
+    ground, static = scene.ground, scene.static
+    nx, ny = ground.step.shape
+    if static.cells.shape[:2] != (nx, ny) or abs(static.cell - ground.cell) > 1e-9 or not np.allclose(static.origin[:2], ground.origin):
+        raise DataError(
+            f"scene {scene.name}: the static grid {static.cells.shape} of {static.cell} m at {static.origin} and the ground {(nx, ny)} of "
+            f"{ground.cell} m at {ground.origin} must share their columns. Build both with the same size, cell and origin."
+        )
+    if len(MATERIALS) >= INTERIOR:
+        raise DataError(f"the renderer holds at most {INTERIOR - 1} materials, there are {len(MATERIALS)}.")
+    bx, by, bz = (-(-n // BRICK) for n in static.cells.shape)
+    cells = np.zeros((bx * BRICK, by * BRICK, bz * BRICK), np.uint8)
+    filled = np.zeros((bx, by, bz), np.uint8)
+    _pack_static(np.ascontiguousarray(static.cells), cells, filled)
+    # Distances need at least one full brick to measure from; an empty grid is far from everything.
+    distance = distance_transform_cdt(filled == 0, "chessboard") if filled.any() else np.full(filled.shape, max(filled.shape))
+    base = ((ground.base - static.origin[2]) / static.cell).astype(np.float32)
+    step = (ground.step / static.cell).astype(np.float32)
+    top = step + np.maximum(np.maximum(base[:-1, :-1], base[1:, :-1]), np.maximum(base[:-1, 1:], base[1:, 1:]))
+    return World(
+        origin=np.array(static.origin, np.float64),
+        cell=float(static.cell),
+        nx=nx, ny=ny, sy=by * BRICK, sz=bz * BRICK, bx=bx, by=by, bz=bz,
+        cells=cells.ravel(),
+        distance=np.minimum(distance, 255).astype(np.uint8).ravel(),
+        base=base.ravel(),
+        step=step.ravel(),
+        paint=np.ascontiguousarray(ground.material).ravel(),
+        near_max=_block_max(top, BRICK).ravel(),
+        far_max=_block_max(top, FAR_BRICK).ravel(),
+    )  # fmt: skip
+
+
+def _smooth_normals(model: VoxelModel) -> np.ndarray:
+    """Outward normals (X, Y, Z, 3) int8 from the blurred solid: they round the cubes off in shading."""
+    from scipy.ndimage import uniform_filter
+
+    solid = np.pad((model.cells != 0).astype(np.float32), 4)
+    for _ in range(2):
+        solid = uniform_filter(solid, 3, mode="constant")
+    gradient = np.stack(np.gradient(solid), -1)[4:-4, 4:-4, 4:-4]
+    length = np.linalg.norm(gradient, axis=-1, keepdims=True)
+    return np.round(-127 * gradient / np.maximum(length, 1e-6)).astype(np.int8)
+
+
+def pack_models(models: tuple[VoxelModel, ...]) -> Models:
+    """Lay all models out behind one another."""
+    sizes = [m.cells.size for m in models]
+    return Models(
+        cells=np.concatenate([m.cells.ravel() for m in models] or [np.zeros(0, np.uint8)]).astype(np.uint8),
+        normals=np.concatenate([_smooth_normals(m).reshape(-1, 3) for m in models] or [np.zeros((0, 3), np.int8)]),
+        start=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if models else np.zeros(0, np.int64),
+        shape=np.array([m.cells.shape for m in models], np.int64).reshape(-1, 3),
+        cell=np.array([m.cell for m in models], np.float64),
+        origin=np.array([m.origin for m in models], np.float64).reshape(-1, 3),
+    )
+
+
+def pack_surfaces() -> Surfaces:
+    """The material tables."""
+    return Surfaces(
+        colour=np.array([m.colour for m in MATERIALS], np.float32),
+        texture=np.array([TEXTURES.index(m.texture) for m in MATERIALS], np.int64),
+        tintable=np.array([m.tintable for m in MATERIALS]),
+        reflectivity=np.array([m.reflectivity for m in MATERIALS], np.float32),
+    )

@@ -1,0 +1,293 @@
+"""Ray casting through a packed scene: ground height field, static voxels and actors. `reference.py` holds the readable twin.
+
+All functions take rays in global cell units (see `arrays`): point o + t d. t is the caller's own parameter, so a camera ray with unit
+depth along the optical axis returns depth, and a unit LiDAR direction returns range.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from frustum.worlds.street.arrays import Actors, Models, World
+
+SKY, GROUND, KERB, STATIC, ACTOR, BELOW = 0, 1, 2, 3, 4, 5  # what a ray met; BELOW: left the map under the horizon
+FAR = 1e30
+_STEP = 1e-6  # how far beyond a boundary the next cell is looked up, cell units
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def inverse(d):
+    """1 / d, huge instead of infinite so that products with 0 stay finite."""
+    if abs(d) < 1e-12:
+        return 1e12 if d >= 0 else -1e12
+    return 1.0 / d
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
+    """Entry and exit t of a ray and the box (0, 0, 0)..(hx, hy, hz), and the entry axis. Missed if entry > exit."""
+    ax, bx = -ox * ix, (hx - ox) * ix
+    ay, by = -oy * iy, (hy - oy) * iy
+    az, bz = -oz * iz, (hz - oz) * iz
+    if ax > bx:
+        ax, bx = bx, ax
+    if ay > by:
+        ay, by = by, ay
+    if az > bz:
+        az, bz = bz, az
+    enter, axis = ax, 0
+    if ay > enter:
+        enter, axis = ay, 1
+    if az > enter:
+        enter, axis = az, 2
+    return enter, min(bx, by, bz), axis
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, limit):
+    """First meeting with the ground within t < limit: (t, face); t = FAR if none. Face 6 = the surface, 0..3 = kerb face -x +x -y +y."""
+    nx, ny = world.nx, world.ny
+    near_ny, far_ny = (ny + 7) >> 3, (ny + 63) >> 6
+    ax, bx = -ox * ix, (nx - ox) * ix
+    ay, by = -oy * iy, (ny - oy) * iy
+    if ax > bx:
+        ax, bx = bx, ax
+    if ay > by:
+        ay, by = by, ay
+    t = max(0.0, ax, ay)
+    last = min(limit, bx, by)
+    eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
+    up_x, up_y = 1 if dx > 0 else 0, 1 if dy > 0 else 0
+    axis = 0 if ax > ay else 1
+    while t < last:
+        px, py = ox + dx * (t + eps), oy + dy * (t + eps)
+        i = min(max(int(px), 0), nx - 1)
+        j = min(max(int(py), 0), ny - 1)
+        z = oz + dz * t
+        # Coarse maxima first: most of a ray runs well above the ground.
+        ci, cj = i >> 6, j >> 6
+        tx, ty = (((ci + up_x) << 6) - ox) * ix, (((cj + up_y) << 6) - oy) * iy
+        leave = min(tx, ty)
+        if min(z, oz + dz * min(leave, last)) > world.far_max[ci * far_ny + cj]:
+            axis = 0 if tx < ty else 1
+            t = max(leave, t + eps)
+            continue
+        ci, cj = i >> 3, j >> 3
+        tx, ty = (((ci + up_x) << 3) - ox) * ix, (((cj + up_y) << 3) - oy) * iy
+        leave = min(tx, ty)
+        if min(z, oz + dz * min(leave, last)) > world.near_max[ci * near_ny + cj]:
+            axis = 0 if tx < ty else 1
+            t = max(leave, t + eps)
+            continue
+        tx, ty = (i + up_x - ox) * ix, (j + up_y - oy) * iy
+        leave = min(tx, ty)
+        corner = i * (ny + 1) + j
+        h00 = world.base[corner] + world.step[i * ny + j]
+        b = world.base[corner + ny + 1] - world.base[corner]
+        c = world.base[corner + 1] - world.base[corner]
+        e = world.base[corner + ny + 2] - world.base[corner + ny + 1] - c
+        u, v = ox + dx * t - i, oy + dy * t - j
+        qa = -e * dx * dy
+        qb = dz - b * dx - c * dy - e * (u * dy + v * dx)
+        qc = z - (h00 + b * u + c * v + e * u * v)
+        if qc <= 0.0:  # below the surface on entry: a vertical face, unless only rounding put it there
+            if qc > -1e-4:
+                return t, 6
+            return t, (2 * axis + (0 if (up_x if axis == 0 else up_y) == 1 else 1))
+        root = FAR
+        disc = qb * qb - 4.0 * qa * qc
+        if disc >= 0.0:
+            if qb < 0.0:
+                root = qc / (0.5 * (np.sqrt(disc) - qb))
+            elif qa < 0.0:
+                root = -0.5 * (qb + np.sqrt(disc)) / qa
+        if t + root <= leave + eps:
+            return (t + root, 6) if t + root < last else (FAR, 6)
+        axis = 0 if tx < ty else 1
+        t = max(leave, t + eps)
+    return FAR, 6
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
+    """First static cell within t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
+    bx, by, bz = world.bx, world.by, world.bz
+    enter, leave, axis = clip_box(ox, oy, oz, ix, iy, iz, bx * 8.0, by * 8.0, bz * 8.0)
+    last = min(leave, limit)
+    t = max(enter, 0.0)
+    if t >= last:
+        return FAR, 0, 0
+    eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
+    sx, sy, sz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
+    stride_x, stride_y = world.sy * world.sz, world.sz
+    ax, ay, az = abs(ix), abs(iy), abs(iz)
+    while t < last:
+        s = t + eps
+        px, py, pz = ox + dx * s, oy + dy * s, oz + dz * s
+        i = min(max(int(px) >> 3, 0), bx - 1)
+        j = min(max(int(py) >> 3, 0), by - 1)
+        k = min(max(int(pz) >> 3, 0), bz - 1)
+        gap = int(world.distance[(i * by + j) * bz + k])
+        if gap > 0:  # all bricks nearer than `gap` are empty
+            tx = (((i + (gap if sx > 0 else 1 - gap)) << 3) - ox) * ix
+            ty = (((j + (gap if sy > 0 else 1 - gap)) << 3) - oy) * iy
+            tz = (((k + (gap if sz > 0 else 1 - gap)) << 3) - oz) * iz
+            axis, leave = 0, tx
+            if ty < leave:
+                axis, leave = 1, ty
+            if tz < leave:
+                axis, leave = 2, tz
+            t = max(leave, s)
+            continue
+        # t accumulates rounding: look the cell up again and keep it inside the brick.
+        x = min(max(int(px), i << 3), (i << 3) + 7)
+        y = min(max(int(py), j << 3), (j << 3) + 7)
+        z = min(max(int(pz), k << 3), (k << 3) + 7)
+        tx = (x + (1 if sx > 0 else 0) - ox) * ix
+        ty = (y + (1 if sy > 0 else 0) - oy) * iy
+        tz = (z + (1 if sz > 0 else 0) - oz) * iz
+        at = x * stride_x + y * stride_y + z
+        while True:
+            found = world.cells[at]
+            if found != 0:
+                if t >= last:
+                    return FAR, 0, 0
+                side = sx if axis == 0 else (sy if axis == 1 else sz)
+                return t, 2 * axis + (0 if side > 0 else 1), int(found) & 127
+            if tx < ty and tx < tz:
+                t, axis = tx, 0
+                tx += ax
+                x += sx
+                at += sx * stride_x
+                if x >> 3 != i:
+                    break
+            elif ty < tz:
+                t, axis = ty, 1
+                ty += ay
+                y += sy
+                at += sy * stride_y
+                if y >> 3 != j:
+                    break
+            else:
+                t, axis = tz, 2
+                tz += az
+                z += sz
+                at += sz
+                if z >> 3 != k:
+                    break
+            if t >= last:
+                return FAR, 0, 0
+    return FAR, 0, 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def cast_actor(models: Models, actors: Actors, a, gx, gy, gz, ex, ey, ez, limit):
+    """First solid cell of actor `a` within t < limit, ray in global metres: (t, face, material, cell). t = FAR if none."""
+    m = actors.model[a]
+    f = actors.to_cells[a]
+    ox = f[0, 0] * gx + f[0, 1] * gy + f[0, 2] * gz + f[0, 3]
+    oy = f[1, 0] * gx + f[1, 1] * gy + f[1, 2] * gz + f[1, 3]
+    oz = f[2, 0] * gx + f[2, 1] * gy + f[2, 2] * gz + f[2, 3]
+    dx = f[0, 0] * ex + f[0, 1] * ey + f[0, 2] * ez
+    dy = f[1, 0] * ex + f[1, 1] * ey + f[1, 2] * ez
+    dz = f[2, 0] * ex + f[2, 1] * ey + f[2, 2] * ez
+    nx, ny, nz = models.shape[m, 0], models.shape[m, 1], models.shape[m, 2]
+    ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
+    enter, leave, axis = clip_box(ox, oy, oz, ix, iy, iz, float(nx), float(ny), float(nz))
+    t = max(enter, 0.0)
+    last = min(leave, limit)
+    if t >= last:
+        return FAR, 0, 0, 0
+    s = t + _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
+    x = min(max(int(np.floor(ox + dx * s)), 0), nx - 1)
+    y = min(max(int(np.floor(oy + dy * s)), 0), ny - 1)
+    z = min(max(int(np.floor(oz + dz * s)), 0), nz - 1)
+    sx, sy, sz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
+    tx = (x + (1 if sx > 0 else 0) - ox) * ix
+    ty = (y + (1 if sy > 0 else 0) - oy) * iy
+    tz = (z + (1 if sz > 0 else 0) - oz) * iz
+    ax, ay, az = abs(ix), abs(iy), abs(iz)
+    start = models.start[m]
+    while True:
+        at = start + (x * ny + y) * nz + z
+        found = models.cells[at]
+        if found != 0:
+            side = sx if axis == 0 else (sy if axis == 1 else sz)
+            return t, 2 * axis + (0 if side > 0 else 1), int(found), at
+        if tx < ty and tx < tz:
+            t, axis = tx, 0
+            tx += ax
+            x += sx
+            if x < 0 or x >= nx:
+                break
+        elif ty < tz:
+            t, axis = ty, 1
+            ty += ay
+            y += sy
+            if y < 0 or y >= ny:
+                break
+        else:
+            t, axis = tz, 2
+            tz += az
+            z += sz
+            if z < 0 or z >= nz:
+                break
+        if t >= last:
+            break
+    return FAR, 0, 0, 0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def cast_rays(
+    world: World, models: Models, actors: Actors, pose, table, group, first, items, far, distance, kind, face, material, actor, model_cell
+):
+    """Cast rays of one sensor.
+
+    Args:
+        pose: (4, 4) sensor to global.
+        table: (N, 3) float32 directions in the sensor frame; distances count in multiples of them.
+        group: (N,) int32; ray n needs to be tested only against actors items[first[g]:first[g + 1]], g = group[n].
+        far: largest metric range.
+        distance (N,) float32 (0 = nothing met), kind (N,) uint8, face (N,) uint8 0..6, material (N,) uint8, actor (N,) int16 row or -1,
+        model_cell (N,) int32 cell of the actor's model: results.
+    """
+    cell = world.cell
+    gx, gy, gz = pose[0, 3], pose[1, 3], pose[2, 3]
+    ox, oy, oz = (gx - world.origin[0]) / cell, (gy - world.origin[1]) / cell, (gz - world.origin[2]) / cell
+    for n in range(table.shape[0]):
+        a, b, c = table[n, 0], table[n, 1], table[n, 2]
+        ex = pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c
+        ey = pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c
+        ez = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c
+        limit = far / np.sqrt(ex * ex + ey * ey + ez * ez)
+        dx, dy, dz = ex / cell, ey / cell, ez / cell
+        ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
+        best, side = cast_ground(world, ox, oy, oz, dx, dy, dz, ix, iy, limit)
+        what, mat, who, where = BELOW if ez < 0.0 else SKY, 0, -1, 0
+        if best < limit:
+            x, y = ox + dx * (best + 1e-6), oy + dy * (best + 1e-6)
+            if side < 6:  # the kerb stone owns its face, whatever is painted on top of it
+                what = KERB
+            else:
+                what = GROUND
+            u = min(max(int(2.0 * x), 0), 2 * world.nx - 1)
+            v = min(max(int(2.0 * y), 0), 2 * world.ny - 1)
+            mat = int(world.paint[u * 2 * world.ny + v])
+        else:
+            best = limit
+        t, f, m = cast_static(world, ox, oy, oz, dx, dy, dz, ix, iy, iz, best)
+        if t < best:
+            best, side, mat, what = t, f, m, STATIC
+        g = group[n]
+        for q in range(first[g], first[g + 1]):
+            r = items[q]
+            t, f, m, at = cast_actor(models, actors, r, gx, gy, gz, ex, ey, ez, best)
+            if t < best:
+                best, side, mat, what, who, where = t, f, m, ACTOR, r, at
+        kind[n] = what
+        face[n] = side
+        material[n] = mat
+        actor[n] = who
+        model_cell[n] = where
+        distance[n] = best if 0 < what < 5 else 0.0

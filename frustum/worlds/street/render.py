@@ -1,0 +1,182 @@
+"""SceneRenderer: cameras, LiDAR and labels of one street scene at any time and pose, all from the same exact geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from frustum.errors import ConfigError
+from frustum.worlds.street.arrays import pack_surfaces
+from frustum.worlds.street.culling import pixel_table, sector_lists, sector_of, tile_lists
+from frustum.worlds.street.kernels_cast import ACTOR, cast_rays
+from frustum.worlds.street.kernels_shade import shade
+from frustum.worlds.street.lidar import LidarPattern, Sweep, strength
+from frustum.worlds.street.materials import GENERAL_OF_MATERIAL
+from frustum.worlds.street.moment import Stage
+from frustum.worlds.street.types import Scene
+
+__all__ = ["Hits", "LidarPattern", "SceneRenderer", "Shot", "Sweep"]
+
+FAR_CAMERA = 400.0  # metres
+SKY_ID = 255
+_FACES = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What one camera sees. Pixel (row i, column j) looks through (j + .5, i + .5).
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        depth: (H, W) float32 metres along the optical axis, 0 = sky.
+        category: (H, W) uint8 general class id, 255 = sky.
+        instance: (H, W) uint16 actor id, 0 = none.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray
+    category: np.ndarray
+    instance: np.ndarray
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What N rays met.
+
+    Attributes:
+        distance: (N,) float32 in multiples of the ray's direction, 0 = nothing.
+        kind: (N,) uint8, see kernels_cast.
+        face: (N,) uint8: 0..5 = -x +x -y +y -z +z of the cell (actors: of their own grid), 6 = ground surface.
+        material: (N,) uint8.
+        actor: (N,) int16 row in Scene.actors, -1 = none.
+        model_cell: (N,) int32 flat cell of the actor's model.
+    """
+
+    distance: np.ndarray
+    kind: np.ndarray
+    face: np.ndarray
+    material: np.ndarray
+    actor: np.ndarray
+    model_cell: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> Hits:
+        """Room for N rays."""
+        return cls(
+            np.empty(n, np.float32),
+            np.empty(n, np.uint8),
+            np.empty(n, np.uint8),
+            np.empty(n, np.uint8),
+            np.empty(n, np.int16),
+            np.empty(n, np.int32),
+        )
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The fields in order, as the kernels take them."""
+        return self.distance, self.kind, self.face, self.material, self.actor, self.model_cell
+
+
+class SceneRenderer:
+    """Renders one scene.
+
+    Args:
+        scene: what to render.
+        backend: `numba` casts rays with compiled kernels; `torch` with the slow, readable reference (shading stays the same).
+
+    Not thread-safe: it moves its actors to the time of each call.
+    """
+
+    def __init__(self, scene: Scene, backend: Literal["numba", "torch"] = "numba") -> None:
+        if backend not in ("numba", "torch"):
+            raise ConfigError(f"unknown renderer backend {backend!r}: use 'numba' or 'torch'.")
+        self.scene, self.backend = scene, backend
+        self.stage = Stage(scene)
+        self.surfaces = pack_surfaces()
+
+    def cast(
+        self, sensor2global: np.ndarray, table: np.ndarray, group: np.ndarray, first: np.ndarray, items: np.ndarray, far: float
+    ) -> Hits:
+        """Cast rays with directions `table` (N, 3) float32 from a sensor into the scene as it stands at the time set last."""
+        stage, pose = self.stage, np.ascontiguousarray(sensor2global, np.float64)
+        if self.backend == "torch":
+            from frustum.worlds.street.reference import cast_reference
+
+            return Hits(*cast_reference(self.scene, stage.poses, pose, table, far))
+        hits = Hits.empty(len(table))
+        cast_rays(stage.world, stage.models, stage.actors, pose, table, group, first, items, float(far), *hits.arrays())
+        return hits
+
+    def camera(self, intrinsics: np.ndarray, cam2global: np.ndarray, size: tuple[int, int], time: float) -> Shot:
+        """Photograph the scene.
+
+        Args:
+            intrinsics: (3, 3) in pixels.
+            cam2global: (4, 4).
+            size: (height, width).
+            time: seconds from the start of the scene.
+        """
+        stage = self.stage
+        stage.set_time(time)
+        pose = np.ascontiguousarray(cam2global, np.float64)
+        table, tile = pixel_table(intrinsics, size)
+        first, items, _ = tile_lists(stage.corners, np.asarray(intrinsics, np.float64), pose, size)
+        hits = self.cast(pose, table, tile, first, items, FAR_CAMERA)
+        image = np.empty((len(table), 3), np.uint8)
+        pixel = 1.0 / float(intrinsics[0, 0])
+        shade(
+            stage.world, stage.models, stage.actors, self.surfaces, stage.light, pose, table, pixel, int(size[1]),
+            *hits.arrays(), self._noise_seed(pose, time), image,
+        )  # fmt: skip
+        category, instance = self._names(hits)
+        return Shot(image.reshape(*size, 3), hits.distance.reshape(size), category.reshape(size), instance.reshape(size))
+
+    def lidar(self, lidar2global: np.ndarray, time: float, pattern: LidarPattern | None = None) -> Sweep:
+        """One turn of a LiDAR that stands still at `lidar2global` (4, 4). Misses are dropped.
+
+        Points lie 0.2 mm inside the surface they hit, so that a point of an actor lies inside its box.
+        """
+        pattern = pattern or LidarPattern.nuscenes()
+        stage = self.stage
+        stage.set_time(time)
+        pose = np.ascontiguousarray(lidar2global, np.float64)
+        table, ring = pattern.directions()
+        hits = self.cast_around(pose, table, pattern.far)
+        kept = np.nonzero(hits.distance >= pattern.near)[0]
+        hits = Hits(*(a[kept] for a in hits.arrays()))
+        table, ring = table[kept].astype(np.float64), ring[kept]
+        normal = self._normals(hits) @ pose[:3, :3]  # sensor frame
+        points = table * hits.distance[:, None].astype(np.float64) - 2e-4 * normal
+        intensity = strength(table, hits.distance, normal, self.surfaces.reflectivity[hits.material])
+        category, instance = self._names(hits)
+        return Sweep(np.column_stack([points, intensity, ring]).astype(np.float32), category, instance)
+
+    def cast_around(self, sensor2global: np.ndarray, table: np.ndarray, far: float) -> Hits:
+        """Cast unit directions `table` (N, 3) of a sensor that looks all around."""
+        first, items = sector_lists(self.stage.corners, sensor2global, far)
+        return self.cast(sensor2global, table, sector_of(table), first, items, far)
+
+    def _names(self, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+        """General class id (N,) uint8, 255 = nothing, and actor id (N,) uint16 of hits."""
+        category = np.where(hits.distance > 0, GENERAL_OF_MATERIAL[hits.material], SKY_ID).astype(np.uint8)
+        instance = np.zeros(len(category), np.uint16)
+        rows = np.nonzero(hits.kind == ACTOR)[0]
+        category[rows] = self.stage.actors.category[hits.actor[rows]]
+        instance[rows] = self.stage.actors.ident[hits.actor[rows]]
+        return category, instance
+
+    def _normals(self, hits: Hits) -> np.ndarray:
+        """Unit face normals (N, 3) in the global frame; the ground counts as level."""
+        normal = _FACES[hits.face]
+        rows = np.nonzero(hits.kind == ACTOR)[0]
+        normal[rows] = np.einsum("nij,nj->ni", self.stage.actors.rotation[hits.actor[rows]], normal[rows])
+        return normal
+
+    def _noise_seed(self, pose: np.ndarray, time: float) -> int:
+        """A number that differs between scenes, moments and cameras, and is the same in every process."""
+        parts = [self.scene.look.seed, round(time * 1e4), *(round(float(v) * 1e3) for v in pose[:3, 2]), round(float(pose[0, 3]) * 1e2)]
+        value = 17
+        for part in parts:
+            value = (value * 1000003 + part) % 0x7FFFFFF
+        return value
