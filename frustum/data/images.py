@@ -1,0 +1,124 @@
+"""From a camera's image to the network's: resize, crop, flip, rotate, with the matrix that says where each pixel went.
+
+Pixel coordinates are continuous, the origin at the top-left corner of the image, so the matrices are exact (see geometry.cameras).
+Pillow's bicubic filter shrinks with anti-aliasing, as in the FlashOCC pipeline.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from frustum.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize the source to `resized`, cut the window of `size` whose top-left corner is (`left`, `top`), mirror it, turn it.
+
+    Attributes:
+        source, resized, size: (height, width) in pixels. The window may reach beyond the resized image; there it is black.
+        left, top: corner of the window in the resized image.
+        flip: mirror left to right, after the crop.
+        rotate_deg: counter-clockwise about the window's centre, after the flip.
+    """
+
+    source: tuple[int, int]
+    resized: tuple[int, int]
+    size: tuple[int, int]
+    left: int = 0
+    top: int = 0
+    flip: bool = False
+    rotate_deg: float = 0.0
+
+    @classmethod
+    def fit(cls, source: tuple[int, int], size: tuple[int, int], crop_h: float = 0.0) -> ImageTransform:
+        """The transform without augmentation: scale to the output's width, keep the bottom (FlashOCC, input pipeline, test).
+
+        `crop_h` is the share of the resized height that is cut off at the bottom.
+        900 x 1600 to 256 x 704 gives diag(0.44, 0.44, 1) and the shift (0, -140).
+        """
+        return cls.scaled(source, size, size[1] / source[1], crop_h)
+
+    @classmethod
+    def scaled(
+        cls,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        scale: float,
+        crop_h: float = 0.0,
+        crop_w: float = 0.5,
+        flip: bool = False,
+        rotate_deg: float = 0.0,
+    ) -> ImageTransform:
+        """A transform with the given scale; `crop_w` places the window between the left (0) and the right (1) end."""
+        if scale <= 0 or min(source) < 1:
+            raise ConfigError(f"an image of {source} pixels cannot be scaled by {scale}. Check data.image_size and augment.resize.")
+        height, width = (max(1, int(s * scale + 1e-6)) for s in source)  # the reference truncates; 1e-6 keeps 0.44 * 1600 at 704
+        top = int((1 - crop_h) * height) - size[0]
+        left = int(crop_w * max(0, width - size[1]))
+        return cls(source, (height, width), size, left, top, flip, rotate_deg)
+
+    def matrix(self) -> np.ndarray:
+        """(3, 3) float64 from source pixels (u, v, 1) to network pixels."""
+        height, width = self.size
+        matrix = np.diag([self.resized[1] / self.source[1], self.resized[0] / self.source[0], 1.0])
+        matrix[:2, 2] = -self.left, -self.top
+        if self.flip:
+            matrix = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) @ matrix
+        if self.rotate_deg:
+            angle = math.radians(self.rotate_deg)
+            c, s = math.cos(angle), math.sin(angle)
+            x, y = width / 2, height / 2
+            matrix = np.array([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y], [0, 0, 1]]) @ matrix
+        return matrix
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The transformed image. An image that already fits is returned as it is."""
+        height, width = self.size
+        x0, y0 = max(self.left, 0), max(self.top, 0)
+        x1, y1 = min(self.left + width, self.resized[1]), min(self.top + height, self.resized[0])
+        if x0 >= x1 or y0 >= y1:
+            return Image.new("RGB", (width, height))
+        window = image
+        if self.resized != self.source:  # resample only the window that is kept
+            across, down = self.source[1] / self.resized[1], self.source[0] / self.resized[0]
+            box = (x0 * across, y0 * down, min(x1 * across, self.source[1]), min(y1 * down, self.source[0]))
+            window = image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box)
+        elif (x0, y0, x1, y1) != (0, 0, self.source[1], self.source[0]):
+            window = image.crop((x0, y0, x1, y1))
+        if window.size != (width, height):
+            canvas = Image.new("RGB", (width, height))
+            canvas.paste(window, (x0 - self.left, y0 - self.top))
+            window = canvas
+        if self.flip:
+            window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.rotate_deg:
+            window = window.rotate(self.rotate_deg, Image.Resampling.BILINEAR)
+        return window
+
+
+def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str = "rgb") -> np.ndarray:
+    """Network input (*, 3, H, W) float32 of RGB images (*, H, W, 3), 0..255.
+
+    `mean` and `std` belong to the channels' positions after reordering: FlashOCC's checkpoints want `bgr` with the RGB-order numbers
+    (its loader swaps the channels twice).
+    """
+    if channel_order == "bgr":
+        images = images[..., ::-1]
+    planes = np.ascontiguousarray(np.moveaxis(images, -1, -3), dtype=np.float32)
+    planes -= np.array(mean, np.float32)[:, None, None]
+    planes *= np.float32(1) / np.array(std, np.float32)[:, None, None]
+    return planes
+
+
+def jitter_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """An RGB image (H, W, 3), 0..255, float32, with brightness, contrast (about the mean grey) and saturation scaled."""
+    pixels = image.astype(np.float32) * np.float32(brightness)
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    mean = grey.mean()
+    pixels = grey[..., None] + np.float32(saturation) * (pixels - grey[..., None])
+    return np.clip(mean + np.float32(contrast) * (pixels - mean), 0, 255)

@@ -1,0 +1,206 @@
+"""Batches in a reproducible order: the same whatever the number of workers or ranks, resumable within an epoch.
+
+The order of epoch e is a function of (seed, e), the augmentation of sample i of (seed, e, i). So the whole state of a loader is two
+integers, the epoch and the number of batches that were given out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from frustum.data.pipeline import Loaded, Pipeline, collate
+from frustum.data.types import Sample
+from frustum.errors import ConfigError, DataError
+
+Item = tuple[int, int]
+"""Epoch and position in the list of tokens."""
+
+
+class Reader(Protocol):
+    """What a dataset needs of a reader such as `NuScenes`."""
+
+    def sample(self, token: str, *args: Any, **kwargs: Any) -> Sample:
+        """One keyframe."""
+        ...
+
+
+class KeyframeDataset(Dataset[dict[str, Any]]):
+    """Keyframes through a pipeline.
+
+    Args:
+        reader: a `NuScenes`.
+        tokens: keyframes, e.g. `reader.tokens("train")`.
+        pipeline: reading, augmentation, normalisation.
+        seed: of the augmentation.
+        cache: `memory` keeps decoded samples up to `cache_bytes`; each worker process has its own cache, so use it with num_workers=0.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        tokens: Sequence[str],
+        pipeline: Pipeline,
+        seed: int = 0,
+        cache: Literal["none", "memory"] = "none",
+        cache_bytes: int = 4 << 30,
+    ) -> None:
+        self.reader = reader
+        self.tokens = list(tokens)
+        self.pipeline = pipeline
+        self.seed = seed
+        self._room = cache_bytes if cache == "memory" else 0
+        self._cache: dict[int, Loaded] = {}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, item: int | Item) -> dict[str, Any]:
+        """Network input of the sample at a position, augmented for an epoch (0 if not given)."""
+        epoch, index = item if isinstance(item, tuple) else (0, int(item))
+        rng = None if self.pipeline.augment is None else np.random.default_rng([self.seed, epoch, index])
+        return self.pipeline.apply(self._loaded(index), rng)
+
+    def _loaded(self, index: int) -> Loaded:
+        if index in self._cache:
+            return self._cache[index]
+        loaded = self.pipeline.load(self.reader.sample(self.tokens[index], **self.pipeline.read_options))
+        if self._room >= loaded.num_bytes > 0:
+            self._room -= loaded.num_bytes
+            self._cache[index] = loaded
+        return loaded
+
+
+class EpochBatches(Sampler[list[Item]]):
+    """Batches of (epoch, position) for one rank.
+
+    The batches of an epoch are numbered over all ranks; rank r takes numbers r, r + world_size, ... So R ranks see in one step what one
+    process sees in R accumulated steps. With `drop_last`, incomplete batches and those that not every rank would get are left out.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise ConfigError(
+                f"batch_size {batch_size}, rank {rank} of {world_size} make no sense: need batch_size >= 1 and 0 <= rank < world_size."
+            )
+        if num_samples == 0:
+            raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
+        if drop_last and num_samples < batch_size * world_size:
+            raise ConfigError(
+                f"{num_samples} training samples do not fill one batch of {batch_size} on each of {world_size} process(es). "
+                f"Set a smaller train.batch_size."
+            )
+        self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
+        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.epoch = 0
+        self._order: tuple[int, np.ndarray] | None = None
+        self.start = 0  # batches of this epoch that the next iteration skips
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.num_samples, self.batch_size)
+        if self.drop_last:
+            return full // self.world_size
+        return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return _BatchIterator(self, self.epoch, self.start)
+
+    def batch(self, epoch: int, number: int) -> list[Item]:
+        """The `number`-th batch of this rank in an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self._order = epoch, rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        first = (number * self.world_size + self.rank) * self.batch_size
+        return [(epoch, int(i)) for i in self._order[1][first : first + self.batch_size]]
+
+
+class _BatchIterator(Iterator[list[Item]]):
+    """Iterator whose state torchdata saves and restores."""
+
+    def __init__(self, batches: EpochBatches, epoch: int, position: int) -> None:
+        self.batches, self.epoch, self.position = batches, epoch, position
+
+    def __next__(self) -> list[Item]:
+        if self.position >= len(self.batches):
+            raise StopIteration
+        self.position += 1
+        return self.batches.batch(self.epoch, self.position - 1)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "batch": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["batch"]
+
+
+class KeyframeLoader(StatefulDataLoader):
+    """A StatefulDataLoader whose state is {"epoch", "batch"}, valid for any number of workers. Build it with `build_loader`."""
+
+    batch_sampler: EpochBatches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; it starts at the first batch unless a state of this very epoch was loaded."""
+        if epoch != self.batch_sampler.epoch:
+            self.batch_sampler.epoch, self.batch_sampler.start = epoch, 0
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        self.batch_sampler.start = 0  # only this iteration goes on in the middle
+        return iterator
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the number of its batches that this loader has given out."""
+        if self._iterator is None:
+            return {"epoch": self.batch_sampler.epoch, "batch": self.batch_sampler.start}
+        state = super().state_dict()
+        main = state if "_sampler_iter_state" in state else state["_snapshot"]["_main_snapshot"]
+        return dict(main["_sampler_iter_state"])
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after the batches that `state_dict` counts."""
+        super().load_state_dict({})
+        self.batch_sampler.epoch, self.batch_sampler.start = state_dict["epoch"], state_dict["batch"]
+
+
+def build_loader(
+    dataset: KeyframeDataset,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool | None = None,
+) -> KeyframeLoader:
+    """A loader of `Batch` objects.
+
+    Args:
+        dataset: the keyframes.
+        batch_size: samples per batch and rank.
+        shuffle: a new order each epoch (`set_epoch`).
+        seed: of the order.
+        num_workers: loading processes; 0 loads in this one.
+        rank, world_size: which share of the batches this process gets.
+        drop_last: leave out incomplete batches and uneven shares; by default when shuffling.
+
+    Raises:
+        DataError: there are no samples.
+        ConfigError: fewer samples than one step needs.
+    """
+    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, shuffle if drop_last is None else drop_last)
+    return KeyframeLoader(
+        dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, persistent_workers=False, pin_memory=False
+    )
