@@ -1,0 +1,119 @@
+"""The numbers of an evaluation: as JSON with their protocol, and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import frustum
+from frustum.data.classes import OCC3D_CLASSES
+
+PROTOCOL = {
+    "miou": "mean over the 17 occupied classes of IoU inside the mask, counts pooled over all frames; free voxels count as errors",
+    "geometric_iou": "IoU of occupied against free voxels, whatever the class",
+    "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
+    "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
+    "mask_share": "share of all voxels that the mask covers",
+    "occupied_share": "share of the voxels inside the mask that are occupied",
+}
+
+
+class Table(NamedTuple):
+    """A table to print: a title, column names, rows of text."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """One model on one split.
+
+    `metrics` holds `miou`, `geometric_iou`, `geometric_iou_above_ground`, `mask_share` and `occupied_share` by mask (camera, lidar,
+    none), `ray_iou` by tolerance (mean, 1, 2, 4) or None without a LiDAR, `class_iou` by mask and class, `class_ray_iou` by tolerance
+    and class. All are ratios between 0 and 1, or None where nothing was there to be counted.
+    """
+
+    name: str
+    split: str
+    frames: int
+    every: int
+    images: str  # "as they are", "black" or "none"
+    metrics: dict[str, Any]
+    seconds: float
+
+    @property
+    def miou(self) -> float:
+        """mIoU inside the camera mask; NaN if undefined."""
+        return _number(self.metrics["miou"]["camera"])
+
+    @property
+    def geometric_iou(self) -> float:
+        """Geometric IoU inside the camera mask; NaN if undefined."""
+        return _number(self.metrics["geometric_iou"]["camera"])
+
+    @property
+    def above_ground(self) -> float:
+        """Geometric IoU above the ground, inside the camera mask; NaN if undefined."""
+        return _number(self.metrics["geometric_iou_above_ground"]["camera"])
+
+    @property
+    def ray_iou(self) -> float:
+        """Mean RayIoU; NaN without a LiDAR."""
+        return _number((self.metrics["ray_iou"] or {}).get("mean"))
+
+    def numbers(self) -> dict[str, Any]:
+        """JSON values, with the protocol of every figure."""
+        about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
+        return about | {"seconds": round(self.seconds, 3), "frustum": frustum.__version__, "metrics": self.metrics, "protocol": PROTOCOL}
+
+    @classmethod
+    def from_numbers(cls, numbers: dict[str, Any]) -> EvalReport:
+        """The inverse of `numbers`."""
+        return cls(**{name: numbers[name] for name in ("name", "split", "frames", "every", "images", "metrics", "seconds")})
+
+    def table(self) -> Table:
+        """The headline figures, one row per mask, in percent."""
+        rows = []
+        for mask in self.metrics["miou"]:
+            keys = ("miou", "geometric_iou", "geometric_iou_above_ground", "mask_share", "occupied_share")
+            rows.append([_mask_name(mask), *(percent(self.metrics[key][mask]) for key in keys)])
+        columns = ["voxels", "mIoU", "geometric IoU", "geometric IoU above ground", "covers", "occupied in it"]
+        return Table(f"{self.name} on {self.split}, {self.frames} frames (percent)", columns, rows)
+
+    def class_table(self) -> Table:
+        """IoU of every class inside the camera mask, and RayIoU, in percent."""
+        rays = self.metrics["class_ray_iou"] or {}
+        columns = ["class", "IoU (camera mask)", *(f"RayIoU@{t}" for t in rays)]
+        iou = self.metrics["class_iou"]["camera"]
+        rows = [[c, percent(iou[c]), *(percent(table[c]) for table in rays.values())] for c in OCC3D_CLASSES if c != "free"]
+        mean = [percent(self.metrics["miou"]["camera"]), *(percent(self.metrics["ray_iou"][t]) for t in rays)]
+        return Table(f"{self.name} per class (percent)", columns, [*rows, ["mean", *mean]])
+
+
+def compare(reports: Sequence[EvalReport]) -> Table:
+    """Several models side by side: mIoU, geometric IoU (camera mask) and RayIoU, in percent."""
+    columns = ["", "mIoU", "geometric IoU", "above ground", "RayIoU", "@1 m", "@2 m", "@4 m", "mIoU (LiDAR mask)", "mIoU (no mask)"]
+    rows = []
+    for report in reports:
+        m, rays = report.metrics, report.metrics["ray_iou"] or {}
+        figures = [m["miou"]["camera"], m["geometric_iou"]["camera"], m["geometric_iou_above_ground"]["camera"]]
+        figures += [rays.get(t) for t in ("mean", "1", "2", "4")] + [m["miou"]["lidar"], m["miou"]["none"]]
+        rows.append([report.name, *(percent(figure) for figure in figures)])
+    first = reports[0]
+    return Table(f"{first.split}, {first.frames} frames, camera mask unless said otherwise (percent)", columns, rows)
+
+
+def percent(value: float | None) -> str:
+    """A ratio as percent with two decimals, `-` for nothing."""
+    return "-" if value is None or value != value else f"{100 * value:.2f}"
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _mask_name(mask: str) -> str:
+    return {"camera": "seen by cameras", "lidar": "seen by LiDAR", "none": "all"}[mask]

@@ -1,0 +1,102 @@
+"""From a recipe's data and augment sections to batches: the only place where the engine's settings meet data/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from frustum.data.augment import Augmentation
+from frustum.data.loader import KeyframeDataset, build_loader
+from frustum.data.nuscenes import NuScenes
+from frustum.data.pipeline import Pipeline
+from frustum.data.types import Batch
+from frustum.engine.recipe import DataConfig, Recipe
+from frustum.geometry import VoxelGrid
+
+
+def open_database(config: DataConfig, grid: VoxelGrid | None = None) -> NuScenes:
+    """The data set of a recipe. With `grid`, labels of another shape are refused. Raises DataError for a wrong root, version or camera."""
+    return NuScenes(config.root, config.version, config.cameras, grid_shape=None if grid is None else grid.shape)
+
+
+def grid_of(recipe: Recipe) -> VoxelGrid:
+    """The voxels that the recipe's model predicts: its `grid` setting, or Occ3D's."""
+    grid = getattr(recipe.model, "grid", None)
+    return grid if isinstance(grid, VoxelGrid) else VoxelGrid.occ3d()
+
+
+def build_pipeline(recipe: Recipe, training: bool) -> Pipeline:
+    """The pipeline of a recipe: augmented for training; without augmentation, depth and boxes for evaluation."""
+    config = recipe.data
+    return Pipeline(
+        image_size=config.image_size,
+        channel_order=config.channel_order,
+        mean=config.mean,
+        std=config.std,
+        history=config.history,
+        load_depth=config.load_depth and training,
+        load_boxes=config.load_boxes and training,
+        grid=grid_of(recipe),
+        augment=Augmentation(**recipe.augment.model_dump()) if training else None,
+    )
+
+
+class TrainingFeed:
+    """Micro-batches of the training split for one process, epoch after epoch without end.
+
+    The micro-batches of an epoch are dealt to the processes in turn, so the step of R processes with one micro-step each sees the samples
+    that one process sees in R micro-steps. What is left at the end of an epoch and fills no step is skipped; the next epoch has another
+    order.
+
+    Attributes:
+        steps_per_epoch: optimiser steps.
+    """
+
+    def __init__(self, recipe: Recipe, database: NuScenes, rank: int = 0, world_size: int = 1):
+        train, data = recipe.train, recipe.data
+        tokens = database.tokens(data.train_split)
+        dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=True), train.seed, data.cache)
+        workers = 0 if data.cache == "memory" else train.num_workers  # a cache in each worker would hold everything several times
+        self._loader = build_loader(dataset, train.batch_size, True, train.seed, workers, rank, world_size)
+        self._accumulate = train.accumulate
+        self.steps_per_epoch = max(1, len(self._loader) // train.accumulate)
+        self._epoch, self._given = 0, 0
+        self._batches: Iterator[Batch] | None = None
+
+    def next_batches(self) -> list[Batch]:
+        """The micro-batches of the next optimiser step."""
+        left = len(self._loader) - self._given
+        if left < self._accumulate <= len(self._loader):
+            self._next_epoch()
+        return [self._next() for _ in range(self._accumulate)]
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: epoch, and micro-batches given out in it."""
+        return {"epoch": self._epoch, "batch": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the micro-batches that `state` counts."""
+        self._epoch, self._given, self._batches = int(state["epoch"]), int(state["batch"]), None
+        self._loader.load_state_dict({"epoch": self._epoch, "batch": self._given})
+
+    def close(self) -> None:
+        """Let go of worker processes."""
+        self._batches = None
+
+    def _next_epoch(self) -> None:
+        self._epoch, self._given, self._batches = self._epoch + 1, 0, None
+        self._loader.load_state_dict({"epoch": self._epoch, "batch": 0})
+
+    def _next(self) -> Batch:
+        if self._given >= len(self._loader):
+            self._next_epoch()
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        batch = next(self._batches)
+        self._given += 1
+        return batch
+
+
+def evaluation_batches(recipe: Recipe, database: NuScenes, tokens: Sequence[str]) -> Iterator[Batch]:
+    """The given keyframes in order, without augmentation."""
+    dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=False))
+    return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers, drop_last=False))

@@ -1,0 +1,153 @@
+"""A run folder: the resolved recipe, what made it, the metrics line by line, checkpoints, the final weights.
+
+recipe.json          the resolved recipe, the overrides, versions, git commit and seed
+metrics.jsonl        one JSON object per logged step
+tensorboard/         the same for TensorBoard, where it is installed
+statistics.npz       class counts of the training split
+checkpoints/step_*/  full state for an exact resume; the newest ones are kept
+weights.safetensors  the result: averaged weights, written when training ends
+eval.json            figures of `frustum eval`
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+import frustum
+from frustum.data.files import make_folder, read_json, write_error, write_json
+from frustum.engine.recipe import ModelConfig, Recipe
+from frustum.errors import ConfigError
+
+FREE_TO_CHANGE = (
+    "name", "train.steps", "train.epochs", "train.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.log_every",
+    "data.cache", "data.val_split", "eval", "published", "runtime.device",
+)  # fmt: skip
+"""Settings that may differ between a run and its resumption: they do not change what a step computes."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What recipe.json says."""
+
+    folder: Path
+    recipe: Recipe
+    source: str
+    overrides: tuple[str, ...]
+    version: str
+    commit: str | None
+
+
+def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, overrides: Sequence[str] = ()) -> None:
+    """Write recipe.json: everything that is needed to repeat the run. `source` is the recipe's name or import path.
+
+    Raises:
+        DataError: the folder is read-only or full.
+    """
+    config = type(recipe.model)
+    content = {
+        "source": source or recipe.name,
+        "overrides": list(overrides),
+        "recipe": recipe.model_dump(mode="json"),
+        "model_config": f"{config.__module__}:{config.__qualname__}",
+        "seed": recipe.train.seed,
+        "frustum": frustum.__version__,
+        "torch": torch.__version__,
+        "commit": git_commit(),
+    }
+    write_json(make_folder(Path(folder)) / "recipe.json", content, indent=2)
+
+
+def load_run(folder: Path | str) -> Run:
+    """The run that lives in `folder`. Raises DataError without a readable recipe.json, ConfigError if this version cannot use it."""
+    folder = Path(folder)
+    content = read_json(folder / "recipe.json", "description of the run")
+    try:
+        fields = dict(content["recipe"])
+        fields["model"] = _model_config(content["model_config"]).model_validate(fields["model"])
+        recipe = Recipe.model_validate(fields)
+        return Run(folder, recipe, content["source"], tuple(content["overrides"]), content["frustum"], content["commit"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(
+            f"{folder / 'recipe.json'} does not describe a run that frustum {frustum.__version__} can use: {error}. "
+            "Use the version that wrote it (named in the file), or train anew."
+        ) from error
+
+
+def require_same(recipe: Recipe, folder: Path) -> None:
+    """Raise ConfigError if the run in `folder` was made with other settings than `recipe`, naming each; see FREE_TO_CHANGE."""
+    stored = load_run(folder).recipe
+    differences = []
+    for path, (old, new) in _differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json")).items():
+        if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE):
+            differences.append(f"{path} was {json.dumps(old)}, now {json.dumps(new)}")
+    if differences:
+        shown = "; ".join(differences[:6]) + ("; ..." if len(differences) > 6 else "")
+        raise ConfigError(
+            f"{folder} holds a run with other settings: {shown}. "
+            "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
+        )
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what an earlier run left in `folder`; other files there stay. Raises DataError."""
+    try:
+        for name in ("checkpoints", "tensorboard"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+        for name in ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "eval.json", "speedtest.json"):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that frustum is imported from, with `-dirty` when files differ; None outside a checkout."""
+    root = Path(frustum.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
+        commit, changes = (subprocess.run(c, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout for c in commands)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.strip() + ("-dirty" if changes.strip() else "")
+
+
+def _model_config(path: str) -> type[ModelConfig]:
+    module, _, name = path.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)  # where a user's own recipes are, which a console script does not look at
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"the run's model config {path} cannot be imported: {error}. Install or put on PYTHONPATH what the run used."
+        ) from error
+    finally:
+        sys.path.remove(here)
+    if not (isinstance(found, type) and issubclass(found, ModelConfig)):
+        raise ConfigError(f"{path}, named by the run as its model config, is not a ModelConfig.")
+    return found
+
+
+def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = {}
+        for key in [*old, *(k for k in new if k not in old)]:
+            found.update(_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key))
+        return found
+    return {} if old == new else {path: (old, new)}

@@ -1,0 +1,70 @@
+"""Where a run computes and in which precision: the recipe's wishes against what the machine has."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
+from torch import nn
+
+from frustum.engine.recipe import RuntimeConfig
+from frustum.errors import ConfigError
+
+
+def computes_bf16(device_type: str) -> bool:
+    """True if the device multiplies in bfloat16 itself (CPU: AVX512-BF16 or AMX), so that bf16 is faster and not only smaller."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if device_type == "cpu":
+        return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return False
+
+
+def pick_device(config: RuntimeConfig) -> torch.device:
+    """The device that `runtime.device` means here. Raises ConfigError if this machine does not have it."""
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = config.device
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if has[kind])
+    if not has.get(name.partition(":")[0], False):
+        usable = ", ".join(["auto", *(kind for kind, there in has.items() if there)])
+        raise ConfigError(f"runtime.device={config.device} is not available here; usable: {usable}. `frustum doctor` shows what was found.")
+    return torch.device(name)
+
+
+def pick_precision(config: RuntimeConfig, device: torch.device) -> str:
+    """`bf16` or `fp32`: what `runtime.precision` means on this device."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if computes_bf16(device.type) else "fp32"
+
+
+def make_accelerator(config: RuntimeConfig, accumulate: int = 1) -> Accelerator:
+    """Accelerate's view of the devices: one process, or the ranks that torchrun or `accelerate launch` started.
+
+    Micro-steps are counted by us alone: the loop reads whole groups of `accumulate`, an epoch's end cuts none short.
+    """
+    device = pick_device(config)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    # The state of an earlier run in this process (a test, train followed by eval) must not decide over this one.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    GradientState._reset_state()
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if pick_precision(config, device) == "bf16" else "no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False),
+    )
+
+
+def place(model: nn.Module, config: RuntimeConfig, device: torch.device) -> nn.Module:
+    """The model on its device, in channels-last layout and compiled if the recipe says so; state-dict keys do not change."""
+    model = model.to(device)
+    if config.channels_last:
+        for tensor in model.parameters():
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    if config.compile:
+        model.compile()
+    return model

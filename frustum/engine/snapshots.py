@@ -1,0 +1,148 @@
+"""The full state of a training run: model, average, optimiser, schedule, data position and random numbers, for an exact resume.
+
+    checkpoints/step_00000500/
+        model.safetensors  ema.safetensors   weights as trained, and averaged
+        trainer.pt                           optimiser, schedule, counters (plain tensors and numbers, read with weights_only)
+        rank_0.pt ...                        of each process: position in the data, random numbers
+
+A snapshot is written into a temporary folder and renamed when all of it is on the disk, so one that exists is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from frustum.data.files import make_folder, write_error
+from frustum.engine.checkpoint import flush, load_state, read_weights, save_weights
+from frustum.engine.step import Stepper
+from frustum.errors import CheckpointError
+
+
+class Snapshots:
+    """Saves and restores `step_*` folders under `folder`, keeping the newest `keep`."""
+
+    def __init__(self, folder: Path, keep: int, accelerator: Accelerator):
+        self.folder, self.keep, self.accelerator = folder, keep, accelerator
+
+    def all(self) -> list[Path]:
+        """The snapshots, oldest first."""
+        return sorted(path for path in self.folder.glob("step_*") if path.name[5:].isdigit() and path.is_dir())
+
+    def latest(self) -> Path | None:
+        """The newest snapshot, or None."""
+        return self.all()[-1] if self.all() else None
+
+    def save(self, stepper: Stepper, position: dict[str, Any], extra: dict[str, Any]) -> Path:
+        """Write the state after `stepper.step_number` steps. Every process calls this. Raises DataError when the disk is full."""
+        final = self.folder / f"step_{stepper.step_number:08d}"
+        draft = self.folder / f".{final.name}.tmp"
+        accelerator = self.accelerator
+        try:
+            if accelerator.is_main_process:
+                make_folder(self.folder)
+                for old in self.folder.glob(".step_*.tmp"):
+                    shutil.rmtree(old)
+                draft.mkdir()
+            accelerator.wait_for_everyone()
+            _save(draft / f"rank_{accelerator.process_index}.pt", {"data": position, "random": random_state()})
+            if accelerator.is_main_process:
+                save_weights(draft / "model.safetensors", stepper.network)
+                if stepper.ema is not None:
+                    save_weights(draft / "ema.safetensors", stepper.ema.module)
+                _save(draft / "trainer.pt", stepper.state_dict() | {"extra": extra})
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                if final.exists():
+                    shutil.rmtree(final)
+                os.replace(draft, final)
+                _flush_folder(self.folder)
+                for old in self.all()[: -self.keep]:
+                    shutil.rmtree(old)
+        except OSError as error:
+            raise write_error(final, error) from error
+        accelerator.wait_for_everyone()
+        return final
+
+    def restore(self, path: Path, stepper: Stepper) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Put a snapshot's state into `stepper` and the random generators; returns the position in the data and `extra`.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or belongs to another model or number of processes.
+        """
+        rank = self.accelerator.process_index
+        if self.accelerator.num_processes != len(list(path.glob("rank_*.pt"))):
+            raise CheckpointError(
+                f"{path} was saved by {len(list(path.glob('rank_*.pt')))} processes and cannot be resumed exactly by "
+                f"{self.accelerator.num_processes}. Start as many as before, or give its model.safetensors as weights to a new run."
+            )
+        trainer, own = _load(path / "trainer.pt"), _load(path / f"rank_{rank}.pt")
+        load_state(stepper.network, read_weights(path / "model.safetensors")[0], str(path))
+        if stepper.ema is not None:
+            load_state(stepper.ema.module, read_weights(path / "ema.safetensors")[0], str(path))
+        try:
+            stepper.load_state_dict(trainer)
+            set_random_state(own["random"])
+            return own["data"], trainer["extra"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} holds another kind of state than this version of frustum needs: {error}.") from error
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all random generators of this process, as plain numbers and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": (str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _save(path: Path, content: Any) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # torch's zip writer reports a full disk this way
+        raise OSError(str(error)) from error
+    flush(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged: {error}. Remove the folder {path.parent} to go on from an older snapshot."
+        ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the operating system lets one do that."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,185 @@
+"""The training loop. What a step computes is in step.py, where batches come from in feed.py, what is saved in snapshots.py and run.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from frustum.data.files import make_folder
+from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.engine.feed import TrainingFeed, grid_of, open_database
+from frustum.engine.metrics_log import MetricsLog
+from frustum.engine.progress import Reporter, progress_bar
+from frustum.engine.recipe import Recipe
+from frustum.engine.run import clear_run, require_same, save_run
+from frustum.engine.runtime import make_accelerator
+from frustum.engine.signals import StopSignals
+from frustum.engine.snapshots import Snapshots
+from frustum.engine.statistics import class_statistics
+from frustum.engine.step import Stepper, StepResult
+from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
+
+Resume = Literal["auto", "never", "must"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left behind. `model` is the trained network (averaged weights), in evaluation mode, on its device."""
+
+    folder: Path
+    weights: Path
+    steps: int
+    loss: float  # mean over the last logged steps
+    seconds: float  # of this process, set-up included
+    resumed_from: int  # step, 0 for a fresh run
+    model: nn.Module = field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        figures = {"steps": self.steps, "loss": self.loss, "seconds": self.seconds, "resumed_from": self.resumed_from}
+        return {"folder": str(self.folder), "weights": str(self.weights), **figures}
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    resume: Resume | bool = "auto",
+    model: nn.Module | None = None,
+    progress: bool = True,
+    *,
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainResult:
+    """Train `recipe` into the run folder `out`.
+
+    Args:
+        recipe: the complete description of the run.
+        out: folder of the run; run.py lists what it holds.
+        resume: `auto` (or True) goes on exactly where an earlier run in `out` stopped, else starts; `must` raises if there is nothing to
+            resume; `never` (or False) deletes the earlier run.
+        model: a network to start from (loaded weights); by default `recipe.model.build()`, prepared with the class statistics.
+        progress: show a bar, or plain lines where there is no terminal.
+        source, overrides: how the recipe was called, for recipe.json.
+
+    Raises:
+        TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
+        StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
+        ConfigError: `out` holds a run with other settings. CheckpointError: its snapshots do not fit.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    mode = ("auto" if resume else "never") if isinstance(resume, bool) else resume
+    accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
+    set_seed(recipe.train.seed)
+    snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
+    _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
+
+    database = open_database(recipe.data, grid_of(recipe))
+    feed = TrainingFeed(recipe, database, accelerator.process_index, accelerator.num_processes)
+    total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
+    network = model if model is not None else build_model(recipe, database, out)
+    stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
+    window = Window(*_resume(snapshots, stepper, feed))
+    first, last_saved = stepper.step_number, snapshots.latest()
+
+    is_main = accelerator.is_main_process
+    with (
+        StopSignals() as signals,
+        MetricsLog(out, first, is_main) as log,
+        progress_bar("train", total, done=first, show=progress and is_main) as bar,
+    ):
+        if first:
+            bar.note(f"going on after step {first} of {total}")
+        while stepper.step_number < total:
+            try:
+                result = stepper.step(feed.next_batches(), stop=signals.received is not None)
+            except TrainingError as error:
+                good = f"The last good state is {last_saved}" if last_saved else "No state was saved yet"
+                raise TrainingError(f"{error} {good}; lower optim.lr, or try runtime.precision=fp32.") from error
+            step = stepper.step_number
+            window.add(result)
+            bar.advance(f"loss {result.loss:.4f}")
+            if step % recipe.train.log_every == 0 or step == total:
+                log.write(window.line(step, step / feed.steps_per_epoch, bar))
+            if step % recipe.train.checkpoint_every == 0 or step == total or result.stop:
+                last_saved = snapshots.save(stepper, feed.state_dict(), window.state())
+            if result.stop and step < total:
+                why = signals.received or "a signal to another process"
+                raise StoppedError(
+                    f"stopped by {why} after step {step} of {total}; {last_saved} is saved. The same command goes on from there."
+                )
+    trained = stepper.result()
+    if is_main:
+        save_weights(out / WEIGHTS, trained, {"recipe": recipe.model_dump(mode="json"), "step": total})
+    accelerator.wait_for_everyone()
+    return TrainResult(out, out / WEIGHTS, total, window.last_loss, time.monotonic() - began, first, trained)
+
+
+def build_model(recipe: Recipe, database: Any, cache: Path | None = None) -> nn.Module:
+    """The recipe's network with fresh weights; where it has `prepare`, that is given the class statistics of the training split."""
+    network = recipe.model.build()
+    prepare = getattr(network, "prepare", None)
+    if prepare is not None:
+        prepare(class_statistics(database, recipe.data.train_split, cache=cache))
+    return network
+
+
+class Window:
+    """Losses since the last logged line. Saved with a snapshot, so that the lines of a resumed run are the same, too."""
+
+    def __init__(self, sums: dict[str, float] | None = None, count: int = 0, last_loss: float = float("nan")):
+        self.sums, self.count, self.last_loss = dict(sums or {}), count, last_loss
+        self._result: StepResult | None = None
+
+    def add(self, result: StepResult) -> None:
+        """Count one step."""
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in result.losses.items()}
+        self.count, self._result = self.count + 1, result
+
+    def line(self, step: int, epoch: float, bar: Reporter) -> dict[str, Any]:
+        """The line to log: means over the window; rate and norm of now. Empties the window."""
+        assert self._result is not None
+        losses = {name: value / self.count for name, value in self.sums.items()}
+        self.last_loss, self.sums, self.count = sum(losses.values()), {}, 0
+        figures = {"lr": self._result.lr, "grad_norm": self._result.grad_norm, "steps_per_second": round(bar.rate, 4)}
+        return {"step": step, "epoch": round(epoch, 6), "loss": self.last_loss, "losses": losses, **figures, "time": round(time.time(), 3)}
+
+    def state(self) -> dict[str, Any]:
+        """The arguments that make an equal window."""
+        return {"sums": dict(self.sums), "count": self.count, "last_loss": self.last_loss}
+
+
+def _open_folder(
+    out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, accelerator: Accelerator, source: str | None, overrides: Sequence[str]
+) -> None:
+    """Make the run folder fit for this run, before anything slow happens."""
+    if mode not in ("auto", "never", "must"):
+        raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
+    if mode != "never" and snapshots.latest() is not None:
+        require_same(recipe, out)
+    elif mode == "must":
+        raise CheckpointError(f"{out} holds no snapshot to resume from. Start the run without resume, or give the folder of a run.")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        make_folder(out)
+        if mode == "never":
+            clear_run(out)
+        save_run(out, recipe, source=source, overrides=overrides)
+    accelerator.wait_for_everyone()
+
+
+def _resume(snapshots: Snapshots, stepper: Stepper, feed: TrainingFeed) -> tuple[dict[str, float], int, float]:
+    """Restore the newest snapshot, if there is one; returns the state of the window."""
+    latest = snapshots.latest()
+    if latest is None:
+        return {}, 0, float("nan")
+    position, extra = snapshots.restore(latest, stepper)
+    feed.load_state_dict(position)
+    return extra["sums"], extra["count"], extra["last_loss"]

@@ -1,0 +1,150 @@
+"""A network of a few hundred parameters and a database of a few kilobytes: what the engine's tests train and evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.data.occupancy import labels_path, write_labels
+from frustum.data.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
+from frustum.data.types import Batch, Occupancy, Prediction
+from frustum.data.writer import DatabaseWriter
+from frustum.engine.recipe import (
+    AugmentConfig,
+    DataConfig,
+    EmaConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    RuntimeConfig,
+    TrainConfig,
+)
+from frustum.geometry import VoxelGrid
+
+GRID = VoxelGrid(lower=(-4.0, -4.0, -1.0), upper=(4.0, 4.0, 2.2), cell=(0.8, 0.8, 0.8))
+X, Y, Z = GRID.shape
+K = len(OCC3D_CLASSES)
+
+
+class ToyConfig(ModelConfig):
+    grid: VoxelGrid = GRID
+    width: int = 4
+    dropout: float = 0.0
+    batch_norm: bool = False
+    poison: str = ""  # token of a sample whose loss is not a number
+    slow: float = 0.0  # seconds a forward pass takes longer
+
+    def build(self) -> Toy:
+        return Toy(self)
+
+
+class Toy(nn.Module):
+    """The mean image of all cameras, shrunk to the map, then two convolutions to all heights and classes."""
+
+    def __init__(self, config: ToyConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = nn.Conv2d(3, config.width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(config.width) if config.batch_norm else nn.Identity()
+        self.head = nn.Conv2d(config.width, Z * K, 1)
+        self.prepared: np.ndarray | None = None
+
+    def encoder_parameters(self):
+        return self.encoder.parameters()
+
+    def prepare(self, statistics) -> None:
+        self.prepared = statistics.counts
+        share = (statistics.counts + 1) / (statistics.counts + 1).sum(1, keepdims=True)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.from_numpy(np.log(share)).float().flatten())
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        if self.config.slow:
+            import time
+
+            time.sleep(self.config.slow)
+        images = batch.images[:, 0].mean(1)  # (B, 3, H, W)
+        features = self.norm(self.encoder(F.adaptive_avg_pool2d(images, (Y, X)))).relu()
+        features = F.dropout(features, self.config.dropout, self.training)
+        logits = self.head(features).unflatten(1, (Z, K)).permute(0, 4, 3, 1, 2)  # (B, X, Y, Z, K)
+        return {"occ_logits": logits}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        seen = batch.mask_camera
+        cross = F.cross_entropy(outputs["occ_logits"][seen], batch.semantics[seen].long())
+        if self.config.poison and self.config.poison in batch.tokens:
+            cross = cross * float("nan")
+        return {"occupancy": cross, "small": 1e-3 * outputs["occ_logits"].square().mean()}
+
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
+        return [Prediction(t, s, self.config.grid, OCC3D_CLASSES) for t, s in zip(batch.tokens, semantics, strict=True)]
+
+
+def recipe(root: Path | str = "toy", **train: object) -> Recipe:
+    """Twelve steps over eight training keyframes, batches of one."""
+    settings: dict = {"epochs": None, "steps": 12, "batch_size": 1, "num_workers": 0, "checkpoint_every": 5, "log_every": 1, **train}
+    return Recipe(
+        name="toy",
+        model=ToyConfig(),
+        data=DataConfig(kind="street", root=str(root), image_size=(16, 32)),
+        augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1),
+        optim=OptimConfig(lr=1e-2, warmup_steps=3, schedule="cosine"),
+        ema=EmaConfig(decay=0.9, warmup=0, initial_updates=0),
+        train=TrainConfig(**settings),
+        runtime=RuntimeConfig(device="cpu", precision="fp32"),
+        eval=EvalConfig(),
+    )
+
+
+def write_database(root: Path, train_scenes: int = 2, val_scenes: int = 1, frames: int = 4, labels: bool = True) -> Path:
+    """Two cameras whose colour tells the side on which a wall stands; ground everywhere."""
+    rng = np.random.default_rng(0)
+    writer = DatabaseWriter(root)
+    names = [f"scene-{i:04d}" for i in range(1, train_scenes + val_scenes + 1)]
+    intrinsics = np.array([[16.0, 0, 16], [0, 16, 8], [0, 0, 1]])
+    forward = np.array([[0.0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.0], [0, 0, 0, 1]])
+    backward = np.diag([-1.0, -1, 1, 1]) @ forward
+    lidar = np.eye(4)
+    lidar[2, 3] = 0.5
+    sensors = (
+        SensorRecord("CAM_FRONT", "camera", forward, intrinsics),
+        SensorRecord("CAM_BACK", "camera", backward, intrinsics),
+        SensorRecord("LIDAR_TOP", "lidar", lidar),
+    )
+    for scene in names:
+        keyframes = []
+        for i in range(frames):
+            time = 1_700_000_000_000_000 + 500_000 * i + 10_000_000 * names.index(scene)
+            ego = np.eye(4)
+            ego[0, 3] = 0.5 * i
+            wall = bool(rng.integers(2))
+            data = []
+            for sensor in sensors:
+                is_camera = sensor.modality == "camera"
+                file = f"samples/{sensor.channel}/{scene}__{sensor.channel}__{time}.{'png' if is_camera else 'bin'}"
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
+                if is_camera:
+                    pixels = rng.integers(0, 60, (16, 32, 3)) + np.array([180, 20, 20] if wall else [20, 20, 180])
+                    Image.fromarray(pixels.astype(np.uint8)).save(root / file)
+                else:
+                    np.zeros((4, 5), np.float32).tofile(root / file)
+                data.append(SampleDataRecord(sensor.channel, time, file, ego, (16, 32) if is_camera else (0, 0)))
+            keyframes.append(KeyframeRecord(time, tuple(data)))
+            if labels:
+                semantics = np.full(GRID.shape, OCC3D_FREE, np.uint8)
+                semantics[:, :, 0] = OCC3D_CLASSES.index("driveable_surface")
+                semantics[8 if wall else 1, :, 1:] = OCC3D_CLASSES.index("manmade")
+                lidar_mask = (rng.random(GRID.shape) < 0.9).astype(np.uint8)
+                camera_mask = lidar_mask & (rng.random(GRID.shape) < 0.8)
+                write_labels(labels_path(root, scene, sample_token(scene, time)), Occupancy(semantics, lidar_mask, camera_mask))
+        writer.add_scene(SceneRecord(scene, sensors, tuple(keyframes)))
+    writer.finish({"train": names[:train_scenes], "val": names[train_scenes:]})
+    return root
