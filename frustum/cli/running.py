@@ -72,13 +72,13 @@ def train(
     """Train a recipe. Ctrl-C or SIGTERM saves first; the same command goes on exactly where it stopped, in mid-epoch too."""
     from frustum.cli.resolve import resolve_recipe, run_folder
 
-    found = resolve_recipe(recipe, split_overrides(overrides))
-    folder = run_folder(recipe, found, out)
+    words = split_overrides(overrides)
+    found, folder = resolve_recipe(recipe, words), run_folder(recipe, out)
     from frustum.engine.train import train as run
 
-    result = run(found, folder, resume=resume)
-    say(f"trained {result.steps} steps; weights and logs are in {folder}. Next: frustum eval {folder}")
-    write_json(json_file, result)
+    result = run(found, folder, resume=resume, source=recipe, overrides=words)
+    say(f"trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
+    write_json(json_file, result.as_dict())
 
 
 @verb
@@ -94,7 +94,9 @@ def evaluate(
     json_file: JsonOption = None,
 ) -> None:
     """Evaluate: mIoU with each mask and per class, geometric IoU, RayIoU. All numbers name their protocol."""
-    raise ConfigError("unreachable")
+    from frustum.cli.evaluation import evaluate_run
+
+    write_json(json_file, evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines))
 
 
 @verb

@@ -1,0 +1,195 @@
+"""`frustum demo`: generate a city, train on it, compare with two blind baselines, write a report; every stage is kept and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from frustum.cli.common import console, say, table
+from frustum.cli.evaluation import numbers_of, score
+from frustum.cli.worlds import generate_world
+from frustum.data.files import make_folder, read_json, write_json
+from frustum.engine import overrides as settings
+from frustum.engine.eval_report import EvalReport, compare
+from frustum.engine.feed import open_database
+from frustum.engine.recipe import Recipe
+from frustum.engine.speedtest import choose_steps
+from frustum.engine.train import train
+from frustum.errors import ConfigError
+from frustum.recipes.loading import get_recipe
+from frustum.worlds.street.world_config import WorldConfig
+
+RECIPE = "flashocc-tiny"
+MINIMUM_STEPS = 1500  # with fewer, the network hardly leaves the prior
+STAGES = 5
+
+
+def run_demo(
+    out: Path,
+    minutes: float = 15.0,
+    seed: int = 0,
+    fresh: bool = False,
+    started: float | None = None,
+    changes: list[str] | None = None,
+    minimum_steps: int = MINIMUM_STEPS,
+    world: WorldConfig | None = None,
+) -> dict[str, Any]:
+    """Run the demo in the folder `out`.
+
+    Args:
+        out: gets world/, train/ (the run), report/ and demo.json.
+        minutes: time budget for everything; the number of training steps is chosen to fit it, but never below `minimum_steps`.
+        seed: of the world and of the training.
+        fresh: delete an earlier demo in `out` first.
+        started: time.time() at which the budget's clock started; by default now.
+        changes: further settings of the recipe, `key=value`.
+        world: another world than the default one.
+
+    Returns:
+        The numbers that demo.json holds, too.
+
+    Raises:
+        DataError: `out` cannot be written to. ConfigError: an earlier demo in `out` had another seed. Errors of the stages.
+    """
+    clock = Clock(started or time.time(), minutes)
+    make_folder(out)
+    if fresh:
+        for name in ("world", "train", "report", "plan.json", "demo.json"):
+            shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+
+    config = world or WorldConfig(seed=seed)
+    with stage(1, "a city, filmed by six cameras and a LiDAR"):
+        made = generate_world(config, out / "world")
+        say(f"{made['scenes']} scenes, {made['keyframes']} keyframes" + (f", {made['keyframes_per_second']}/s" if made["generated"] else ", all there"))
+
+    recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
+    database = open_database(recipe.data)
+    with stage(2, "how fast is this machine?"):
+        plan = make_plan(out / "plan.json", recipe, clock, minimum_steps, len(database.tokens(recipe.data.val_split)), seed, database)
+        say(plan["text"])
+    recipe = settings.apply(recipe, [f"train.steps={plan['steps']}"])
+
+    with stage(3, f"training {RECIPE}"):
+        result = train(recipe, out / "train", source=RECIPE)
+    with stage(4, "evaluation on streets it has never seen"):
+        reports = evaluate_once(recipe, result.model, database, out / "train", result.weights)
+    with stage(5, "report"):
+        page = make_report(out)
+
+    table(*reports[0].class_table())
+    table(*compare(reports))
+    for line in verdict(*reports):
+        say(line)
+    numbers = numbers_of(reports) | {
+        "world": made,
+        "plan": plan,
+        "steps": result.steps,
+        "minutes": round(clock.used() / 60, 2),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    write_json(out / "demo.json", numbers, indent=2)
+    memory = numbers["peak_memory_gib"]
+    say(f"\n{numbers['minutes']:.1f} minutes" + (f", at most {memory:.1f} GiB of memory" if memory else "") + f". The report: [bold]{page}[/]")
+    return numbers
+
+
+class Clock:
+    """The time budget."""
+
+    def __init__(self, started: float, minutes: float):
+        self.started, self.seconds = started, 60 * minutes
+
+    def used(self) -> float:
+        """Seconds since the start."""
+        return time.time() - self.started
+
+    def left(self) -> float:
+        """Seconds until the budget is spent."""
+        return self.seconds - self.used()
+
+
+@contextmanager
+def stage(number: int, title: str) -> Iterator[None]:
+    """A heading before, the time after."""
+    console().print(f"\n[bold]{number}/{STAGES} {title}[/]")
+    began = time.monotonic()
+    yield
+    console().print(f"[dim]{time.monotonic() - began:.0f} s[/]")
+
+
+def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, database: Any) -> dict[str, Any]:
+    """The number of training steps, from a speed test; an interrupted demo goes on with the number that was chosen first."""
+    if path.is_file():
+        plan = read_json(path, "plan of the demo")
+        if plan.get("seed") != seed:
+            raise ConfigError(f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again.")
+        return plan
+    most = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
+    after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures
+    # 15 s for the test itself; the factor is for snapshots and for a machine that slows down when it is warm
+    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, most, database=database)
+    text = str(test)
+    needed = clock.used() + test.steps * test.seconds_per_step + after
+    if needed > clock.seconds:
+        text += f"; this machine needs about {needed / 60:.0f} minutes in all"
+    plan = test.as_dict() | {"seconds_left": round(clock.left(), 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
+    write_json(path, plan, indent=2)
+    return plan
+
+
+def evaluate_once(recipe: Recipe, network: Any, database: Any, run: Path, weights: Path) -> list[EvalReport]:
+    """The reports of the network and its baselines; read from the run's folder when they belong to its weights."""
+    files = (run / "eval.json", run / "baselines.json")
+    if all(file.is_file() and file.stat().st_mtime >= weights.stat().st_mtime for file in files):
+        model, baselines = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        return [EvalReport.from_numbers(numbers) for numbers in (model, *baselines)]
+    reports = score(recipe, network, database, None, baselines=True)
+    write_json(files[0], reports[0].numbers(), indent=2)
+    write_json(files[1], [report.numbers() for report in reports[1:]], indent=2)
+    return reports
+
+
+def make_report(out: Path) -> Path:
+    """The report of the demo's run."""
+    from frustum.cli.reporting import report_run
+
+    return report_run(out / "train", out / "report")
+
+
+def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str]:
+    """In words: how far the network is above the best answer without eyes, and what it is worth with its eyes closed."""
+
+    def times(name: str, value: float, base: float) -> str:
+        return f"{name} {100 * value:.1f} against {100 * base:.1f}" + (f" ({value / base:.1f} times)" if base > 0 else "")
+
+    return [
+        "Against the blind prior: "
+        + "; ".join(
+            (
+                times("mIoU", model.miou, prior.miou),
+                times("RayIoU", model.ray_iou, prior.ray_iou),
+                times("geometric IoU above the ground", model.above_ground, prior.above_ground),
+                f"geometric IoU {100 * (model.geometric_iou - prior.geometric_iou):+.1f} points",
+            )
+        ),
+        f"With black images the same network gets mIoU {100 * black.miou:.1f} and RayIoU {100 * black.ray_iou:.1f}: "
+        + ("it looks." if black.miou < prior.miou and black.ray_iou < prior.ray_iou else "that is not below the prior."),
+    ]
+
+
+def peak_memory_gib() -> float | None:
+    """Largest memory of this process or of one of its children so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(peak / unit, 2)

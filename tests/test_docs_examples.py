@@ -1,0 +1,62 @@
+"""The code in docs/add_a_method.md is a method: it builds, learns and predicts as the page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from frustum.data.types import Batch
+from frustum.geometry import VoxelGrid
+
+PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.fixture
+def mono_height(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    module = types.ModuleType("frustum.models.mono_height")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(blocks()[0], "add_a_method.md", "exec", dont_inherit=True), module.__dict__)
+    module.MonoHeightConfig.model_rebuild(_types_namespace=module.__dict__)
+    return module
+
+
+def test_the_network_keeps_the_contract(mono_height: types.ModuleType) -> None:
+    grid = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.8, 0.8, 0.8))
+    model = mono_height.MonoHeightConfig(grid=grid, channels=8).build()
+    cam2ego = torch.eye(4)
+    cam2ego[:3, :3] = torch.tensor([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    intrinsics = torch.tensor([[40.0, 0, 32], [0, 40, 16], [0, 0, 1]])
+    shape = grid.shape
+    batch = Batch.from_arrays(
+        torch.randn(2, 1, 3, 32, 64),
+        intrinsics[None],
+        cam2ego[None],
+        semantics=torch.randint(0, 18, (2, *shape)),
+        mask_camera=torch.ones(2, *shape, dtype=torch.bool),
+    )
+    outputs = model(batch)
+    assert outputs["occ_logits"].shape == (2, *shape, 18)
+    loss = sum(model.loss(outputs, batch).values())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    predictions = model.predict(outputs, batch)
+    assert [p.semantics.shape for p in predictions] == [shape, shape]
+
+
+def test_the_recipe_is_complete(mono_height: types.ModuleType) -> None:
+    namespace: dict = {}
+    exec(compile(blocks()[1], "add_a_method.md", "exec", dont_inherit=True), namespace)
+    recipe = namespace["mono_height"]()
+    assert recipe.name == "mono-height"
+    assert recipe.model.channels == 32
+    assert recipe.model_dump_json()
