@@ -66,7 +66,8 @@ class Stepper:
         """
         lr = self.scheduler.get_last_lr()[0]
         history: list[dict[str, Tensor]] = []
-        norm = torch.zeros(())
+        means: dict[str, float] = {}
+        grad_norm, stopping = 0.0, stop
         for batch in batches:
             with self.accelerator.accumulate(self.model):
                 batch = batch.to(self.accelerator.device)
@@ -91,8 +92,8 @@ class Stepper:
         names = list(history[0])
         means = [torch.stack([entry[name].float() for entry in history]).mean() for name in names]
         vector = torch.stack([*means, norm.float().to(means[0].device), means[0].new_tensor(float(stop), dtype=torch.float32)])
-        total: Any = self.accelerator.reduce(vector, "sum")
-        *values, norm_sum, stops = total.tolist()
+        summed: Any = self.accelerator.reduce(vector, "sum")
+        *values, norm_sum, stops = summed.tolist()
         count = self.accelerator.num_processes
         return {n: v / count for n, v in zip(names, values, strict=True)}, norm_sum / count, stops > 0
 
