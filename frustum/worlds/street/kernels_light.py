@@ -36,7 +36,7 @@ class Light(NamedTuple):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def splat_static(world: World, light: Light, near):
-    """Fill the shadow map from the static grid, and mark in near (nx, ny) the columns with something solid at up to 2.5 m above the ground."""
+    """Fill the shadow map from the static grid; mark in `near` (nx, ny) the columns with something solid 0.3 to 2.5 m above the ground."""
     u_max, v_max = light.shadow.shape
     steps = int(max(abs(light.kx), abs(light.ky))) + 1
     nz = world.sz
@@ -75,9 +75,7 @@ def splat_actors(world: World, models: Models, actors: Actors, light: Light, row
         f, r = actors.to_cells[a], actors.rotation[a]
         size = models.cell[m]
         hx, hy, hz = models.shape[m, 0] * size, models.shape[m, 1] * size, models.shape[m, 2] * size
-        # The box centre in cell units of the world; f maps global metres to model cells with scale 1 / size.
-        cx = models.origin[m, 0] + 0.5 * hx
-        cy = models.origin[m, 1] + 0.5 * hy
+        # Global position of the middle of the grid's floor: f maps global metres to model cells, with scale 1 / size.
         px = -size * (r[0, 0] * f[0, 3] + r[0, 1] * f[1, 3] + r[0, 2] * f[2, 3]) + r[0, 0] * 0.5 * hx + r[0, 1] * 0.5 * hy
         py = -size * (r[1, 0] * f[0, 3] + r[1, 1] * f[1, 3] + r[1, 2] * f[2, 3]) + r[1, 0] * 0.5 * hx + r[1, 1] * 0.5 * hy
         pz = -size * (r[2, 0] * f[0, 3] + r[2, 1] * f[1, 3] + r[2, 2] * f[2, 3])

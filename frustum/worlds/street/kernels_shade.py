@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, Surfaces, World
-from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, KERB, SKY, STATIC
+from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, SKY
 from frustum.worlds.street.kernels_light import Light
 from frustum.worlds.street.kernels_texture import GLASS, LAMP, LEAVES, METAL, hash2, hash3, surface_tone
 from frustum.worlds.street.sky import SKY_REACH, TONE_SCALE, TONE_SIZE
@@ -116,7 +116,7 @@ def shade(
         norm = np.sqrt(ex * ex + ey * ey + ez * ez)
         wx, wy, wz = ex / norm, ey / norm, ez / norm
         what = kind[n]
-        if what == SKY or what == BELOW:
+        if what in (SKY, BELOW):
             red, green, blue = look_up_sky(light.sky, wx, wy, wz)
             if what == BELOW:  # land beyond the map, fading into the horizon
                 fade = min(-wz * 12.0, 1.0)
@@ -222,7 +222,7 @@ def shade(
             blue *= sb * (lit + bounce * 0.9) + ab * up
             if texture == LAMP:
                 red, green, blue = red + 0.8 * dr, green + 0.8 * dg, blue + 0.8 * db
-            if texture == GLASS or texture == METAL:
+            if texture in (GLASS, METAL):
                 facing = -(wx * gx + wy * gy + wz * gz)
                 mx, my, mz = wx + 2.0 * facing * gx, wy + 2.0 * facing * gy, wz + 2.0 * facing * gz
                 rim = 1.0 - min(max(facing, 0.0), 1.0)

@@ -128,6 +128,6 @@ def surface_tone(texture, a, b, foot, face):
         return 0.75 + 0.5 * smooth_noise(a * 14.0, b * 2.5), 0.0
     if texture == CLOTH:
         return 0.88 + 0.24 * smooth_noise(a * 9.0, b * 5.0), 0.0
-    if texture == METAL or texture == LAMP or texture == GLASS:
+    if texture in (METAL, LAMP, GLASS):
         return 1.0, 0.0
     return 0.94 + 0.12 * smooth_noise(a * 1.7, b * 1.7), 0.0

@@ -27,19 +27,12 @@ class LidarPattern:
         """The HDL-32E of nuScenes: 32 rings from -30.67 to +10.67 degrees, 1090 columns a turn."""
         return cls(tuple(float(e) for e in np.radians(np.linspace(-30.67, 10.67, 32))), 1090)
 
-    def thinned(self, every: int, offset: int = 0) -> LidarPattern:
-        """Every `every`-th column, all rings. The kept columns are a subset of this pattern's only where `every` divides num_azimuths."""
-        del offset
-        return LidarPattern(self.elevations, max(1, self.num_azimuths // every), self.near, self.far)
-
-    def directions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Unit directions (N, 3) float32, column after column, and the ring (N,) uint8 of each. The turn runs clockwise from behind."""
+    def directions(self) -> np.ndarray:
+        """Unit directions (N, 3) float32, column after column, ring 0 first. The turn runs clockwise from behind."""
         azimuth = np.pi - 2 * np.pi * np.arange(self.num_azimuths) / self.num_azimuths - np.pi / 2
         elevation = np.array(self.elevations)
         a, e = np.meshgrid(azimuth, elevation, indexing="ij")
-        table = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).reshape(-1, 3)
-        ring = np.tile(np.arange(len(elevation)), self.num_azimuths)
-        return table.astype(np.float32), ring.astype(np.uint8)
+        return np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).reshape(-1, 3).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from frustum.data.classes import OCC3D_FREE
+from frustum.data.types import Occupancy
 from frustum.errors import ConfigError
+from frustum.geometry import VoxelGrid
 from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import pixel_table, sector_lists, sector_of, tile_lists
 from frustum.worlds.street.kernels_cast import ACTOR, cast_rays
+from frustum.worlds.street.kernels_labels import carve, mark_hits, seen_through
 from frustum.worlds.street.kernels_shade import shade
+from frustum.worlds.street.labels import Frame, LabelRules, instance_ids
 from frustum.worlds.street.lidar import LidarPattern, Sweep, strength
 from frustum.worlds.street.materials import GENERAL_OF_MATERIAL
 from frustum.worlds.street.moment import Stage
 from frustum.worlds.street.types import Scene
+from frustum.worlds.street.visibility import visibility_levels
 
 __all__ = ["Hits", "LidarPattern", "SceneRenderer", "Shot", "Sweep"]
 
@@ -94,6 +101,9 @@ class SceneRenderer:
         self.scene, self.backend = scene, backend
         self.stage = Stage(scene)
         self.surfaces = pack_surfaces()
+        self.rules = LabelRules()
+        self._tables: dict[tuple[LidarPattern, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._recent: dict[tuple, Hits] = {}  # what the cameras of the current time met, for the masks
 
     def cast(
         self, sensor2global: np.ndarray, table: np.ndarray, group: np.ndarray, first: np.ndarray, items: np.ndarray, far: float
@@ -117,12 +127,9 @@ class SceneRenderer:
             size: (height, width).
             time: seconds from the start of the scene.
         """
-        stage = self.stage
-        stage.set_time(time)
-        pose = np.ascontiguousarray(cam2global, np.float64)
-        table, tile = pixel_table(intrinsics, size)
-        first, items, _ = tile_lists(stage.corners, np.asarray(intrinsics, np.float64), pose, size)
-        hits = self.cast(pose, table, tile, first, items, FAR_CAMERA)
+        stage, pose = self.stage, np.ascontiguousarray(cam2global, np.float64)
+        hits = self._cast_camera(intrinsics, pose, size, time)
+        table, _ = pixel_table(intrinsics, size)
         image = np.empty((len(table), 3), np.uint8)
         pixel = 1.0 / float(intrinsics[0, 0])
         shade(
@@ -131,6 +138,19 @@ class SceneRenderer:
         )  # fmt: skip
         category, instance = self._names(hits)
         return Shot(image.reshape(*size, 3), hits.distance.reshape(size), category.reshape(size), instance.reshape(size))
+
+    def _cast_camera(self, intrinsics: np.ndarray, pose: np.ndarray, size: tuple[int, int], time: float) -> Hits:
+        """Cast all pixels of a camera, or recall them if the same camera was asked for just before."""
+        intrinsics = np.ascontiguousarray(intrinsics, np.float64)
+        key = (intrinsics.tobytes(), pose.tobytes(), tuple(size), time)
+        if key not in self._recent:
+            self.stage.set_time(time)
+            table, tile = pixel_table(intrinsics, size)
+            first, items, _ = tile_lists(self.stage.corners, intrinsics, pose, size)
+            while len(self._recent) >= 12:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[key] = self.cast(pose, table, tile, first, items, FAR_CAMERA)
+        return self._recent[key]
 
     def lidar(self, lidar2global: np.ndarray, time: float, pattern: LidarPattern | None = None) -> Sweep:
         """One turn of a LiDAR that stands still at `lidar2global` (4, 4). Misses are dropped.
@@ -141,21 +161,99 @@ class SceneRenderer:
         stage = self.stage
         stage.set_time(time)
         pose = np.ascontiguousarray(lidar2global, np.float64)
-        table, ring = pattern.directions()
-        hits = self.cast_around(pose, table, pattern.far)
+        table, sector = self._beams(pattern, 1)
+        first, items = sector_lists(stage.corners, pose, pattern.far)
+        hits = self.cast(pose, table, sector, first, items, pattern.far)
         kept = np.nonzero(hits.distance >= pattern.near)[0]
         hits = Hits(*(a[kept] for a in hits.arrays()))
-        table, ring = table[kept].astype(np.float64), ring[kept]
+        table, ring = table[kept].astype(np.float64), kept % len(pattern.elevations)
         normal = self._normals(hits) @ pose[:3, :3]  # sensor frame
         points = table * hits.distance[:, None].astype(np.float64) - 2e-4 * normal
         intensity = strength(table, hits.distance, normal, self.surfaces.reflectivity[hits.material])
         category, instance = self._names(hits)
         return Sweep(np.column_stack([points, intensity, ring]).astype(np.float32), category, instance)
 
-    def cast_around(self, sensor2global: np.ndarray, table: np.ndarray, far: float) -> Hits:
-        """Cast unit directions `table` (N, 3) of a sensor that looks all around."""
-        first, items = sector_lists(self.stage.corners, sensor2global, far)
-        return self.cast(sensor2global, table, sector_of(table), first, items, far)
+    def occupancy(
+        self,
+        ego2global: np.ndarray,
+        time: float,
+        grid: VoxelGrid,
+        cameras: Sequence[tuple[np.ndarray, np.ndarray, tuple[int, int]]] = (),
+        lidar_origins: Sequence[np.ndarray] = (),
+        pattern: LidarPattern | None = None,
+    ) -> Occupancy:
+        """Labels, masks and instances of `grid` at the full ego pose (4, 4); `labels` says precisely what they mean.
+
+        Args:
+            ego2global: (4, 4); the grid pitches and rolls with it.
+            time: seconds.
+            grid: usually VoxelGrid.occ3d().
+            cameras: (intrinsics (3, 3), cam2global (4, 4), (height, width)) of each camera at `time`.
+            lidar_origins: lidar2global (4, 4) of the accumulated sweeps; the first one is the keyframe's own.
+            pattern: beams; nuScenes' by default.
+        """
+        stage, frame, rules = self.stage, Frame(grid, ego2global), self.rules
+        stage.set_time(time)
+        semantics, owner = frame.semantics(stage, rules)
+        mask_lidar = np.zeros(grid.shape, np.uint8)
+        pattern = pattern or LidarPattern.nuscenes()
+        rings = len(pattern.elevations)
+        for number, lidar2global in enumerate(lidar_origins):
+            pose = np.ascontiguousarray(lidar2global, np.float64)
+            table, sector = self._beams(pattern, 1 if number == 0 else rules.hit_every)
+            first, items = sector_lists(stage.corners, pose, pattern.far)
+            hits = self.cast(pose, table, sector, first, items, pattern.far)
+            self._mark(frame, pose, table, hits, semantics, mask_lidar)
+            if number == 0:
+                carve(frame.from_sensor(pose), table, hits.distance, rings, rules.carve_every, OCC3D_FREE, semantics, mask_lidar)
+        seen = np.zeros(grid.shape, np.uint8)
+        for intrinsics, cam2global, size in cameras:
+            pose = np.ascontiguousarray(cam2global, np.float64)
+            hits = self._cast_camera(intrinsics, pose, size, time)
+            self._mark(frame, pose, pixel_table(intrinsics, size)[0], hits, semantics, seen)
+            k = np.asarray(intrinsics, np.float64)
+            grid2camera = np.ascontiguousarray(np.linalg.inv(frame.global2grid @ pose)[:3])
+            lens = (float(k[0, 0]), float(k[0, 1]), float(k[0, 2]), float(k[1, 1]), float(k[1, 2]))
+            seen_through(grid2camera, *lens, hits.distance.reshape(size), OCC3D_FREE, semantics, mask_lidar, seen)
+        return Occupancy(semantics, mask_lidar, seen & mask_lidar, instance_ids(semantics, owner))
+
+    def _mark(self, frame: Frame, pose: np.ndarray, table: np.ndarray, hits: Hits, semantics: np.ndarray, seen: np.ndarray) -> None:
+        stage = self.stage
+        turn = np.ascontiguousarray(frame.global2grid[:3, :3])
+        mark_hits(
+            stage.models, stage.actors, stage.world.cell, frame.from_sensor(pose), turn, table,
+            hits.distance, hits.kind, hits.face, hits.actor, OCC3D_FREE, semantics, seen,
+        )  # fmt: skip
+
+    def visibility(
+        self,
+        ids: Sequence[int],
+        time: float,
+        views: Mapping[str, tuple[np.ndarray, np.ndarray, tuple[int, int]]],
+        shots: Mapping[str, Shot],
+    ) -> list[int]:
+        """nuScenes visibility levels of actors `ids`: 1..4 = 0-40, 40-60, 60-80, 80-100 % of their pixels visible; 0 = not one pixel.
+
+        The share counts, over all cameras, the pixels that show the actor among those that would if nothing stood before it, on a grid
+        of pixels inside each image (at most about 400 per actor and camera).
+
+        Args:
+            ids: Actor.id.
+            time: seconds; where the actors stand. Cameras that fired earlier are compared at this time, too.
+            views: channel -> (intrinsics, cam2global, size).
+            shots: channel -> what that camera took.
+        """
+        self.stage.set_time(time)
+        return visibility_levels(self.stage, list(ids), [(*views[name], shots[name].instance) for name in views])
+
+    def _beams(self, pattern: LidarPattern, every: int) -> tuple[np.ndarray, np.ndarray]:
+        """Directions and sectors of every `every`-th column of a pattern."""
+        key = (pattern, every)
+        if key not in self._tables:
+            table = pattern.directions().reshape(pattern.num_azimuths, -1, 3)[::every].reshape(-1, 3)
+            table = np.ascontiguousarray(table)
+            self._tables[key] = (table, sector_of(table))
+        return self._tables[key]
 
     def _names(self, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
         """General class id (N,) uint8, 255 = nothing, and actor id (N,) uint16 of hits."""

@@ -1,0 +1,279 @@
+"""Voxel labels and observation masks. `labels.py` documents the definitions and calls these kernels.
+
+Label grids are (X, Y, Z) uint8 in the ego frame; `lower` and `size` (3,) are their lower corner and cell edges in metres.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.kernels_cast import ACTOR, GROUND
+from frustum.worlds.street.kernels_shade import ground_height
+
+GROUND_SAMPLES = 4  # per axis of a column
+STATIC_SAMPLES = 3  # per axis of a voxel
+ACTOR_SAMPLES = 4
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _anything_near(world: World, x, y, z, reach):
+    """Whether a brick that is not empty lies within `reach` cells of a point, along each axis."""
+    i0, i1 = max(int(x - reach), 0) >> 3, min(int(x + reach) >> 3, world.bx - 1)
+    j0, j1 = max(int(y - reach), 0) >> 3, min(int(y + reach) >> 3, world.by - 1)
+    k0, k1 = max(int(z - reach), 0) >> 3, min(int(z + reach) >> 3, world.bz - 1)
+    for i in range(i0, i1 + 1):
+        for j in range(j0, j1 + 1):
+            for k in range(k0, k1 + 1):
+                if world.distance[(i * world.by + j) * world.bz + k] == 0:
+                    return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def label_static(world: World, ego2cells, lower, size, class_of, free, weight, least, semantics):
+    """Label ground and static solids.
+
+    Args:
+        ego2cells: (3, 4) ego metres to cell units of the world.
+        class_of: (256,) uint8 label of a material.
+        free: label of empty space.
+        weight: votes that a static sub-sample counts against a ground sub-sample.
+        least: static sub-samples that make a voxel occupied.
+        semantics: (X, Y, Z) uint8, result.
+    """
+    m = ego2cells
+    sx, sy, sz = semantics.shape
+    ground = np.zeros((sz, free + 1), np.int64)
+    votes = np.zeros(free + 1, np.int64)
+    limit_x, limit_y, limit_z = world.bx << 3, world.by << 3, world.bz << 3
+    reach = 0.87 * max(size[0], max(size[1], size[2])) / world.cell + 0.1  # half a voxel's diagonal
+    z = 0.0
+    for i in range(sx):
+        for j in range(sy):
+            ground[:] = 0
+            for p in range(GROUND_SAMPLES * GROUND_SAMPLES):
+                x = lower[0] + (i + (p // GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[0]
+                y = lower[1] + (j + (p % GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[1]
+                gx, gy = 0.0, 0.0
+                for _ in range(3):  # where the vertical of the ego frame meets the surface
+                    gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
+                    gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
+                    gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                    off = (ground_height(world, gx, gy) - gz) / m[2, 2]
+                    z += off
+                    if abs(off) < 0.002:
+                        break
+                if gx < 0.0 or gy < 0.0 or gx >= world.nx or gy >= world.ny:
+                    z = 0.0
+                    continue
+                k = int(np.floor((z - lower[2]) / size[2]))
+                if 0 <= k < sz:
+                    u, v = min(int(2.0 * gx), 2 * world.nx - 1), min(int(2.0 * gy), 2 * world.ny - 1)
+                    ground[k, class_of[world.paint[u * 2 * world.ny + v]]] += 1
+            for k in range(sz):
+                votes[:] = ground[k]
+                x, y, zz = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]
+                gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * zz + m[0, 3]
+                gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * zz + m[1, 3]
+                gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * zz + m[2, 3]
+                if _anything_near(world, gx, gy, gz, reach):
+                    solid = 0
+                    for a in range(STATIC_SAMPLES):
+                        da = ((a + 0.5) / STATIC_SAMPLES - 0.5) * size[0]
+                        for b in range(STATIC_SAMPLES):
+                            db = ((b + 0.5) / STATIC_SAMPLES - 0.5) * size[1]
+                            for c in range(STATIC_SAMPLES):
+                                dc = ((c + 0.5) / STATIC_SAMPLES - 0.5) * size[2]
+                                px = int(np.floor(gx + m[0, 0] * da + m[0, 1] * db + m[0, 2] * dc))
+                                py = int(np.floor(gy + m[1, 0] * da + m[1, 1] * db + m[1, 2] * dc))
+                                pz = int(np.floor(gz + m[2, 0] * da + m[2, 1] * db + m[2, 2] * dc))
+                                if 0 <= px < limit_x and 0 <= py < limit_y and 0 <= pz < limit_z:
+                                    found = world.cells[(px * world.sy + py) * world.sz + pz]
+                                    if 0 < found < 128:  # cells buried in a solid do not count
+                                        votes[class_of[found]] += weight
+                                        solid += 1
+                    if solid < least:
+                        votes[:] = ground[k]
+                best, label = 0, free
+                for c in range(free):
+                    if votes[c] > best:
+                        best, label = votes[c], c
+                semantics[i, j, k] = label
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower, size, class_of, least, semantics, owner, share):
+    """Label the voxels that actors fill, over whatever is there.
+
+    Args:
+        rows: (R,) actors to draw.
+        ego2cells: (R, 3, 4) ego metres to cells of each actor's model.
+        ranges: (R, 6) voxel ranges x0 x1 y0 y1 z0 z1 to look at.
+        class_of: (A,) uint8 label of each actor.
+        least: sub-samples of ACTOR_SAMPLES cubed that make a voxel the actor's.
+        semantics: (X, Y, Z) uint8, changed in place.
+        owner: (X, Y, Z) int32 actor row + 1, 0 = none; share: (X, Y, Z) uint8 best count so far; both zero at first.
+    """
+    s = ACTOR_SAMPLES
+    for n in range(rows.shape[0]):
+        a = rows[n]
+        m = ego2cells[n]
+        model = actors.model[a]
+        nx, ny, nz = models.shape[model, 0], models.shape[model, 1], models.shape[model, 2]
+        start = models.start[model]
+        reach = 0.87 * max(size[0], max(size[1], size[2])) / models.cell[model]
+        for i in range(ranges[n, 0], ranges[n, 1]):
+            for j in range(ranges[n, 2], ranges[n, 3]):
+                for k in range(ranges[n, 4], ranges[n, 5]):
+                    x, y, z = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]
+                    cx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
+                    cy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
+                    cz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                    if cx < -reach or cy < -reach or cz < -reach or cx > nx + reach or cy > ny + reach or cz > nz + reach:
+                        continue
+                    count = 0
+                    for p in range(s * s * s):
+                        da = ((p // (s * s) + 0.5) / s - 0.5) * size[0]
+                        db = ((p // s % s + 0.5) / s - 0.5) * size[1]
+                        dc = ((p % s + 0.5) / s - 0.5) * size[2]
+                        u = int(np.floor(cx + m[0, 0] * da + m[0, 1] * db + m[0, 2] * dc))
+                        v = int(np.floor(cy + m[1, 0] * da + m[1, 1] * db + m[1, 2] * dc))
+                        w = int(np.floor(cz + m[2, 0] * da + m[2, 1] * db + m[2, 2] * dc))
+                        if 0 <= u < nx and 0 <= v < ny and 0 <= w < nz and models.cells[start + (u * ny + v) * nz + w] != 0:
+                            count += 1
+                    if count >= least and count > share[i, j, k]:
+                        share[i, j, k] = count
+                        semantics[i, j, k] = class_of[a]
+                        owner[i, j, k] = a + 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _mark(semantics, free, seen, x, y, z):
+    """Mark voxel coordinates x, y, z as seen if they are inside and occupied."""
+    if x >= 0.0 and y >= 0.0 and z >= 0.0:
+        i, j, k = int(x), int(y), int(z)
+        if i < semantics.shape[0] and j < semantics.shape[1] and k < semantics.shape[2] and semantics[i, j, k] != free:
+            seen[i, j, k] = 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def mark_hits(models: Models, actors: Actors, cell, sensor2grid, global2grid, table, distance, kind, face, actor, free, semantics, seen):
+    """Mark the occupied voxels that rays hit: the voxel just behind the surface and the one half a material cell behind it.
+
+    Args:
+        cell: edge of the static cells, metres.
+        sensor2grid: (3, 4) sensor metres to voxel coordinates. global2grid: (3, 3) turns global metres into voxels.
+        table, distance, kind, face, actor: rays and what they met.
+        seen: (X, Y, Z) uint8, marked in place.
+    """
+    m, g = sensor2grid, global2grid
+    for n in range(table.shape[0]):
+        t = distance[n]
+        if t <= 0.0:
+            continue
+        a, b, c = table[n, 0] * t, table[n, 1] * t, table[n, 2] * t
+        x = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c + m[0, 3]
+        y = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c + m[1, 3]
+        z = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c + m[2, 3]
+        if x < -1.0 or y < -1.0 or z < -1.0 or x > semantics.shape[0] + 1 or y > semantics.shape[1] + 1 or z > semantics.shape[2] + 1:
+            continue
+        f = int(face[n])
+        side = 1.0 if f & 1 else -1.0
+        nx, ny, nz = side if f < 2 else 0.0, side if 2 <= f < 4 else 0.0, side if 4 <= f < 6 else 0.0
+        depth = cell
+        if kind[n] == GROUND:
+            nz, depth = 1.0, 0.02
+        elif kind[n] == ACTOR:
+            r = actors.rotation[actor[n]]
+            nx, ny, nz = (
+                r[0, 0] * nx + r[0, 1] * ny + r[0, 2] * nz,
+                r[1, 0] * nx + r[1, 1] * ny + r[1, 2] * nz,
+                r[2, 0] * nx + r[2, 1] * ny + r[2, 2] * nz,
+            )
+            depth = models.cell[actors.model[actor[n]]]
+        vx = g[0, 0] * nx + g[0, 1] * ny + g[0, 2] * nz
+        vy = g[1, 0] * nx + g[1, 1] * ny + g[1, 2] * nz
+        vz = g[2, 0] * nx + g[2, 1] * ny + g[2, 2] * nz
+        _mark(semantics, free, seen, x - 1e-3 * vx, y - 1e-3 * vy, z - 1e-3 * vz)
+        depth *= 0.5
+        _mark(semantics, free, seen, x - depth * vx, y - depth * vy, z - depth * vz)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def carve(sensor2grid, table, distance, stride, columns, free, semantics, seen):
+    """Mark the free voxels that beams with a return crossed.
+
+    Args:
+        sensor2grid, table, distance: as for mark_hits.
+        stride, columns: table holds columns of `stride` rays; every `columns`-th column is used.
+        seen: (X, Y, Z) uint8, marked in place.
+    """
+    m = sensor2grid
+    sx, sy, sz = semantics.shape
+    ox, oy, oz = m[0, 3], m[1, 3], m[2, 3]
+    for n in range(table.shape[0]):
+        t_end = distance[n]
+        if t_end <= 0.0 or (n // stride) % columns != 0:
+            continue
+        a, b, c = table[n, 0], table[n, 1], table[n, 2]
+        dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
+        dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
+        dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
+        ix = 1.0 / dx if abs(dx) > 1e-12 else 1e12
+        iy = 1.0 / dy if abs(dy) > 1e-12 else 1e12
+        iz = 1.0 / dz if abs(dz) > 1e-12 else 1e12
+        t = 0.0  # enter the grid, should the sensor be outside it
+        t = max(t, min(-ox * ix, (sx - ox) * ix), min(-oy * iy, (sy - oy) * iy), min(-oz * iz, (sz - oz) * iz)) + 1e-7
+        x, y, z = int(np.floor(ox + dx * t)), int(np.floor(oy + dy * t)), int(np.floor(oz + dz * t))
+        px, py, pz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
+        tx = (x + (1 if dx > 0 else 0) - ox) * ix
+        ty = (y + (1 if dy > 0 else 0) - oy) * iy
+        tz = (z + (1 if dz > 0 else 0) - oz) * iz
+        while t < t_end and 0 <= x < sx and 0 <= y < sy and 0 <= z < sz:
+            if semantics[x, y, z] == free:
+                seen[x, y, z] = 1
+            if tx < ty and tx < tz:
+                t = tx
+                tx += abs(ix)
+                x += px
+            elif ty < tz:
+                t = ty
+                ty += abs(iy)
+                y += py
+            else:
+                t = tz
+                tz += abs(iz)
+                z += pz
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def seen_through(grid2camera, fx, skew, cx, fy, cy, depth, free, semantics, mask, seen):
+    """Mark the free voxels of `mask` that the camera looks through: the ray of the pixel at the voxel's centre passes it before it hits.
+
+    Args:
+        grid2camera: (3, 4) voxel coordinates to camera metres.
+        fx, skew, cx, fy, cy: intrinsics.
+        depth: (H, W) float32 along the optical axis, 0 = sky.
+        mask: (X, Y, Z) uint8 voxels to consider.
+        seen: (X, Y, Z) uint8, marked in place.
+    """
+    m = grid2camera
+    height, width = depth.shape
+    for i in range(semantics.shape[0]):
+        for j in range(semantics.shape[1]):
+            for k in range(semantics.shape[2]):
+                if mask[i, j, k] == 0 or semantics[i, j, k] != free or seen[i, j, k] != 0:
+                    continue
+                x, y, z = i + 0.5, j + 0.5, k + 0.5
+                d = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                if d < 0.1:
+                    continue
+                a = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
+                b = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
+                u, v = (fx * a + skew * b) / d + cx, fy * b / d + cy
+                if 0.0 <= u < width and 0.0 <= v < height:
+                    met = depth[int(v), int(u)]
+                    if met == 0.0 or d < met:
+                        seen[i, j, k] = 1
