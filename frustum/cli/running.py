@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, verb, write_json
-from frustum.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -102,11 +101,34 @@ def evaluate(
 @verb
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
-    where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a database, or a rig folder with images and calibration.json")],
+    where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a data set, or a rig folder with images and calibration.json")],
+    overrides: OverridesArgument = None,
+    out: Annotated[Path, typer.Option("--out", help="folder for the predictions")] = Path("predictions"),
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="weights instead of the run's own", show_default=False)] = None,
+    source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
+    version: Annotated[str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)] = None,
+    split: Annotated[str, typer.Option("--split", help="split or scene to predict")] = "all",
+    token: Annotated[list[str] | None, typer.Option("--token", help="predict this keyframe only; may be repeated", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="at most so many keyframes, evenly spread", show_default=False)] = None,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
+    json_file: JsonOption = None,
 ) -> None:
-    """x."""
+    """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist."""
+    from frustum.cli.predicting import predict_source
+
+    chosen = {"version": version, "split": split, "tokens": token, "limit": limit}
+    found = predict_source(run, where, out, split_overrides(overrides), checkpoint, source, pictures, **chosen)
+    say(f"{len(found['files'])} predictions are in {out}")
+    write_json(json_file, found)
 
 
 @verb
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run")]) -> None:
-    """x."""
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run")],
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the report; by default RUN/report", show_default=False)] = None,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes of the validation split to draw")] = 4,
+) -> None:
+    """Write a report: one self-contained HTML page and pictures. It needs no network, no GL and no server."""
+    from frustum.cli.reporting import report_run
+
+    say(f"The report: {report_run(run, out, samples)}")

@@ -1,0 +1,149 @@
+"""From a run folder to a report: its numbers, its curves, and what it sees on some frames of the validation split."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frustum.cli.common import say
+from frustum.cli.resolve import is_run
+from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.files import read_json
+from frustum.data.nuscenes import NuScenes
+from frustum.data.types import Prediction, Sample
+from frustum.engine.checkpoint import WEIGHTS
+from frustum.engine.eval_report import EvalReport
+from frustum.engine.feed import evaluation_batches, open_database
+from frustum.engine.metrics_log import read_lines
+from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.progress import progress_bar
+from frustum.engine.recipe import Recipe
+from frustum.engine.run import Run, load_run
+from frustum.engine.statistics import labels_of, spread
+from frustum.errors import CheckpointError
+from frustum.recipes.loading import load
+from frustum.viewer.report import ReportData, SamplePanel, Scores, write_report
+
+
+def report_run(folder: Path, out: Path | None = None, samples: int = 4) -> Path:
+    """Write the report of the run in `folder` to `out` (by default folder/report) and return the page.
+
+    Raises:
+        CheckpointError: there is no run, or it has no weights yet. DataError: its data set cannot be read, or `out` not be written to.
+    """
+    if not is_run(str(folder)):
+        raise CheckpointError(f"{folder} is no run: there is no recipe.json in it. Give the folder that `frustum train` wrote.")
+    run = load_run(folder)
+    database = open_database(run.recipe.data)
+    tokens = pick(database, run.recipe.data.val_split, samples)
+    network = load(run.recipe, folder / WEIGHTS)
+    panels = []
+    with progress_bar("report", len(tokens), unit="frames") as bar:
+        predictor = NetworkPredictor(network, run.recipe.runtime)
+        for batch in evaluation_batches(run.recipe, database, tokens):
+            for prediction in predictor(batch):
+                panels.append(panel_of(database.sample(prediction.token), prediction))
+                bar.advance()
+    numbers = read_numbers(folder)
+    data = ReportData(
+        title=f"{run.recipe.name} on {run.recipe.data.val_split}",
+        results={report.name: scores_of(report) for report in numbers},
+        panels=panels,
+        losses=read_lines(folder / "metrics.jsonl"),
+        recipe=json.dumps(run.recipe.model_dump(mode="json"), indent=2),
+        facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters())),
+        frequency=frequencies(database, run.recipe) if numbers else (),
+        grid=getattr(run.recipe.model, "grid", None),
+    )
+    page = write_report(data, out or folder / "report")
+    if not numbers:
+        say(f"no numbers yet: run `frustum eval {folder} --baselines` and write the report again.")
+    return page
+
+
+def pick(database: NuScenes, split: str, samples: int) -> list[str]:
+    """Keyframes to show: the middle ones of scenes that are spread over the split."""
+    scenes: dict[str, list[str]] = {}
+    for token in database.tokens(split):
+        scenes.setdefault(database.scene(token).name, []).append(token)
+    middles = [tokens[len(tokens) // 2] for tokens in scenes.values()]
+    return spread(middles if len(middles) >= samples else database.tokens(split), samples)
+
+
+def panel_of(sample: Sample, prediction: Prediction) -> SamplePanel:
+    """One keyframe with its images, its labels where there are some, and the prediction."""
+    truth = sample.occupancy
+    return SamplePanel(
+        title=sample.scene,
+        images=[(camera.channel, np.asarray(camera.open())) for camera in sample.cameras],
+        prediction=None if prediction.semantics is None else prediction.semantics.numpy(),
+        truth=None if truth is None else truth.semantics,
+        mask_camera=None if truth is None else truth.mask_camera,
+    )
+
+
+def read_numbers(folder: Path) -> list[EvalReport]:
+    """The evaluations that `frustum eval` left in a run folder, the network's first; empty if there is none."""
+    if not (folder / "eval.json").is_file():
+        return []
+    found = [read_json(folder / "eval.json", "evaluation")]
+    if (folder / "baselines.json").is_file():
+        found += read_json(folder / "baselines.json", "evaluation of the baselines")
+    return [EvalReport.from_numbers(numbers) for numbers in found]
+
+
+def scores_of(report: EvalReport) -> Scores:
+    """An evaluation in the report's words."""
+    metrics = report.metrics
+    values: dict[str, float | None] = {f"miou_{mask}": metrics["miou"].get(mask) for mask in ("camera", "lidar", "none")}
+    values |= {"giou_camera": metrics["geometric_iou"].get("camera"), "giou_above_camera": metrics["geometric_iou_above_ground"].get("camera")}
+    rays: Mapping[str, float] = metrics["ray_iou"] or {}
+    values |= {"rayiou": rays.get("mean"), **{f"rayiou@{t}": rays.get(t) for t in ("1", "2", "4")}}
+    per_class = [metrics["class_iou"]["camera"].get(name) for name in OCC3D_CLASSES]
+    return Scores(
+        values={name: value for name, value in values.items() if value is not None},
+        per_class=[float("nan") if value is None else value for value in per_class],
+        note=NOTES.get(report.images, ""),
+    )
+
+
+NOTES = {
+    "none": "answers every frame with the same volume, learned from the labels of the training split",
+    "black": "the trained network with black images instead of those of the cameras",
+}
+
+
+def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int) -> dict[str, str]:
+    """What to know about a run."""
+    lines = read_lines(run.folder / "metrics.jsonl")
+    recipe = run.recipe
+    facts: dict[str, Any] = {
+        "recipe": run.source,
+        "settings": " ".join(run.overrides),
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "data": f"{recipe.data.root}, {recipe.data.train_split} and {recipe.data.val_split}",
+        "images": f"{recipe.data.image_size[0]} x {recipe.data.image_size[1]}",
+        "steps": lines[-1]["step"] if lines else "",
+        "batch": recipe.train.batch_size * recipe.train.accumulate,
+        "speed": f"{lines[-1]['steps_per_second']:.2f} steps/s" if lines and "steps_per_second" in lines[-1] else "",
+        "evaluated": f"{numbers[0].frames} frames" if numbers else "",
+        "seed": recipe.train.seed,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "frustum": run.version,
+        "commit": run.commit or "",
+    }
+    return {name: str(value) for name, value in facts.items() if str(value)}
+
+
+def frequencies(database: NuScenes, recipe: Recipe) -> list[float]:
+    """Share of each class among the labelled voxels inside the camera mask, over at most 100 frames of the validation split."""
+    counts = np.zeros(256, np.int64)
+    for labels in labels_of(database, spread(database.tokens(recipe.data.val_split), 100)):
+        counts += np.bincount(labels.semantics[labels.mask_camera > 0], minlength=256)
+    counts = counts[: len(OCC3D_CLASSES)]
+    return (counts / max(1, counts.sum())).tolist()
