@@ -62,7 +62,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
     parser.add_argument("--version", default="v1.0-trainval")
-    parser.add_argument("--split", default="street_val", help="a custom split: the devkit never looks up its predefined names in splits.json")
+    parser.add_argument(
+        "--split", default="street_val", help="a custom split: the devkit never looks up its predefined names in splits.json"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/check-devkit"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,9 @@ def main() -> int:
     scenes = json.loads((args.root / args.version / "splits.json").read_text())[args.split]
     submission = args.out / "results.json"
     submission.write_text(json.dumps(truth_as_prediction(nusc, scenes)))
-    evaluation = DetectionEval(nusc, config_factory("detection_cvpr_2019"), str(submission), args.split, str(args.out / "detection"), verbose=True)
+    evaluation = DetectionEval(
+        nusc, config_factory("detection_cvpr_2019"), str(submission), args.split, str(args.out / "detection"), verbose=True
+    )
     metrics, _ = evaluation.evaluate()
     summary = metrics.serialize()
     present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}

@@ -1,6 +1,6 @@
 """Compare the occupancy labels of a data set with another one, or with a single labels.npz, as a Markdown table.
 
-    python tools/compare_labels.py data/street --split val --with path/to/labels.npz
+python tools/compare_labels.py data/street --split val --with path/to/labels.npz
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--with", dest="other", type=Path, required=True, help="another root, or one labels.npz")
     args = parser.parse_args()
     here, there = statistics(args.root, args.version, args.split), statistics(args.other, args.version, args.split)
-    print(f"| | {args.root.name} ({here.frames} frames) | {args.other.stem} ({there.frames} frame{'s' * (there.frames > 1)}) |\n|---|---|---|")
+    print(
+        f"| | {args.root.name} ({here.frames} frames) | {args.other.stem} ({there.frames} frame{'s' * (there.frames > 1)}) |\n|---|---|---|"
+    )
     for (name, a), (_, b) in zip(here.rows(), there.rows(), strict=True):
         print(f"| {name} | {a:.2f} | {b:.2f} |")
 

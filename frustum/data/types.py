@@ -35,7 +35,9 @@ class CameraFrame:
             with Image.open(self.path) as image:
                 return image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {self.path}: {error}. Restore the file or run `frustum check` to list all such files.") from error
+            raise DataError(
+                f"cannot read the image {self.path}: {error}. Restore the file or run `frustum check` to list all such files."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class LidarFrame:
         except OSError as error:
             raise DataError(f"cannot read the LiDAR file {self.path}: {error}.") from error
         if raw.size % 5:
-            raise DataError(f"the LiDAR file {self.path} holds {raw.size} floats, which is not a multiple of 5 (x, y, z, intensity, ring): truncated?")
+            raise DataError(
+                f"the LiDAR file {self.path} holds {raw.size} floats, which is not a multiple of 5 (x, y, z, intensity, ring): truncated?"
+            )
         return raw.reshape(-1, 5)
 
 

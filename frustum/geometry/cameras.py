@@ -73,17 +73,23 @@ class CameraRig:
             if tuple(matrix.shape) != (*lead, size, size) or not lead:
                 raise ShapeError(f"{name} must have shape (*, N, {size}, {size}) with (*, N) = {lead}, got {tuple(matrix.shape)}.")
             if not torch.isfinite(matrix).all():
-                raise DataError(f"{name} holds NaN or infinity at {_first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))}. Check the calibration file.")
+                raise DataError(
+                    f"{name} holds NaN or infinity at {_first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))}. Check the calibration file."
+                )
             if size == 3:
                 bad = torch.linalg.det(matrix.double()).abs() < 1e-9
                 if bad.any():
-                    raise DataError(f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check focal lengths in the calibration file.")
+                    raise DataError(
+                        f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check focal lengths in the calibration file."
+                    )
             else:
                 rotation = matrix[..., :3, :3].double()
                 off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=matrix.device)).abs().amax((-1, -2))
                 bad = (off > 1e-2) | (torch.linalg.det(rotation) < 0)
                 if bad.any():
-                    raise DataError(f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. Check quaternion order (w, x, y, z) and handedness.")
+                    raise DataError(
+                        f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. Check quaternion order (w, x, y, z) and handedness."
+                    )
 
     @property
     def num_cameras(self) -> int:
@@ -163,7 +169,7 @@ class CameraRig:
         return origins, points - origins[..., None, :]
 
     def _lift(self, pixels: Tensor, depth: Tensor, cam2key: Tensor) -> Tensor:
-        to_rays = torch.linalg.inv((self.image_aug.double() @ self.intrinsics.double())).to(pixels.dtype)
+        to_rays = torch.linalg.inv(self.image_aug.double() @ self.intrinsics.double()).to(pixels.dtype)
         homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
         local = (homogeneous @ to_rays.mT) * depth[..., None]
         cam2key = cam2key.to(pixels.dtype)

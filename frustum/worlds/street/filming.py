@@ -22,7 +22,7 @@ from frustum.data.records import (
     panoptic_file,
     sample_token,
 )
-from frustum.geometry import VoxelGrid, invert, points_in_boxes
+from frustum.geometry import VoxelGrid, points_in_boxes
 from frustum.worlds.street.render import SceneRenderer, Shot, Sweep
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.types import Actor, Scene

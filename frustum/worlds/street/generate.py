@@ -39,11 +39,13 @@ class GenerationReport:
         return self.generated / self.seconds if self.generated else 0.0
 
 
-def generate(config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None) -> GenerationReport:
+def generate(
+    config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None
+) -> GenerationReport:
     """Write the world that `config` describes below `root`, in the nuScenes table format with Occ3D labels.
 
-    Scenes that are complete already are kept, so an interrupted call is resumed by repeating it. A scene enters the tables only when all its
-    files are written; a scene that was made with other settings is made anew.
+    Scenes that are complete already are kept, so an interrupted call is resumed by repeating it. A scene enters the tables only when
+    all its files are written; a scene that was made with other settings is made anew.
 
     Args:
         root: the folder; created if needed.

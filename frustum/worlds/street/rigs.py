@@ -62,7 +62,7 @@ class StreetRig(Config):
 
     @classmethod
     def nuscenes(cls) -> StreetRig:
-        """Six cameras of 1600 x 900 and a roof LiDAR, arranged as on nuScenes' cars (rounded numbers of our own, not a real calibration)."""
+        """Six cameras of 1600 x 900 and a roof LiDAR, arranged as on nuScenes' cars; rounded numbers, not a real calibration."""
         table = {  # yaw in degrees, focal length in pixels, position in metres
             "CAM_FRONT_LEFT": (55, 1270, (1.52, 0.49, 1.51)),
             "CAM_FRONT": (0, 1266, (1.70, 0.02, 1.51)),
@@ -86,8 +86,12 @@ class StreetRig(Config):
         try:
             return cls.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`.") from error
+            raise ConfigError(
+                f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`."
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"the rig file {path} is wrong at '{where}': {first['msg']}. `frustum data world --print-rig` prints a valid one.") from error
+            raise ConfigError(
+                f"the rig file {path} is wrong at '{where}': {first['msg']}. `frustum data world --print-rig` prints a valid one."
+            ) from error

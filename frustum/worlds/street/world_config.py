@@ -21,7 +21,9 @@ class WorldConfig(Config):
     val_scenes: int = Field(6, ge=0, description="scenes in the split `val`, with layouts of their own")
     frames: int = Field(15, ge=1, description="keyframes per scene")
     rate: float = Field(2.0, gt=0, description="keyframes per second")
-    image_size: tuple[int, int] = Field((96, 256), description="(height, width) in pixels; the rig's view is scaled to the width, the bottom is kept")
+    image_size: tuple[int, int] = Field(
+        (96, 256), description="(height, width) in pixels; the rig's view is scaled to the width, the bottom is kept"
+    )
     sweeps: int = Field(0, ge=0, description="LiDAR sweeps and camera frames between two keyframes")
     camera_spread: float = Field(0.0, ge=0, lt=0.4, description="seconds over which the cameras fire before the keyframe; 0 = all at once")
     annotation_range: float = Field(80.0, gt=0, description="metres from the ego vehicle within which objects are annotated")
