@@ -73,22 +73,20 @@ class CameraRig:
             if tuple(matrix.shape) != (*lead, size, size) or not lead:
                 raise ShapeError(f"{name} must have shape (*, N, {size}, {size}) with (*, N) = {lead}, got {tuple(matrix.shape)}.")
             if not torch.isfinite(matrix).all():
-                raise DataError(
-                    f"{name} holds NaN or infinity at {_first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))}. Check the calibration file."
-                )
+                where = _first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))
+                raise DataError(f"{name} holds NaN or infinity at {where}. Check the calibration file.")
             if size == 3:
                 bad = torch.linalg.det(matrix.double()).abs() < 1e-9
                 if bad.any():
-                    raise DataError(
-                        f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check focal lengths in the calibration file."
-                    )
+                    raise DataError(f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check the focal lengths.")
             else:
                 rotation = matrix[..., :3, :3].double()
                 off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=matrix.device)).abs().amax((-1, -2))
                 bad = (off > 1e-2) | (torch.linalg.det(rotation) < 0)
                 if bad.any():
                     raise DataError(
-                        f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. Check quaternion order (w, x, y, z) and handedness."
+                        f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. "
+                        "Check the quaternion order (w, x, y, z) and the handedness."
                     )
 
     @property
