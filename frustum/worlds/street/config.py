@@ -22,4 +22,3 @@ class SceneConfig(Config):
     tilt: float = Field(1.0, ge=0.0, le=2.0, description="scale of the ego vehicle's own pitch and roll (load and braking)")
     ego_speed: tuple[float, float] = Field((3.0, 12.0), description="range of the ego vehicle's speed, m/s")
     margin: float = Field(62.0, ge=45.0, le=90.0, description="metres of world around the ego path")
-    cell: float = Field(0.2, ge=0.1, le=0.4, description="edge of a cell of the static world, metres")
