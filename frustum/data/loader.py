@@ -6,10 +6,12 @@ integers, the epoch and the number of batches that were given out.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -201,6 +203,14 @@ def build_loader(
         ConfigError: fewer samples than one step needs.
     """
     batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, shuffle if drop_last is None else drop_last)
-    return KeyframeLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, persistent_workers=False, pin_memory=False
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with torch 2.13
+        return KeyframeLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=num_workers,
+            persistent_workers=False,
+            pin_memory=False,
+            generator=torch.Generator().manual_seed(seed),  # its own, so that starting an epoch draws nothing from the global one
+        )
