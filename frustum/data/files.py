@@ -13,20 +13,24 @@ from typing import Any
 
 from frustum.errors import DataError
 
+_FULL = "Free some space or choose another output folder"
+_FORBIDDEN = "Choose an output folder that you may write to"
+_REASONS = {
+    errno.ENOSPC: f"the disk is full. {_FULL}",
+    getattr(errno, "EDQUOT", -1): f"the disk quota is used up. {_FULL}",
+    errno.EROFS: f"the file system is read-only. {_FORBIDDEN}",
+    errno.EACCES: f"permission was denied. {_FORBIDDEN}",
+    errno.EPERM: f"permission was denied. {_FORBIDDEN}",
+    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another output folder",
+    errno.EEXIST: "there is a file of that name where a folder is needed. Choose another output folder",
+    errno.EIO: "the disk reports an error. Check the disk",
+}
+
 
 def write_error(path: Path, error: OSError) -> DataError:
     """What to tell a user when `path` cannot be written: the reason in plain words, and what to do about it."""
-    reasons = {
-        errno.ENOSPC: "the disk is full. Free some space or choose another output folder",
-        errno.EDQUOT: "the disk quota is used up. Free some space or choose another output folder",
-        errno.EROFS: "the file system is read-only. Choose an output folder that you may write to",
-        errno.EACCES: "permission was denied. Choose an output folder that you may write to",
-        errno.EPERM: "permission was denied. Choose an output folder that you may write to",
-        errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another output folder",
-    }
-    return DataError(
-        f"cannot write {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}. Nothing half-written was left behind."
-    )
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return DataError(f"cannot write {path}: {reason}. Nothing half-written was left behind.")
 
 
 def make_folder(path: Path) -> Path:
@@ -45,7 +49,7 @@ def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
     `suffix` is appended to the temporary name, for libraries that tell the format from it.
 
     Raises:
-        DataError: the folder cannot be created, or an OSError (disk full, read-only) was raised inside the block.
+        DataError: the folder cannot be created, or the disk turned out to be full or read-only inside the block. Other errors pass.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -58,7 +62,9 @@ def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise write_error(path, error) from error
+        if error.errno in _REASONS:
+            raise write_error(path, error) from error
+        raise
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
