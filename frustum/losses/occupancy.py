@@ -46,3 +46,57 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = N
     if class_weight is None:
         return total / max(1, len(ids))
     return total / class_weight[ids[ids != IGNORE]].sum().clamp(min=1e-12)
+
+
+def draw_columns(labels: Tensor, mask: Tensor, free: int, free_columns: int) -> tuple[Tensor, Tensor]:
+    """Choose the columns of a label volume to train on: all that hold an observed occupied voxel and some random others.
+
+    Most columns hold free space only and are easy: a random part of them, weighted back to the whole, keeps the expectation and makes
+    the last layers several times cheaper.
+
+    Args:
+        labels: (*, Z) class ids; 255 is ignored.
+        mask: (*, Z) bool, the voxels that count.
+        free: id of free space.
+        free_columns: most columns without an occupied voxel to draw.
+
+    Returns:
+        Index into the flattened (*) of each chosen column (n,), and how many columns it stands for (n,), float32.
+    """
+    has_occupied = (mask & (labels != free) & (labels != IGNORE)).any(-1).flatten()
+    has_free_only = mask.any(-1).flatten() & ~has_occupied
+    occupied, empty = has_occupied.nonzero()[:, 0], has_free_only.nonzero()[:, 0]
+    total = len(empty)
+    if total > free_columns:
+        empty = empty[torch.randint(total, (free_columns,), device=empty.device)]
+    share = torch.ones(len(occupied) + len(empty), device=labels.device)
+    share[len(occupied) :] = total / max(1, len(empty))
+    return torch.cat([occupied, empty]), share
+
+
+def occupancy_losses(
+    logits: Tensor, labels: Tensor, mask: Tensor, class_weight: Tensor, free: int, share: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Class-weighted cross-entropy, and one minus the soft IoU of occupied space, over the voxels that count.
+
+    Args:
+        logits: (n, Z, K).
+        labels: (n, Z) class ids; 255 is ignored.
+        mask: (n, Z) bool.
+        class_weight: (K,).
+        free: id of free space.
+        share: how many columns each of the n stands for (n,), or 1.
+
+    Returns:
+        Two scalars, float32.
+    """
+    keep = (mask & (labels != IGNORE)).flatten().nonzero()[:, 0]
+    log_p = logits.flatten(0, 1).index_select(0, keep).float().log_softmax(-1)
+    target = labels.flatten()[keep].long()
+    weight = torch.as_tensor(share, device=logits.device).expand(len(logits))[keep // logits.shape[1]]
+    weighted = weight * class_weight[target]
+    cross_entropy = -(weighted * log_p.gather(1, target[:, None])[:, 0]).sum() / weighted.sum().clamp(min=1e-6)
+    is_occupied = target != free
+    p_occupied = weight * (1 - log_p[:, free].exp())
+    union = (weight * is_occupied).sum() + (p_occupied * ~is_occupied).sum()
+    return cross_entropy, 1 - (p_occupied * is_occupied).sum() / union.clamp(min=1.0)

@@ -18,6 +18,7 @@ from frustum.data.types import Batch, Prediction
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
+from frustum.geometry.grids import Rounding
 from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import flashocc_class_weights, masked_cross_entropy
 from frustum.nn.bev import CustomResNet, FpnLss
@@ -79,11 +80,13 @@ class FlashOcc(nn.Module):
         occ_logits: (B, X, Y, Z, K)
     """
 
+    class_weight: Tensor | None
+
     def __init__(self, config: FlashOccConfig):
         super().__init__()
         self.config = config
         c = config.lift_channels
-        rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
+        rounding: Rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
         self.img_backbone = ResNet(config.resnet, outputs=(3, 4))
         self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
         splat = Splat(config.grid.collapsed_z(), config.depth_bins, rounding, config.sampling, config.pool)

@@ -4,18 +4,26 @@
     loss(outputs, batch) -> dict[str, Tensor]    named scalars, already weighted; the total is their plain sum
     predict(outputs, batch) -> list[Prediction]  one per sample, keyframe ego frame, SI units
 
-A model may also offer `prepare(statistics)`, which the training loop calls once on fresh weights before the first step.
+A model may also offer `prepare(statistics: ClassCounts)`, which the training loop calls once on fresh weights before the first step.
 This module imports no torch, so that recipes can be described without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from frustum.config import Config
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
+
+
+class ClassCounts(Protocol):
+    """What `prepare` receives: `counts` (Z, K) training voxels of each class at each height, inside the camera mask."""
+
+    @property
+    def counts(self) -> np.ndarray: ...  # noqa: D102
 
 
 class ModelConfig(Config):

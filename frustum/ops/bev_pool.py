@@ -154,8 +154,8 @@ class _NumbaPool(torch.autograd.Function):
         plan: PoolPlan = ctx.plan
         _, bins, height, width = plan.frustum
         grad_weights, grad_rows = torch.zeros_like(weights), torch.zeros_like(rows)
-        arrays = (t.numpy() for t in (grad.contiguous(), weights, rows, plan.cells))
-        kernels.backward(*arrays, bins, height * width, grad_weights.numpy(), grad_rows.numpy())
+        g, w, r, cells = (t.numpy() for t in (grad.contiguous(), weights, rows, plan.cells))
+        kernels.backward(g, w, r, cells, bins, height * width, grad_weights.numpy(), grad_rows.numpy())
         return grad_weights, grad_rows, None
 
 

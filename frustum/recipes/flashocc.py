@@ -1,10 +1,23 @@
-"""FlashOCC: the two published single-frame settings for nuScenes."""
+"""FlashOCC: the two published single-frame settings for nuScenes, and small ones for the street world and for KITTI."""
 
 from __future__ import annotations
 
-from frustum.engine.recipe import AugmentConfig, DataConfig, EmaConfig, OptimConfig, PublishedNumber, Recipe, TrainConfig
+from typing import Any
+
+from frustum.engine.recipe import (
+    AugmentConfig,
+    DataConfig,
+    EmaConfig,
+    OptimConfig,
+    PublishedNumber,
+    Recipe,
+    RuntimeConfig,
+    TrainConfig,
+)
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
+from frustum.models.flashocc_tiny import FlashOccTinyConfig
+from frustum.nn.encoders.efficientnet import MEAN, STD
 
 _PROTOCOL = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
 
@@ -17,6 +30,34 @@ def flashocc_r50_m0() -> Recipe:
 def flashocc_r50() -> Recipe:
     """FlashOCC M1: as M0 with 88 depth bins and 256 map channels (nuScenes, 32.08 mIoU published)."""
     return _published("flashocc-r50", FlashOccConfig(bev_channels=256, depth_bins=DepthBins(start=1, stop=45, step=0.5)), 32.08)
+
+
+def flashocc_tiny() -> Recipe:
+    """FlashOCC for two CPU cores: EfficientNet-Lite0, 96x256 images, learns the street world in minutes."""
+    return _small("flashocc-tiny", DataConfig(kind="street", root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=3500)
+
+
+def flashocc_tiny_kitti() -> Recipe:
+    """The same network for an imported KITTI raw drive: two forward cameras, 96x320 images."""
+    return _small("flashocc-tiny-kitti", DataConfig(kind="kitti", root="data/kitti", image_size=(96, 320), **_SMALL_DATA), steps=1500)
+
+
+_SMALL_DATA: dict[str, Any] = {"mean": MEAN, "std": STD, "load_depth": True, "cache": "memory"}
+
+
+def _small(name: str, data: DataConfig, steps: int) -> Recipe:
+    return Recipe(
+        name=name,
+        model=FlashOccTinyConfig(),
+        data=data,
+        augment=AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2),
+        optim=OptimConfig(
+            lr=2e-3, weight_decay=1e-2, encoder_lr_scale=0.3, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
+        ),
+        ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
+        train=TrainConfig(epochs=None, steps=steps, batch_size=1, num_workers=0, checkpoint_every=500),
+        runtime=RuntimeConfig(precision="auto"),
+    )
 
 
 def _published(name: str, model: FlashOccConfig, miou: float) -> Recipe:

@@ -1,0 +1,181 @@
+"""FlashOCC small enough to learn a city in minutes on two CPU cores: the same idea with cheaper parts.
+
+images -> EfficientNet-Lite0 (frozen start) -> depth and context at stride 8 -> pooled in Z/2 height bins -> 2D U-Net
+       -> pixel shuffle to full resolution -> channel-to-height -> voxel logits
+
+What differs from FlashOCC and why: height bins in the pooled map (a flat map learns height slowly), asinh of the pooled sums (near cells
+collect hundreds of pixels, far cells a few), ray directions as input (a pixel below the horizon has a natural depth), the map at half the
+label resolution (the head's last step doubles it).
+Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map, C channels, D depth bins, K classes, X Y Z voxels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.types import Batch, Prediction
+from frustum.errors import DataError, ShapeError
+from frustum.geometry import CameraRig, VoxelGrid
+from frustum.geometry.depth import DepthBins
+from frustum.losses.depth import depth_cross_entropy
+from frustum.losses.occupancy import draw_columns, occupancy_losses
+from frustum.nn.contract import ClassCounts, ModelConfig
+from frustum.nn.encoders.efficientnet import EfficientNetLite0
+from frustum.nn.lift_splat import Splat, feature_pixels
+from frustum.nn.unet import ConvNorm, UNet
+from frustum.ops.bev_pool import Backend
+
+
+class FlashOccTinyConfig(ModelConfig):
+    """Settings of FlashOccTiny.
+
+    Attributes:
+        pretrained: start the encoder from ImageNet weights (package extra `pretrained`).
+        frozen_blocks: blocks of the encoder that are not trained, 0 to 11.
+        neck_channels: channels of the image features.
+        depth_bins: D candidate depths.
+        grid: the labelled voxels, in the ego frame of the keyframe; even numbers along each axis.
+        lift_channels: C, context channels per height bin.
+        bev_channels: width of the U-Net at its finest level.
+        voxel_channels: channels of a full-resolution cell before its heights and classes are read out.
+        class_names: the K classes; the last one is free space.
+        class_weight_power: classes weigh (frequency / frequency of free) ** -power.
+        free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
+        occupied_iou_loss, depth_loss: weights of the soft IoU of occupied space and of the depth supervision (0 needs no depth maps).
+        pool: backend of the pooling.
+    """
+
+    pretrained: bool = True
+    frozen_blocks: int = 5
+    neck_channels: int = 64
+    depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
+    grid: VoxelGrid = VoxelGrid.occ3d()
+    lift_channels: int = 16
+    bev_channels: int = 32
+    voxel_channels: int = 32
+    class_names: tuple[str, ...] = OCC3D_CLASSES
+    class_weight_power: float = 0.4
+    free_columns: int = 3000
+    occupied_iou_loss: float = 1.0
+    depth_loss: float = 0.3
+    pool: Backend = "auto"
+
+    def build(self) -> FlashOccTiny:
+        """The network; only the encoder may start from trained weights."""
+        return FlashOccTiny(self)
+
+
+class FlashOccTiny(nn.Module):
+    """Single-frame occupancy for small machines.
+
+    `forward` returns
+        depth: (B * N, D, h, w) probability of each depth bin, stride 8
+        bev: (B, 2 * bev_channels, Y / 2, X / 2)
+        occ_logits: (B, X, Y, Z, K)
+    In training mode, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+        columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
+        column_share: (n,) how many columns each one stands for
+        column_logits: (n, Z, K)
+    """
+
+    class_weight: Tensor
+
+    def __init__(self, config: FlashOccTinyConfig):
+        super().__init__()
+        self.config = config
+        heights, classes, neck = config.grid.shape[2], len(config.class_names), config.neck_channels
+        self.encoder = EfficientNetLite0((4, 10), frozen_blocks=config.frozen_blocks, pretrained=config.pretrained)
+        self.fine = ConvNorm(self.encoder.out_channels[0], neck, 1)
+        self.coarse = ConvNorm(self.encoder.out_channels[1], neck, 1)
+        self.neck = ConvNorm(neck + 3, neck, 3)
+        self.depth_net = nn.Conv2d(neck, config.depth_bins.count + config.lift_channels, 3, padding=1)
+        self.splat = Splat(config.grid.scaled(2, 2, 2), config.depth_bins, backend=config.pool)
+        self.bev_net = UNet(heights // 2 * config.lift_channels, config.bev_channels)
+        self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
+        self.head = nn.Linear(config.voxel_channels, heights * classes)
+        self.free = classes - 1
+        self.register_buffer("class_weight", torch.ones(classes))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def prepare(self, statistics: ClassCounts) -> None:
+        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        counts = torch.as_tensor(statistics.counts, dtype=torch.float64)
+        expected = (self.config.grid.shape[2], len(self.config.class_names))
+        if tuple(counts.shape) != expected:
+            raise ShapeError(f"class counts must have shape (Z, K) = {expected}, got {tuple(counts.shape)}.")
+        frequency = counts.sum(0) / counts.sum()
+        weight = (frequency.clamp(min=1e-6) / frequency[-1]) ** -self.config.class_weight_power
+        prior = (counts + 1) * weight
+        prior = prior / prior.sum(1, keepdim=True)
+        with torch.no_grad():
+            self.class_weight.copy_(weight)
+            self.head.bias.copy_(prior.log().flatten())
+            self.head.weight.mul_(0.1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs for the keyframe of each sample; see the class."""
+        bins, rig = self.config.depth_bins.count, batch.rig[:, 0]
+        images = batch.images[:, 0].flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (M, 3, H, W)
+        fine, coarse = self.encoder(images)
+        size = (fine.shape[-2], fine.shape[-1])
+        features = self.fine(fine) + F.interpolate(self.coarse(coarse), size=size, mode="nearest")
+        lifted = self.depth_net(self.neck(torch.cat([features, self._rays(rig, size).to(features)], 1)))
+        depth = lifted[:, :bins].float().softmax(1)
+        pooled = self.splat(depth, lifted[:, bins:], self.splat.plan(rig, batch.key_ego2global, batch.bev_aug, size))
+        bev = self.bev_net(torch.asinh(pooled))
+        cells = self._doubled(self.refine(bev)).relu()  # (B, Y, X, c)
+        outputs = {"depth": depth, "bev": bev}
+        if not self.training or batch.semantics is None or batch.mask_camera is None:
+            return outputs | {"occ_logits": self._logits(cells).transpose(1, 2)}
+        labels, mask = batch.semantics.transpose(1, 2), batch.mask_camera.transpose(1, 2)
+        columns, share = draw_columns(labels, mask, self.free, self.config.free_columns * len(batch))
+        return outputs | {"columns": columns, "column_share": share, "column_logits": self._logits(cells.flatten(0, 2)[columns])}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`occupancy` cross-entropy, `occupied_iou`, and `depth` where configured; needs semantics and mask_camera."""
+        config = self.config
+        if batch.semantics is None or batch.mask_camera is None:
+            raise DataError("this model's loss needs occupancy labels with a camera mask in the batch; use a data set that has gts/ files.")
+        labels, mask = (t.transpose(1, 2).flatten(0, 2) for t in (batch.semantics, batch.mask_camera))  # (B*Y*X, Z)
+        share: Tensor | float = 1.0
+        if "columns" in outputs:
+            columns, logits, share = outputs["columns"], outputs["column_logits"], outputs["column_share"]
+            labels, mask = labels[columns], mask[columns]
+        else:
+            logits = outputs["occ_logits"].transpose(1, 2).flatten(0, 2)
+        occupancy, iou = occupancy_losses(logits, labels, mask, self.class_weight, self.free, share)
+        losses = {"occupancy": occupancy, "occupied_iou": config.occupied_iou_loss * iou}
+        if config.depth_loss:
+            if batch.depth is None:
+                raise DataError("depth supervision needs depth maps; set data.load_depth=true or model.depth_loss=0.")
+            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], batch.depth.flatten(0, 1), config.depth_bins)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        """The most likely class of every voxel."""
+        semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
+        return [Prediction(token, s, self.config.grid, self.config.class_names) for token, s in zip(batch.tokens, semantics, strict=True)]
+
+    def _logits(self, cells: Tensor) -> Tensor:
+        """Full-resolution cells (*, c) -> (*, Z, K)."""
+        return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        """(B, 4 * c, Y / 2, X / 2) -> (B, Y, X, c): a pixel shuffle for channels-last memory."""
+        x = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))  # (B, Y/2, X/2, 2, 2, c)
+        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def _rays(self, rig: CameraRig, size: tuple[int, int]) -> Tensor:
+        """Direction of each feature's ray in the camera (M, 3, h, w): x / z, y / z and a guess of the inverse depth of the ground."""
+        height, width = rig.image_size
+        device = rig.intrinsics.device
+        u, v = feature_pixels(width, size[1], "centres", device), feature_pixels(height, size[0], "centres", device)
+        grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
+        pixels = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], -1)  # (h, w, 3)
+        to_rays = torch.linalg.inv(rig.image_aug.double() @ rig.intrinsics.double()).flatten(0, 1)  # (M, 3, 3)
+        rays = torch.einsum("mij,hwj->mihw", to_rays, pixels)
+        return torch.cat([rays[:, :2], rays[:, 1:2].clamp(min=0.02).reciprocal() * 0.1], 1).float()

