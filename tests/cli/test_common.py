@@ -1,0 +1,65 @@
+"""The small tools of the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frustum.cli.common import examples, explain, percent, plain, split_overrides, write_json
+from frustum.cli.data import parse_size
+from frustum.errors import CheckpointError, ConfigError
+
+
+def test_plain_values_are_json() -> None:
+    value = {"a": np.float32(0.5), "b": [np.int64(3), math.nan], "c": np.arange(3), "d": Path("x"), 4: (True, None)}
+    assert json.loads(json.dumps(plain(value))) == {"a": 0.5, "b": [3, None], "c": [0, 1, 2], "d": "x", "4": [True, None]}
+
+
+def test_write_json(tmp_path: Path) -> None:
+    write_json(None, {"nothing": 1})
+    target = tmp_path / "new" / "numbers.json"
+    write_json(target, {"x": math.inf})
+    assert json.loads(target.read_text()) == {"x": None}
+    assert [p.name for p in target.parent.iterdir()] == ["numbers.json"]
+
+
+def test_overrides_are_told_from_other_words() -> None:
+    assert split_overrides(["a=1", "b.c=x=y"]) == ["a=1", "b.c=x=y"]
+    assert split_overrides(None) == []
+    with pytest.raises(ConfigError, match="'fast' is neither"):
+        split_overrides(["a=1", "fast"])
+
+
+def test_explanations_carry_the_exit_code() -> None:
+    assert explain(CheckpointError("x")) == ("x", 4)
+    assert explain(PermissionError(13, "Permission denied", "f"))[1] == 3
+    text, code = explain(ValueError("odd"))
+    assert code == 1
+    assert "ValueError: odd" in text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.12345, "12.35"), (0, "0.00"), (None, "-"), (math.nan, "-")])
+def test_percent(value: float | None, text: str) -> None:
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(("text", "size"), [("96x256", (96, 256)), ("96,256", (96, 256)), ("900X1600", (900, 1600))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["96", "96x", "axb", "1x2x3", "-1x5"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="HEIGHTxWIDTH"):
+        parse_size(text)
+
+
+def test_examples_are_escaped() -> None:
+    text = examples("frustum x [a]", "frustum y")
+    assert r"\[a]" in text
+    assert text.startswith("[bold]Examples")
+    assert examples("frustum x").startswith("[bold]Example[/]")

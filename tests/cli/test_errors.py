@@ -1,0 +1,184 @@
+"""Bad input: a non-zero exit code and one readable paragraph that says what to do; a traceback only with --debug."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from frustum.errors import CheckpointError, ConfigError, DataError
+from tests.cli.conftest import Outcome, Run
+
+
+def paragraph(outcome: Outcome, code: int, *words: str) -> None:
+    """The one thing on standard error is a paragraph with all the words."""
+    assert outcome.code == code, outcome.err
+    text = outcome.err.strip()
+    assert text.startswith("error: ")
+    assert "\n" not in text
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text, text
+
+
+# ---- recipes and settings ------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_recipe(frustum: Run) -> None:
+    paragraph(frustum("train", "flashoc-r50"), ConfigError.exit_code, "flashoc-r50", "flashocc-r50", "frustum list")
+
+
+def test_misspelt_override(frustum: Run, tmp_path: Path) -> None:
+    outcome = frustum("train", "flashocc-r50-m0", "optim.lrr=1", "--out", tmp_path)
+    paragraph(outcome, ConfigError.exit_code, "optim.lrr", "'lr'")
+
+
+def test_override_in_the_wrong_section(frustum: Run) -> None:
+    paragraph(frustum("train", "flashocc-r50-m0", "lr=1"), ConfigError.exit_code, "optim.lr")
+
+
+def test_wrong_value(frustum: Run) -> None:
+    outcome = frustum("train", "flashocc-r50-m0", "runtime.precision=fp8")
+    paragraph(outcome, ConfigError.exit_code, "runtime.precision", "bf16")
+
+
+def test_word_that_is_no_setting(frustum: Run) -> None:
+    paragraph(frustum("train", "flashocc-r50-m0", "fast"), ConfigError.exit_code, "fast", "key=value")
+
+
+def test_import_path_that_does_not_exist(frustum: Run) -> None:
+    paragraph(frustum("train", "no_such_package.file:recipe"), ConfigError.exit_code, "no_such_package")
+
+
+def test_world_setting(frustum: Run, tmp_path: Path) -> None:
+    paragraph(frustum("data", "world", tmp_path, "framse=3"), ConfigError.exit_code, "frames")
+    paragraph(frustum("data", "world", tmp_path, "--size", "big"), ConfigError.exit_code, "HEIGHTxWIDTH")
+    paragraph(frustum("data", "world", "frames=3"), ConfigError.exit_code, "frustum data world OUT")
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_root(frustum: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    outcome = frustum("train", "flashocc-r50-m0", f"data.root={missing}", "--out", tmp_path / "run")
+    paragraph(outcome, DataError.exit_code, str(missing), "does not exist", "frustum data")
+    paragraph(frustum("check", missing), DataError.exit_code, str(missing))
+
+
+def test_missing_table(frustum: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "v1.0-trainval"
+    folder.mkdir()
+    for name in ("sample", "scene"):
+        (folder / f"{name}.json").write_text("[]")
+    outcome = frustum("train", "flashocc-r50-m0", f"data.root={tmp_path}", "--out", tmp_path / "run")
+    paragraph(outcome, DataError.exit_code, ".json")
+
+
+def test_output_that_cannot_be_a_folder(frustum: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    outcome = frustum("data", "world", tmp_path / "file" / "world", "--scenes", 1, "--val-scenes", 0, "--frames", 1)
+    paragraph(outcome, DataError.exit_code, str(tmp_path / "file"), "another output folder")
+
+
+def test_json_that_cannot_be_written(frustum: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    paragraph(frustum("list", "--json", tmp_path / "file" / "x.json"), DataError.exit_code, "cannot write")
+
+
+def test_kitti_root_without_a_drive(frustum: Run, tmp_path: Path) -> None:
+    paragraph(frustum("data", "import", "kitti-raw", tmp_path, tmp_path / "out"), DataError.exit_code, str(tmp_path))
+
+
+def test_rig_folder_without_calibration(frustum: Run, tmp_path: Path) -> None:
+    paragraph(frustum("data", "import", "rig", tmp_path, tmp_path / "out"), DataError.exit_code, "calibration.json")
+
+
+# ---- checkpoints and runs ------------------------------------------------------------------------------------------------------
+
+
+class Evil:
+    """A pickle that would run code."""
+
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+def test_pickle_where_a_checkpoint_is_expected(frustum: Run, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps(Evil()))
+    outcome = frustum("eval", "flashocc-r50-m0", "--checkpoint", file)
+    paragraph(outcome, CheckpointError.exit_code, str(file), "pickle")
+    assert "code was run" not in outcome.out
+
+
+def test_torch_file_where_ours_is_expected(frustum: Run, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({"x": torch.zeros(1)}, file)
+    paragraph(frustum("eval", "flashocc-r50-m0", "--checkpoint", file), CheckpointError.exit_code, "safetensors")
+
+
+def test_mismatched_checkpoint(frustum: Run, tmp_path: Path) -> None:
+    from frustum.engine.checkpoint import save_weights
+
+    file = tmp_path / "other.safetensors"
+    save_weights(file, {"head.weight": torch.zeros(2, 2)})
+    paragraph(frustum("eval", "flashocc-r50-m0", "--checkpoint", file), CheckpointError.exit_code, "head.weight")
+
+
+def test_recipe_without_weights(frustum: Run) -> None:
+    paragraph(frustum("eval", "flashocc-r50-m0"), ConfigError.exit_code, "--checkpoint")
+
+
+def test_folder_that_is_no_run(frustum: Run, tmp_path: Path) -> None:
+    paragraph(frustum("eval", tmp_path), ConfigError.exit_code, "recipe.json")
+    paragraph(frustum("report", tmp_path), CheckpointError.exit_code, "recipe.json")
+    paragraph(frustum("train", "runs/no-such-run"), ConfigError.exit_code, "recipe.json")
+
+
+def test_damaged_run(frustum: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"recipe": ')
+    paragraph(frustum("eval", tmp_path), DataError.exit_code, "recipe.json")
+
+
+# ---- how it is said ------------------------------------------------------------------------------------------------------------
+
+
+def test_debug_shows_the_traceback(frustum: Run) -> None:
+    for words in (("--debug", "train", "nothing"), ("train", "nothing", "--debug")):
+        outcome = frustum(*words)
+        assert outcome.code == ConfigError.exit_code
+        assert "Traceback" in outcome.err
+        assert "error: " in outcome.err
+
+
+def test_bugs_are_called_bugs(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import frustum.cli.doctor as module
+
+    monkeypatch.setattr(module, "diagnose", lambda folder: 1 / 0)
+    paragraph(frustum("doctor"), 1, "ZeroDivisionError", "bug", "--debug")
+
+
+def test_interrupt(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import frustum.cli.doctor as module
+
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "diagnose", interrupted)
+    outcome = frustum("doctor")
+    assert outcome.code == 130
+    assert "interrupted" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_system_errors_are_readable(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import frustum.cli.doctor as module
+
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device", "/some/file")
+
+    monkeypatch.setattr(module, "diagnose", full)
+    paragraph(frustum("doctor"), DataError.exit_code, "/some/file", "No space left", "free space")

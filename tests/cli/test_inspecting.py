@@ -1,0 +1,101 @@
+"""doctor and list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frustum.cli import doctor
+from tests.cli.conftest import Run
+
+
+def test_doctor_names_everything(frustum: Run, tmp_path: Path) -> None:
+    code, out, _ = frustum("doctor", "--folder", tmp_path, "--json", tmp_path / "doctor.json")
+    found = json.loads((tmp_path / "doctor.json").read_text())
+    names = {check["name"] for check in found["checks"]}
+    assert {"frustum", "python", "packages", "torch", "cpu", "gpu", "numba", "pretrained", "memory", "disk"} <= names
+    assert code == (0 if found["ok"] else 1)
+    for check in found["checks"]:
+        assert check["name"] in out
+        assert check["level"] in {"ok", "note", "fail"}
+        assert check["level"] == "ok" or check["fix"], "what is not fine comes with its fix"
+
+
+def test_doctor_reports_a_check_that_breaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken():
+        raise RuntimeError("library is broken")
+
+    broken.__name__ = "_torch"
+    monkeypatch.setattr(doctor, "_torch", broken)
+    found = {check.name: check for check in doctor.diagnose(tmp_path)}
+    assert found["torch"].level == "fail"
+    assert "library is broken" in found["torch"].seen
+    assert "disk" in found, "the other checks still run"
+
+
+def test_doctor_finds_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.1.0+cpu", "numpy": "1.26.4"}
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.4", "numpy>=1.26", 'pytest>=8; extra == "dev"'])
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: versions[name])
+    found = {check.name: check for check in doctor._packages()}
+    assert found["torch"].level == "fail"
+    assert "2.4" in found["torch"].seen
+    assert "torch>=2.4" in found["torch"].fix
+    assert found["packages"].seen == "numpy 1.26.4"
+
+
+def test_doctor_finds_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["no-such-package-at-all>=1"])
+    found = list(doctor._packages())
+    assert found[0].level == "fail"
+    assert found[0].seen == "missing"
+
+
+def test_doctor_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    import frustum.engine.runtime as runtime
+
+    monkeypatch.setattr(runtime, "computes_bf16", lambda device: False)
+    (check,) = doctor._cpu()
+    assert check.level == "note"
+    assert "float32" in check.fix
+
+
+def test_doctor_on_a_broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    (check,) = doctor._torchvision()
+    assert "nms" in check.seen
+    assert "uninstall" in check.fix
+
+
+def test_doctor_looks_at_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    assert str(tmp_path) in doctor._disk(tmp_path / "a" / "b").seen
+
+
+def test_list(frustum: Run, tmp_path: Path) -> None:
+    code, out, _ = frustum("list", "--json", tmp_path / "recipes.json")
+    found = json.loads((tmp_path / "recipes.json").read_text())
+    assert code == 0
+    assert {"flashocc-r50", "flashocc-r50-m0", "flashocc-tiny"} <= set(found)
+    assert all(found.values()), "every recipe has a line of help"
+    assert all(name in out for name in found)
+
+
+def test_settings_can_be_typed_back(frustum: Run, tmp_path: Path) -> None:
+    """What --settings prints are overrides that change nothing."""
+    from frustum.engine import overrides
+    from frustum.recipes.loading import get_recipe
+
+    code, out, _ = frustum("list", "--settings", "flashocc-r50-m0", "--json", tmp_path / "settings.json")
+    assert code == 0
+    assert "optim.lr=0.0001" in out
+    recipe = get_recipe("flashocc-r50-m0")
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    words = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items() if k != "published"]
+    assert overrides.apply(recipe, words) == recipe
