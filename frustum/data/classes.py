@@ -21,7 +21,7 @@ OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
     (255, 226, 120), (148, 78, 32), (134, 62, 224), (98, 104, 124), (160, 136, 158), (202, 172, 166), (170, 200, 120), (226, 212, 186),
     (38, 134, 74), (255, 255, 255),
 )  # fmt: skip
-"""RGB per Occ3D class for pictures: quiet ground and buildings, on which saturated objects stand out; neighbours also differ in lightness."""
+"""RGB per Occ3D class for pictures: quiet ground and buildings on which saturated objects stand out; neighbours differ in lightness."""
 
 
 class GeneralClass(NamedTuple):

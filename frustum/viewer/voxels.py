@@ -21,17 +21,20 @@ Colours = Sequence[tuple[int, int, int]]
 
 
 class View(NamedTuple):
-    """A camera as shares of the grid: eye and target relative to half of its extent in x and y, both measured from its centre."""
+    """A camera: eye and target in shares of half the grid's larger side, from the grid's centre at z = 0.
+
+    Without a field of view it is fitted, so that the whole grid fills the picture whatever its aspect.
+    """
 
     eye: tuple[float, float, float]
     target: tuple[float, float, float]
-    fov_deg: float  # vertical
+    fov_deg: float | None = None  # vertical
 
 
 VIEWS: dict[str, View] = {
-    "behind": View((-2.12, -0.96, 1.66), (-0.06, -0.02, -0.07), 35),
-    "front": View((2.12, 0.96, 1.66), (0.06, 0.02, -0.07), 35),
-    "corner": View((-1.7, -1.7, 1.8), (0.0, 0.0, -0.1), 35),
+    "behind": View((-2.3, -1.0, 1.75), (0.0, 0.0, 0.0)),
+    "front": View((2.3, 1.0, 1.75), (0.0, 0.0, 0.0)),
+    "corner": View((-1.8, -1.8, 1.9), (0.0, 0.0, 0.0)),
     "street": View((-0.42, -0.02, 0.28), (0.35, 0.0, -0.04), 45),
 }
 
@@ -87,6 +90,27 @@ def ground_height(semantics: np.ndarray, grid: VoxelGrid, flat: Sequence[int]) -
     return 0.0 if layers.size == 0 else grid.lower[2] + (float(np.median(layers)) + 1) * grid.cell[2]
 
 
+def _camera(
+    view: View, centre: np.ndarray, half: float, lower: np.ndarray, upper: np.ndarray, aspect: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Eye, and the directions to the middle, and from there to the right and the lower edge, of the picture."""
+    eye, target = centre + half * np.array(view.eye), centre + half * np.array(view.target)
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, np.array([0.0, 0.0, 1.0]))
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    if view.fov_deg is not None:
+        tangent = np.tan(np.deg2rad(view.fov_deg) / 2)
+        return eye, forward, right * tangent * aspect, down * tangent
+    # Shift the lens to the middle of the grid's outline, and zoom until it fits.
+    heights = (lower[2], min(upper[2], lower[2] + 0.1 * half))
+    corners = np.array([(x, y, z) for x in (lower[0], upper[0]) for y in (lower[1], upper[1]) for z in heights]) - eye
+    u, v = corners @ right / (corners @ forward), corners @ down / (corners @ forward)
+    tangent = 0.53 * max(np.ptp(v), np.ptp(u) / aspect)
+    forward = forward + (u.min() + u.max()) / 2 * right + (v.min() + v.max()) / 2 * down
+    return eye, forward, right * tangent * aspect, down * tangent
+
+
 def render_voxels(
     semantics: np.ndarray | torch.Tensor,
     colours: Colours = OCC3D_COLOURS,
@@ -132,14 +156,8 @@ def render_voxels(
     lower, upper, cell = (np.array(v, np.float64) for v in (grid.lower, grid.upper, grid.cell))
     half = (upper[:2] - lower[:2]).max() / 2
     centre = np.array([*(lower[:2] + upper[:2]) / 2, 0.0])
-    eye, target = (centre + half * np.array(p) for p in VIEWS[view][:2])
-    forward = (target - eye) / np.linalg.norm(target - eye)
-    right = np.cross(forward, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    tangent = np.tan(np.deg2rad(VIEWS[view].fov_deg) / 2)
     height, width = size
-    down = np.cross(forward, right) * tangent
-    right = right * tangent * width / height
+    eye, forward, right, down = _camera(VIEWS[view], centre, half, lower, upper, width / height)
 
     flat = [OCC3D_CLASSES.index(c) for c in FLAT_CLASSES] if flat is None else flat
     ground = ground_height(volume, grid, flat)
@@ -192,7 +210,7 @@ def top_view(
     label = np.take_along_axis(volume, np.maximum(top, 0)[..., None], 2)[..., 0]
 
     height = (top + 1) * grid.cell[2]
-    slope_x, slope_y = np.gradient(np.pad(height, 1, mode="edge"))
+    slope_x, slope_y = (np.asarray(g) for g in np.gradient(np.pad(height, 1, mode="edge")))
     relief = 1 - 0.10 * np.clip(slope_x[1:-1, 1:-1] - slope_y[1:-1, 1:-1], -1.6, 1.6)  # lit from front left
     light = relief * (0.90 + 0.30 * np.clip(height / max(size_z * grid.cell[2], 1e-6), 0, 1))
     shade = np.ones_like(light)
