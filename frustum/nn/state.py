@@ -24,9 +24,7 @@ def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[
         lines.append(f"not one of the model's {len(model_state)} keys is in the given weights: they belong to another model")
     lines += _listed("missing", missing, most, lambda key: _size(model_state[key]) + _hint(key, extra))
     lines += _listed("not in the model", extra, most, lambda key: _size(given_state[key]))
-    lines += _listed(
-        "other shape", shapes, most, lambda key: f"the model has {_size(model_state[key])}, given is {_size(given_state[key])}"
-    )
+    lines += _listed("other shape", shapes, most, lambda key: f"needed {_size(model_state[key])}, given {_size(given_state[key])}")
     return "\n".join(lines)
 
 

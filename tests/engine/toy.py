@@ -35,7 +35,7 @@ K = len(OCC3D_CLASSES)
 
 class ToyConfig(ModelConfig):
     grid: VoxelGrid = GRID
-    width: int = 4
+    width: int = 8
     dropout: float = 0.0
     batch_norm: bool = False
     poison: str = ""  # token of a sample whose loss is not a number
@@ -46,13 +46,14 @@ class ToyConfig(ModelConfig):
 
 
 class Toy(nn.Module):
-    """The mean image of all cameras, shrunk to the map, then two convolutions to all heights and classes."""
+    """The mean image of all cameras, shrunk to the map, which knows its places; then a convolution to all heights and classes."""
 
     def __init__(self, config: ToyConfig):
         super().__init__()
         self.config = config
         self.encoder = nn.Conv2d(3, config.width, 3, padding=1)
         self.norm = nn.BatchNorm2d(config.width) if config.batch_norm else nn.Identity()
+        self.place = nn.Parameter(torch.zeros(config.width, Y, X))
         self.head = nn.Conv2d(config.width, Z * K, 1)
         self.prepared: np.ndarray | None = None
 
@@ -71,7 +72,7 @@ class Toy(nn.Module):
 
             time.sleep(self.config.slow)
         images = batch.images[:, 0].mean(1)  # (B, 3, H, W)
-        features = self.norm(self.encoder(F.adaptive_avg_pool2d(images, (Y, X)))).relu()
+        features = self.norm(self.encoder(F.adaptive_avg_pool2d(images, (Y, X))) + self.place).relu()
         features = F.dropout(features, self.config.dropout, self.training)
         logits = self.head(features).unflatten(1, (Z, K)).permute(0, 4, 3, 1, 2)  # (B, X, Y, Z, K)
         return {"occ_logits": logits}
@@ -95,8 +96,8 @@ def recipe(root: Path | str = "toy", **train: object) -> Recipe:
         name="toy",
         model=ToyConfig(),
         data=DataConfig(kind="street", root=str(root), image_size=(16, 32)),
-        augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1),
-        optim=OptimConfig(lr=1e-2, warmup_steps=3, schedule="cosine"),
+        augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1, bev_flip_x=0.0, bev_flip_y=0.0),
+        optim=OptimConfig(lr=3e-2, warmup_steps=3, schedule="cosine"),
         ema=EmaConfig(decay=0.9, warmup=0, initial_updates=0),
         train=TrainConfig(**settings),
         runtime=RuntimeConfig(device="cpu", precision="fp32"),

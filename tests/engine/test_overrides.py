@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from frustum.engine.overrides import apply, paths
+from frustum.engine.recipe import EmaConfig, Recipe
+from frustum.errors import ConfigError
+from tests.engine import toy
+
+RECIPE = toy.recipe()
+
+
+def value(recipe: Recipe, path: str):
+    for part in path.split("."):
+        recipe = getattr(recipe, part)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optim.lr=1e-3", 1e-3),
+        ("train.steps=1e3", 1000),
+        ("train.steps=null", None),
+        ("train.epochs=3", 3),
+        ("augment.flip=false", False),
+        ("augment.flip=no", False),
+        ("data.image_size=96,256", (96, 256)),
+        ("data.image_size=[96, 256]", (96, 256)),
+        ("data.image_size=(96, 256)", (96, 256)),
+        ("optim.step_epochs=3", (3,)),
+        ("optim.step_epochs=3,6", (3, 6)),
+        ("augment.resize=-0.1,0.1", (-0.1, 0.1)),
+        ("data.cameras=CAM_FRONT,CAM_BACK", ("CAM_FRONT", "CAM_BACK")),
+        ('data.cameras=["CAM_FRONT"]', ("CAM_FRONT",)),
+        ("data.cameras=CAM_FRONT", ("CAM_FRONT",)),
+        ("data.cameras=none", None),
+        ("data.root=2024", "2024"),
+        ("data.root=/a/b=c", "/a/b=c"),
+        ("data.version=1.0", "1.0"),
+        ("optim.schedule=constant", "constant"),
+        ("ema.decay=0.5", 0.5),
+        ("model.width=9", 9),
+        ("model.grid.cell=0.4,0.4,0.4", (0.4, 0.4, 0.4)),
+    ],
+)
+def test_a_value_is_read_by_the_type_of_its_field(override, expected):
+    assert value(apply(RECIPE, [override]), override.partition("=")[0]) == expected
+
+
+def test_the_model_keeps_its_class_and_other_fields_stay():
+    changed = apply(RECIPE, ["model.width=9", "optim.lr=0.5"])
+    assert type(changed.model) is toy.ToyConfig
+    assert (
+        changed.model_dump()
+        == RECIPE.model_copy(update={"model": toy.ToyConfig(width=9), "optim": RECIPE.optim.model_copy(update={"lr": 0.5})}).model_dump()
+    )
+    assert value(RECIPE, "model.width") == 8, "the given recipe must not change"
+
+
+def test_data_is_short_for_its_kind_and_keeps_the_root():
+    changed = apply(RECIPE, ["data.root=x", "data=kitti"])
+    assert (changed.data.kind, changed.data.root, changed.data.image_size) == ("kitti", "x", RECIPE.data.image_size)
+
+
+def test_a_switched_off_section_comes_back_with_its_defaults():
+    off = apply(RECIPE, ["ema=null"])
+    assert off.ema is None
+    assert apply(off, ["ema.decay=0.5"]).ema == EmaConfig(decay=0.5)
+
+
+def test_json_changes_several_entries_of_a_section():
+    changed = apply(RECIPE, ['train={"steps": 7, "batch_size": 2}'])
+    assert (changed.train.steps, changed.train.batch_size) == (7, 2)
+    assert changed.train.num_workers == RECIPE.train.num_workers
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=3", ["optim has no setting 'lrr'", "'lr'"]),
+        ("optm.lr=3", ["no setting 'optm'", "'optim'"]),
+        ("lr=3", ["no setting 'lr'", "'optim.lr'"]),
+        ("model.widht=3", ["model has no setting", "'width'"]),
+        ("optim.lr=fast", ["optim.lr=fast", "number", "0.03"]),
+        ("optim.lr=true", ["optim.lr=true", "number"]),
+        ("optim.lr=-1", ["greater than 0"]),
+        ("optim.schedule=cos", ["'constant', 'step' or 'cosine'"]),
+        ("data=kity", ["'nuscenes', 'street' or 'kitti'"]),
+        ("train.steps=1.5", ["integer"]),
+        ("train.batch_size=0", ["greater than or equal to 1"]),
+        ("data.image_size=96", ["list"]),
+        ("data.image_size=96,x", ["entry 2", "integer"]),
+        ("train.epochs.x=3", ["train.epochs is a plain value"]),
+        ("model.grid.cell=0.3,0.3,0.3", ["do not divide"]),
+        ("optim.lr", ["key=value"]),
+        ("=3", ["key=value"]),
+        ("train={steps}", ["JSON"]),
+    ],
+)
+def test_mistakes_say_what_is_allowed(override, words):
+    with pytest.raises(ConfigError) as error:
+        apply(RECIPE, [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_every_path_is_accepted_and_leads_to_a_value():
+    for path in paths(RECIPE):
+        value(RECIPE, path)
+    assert {"optim.lr", "model.width", "ema.decay", "data.root"} <= set(paths(RECIPE))
+
+
+def test_overriding_needs_no_torch():
+    code = "import sys; import frustum.engine.overrides; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from frustum.engine.feed import open_database
+from frustum.engine.predict import predict, read_prediction
+from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.speedtest import SpeedTest, choose_steps
+from frustum.errors import ConfigError, DataError
+from tests.engine import toy
+
+
+def test_npz_files_hold_what_is_documented(toy_root, tmp_path):
+    recipe, network, drawn = toy.recipe(toy_root), toy.ToyConfig().build(), []
+    database = open_database(recipe.data)
+    tokens = database.tokens("val")[:3]
+    files = predict(network, recipe, database, tokens, tmp_path / "out", draw=lambda *given: drawn.append(given))
+    assert [file.name for file in files] == [f"{token}.npz" for token in tokens]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(file.name for file in files)
+    with np.load(files[0], allow_pickle=False) as stored:
+        assert stored["semantics"].dtype == np.uint8
+        assert stored["semantics"].shape == toy.GRID.shape
+        assert stored["class_names"][17] == "free"
+        assert stored["lower"].tolist() == list(toy.GRID.lower)
+        assert stored["cell"].tolist() == list(toy.GRID.cell)
+        assert stored["scene"] == "scene-0003"
+    assert [(sample.token, prediction.token, folder) for sample, prediction, folder in drawn] == [(t, t, tmp_path / "out") for t in tokens]
+    again = read_prediction(files[1])
+    assert torch.equal(again.semantics, drawn[1][1].semantics)
+    assert (again.grid, again.token, again.class_names) == (toy.GRID, tokens[1], drawn[1][1].class_names)
+
+
+def test_prediction_needs_no_labels(tmp_path):
+    recipe = toy.recipe(toy.write_database(tmp_path / "bare", labels=False))
+    database = open_database(recipe.data)
+    assert len(predict(toy.ToyConfig().build(), recipe, database, database.tokens("val"), tmp_path / "out", progress=False)) == 4
+
+
+def test_bf16_gives_cpu_results(toy_root):
+    recipe = toy.recipe(toy_root)
+    predictor = NetworkPredictor(toy.ToyConfig().build(), recipe.runtime.model_copy(update={"precision": "bf16"}))
+    from frustum.engine.feed import evaluation_batches
+
+    database = open_database(recipe.data)
+    prediction = predictor(next(evaluation_batches(recipe, database, database.tokens("val"))))[0]
+    assert prediction.semantics.dtype == torch.uint8
+    assert not predictor.network.training
+
+
+def test_bad_places_and_files_are_named(toy_root, tmp_path):
+    recipe = toy.recipe(toy_root)
+    database = open_database(recipe.data)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write"):
+        predict(toy.ToyConfig().build(), recipe, database, database.tokens("val"), tmp_path / "file" / "out")
+    with pytest.raises(DataError, match="no keyframes"):
+        predict(toy.ToyConfig().build(), recipe, database, [], tmp_path / "out")
+    with pytest.raises(DataError, match="no prediction"):
+        read_prediction(tmp_path / "file")
+
+
+def test_the_speed_test_counts_what_fits(toy_root):
+    recipe = toy.recipe(toy_root).model_copy(update={"model": toy.ToyConfig(slow=0.05)})
+    test = choose_steps(recipe, 10.0, 1, 1000, timed=4, warm_up=1, progress=False)
+    assert 0.05 < test.seconds_per_step < 2
+    assert test.steps == int(10.0 / test.seconds_per_step)
+    assert test.limited_by == "time"
+    assert f"training {test.steps} steps" in str(test)
+    short = choose_steps(recipe, 0.0, 7, 9, timed=1, warm_up=0, progress=False)
+    assert (short.steps, short.limited_by) == (7, "minimum")
+    long = choose_steps(recipe, 1e6, 7, 9, timed=1, warm_up=0, progress=False)
+    assert (long.steps, long.limited_by) == (9, "maximum")
+    assert SpeedTest(**long.as_dict()) == long
+    with pytest.raises(ConfigError, match="minimum"):
+        choose_steps(recipe, 1.0, 9, 7)

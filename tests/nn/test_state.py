@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import torch
+
+from frustum.nn.state import describe_difference
+
+MODEL = {"conv.weight": torch.zeros(4, 3, 1, 1), "conv.bias": torch.zeros(4), "head.weight": torch.zeros(2, 4)}
+
+
+def test_equal_states_have_no_difference():
+    assert describe_difference(MODEL, {key: value + 1 for key, value in MODEL.items()}) == ""
+
+
+def test_every_kind_of_difference_is_listed_with_shapes():
+    given = {"conv.weight": torch.zeros(8, 3, 1, 1), "head.weights": torch.zeros(2, 4), "conv.bias": torch.zeros(4)}
+    lines = describe_difference(MODEL, given).splitlines()
+    assert lines == [
+        "missing (1):",
+        "  head.weight  (2, 4)  did you mean 'head.weights'?",
+        "not in the model (1):",
+        "  head.weights  (2, 4)",
+        "other shape (1):",
+        "  conv.weight  needed (4, 3, 1, 1), given (8, 3, 1, 1)",
+    ]
+
+
+def test_long_lists_are_cut():
+    text = describe_difference({f"layer{i}.weight": torch.zeros(1) for i in range(20)}, {}, most=3)
+    assert "missing (20):" in text
+    assert "... and 17 more" in text
+    assert len(text.splitlines()) == 6
+
+
+def test_unrelated_weights_are_called_another_model():
+    assert "belong to another model" in describe_difference(MODEL, {"x": torch.zeros(1)})
