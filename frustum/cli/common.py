@@ -112,7 +112,20 @@ def write_json(path: Path | None, numbers: Any) -> None:
     if path is not None:
         from frustum.data import files
 
-        files.write_json(path, numbers, indent=2)
+        files.write_json(path, plain(numbers), indent=2)
+
+
+def plain(value: Any) -> Any:
+    """Numbers as JSON knows them: numpy scalars and arrays become lists and numbers, NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def examples(*commands: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,16 @@ from frustum.errors import ConfigError
 app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
+
+
+def loop_progress(title: str, items: Sequence[int]) -> Iterable[int]:
+    """Yield the items behind a progress bar."""
+    from frustum.engine.progress import progress_bar
+
+    with progress_bar(title, len(items), unit="frames") as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -89,10 +99,22 @@ def kitti_raw(
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
     train: Annotated[str | None, typer.Option("--train", help="frames of the training split, FIRST-LAST", show_default=False)] = None,
     val: Annotated[str | None, typer.Option("--val", help="frames of the validation split, FIRST-LAST", show_default=False)] = None,
+    drive: Annotated[str | None, typer.Option("--drive", help="part of a drive's name, if SRC holds several", show_default=False)] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Import a drive of the KITTI raw data: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans."""
-    raise ConfigError("x")
+    """Import KITTI raw drives: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans.
+
+    Without --train and --val, the first 78 % of each drive are for training. An interrupted import goes on where it was stopped.
+    """
+    from frustum.data.kitti import import_kitti_raw
+
+    splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
+    made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
+    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {made['new_frames']} of them are new. Look at them: frustum check {root}")
+    if made["new_frames"]:
+        shares = [("occupied", "occupied_share"), ("seen by LiDAR", "mask_lidar_share"), ("seen by cameras", "mask_camera_share")]
+        table("Voxels of the new keyframes (percent)", ["", "share"], [(name, percent(made[key])) for name, key in shares])
+    write_json(json_file, made)
 
 
 @import_app.command("rig", epilog=examples("frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions"))

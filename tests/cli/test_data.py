@@ -1,0 +1,55 @@
+"""data world, data status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frustum.cli.worlds import world_config
+from frustum.errors import ConfigError
+from frustum.worlds.street.rigs import StreetRig
+from frustum.worlds.street.world_config import WorldConfig
+from tests.cli.conftest import Run
+
+
+def test_options_and_settings_meet(tmp_path: Path) -> None:
+    rig = StreetRig.nuscenes()
+    single = StreetRig(cameras=rig.cameras[:1], lidar=rig.lidar)
+    (tmp_path / "rig.json").write_text(single.model_dump_json())
+    given = {"train_scenes": 3, "frames": None, "seed": None, "image_size": (64, 176)}
+    config = world_config(given, tmp_path / "rig.json", ["scene.density=0.5", "sweeps=1"])
+    assert (config.train_scenes, config.frames, config.image_size) == (3, WorldConfig().frames, (64, 176))
+    assert (config.scene.density, config.sweeps) == (0.5, 1)
+    assert [camera.name for camera in config.rig.cameras] == [rig.cameras[0].name]
+
+
+def test_values_that_are_not_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="frames=-1"):
+        world_config({"frames": -1}, None, [])
+    with pytest.raises(ConfigError, match="print-rig"):
+        world_config({}, tmp_path / "missing.json", [])
+
+
+def test_printed_rig_can_be_read_back(frustum: Run, tmp_path: Path) -> None:
+    code, out, _ = frustum("data", "world", "--print-rig")
+    assert code == 0
+    (tmp_path / "rig.json").write_text(out)
+    assert StreetRig.from_json(tmp_path / "rig.json") == StreetRig.nuscenes()
+
+
+def test_printed_settings_are_settings(frustum: Run) -> None:
+    code, out, _ = frustum("data", "world", "frames=4", "--print-settings")
+    assert code == 0
+    assert WorldConfig.model_validate_json(out) == WorldConfig(frames=4)
+
+
+def test_a_world_is_made_once(frustum: Run, street_root: Path, tmp_path: Path) -> None:
+    """The fixture's world, asked for again: nothing is left to do."""
+    words = ("data", "world", street_root, "--scenes", 2, "--val-scenes", 1, "--frames", 3, "--size", "96x256", "--workers", 1)
+    code, out, err = frustum(*words, "--json", tmp_path / "world.json")
+    assert code == 0, err
+    made = json.loads((tmp_path / "world.json").read_text())
+    assert (made["scenes"], made["keyframes"], made["generated"]) == (3, 9, 0)
+    assert "frustum check" in out

@@ -1,0 +1,77 @@
+"""From the words of a command to recipes, folders and networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from frustum.cli.resolve import describe, is_run, open_network, resolve_recipe, run_folder
+from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.engine.overrides import paths
+from frustum.engine.run import save_run
+from frustum.errors import ConfigError
+from frustum.recipes.loading import get_recipe
+
+SMALL = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8", "model.lift_channels=4"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with the weights of a small network."""
+    recipe = resolve_recipe("flashocc-tiny", SMALL)
+    folder = tmp_path / "run"
+    save_run(folder, recipe, source="flashocc-tiny", overrides=SMALL)
+    torch.manual_seed(3)
+    save_weights(folder / WEIGHTS, recipe.model.build())
+    return folder
+
+
+def test_a_recipe_by_name() -> None:
+    recipe = resolve_recipe("flashocc-r50-m0", ["optim.lr=0.5"])
+    assert recipe.optim.lr == 0.5
+    assert recipe.model == get_recipe("flashocc-r50-m0").model
+
+
+def test_a_run_is_its_recipe(run: Path) -> None:
+    assert is_run(str(run))
+    recipe = resolve_recipe(str(run), ["train.seed=7"])
+    assert recipe.model.bev_channels == 8  # type: ignore[attr-defined]
+    assert recipe.train.seed == 7
+
+
+def test_folders(run: Path, tmp_path: Path) -> None:
+    assert run_folder("flashocc-tiny", None) == Path("runs/flashocc-tiny")
+    assert run_folder("pkg.mod:my_recipe", None) == Path("runs/my-recipe")
+    assert run_folder("flashocc-tiny", tmp_path) == tmp_path
+    assert run_folder(str(run), None) == run, "a run goes on in its own folder"
+
+
+def test_a_network_with_its_weights(run: Path) -> None:
+    _, network = open_network(str(run))
+    torch.manual_seed(3)
+    expected = resolve_recipe("flashocc-tiny", SMALL).model.build().state_dict()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+    assert not network.training
+
+
+def test_other_weights_win(run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    other = resolve_recipe("flashocc-tiny", SMALL).model.build()
+    save_weights(tmp_path / "other.safetensors", other)
+    _, network = open_network(str(run), checkpoint=tmp_path / "other.safetensors")
+    torch.testing.assert_close(network.state_dict()["head.weight"], other.state_dict()["head.weight"], rtol=0, atol=0)
+
+
+def test_a_recipe_alone_has_no_weights() -> None:
+    with pytest.raises(ConfigError, match="--checkpoint"):
+        open_network("flashocc-tiny")
+
+
+def test_describe_covers_all_settings() -> None:
+    recipe = get_recipe("flashocc-r50")
+    rows = {key: value for key, value, _ in describe(recipe)}
+    assert {path for path in paths(recipe)} - {p for p in paths(recipe) if p.startswith("ema.")} <= set(rows)
+    assert rows["data.image_size"] == [256, 704]
