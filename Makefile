@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 # Set-up is done when this file is newer than what it was installed from. It is written last, so an interrupted set-up starts again.
 RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
+DEVKIT_READY := .venv-devkit/.ready
+DEVKIT_PYTHON ?= $(PYTHON)
+DEVKIT_ROOT ?= runs/check-devkit/world
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 SOURCES := frustum tests $(wildcard examples) $(wildcard benchmarks) $(wildcard tools)
 # The demo counts the set-up into its time budget.
@@ -58,8 +61,15 @@ contract: $(DEV_READY) ## imports point down through the layers
 
 check: lint types contract test ## everything that .ci/run does
 
-check-devkit: $(RUN_READY) ## open a generated database with the official nuscenes-devkit, in an environment of its own
-	@$(BIN)/python tools/check_devkit.py --venv .venv-devkit $(DEVKIT_ARGS)
+$(DEVKIT_READY): Makefile
+	@echo "Setting up .venv-devkit with the official nuscenes-devkit (it needs numpy < 2, so Python 3.12 or older)."
+	@.venv-devkit/bin/python -m pip --version >/dev/null 2>&1 || $(DEVKIT_PYTHON) -m venv --clear .venv-devkit
+	@.venv-devkit/bin/python -m pip install --disable-pip-version-check "nuscenes-devkit==1.2.0"
+	@touch $@
+
+check-devkit: $(RUN_READY) $(DEVKIT_READY) ## open a generated database with the official nuscenes-devkit, in an environment of its own
+	@$(BIN)/frustum data world $(DEVKIT_ROOT) --scenes 1 --val-scenes 1 --frames 4 --size 256x704
+	@.venv-devkit/bin/python tools/check_devkit.py $(DEVKIT_ROOT) --out runs/check-devkit
 
 docs-figures: $(RUN_READY) ## draw the pictures of README and docs from runs/demo
 	@$(BIN)/python tools/docs_figures.py
