@@ -1,6 +1,6 @@
 """From plain arrays to occupancy, without any data set: three cameras of your own, described by matrices.
 
-    python examples/predict_from_arrays.py [WEIGHTS]
+python examples/predict_from_arrays.py [WEIGHTS]
 """
 
 from __future__ import annotations

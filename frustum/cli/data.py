@@ -110,14 +110,18 @@ def kitti_raw(
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
-    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {made['new_frames']} of them are new. Look at them: frustum check {root}")
+    say(
+        f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {made['new_frames']} of them are new. Look at them: frustum check {root}"
+    )
     if made["new_frames"]:
         shares = [("occupied", "occupied_share"), ("seen by LiDAR", "mask_lidar_share"), ("seen by cameras", "mask_camera_share")]
         table("Voxels of the new keyframes (percent)", ["", "share"], [(name, percent(made[key])) for name, key in shares])
     write_json(json_file, made)
 
 
-@import_app.command("rig", epilog=examples("frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions"))
+@import_app.command(
+    "rig", epilog=examples("frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions")
+)
 @verb
 def rig_folder(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
@@ -132,7 +136,9 @@ def rig_folder(
 @verb
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
-    version: Annotated[str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""

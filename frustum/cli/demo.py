@@ -66,7 +66,10 @@ def run_demo(
     config = world or WorldConfig(seed=seed)
     with stage(1, "a city, filmed by six cameras and a LiDAR"):
         made = generate_world(config, out / "world")
-        say(f"{made['scenes']} scenes, {made['keyframes']} keyframes" + (f", {made['keyframes_per_second']}/s" if made["generated"] else ", all there"))
+        say(
+            f"{made['scenes']} scenes, {made['keyframes']} keyframes"
+            + (f", {made['keyframes_per_second']}/s" if made["generated"] else ", all there")
+        )
 
     recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
@@ -96,7 +99,11 @@ def run_demo(
     }
     write_json(out / "demo.json", numbers, indent=2)
     memory = numbers["peak_memory_gib"]
-    say(f"\n{numbers['minutes']:.1f} minutes" + (f", at most {memory:.1f} GiB of memory" if memory else "") + f". The report: [bold]{page}[/]")
+    say(
+        f"\n{numbers['minutes']:.1f} minutes"
+        + (f", at most {memory:.1f} GiB of memory" if memory else "")
+        + f". The report: [bold]{page}[/]"
+    )
     return numbers
 
 
@@ -129,7 +136,9 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
     if path.is_file():
         plan = read_json(path, "plan of the demo")
         if plan.get("seed") != seed:
-            raise ConfigError(f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again.")
+            raise ConfigError(
+                f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again."
+            )
         return plan
     most = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
     after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures

@@ -40,7 +40,9 @@ def evaluate_run(
     else:
         rays = model.metrics["ray_iou"]
         if rays:
-            say("RayIoU " + ", ".join(f"@{t} m {100 * rays[t]:.2f}" for t in ("1", "2", "4")) + f", mean {100 * rays['mean']:.2f} (percent)")
+            say(
+                "RayIoU " + ", ".join(f"@{t} m {100 * rays[t]:.2f}" for t in ("1", "2", "4")) + f", mean {100 * rays['mean']:.2f} (percent)"
+            )
     for published in recipe.published:
         say(f"published {published.metric}: {published.value} ({published.protocol})")
     if own:

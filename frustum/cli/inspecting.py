@@ -15,7 +15,8 @@ from frustum.errors import ConfigError
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(
-        "check", epilog=examples("frustum check data/world", "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check")
+        "check",
+        epilog=examples("frustum check data/world", "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check"),
     )(check)
     app.command("list", epilog=examples("frustum list", "frustum list --settings flashocc-tiny"))(list_)
     app.command("doctor", epilog=examples("frustum doctor", "frustum doctor --json doctor.json"))(doctor)
@@ -31,7 +32,9 @@ def check(
 
 @verb
 def list_(
-    settings: Annotated[str | None, typer.Option("--settings", metavar="RECIPE", help="all settings of a recipe", show_default=False)] = None,
+    settings: Annotated[
+        str | None, typer.Option("--settings", metavar="RECIPE", help="all settings of a recipe", show_default=False)
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """List the recipes; with --settings, everything that can be set in one of them."""

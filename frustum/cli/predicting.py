@@ -77,7 +77,9 @@ def draw(sample: Sample, prediction: Prediction, folder: Path) -> None:
     path = folder / f"{prediction.token}.png"
     draft = path.with_name(f".{path.name}.part")
     try:
-        sample_picture(replace(panel_of(sample, prediction), title=f"{sample.scene} {prediction.token[:8]}"), grid=prediction.grid).save(draft, "PNG")
+        sample_picture(replace(panel_of(sample, prediction), title=f"{sample.scene} {prediction.token[:8]}"), grid=prediction.grid).save(
+            draft, "PNG"
+        )
         os.replace(draft, path)
     except OSError as error:
         raise write_error(path, error) from error

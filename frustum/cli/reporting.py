@@ -101,7 +101,10 @@ def scores_of(report: EvalReport) -> Scores:
     """An evaluation in the report's words."""
     metrics = report.metrics
     values: dict[str, float | None] = {f"miou_{mask}": metrics["miou"].get(mask) for mask in ("camera", "lidar", "none")}
-    values |= {"giou_camera": metrics["geometric_iou"].get("camera"), "giou_above_camera": metrics["geometric_iou_above_ground"].get("camera")}
+    values |= {
+        "giou_camera": metrics["geometric_iou"].get("camera"),
+        "giou_above_camera": metrics["geometric_iou_above_ground"].get("camera"),
+    }
     rays: Mapping[str, float] = metrics["ray_iou"] or {}
     values |= {"rayiou": rays.get("mean"), **{f"rayiou@{t}": rays.get(t) for t in ("1", "2", "4")}}
     per_class = [metrics["class_iou"]["camera"].get(name) for name in OCC3D_CLASSES]

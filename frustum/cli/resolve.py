@@ -32,7 +32,9 @@ def resolve_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
         return settings.apply(load_run(name).recipe, overrides)
     if Path(name).is_dir() or ("/" in name and ":" not in name):
-        raise ConfigError(f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe.")
+        raise ConfigError(
+            f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe."
+        )
     from frustum.recipes.loading import get_recipe
 
     return settings.apply(get_recipe(name), overrides)
@@ -47,7 +49,9 @@ def run_folder(name: str, out: Path | None) -> Path:
     return Path("runs") / name.rpartition(":")[2].replace("_", "-")
 
 
-def open_network(name: str, overrides: Sequence[str] = (), checkpoint: Path | None = None, source: str = "frustum") -> tuple[Recipe, nn.Module]:
+def open_network(
+    name: str, overrides: Sequence[str] = (), checkpoint: Path | None = None, source: str = "frustum"
+) -> tuple[Recipe, nn.Module]:
     """The recipe and the trained network of a run (its own weights unless `checkpoint` names others), or of a recipe with a checkpoint.
 
     Raises:

@@ -106,10 +106,16 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="folder for the predictions")] = Path("predictions"),
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="weights instead of the run's own", show_default=False)] = None,
     source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
-    version: Annotated[str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="split or scene to predict")] = "all",
-    token: Annotated[list[str] | None, typer.Option("--token", help="predict this keyframe only; may be repeated", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="at most so many keyframes, evenly spread", show_default=False)] = None,
+    token: Annotated[
+        list[str] | None, typer.Option("--token", help="predict this keyframe only; may be repeated", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="at most so many keyframes, evenly spread", show_default=False)
+    ] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
     json_file: JsonOption = None,
 ) -> None:

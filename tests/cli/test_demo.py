@@ -113,7 +113,9 @@ def test_verbs_on_a_finished_run(finished: tuple[Path, dict], frustum: Run, tmp_
     again = json.loads((tmp_path / "eval.json").read_text())
     assert again["metrics"]["miou"] == numbers["metrics"]["miou"]
 
-    code, text, err = frustum("predict", run, out / "world", "--split", "val", "--limit", 1, "--out", tmp_path / "p", "--json", tmp_path / "p.json")
+    code, text, err = frustum(
+        "predict", run, out / "world", "--split", "val", "--limit", 1, "--out", tmp_path / "p", "--json", tmp_path / "p.json"
+    )
     assert code == 0, err
     (file,) = json.loads((tmp_path / "p.json").read_text())["files"]
     assert Path(file).is_file()
