@@ -59,8 +59,8 @@ def world(
 ) -> None:
     """Generate a street world: a procedural city, filmed by a camera rig and a LiDAR, with exact labels of every kind.
 
-    Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes for any
-    number of workers; an interrupted run goes on where it was stopped.
+    Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes
+    for any number of workers; an interrupted run goes on where it was stopped.
     """
     from frustum.cli.worlds import generate_world, world_config
 
@@ -110,10 +110,9 @@ def kitti_raw(
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
-    say(
-        f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {made['new_frames']} of them are new. Look at them: frustum check {root}"
-    )
-    if made["new_frames"]:
+    new = made["new_frames"]
+    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Look at them: frustum check {root}")
+    if new:
         shares = [("occupied", "occupied_share"), ("seen by LiDAR", "mask_lidar_share"), ("seen by cameras", "mask_camera_share")]
         table("Voxels of the new keyframes (percent)", ["", "share"], [(name, percent(made[key])) for name, key in shares])
     write_json(json_file, made)

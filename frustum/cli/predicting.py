@@ -55,11 +55,13 @@ def predict_source(
             import_rig(where, folder)
             where = folder
         database = NuScenes(where, version or choose_version(where, recipe.data.version), recipe.data.cameras, camera_only=True)
-        chosen = [database.scene(token) and token for token in tokens] if tokens else database.tokens(split)
+        chosen = list(tokens) if tokens else list(database.tokens(split))
+        for token in tokens or ():
+            database.scene(token)  # raises for a token that is not there
         if limit is not None:
             chosen = spread(chosen, limit)
         files = predict(network, recipe, database, chosen, out, draw=draw if pictures else None)
-    return {"folder": str(out), "files": [str(file) for file in files], "tokens": list(chosen)}
+    return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}
 
 
 def choose_version(root: Path, preferred: str) -> str:

@@ -122,8 +122,8 @@ def predict(
     """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist."""
     from frustum.cli.predicting import predict_source
 
-    chosen = {"version": version, "split": split, "tokens": token, "limit": limit}
-    found = predict_source(run, where, out, split_overrides(overrides), checkpoint, source, pictures, **chosen)
+    words = split_overrides(overrides)
+    found = predict_source(run, where, out, words, checkpoint, source, pictures, version=version, split=split, tokens=token, limit=limit)
     say(f"{len(found['files'])} predictions are in {out}")
     write_json(json_file, found)
 

@@ -9,7 +9,6 @@ import pytest
 from typer.main import get_command
 
 from frustum.cli.main import app
-
 from tests.cli.conftest import Run
 
 
