@@ -15,7 +15,7 @@ from frustum.geometry import VoxelGrid, invert, transform_points
 
 
 def carve(seen: np.ndarray, grid: VoxelGrid, origin: np.ndarray, points: np.ndarray) -> None:
-    """Mark in `seen` (X, Y, Z) uint8 every voxel between `origin` (3,) and each of `points` (P, 3), both ends included; metres, grid frame."""
+    """Mark in `seen` (X, Y, Z) uint8 every voxel between `origin` (3,) and each of `points` (P, 3), both ends included; metres."""
     lower, cell = np.array(grid.lower), np.array(grid.cell)
     _carve(seen, (np.asarray(origin, np.float64) - lower) / cell, (points.astype(np.float64) - lower) / cell)
 

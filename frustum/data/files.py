@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,16 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically. Raises DataError."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """Give a file a second name where the file system allows it, and copy it elsewhere; atomically. Raises DataError."""
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(Path(source).resolve(), temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path | str, value: Any, indent: int | None = None) -> None:

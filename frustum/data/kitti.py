@@ -14,9 +14,7 @@ What becomes what:
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.files import atomic_path, write_bytes
+from frustum.data.files import link_or_copy, write_bytes
 from frustum.data.kitti_occupancy import Ego, LabelMaker, build_scene, in_box, level
 from frustum.data.kitti_raw import IMAGE_FOLDERS, KittiDrive, find_drives, open_drive
 from frustum.data.occupancy import labels_path, write_labels
@@ -169,7 +167,8 @@ def _import_drive(
 
 def _sensors(drive: KittiDrive, ego: Ego) -> tuple[SensorRecord, ...]:
     cameras = [
-        SensorRecord(CHANNELS[name], "camera", ego.lidar2ego @ invert(drive.lidar2cam[name]), drive.intrinsics[name]) for name in IMAGE_FOLDERS
+        SensorRecord(CHANNELS[name], "camera", ego.lidar2ego @ invert(drive.lidar2cam[name]), drive.intrinsics[name])
+        for name in IMAGE_FOLDERS
     ]
     return (SensorRecord("LIDAR_TOP", "lidar", ego.lidar2ego), *cameras)
 
@@ -190,20 +189,20 @@ def _keyframe(drive: KittiDrive, ego: Ego, f: int, scene: str, root: Path, scan:
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"cannot read the image {source}: {error}. Unpack the drive again.") from error
         record = SampleDataRecord(CHANNELS[folder], micro(folder), name(CHANNELS[folder], folder, source.suffix.lower()), pose, size)
-        _link_or_copy(source, root / record.filename)
+        link_or_copy(source, root / record.filename)
         data.append(record)
-    boxes = [_annotation(drive, ego, t, f, scan) for t, track in enumerate(drive.tracks) if track.at(f) is not None]
+    boxes = [_annotation(drive, ego, t, f, scan) for t in range(len(drive.tracks)) if drive.box(t, f) is not None]
     return KeyframeRecord(lidar.timestamp, tuple(data), tuple(boxes))
 
 
 def _annotation(drive: KittiDrive, ego: Ego, t: int, f: int, scan: np.ndarray) -> AnnotationRecord:
     track = drive.tracks[t]
-    offset = f - track.first_frame
-    before, after = max(offset - 2, 0), min(offset + 2, len(track.box2lidar) - 1)
-    centre = [(ego.ego2global[track.first_frame + o] @ ego.lidar2ego @ track.box2lidar[o])[:3, 3] for o in (before, after)
-              if track.first_frame + o < len(ego.ego2global)]  # fmt: skip
-    seconds = drive.timestamps["velodyne_points"][min(track.first_frame + after, len(drive) - 1)] - drive.timestamps["velodyne_points"][track.first_frame + before]
-    speed = float(np.linalg.norm(centre[-1] - centre[0]) / max(seconds, 1e-6)) if after > before else 0.0
+    box = drive.box(t, f)
+    assert box is not None
+    near = [(i, b) for i in range(max(f - 2, 0), min(f + 3, len(drive))) if (b := drive.box(t, i)) is not None]
+    first, last = ((ego.ego2global[i] @ ego.lidar2ego @ b)[:3, 3] for i, b in (near[0], near[-1]))
+    seconds = drive.timestamps["velodyne_points"][near[-1][0]] - drive.timestamps["velodyne_points"][near[0][0]]
+    speed = float(np.linalg.norm(last - first) / seconds) if seconds > 0 else 0.0
     category = _CATEGORY_OF_KIND.get(track.kind, "movable_object.pushable_pullable")
     if category == "human.pedestrian.adult":
         attribute = "pedestrian.sitting_lying_down" if "sitting" in track.kind else f"pedestrian.{'moving' if speed > 0.3 else 'standing'}"
@@ -211,23 +210,12 @@ def _annotation(drive: KittiDrive, ego: Ego, t: int, f: int, scan: np.ndarray) -
         attribute = "cycle.with_rider"
     else:
         attribute = f"vehicle.{'moving' if speed > 0.5 else 'parked'}" if category.startswith("vehicle") else ""
-    box = track.box2lidar[offset]
     return AnnotationRecord(
         instance=f"{drive.name}/track-{t}",
         category=category,
         box2global=ego.ego2global[f] @ ego.lidar2ego @ box,
         size=(float(track.size[0]), float(track.size[1]), float(track.size[2])),
-        visibility=_VISIBILITY_OF_OCCLUSION.get(int(track.occlusion[offset]), 4),
+        visibility=_VISIBILITY_OF_OCCLUSION.get(int(track.occlusion[drive.frames[f] - track.first_frame]), 4),
         attribute=attribute,
         num_lidar_pts=int(in_box(scan[:, :3].astype(np.float64), box, track.size).sum()),
     )
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """The file under a second name where the file system allows it, a copy elsewhere."""
-    with atomic_path(target) as temporary:
-        temporary.unlink()
-        try:
-            os.link(source.resolve(), temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)

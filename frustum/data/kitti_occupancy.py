@@ -114,8 +114,10 @@ def _fit_road(drive: KittiDrive) -> np.ndarray:
 
 def in_box(points: np.ndarray, box2frame: np.ndarray, size: np.ndarray, margin: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
     """Which points (P, 3) lie in a box, enlarged on every side by `margin` metres along its axes: bool (P,)."""
-    local = transform_points(invert(box2frame), points)
-    return (np.abs(local) <= size / 2 + np.array(margin)).all(1)
+    half = size / 2 + np.array(margin)
+    inside = (np.abs(points - box2frame[:3, 3]) <= np.linalg.norm(half)).all(1)  # most points are far away
+    inside[inside] = (np.abs(transform_points(invert(box2frame), points[inside])) <= half).all(1)
+    return inside
 
 
 def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredScene:
@@ -132,7 +134,7 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
         lidar2global = ego.ego2global[f] @ ego.lidar2ego
         moved = np.zeros(len(scan), bool)
         for t, track in enumerate(drive.tracks):
-            box = track.at(f)
+            box = drive.box(t, f)
             if box is not None:
                 moved |= in_box(scan, box, track.size, (0.25, 0.25, 0.4))
                 cut.append((t, f, transform_points(lidar2global, scan[in_box(scan, box, track.size, (0.1, 0.1, 0.1))])))
@@ -149,7 +151,7 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
     objects: list[dict[int, np.ndarray]] = [{} for _ in drive.tracks]
     for t, f, found in cut:
         above = ~ground.covers(found)
-        box = drive.tracks[t].at(f)
+        box = drive.box(t, f)
         assert box is not None  # `cut` holds annotated frames only
         local = transform_points(invert(ego.ego2global[f] @ ego.lidar2ego @ box), found[above])
         objects[t][f] = local[np.unique(cell_keys(local, FINE / 2), return_index=True)[1]]
@@ -201,7 +203,7 @@ class LabelMaker:
         instances = np.zeros(self.grid.shape, np.uint8)
         number = 0
         for t, track in enumerate(self.drive.tracks):
-            box = track.at(frame)
+            box = self.drive.box(t, frame)
             if box is None:
                 continue
             points = transform_points(self.ego.lidar2ego @ box, self.object_points(t, frame))

@@ -33,7 +33,7 @@ class Track:
     occlusion: np.ndarray  # (F,) int, 0 visible, 1 partly, 2 fully hidden, -1 unknown
 
     def at(self, frame: int) -> np.ndarray | None:
-        """box2lidar (4, 4) in `frame`, or None where the object is not annotated."""
+        """box2lidar (4, 4) in the frame of that number, or None where the object is not annotated."""
         offset = frame - self.first_frame
         return self.box2lidar[offset] if 0 <= offset < len(self.box2lidar) else None
 
@@ -58,6 +58,10 @@ class KittiDrive:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def box(self, track: int, index: int) -> np.ndarray | None:
+        """box2lidar (4, 4) of a track at a position in `frames`, or None where it is not annotated."""
+        return self.tracks[track].at(self.frames[index])
+
     def scan(self, index: int) -> np.ndarray:
         """Points (P, 5) float32 of one turn: x, y, z in the LiDAR frame, reflectance 0..1, ring (0 = lowest beam).
 
@@ -65,7 +69,9 @@ class KittiDrive:
         """
         raw = np.fromfile(self.scans[index], np.float32)
         if raw.size == 0 or raw.size % 4:
-            raise DataError(f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance): truncated? Unpack it again.")
+            raise DataError(
+                f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance): truncated? Unpack it again."
+            )
         raw = raw.reshape(-1, 4)
         raw = raw[np.isfinite(raw).all(1)]
         points = raw[:, :3].astype(np.float64)
@@ -83,7 +89,7 @@ def rings(points: np.ndarray, count: int = 64) -> np.ndarray:
     is implausible (points were shuffled or removed) the elevation is cut into `count` equal parts instead.
     """
     azimuth = np.arctan2(points[:, 1], points[:, 0]) % (2 * np.pi)
-    turn = np.concatenate([[0], np.cumsum((np.diff(azimuth) < -np.pi))])
+    turn = np.concatenate([[0], np.cumsum(np.diff(azimuth) < -np.pi)])
     if 0.6 * count <= turn[-1] + 1 <= count:
         return count - 1 - turn
     elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
@@ -129,12 +135,16 @@ def open_drive(folder: Path) -> KittiDrive:
         intrinsics[name], lidar2cam[name] = matrix, shift @ rectify @ lidar2cam0
 
     numbered: dict[str, dict[int, Path]] = {}
-    for sensor, suffixes in {**dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")), "velodyne_points": (".bin",), "oxts": (".txt",)}.items():
+    for sensor, suffixes in {
+        **dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")),
+        "velodyne_points": (".bin",),
+        "oxts": (".txt",),
+    }.items():
         files = sorted((folder / sensor / "data").glob("*")) if (folder / sensor / "data").is_dir() else []
         numbered[sensor] = {int(p.stem): p for p in files if p.suffix.lower() in suffixes and p.stem.isdigit()}
         if not numbered[sensor]:
             raise DataError(
-                f"the KITTI drive {folder} has no files in {sensor}/data ({', '.join(suffixes)}). The importer needs image_02, image_03, oxts and "
+                f"the KITTI drive {folder} has no files in {sensor}/data ({', '.join(suffixes)}). It needs image_02, image_03, oxts and "
                 "velodyne_points of the synced and rectified download; restore that folder."
             )
     frames = tuple(sorted(set.intersection(*(set(files) for files in numbered.values()))))
@@ -186,7 +196,9 @@ def read_tracklets(path: Path) -> tuple[Track, ...]:
             kind, first = item.findtext("objectType"), int(item.findtext("first_frame"))  # type: ignore[arg-type]
             tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(yaw), centre), hidden))
     except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise DataError(f"cannot read the tracklets {path}: {error}. Unpack the drive's tracklet archive again, or remove the file.") from error
+        raise DataError(
+            f"cannot read the tracklets {path}: {error}. Unpack the drive's tracklet archive again, or remove the file."
+        ) from error
     return tuple(tracks)
 
 

@@ -203,7 +203,7 @@ def classify(points: np.ndarray, ground: Ground) -> np.ndarray:
 
 
 class Traffic:
-    """Counts, per cell of 0.4 x 0.4 x 0.2 m of the global frame, in how many scans something was hit there and in how many beams only passed.
+    """Counts, per cell of 0.4 x 0.4 x 0.2 m of the global frame, in how many scans it was hit and in how many beams only passed.
 
     Where beams mostly pass, what was hit has moved on: a vehicle that nobody annotated.
     """
@@ -250,7 +250,11 @@ def _count(hits, passes, stamp, turn, origin, ends):
         length = np.sqrt((ray * ray).sum())
         steps = int(2 * (length - 2))  # half a cell at a time, and never within two cells of the end
         for k in range(1, steps):
-            at = (int(np.floor(origin[0] + ray[0] * (0.5 * k / length))), int(np.floor(origin[1] + ray[1] * (0.5 * k / length))), int(np.floor(origin[2] + ray[2] * (0.5 * k / length))))
+            at = (
+                int(np.floor(origin[0] + ray[0] * (0.5 * k / length))),
+                int(np.floor(origin[1] + ray[1] * (0.5 * k / length))),
+                int(np.floor(origin[2] + ray[2] * (0.5 * k / length))),
+            )
             if at[0] < 0 or at[1] < 0 or at[2] < 0 or at[0] >= size[0] or at[1] >= size[1] or at[2] >= size[2]:
                 continue
             if stamp[at] < turn:
