@@ -55,7 +55,7 @@ def test_a_mismatch_is_listed_readably(weights):
         load_weights(wider, weights)
     text = str(error.value)
     assert "norm.running_mean" in text
-    assert "encoder.weight  needed (6, 3, 3, 3), given (8, 3, 3, 3)" in text
+    assert "encoder.weight  needed (6, 3, 3, 3), given (16, 3, 3, 3)" in text
     assert "Toy" in text
     assert all(torch.equal(before[key], value) for key, value in wider.state_dict().items()), "nothing may be loaded halfway"
 

@@ -134,7 +134,7 @@ def test_a_run_can_be_made_longer_or_deleted(toy_root, tmp_path):
 
 def test_resuming_with_other_settings_is_refused_by_name(toy_root, tmp_path):
     train(toy.recipe(toy_root, steps=2), tmp_path)
-    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.03, now 0\.5.*--fresh"):
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1, now 0\.5.*--fresh"):
         train(apply(toy.recipe(toy_root, steps=2), ["optim.lr=0.5"]), tmp_path)
     with pytest.raises(CheckpointError, match="no snapshot to resume"):
         train(toy.recipe(toy_root), tmp_path / "new", resume="must")

@@ -35,7 +35,7 @@ K = len(OCC3D_CLASSES)
 
 class ToyConfig(ModelConfig):
     grid: VoxelGrid = GRID
-    width: int = 8
+    width: int = 16
     dropout: float = 0.0
     batch_norm: bool = False
     poison: str = ""  # token of a sample whose loss is not a number
@@ -53,7 +53,7 @@ class Toy(nn.Module):
         self.config = config
         self.encoder = nn.Conv2d(3, config.width, 3, padding=1)
         self.norm = nn.BatchNorm2d(config.width) if config.batch_norm else nn.Identity()
-        self.place = nn.Parameter(torch.zeros(config.width, Y, X))
+        self.place = nn.Parameter(torch.randn(config.width, Y, X))
         self.head = nn.Conv2d(config.width, Z * K, 1)
         self.prepared: np.ndarray | None = None
 
@@ -97,7 +97,7 @@ def recipe(root: Path | str = "toy", **train: object) -> Recipe:
         model=ToyConfig(),
         data=DataConfig(kind="street", root=str(root), image_size=(16, 32)),
         augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1, bev_flip_x=0.0, bev_flip_y=0.0),
-        optim=OptimConfig(lr=3e-2, warmup_steps=3, schedule="cosine"),
+        optim=OptimConfig(lr=1e-1, warmup_steps=3, schedule="cosine"),
         ema=EmaConfig(decay=0.9, warmup=0, initial_updates=0),
         train=TrainConfig(**settings),
         runtime=RuntimeConfig(device="cpu", precision="fp32"),
