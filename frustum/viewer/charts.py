@@ -32,7 +32,8 @@ def short_number(value: float) -> str:
     if size >= 1e3:
         return f"{value / 1e3:g}k"
     if 0 < size < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-")
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:g}"
 
 

@@ -17,11 +17,12 @@ from frustum.viewer.voxels import Colours, render_voxels, top_view
 
 AGREEMENT: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("right class", (64, 160, 106)),
-    ("occupied, other class", (244, 196, 84)),
+    ("wrong class", (244, 196, 84)),
     ("missed", (214, 64, 76)),
     ("invented", (92, 128, 226)),
 )
 """Colours of the picture that compares prediction and truth."""
+AGREE = "agreement"
 
 
 class OccupancyPictures(NamedTuple):
@@ -125,7 +126,8 @@ def sample_picture(
         masked: draw only what the cameras can see.
         pictures: those of `occupancy_pictures` if they exist already.
     """
-    margin, gap, head = 32, 14, 30
+    margin, gap, small = 32, 14, max(round(width / 100), 7)
+    head = small + 14
     inner = width - 2 * margin
     blocks: list[list[tuple[str, np.ndarray]]] = []
     rows = camera_rows([name for name, _ in panel.images])
@@ -146,7 +148,7 @@ def sample_picture(
         blocks.append([(name, resized(view, half)) for name, view, _ in present])
         tops = [(name + " from above", top) for name, _, top in present]
         if pictures.agreement_top is not None:
-            tops.append(("where they agree: " + ", ".join(name for name, _ in AGREEMENT), pictures.agreement_top))
+            tops.append((AGREE, pictures.agreement_top))
         third = (inner - gap * 2) // 3
         blocks.append([(name, resized(top, third)) for name, top in tops])
 
@@ -156,13 +158,25 @@ def sample_picture(
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, margin - 6), panel.title, (22, 28, 40), ImageFont.load_default(28))
     if panel.caption:
-        draw.text((margin, margin + 28), panel.caption, (96, 106, 124), ImageFont.load_default(16))
+        draw.text((margin, margin + 28), panel.caption, (96, 106, 124), ImageFont.load_default(small))
     y = margin + title_height
     for block in blocks:
         x = margin
         for name, image in block:
-            draw.text((x, y + 6), name, (96, 106, 124), ImageFont.load_default(16))
+            if name is AGREE:
+                _draw_key(draw, x, y + 6, small)
+            else:
+                draw.text((x, y + 6), name, (96, 106, 124), ImageFont.load_default(small))
             sheet.paste(Image.fromarray(image), (x, y + head))
             x += image.shape[1] + gap
         y += head + max(image.shape[0] for _, image in block) + gap
     return sheet
+
+
+def _draw_key(draw: ImageDraw.ImageDraw, x: int, y: int, size: int) -> None:
+    """The meaning of the colours of AGREEMENT, in one line."""
+    font = ImageFont.load_default(size)
+    for name, colour in AGREEMENT:
+        draw.rounded_rectangle((x, y + size // 4, x + size * 2 // 3, y + size // 4 + size * 2 // 3), size // 5, colour)
+        draw.text((x + size, y), name, (96, 106, 124), font)
+        x += 2 * size + round(draw.textlength(name, font))

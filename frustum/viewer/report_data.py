@@ -89,6 +89,7 @@ class ReportData:
         facts: what to know about the run, in order: name -> value.
         frequency: share of each class id among the evaluated voxels.
         class_names, colours, free, grid: what voxels mean.
+        picture_size: (height, width) of the 3D views in pixels.
     """
 
     title: str
@@ -103,3 +104,4 @@ class ReportData:
     colours: Sequence[tuple[int, int, int]] = OCC3D_COLOURS
     free: int = OCC3D_FREE
     grid: VoxelGrid | None = None
+    picture_size: tuple[int, int] = (520, 760)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ TABS = ("All voxels", "Inside the camera mask")
 def draw_panel(report: ReportData, panel: SamplePanel) -> list[OccupancyPictures]:
     """The pictures of one sample: of all voxels, then inside the camera mask if there are a truth and a mask."""
     masks = [False, True] if panel.mask_camera is not None and panel.truth is not None else [False]
-    return [occupancy_pictures(panel, masked=masked, colours=report.colours, free=report.free, grid=report.grid) for masked in masks]
+    look: dict[str, Any] = {"size": report.picture_size, "colours": report.colours, "free": report.free, "grid": report.grid}
+    return [occupancy_pictures(panel, masked=masked, **look) for masked in masks]
 
 
 def samples_section(report: ReportData, drawn: Sequence[Sequence[OccupancyPictures]] | None = None) -> str:

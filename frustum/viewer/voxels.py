@@ -82,12 +82,13 @@ def _grid_of(volume: np.ndarray, grid: VoxelGrid | None) -> VoxelGrid:
 
 
 def ground_height(semantics: np.ndarray, grid: VoxelGrid, flat: Sequence[int]) -> float:
-    """Height in metres of the ground under the ego vehicle, from the flat voxels within 4 m; 0 if there are none."""
+    """Height in metres of the ground under the ego vehicle: of the columns with flat voxels within 4 m; 0 if there are none."""
     centre = [int((0 - low) / size) for low, size in zip(grid.lower[:2], grid.cell[:2], strict=True)]
     reach = [max(int(4 / size), 1) for size in grid.cell[:2]]
     near = semantics[tuple(slice(max(c - r, 0), c + r) for c, r in zip(centre, reach, strict=True))]
-    layers = np.nonzero(np.isin(near, list(flat)))[2]
-    return 0.0 if layers.size == 0 else grid.lower[2] + (float(np.median(layers)) + 1) * grid.cell[2]
+    is_flat = np.isin(near, list(flat))
+    tops = is_flat.shape[2] - is_flat[:, :, ::-1].argmax(2)[is_flat.any(2)]
+    return 0.0 if tops.size == 0 else grid.lower[2] + float(np.median(tops)) * grid.cell[2]
 
 
 def _camera(
