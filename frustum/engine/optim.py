@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 
 from torch import nn
 from torch.optim import AdamW
@@ -12,25 +11,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from frustum.engine.recipe import OptimConfig
 from frustum.errors import ConfigError
 
+ENCODERS = ("encoder", "img_backbone")
+"""A model's image encoder is the part with one of these names; the second is that of the published checkpoints."""
+
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over all trainable parameters; those of `model.encoder_parameters()` get lr * encoder_lr_scale.
+    """AdamW over all trainable parameters; those of the image encoder get lr * encoder_lr_scale.
 
     Raises:
-        ConfigError: nothing to train, or a scale for an encoder that the model does not name.
+        ConfigError: nothing to train, or a scale for an encoder that the model does not have.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ConfigError(f"{type(model).__name__} has no trainable parameter.")
-    encoder: Callable[[], Iterable[nn.Parameter]] | None = getattr(model, "encoder_parameters", None)
     if config.encoder_lr_scale == 1:
         return AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay)
+    encoder = next((part for name in ENCODERS if isinstance(part := getattr(model, name, None), nn.Module)), None)
     if encoder is None:
         raise ConfigError(
-            f"optim.encoder_lr_scale={config.encoder_lr_scale:g} needs a model with encoder_parameters(), which "
+            f"optim.encoder_lr_scale={config.encoder_lr_scale:g} needs a model with a part called {' or '.join(ENCODERS)}, which "
             f"{type(model).__name__} has not. Set optim.encoder_lr_scale=1."
         )
-    in_encoder = {id(p) for p in encoder()}
+    in_encoder = {id(p) for p in encoder.parameters()}
     groups = [
         {"params": [p for p in trainable if id(p) not in in_encoder], "lr": config.lr},
         {"params": [p for p in trainable if id(p) in in_encoder], "lr": config.lr * config.encoder_lr_scale},

@@ -85,7 +85,7 @@ class Stepper:
         if self.ema is not None:
             self.ema.update_parameters(self.network)
         self.step_number += 1
-        return StepResult(means, grad_norm, lr, stopping)
+        return StepResult(means, grad_norm, float(lr), stopping)
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:
         """Mean losses over micro-steps and processes, the gradient's norm, and whether anyone wants to stop: one exchange, one wait."""
@@ -126,6 +126,10 @@ class Stepper:
             self.ema.n_averaged.fill_(state["ema_updates"])
 
     def result(self) -> nn.Module:
-        """The network to use after training: the average where there is one, in evaluation mode."""
-        network = self.ema.module if self.ema is not None else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """The network to use after training, in evaluation mode: the average where there is one and `eval.use_ema` is on."""
+        network = (
+            self.ema.module
+            if self.ema is not None and self.recipe.eval.use_ema
+            else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        )
         return network.eval()

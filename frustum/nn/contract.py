@@ -5,6 +5,7 @@
     predict(outputs, batch) -> list[Prediction]  one per sample, keyframe ego frame, SI units
 
 A model may also offer `prepare(statistics: ClassCounts)`, which the training loop calls once on fresh weights before the first step.
+Its image encoder, if it has one, is the part called `encoder` (`img_backbone` in published layouts): `optim.encoder_lr_scale` acts on it.
 This module imports no torch, so that recipes can be described without it.
 """
 

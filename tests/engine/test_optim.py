@@ -56,7 +56,7 @@ def test_frozen_parameters_are_left_out():
 
 
 def test_a_scale_without_an_encoder_and_nothing_to_train_are_refused():
-    with pytest.raises(ConfigError, match="encoder_parameters"):
+    with pytest.raises(ConfigError, match="part called encoder or img_backbone"):
         build_optimizer(nn.Linear(2, 2), OptimConfig(encoder_lr_scale=0.5))
     with pytest.raises(ConfigError, match="no trainable"):
         build_optimizer(nn.ReLU(), OptimConfig())

@@ -57,9 +57,6 @@ class Toy(nn.Module):
         self.head = nn.Conv2d(config.width, Z * K, 1)
         self.prepared: np.ndarray | None = None
 
-    def encoder_parameters(self):
-        return self.encoder.parameters()
-
     def prepare(self, statistics) -> None:
         self.prepared = statistics.counts
         share = (statistics.counts + 1) / (statistics.counts + 1).sum(1, keepdims=True)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches, grid_of, open_database
+from frustum.engine.overrides import apply
+from frustum.errors import ConfigError, DataError
+from frustum.geometry import VoxelGrid
+from tests.engine import toy
+
+
+def tokens(feed: TrainingFeed, steps: int) -> list[list[str]]:
+    return [[token for batch in feed.next_batches() for token in batch.tokens] for _ in range(steps)]
+
+
+def feed(root, rank=0, world=1, **train):
+    recipe = toy.recipe(root, **train)
+    return TrainingFeed(recipe, open_database(recipe.data), rank, world)
+
+
+def test_an_epoch_shows_every_keyframe_once_in_an_order_of_its_own(toy_root):
+    seen = tokens(feed(toy_root), 16)
+    first, second = [t for step in seen[:8] for t in step], [t for step in seen[8:] for t in step]
+    assert sorted(first) == sorted(second) == sorted(open_database(toy.recipe(toy_root).data).tokens("train"))
+    assert first != second
+
+
+def test_two_processes_see_in_a_step_what_one_sees_in_two_micro_steps(toy_root):
+    one = tokens(feed(toy_root, accumulate=2), 6)
+    zero, other = tokens(feed(toy_root, 0, 2), 6), tokens(feed(toy_root, 1, 2), 6)
+    assert one == [a + b for a, b in zip(zero, other, strict=True)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+def test_a_restored_position_continues_exactly(toy_root, workers, steps):
+    whole = feed(toy_root, accumulate=3, num_workers=workers)
+    assert whole.steps_per_epoch == 2  # 8 keyframes: two steps of three, two left over
+    tokens(whole, steps)
+    resumed = feed(toy_root, accumulate=3)
+    resumed.load_state_dict(whole.state_dict())
+    for _ in range(4):
+        expected, found = whole.next_batches(), resumed.next_batches()
+        for a, b in zip(expected, found, strict=True):
+            assert a.tokens == b.tokens
+            assert torch.equal(a.images, b.images), "the augmentation must be the same, too"
+
+
+def test_more_micro_steps_than_an_epoch_has_go_on_in_the_next(toy_root):
+    long = feed(toy_root, accumulate=10)
+    assert long.steps_per_epoch == 1
+    assert len(tokens(long, 1)[0]) == 10
+    assert long.state_dict() == {"epoch": 1, "batch": 2}
+
+
+def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):
+    with pytest.raises(ConfigError, match="batch"):
+        feed(toy_root, batch_size=9)
+
+
+def test_evaluation_is_in_order_and_not_augmented(toy_root):
+    recipe = apply(toy.recipe(toy_root), ["eval.batch_size=3"])
+    database = open_database(recipe.data)
+    wanted = database.tokens("val")
+    batches = [list(evaluation_batches(recipe, database, wanted)) for _ in range(2)]
+    assert [t for batch in batches[0] for t in batch.tokens] == wanted
+    assert [len(batch) for batch in batches[0]] == [3, 1]
+    for a, b in zip(*batches, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.bev_aug, torch.eye(4, dtype=torch.float64).expand(len(a), 4, 4))
+
+
+def test_the_pipeline_follows_the_recipe():
+    recipe = apply(toy.recipe(), ["data.channel_order=bgr", "data.load_boxes=true", "augment.bev_flip_x=0.25"])
+    training, evaluation = build_pipeline(recipe, True), build_pipeline(recipe, False)
+    assert training.augment is not None
+    assert training.augment.bev_flip_x == 0.25
+    assert (training.grid, training.channel_order, training.load_boxes) == (toy.GRID, "bgr", True)
+    assert (evaluation.augment, evaluation.load_boxes, evaluation.load_depth) == (None, False, False)
+
+
+def test_the_grid_is_the_models_or_occ3d():
+    assert grid_of(toy.recipe()) == toy.GRID
+    from frustum.engine.recipe import ModelConfig
+
+    class Plain(ModelConfig):
+        pass
+
+    assert grid_of(toy.recipe().model_copy(update={"model": Plain()})) == VoxelGrid.occ3d()
+
+
+def test_labels_of_another_grid_are_refused_on_opening(toy_root):
+    database = open_database(toy.recipe(toy_root).data, VoxelGrid.occ3d())
+    with pytest.raises(DataError, match="shape"):
+        database.sample(database.tokens("train")[0])
