@@ -60,3 +60,41 @@ def test_the_recipe_is_complete(mono_height: types.ModuleType) -> None:
     assert recipe.name == "mono-height"
     assert recipe.model.channels == 32
     assert recipe.model_dump_json()
+
+
+def test_the_calibration_file_of_the_docs(tmp_path: Path) -> None:
+    """docs/your_own_cameras.md shows a rig that the importer reads, and its cameras look where the page says."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    from frustum.data.rig_folder import read_rig
+
+    page = (PAGE.parent / "your_own_cameras.md").read_text(encoding="utf-8")
+    content = json.loads(re.findall(r"```json\n(.*?)```", page, flags=re.S)[0])
+    for camera in content["cameras"]:
+        (tmp_path / camera["name"]).mkdir()
+        for k in (1, 2):
+            Image.new("RGB", (1280, 720)).save(tmp_path / camera["name"] / f"000{k}.jpg")
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    cameras, frames = read_rig(tmp_path)
+    assert [camera.name for camera in cameras] == ["front", "left"]
+    assert len(frames) == 2
+    np.testing.assert_allclose(cameras[0].cam2ego[:3, 2], [1, 0, 0], atol=1e-12)  # looks ahead
+    np.testing.assert_allclose(cameras[1].cam2ego[:3, 2], [0, 1, 0], atol=1e-12)  # looks left
+    assert cameras[0].intrinsics[0, 2] == 640.2 + 0.5  # from the centre of the first pixel to its corner
+
+
+def test_the_quaternion_of_the_docs() -> None:
+    import numpy as np
+
+    from frustum.geometry import quaternion_to_matrix
+
+    page = (PAGE.parent / "your_own_cameras.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, flags=re.S)[0].replace("print(", "found = (")
+    namespace: dict = {}
+    exec(code, namespace)
+    axis = quaternion_to_matrix(namespace["found"])[:, 2]
+    assert np.rad2deg(np.arctan2(axis[1], axis[0])) == pytest.approx(55)
+    assert np.rad2deg(np.arcsin(axis[2])) == pytest.approx(-2)

@@ -128,7 +128,16 @@ def rig_folder(
     json_file: JsonOption = None,
 ) -> None:
     """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
-    raise ConfigError("x")
+    from frustum.data.rig_folder import import_rig
+
+    made = import_rig(source, root)
+    undone = made["undistorted_images"]
+    say(
+        f"{made['frames']} frames of {len(made['cameras'])} cameras ({', '.join(made['cameras'])}) are in {root}"
+        + (f"; lens distortion was undone in {undone} images" if undone else "")
+        + f". Look at them: frustum check {root}"
+    )
+    write_json(json_file, made)
 
 
 @app.command("status", epilog=examples("frustum data status data/nuscenes", "frustum data status data/world --json status.json"))

@@ -14,7 +14,7 @@ from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
 from frustum.data.files import write_error
 from frustum.data.nuscenes import NuScenes
-from frustum.data.rig_folder import CALIBRATION, import_rig
+from frustum.data.rig_folder import import_rig
 from frustum.data.tables import versions
 from frustum.data.types import Prediction, Sample
 from frustum.engine.predict import predict
@@ -50,7 +50,7 @@ def predict_source(
     """
     recipe, network = open_network(name, overrides, checkpoint, source)
     with ExitStack() as cleanup:
-        if (where / CALIBRATION).is_file():
+        if (where / "calibration.json").is_file():
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="frustum-rig-")))
             import_rig(where, folder)
             where = folder

@@ -1,0 +1,118 @@
+"""predict on a rig folder and on a database, with a network of random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frustum.cli.predicting import choose_version
+from frustum.cli.resolve import resolve_recipe
+from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.engine.run import save_run
+from frustum.errors import DataError
+from tests.cli.conftest import Run
+
+SMALL = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8", "data.image_size=64,176", "runtime.precision=fp32"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    recipe = resolve_recipe("flashocc-tiny", SMALL)
+    save_run(folder, recipe, source="flashocc-tiny", overrides=SMALL)
+    torch.manual_seed(0)
+    save_weights(folder / WEIGHTS, recipe.model.build())
+    return folder
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Path:
+    """Two cameras, two frames."""
+    folder = tmp_path / "my rig"
+    cameras = []
+    for name, forward in (("front", [0.5, -0.5, 0.5, -0.5]), ("back", [0.5, -0.5, -0.5, 0.5])):
+        (folder / name).mkdir(parents=True)
+        for k in range(2):
+            pixels = np.random.default_rng(k).integers(0, 255, (90, 160, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k}.png")
+        pose = {"translation": [1.5, 0.0, 1.6], "rotation": forward}
+        cameras.append({"name": name, "images": f"{name}/*.png", "fx": 120, "fy": 120, "cx": 79.5, "cy": 44.5, "cam2ego": pose})
+    (folder / "calibration.json").write_text(json.dumps({"cameras": cameras}))
+    return folder
+
+
+def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    out = tmp_path / "predictions"
+    code, text, err = frustum("predict", run, rig, "--out", out, "--json", tmp_path / "files.json")
+    assert code == 0, err
+    assert "2 predictions" in text
+    files = [Path(file) for file in json.loads((tmp_path / "files.json").read_text())["files"]]
+    assert len(files) == 2
+    for file in files:
+        with np.load(file, allow_pickle=False) as stored:
+            assert stored["semantics"].shape == (200, 200, 16)
+            assert stored["semantics"].dtype == np.uint8
+            assert len(stored["class_names"]) == 18
+            np.testing.assert_allclose(stored["lower"], [-40, -40, -1])
+        with Image.open(file.with_suffix(".png")) as picture:
+            assert picture.width > 500
+    assert not list(out.glob(".*")), "no half-written files"
+
+
+def test_an_imported_rig_is_a_database(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    code, text, err = frustum("data", "import", "rig", rig, tmp_path / "db", "--json", tmp_path / "made.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "made.json").read_text())["frames"] == 2
+    code, text, err = frustum("predict", run, tmp_path / "db", "--limit", 1, "--no-pictures", "--out", tmp_path / "p")
+    assert code == 0, err
+    assert [file.suffix for file in (tmp_path / "p").iterdir()] == [".npz"]
+
+
+def test_predict_a_single_keyframe(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    from frustum.data.nuscenes import NuScenes
+
+    frustum("data", "import", "rig", rig, tmp_path / "db")
+    token = NuScenes(tmp_path / "db").tokens("all")[1]
+    code, _, err = frustum("predict", run, tmp_path / "db", "--token", token, "--no-pictures", "--out", tmp_path / "p")
+    assert code == 0, err
+    assert [file.stem for file in (tmp_path / "p").iterdir()] == [token]
+    code, _, err = frustum("predict", run, tmp_path / "db", "--token", "nonsense", "--out", tmp_path / "q")
+    assert code == DataError.exit_code
+    assert "nonsense" in err
+
+
+def test_source_that_is_neither(run: Path, tmp_path: Path, frustum: Run) -> None:
+    code, _, err = frustum("predict", run, tmp_path / "empty", "--out", tmp_path / "p")
+    assert code == DataError.exit_code
+    assert err.startswith("error: ")
+
+
+def test_unreadable_image(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    (rig / "front" / "1.png").write_bytes(b"this is no picture")
+    code, _, err = frustum("predict", run, rig, "--out", tmp_path / "p")
+    assert code == DataError.exit_code
+    assert "1.png" in err
+
+
+@pytest.mark.parametrize("rotation", [[0, 0, 0, 0], [1, 1, 1, 1]])
+def test_calibration_that_is_no_rotation(rotation: list[float], run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    content = json.loads((rig / "calibration.json").read_text())
+    content["cameras"][0]["cam2ego"]["rotation"] = rotation
+    (rig / "calibration.json").write_text(json.dumps(content))
+    code, _, err = frustum("predict", run, rig, "--out", tmp_path / "p")
+    assert code == DataError.exit_code
+    assert "quaternion" in err
+
+
+def test_choice_of_version(tmp_path: Path) -> None:
+    for name in ("v1.0-mini", "v1.0-test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sample.json").write_text("[]")
+    assert choose_version(tmp_path, "v1.0-mini") == "v1.0-mini"
+    with pytest.raises(DataError, match="--version"):
+        choose_version(tmp_path, "v1.0-trainval")
