@@ -1,0 +1,131 @@
+"""Bird's-eye-view augmentation: boxes, labels and the matrix move together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frustum.data.augment import Augmentation, BevTransform
+from frustum.data.types import Occupancy
+from frustum.errors import ConfigError
+from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
+from tests.data.toy import random_labels
+
+GRID = VoxelGrid.occ3d()
+SMALL = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.4, 0.4, 0.4))
+
+transforms = st.builds(BevTransform, st.floats(-3.1, 3.1), st.floats(0.9, 1.1), st.booleans(), st.booleans())
+
+
+def test_published_composition() -> None:
+    bev = BevTransform(0.3, 1.05, flip_x=True, flip_y=False)
+    c, s = math.cos(0.3), math.sin(0.3)
+    expected = np.diag([-1, 1, 1]) @ (1.05 * np.eye(3) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]))
+    np.testing.assert_allclose(bev.matrix()[:3, :3], expected, atol=1e-12)
+    assert np.array_equal(BevTransform().matrix(), np.eye(4))
+
+
+@settings(max_examples=50, deadline=None)
+@given(transforms, st.integers(0, 1000))
+def test_boxes_move_like_their_corners(bev: BevTransform, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = np.concatenate(
+        [rng.uniform(-20, 20, (5, 3)), rng.uniform(0.5, 5, (5, 3)), rng.uniform(-4, 4, (5, 1)), rng.normal(size=(5, 2))], 1
+    )
+    moved = bev.boxes(boxes)
+    corners = transform_points(bev.matrix(), box_corners(box_poses(boxes), boxes[:, 3:6]))
+    again = box_corners(box_poses(moved), moved[:, 3:6])
+    for a, b in zip(corners, again, strict=True):  # a mirrored box lists its corners in another order
+        np.testing.assert_allclose(a[np.lexsort(a.round(6).T)], b[np.lexsort(b.round(6).T)], atol=1e-6)
+    front = transform_points(bev.matrix(), transform_points(box_poses(boxes), np.array([[[1.0, 0, 0]]])))[:, 0] - moved[:, :3]
+    heading = np.stack([np.cos(moved[:, 6]), np.sin(moved[:, 6])], -1) * bev.scale
+    np.testing.assert_allclose(front[:, :2], heading, atol=1e-9)
+    later = boxes.copy()
+    later[:, :2] += boxes[:, 7:9]  # one second on
+    np.testing.assert_allclose(bev.boxes(later)[:, :2] - moved[:, :2], moved[:, 7:9], atol=1e-9)
+    assert (abs(moved[:, 6]) <= math.pi).all()
+
+
+@pytest.mark.parametrize(("flip_x", "flip_y"), [(True, False), (False, True), (True, True)])
+def test_flips_of_labels_are_exact(flip_x: bool, flip_y: bool) -> None:
+    labels = random_labels(0)
+    bev = BevTransform(flip_x=flip_x, flip_y=flip_y)
+    moved = bev.labels(labels, GRID)
+    centres = GRID.centres(torch.float64)
+    where, inside = GRID.indices(torch.from_numpy(transform_points(bev.matrix(), centres.reshape(-1, 3).numpy())))
+    assert inside.all()
+    x, y, z = where.T.numpy()
+    for name in ("semantics", "mask_lidar", "mask_camera", "instances"):
+        np.testing.assert_array_equal(getattr(moved, name)[x, y, z], getattr(labels, name).ravel())
+        assert getattr(moved, name).flags.c_contiguous
+    assert bev.labels(replace(labels, instances=None), GRID).instances is None
+    again = bev.labels(moved, GRID)
+    np.testing.assert_array_equal(again.semantics, labels.semantics)
+
+
+def test_turning_by_a_quarter_is_exact() -> None:
+    labels = random_labels(1, SMALL.shape)
+    moved = BevTransform(rotate=math.pi / 2).labels(labels, SMALL)
+    np.testing.assert_array_equal(moved.semantics, np.rot90(labels.semantics, axes=(0, 1)))
+    flipped = BevTransform(rotate=math.pi / 2, flip_x=True).labels(labels, SMALL)
+    np.testing.assert_array_equal(flipped.semantics, np.rot90(labels.semantics, axes=(0, 1))[::-1])
+
+
+@settings(max_examples=20, deadline=None)
+@given(transforms)
+def test_turned_and_scaled_labels_follow_the_matrix(bev: BevTransform) -> None:
+    solid = np.full(SMALL.shape, 17, np.uint8)
+    solid[25:33, 10:18, 4:8] = 4  # a block of 3.2 x 3.2 x 1.6 m
+    seen = np.ones(SMALL.shape, np.uint8)
+    moved = bev.labels(Occupancy(solid, seen, seen), SMALL)
+    inside = transform_points(np.linalg.inv(bev.matrix()), SMALL.centres(torch.float64).numpy().reshape(-1, 3)).reshape(*SMALL.shape, 3)
+    low, high = np.array([2.0, -4.0, 0.6]), np.array([5.2, -0.8, 2.2])
+    deep = ((inside > low + 0.01) & (inside < high - 0.01)).all(-1)
+    away = ((inside < low - 0.01) | (inside > high + 0.01)).any(-1)
+    assert (moved.semantics[deep] == 4).all()
+    assert (moved.semantics[away] != 4).all()
+    outside = ((inside < np.array(SMALL.lower) - 0.01) | (inside > np.array(SMALL.upper) + 0.01)).any(-1)
+    if bev.rotate or bev.scale != 1:
+        assert (moved.semantics[outside] == 255).all()
+        assert not moved.mask_camera[outside].any()
+        assert moved.mask_camera[deep].all()
+
+
+def test_flips_need_a_symmetric_grid() -> None:
+    ahead = VoxelGrid(lower=(0, -8, -1), upper=(16, 8, 5.4), cell=(0.4, 0.4, 0.4))
+    with pytest.raises(ConfigError, match=r"augment.bev_flip_x=0"):
+        Augmentation().check(ahead)
+    Augmentation(bev_flip_x=0).check(ahead)
+    Augmentation().check(GRID)
+
+
+def test_draws_stay_in_their_ranges_and_repeat() -> None:
+    augment = Augmentation(bev_rotate_deg=(-20, 20), bev_scale=(0.95, 1.05), colour_jitter=0.2)
+    images, bevs = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        images.append(augment.draw_image(rng, (900, 1600), (256, 704)))
+        bevs.append(augment.draw_bev(rng))
+        assert all(0.8 <= f <= 1.2 for f in augment.draw_colours(rng))
+    assert augment.draw_image(np.random.default_rng(7), (900, 1600), (256, 704)) == images[7]
+    scales = np.array([i.resized[1] / 1600 for i in images])
+    assert 0.379 < scales.min() < 0.4 < 0.53 < scales.max() < 0.551
+    assert all(i.top == i.resized[0] - 256 and 0 <= i.left <= max(0, i.resized[1] - 704) for i in images)
+    assert all(abs(i.rotate_deg) <= 5.4 for i in images)
+    for share in (np.mean([i.flip for i in images]), np.mean([b.flip_x for b in bevs]), np.mean([b.flip_y for b in bevs])):
+        assert 0.35 < share < 0.65
+    assert all(abs(b.rotate) <= math.radians(20) and 0.95 <= b.scale <= 1.05 for b in bevs)
+
+
+def test_whether_pixels_move() -> None:
+    still = Augmentation(resize=(0, 0), rotate_deg=(0, 0), flip=False)
+    assert not still.moves_pixels
+    assert still.draw_image(np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
+    for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}):
+        assert replace(still, **change).moves_pixels

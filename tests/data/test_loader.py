@@ -1,0 +1,152 @@
+"""The loader: the same batches from any number of workers and ranks, exact resumption, the cache, empty splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from frustum.data.augment import Augmentation
+from frustum.data.loader import EpochBatches, KeyframeDataset, build_loader
+from frustum.data.nuscenes import NuScenes
+from frustum.data.pipeline import Pipeline
+from frustum.data.types import Batch
+from frustum.errors import ConfigError, DataError
+from tests.data.toy import VERSION, toy_database
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> KeyframeDataset:
+    reader = NuScenes(toy_database(tmp_path_factory.mktemp("loader"), 3, 3), VERSION)
+    return KeyframeDataset(reader, reader.tokens(), Pipeline((24, 48), load_occupancy=False, augment=Augmentation()), seed=3)
+
+
+def content(batches: Any) -> list[tuple[list[str], float, float]]:
+    """What identifies a batch: tokens, pixels, augmentation."""
+    return [(b.tokens, float(b.images.sum()), float(b.rig.image_aug.sum() + b.bev_aug.sum())) for b in batches]
+
+
+def epoch_of(dataset: KeyframeDataset, epoch: int, **options: Any) -> list[tuple[list[str], float, float]]:
+    loader = build_loader(dataset, 2, shuffle=True, seed=5, **options)
+    loader.set_epoch(epoch)
+    return content(loader)
+
+
+def test_batches_depend_on_seed_epoch_and_index_only(dataset: KeyframeDataset) -> None:
+    first = epoch_of(dataset, 0)
+    assert len(first) == 4  # nine samples, incomplete batch left out
+    assert first == epoch_of(dataset, 0) == epoch_of(dataset, 0, num_workers=2)
+    second = epoch_of(dataset, 1)
+    assert second != first
+    assert [b[0] for b in second] != [b[0] for b in first]
+    assert content(build_loader(dataset, 2, shuffle=True, seed=6)) != first
+
+
+def test_samples_do_not_depend_on_their_batch(dataset: KeyframeDataset) -> None:
+    torch.testing.assert_close(dataset[(4, 2)]["images"], dataset[(4, 2)]["images"], rtol=0, atol=0)
+    assert not torch.equal(dataset[(4, 2)]["images"], dataset[(5, 2)]["images"])
+    assert torch.equal(dataset[2]["images"], dataset[(0, 2)]["images"])
+    other = KeyframeDataset(dataset.reader, dataset.tokens, dataset.pipeline, seed=4)
+    assert not torch.equal(other[(4, 2)]["images"], dataset[(4, 2)]["images"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0), (2, 2)])
+@pytest.mark.parametrize("done", [1, 3])
+def test_resume_in_mid_epoch(dataset: KeyframeDataset, before: int, after: int, done: int) -> None:
+    whole = epoch_of(dataset, 2)
+    loader = build_loader(dataset, 2, shuffle=True, seed=5, num_workers=before)
+    loader.set_epoch(2)
+    iterator = iter(loader)
+    taken = content(next(iterator) for _ in range(done))
+    state = loader.state_dict()
+    assert state == {"epoch": 2, "batch": done}
+    resumed = build_loader(dataset, 2, shuffle=True, seed=5, num_workers=after)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    resumed.set_epoch(state["epoch"])
+    assert taken + content(resumed) == whole
+    resumed.set_epoch(3)
+    assert content(resumed) == epoch_of(dataset, 3)
+
+
+def test_state_before_and_after_an_epoch(dataset: KeyframeDataset) -> None:
+    loader = build_loader(dataset, 2, shuffle=True, seed=5)
+    assert loader.state_dict() == {"epoch": 0, "batch": 0}
+    whole = content(loader)
+    assert loader.state_dict() == {"epoch": 0, "batch": 4}
+    assert content(loader) == whole  # the same epoch again
+    loader.load_state_dict({"epoch": 0, "batch": 4})
+    assert content(loader) == []  # this epoch is done
+    loader.set_epoch(1)
+    assert len(content(loader)) == 4
+
+
+def test_ranks_together_see_what_one_process_accumulates(dataset: KeyframeDataset) -> None:
+    one = epoch_of(dataset, 1)
+    ranks = [epoch_of(dataset, 1, rank=r, world_size=2) for r in range(2)]
+    assert [batch for step in zip(*ranks, strict=True) for batch in step] == one
+
+
+def test_evaluation_covers_everything_once(dataset: KeyframeDataset) -> None:
+    for world in (1, 2, 3, 7):
+        seen = []
+        for rank in range(world):
+            loader = build_loader(dataset, 2, rank=rank, world_size=world)
+            tokens = [t for b in loader for t in b.tokens]
+            assert len(loader) == -(-len(tokens) // 2)
+            seen += tokens
+        assert sorted(seen) == sorted(dataset.tokens)
+    assert [t for b in build_loader(dataset, 4) for t in b.tokens] == dataset.tokens
+
+
+def test_every_batch_is_a_batch(dataset: KeyframeDataset) -> None:
+    batch = next(iter(build_loader(dataset, 3, num_workers=1)))
+    assert isinstance(batch, Batch)
+    assert batch.images.shape == (3, 1, 2, 3, 24, 48)
+    assert batch.rig.image_size == (24, 48)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_the_cache_changes_nothing_and_reads_once(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch, moving: bool) -> None:
+    pipeline = Pipeline((24, 48), load_depth=True, load_boxes=True, augment=Augmentation() if moving else None)
+    plain = KeyframeDataset(dataset.reader, dataset.tokens, pipeline)
+    cached = KeyframeDataset(dataset.reader, dataset.tokens, pipeline, cache="memory")
+    items = [cached[(0, i)] for i in range(len(cached))]
+    monkeypatch.setattr(NuScenes, "sample", lambda *_, **__: pytest.fail("read again"))
+    again = [cached[(0, i)] for i in range(len(cached))]
+    monkeypatch.undo()
+    for a, b, c in zip(items, again, [plain[(0, i)] for i in range(len(plain))], strict=True):
+        for name, value in a.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, b[name])
+                assert torch.equal(value, c[name])
+    assert "semantics" in items[0]
+    assert "semantics" not in items[-1]  # the last scene has no labels
+
+
+def test_the_cache_keeps_to_its_limit(dataset: KeyframeDataset) -> None:
+    size = dataset.pipeline.load(dataset.reader.sample(dataset.tokens[0], **dataset.pipeline.read_options)).num_bytes
+    limited = KeyframeDataset(dataset.reader, dataset.tokens, dataset.pipeline, cache="memory", cache_bytes=3 * size)
+    for i in range(len(limited)):
+        limited[i]
+    assert len(limited._cache) == 3
+    assert not dataset._cache
+
+
+def test_too_few_samples_are_explained(dataset: KeyframeDataset) -> None:
+    with pytest.raises(DataError, match="split is empty"):
+        build_loader(KeyframeDataset(dataset.reader, [], dataset.pipeline), 2)
+    with pytest.raises(ConfigError, match=r"smaller train.batch_size"):
+        build_loader(dataset, 5, shuffle=True, world_size=2)
+    with pytest.raises(ConfigError, match="make no sense"):
+        EpochBatches(9, 2, rank=2, world_size=2)
+
+
+def test_orders_are_permutations_and_differ() -> None:
+    batches = EpochBatches(50, 5, shuffle=True, seed=1)
+    orders = [[i for n in range(len(batches)) for _, i in batches.batch(epoch, n)] for epoch in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert orders[0] == list(np.random.default_rng([1, 0]).permutation(50))

@@ -1,0 +1,244 @@
+"""The pipeline: augmented LiDAR lands on augmented images, labels and boxes stay with them, and bad samples are explained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frustum.data.augment import Augmentation
+from frustum.data.nuscenes import NuScenes
+from frustum.data.pipeline import Pipeline, collate
+from frustum.data.types import Sample
+from frustum.errors import ConfigError, DataError
+from frustum.geometry import VoxelGrid, invert, transform_points
+from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, SIZE, VERSION, ego2global, random_labels
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+STRONG = Augmentation(resize=(-0.1, 0.3), rotate_deg=(-8, 8), bev_rotate_deg=(-30, 30), bev_scale=(0.9, 1.1))
+
+
+@pytest.fixture(scope="module")
+def reader(toy_root: Path) -> NuScenes:
+    return NuScenes(toy_root, VERSION)
+
+
+@pytest.fixture(scope="module")
+def sample(reader: NuScenes) -> Sample:
+    return reader.sample(reader.tokens("train")[2], history=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [(64, 176), (45, 80)])
+def test_augmented_lidar_lands_on_augmented_images(sample: Sample, seed: int, size: tuple[int, int]) -> None:
+    """The images hold their own original coordinates: a point must find the colour of the pixel that it had in the original image."""
+    item = Pipeline(size, augment=STRONG, **PLAIN)(sample, np.random.default_rng(seed))  # type: ignore[arg-type]
+    rng = np.random.default_rng(99)
+    in_lidar = np.concatenate([rng.uniform(-15, 15, (20000, 2)), rng.uniform(-3, 3, (20000, 1))], 1)
+    in_global = transform_points(ego2global(0, 1_000_000) @ LIDAR2EGO, in_lidar)
+    augmented_ego = transform_points(item["bev_aug"].numpy() @ invert(item["key_ego2global"].numpy()), in_global)
+
+    batch = collate([item])
+    points = transform_points(torch.linalg.inv(batch.bev_aug), torch.from_numpy(augmented_ego)[None])
+    pixels, depth, visible = batch.rig[:, 0].project(points, batch.key_ego2global)
+    found = 0
+    for i, channel in enumerate(CAM2EGO):
+        local = transform_points(invert(ego2global(0, 1_000_000 + 8000 * (i + 1)) @ CAM2EGO[channel]), in_global)
+        homogeneous = local @ INTRINSICS.T
+        original = homogeneous[:, :2] / homogeneous[:, 2:]
+        np.testing.assert_allclose(depth[0, i].numpy(), local[:, 2], atol=1e-9)
+        within = ((original > 4) & (original < (SIZE[1] - 4, SIZE[0] - 4))).all(1) & visible[0, i].numpy()
+        column, row = pixels[0, i].numpy()[within].astype(int).T
+        colours = item["images"][0, i].numpy()[:, row, column]
+        lit = colours[2] > 120  # not in the black corners that a turned image has
+        colours, expected = colours[:, lit], original[within][lit]
+        step = SIZE[1] / size[1] / (1 + STRONG.resize[0]) * 1.5  # how far a pixel of the output reaches in the original
+        assert np.abs(colours[0] / 255 * SIZE[1] - expected[:, 0]).max() < step + 1.5
+        assert np.abs(colours[1] / 255 * SIZE[0] - expected[:, 1]).max() < step + 1.5
+        found += len(expected)
+    assert found > 500
+
+
+@pytest.mark.parametrize("augment", [None, STRONG, replace(STRONG, resize=(0, 0), rotate_deg=(0, 0), flip=False)])
+def test_depth_maps_agree_with_the_rig(sample: Sample, augment: Augmentation | None) -> None:
+    """Each depth, lifted through the augmented rig, is a LiDAR point."""
+    item = Pipeline((48, 96), augment=augment, load_depth=True, **PLAIN)(sample, np.random.default_rng(5))  # type: ignore[arg-type]
+    batch = collate([item])
+    assert batch.depth is not None
+    assert sample.lidar is not None
+    lidar = transform_points(sample.lidar.lidar2ego, sample.lidar.load()[:, :3].astype(float))
+    checked = 0
+    for camera in range(2):
+        row, column = torch.nonzero(batch.depth[0, camera], as_tuple=True)
+        pixels = torch.stack([column + 0.5, row + 0.5], -1).double().expand(1, 2, -1, 2)
+        depth = batch.depth[0, camera, row, column].double().expand(1, 2, -1)
+        points = batch.rig[:, 0].unproject(pixels, depth, batch.key_ego2global)[0, camera].numpy()
+        distance = np.linalg.norm(points[:, None] - lidar[None], axis=-1).min(1)
+        assert (distance < 0.03 * depth[0, 0].numpy() + 0.01).all()  # half a pixel at focal lengths of 60 pixels
+        checked += len(row)
+    assert checked > 20
+
+
+def test_the_published_test_time_input(sample: Sample) -> None:
+    frames = tuple(replace(c, size=(900, 1600)) for c in sample.cameras)
+    big = replace(sample, cameras=frames, history=())
+    pipeline = Pipeline((256, 704))
+    rig = pipeline._rig(replace(pipeline.load(sample), frames=(frames,)), [pipeline._draw(None, None, c) for c in big.cameras])
+    np.testing.assert_allclose(rig.image_aug[0, 0].numpy(), [[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]], atol=1e-12)
+
+
+def test_no_resampling_when_nothing_changes(sample: Sample) -> None:
+    item = Pipeline(SIZE, **PLAIN)(sample)  # type: ignore[arg-type]
+    for i, camera in enumerate(sample.cameras):
+        np.testing.assert_array_equal(item["images"][0, i].permute(1, 2, 0).numpy(), np.asarray(camera.open()))
+    np.testing.assert_array_equal(item["rig"].image_aug.numpy(), np.broadcast_to(np.eye(3), (1, 2, 3, 3)))
+    assert item["rig"].image_size == SIZE
+
+
+def test_history_shares_the_augmentation_and_repeats_the_present(reader: NuScenes) -> None:
+    pipeline = Pipeline((45, 80), history=2, augment=Augmentation(), **PLAIN)  # type: ignore[arg-type]
+    tokens = reader.tokens("train")
+    item = pipeline(reader.sample(tokens[1], history=2), np.random.default_rng(0))
+    assert item["images"].shape == (3, 2, 3, 45, 80)
+    assert torch.equal(item["images"][0], item["images"][1])  # the toy shows the same picture at all times
+    assert torch.equal(item["rig"].image_aug[0], item["rig"].image_aug[1])
+    times = item["rig"].timestamps
+    assert (times[0] - times[1]).tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert torch.equal(times[0], times[2])  # only one keyframe before this one: the present stands in
+    assert torch.equal(item["rig"].ego2global[0], item["rig"].ego2global[2])
+
+
+def test_labels_follow_the_flips(sample: Sample) -> None:
+    flipping = replace(Augmentation(), bev_flip_x=1, bev_flip_y=0)
+    item = Pipeline((45, 80), load_instances=True, augment=flipping)(sample, np.random.default_rng(0))
+    labels = random_labels(2)
+    np.testing.assert_array_equal(item["semantics"].numpy(), labels.semantics[::-1])
+    np.testing.assert_array_equal(item["mask_camera"].numpy(), labels.mask_camera[::-1].astype(bool))
+    np.testing.assert_array_equal(item["mask_lidar"].numpy(), labels.mask_lidar[::-1].astype(bool))
+    np.testing.assert_array_equal(item["instances"].numpy(), labels.instances[::-1])
+    assert item["bev_aug"].diagonal().tolist() == [-1, 1, 1, 1]
+    assert item["mask_camera"].dtype == torch.bool
+
+
+def test_boxes_are_filtered_and_move(reader: NuScenes) -> None:
+    sample = reader.sample(reader.tokens("train")[0])
+    assert sample.boxes is not None
+    item = Pipeline((45, 80), load_boxes=True)(sample)
+    assert item["box_classes"].tolist() == [0]  # the cone has no points, the animal is none of the ten
+    np.testing.assert_allclose(item["boxes"].numpy(), sample.boxes.boxes[:1], rtol=1e-6)
+    assert Pipeline((45, 80), load_boxes=True, min_points=0)(sample)["box_classes"].tolist() == [0, 9]
+    flipped = Pipeline((45, 80), load_boxes=True, augment=Augmentation(bev_flip_x=0, bev_flip_y=1))(sample, np.random.default_rng(0))
+    np.testing.assert_allclose(flipped["boxes"][0, 1].item(), -sample.boxes.boxes[0, 1], rtol=1e-6)
+    alone = NuScenes(reader.root, VERSION).sample(reader.tokens("train")[0])
+    assert alone.boxes is not None
+    unknown = replace(alone, boxes=replace(alone.boxes, boxes=np.where(np.arange(9) > 6, np.nan, alone.boxes.boxes)))
+    assert Pipeline((45, 80), load_boxes=True)(unknown)["boxes"][0, 7:].tolist() == [0, 0]  # as FlashOCC
+    with pytest.raises(DataError, match="read_options"):
+        Pipeline((45, 80), load_boxes=True)(replace(sample, boxes=None))
+
+
+def test_batches_mix_labelled_and_unlabelled_keyframes(reader: NuScenes) -> None:
+    pipeline = Pipeline((45, 80), load_boxes=True, load_depth=True)
+    items = [pipeline(reader.sample(reader.tokens(split)[0])) for split in ("train", "val")]
+    batch = collate(items)
+    assert len(batch) == 2
+    assert batch.images.shape == (2, 1, 2, 3, 45, 80)
+    assert batch.rig.cam2ego.shape == (2, 1, 2, 4, 4)
+    assert batch.semantics is not None
+    assert batch.mask_camera is not None
+    assert (batch.semantics[1] == 255).all()
+    assert not batch.mask_camera[1].any()
+    assert batch.mask_camera[0].any()
+    assert batch.boxes is not None
+    assert len(batch.boxes) == 2
+    assert batch.depth is not None
+    assert batch.tokens == [reader.tokens("train")[0], reader.tokens("val")[0]]
+    alone = collate(items[1:])
+    assert alone.semantics is None
+    assert alone.mask_lidar is None
+    assert collate([Pipeline((45, 80), load_occupancy=False)(reader.sample(reader.tokens()[0]))]).semantics is None
+
+
+def test_same_seed_same_sample_and_jitter_changes_colours_only(sample: Sample) -> None:
+    still = Augmentation(resize=(0, 0), rotate_deg=(0, 0), flip=False, bev_flip_x=0, bev_flip_y=0)
+    jitter = Pipeline((45, 80), augment=replace(still, colour_jitter=0.4))
+    a, b, c = (jitter(sample, np.random.default_rng(s)) for s in (1, 1, 2))
+    plain = Pipeline((45, 80), augment=still)(sample, np.random.default_rng(1))
+    assert torch.equal(a["images"], b["images"])
+    assert not torch.allclose(a["images"], c["images"])
+    assert not torch.allclose(a["images"], plain["images"])
+    assert torch.equal(a["rig"].image_aug, plain["rig"].image_aug)
+
+
+def test_what_is_cached_is_small_when_pixels_stay(sample: Sample) -> None:
+    still = Pipeline((45, 80), load_depth=True).load(sample)
+    assert [i.shape for i in still.images[0]] == [(45, 80, 3)] * 2
+    assert still.points is None
+    moving = Pipeline((45, 80), load_depth=True, augment=Augmentation()).load(sample)
+    assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
+    assert moving.depth is None
+    assert still.num_bytes < moving.num_bytes
+    assert still.sample.occupancy is None  # the labels are held once, packed
+
+
+# ---- bad input --------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_samples_are_explained(sample: Sample, tmp_path: Path) -> None:
+    pipeline = Pipeline((45, 80))
+    front = sample.cameras[0]
+
+    def with_front(**change: object) -> Sample:
+        return replace(sample, cameras=(replace(front, **change), *sample.cameras[1:]))  # type: ignore[arg-type]
+
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"cannot read the image .*broken.png"):
+        pipeline(with_front(path=tmp_path / "broken.png"))
+    Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match=r"32 x 32 pixels, but sample_data.json says 90 x 160"):
+        pipeline(with_front(path=tmp_path / "small.png"))
+    with pytest.raises(DataError, match=f"keyframe {sample.token} .*intrinsics is singular"):
+        pipeline(with_front(intrinsics=np.zeros((3, 3))))
+    with pytest.raises(DataError, match="cam2ego holds NaN"):
+        pipeline(with_front(cam2ego=np.full((4, 4), np.nan)))
+    with pytest.raises(DataError, match="not a rigid transform"):
+        pipeline(with_front(cam2ego=np.diag([2.0, 1, 1, 1])))
+    with pytest.raises(DataError, match=r"data.load_depth=false"):
+        Pipeline((45, 80), load_depth=True)(replace(sample, lidar=None))
+    with pytest.raises(DataError, match=r"shape \(200, 200, 16\), but the recipe's grid has \(40, 40, 16\)"):
+        Pipeline((45, 80), grid=VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.4, 0.4, 0.4)))(sample)
+    with pytest.raises(ConfigError, match="symmetric"):
+        Pipeline((45, 80), grid=VoxelGrid(lower=(0, -8, -1), upper=(16, 8, 5.4), cell=(0.4, 0.4, 0.4)), augment=Augmentation())
+
+
+def test_cameras_of_a_batch_must_agree(sample: Sample) -> None:
+    pipeline = Pipeline((45, 80))
+    with pytest.raises(DataError, match="different images"):
+        collate([pipeline(sample), pipeline(replace(sample, cameras=sample.cameras[:1]))])
+
+
+def test_a_truncated_jpeg_is_found(sample: Sample, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(DataError, match="truncated"):
+        Pipeline((45, 80))(replace(sample, cameras=(replace(sample.cameras[0], path=path),)))
+
+
+@pytest.mark.data
+def test_real_lidar_lands_on_real_images(shared: Path) -> None:
+    """Depth maps of the six real cameras hold thousands of points, before and after augmentation."""
+    root = shared / "data" / "nuscenes_keyframes"
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    reader = NuScenes(root, "v1.0-mini")
+    sample = reader.sample(reader.tokens()[0])
+    for augment in (None, Augmentation()):
+        item = Pipeline((256, 704), load_depth=True, load_boxes=True, augment=augment)(sample, np.random.default_rng(0))
+        assert item["images"].shape == (1, 6, 3, 256, 704)
+        assert ((item["depth"] > 0).sum((1, 2)) > 1500).all()
+        assert torch.isfinite(item["boxes"]).all()
