@@ -43,9 +43,10 @@ def _require_monotone(ideal: np.ndarray, coefficients: np.ndarray) -> None:
     edge = float(np.abs(ideal).max())
     folding = np.flatnonzero(np.diff(mapped) <= 0)
     if len(folding) and mapped[folding[0]] < edge:
+        angle = np.degrees(np.arctan(radius[folding[0]]))
         raise DataError(
-            f"the distortion {np.asarray(coefficients).tolist()} folds the image over itself at {np.degrees(np.arctan(radius[folding[0]])):.0f}"
-            " degrees from the axis. Give [k1, k2, p1, p2, k3] in OpenCV's order; a fisheye model does not fit this format."
+            f"the distortion {np.asarray(coefficients).tolist()} folds the image over itself at {angle:.0f} degrees from the axis. "
+            "Give [k1, k2, p1, p2, k3] in OpenCV's order; a fisheye model does not fit this format."
         )
 
 

@@ -1,0 +1,28 @@
+"""What a check reports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One inconsistency: an `error` makes results wrong or stops a run, a `warning` may spoil something, a `note` is worth knowing."""
+
+    severity: Severity
+    sample: str  # keyframe token, or "" where it concerns the whole data set
+    what: str
+    hint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
+    """Sorted by severity, keeping the order within one."""
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
