@@ -7,7 +7,6 @@ integers, the epoch and the number of batches that were given out.
 from __future__ import annotations
 
 import warnings
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
