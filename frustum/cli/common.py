@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 JsonOption = Annotated[
@@ -42,7 +43,10 @@ def console(stderr: bool = False) -> Console:
     """A rich console; colours only where there is a terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=int(os.environ.get("COLUMNS", 140)))  # a log: lines stay whole
 
 
 def say(text: str) -> None:
@@ -144,6 +148,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     for row in rows:
         drawn.add_row(*row)
     console().print(drawn)
+
+
+def loop_progress(title: str, items: Sequence[T]) -> Iterator[T]:
+    """Yield the items behind a progress bar."""
+    from frustum.engine.progress import progress_bar
+
+    with progress_bar(title, len(items), unit="frames") as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 def percent(value: Any) -> str:

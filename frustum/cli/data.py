@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, OverridesArgument, examples, percent, say, split_overrides, table, verb, write_json
+from frustum.cli.common import JsonOption, OverridesArgument, examples, loop_progress, percent, say, split_overrides, table, verb, write_json
 from frustum.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
-
-
-def loop_progress(title: str, items: Sequence[int]) -> Iterable[int]:
-    """Yield the items behind a progress bar."""
-    from frustum.engine.progress import progress_bar
-
-    with progress_bar(title, len(items), unit="frames") as bar:
-        for item in items:
-            yield item
-            bar.advance()
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -150,4 +139,21 @@ def status(
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
-    raise ConfigError("x")
+    from frustum.data.status import data_status
+
+    found = data_status(root, version)
+    for entry in found.versions:
+        splits = ", ".join(f"{name} {count}" for name, count in entry.splits.items())
+        say(f"[bold]{entry.version}[/]: {entry.scenes} scenes, {entry.keyframes} keyframes" + (f" ({splits})" if splits else ""))
+        if entry.problem:
+            say(f"[red]{entry.problem}[/]")
+        rows = [(i.name, i.state, f"{i.found} of {i.expected}", i.needed_for) for i in entry.items]
+        table("", ["part", "state", "files", "needed for"], rows, numbers=False)
+        for item in entry.items:
+            if item.get:
+                say(f"{item.name}: {item.get}")
+    sizes = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in found.bytes_on_disk.items() if size >= 5e6)
+    if sizes:
+        say(f"on disk: {sizes}")
+    say(found.advice)
+    write_json(json_file, found.as_dict())

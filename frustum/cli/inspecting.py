@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from frustum.cli.common import JsonOption, console, examples, say, table, verb, write_json
-from frustum.errors import ConfigError
+from frustum.errors import DataError
 
 
 def register(app: typer.Typer) -> None:
@@ -24,10 +24,28 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set, or a rig folder with calibration.json")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="split or scene to check")] = "all",
+    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes to look at, evenly spread; 0 looks at all")] = 20,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes to draw")] = 4,
+    out: Annotated[Path, typer.Option("--out", help="folder for the pictures")] = Path("check"),
+    augment: Annotated[bool, typer.Option("--augment", help="draw what training sees: after random resize, crop, flip, rotation")] = False,
+    recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = "flashocc-r50-m0",
+    json_file: JsonOption = None,
 ) -> None:
-    """x."""
-    raise ConfigError("x")
+    """Look for what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.
+
+    Exits with 3 if an error was found: the pictures show which calibration is wrong.
+    """
+    from frustum.cli.checking import check_data
+
+    found = check_data(root, version, split, samples, pictures, out, recipe if augment else None)
+    write_json(json_file, found)
+    if found["errors"]:
+        raise typer.Exit(DataError.exit_code)
 
 
 @verb

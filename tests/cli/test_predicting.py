@@ -68,7 +68,7 @@ def test_an_imported_rig_is_a_database(run: Path, rig: Path, tmp_path: Path, fru
     code, text, err = frustum("data", "import", "rig", rig, tmp_path / "db", "--json", tmp_path / "made.json")
     assert code == 0, err
     assert json.loads((tmp_path / "made.json").read_text())["frames"] == 2
-    code, text, err = frustum("predict", run, tmp_path / "db", "--limit", 1, "--no-pictures", "--out", tmp_path / "p")
+    code, _, err = frustum("predict", run, tmp_path / "db", "--limit", 1, "--no-pictures", "--out", tmp_path / "p")
     assert code == 0, err
     assert [file.suffix for file in (tmp_path / "p").iterdir()] == [".npz"]
 

@@ -1,0 +1,78 @@
+"""Check a data set: findings as a list, pictures to look at."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from frustum.cli.common import loop_progress, say
+from frustum.cli.predicting import choose_version
+from frustum.data.findings import SEVERITIES, Finding
+from frustum.data.inspection import inspect
+from frustum.data.nuscenes import NuScenes
+from frustum.data.rig_folder import import_rig
+from frustum.engine.statistics import spread
+
+COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+SHOWN = 12  # findings of one kind of severity that are printed; --json has all
+
+
+def check_data(
+    root: Path, version: str | None, split: str, samples: int, pictures: int, out: Path, augment: str | None
+) -> dict[str, Any]:
+    """What `frustum check` does.
+
+    Args:
+        root: a data set, or a rig folder, which is imported into a temporary data set first.
+        split: split or scene; `samples` keyframes of it are inspected (0: all), `pictures` of those are drawn into `out`.
+        augment: name of the recipe whose training augmentation is drawn; None draws the images as they are.
+
+    Returns:
+        JSON values: number of errors, warnings and notes, the findings, the pictures.
+
+    Raises:
+        DataError: no data set there, or `out` cannot be written to.
+    """
+    with ExitStack() as cleanup:
+        if (root / "calibration.json").is_file():
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="frustum-rig-")))
+            import_rig(root, folder)
+            root = folder
+        database = NuScenes(root, version or choose_version(root, "v1.0-trainval"))
+        tokens = list(database.tokens(split))
+        if samples:
+            tokens = spread(tokens, samples)
+        findings = inspect(database, tokens, progress=loop_progress)
+        files = draw_pictures(database, spread(tokens, pictures) if pictures else [], out, augment)
+    print_findings(findings, len(tokens))
+    if files:
+        say(f"{len(files)} pictures are in {out}: points, boxes and voxels must lie on what they belong to.")
+    counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
+    return counts | {"keyframes": len(tokens), "findings": [f.as_dict() for f in findings], "pictures": [str(f) for f in files]}
+
+
+def print_findings(findings: list[Finding], keyframes: int) -> None:
+    """One line per finding, the worst first, with what to do about it."""
+    for severity in SEVERITIES:
+        some = [f for f in findings if f.severity == severity]
+        for finding in some[:SHOWN]:
+            where = f"{finding.sample[:8]}: " if finding.sample else ""
+            say(f"[{COLOURS[severity]}]{severity:8}[/]{escape(where + finding.what)}\n{'':8}-> {escape(finding.hint)}")
+        if len(some) > SHOWN:
+            say(f"{'':8}... and {len(some) - SHOWN} more {severity}s (--json has all of them)")
+    bad = sum(f.severity != "note" for f in findings)
+    say(f"{keyframes} keyframes checked: " + (f"{bad} things to look at." if bad else "nothing is wrong."))
+
+
+def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> list[Path]:
+    """Draw keyframes into `out`; with `augment`, as the training of that recipe sees them."""
+    from frustum.viewer.overlay import draw_check
+
+    files: list[Path] = []
+    for token in loop_progress("drawing", tokens):
+        files += draw_check(database.sample(token), out)
+    return files
