@@ -4,7 +4,7 @@
 
 This is the "splat" of Lift-Splat-Shoot and what BEVPoolv2 computes. Which point lies in which cell depends on calibration alone: a
 `PoolPlan` holds it, sorted by cell, and is made once for a fixed rig. Backends: `torch` (the readable reference, any device) and
-`numba` (CPU). Both are deterministic on a CPU: each cell adds its points in ascending order.
+`numba` (CPU). On a CPU both give the same bits every time: each cell adds its points in ascending order.
 
 Shape letters: B batch, N cameras, M = B * N images, D depth bins, h w feature map, C channels, X Y Z cells, P = M * D * h * w points.
 """
@@ -123,7 +123,7 @@ def bev_pool(depth: Tensor, features: Tensor, plan: PoolPlan, backend: Backend =
 def _pool_torch(weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
     """The reference: (P,), (M*h*w, C) -> (B*Y*X*Z, C)."""
     x, y, z = plan.shape
-    points = rows[plan.pixels.long()] * weights[plan.order.long(), None]  # (K, C)
+    points = rows.index_select(0, plan.pixels) * weights.index_select(0, plan.order)[:, None]  # (K, C)
     return points.new_zeros(plan.batch * x * y * z, rows.shape[1]).index_add(0, plan.kept_cells, points)
 
 

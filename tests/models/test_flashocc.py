@@ -1,0 +1,129 @@
+"""FlashOCC against the outputs of its reference implementation, and what its two voxel roundings mean."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import frustum
+from frustum.data.types import Batch
+from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
+from frustum.models.flashocc import FlashOccConfig
+from tests.models import golden_weights as gold
+
+_STAGES = {"image_features": "neck", "depth": "depth_0", "pooled": "bev_0", "bev": "bev_enc", "occ_logits": "occ_logits"}
+
+
+def _parity(shared, fixture: str, recipe: str) -> None:
+    folder = gold.golden(shared, fixture)
+    shapes, meta = (json.loads((folder / f"{name}.json").read_text()) for name in ("keys", "meta"))
+    model = frustum.load(recipe, gold.state_dict(shapes), source="official")
+    assert {k: list(v.shape) for k, v in model.state_dict().items()} == shapes
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(meta["params_M"])
+    batch = gold.batch()
+    with torch.inference_mode():
+        outputs = model(batch)
+    stored = np.load(folder / "outputs.npz")
+    for ours, theirs in _STAGES.items():
+        assert list(outputs[ours].shape) == meta["stats"][theirs]["shape"], ours
+        found = gold.strided(outputs[ours], meta["stats"][theirs]["slice"])
+        np.testing.assert_allclose(found, stored[theirs], atol=1e-3 if ours == "occ_logits" else 1e-4, rtol=0, err_msg=ours)
+    prediction = model.predict(outputs, batch)[0]
+    assert prediction.semantics.dtype == torch.uint8
+    assert (prediction.semantics.numpy() == stored["occ_argmax"]).mean() >= 0.999
+    splat = model.img_view_transformer.splat
+    counts = splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44)).points_per_cell()
+    assert counts.sum() == meta["geom"]["points_kept"]
+    np.testing.assert_array_equal(counts[0, 0].numpy(), stored["points_per_cell"])
+
+
+def test_m0_equals_the_reference(shared):
+    _parity(shared, "m0", "flashocc-r50-m0")
+
+
+@pytest.mark.slow
+def test_m1_equals_the_reference(shared):
+    _parity(shared, "m1", "flashocc-r50")
+
+
+def test_golden_weights_follow_the_rule(shared):
+    meta = json.loads((gold.golden(shared, "m0") / "meta.json").read_text())
+    shapes = json.loads((gold.golden(shared, "m0") / "keys.json").read_text())
+    for key, total in meta["weight_checks_sum"].items():
+        assert gold.weight(key, tuple(shapes[key])).double().sum().item() == pytest.approx(total, abs=1e-9)
+    stored = np.load(gold.golden(shared, "m0") / "calib.npz")
+    np.testing.assert_array_equal(gold.rig()["cam2ego"], stored["sensor2ego"][0])
+
+
+@pytest.mark.parametrize(("rounding", "kept"), [("reference", 152_123), ("floor", 99_012)])
+def test_points_that_each_rounding_keeps(rounding, kept):
+    """185,856 points; truncation towards zero also pools those down to z = -7.4 m (counts of the published rig)."""
+    model = FlashOccConfig(resnet=18, voxel_rounding=rounding).build()
+    batch = gold.batch()
+    plan = model.img_view_transformer.splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44))
+    assert len(plan.order) == kept
+
+
+def _tiny_config(**changes) -> FlashOccConfig:
+    grid = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 1.6))
+    return FlashOccConfig(**{"resnet": 18, "neck_channels": 16, "lift_channels": 8, "bev_channels": 8, "grid": grid, **changes})
+
+
+def _tiny_batch(**changes) -> Batch:
+    rig = gold.rig()
+    rig["image_aug"] = np.tile(np.diag([64 / 1600, 64 / 1600, 1.0]), (6, 1, 1))
+    labels = torch.randint(0, 18, (16, 16, 4), dtype=torch.uint8)
+    given = {"semantics": labels, "mask_camera": torch.rand(16, 16, 4) < 0.5, "depth": 10 + torch.rand(6, 32, 64) * 30, **rig, **changes}
+    return Batch.from_arrays(torch.randn(6, 3, 32, 64), **given)
+
+
+def test_bev_augmentation_mirrors_the_pooled_map():
+    """A flip of x maps cell i to cell X - 1 - i, exactly, as no point lies on a cell's border."""
+    torch.manual_seed(0)
+    model = _tiny_config().build().eval()
+    batch = _tiny_batch()
+    mirrored = Batch.from_arrays(
+        batch.images[:, 0], batch.rig.intrinsics[:, 0], batch.rig.cam2ego[:, 0], batch.rig.ego2global[:, 0], batch.rig.image_aug[:, 0],
+        bev_aug=np.diag([-1.0, 1.0, 1.0]),
+    )  # fmt: skip
+    with torch.no_grad():
+        plain, flipped = model(batch)["pooled"], model(mirrored)["pooled"]
+    torch.testing.assert_close(flipped, plain.flip(3))
+    assert plain.abs().sum() > 0
+
+
+def test_camera_mask_and_class_balance_change_the_loss():
+    batch = _tiny_batch()
+    for changes in ({}, {"camera_mask": False}, {"class_balance": True}):
+        torch.manual_seed(0)
+        model = _tiny_config(**changes).build().eval()
+        outputs = model(batch)
+        mask = batch.mask_camera if changes.get("camera_mask", True) else torch.ones_like(batch.mask_camera)
+        rows, ids = outputs["occ_logits"][mask], batch.semantics[mask].long()
+        expected = torch.nn.functional.cross_entropy(rows, ids, model.class_weight)
+        assert model.loss(outputs, batch)["occupancy"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert "class_weight" not in model.state_dict()
+
+
+def test_depth_supervision_is_weighted():
+    batch = _tiny_batch()
+    torch.manual_seed(0)
+    model = _tiny_config(depth_loss=0.05).build().eval()
+    outputs = model(batch)
+    depth = model.loss(outputs, batch)["depth"]
+    outputs["depth"] = torch.nn.functional.one_hot(torch.zeros(6, 2, 4, dtype=torch.long), 44).permute(0, 3, 1, 2).float()
+    assert 0 < depth < model.loss(outputs, batch)["depth"]
+
+
+def test_missing_labels_are_named():
+    model = _tiny_config(depth_loss=1.0).build()
+    batch = _tiny_batch(semantics=None)
+    with pytest.raises(DataError, match="occupancy labels"):
+        model.loss(model(batch), batch)
+    batch = _tiny_batch(depth=None)
+    with pytest.raises(DataError, match="load_depth"):
+        model.loss(model(batch), batch)

@@ -1,0 +1,80 @@
+"""FPN, BEV networks, U-Net and the occupancy head: shapes, conventions and equality with the plain operations."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from frustum.nn.bev import CustomResNet, FpnLss
+from frustum.nn.fpn import CustomFPN
+from frustum.nn.occupancy_head import ChannelToHeight
+from frustum.nn.unet import UNet
+
+
+def test_fpn_merges_by_nearest_upsampling():
+    neck = CustomFPN((3, 5), 4)
+    fine, coarse = torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)
+    lateral = [conv.conv for conv in neck.lateral_convs]
+    merged = lateral[0](fine) + lateral[1](coarse).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(neck([fine, coarse]), neck.fpn_convs[0].conv(merged))
+    assert set(neck.state_dict()) == {
+        f"{n}.conv.{p}" for n in ("lateral_convs.0", "lateral_convs.1", "fpn_convs.0") for p in ("weight", "bias")
+    }
+
+
+def test_fpn_takes_odd_sizes():
+    assert CustomFPN((3, 5), 4)([torch.randn(1, 3, 5, 7), torch.randn(1, 5, 3, 4)]).shape == (1, 4, 5, 7)
+
+
+def test_bev_resnet_halves_three_times_with_a_bare_shortcut():
+    net = CustomResNet(4, (8, 16, 32)).eval()
+    stages = net(torch.randn(1, 4, 16, 24))
+    assert [tuple(s.shape) for s in stages] == [(1, 8, 8, 12), (1, 16, 4, 6), (1, 32, 2, 3)]
+    shortcut = net.layers[0][0].downsample
+    assert isinstance(shortcut, torch.nn.Conv2d)
+    assert shortcut.kernel_size == (3, 3)
+    assert shortcut.bias is not None
+    assert net.layers[0][1].downsample is None
+
+
+def test_fpn_lss_upsamples_with_aligned_corners():
+    neck = FpnLss(6, 4).eval()
+    fine, coarse = torch.randn(1, 2, 8, 8), torch.randn(1, 4, 2, 2)
+    joined = torch.cat([fine, F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=True)], 1)
+    inner = F.interpolate(neck.conv(joined), scale_factor=2, mode="bilinear", align_corners=True)
+    expected = neck.up2[4](neck.up2[3](neck.up2[2](neck.up2[1](inner))))
+    torch.testing.assert_close(neck(fine, coarse), expected)
+    assert expected.shape == (1, 4, 16, 16)
+
+
+def test_channels_become_heights_class_fastest():
+    head = ChannelToHeight(3, heights=2, num_classes=5).eval()
+    bev = torch.randn(1, 3, 4, 6)  # Y = 4, X = 6
+    logits = head(bev)
+    assert logits.shape == (1, 6, 4, 2, 5)
+    column = head.final_conv(bev)[0, :, 1, 5]  # y = 1, x = 5
+    flat = head.predicter(column)
+    torch.testing.assert_close(logits[0, 5, 1].flatten(), flat)
+    torch.testing.assert_close(logits[0, 5, 1, 1], flat[5:])
+
+
+def test_final_convolution_is_rectified():
+    head = ChannelToHeight(3, 2, 5)
+    assert (head.final_conv(torch.randn(1, 3, 4, 4)) >= 0).all()
+
+
+def test_unet_keeps_the_size_whatever_it_is():
+    for size in ((16, 16), (10, 14), (9, 7)):
+        assert UNet(6, 4).eval()(torch.randn(2, 6, *size)).shape == (2, 8, *size)
+
+
+def test_unet_sees_far_and_near():
+    """A cell hears from eight cells away through the coarse level, and its own cell through the skip connection."""
+    torch.manual_seed(1)
+    net = UNet(3, 8).eval()
+    x = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    net(x)[0, :, 16, 16].sum().backward()
+    reached = x.grad.abs().sum((0, 1)) > 0
+    assert reached[16, 16]
+    assert reached[16, :9].any()
+    assert not reached[0, 0]

@@ -1,0 +1,101 @@
+"""Lift-splat: features arrive where their rays lead."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from frustum.geometry import CameraRig, VoxelGrid, rotation_z
+from frustum.geometry.depth import DepthBins
+from frustum.nn.lift_splat import LiftSplat, Splat, feature_pixels
+
+GRID = VoxelGrid(lower=(-10, -10, -1), upper=(10, 10, 3), cell=(1, 1, 2))
+BINS = DepthBins(start=1.3, stop=9.3, step=1)  # no point on a cell's border
+FORWARD = torch.tensor(
+    [[0, 0, 1.0, 0], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]], dtype=torch.float64
+)  # half a metre up, looking along x
+EYE = torch.eye(4, dtype=torch.float64)[None]
+
+
+def _rig(yaws=(0.0,), size=(16, 32)) -> CameraRig:
+    turn = torch.eye(4, dtype=torch.float64).repeat(len(yaws), 1, 1)
+    turn[:, :3, :3] = rotation_z(torch.tensor(yaws, dtype=torch.float64))
+    intrinsics = torch.tensor([[20.0, 0, 16], [0, 20, 8], [0, 0, 1]], dtype=torch.float64).expand(1, len(yaws), 3, 3)
+    return CameraRig.create(intrinsics, (turn @ FORWARD)[None], size)
+
+
+def test_feature_positions():
+    assert feature_pixels(704, 44, "corners")[[0, -1]].tolist() == [0, 703]
+    assert feature_pixels(32, 4, "centres").tolist() == [4, 12, 20, 28]
+
+
+def test_a_pixel_lands_where_its_ray_leads():
+    splat = Splat(GRID, BINS, sampling="centres")
+    rig = _rig(size=(2, 2))
+    rig = CameraRig.create(torch.tensor([[[[20.0, 0, 1], [0, 20, 1], [0, 0, 1]]]], dtype=torch.float64), rig.cam2ego, (2, 2))
+    depth = torch.zeros(1, BINS.count, 1, 1)
+    depth[0, 4] = 1  # 5.3 m ahead
+    out = splat(depth, torch.full((1, 3, 1, 1), 2.0), splat.plan(rig, EYE, EYE, (1, 1)))
+    assert out.shape == (1, 2 * 3, 20, 20)
+    assert out.nonzero().tolist() == [[0, c, 10, 15] for c in range(3)]  # y = 0 m, x = 5 m, lower height bin
+    assert out.max() == 2
+
+
+@pytest.mark.parametrize("yaw", [torch.pi / 2, torch.pi])
+def test_turning_the_rig_turns_the_map(yaw):
+    features, depth = torch.randn(1, 2, 4, 8), torch.rand(1, BINS.count, 4, 8)
+    splat = Splat(GRID, BINS)
+    ahead = splat(depth, features, splat.plan(_rig(), EYE, EYE, (4, 8)))
+    turned = splat(depth, features, splat.plan(_rig((float(yaw),)), EYE, EYE, (4, 8)))
+    # counter-clockwise seen from above: x becomes y; rows of the map are y
+    torch.testing.assert_close(turned, ahead.rot90(-round(float(yaw) / (torch.pi / 2)), (2, 3)), atol=1e-5, rtol=1e-5)
+
+
+def test_moving_between_camera_and_keyframe_moves_the_map():
+    features, depth = torch.randn(1, 2, 4, 8), torch.rand(1, BINS.count, 4, 8)
+    splat, rig, key = Splat(GRID, BINS), _rig(), EYE.clone()
+    key[0, 0, 3] = 2.0  # the ego vehicle drove two metres after the image was taken
+    here, later = (splat(depth, features, splat.plan(rig, pose, EYE, (4, 8))) for pose in (EYE, key))
+    torch.testing.assert_close(later[..., :-2], here[..., 2:])
+
+
+def test_plans_are_kept_by_content():
+    splat = Splat(GRID, BINS, remember=2)
+    first = splat.plan(_rig(), EYE, EYE, (4, 8))
+    assert splat.plan(_rig(), EYE, EYE, (4, 8)) is first
+    moved = EYE.clone()
+    moved[0, 0, 3] = 0.5
+    assert splat.plan(_rig(), moved, EYE, (4, 8)) is not first
+    assert splat.plan(_rig(), EYE, moved, (4, 8)) is not first
+    assert splat.plan(_rig(), EYE, EYE, (4, 8)) is not first  # forgotten: only two are kept
+    assert len(splat._plans) == 2
+
+
+def test_plans_do_not_travel_with_a_pickle():
+    splat = Splat(GRID, BINS)
+    splat.plan(_rig(), EYE, EYE, (4, 8))
+    assert not pickle.loads(pickle.dumps(splat))._plans
+    assert not list(splat.state_dict())
+
+
+@pytest.mark.parametrize("cameras", [1, 4, 6, 8])
+def test_any_number_of_cameras(cameras):
+    lift = LiftSplat(5, 3, Splat(GRID, BINS))
+    rig = _rig(tuple(torch.linspace(0, 6, cameras).tolist()))
+    pooled, depth = lift(torch.randn(cameras, 5, 4, 8), rig, EYE, EYE)
+    assert pooled.shape == (1, 6, 20, 20)
+    assert depth.shape == (cameras, 8, 4, 8)
+    torch.testing.assert_close(depth.sum(1), torch.ones(cameras, 4, 8))
+
+
+def test_first_channels_are_depth_the_rest_context():
+    lift = LiftSplat(2, 3, Splat(GRID, BINS))
+    with torch.no_grad():
+        lift.depth_net.weight.zero_()
+        lift.depth_net.bias.copy_(torch.cat([torch.zeros(8), torch.tensor([1.0, 2.0, 3.0])]))
+    pooled, depth = lift(torch.randn(1, 2, 4, 8), _rig(), EYE, EYE)
+    torch.testing.assert_close(depth, torch.full_like(depth, 1 / 8))
+    torch.testing.assert_close(pooled[:, 1], 2 * pooled[:, 0])
+    torch.testing.assert_close(pooled[:, 2], 3 * pooled[:, 0])
