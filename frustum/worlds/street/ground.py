@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from frustum.worlds.street.materials import MATERIAL_ID
 from frustum.worlds.street.paths import Network, Rect
@@ -148,12 +148,12 @@ def _road_material(S, D, lines, e, marks, mark_material, bins, numbers, ids):
     return m
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _paint(material, step, zone, corner, cell, lines, fs, fd, pitch, radius, islands, isle_material, paved, drops, marks, mark_material, bins, numbers, ids):
     x0, y0 = corner
     R, X, Y = len(lines), step.shape[0], step.shape[1]
     reach = 0.75 * _BLOCK * cell + 1.0
-    for block in prange((X + _BLOCK - 1) // _BLOCK):
+    for block in range((X + _BLOCK - 1) // _BLOCK):
         S, D = np.empty(R), np.empty(R)
         for j0 in range(0, Y, _BLOCK):
             i0 = block * _BLOCK

@@ -27,7 +27,7 @@ def random_look(rng: np.random.Generator, seed: int) -> tuple[Look, str]:
     up, around = np.radians(rng.uniform(*elevation)), rng.uniform(0, 2 * np.pi)
     vary = lambda colour, spread: tuple(
         float(v) for v in np.asarray(colour) * rng.normal(1, spread, 3).clip(0.8, 1.2) * rng.uniform(0.92, 1.08)
-    )  # noqa: E731
+    )
     look = Look(
         sun_direction=(float(np.cos(up) * np.cos(around)), float(np.cos(up) * np.sin(around)), float(np.sin(up))),
         sun_colour=vary(sun, 0.03),

@@ -2,77 +2,119 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
+from frustum.data.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY
+from frustum.worlds.street.city import City, build_city
 from frustum.worlds.street.config import SceneConfig
+from frustum.worlds.street.crowd import Crowd
+from frustum.worlds.street.ground import PARCEL, PAVED, WALK
+from frustum.worlds.street.kinds import random_kind
 from frustum.worlds.street.look import random_look
-from frustum.worlds.street.materials import MATERIAL_ID
-from frustum.worlds.street.terrain import Terrain, poses_on_ground
-from frustum.worlds.street.types import Actor, Ground, Scene, Track, VoxelModel
-from frustum.worlds.street.vehicles import CAR_STYLES, car
+from frustum.worlds.street.paths import Path
+from frustum.worlds.street.standing import lean_cycles, open_sites, park, road_works
+from frustum.worlds.street.traffic import drive_ego, fill_lanes, ride_cycle_lanes, side_traffic
+from frustum.worlds.street.types import Scene, Track
+from frustum.worlds.street.walkers import cross, linger, ride_pavements, stroll
 
 __all__ = ["SceneConfig", "build_scene"]
 
+_REACH = 33.0  # metres from the ego vehicle within which every class occurs
 
-def build_scene(name: str, seed: int, config: SceneConfig) -> Scene:
-    """The scene that `seed` and `config` describe; equal arguments give equal scenes in every process."""
-    rng = np.random.default_rng([seed, 7301])
-    terrain = Terrain.random(rng, config.hilliness)
-    c, m = config.cell, MATERIAL_ID
-    length = 7.0 * config.duration
-    nx, ny = int((length + 130) / c), int(130 / c)
-    x0, y0 = -65.0, -65.0
-    base = terrain.grid(x0 + np.arange(nx + 1) * c, y0 + np.arange(ny + 1) * c)
-    yc = y0 + (np.arange(ny) + 0.5) * c
-    step = np.where(abs(yc)[None] > 7.0, 0.15, 0.0).astype(np.float32) * np.ones((nx, 1), np.float32)
-    yh = y0 + (np.arange(2 * ny) + 0.5) * c / 2
-    xh = x0 + (np.arange(2 * nx) + 0.5) * c / 2
-    material = np.full((2 * nx, 2 * ny), m["grass"], np.uint8)
-    material[:, abs(yh) < 10] = m["paving"]
-    material[:, abs(yh) < 7.3] = m["kerb"]
-    material[:, abs(yh) < 7] = m["asphalt"]
-    dash = (xh % 9 < 3)[:, None] & (abs(abs(yh) - 3.5) < 0.07)[None]
-    material[dash] = m["marking"]
-    material[:, abs(yh) < 0.1] = m["marking"]
-    ground = Ground(base, step, material, c, (x0, y0))
-    low = float(np.floor(base.min() / c) * c) - c
-    nz = int((base.max() - low + 17) / c)
-    cells = np.zeros((nx, ny, nz), np.uint8)
-    for k in range(int(length // 18)):
-        for side in (1, -1):
-            u, v = int((20 + k * 18) / c), int((65 + side * 20 - 6) / c)
-            h = int((base[u, v] - low) / c)
-            top = h + int(rng.uniform(4, 13) / c)
-            cells[u : u + 60, v : v + 60, h:top] = m[str(rng.choice(["brick_red", "plaster_white", "plaster_sand"]))]
-            cells[u + 2 : u + 58, v + 2 : v + 58, h : top - 2] = 0
-            for z in range(h + 5, top - 8, 15):
-                for w in range(5, 52, 12):
-                    for line in (slice(v, v + 1), slice(v + 59, v + 60)):
-                        cells[u + w : u + w + 6, line, z : z + 7] = m["window"]
-            t, w = u - 12, int((65 + side * 9) / c)
-            h = int((base[t, w] - low) / c)
-            cells[t - 1 : t + 1, w - 1 : w + 1, h : h + 16] = m["bark"]
-            i, j, z = np.ogrid[-8:9, -8:9, -8:9]
-            ball = (i * i + j * j + z * z < 60) & (rng.random((17, 17, 17)) < 0.8)
-            cells[t - 8 : t + 9, w - 8 : w + 9, h + 14 : h + 31][ball] = m["leaf"]
-    static = VoxelModel(cells, c, (x0, y0, low))
-    models = tuple(car(s) for s in CAR_STYLES)
-    actors = []
-    times = np.arange(0, config.duration + 0.05, 0.1)
-    for k in range(24):
-        model = k % len(models)
-        moving = k % 2 == 0
-        side = -1 if k % 4 < 2 else 1
-        x = k * length / 24 + (times * 6 * -side if moving else 0 * times)
-        y = np.full_like(x, side * (1.8 if moving else 5.8))
-        poses = poses_on_ground(terrain, np.stack([x, y], 1), np.full_like(x, 0.0 if side < 0 else np.pi))
-        track = Track(times, poses) if moving else Track(times[:1], poses[:1])
-        tint = tuple(float(v) for v in rng.uniform(0.05, 0.9, 3))
-        actors.append(
-            Actor(k + 1, "vehicle.car", model, models[model].size, tint, track, moving, "vehicle.moving" if moving else "vehicle.parked")
-        )
-    times = np.arange(0, config.duration + 0.02, 0.04)
-    ego_xy = np.stack([times * 7, np.full_like(times, -1.8)], 1)
-    ego = Track(times, poses_on_ground(terrain, ego_xy, np.zeros_like(times)))
-    look, mood = random_look(rng, seed)
-    return Scene(name, seed, ground, static, models, tuple(actors), ego, look, config.duration, mood)
+
+def build_scene(name: str, seed: int, config: SceneConfig | None = None) -> Scene:
+    """The scene that a name, a seed and a configuration describe; equal arguments give equal scenes in every process.
+
+    Every scene holds all ten detection classes within sight of the ego vehicle (unless `config.density` is very low).
+    """
+    config = config or SceneConfig()
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode()), 7301])
+    look, mood = random_look(rng, int(rng.integers(2**31)))
+    low, high = config.ego_speed
+    length = float(np.clip(rng.uniform(0.42, 0.8) * high, low, high)) * config.duration
+    city = build_city(rng, config, length, lit=0.3 if mood == "evening" else 0.03)
+    crowd = Crowd(city.canvas, city.terrain, config.duration)
+    ego, lane = drive_ego(rng, city, crowd, config.ego_speed, config.tilt, config.density)
+    _people_the_city(rng, city, crowd, ego, lane, config.density)
+    return Scene(
+        name=name,
+        seed=seed,
+        ground=city.canvas.ground,
+        static=city.canvas.model(),
+        models=tuple(crowd.models),
+        actors=tuple(crowd.actors),
+        ego=ego,
+        look=look,
+        duration=config.duration,
+        description=f"{city.style}, {city.season}, {mood}",
+        lanes=_lane_lines(city),
+    )
+
+
+def _people_the_city(rng: np.random.Generator, city: City, crowd: Crowd, ego: Track, lane: Path, density: float) -> None:
+    """All actors, the constrained ones first."""
+    if density <= 0:
+        return
+    main = city.network.main.path
+    offset = float(main.nearest(lane.at(city.length / 2)[0])[1])
+    open_sites(rng, city, crowd, main, density)
+    fill_lanes(rng, city, crowd, offset, density)
+    side_traffic(rng, city, crowd, density)
+    if rng.random() < 0.6 * density:
+        road_works(rng, city, crowd)
+    park(rng, city, crowd, main, density)
+    number = lambda low, high: int(round(rng.uniform(low, high) * density))  # noqa: E731
+    wanted = max(1, number(1.5, 4))
+    ridden = ride_cycle_lanes(rng, city, crowd, wanted)
+    ride_pavements(rng, city, crowd, max(wanted - ridden, 0))
+    cross(rng, city, crowd, number(2, 5))
+    stroll(rng, city, crowd, number(6, 11))
+    linger(rng, city, crowd, number(4, 8))
+    lean_cycles(rng, city, crowd, number(3, 6))
+    if density > 0.2:
+        _complete(rng, city, crowd, ego)
+
+
+def _seen(crowd: Crowd, ego: Track) -> set[str]:
+    """Detection classes that come within reach of the ego vehicle, sampled once a second."""
+    seen = set()
+    times = np.arange(0.0, ego.times[-1], 1.0)
+    where = ego.poses[np.clip(np.searchsorted(ego.times, times), 0, len(ego.times) - 1), :2, 3]
+    for actor in crowd.actors:
+        k = np.clip(np.searchsorted(actor.track.times, times), 0, len(actor.track.times) - 1)
+        if np.linalg.norm(actor.track.poses[k, :2, 3] - where, axis=1).min() < _REACH:
+            seen.add(DETECTION_OF_CATEGORY[actor.category])
+    return seen
+
+
+def _complete(rng: np.random.Generator, city: City, crowd: Crowd, ego: Track) -> None:
+    """Put what is still missing where it can plausibly stand: on parcels and pavements beside the ego path, in parking spaces."""
+    missing = [c for c in DETECTION_CLASSES if c not in _seen(crowd, ego)]
+    main = city.network.main
+    large = ("truck", "bus", "trailer", "construction_vehicle", "car")
+    for name in missing:
+        for _ in range(300):
+            kind = random_kind(rng, name)
+            s = rng.uniform(0, city.length + 5)
+            side = 1 if rng.random() < 0.5 else -1
+            edge = main.left if side > 0 else main.right
+            away = rng.uniform(edge + 0.4, edge + (18 if name in large else 8))
+            xy, yaw = main.path.at(s, side * away)
+            attribute = "vehicle.parked" if name in large else {"pedestrian": "pedestrian.standing", "barrier": "", "traffic_cone": ""}.get(name, "cycle.without_rider")
+            zones = (PARCEL, PAVED) if name in large else (PARCEL, WALK)
+            if crowd.add(kind, xy, float(yaw) + rng.choice([0.0, np.pi]), attribute, zones, gap=0.1):
+                break
+
+
+def _lane_lines(city: City) -> tuple[np.ndarray, ...]:
+    """Centre lines (K, 3) of all lanes in driving direction."""
+    lines = []
+    for road in city.network.roads:
+        s = np.arange(road.start, min(road.stop, road.path.s[-1]), 2.0)
+        for d in (*road.forward, *road.backward):
+            xy, _ = road.path.at(s, d)
+            xy = xy if d < 0 else xy[::-1]
+            lines.append(np.concatenate([xy, city.terrain.height(xy)[:, None]], 1))
+    return tuple(lines)

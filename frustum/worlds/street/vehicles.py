@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _CARS: dict[str, tuple[float, ...]] = {
 CAR_STYLES = tuple(_CARS)
 
 
-@lru_cache(maxsize=None)
+@cache
 def car(style: str) -> VoxelModel:
     """A passenger car or van in one of CAR_STYLES, 0.1 m cells."""
     length, width, height, bonnet, base, roof0, roof1, rear, deck, tyre = _CARS[style]
