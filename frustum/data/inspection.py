@@ -83,10 +83,9 @@ def judge(channel: str, fit: EdgeFit) -> Finding | None:
     right, down, gain = fit.best_shift()
     if max(abs(right), abs(down)) < 0.9 or gain < 0.35 or fit.contrast() < 2.5:
         return None
-    what = (
-        f"the LiDAR does not sit on the images of {channel}: its edges fit best {abs(right):.1f} degrees further {'right' if right > 0 else 'left'} "
-        f"and {abs(down):.1f} degrees further {'down' if down > 0 else 'up'} ({fit.edges} edge points)"
-    )
+    across = f"{abs(right):.1f} degrees further {'right' if right > 0 else 'left'}"
+    along = f"{abs(down):.1f} degrees further {'down' if down > 0 else 'up'}"
+    what = f"the LiDAR does not sit on the images of {channel}: its edges fit best {across} and {along} ({fit.edges} edge points)"
     return Finding("warning", "", what, _PROJECTION_HINT)
 
 
@@ -153,11 +152,8 @@ def _check_camera(
     share = hit.mean()
     expected = max(field_of_view, 8) / 360
     if share < 0.02 * expected:
-        report(
-            "error",
-            f"only {hit.sum()} of {len(points)} LiDAR points fall into the image: it looks at the sky, the ground or backwards",
-            _PROJECTION_HINT,
-        )
+        what = f"only {hit.sum()} of {len(points)} LiDAR points fall into the image: it looks at the sky, the ground or backwards"
+        report("error", what, _PROJECTION_HINT)
     else:
         fits[camera.channel].add(camera, image, sample.lidar, points)
 
@@ -209,9 +205,7 @@ def _check_labels(sample: Sample, grid: VoxelGrid, findings: list[Finding]) -> N
     beyond = int(((labels.mask_camera > 0) & (labels.mask_lidar == 0)).sum())
     if beyond:
         what = f"{beyond} voxels are in the camera mask but not in the LiDAR mask"
-        findings.append(
-            Finding("warning", sample.token, what, "The camera mask should be a part of the LiDAR mask; make the labels again.")
-        )
+        findings.append(Finding("warning", sample.token, what, "The camera mask must be a part of the LiDAR mask; make the labels again."))
     if not labels.mask_camera.any():
         what = "no voxel is in the camera mask, so this keyframe does not count in training or evaluation"
         findings.append(Finding("warning", sample.token, what, "Make the labels again with the right camera calibration."))

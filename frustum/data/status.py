@@ -23,7 +23,7 @@ _OCC3D = "the Occ3D-nuScenes project page (CVPR 2023 3D Occupancy Prediction Cha
 
 _ARCHIVES = {
     "v1.0-mini": "v1.0-mini.tgz, about 4 GB: everything of 10 scenes",
-    "v1.0-trainval": "v1.0-trainval_meta.tgz (about 0.5 GB) and the ten sensor archives (about 30 GB each; the keyframe archives suffice without sweeps)",
+    "v1.0-trainval": "v1.0-trainval_meta.tgz (about 0.5 GB) and the ten sensor archives (about 30 GB each; keyframes alone suffice)",
     "v1.0-test": "v1.0-test_meta.tgz and its sensor archives (about 55 GB together)",
 }
 
@@ -88,12 +88,10 @@ def data_status(root: Path | str, version: str | None = None) -> DataStatus:
     found = [_version_status(root, name) for name in chosen]
     if not found:
         advice = (
-            f"There are no tables here. Generate a world (`frustum data world {root}`), import a recording (`frustum data import --help`), or "
-            f"get nuScenes from {_NUSCENES}: {_ARCHIVES['v1.0-mini']}; {_ARCHIVES['v1.0-trainval']}. Labels: {_OCC3D}, about 2.4 GB."
+            f"There are no tables here. Generate a world (`frustum data world {root}`), import a recording (`frustum data import --help`), "
+            f"or get nuScenes from {_NUSCENES}: {_ARCHIVES['v1.0-mini']}; {_ARCHIVES['v1.0-trainval']}. Labels: {_OCC3D}, about 2.4 GB."
         )
-    elif any(item.state != "complete" and "all work" in item.needed_for for v in found for item in v.items) or any(
-        v.problem for v in found
-    ):
+    elif any(v.problem or any(i.state != "complete" and i.needed_for == "all work" for i in v.items) for v in found):
         advice = "Something that all work needs is missing: see the lines above."
     else:
         advice = f"Ready. Look at it: frustum check {root}"
@@ -126,20 +124,22 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         expected[channel] += 1
         there[channel] += exists(name.decode())
     purpose = {"camera": "all work", "lidar": "depth supervision, check", "radar": "nothing here yet"}
-    items += [
-        _item(f"samples/{c}", there[c], expected[c], purpose.get(m, "nothing here"), source)
-        for c, m in zip(channels, modality, strict=True)
-        if expected[c]
-    ]
+    is_official = bool(here & set().union(*official_splits().values()))
+    own = "it was generated or imported: run that command again"
+    source = source if is_official else own
+    for channel, kind in zip(channels, modality, strict=True):
+        if expected[channel]:
+            items.append(_item(f"samples/{channel}", there[channel], expected[channel], purpose.get(kind, "nothing here"), source))
     scene_of = frames["sample_scene"]
     for panoptic in (False, True):
         folders = [labels_path(root, names[scene_of[i]], t.decode(), panoptic) for i, t in enumerate(frames["sample_token"])]
         count = sum(p.is_file() for p in folders)
         name = "occ3d_panoptic" if panoptic else "gts"
-        get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 7e-5:.2g} GB here"
+        get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"
+        get = get if is_official else own
         items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
     labelled = (folder / "lidarseg.json").is_file()
-    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", f"{_NUSCENES}: nuScenes-lidarseg of {version}"))
+    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own))
     return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
 
 
