@@ -1,0 +1,152 @@
+"""RayIoU per frame: our two backends beside the plain per-ray formulation, in one run on one machine.
+
+    python benchmarks/speed/rayiou.py --json rayiou.json
+
+A frame is 8 origins x 14,040 rays through prediction and truth of 200 x 200 x 16 voxels. The plain formulation walks one ray and one volume
+at a time in Python, as one would write it down first; it is timed on a share of the rays, checked to be equal on them, and extrapolated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+
+from frustum.geometry import VoxelGrid
+from frustum.metrics.rayiou import RayIoU
+from frustum.metrics.rays import ray_cells, ray_directions
+from frustum.ops.raycast import MAX_STEPS, raycast
+
+FREE = 17
+
+
+def street(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A made-up frame: truth, a prediction that is wrong here and there, and eight origins along the road."""
+    rng = np.random.default_rng(seed)
+    truth = np.full((200, 200, 16), FREE, np.uint8)
+    truth[:, :, :2] = 14
+    truth[:, 80:120, :2] = 11
+    for _ in range(60):
+        x, y = rng.integers(5, 190, 2)
+        label = rng.choice([4, 4, 4, 7, 10, 15, 16, 16])
+        length, width, height = {4: (11, 5, 4), 7: (2, 2, 5), 10: (20, 7, 8), 15: (30, 20, 14), 16: (6, 6, 12)}[int(label)]
+        if label in (15, 16) and 72 < y < 120:
+            continue  # nothing built on the road
+        truth[x : x + length, y : y + width, 2 : 2 + height] = label
+    pred = np.roll(truth, rng.integers(-1, 2, 2), (0, 1))
+    noise = rng.random(pred.shape)
+    pred[noise < 0.004] = FREE
+    pred[noise > 0.998] = 16
+    origins = np.stack([np.linspace(-24, 24, 8), np.zeros(8), np.full(8, 1.8)], 1)
+    for volume in (truth, pred):
+        volume[:, 97:103, 2:10] = FREE
+    return pred, truth, origins
+
+
+def plain_ray(volume: list, shape: tuple[int, int, int], start: list[float], end: list[float]) -> tuple[float, tuple[int, int, int]]:
+    """One ray, one volume, step by step."""
+    direction = [e - s for s, e in zip(start, end, strict=True)]
+    norm = math.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
+    direction = [d / norm for d in direction]
+    cell = [int(s) for s in start]
+    step = [1 if d >= 0 else -1 for d in direction]
+    far = sys.float_info.max
+    t = [(c + (s > 0) - o) / d if d else far for c, s, o, d in zip(cell, step, start, direction, strict=True)]
+    delta = [s / d if d else far for s, d in zip(step, direction, strict=True)]
+    last, entered = (-1.0, (0, 0, 0)), False
+    for _ in range(MAX_STEPS):
+        axis = 0 if t[0] < t[1] and t[0] < t[2] else 1 if t[1] < t[2] else 2
+        if all(0 <= c < n for c, n in zip(cell, shape, strict=True)):
+            entered = True
+            last = (t[axis], (cell[0], cell[1], cell[2]))
+            if volume[cell[0]][cell[1]][cell[2]] != FREE:
+                break
+        elif entered:
+            break
+        cell[axis] += step[axis]
+        t[axis] += delta[axis]
+    return last
+
+
+def plain(pred: np.ndarray, truth: np.ndarray, origins: np.ndarray, every: int) -> tuple[float, list[tuple[int, int, int, float]]]:
+    """Seconds per frame, extrapolated from every n-th ray, and those results: volume, origin, ray, distance in cells."""
+    starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
+    picked = range(0, ends.shape[1], every)
+    found = []
+    began = time.perf_counter()
+    for v, volume in enumerate((pred, truth)):
+        cells = volume.tolist()
+        for k in range(len(starts)):
+            start = [float(c) for c in starts[k]]
+            for r in picked:
+                distance, _ = plain_ray(cells, volume.shape, start, [float(c) for c in ends[k, r]])
+                found.append((v, k, r, distance))
+    seconds = time.perf_counter() - began
+    return seconds * ends.shape[1] / len(picked), found
+
+
+def timed(run: Callable[[], object], repeats: int) -> dict[str, float]:
+    run()  # compiles and warms up
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return {"median_s": statistics.median(seconds), "best_s": min(seconds), "worst_s": max(seconds), "repeats": repeats}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--every", type=int, default=40, help="the plain formulation casts every n-th ray")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    threads = os.cpu_count() or 1
+    pred, truth, origins = street(0)
+    origins = origins.astype(np.float64)
+    variants = {
+        "numba, 1 thread": RayIoU(backend="numba"),
+        f"numba, {threads} threads": RayIoU(backend="numba", threads=threads),
+        "torch, lockstep": RayIoU(backend="torch"),
+    }
+    rows: dict[str, dict[str, float]] = {}
+    for name, metric in variants.items():
+        rows[name] = timed(
+            lambda m=metric: m.add(pred, truth, origins), options.repeats if "numba" in name else max(options.repeats // 3, 2)
+        )
+    figures = [metric.compute()["rayiou"] for metric in variants.values()]
+    assert len(set(figures)) == 1, f"the backends disagree: {figures}"
+
+    seconds, found = plain(pred, truth, origins, options.every)
+    starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
+    hits = raycast(np.stack([pred, truth]), starts, ends)
+    assert all(hits.distances[v, k, r] == np.float32(distance) for v, k, r, distance in found), "the plain formulation disagrees"
+    rows["plain python, one ray at a time (extrapolated)"] = {"median_s": seconds, "repeats": 1}
+
+    plain_seconds = seconds
+    print(
+        f"RayIoU, one frame: {len(origins)} origins x {len(ray_directions())} rays x 2 volumes; {threads} cores, torch {torch.__version__}"
+    )
+    for name, row in rows.items():
+        row["times_plain"] = plain_seconds / row["median_s"]
+        print(f"  {name:50s} {1000 * row['median_s']:10.1f} ms  {row['times_plain']:8.1f} x plain")
+    if options.json:
+        about = {"benchmark": "rayiou", "cores": threads, "processor": platform.machine(), "python": platform.python_version()}
+        options.json.write_text(json.dumps({**about, "torch": torch.__version__, "rayiou": figures[0], "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
