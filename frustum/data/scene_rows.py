@@ -49,14 +49,14 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
     for sensor in scene.sensors:
         if sensor.modality == "camera" and (sensor.intrinsics is None or not np.isfinite(sensor.intrinsics).all()):
             raise DataError(f"camera {sensor.channel} of scene {scene.name} needs finite 3x3 intrinsics, got {sensor.intrinsics}.")
-        translation, rotation = _pose_lists(sensor.sensor2ego, f"sensor2ego of {sensor.channel} in scene {scene.name}")
         rows["calibrated_sensor"].append(
             {
                 "token": token("calibrated_sensor", scene.name, sensor.channel), "sensor_token": token("sensor", sensor.channel),
-                "translation": translation, "rotation": rotation,
+                "translation": [], "rotation": [],
                 "camera_intrinsic": np.asarray(sensor.intrinsics, np.float64).tolist() if sensor.modality == "camera" else [],
             }
         )  # fmt: skip
+    _set_poses(rows["calibrated_sensor"], [(s.sensor2ego, f"sensor2ego of {s.channel} in scene {scene.name}") for s in scene.sensors])
     rows.update(_file_rows(scene, samples))
     rows.update(_annotation_rows(scene, samples))
     return rows
@@ -80,6 +80,7 @@ def _file_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[Row]]:
     for record in scene.sweeps:
         chains[record.channel].append((record, ""))
     rows: dict[str, list[Row]] = {"sample_data": [], "ego_pose": [], "lidarseg": [], "panoptic": []}
+    poses: list[tuple[np.ndarray, str]] = []
     for channel in sorted(chains):
         if channel not in channels:
             raise DataError(f"scene {scene.name} has files of {channel!r}, which is no sensor of it; {nearest_names(channel, channels)}")
@@ -89,11 +90,9 @@ def _file_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[Row]]:
             raise DataError(f"scene {scene.name} has two files of {channel} with the same timestamp.")
         for i, (record, key) in enumerate(chain):
             following = key or next((k for _, k in chain[i:] if k), samples[-1])
-            translation, rotation = _pose_lists(record.ego2global, f"ego2global of {record.filename}")
+            poses.append((record.ego2global, f"ego2global of {record.filename}"))
             pose_token = token("ego_pose", scene.name, channel, int(record.timestamp))
-            rows["ego_pose"].append(
-                {"token": pose_token, "timestamp": int(record.timestamp), "rotation": rotation, "translation": translation}
-            )
+            rows["ego_pose"].append({"token": pose_token, "timestamp": int(record.timestamp), "rotation": [], "translation": []})
             rows["sample_data"].append(
                 {
                     "token": tokens[i], "sample_token": following, "ego_pose_token": pose_token,
@@ -106,6 +105,7 @@ def _file_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[Row]]:
             for table, filename in (("lidarseg", record.lidarseg), ("panoptic", record.panoptic)):
                 if filename is not None:
                     rows[table].append({"token": tokens[i], "sample_data_token": tokens[i], "filename": _relative(filename)})
+    _set_poses(rows["ego_pose"], poses)
     return rows
 
 
@@ -119,6 +119,7 @@ def _annotation_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[R
                 raise DataError(f"scene {scene.name} annotates {record.instance!r} twice in the keyframe at {keyframe.timestamp}.")
             chain.append((token("sample_annotation", scene.name, record.instance, int(keyframe.timestamp)), key, record))
     rows: dict[str, list[Row]] = {"instance": [], "sample_annotation": []}
+    poses: list[tuple[np.ndarray, str]] = []
     for name, chain in chains.items():
         category = chain[0][2].category
         if category not in _CATEGORIES or any(r.category != category for _, _, r in chain):
@@ -142,31 +143,35 @@ def _annotation_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[R
             length, width, height = (float(s) for s in record.size)
             if not min(length, width, height) > 0:
                 raise DataError(f"{what} has the size {record.size}; length, width and height must be positive metres.")
-            translation, rotation = _pose_lists(record.box2global, f"the box of {what}")
+            poses.append((record.box2global, f"the box of {what}"))
             rows["sample_annotation"].append(
                 {
                     "token": key, "sample_token": sample, "instance_token": instance_token, "visibility_token": str(record.visibility),
-                    "attribute_tokens": [token("attribute", record.attribute)] if record.attribute else [], "translation": translation,
-                    "size": [width, length, height], "rotation": rotation, "prev": chain[i - 1][0] if i else "",
+                    "attribute_tokens": [token("attribute", record.attribute)] if record.attribute else [], "translation": [],
+                    "size": [width, length, height], "rotation": [], "prev": chain[i - 1][0] if i else "",
                     "next": chain[i + 1][0] if i + 1 < len(chain) else "", "num_lidar_pts": int(record.num_lidar_pts),
                     "num_radar_pts": int(record.num_radar_pts),
                 }
             )  # fmt: skip
+    _set_poses(rows["sample_annotation"], poses)
     return rows
 
 
-def _pose_lists(a2b: np.ndarray, what: str) -> tuple[list[float], list[float]]:
-    """Translation (3) and quaternion (4) of a rigid transform."""
-    a2b = np.asarray(a2b, np.float64)
-    rotation = a2b[:3, :3]
-    if (
-        a2b.shape != (4, 4)
-        or not np.isfinite(a2b).all()
-        or abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3
-        or np.linalg.det(rotation) < 0
-    ):
-        raise DataError(f"{what} must be a finite rigid 4x4 transform, got {a2b.tolist()}.")
-    return a2b[:3, 3].tolist(), matrix_to_quaternion(rotation).tolist()
+def _set_poses(rows: list[Row], poses: list[tuple[np.ndarray, str]]) -> None:
+    """Fill in translation (3) and rotation (4) of rows from rigid transforms with their names, all at once because one by one is slow."""
+    for a2b, what in poses:
+        if np.shape(a2b) != (4, 4):
+            raise DataError(f"{what} must be a rigid 4x4 transform, got shape {np.shape(a2b)}.")
+    stack = np.array([a2b for a2b, _ in poses], np.float64).reshape(-1, 4, 4)
+    rotations = stack[:, :3, :3]
+    finite = np.isfinite(stack).all((1, 2))
+    off = abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3)).max((1, 2))
+    bad: np.ndarray = ~finite | ~(off <= 1e-3) | (np.linalg.det(np.where(finite.reshape(-1, 1, 1), rotations, 0)) < 0)
+    if bad.any():
+        a2b, what = poses[int(np.argmax(bad))]
+        raise DataError(f"{what} must be a finite rigid 4x4 transform, got {np.asarray(a2b).tolist()}.")
+    for row, translation, rotation in zip(rows, stack[:, :3, 3].tolist(), matrix_to_quaternion(rotations).tolist(), strict=True):
+        row["translation"], row["rotation"] = translation, rotation
 
 
 def _relative(filename: str) -> str:

@@ -107,6 +107,7 @@ class DatabaseWriter:
                     raise DataError(f"the split {split!r} names the scene {name!r}, which was not added; {nearest_names(name, names)}")
         parts = [self._read_part(self._part(name)) for name in names]
         tables = _merge(parts)
+        _check_starts(tables)
         locations = sorted({part["location"] for part in parts})
         logs: dict[str, list[str]] = {location: [] for location in locations}
         for log in tables["log"]:
@@ -156,6 +157,19 @@ class DatabaseWriter:
 def map_file(location: str) -> str:
     """Relative path of the map mask of a location: the official name where there is one."""
     return MAP_FILES.get(location, f"maps/{token('map mask', location)}.png")
+
+
+def _check_starts(tables: dict[str, list[dict[str, Any]]]) -> None:
+    """The devkit sorts scenes by start time and fails on equal ones."""
+    times = {row["token"]: row["timestamp"] for row in tables["sample"]}
+    seen: dict[int, str] = {}
+    for scene in tables["scene"]:
+        start = times[scene["first_sample_token"]]
+        if start in seen:
+            raise DataError(
+                f"scenes {seen[start]} and {scene['name']} start at the same timestamp {start}; shift the times of one of them."
+            )
+        seen[start] = scene["name"]
 
 
 def _merge(parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ import pytest
 from frustum.data.nuscenes import NuScenes
 from frustum.errors import DataError
 from frustum.geometry import invert
-from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, SHAPE, SIZE, START, VERSION, box2global, ego2global, random_labels
+from tests.data.toy import APART, CAM2EGO, INTRINSICS, LIDAR2EGO, SHAPE, SIZE, START, VERSION, box2global, ego2global, random_labels
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_frames_are_what_was_written(reader: NuScenes) -> None:
         for k, token in enumerate(info.tokens):
             sample, time = reader.sample(token), 500_000 * k
             assert (sample.token, sample.scene) == (token, info.name)
-            assert sample.timestamp == pytest.approx((START + time) / 1e6, abs=1e-6)
+            assert sample.timestamp == pytest.approx((START + scene * APART + time) / 1e6, abs=1e-6)
             np.testing.assert_allclose(sample.ego2global, ego2global(scene, time), atol=1e-12)
             assert sample.lidar is not None
             np.testing.assert_allclose(sample.lidar.lidar2ego, LIDAR2EGO, atol=1e-12)

@@ -217,6 +217,15 @@ def test_inconsistent_scenes_are_refused(tmp_path: Path, what: str) -> None:
     assert not writer.scenes()
 
 
+def test_scenes_must_not_start_together(tmp_path: Path) -> None:
+    writer = DatabaseWriter(tmp_path, VERSION)
+    record = scene_record(tmp_path, 0, 1)
+    writer.add_scene(record)
+    writer.add_scene(replace(record, name="scene-0009"))
+    with pytest.raises(DataError, match="scene-0001 and scene-0009 start at the same timestamp"):
+        writer.finish({})
+
+
 def test_scenes_must_agree_about_shared_sensors(tmp_path: Path) -> None:
     writer = DatabaseWriter(tmp_path, VERSION)
     writer.add_scene(scene_record(tmp_path, 0, 1))

@@ -33,6 +33,7 @@ CAM2EGO = {
 INTRINSICS = np.array([[126.6, 0, 80], [0, 126.6, 45], [0, 0, 1]])
 LIDAR2EGO = pose(rotation_z(-np.pi / 2), np.array([0.94, 0.0, 1.84]))
 START = 1_600_000_000_000_000
+APART = 20_000_000  # between the scenes' first keyframes: the devkit cannot list scenes that start together
 
 
 def ego2global(scene: int, time: int) -> np.ndarray:
@@ -66,28 +67,28 @@ def random_labels(seed: int, shape: tuple[int, int, int] = SHAPE) -> Occupancy:
 def scene_record(root: Path, scene: int, num_keyframes: int = 3, fingerprint: str = "") -> SceneRecord:
     """Write the files of one scene and describe them."""
     name = f"scene-{scene + 1:04d}"
-    rng = np.random.default_rng(scene)
+    rng, start = np.random.default_rng(scene), START + scene * APART
 
     def files(time: int, folder: str) -> tuple[SampleDataRecord, ...]:
         records = []
         for i, channel in enumerate(CAM2EGO):
-            stamp = START + time + 8000 * (i + 1)
+            stamp = start + time + 8000 * (i + 1)
             filename = f"{folder}/{channel}/{name}__{channel}__{stamp}.png"
             (root / filename).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(coordinate_image(SIZE)).save(root / filename)
             records.append(SampleDataRecord(channel, stamp, filename, ego2global(scene, time + 8000 * (i + 1)), SIZE))
-        filename = f"{folder}/LIDAR_TOP/{name}__LIDAR_TOP__{START + time}.pcd.bin"
+        filename = f"{folder}/LIDAR_TOP/{name}__LIDAR_TOP__{start + time}.pcd.bin"
         (root / filename).parent.mkdir(parents=True, exist_ok=True)
         points = np.concatenate([rng.uniform(-30, 30, (400, 2)), rng.uniform(-2, 2, (400, 1)), rng.integers(0, 32, (400, 2))], 1)
         points.astype(np.float32).tofile(root / filename)
         segments = panoptic = None
         if folder == "samples":
-            segments, panoptic = (f(VERSION, name, "LIDAR_TOP", START + time) for f in (lidarseg_file, panoptic_file))
+            segments, panoptic = (f(VERSION, name, "LIDAR_TOP", start + time) for f in (lidarseg_file, panoptic_file))
             for relative in (segments, panoptic):
                 (root / relative).parent.mkdir(parents=True, exist_ok=True)
             np.full(400, 17, np.uint8).tofile(root / segments)
             np.savez_compressed(root / panoptic, data=np.full(400, 17001, np.uint16))
-        return (*records, SampleDataRecord("LIDAR_TOP", START + time, filename, ego2global(scene, time), (0, 0), segments, panoptic))
+        return (*records, SampleDataRecord("LIDAR_TOP", start + time, filename, ego2global(scene, time), (0, 0), segments, panoptic))
 
     keyframes = []
     for k in range(num_keyframes):
@@ -96,9 +97,9 @@ def scene_record(root: Path, scene: int, num_keyframes: int = 3, fingerprint: st
         boxes.append(AnnotationRecord("cone", "movable_object.trafficcone", box2global(scene, 0), (0.4, 0.5, 1.0), num_lidar_pts=0))
         if k == 0:
             boxes.append(AnnotationRecord("once", "animal", box2global(scene, 0), (1.0, 0.5, 0.5), 1, num_lidar_pts=2))
-        keyframes.append(KeyframeRecord(START + time, files(time, "samples"), tuple(boxes)))
+        keyframes.append(KeyframeRecord(start + time, files(time, "samples"), tuple(boxes)))
         if scene == 0:
-            write_labels(labels_path(root, name, sample_token(name, START + time)), random_labels(k))
+            write_labels(labels_path(root, name, sample_token(name, start + time)), random_labels(k))
     sweeps = [record for k in range(num_keyframes - 1) for record in files(500_000 * k + 250_000, "sweeps")]
     sensors = [SensorRecord(channel, "camera", matrix, INTRINSICS) for channel, matrix in CAM2EGO.items()]
     sensors.append(SensorRecord("LIDAR_TOP", "lidar", LIDAR2EGO))
