@@ -9,7 +9,7 @@ import torch
 
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio
+from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio, to_numpy
 from frustum.metrics.rays import ray_cells, ray_directions
 from frustum.ops.raycast import Backend, RayHits, raycast
 
@@ -53,16 +53,23 @@ class RayIoU(CountMetric):
 
     def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
         """Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32."""
-        volumes = [torch.as_tensor(labels) for labels in (pred, target)]
-        for name, volume in zip(("the prediction", "the target"), volumes, strict=True):
+        volumes = {"the prediction": pred, "the target": target}
+        for name, volume in volumes.items():
             if tuple(volume.shape) != self.grid.shape:
                 raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but RayIoU was set up for a grid of {self.grid.shape} cells.")
-            if volume.is_floating_point():
-                raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
-        stacked = torch.stack([v.to(volumes[0].device, torch.uint8) for v in volumes])
+        on_gpu = any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in volumes.values())
+        stacked: np.ndarray | torch.Tensor
+        if on_gpu:
+            for name, volume in volumes.items():
+                if isinstance(volume, torch.Tensor) and volume.is_floating_point():
+                    raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
+            device = next(v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu")
+            stacked = torch.stack([torch.as_tensor(v).to(device, torch.uint8) for v in volumes.values()])
+        else:
+            stacked = np.stack([to_numpy(v, name).astype(np.uint8) for name, v in volumes.items()])
         starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), self.grid)
         hits = raycast(stacked, starts, ends, free=self.free, backend=self.backend, threads=self.threads)
-        labels, distances, coords = (torch.as_tensor(t).cpu().numpy() for t in hits)
+        labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)
         return RayHits(labels, distances, coords), distances * scale
 
     def add(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> None:

@@ -15,7 +15,7 @@ backends are equal to it bit for bit. All volumes (up to eight) are traversed at
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from frustum.errors import DataError, ShapeError
 from frustum.ops.raycast_numba import cast_rays
 
 Backend = Literal["auto", "numba", "torch"]
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Array = np.ndarray | torch.Tensor
 MAX_STEPS = 1001
 _FAR = torch.finfo(torch.float64).max
 
@@ -38,15 +38,15 @@ class RayHits(NamedTuple):
         coords: (V, K, R, 3) int16, the cell whose label was read.
     """
 
-    labels: np.ndarray | torch.Tensor
-    distances: np.ndarray | torch.Tensor
-    coords: np.ndarray | torch.Tensor
+    labels: Array
+    distances: Array
+    coords: Array
 
 
 def raycast(
     volumes: Array,
-    origins: np.ndarray | torch.Tensor,
-    ends: np.ndarray | torch.Tensor,
+    origins: Array,
+    ends: Array,
     *,
     free: int = 17,
     backend: Backend = "auto",
@@ -66,37 +66,38 @@ def raycast(
         ShapeError: a shape does not fit.
         DataError: volumes are not uint8, or an origin or end is not finite.
     """
-    is_torch = isinstance(volumes, torch.Tensor)
-    home = volumes.device if isinstance(volumes, torch.Tensor) else torch.device("cpu")
+    home = volumes.device if isinstance(volumes, torch.Tensor) else None
     if backend == "auto":
-        backend = "numba" if home.type == "cpu" else "torch"
-    device = home if backend == "torch" else torch.device("cpu")
-    volume_t = torch.as_tensor(volumes).to(device)
-    origin_t = torch.as_tensor(origins).to(device, torch.float32)
-    end_t = torch.as_tensor(ends).to(device, torch.float32)
-    if volume_t.dtype != torch.uint8:
-        raise DataError(f"raycast needs uint8 labels, got {volume_t.dtype}. Convert them with .to(torch.uint8).")
-    if volume_t.dim() != 4 or not 1 <= volume_t.shape[0] <= 8 or volume_t[0].numel() == 0:
-        raise ShapeError(f"volumes must be (V, X, Y, Z) with V from 1 to 8, got {tuple(volume_t.shape)}.")
-    if origin_t.dim() != 2 or origin_t.shape[1] != 3:
-        raise ShapeError(f"origins must be (K, 3), got {tuple(origin_t.shape)}.")
-    if end_t.dim() == 2:
-        end_t = end_t.expand(origin_t.shape[0], *end_t.shape)
-    if end_t.dim() != 3 or end_t.shape[0] != origin_t.shape[0] or end_t.shape[2] != 3:
-        raise ShapeError(f"ends must be (R, 3) or (K, R, 3) with K = {origin_t.shape[0]} origins, got {tuple(end_t.shape)}.")
-    if not (torch.isfinite(origin_t).all() and torch.isfinite(end_t).all()):
-        raise DataError("an origin or end point of a ray is not finite. Check the ego poses and the LiDAR calibration of this sample.")
-
+        backend = "numba" if home is None or home.type == "cpu" else "torch"
     if backend == "torch":
-        labels, distances, coords = _lockstep(volume_t, origin_t, end_t, free)
-    else:
-        arrays = cast_rays(volume_t.numpy(), origin_t.numpy(), end_t.contiguous().numpy(), free, MAX_STEPS, threads)
-        if not is_torch:
-            return RayHits(*arrays)
-        labels, distances, coords = (torch.from_numpy(a) for a in arrays)
-    if is_torch:
-        return RayHits(*(t.to(home) for t in (labels, distances, coords)))
-    return RayHits(labels.numpy(), distances.numpy(), coords.numpy())
+        device = home or torch.device("cpu")
+        volume_t, origin_t, end_t = (torch.as_tensor(a).to(device) for a in (volumes, origins, ends))
+        origin_t, end_t = origin_t.to(torch.float32), end_t.to(torch.float32)
+        _require(volume_t, origin_t, end_t, bool(torch.isfinite(origin_t).all() and torch.isfinite(end_t).all()))
+        hits = _lockstep(volume_t, origin_t, end_t.expand(len(origin_t), *end_t.shape[-2:]), free)
+        return RayHits(*hits) if home is not None else RayHits(*(t.numpy() for t in hits))
+    # No torch operation on this path: its threads would contend with those of other processes for work of a millisecond.
+    volume, origin, end = _to_numpy(volumes), _to_numpy(origins).astype(np.float32), _to_numpy(ends).astype(np.float32)
+    _require(volume, origin, end, bool(np.isfinite(origin).all() and np.isfinite(end).all()))
+    arrays = cast_rays(volume, origin, np.broadcast_to(end, (len(origin), *end.shape[-2:])), free, MAX_STEPS, threads)
+    return RayHits(*arrays) if home is None else RayHits(*(torch.from_numpy(a).to(home) for a in arrays))
+
+
+def _to_numpy(array: Array) -> np.ndarray:
+    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+
+
+def _require(volumes: Array, origins: Array, ends: Array, is_finite: bool) -> None:
+    if volumes.dtype not in (np.uint8, torch.uint8):
+        raise DataError(f"raycast needs uint8 labels, got {volumes.dtype}. Convert them with .to(torch.uint8).")
+    if len(volumes.shape) != 4 or not 1 <= volumes.shape[0] <= 8 or 0 in volumes.shape:
+        raise ShapeError(f"volumes must be (V, X, Y, Z) with V from 1 to 8, got {tuple(volumes.shape)}.")
+    if len(origins.shape) != 2 or origins.shape[1] != 3:
+        raise ShapeError(f"origins must be (K, 3), got {tuple(origins.shape)}.")
+    if len(ends.shape) not in (2, 3) or ends.shape[-1] != 3 or (len(ends.shape) == 3 and ends.shape[0] != origins.shape[0]):
+        raise ShapeError(f"ends must be (R, 3) or (K, R, 3) with K = {origins.shape[0]} origins, got {tuple(ends.shape)}.")
+    if not is_finite:
+        raise DataError("an origin or end point of a ray is not finite. Check the ego poses and the LiDAR calibration of this sample.")
 
 
 def _lockstep(

@@ -97,7 +97,7 @@ def cast_rays(
     labels = np.empty((num, total), np.uint8)
     distances = np.empty((num, total), np.float32)
     coords = np.empty((num, total, 3), np.int16)
-    volumes = np.ascontiguousarray(volumes)
+    volumes, ends = np.ascontiguousarray(volumes), np.ascontiguousarray(ends)
     packed = _pack(volumes, free)
 
     def run(first: int, last: int) -> None:
