@@ -104,7 +104,8 @@ def _times(value: float, other: float) -> str:
 def _story(report: ReportData) -> str:
     """A sentence for reports that bring none."""
     cameras = len(report.panels[0].images) if report.panels else 0
-    seen = {0: "Camera images", 1: "One camera"}.get(cameras, f"{cameras} cameras")
+    words = ("Camera images", "One camera", "Two cameras", "Three cameras", "Four cameras", "Five cameras", "Six cameras")
+    seen = words[cameras] if cameras < len(words) else f"{cameras} cameras"
     text = f"{seen} in, a labelled 3D map of what is occupied around the vehicle out."
     names = list(report.results)
     if len(names) > 1:
