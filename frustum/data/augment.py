@@ -49,15 +49,19 @@ class BevTransform:
         """
         arrays = {name: getattr(labels, name) for name in ("semantics", "mask_lidar", "mask_camera", "instances")}
         if self.rotate or self.scale != 1:
-            inverse = np.linalg.inv(self.matrix())
-            centres = grid.centres().double().numpy().reshape(-1, 3)
-            cells = np.floor((transform_points(inverse, centres) - grid.lower) / np.array(grid.cell) + 1e-9).astype(np.int64)
-            inside = ((cells >= 0) & (cells < grid.shape)).all(1).reshape(grid.shape)
-            source = np.ravel_multi_index(tuple(np.clip(cells, 0, np.array(grid.shape) - 1).T), grid.shape).reshape(grid.shape)
+            # The height does not depend on x and y, so that the source of a voxel is the source of its column and that of its layer.
+            inverse, shape = np.linalg.inv(self.matrix()), grid.shape
+            centres = [low + cell * (np.arange(n) + 0.5) for low, cell, n in zip(grid.lower, grid.cell, shape, strict=True)]
+            x, y = (inverse[i, 0] * centres[0][:, None] + inverse[i, 1] * centres[1] for i in range(2))  # (X, Y)
+            cells = [
+                np.floor((p - grid.lower[i]) / grid.cell[i] + 1e-9).astype(int) for i, p in enumerate((x, y, inverse[2, 2] * centres[2]))
+            ]
+            within = [(c >= 0) & (c < n) for c, n in zip(cells, shape, strict=True)]
+            inside = (within[0] & within[1])[..., None] & within[2]
+            i, j, k = (np.clip(c, 0, n - 1) for c, n in zip(cells, shape, strict=True))
+            index = i[..., None], j[..., None], k
             outside = {"semantics": IGNORE, "mask_lidar": 0, "mask_camera": 0, "instances": 0}
-            moved = {
-                name: None if a is None else np.where(inside, a.reshape(-1)[source], np.uint8(outside[name])) for name, a in arrays.items()
-            }
+            moved = {name: None if a is None else np.where(inside, a[index], np.uint8(outside[name])) for name, a in arrays.items()}
         else:
             step = (-1 if self.flip_x else 1, -1 if self.flip_y else 1)
             moved = {name: None if a is None else np.ascontiguousarray(a[:: step[0], :: step[1]]) for name, a in arrays.items()}

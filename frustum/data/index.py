@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,7 +33,12 @@ Arrays = dict[str, np.ndarray]
 def cache_folder() -> Path:
     """Where indices are kept: $FRUSTUM_CACHE, else `.cache/frustum` in the home folder."""
     given = os.environ.get("FRUSTUM_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "frustum"
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "frustum"
+    except RuntimeError:  # an account without a home
+        return Path(tempfile.gettempdir()) / "frustum-cache"
 
 
 def tables_key(folder: Path) -> str:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from frustum.data.nuscenes import NuScenes
+from frustum.data.writer import DatabaseWriter
 from frustum.errors import DataError
 from frustum.geometry import invert
-from tests.data.toy import APART, CAM2EGO, INTRINSICS, LIDAR2EGO, SHAPE, SIZE, START, VERSION, box2global, ego2global, random_labels
+from tests.data.toy import (
+    APART,
+    CAM2EGO,
+    INTRINSICS,
+    LIDAR2EGO,
+    SHAPE,
+    SIZE,
+    START,
+    VERSION,
+    box2global,
+    ego2global,
+    random_labels,
+    scene_record,
+)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +169,26 @@ def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> Non
         lidar.load()
     with pytest.raises(DataError, match="Restore the files"):
         with_lidar.point_labels(reader.tokens()[0])
+
+
+def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
+    """What an imported rig has: no LiDAR, no annotations, no labels. The first camera's pose defines the keyframe."""
+    record = scene_record(tmp_path, 0, 2)
+    keyframes = tuple(replace(k, annotations=(), data=k.data[:2]) for k in record.keyframes)
+    writer = DatabaseWriter(tmp_path, VERSION)
+    writer.add_scene(replace(record, keyframes=keyframes, sensors=record.sensors[:2], sweeps=(), name="scene-0007"))
+    writer.finish({})
+    reader = NuScenes(tmp_path, VERSION)
+    sample = reader.sample(reader.tokens("scene-0007")[1], num_sweeps=1, history=1)
+    assert sample.lidar is None
+    assert sample.lidar_sweeps == ()
+    assert sample.boxes is not None
+    assert sample.boxes.boxes.shape == (0, 9)
+    assert sample.occupancy is None
+    assert reader.point_labels(sample.token) is None
+    np.testing.assert_allclose(sample.ego2global, ego2global(0, 508_000), atol=1e-12)
+    with pytest.raises(DataError, match="no LiDAR"):
+        reader.lidar_poses("scene-0007")
 
 
 # ---- wrong input ------------------------------------------------------------------------------------------------------------
