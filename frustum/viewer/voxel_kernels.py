@@ -63,11 +63,13 @@ def _trace(gap, ox, oy, oz, dx, dy, dz):
         else:
             t, axis = tz, 2
             nz = z + r + 1 if dz > 0 else z - r - 1
-        if r > 0 or axis == 0:
-            ny = ny if axis == 1 else min(max(int(np.floor(oy + t * dy)), y - r), y + r)
-            nz = nz if axis == 2 else min(max(int(np.floor(oz + t * dz)), z - r), z + r)
-        if r > 0 or axis != 0:
-            nx = nx if axis == 0 else min(max(int(np.floor(ox + t * dx)), x - r), x + r)
+        # Rounding must not carry the other two coordinates out of the cube.
+        if axis != 0:
+            nx = min(max(int(np.floor(ox + t * dx)), x - r), x + r)
+        if axis != 1:
+            ny = min(max(int(np.floor(oy + t * dy)), y - r), y + r)
+        if axis != 2:
+            nz = min(max(int(np.floor(oz + t * dz)), z - r), z + r)
         x, y, z = nx, ny, nz
         if x < 0 or y < 0 or z < 0 or x >= size_x or y >= size_y or z >= size_z:
             return _FAR, 0, 0, 0, 0
