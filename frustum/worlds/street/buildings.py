@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from frustum.worlds.street.canvas import Canvas
+from frustum.worlds.street.ground import BUILDING
 from frustum.worlds.street.materials import MATERIAL_ID
 
 _OUT = 6  # cells that a facade may stick out
+_WALLS = (
+    "plaster_white", "plaster_sand", "plaster_rose", "plaster_grey", "plaster_blue",
+    "plaster_yellow", "plaster_green", "brick_red", "brick_brown", "stone",
+)  # fmt: skip
 WALL, WINDOW, LIT, DOOR, TRIM, ACCENT, AWNING, BALCONY, SHOP = range(9)  # codes of a facade plan
 
 
@@ -42,33 +47,79 @@ class Style:
 def random_style(rng: np.random.Generator, kind: str, storeys: tuple[int, int], lit: float) -> Style:
     """A style for a kind of building: house, row, office or hall."""
     pick = lambda *names: str(rng.choice(names))  # noqa: E731
-    wall = pick("plaster_white", "plaster_sand", "plaster_rose", "plaster_grey", "plaster_blue", "plaster_yellow", "plaster_green", "brick_red", "brick_brown", "stone")
-    count = int(rng.integers(storeys[0], storeys[1] + 1))
     width = int(rng.integers(4, 8))
-    common = {"trim": pick("trim", "trim", "stone", "trim_dark"), "accent": pick("stone", "concrete", "plaster_grey", "brick_brown"), "lit": lit}
-    awning = pick("awning_red", "awning_green", "awning_striped", "panel_blue")
+    row = Style(
+        wall=pick(*_WALLS),
+        trim=pick("trim", "trim", "stone", "trim_dark"),
+        accent=pick("stone", "concrete", "plaster_grey", "brick_brown"),
+        roof=pick("roof_tile", "roof_slate", "roof_dark"),
+        roof_kind=pick("flat", "flat", "hip", "gable"),
+        storeys=int(rng.integers(storeys[0], storeys[1] + 1)),
+        storey=15,
+        ground_floor=18,
+        pitch=width + int(rng.integers(5, 9)),
+        width=width,
+        height=int(rng.integers(8, 10)),
+        sill=3,
+        ribbon=False,
+        bands=rng.random() < 0.6,
+        sills=rng.random() < 0.7,
+        balconies=rng.random() < 0.35,
+        shops=rng.random() < 0.6,
+        awning=pick("awning_red", "awning_green", "awning_striped", "panel_blue"),
+        lit=lit,
+    )
+    if kind == "row":
+        return row
+    plain = replace(row, bands=False, balconies=False, sills=False, shops=False)
     if kind == "house":
-        return Style(
-            wall, roof=pick("roof_tile", "roof_tile", "roof_slate", "roof_dark"), roof_kind=pick("gable", "gable", "hip"), storeys=min(count, 2), storey=14, ground_floor=14,
-            pitch=int(rng.integers(11, 16)), width=width, height=7, sill=4, ribbon=False, bands=False, sills=True, balconies=False, shops=False, awning=awning, **common,
-        )  # fmt: skip
+        roof, form = pick("roof_tile", "roof_tile", "roof_slate", "roof_dark"), pick("gable", "gable", "hip")
+        levels = min(row.storeys, 2)
+        return replace(
+            plain,
+            roof=roof,
+            roof_kind=form,
+            storeys=levels,
+            storey=14,
+            ground_floor=14,
+            pitch=int(rng.integers(11, 16)),
+            height=7,
+            sill=4,
+            sills=True,
+        )
     if kind == "office":
-        return Style(
-            pick("concrete", "panel_white", "plaster_grey", "stone", "trim_dark"), roof="roof_dark", roof_kind="flat", storeys=count + 1, storey=16, ground_floor=18,
-            pitch=int(rng.integers(8, 13)), width=width + 2, height=10, sill=3, ribbon=rng.random() < 0.6, bands=False, sills=False, balconies=False,
-            shops=rng.random() < 0.5, awning=awning, **common,
-        )  # fmt: skip
-    if kind == "hall":
-        return Style(
-            pick("panel_white", "panel_blue", "concrete", "brick_red", "plaster_grey"), roof="roof_dark", roof_kind=pick("flat", "flat", "gable"), storeys=1,
-            storey=int(rng.integers(28, 44)), ground_floor=int(rng.integers(28, 44)), pitch=int(rng.integers(22, 34)), width=16, height=5, sill=20, ribbon=rng.random() < 0.5,
-            bands=False, sills=False, balconies=False, shops=False, awning=awning, hall=True, **common,
-        )  # fmt: skip
-    return Style(
-        wall, roof=pick("roof_tile", "roof_slate", "roof_dark"), roof_kind=pick("flat", "flat", "hip", "gable"), storeys=count, storey=15, ground_floor=18,
-        pitch=width + int(rng.integers(5, 9)), width=width, height=int(rng.integers(8, 10)), sill=3, ribbon=False, bands=rng.random() < 0.6, sills=rng.random() < 0.7,
-        balconies=rng.random() < 0.35, shops=rng.random() < 0.6, awning=awning, **common,
-    )  # fmt: skip
+        wall = pick("concrete", "panel_white", "plaster_grey", "stone", "trim_dark")
+        pitch, ribbon, shops = int(rng.integers(8, 13)), rng.random() < 0.6, rng.random() < 0.5
+        levels = row.storeys + 1
+        return replace(
+            plain,
+            wall=wall,
+            roof="roof_dark",
+            roof_kind="flat",
+            storeys=levels,
+            storey=16,
+            pitch=pitch,
+            width=width + 2,
+            height=10,
+            ribbon=ribbon,
+            shops=shops,
+        )
+    wall, form = pick("panel_white", "panel_blue", "concrete", "brick_red", "plaster_grey"), pick("flat", "flat", "gable")
+    tall, pitch, ribbon = int(rng.integers(28, 44)), int(rng.integers(22, 34)), rng.random() < 0.5
+    return replace(
+        plain,
+        wall=wall,
+        roof="roof_dark",
+        roof_kind=form,
+        storeys=1,
+        storey=tall,
+        ground_floor=tall,
+        pitch=pitch,
+        width=16,
+        height=5,
+        ribbon=ribbon,
+        hall=True,
+    )
 
 
 def facade_plan(rng: np.random.Generator, style: Style, width: int, height: int, front: bool) -> np.ndarray:
@@ -77,10 +128,10 @@ def facade_plan(rng: np.random.Generator, style: Style, width: int, height: int,
     axes = np.arange(max(3, (width % style.pitch) // 2 + style.pitch // 4), width - style.width - 1, style.pitch)
     door_axis = int(axes[len(axes) // 2]) if len(axes) else -1
     for storey in range(style.storeys):
-        floor = 0 if storey == 0 else style.ground_floor + (storey - 1) * style.storey
+        floor: int = 0 if storey == 0 else style.ground_floor + (storey - 1) * style.storey
         ceiling = floor + (style.ground_floor if storey == 0 else style.storey)
         if storey == 0 and style.hall:
-            for a in axes:  # roller doors
+            for a in axes.tolist():  # roller doors
                 if front and rng.random() < 0.7:
                     plan[a : a + 16, 0:20] = DOOR
             if style.ribbon:
@@ -96,7 +147,7 @@ def facade_plan(rng: np.random.Generator, style: Style, width: int, height: int,
             plan[2 : width - 2, floor + style.sill : floor + style.sill + style.height] = WINDOW
             plan[2 :: style.pitch, floor + style.sill : floor + style.sill + style.height] = WALL
         else:
-            for a in axes:
+            for a in axes.tolist():
                 z0 = floor + style.sill
                 code = LIT if rng.random() < style.lit else WINDOW
                 plan[a : a + style.width, z0 : z0 + style.height] = code
@@ -149,6 +200,7 @@ def put_building(canvas: Canvas, rng: np.random.Generator, rect: tuple[int, int,
     if not canvas.is_free(i0, i1, j0, j1) or min(i1 - i0, j1 - j0) < 12:
         return False
     canvas.claim(i0, i1, j0, j1)
+    canvas.zone[i0:i1, j0:j1] = BUILDING
     cells, m = canvas.cells, MATERIAL_ID
     foot = canvas.surface[i0:i1, j0:j1]
     low, floor = int(foot.min()), int(foot.max()) + 1

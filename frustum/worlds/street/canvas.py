@@ -60,10 +60,10 @@ _SAME = np.arange(256, dtype=np.uint8)
 class Canvas:
     """Cells (X, Y, Z) over the ground's x-y cells, with the tools to place things on the surface."""
 
-    def __init__(self, ground: Ground, zone: np.ndarray):
+    def __init__(self, ground: Ground, zone: np.ndarray, kerb: np.ndarray):
         base = ground.base
         middle = (base[:-1, :-1] + base[1:, :-1] + base[:-1, 1:] + base[1:, 1:]) / 4 + ground.step
-        self.ground, self.zone, self.cell = ground, zone, ground.cell
+        self.ground, self.zone, self.kerb = ground, zone, kerb
         self.low = float(np.floor(base.min() / CELL) - 2) * CELL
         self.surface = np.floor((middle - self.low) / CELL).astype(np.int16)  # index of the cell that the ground passes through
         height = int(np.ceil((float(base.max()) - self.low + HEADROOM) / CELL))
@@ -104,7 +104,9 @@ class Canvas:
     def paint(self, x0: float, x1: float, y0: float, y1: float, material: str) -> None:
         """Colour parcel ground in a rectangle; roads and pavements keep theirs."""
         half = CELL / 2
-        (i0, j0), (i1, j1) = ((int((x - self.ground.origin[0]) / half), int((y - self.ground.origin[1]) / half)) for x, y in ((x0, y0), (x1, y1)))
+        (i0, j0), (i1, j1) = (
+            (int((x - self.ground.origin[0]) / half), int((y - self.ground.origin[1]) / half)) for x, y in ((x0, y0), (x1, y1))
+        )
         i0, j0 = max(i0 // 2 * 2, 0), max(j0 // 2 * 2, 0)
         i1, j1 = min((i1 + 1) // 2 * 2, 2 * self.zone.shape[0]), min((j1 + 1) // 2 * 2, 2 * self.zone.shape[1])
         if i1 <= i0 or j1 <= j0:

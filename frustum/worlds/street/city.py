@@ -18,7 +18,16 @@ from frustum.worlds.street.roads import DISTRICTS, plan_network
 from frustum.worlds.street.streetside import line_streets
 from frustum.worlds.street.terrain import Terrain
 
-_BASE = {"row": "paving", "house": "lawn", "park": "lawn", "carpark": "lawn", "plaza": "paving", "hall": "gravel", "site": "soil", "field": "grass_dry"}
+_BASE = {
+    "row": "paving",
+    "house": "lawn",
+    "park": "lawn",
+    "carpark": "lawn",
+    "plaza": "paving",
+    "hall": "gravel",
+    "site": "soil",
+    "field": "grass_dry",
+}
 
 
 @dataclass
@@ -51,11 +60,20 @@ def build_city(rng: np.random.Generator, config: SceneConfig, length: float, lit
     paving = pick("paving", "paving", "paving_sand", "paving_red")
     lawn = pick("grass", "grass_lush") if season != "autumn" else pick("grass", "grass_dry", "grass")
     road = pick("asphalt", "asphalt", "asphalt_worn", "asphalt_dark")
-    palette = {"road": road, "side": pick("asphalt", "asphalt_worn"), "lot": pick("asphalt_worn", "asphalt_dark"), "left": paving, "right": paving, "verge": lawn}
+    palette = {
+        "road": road,
+        "side": pick("asphalt", "asphalt_worn"),
+        "lot": pick("asphalt_worn", "asphalt_dark"),
+        "left": paving,
+        "right": paving,
+        "verge": lawn,
+    }
     material = _plot_ground(plots, network, low, shape, {"paving": paving, "lawn": lawn})
-    ground, zone = paint_ground(network, terrain, material, CELL, (float(low[0]), float(low[1])), palette, drops)
-    canvas = Canvas(ground, zone)
-    builder = Builder(canvas, rng, district, season, FrontLine(network), paving, lawn, lit, config.greenery, stalls + kerb_spots(network, length))
+    ground, zone, kerb = paint_ground(network, terrain, material, CELL, (float(low[0]), float(low[1])), palette, drops)
+    canvas = Canvas(ground, zone, kerb)
+    builder = Builder(
+        canvas, rng, district, season, FrontLine(network), paving, lawn, lit, config.greenery, stalls + kerb_spots(network, length)
+    )
     for plot in plots:
         back = (high[1] - plot.front) if plot.side > 0 else (plot.front - low[1])
         build_plot(builder, plot, float(back))
@@ -69,7 +87,7 @@ def _extent(network: Network, length: float, margin: float) -> tuple[np.ndarray,
     xy, _ = network.main.path.at(np.linspace(0.0, length, 64))
     low = np.floor(xy.min(0) - margin)
     size = np.ceil(xy.max(0) + margin) - low
-    return low, (int(round(size[0] / CELL)), int(round(size[1] / CELL)))
+    return low, (round(float(size[0]) / CELL), round(float(size[1]) / CELL))
 
 
 def _plot_ground(plots: list[Plot], network: Network, low: np.ndarray, shape: tuple[int, int], names: dict[str, str]) -> np.ndarray:

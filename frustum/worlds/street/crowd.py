@@ -87,7 +87,7 @@ class Crowd:
         self.actors: list[Actor] = []
         self.models: list[VoxelModel] = []
         self._index: dict[int, int] = {}
-        self._terrain, self._step, self._origin = terrain, canvas.ground.step, canvas.ground.origin
+        self._terrain, self._kerb, self._origin = terrain, canvas.kerb, canvas.ground.origin
         self._zone, self._clearance = canvas.zone, canvas.clearance()
         self._paths = np.zeros((capacity, len(self.times), 3))
         self._sizes = np.zeros((capacity, 2))
@@ -106,14 +106,16 @@ class Crowd:
         """Whether a model on a path (K, 3), `gap` metres wider on all sides, is free of everything."""
         if self._count >= len(self._sizes):
             return False
-        allowed = np.isin(np.arange(5), zones)
+        allowed = np.isin(np.arange(6), zones)
         length, width, height = model.size
         cells = int(np.ceil(height / CELL)) + 1
         if _hits_world(self._clearance, self._zone, allowed, *self._origin, CELL, path, length + 0.2, width + 0.2, cells, standing):
             return False
         return not _hits_actor(self._paths, self._sizes, self._still, self._count, path, length + 2 * gap, width + 2 * gap, standing)
 
-    def add(self, kind: Kind, xy: np.ndarray, yaw: np.ndarray, attribute: str, zones: tuple[int, ...] = ANYWHERE, gap: float = 0.25) -> bool:
+    def add(
+        self, kind: Kind, xy: np.ndarray, yaw: np.ndarray | float, attribute: str, zones: tuple[int, ...] = ANYWHERE, gap: float = 0.25
+    ) -> bool:
         """Admit an actor that moves along `xy` (K, 2), `yaw` (K,) at `times`, or stands at `xy` (2,), `yaw` ()."""
         standing = np.ndim(xy) == 1
         path = np.empty((len(self.times), 3))
@@ -131,15 +133,17 @@ class Crowd:
             self._index[id(model)] = len(self.models)
             self.models.append(model)
         number = len(self.actors) + 1
-        self.actors.append(Actor(number, kind.category, self._index[id(model)], model.size, kind.tint, Track(times, poses), not standing, attribute))
+        self.actors.append(
+            Actor(number, kind.category, self._index[id(model)], model.size, kind.tint, Track(times, poses), not standing, attribute)
+        )
         return True
 
     def _lift(self, path: np.ndarray) -> np.ndarray:
-        """Height of kerbs under the path, smoothed so that people step up within half a second."""
-        i = np.clip(((path[:, 0] - self._origin[0]) / CELL).astype(int), 0, self._step.shape[0] - 1)
-        j = np.clip(((path[:, 1] - self._origin[1]) / CELL).astype(int), 0, self._step.shape[1] - 1)
-        lift = self._step[i, j].astype(float)
+        """Height of pavements under the path, smoothed so that people step up within half a second."""
+        u, v = (path[:, 0] - self._origin[0]) / CELL, (path[:, 1] - self._origin[1]) / CELL
+        i, j = np.clip(u.astype(int), 0, self._kerb.shape[0] - 2), np.clip(v.astype(int), 0, self._kerb.shape[1] - 2)
+        a, b, k = np.clip(u - i, 0, 1), np.clip(v - j, 0, 1), self._kerb
+        lift = (1 - a) * ((1 - b) * k[i, j] + b * k[i, j + 1]) + a * ((1 - b) * k[i + 1, j] + b * k[i + 1, j + 1])
         if len(lift) < 5:
             return lift
-        padded = np.pad(lift, 2, mode="edge")
-        return np.convolve(padded, np.full(5, 0.2), mode="valid")
+        return np.convolve(np.pad(lift, 2, mode="edge"), np.full(5, 0.2), mode="valid")

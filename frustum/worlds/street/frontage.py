@@ -10,7 +10,16 @@ from frustum.worlds.street.paths import Network, Rect
 from frustum.worlds.street.roads import District
 
 # kind of plot: range of widths along the road, metres
-_WIDTH = {"row": (11, 24), "house": (13, 19), "park": (24, 44), "carpark": (25, 42), "plaza": (18, 30), "hall": (28, 46), "site": (22, 32), "field": (18, 34)}
+_WIDTH = {
+    "row": (11, 24),
+    "house": (13, 19),
+    "park": (24, 44),
+    "carpark": (25, 42),
+    "plaza": (18, 30),
+    "hall": (28, 46),
+    "site": (22, 32),
+    "field": (18, 34),
+}
 STALL = 2.7  # metres along the road per parking space
 STALL_DEPTH = 5.2
 AISLE = 6.2
@@ -54,7 +63,10 @@ class FrontLine:
         road = network.main
         s = np.arange(road.path.s[0], road.path.s[-1], 1.0)
         self._curves = {}
-        for side, d in ((1, road.left + network.verge_left + network.pavement_left), (-1, -(road.right + network.verge_right + network.pavement_right))):
+        for side, d in (
+            (1, road.left + network.verge_left + network.pavement_left),
+            (-1, -(road.right + network.verge_right + network.pavement_right)),
+        ):
             xy, _ = road.path.at(s, d)
             self._curves[side] = (xy[:, 0], xy[:, 1])
 
@@ -81,7 +93,7 @@ def _blocked(network: Network, side: int) -> list[tuple[float, float]]:
 
 
 def plan_plots(rng: np.random.Generator, network: Network, district: District, low: float, high: float, length: float) -> list[Plot]:
-    """Plots on both sides between x = `low` and `high`; one of them is a building site next to the first `length` metres of the ego path."""
+    """Plots on both sides between x = `low` and `high`; one is a building site beside the first `length` metres of the road."""
     line = FrontLine(network)
     kinds = list(district.frontage)
     weights = np.array([district.frontage[k] for k in kinds])
@@ -136,16 +148,16 @@ def pave_car_parks(rng: np.random.Generator, network: Network, plots: list[Plot]
             continue
         rows = 2
         outer = inner + rows * STALL_DEPTH + AISLE
-        network.paved.append(Rect(0, s0, s1, *sorted((side * inner, side * outer))))
+        network.paved.append(Rect(0, s0, s1, side * inner, side * outer))
         gate = int(rng.integers(1, count - 2))
         g0, g1 = s0 + gate * STALL, s0 + (gate + 2) * STALL
-        network.paved.append(Rect(0, g0, g1, *sorted((side * (edge - 1.0), side * (inner + 0.5)))))
+        network.paved.append(Rect(0, g0, g1, side * (edge - 1.0), side * (inner + 0.5)))
         for first, kind in ((inner, 0), (inner + STALL_DEPTH + AISLE, 1)):
             for k in range(count + 1):
                 s = s0 + k * STALL
                 if kind == 0 and gate < k < gate + 2:
                     continue
-                network.marks.append(Rect(0, s - 0.06, s + 0.06, *sorted((side * first, side * (first + STALL_DEPTH))), "marking"))
+                network.marks.append(Rect(0, s - 0.06, s + 0.06, side * first, side * (first + STALL_DEPTH), "marking"))
                 if k < count and not (kind == 0 and gate <= k < gate + 2):
                     xy, yaw = path.at(s + STALL / 2, side * (first + STALL_DEPTH / 2))
                     turn = np.pi / 2 if rng.random() < 0.5 else -np.pi / 2
@@ -162,7 +174,9 @@ def kerb_spots(network: Network, length: float) -> list[Spot]:
         if not strip:
             continue
         for low, high in free_stretches(network, 0.0):
-            taken = [(r.s0, r.s1) for r in network.islands if r.road == 0 and (r.d0 + r.d1) * side > 0 and abs(r.d1 + r.d0) / 2 > edge - strip]
+            taken = [
+                (r.s0, r.s1) for r in network.islands if r.road == 0 and (r.d0 + r.d1) * side > 0 and abs(r.d1 + r.d0) / 2 > edge - strip
+            ]
             for s in np.arange(low + 5.0, high - 11.0, 6.0):
                 if -50 < s < length + 50 and not any(a - 0.2 < s + 6 and s < b + 0.2 for a, b in taken):
                     xy, yaw = road.path.at(s + 3.06, side * (edge - strip / 2 - 0.05))

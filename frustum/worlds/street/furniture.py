@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,19 +35,27 @@ def _lamp(double: bool) -> np.ndarray:
 
 
 def _park_lamp() -> np.ndarray:
-    return _Block(5, 5, 21).box(0, 1, 0, 1, 0, 18, "pole").box(-1, 2, -1, 2, 17, 20, "light_lamp").box(-1, 2, -1, 2, 20, 21, "trim_dark").cells
+    return (
+        _Block(5, 5, 21).box(0, 1, 0, 1, 0, 18, "pole").box(-1, 2, -1, 2, 17, 20, "light_lamp").box(-1, 2, -1, 2, 20, 21, "trim_dark").cells
+    )
 
 
 def _signal(green: bool) -> np.ndarray:
     b = _Block(5, 5, 19).box(0, 1, 0, 1, 0, 13, "pole").box(0, 2, -1, 2, 12, 18, "trim_dark")
-    return b.box(2, 3, 0, 1, 13, 14, "signal_green" if green else "trim_dark").box(2, 3, 0, 1, 16, 17, "trim_dark" if green else "signal_red").cells
+    return (
+        b.box(2, 3, 0, 1, 13, 14, "signal_green" if green else "trim_dark")
+        .box(2, 3, 0, 1, 16, 17, "trim_dark" if green else "signal_red")
+        .cells
+    )
 
 
 def _signal_arm(green: bool) -> np.ndarray:  # faces +x, arm towards +y
     b = _Block(5, 49, 33).box(0, 1, 0, 1, 0, 32, "pole").box(0, 1, 0, 24, 30, 31, "pole")
     for y in (0, 20):
         z = 13 if y == 0 else 26
-        b.box(1, 2, y - 1, y + 2, z, z + 6, "trim_dark").box(2, 3, y, y + 1, z + (1 if green else 4), z + (2 if green else 5), "signal_green" if green else "signal_red")
+        b.box(1, 2, y - 1, y + 2, z, z + 6, "trim_dark").box(
+            2, 3, y, y + 1, z + (1 if green else 4), z + (2 if green else 5), "signal_green" if green else "signal_red"
+        )
     return b.cells
 
 
@@ -75,7 +85,14 @@ def _bin() -> np.ndarray:
 
 
 def _dumpster() -> np.ndarray:
-    return _Block(7, 11, 8).box(-3, 3, -5, 5, 1, 6, "bin").box(-3, 3, -5, 5, 6, 7, "cabinet").box(-3, -2, -5, -4, 0, 1, "cabinet").box(2, 3, 4, 5, 0, 1, "cabinet").cells
+    return (
+        _Block(7, 11, 8)
+        .box(-3, 3, -5, 5, 1, 6, "bin")
+        .box(-3, 3, -5, 5, 6, 7, "cabinet")
+        .box(-3, -2, -5, -4, 0, 1, "cabinet")
+        .box(2, 3, 4, 5, 0, 1, "cabinet")
+        .cells
+    )
 
 
 def _cabinet() -> np.ndarray:
@@ -111,7 +128,12 @@ def _bollard() -> np.ndarray:
 
 
 def _shelter() -> np.ndarray:  # open towards +x
-    b = _Block(9, 23, 14).box(-3, -2, -10, 11, 1, 11, "window").box(-3, 4, -11, 12, 12, 13, "trim_dark").box(-3, 1, -10, -9, 1, 11, "window")
+    b = (
+        _Block(9, 23, 14)
+        .box(-3, -2, -10, 11, 1, 11, "window")
+        .box(-3, 4, -11, 12, 12, 13, "trim_dark")
+        .box(-3, 1, -10, -9, 1, 11, "window")
+    )
     for y in (-10, 0, 10):
         b.box(-3, -2, y, y + 1, 0, 12, "pole")
     b.box(2, 3, -10, -9, 0, 12, "pole").box(2, 3, 10, 11, 0, 12, "pole")
@@ -149,13 +171,16 @@ def _heap(material: str) -> np.ndarray:
     return b.cells
 
 
-_MAKERS = {
-    "lamp": lambda: _lamp(False), "double_lamp": lambda: _lamp(True), "park_lamp": _park_lamp, "signal_green": lambda: _signal(True), "signal_red": lambda: _signal(False),
-    "arm_green": lambda: _signal_arm(True), "arm_red": lambda: _signal_arm(False), "stop": lambda: _sign("stop"), "limit": lambda: _sign("limit"),
-    "crossing": lambda: _sign("crossing"), "guide": lambda: _sign("guide"), "billboard": _billboard, "bench": _bench, "bin": _bin, "dumpster": _dumpster,
-    "cabinet": _cabinet, "mailbox": _mailbox, "crate": _crate, "pallets": _pallets, "planter": _planter, "bollard": _bollard, "shelter": _shelter, "kiosk": _kiosk,
-    "column": _column, "container_red": lambda: _container("container_red"), "container_blue": lambda: _container("container_blue"),
-    "sand": lambda: _heap("sand_heap"), "rubble": lambda: _heap("rubble"),
+_MAKERS: dict[str, Callable[[], np.ndarray]] = {
+    "lamp": partial(_lamp, False), "double_lamp": partial(_lamp, True), "park_lamp": _park_lamp,
+    "signal_green": partial(_signal, True), "signal_red": partial(_signal, False),
+    "arm_green": partial(_signal_arm, True), "arm_red": partial(_signal_arm, False),
+    "stop": partial(_sign, "stop"), "limit": partial(_sign, "limit"), "crossing": partial(_sign, "crossing"),
+    "guide": partial(_sign, "guide"),
+    "billboard": _billboard, "bench": _bench, "bin": _bin, "dumpster": _dumpster, "cabinet": _cabinet, "mailbox": _mailbox, "crate": _crate,
+    "pallets": _pallets, "planter": _planter, "bollard": _bollard, "shelter": _shelter, "kiosk": _kiosk, "column": _column,
+    "container_red": partial(_container, "container_red"), "container_blue": partial(_container, "container_blue"),
+    "sand": partial(_heap, "sand_heap"), "rubble": partial(_heap, "rubble"),
 }  # fmt: skip
 KINDS = tuple(_MAKERS)
 
@@ -193,8 +218,14 @@ def put_if_free(canvas: Canvas, kind: str, x: float, y: float, yaw: float = 0.0)
 
 def run_fence(canvas: Canvas, points: np.ndarray, kind: str) -> None:
     """A fence or wall along a polyline (K, 2) that follows the ground; kinds: wood, brick, concrete, railing, mesh."""
-    height, thick, material = {"wood": (8, 1, "fence_wood"), "brick": (6, 2, "brick_red"), "concrete": (10, 2, "concrete"), "railing": (5, 1, "pole"), "mesh": (9, 1, "pole")}[kind]
-    steps = np.concatenate([np.linspace(a, b, max(2, int(np.linalg.norm(b - a) / CELL * 1.5))) for a, b in zip(points[:-1], points[1:], strict=True)])
+    height, thick, material = {
+        "wood": (8, 1, "fence_wood"),
+        "brick": (6, 2, "brick_red"),
+        "concrete": (10, 2, "concrete"),
+        "railing": (5, 1, "pole"),
+        "mesh": (9, 1, "pole"),
+    }[kind]
+    steps = np.concatenate([np.linspace(a, b, max(2, int(np.linalg.norm(b - a) / CELL * 1.5))) for a, b in pairwise(points)])
     columns: dict[tuple[int, int], None] = {}
     for x, y in steps:
         columns.setdefault(canvas.index(x, y))

@@ -28,7 +28,12 @@ VARIANTS = 3
 # palette of a season: leaf, dark, light
 _SEASONS: dict[str, list[tuple[str, str, str]]] = {
     "summer": [("leaf", "leaf_dark", "leaf_light"), ("leaf", "leaf_dark", "leaf"), ("leaf_dark", "leaf_dark", "leaf")],
-    "spring": [("leaf_light", "leaf", "leaf_light"), ("leaf_light", "leaf", "leaf_light"), ("blossom", "leaf_light", "blossom"), ("leaf", "leaf_dark", "leaf_light")],
+    "spring": [
+        ("leaf_light", "leaf", "leaf_light"),
+        ("leaf_light", "leaf", "leaf_light"),
+        ("blossom", "leaf_light", "blossom"),
+        ("leaf", "leaf_dark", "leaf_light"),
+    ],
     "autumn": [
         ("leaf_autumn", "leaf_red", "leaf_yellow"),
         ("leaf_yellow", "leaf_autumn", "leaf_light"),
@@ -54,7 +59,11 @@ def tree(species: str, variant: int) -> np.ndarray:
     height *= rng.uniform(0.88, 1.08)
     radius *= rng.uniform(0.9, 1.1)
     cells, x, y, z = _blank(2 * radius + 1.0, height + 0.6)
-    leaf, dark, light = ((MATERIAL_ID[n] for n in ("needles", "needles", "leaf_dark")) if shape in ("cone", "umbrella") else (MATERIAL_ID[n] for n in ("leaf", "leaf_dark", "leaf_light")))
+    leaf, dark, light = (
+        (MATERIAL_ID[n] for n in ("needles", "needles", "leaf_dark"))
+        if shape in ("cone", "umbrella")
+        else (MATERIAL_ID[n] for n in ("leaf", "leaf_dark", "leaf_light"))
+    )
     crown = np.zeros(cells.shape, bool)
     tone = np.full(cells.shape, leaf, np.uint8)
     if shape == "cone":
@@ -87,7 +96,9 @@ def tree(species: str, variant: int) -> np.ndarray:
     cells[crown] = tone[crown]
     bend = rng.normal(0, 0.25, 2)
     lean = np.clip(z / height, 0, 1) ** 2
-    stem = np.hypot(x - bend[0] * lean, y - bend[1] * lean) < np.maximum(trunk * (1.15 - 0.6 * z / height) * np.where(z < 0.5, 1.3, 1.0), 0.12)
+    stem = np.hypot(x - bend[0] * lean, y - bend[1] * lean) < np.maximum(
+        trunk * (1.15 - 0.6 * z / height) * np.where(z < 0.5, 1.3, 1.0), 0.12
+    )
     cells[stem & (z < height - 1.2)] = MATERIAL_ID[bark]
     if shape in ("round", "oval"):
         for _ in range(5):  # boughs that show below the crown
@@ -110,7 +121,9 @@ def bush(variant: int) -> np.ndarray:
     for _ in range(6):
         c = rng.uniform(-0.4, 0.4, 2) * radius
         h = height * rng.uniform(0.6, 1.0)
-        solid |= ((x - c[0]) / (0.7 * radius)) ** 2 + ((y - c[1]) / (0.7 * radius)) ** 2 + (z / h) ** 2 < 1.0 + 0.3 * (rng.random(cells.shape) - 0.5)
+        solid |= ((x - c[0]) / (0.7 * radius)) ** 2 + ((y - c[1]) / (0.7 * radius)) ** 2 + (z / h) ** 2 < 1.0 + 0.3 * (
+            rng.random(cells.shape) - 0.5
+        )
     colours = np.array([MATERIAL_ID[n] for n in ("leaf", "leaf_dark", "leaf_light")], np.uint8)
     cells[solid] = colours[rng.choice(3, size=int(solid.sum()), p=[0.6, 0.25, 0.15])]
     cells.setflags(write=False)

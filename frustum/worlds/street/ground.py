@@ -10,8 +10,8 @@ from frustum.worlds.street.paths import Network, Rect
 from frustum.worlds.street.terrain import Terrain
 from frustum.worlds.street.types import Ground
 
-KERB = 0.15  # metres
-CARRIAGEWAY, WALK, PARCEL, PAVED, ISLAND = range(5)  # zones of a cell
+_KERB = 0.15  # metres
+CARRIAGEWAY, WALK, PARCEL, PAVED, ISLAND, BUILDING = range(6)  # zones of a cell
 _BIN = 4.0  # metres of road per list of marks
 _BLOCK = 8  # cells that share one test for nearby things
 
@@ -67,7 +67,7 @@ def _box(s, d, row):  # signed distance to a rectangle (road, s0, s1, d0, d1, ..
 
 @njit(cache=True)
 def _edge(S, D, lines, radius, islands, paved):
-    """Signed distance to the kerb (negative on the carriageway), the same for the outer side of the pavement, island and paved distances."""
+    """Signed distances to the kerb (negative on the carriageway), to the pavement's outer side, to an island (and its row), to paved lots."""
     e, outer = 1e9, 1e9
     for r in range(len(lines)):
         s, d = S[r], D[r]
@@ -149,9 +149,29 @@ def _road_material(S, D, lines, e, marks, mark_material, bins, numbers, ids):
 
 
 @njit(cache=True)
-def _paint(material, step, zone, corner, cell, lines, fs, fd, pitch, radius, islands, isle_material, paved, drops, marks, mark_material, bins, numbers, ids):
+def _paint(
+    material,
+    kerb,
+    zone,
+    corner,
+    cell,
+    lines,
+    fs,
+    fd,
+    pitch,
+    radius,
+    islands,
+    isle_material,
+    paved,
+    drops,
+    marks,
+    mark_material,
+    bins,
+    numbers,
+    ids,
+):
     x0, y0 = corner
-    R, X, Y = len(lines), step.shape[0], step.shape[1]
+    R, X, Y = len(lines), zone.shape[0], zone.shape[1]
     reach = 0.75 * _BLOCK * cell + 1.0
     for block in range((X + _BLOCK - 1) // _BLOCK):
         S, D = np.empty(R), np.empty(R)
@@ -162,27 +182,32 @@ def _paint(material, step, zone, corner, cell, lines, fs, fd, pitch, radius, isl
             for r in range(R):
                 S[r], D[r] = _road_frame(r, lines, fs, fd, x, y, x0, y0, pitch)
             e, outer, isle, which, lot = _edge(S, D, lines, radius, islands, paved)
+            ends = i1 + (i1 == X), j1 + (j1 == Y)  # corners that belong to this block
             if outer > reach and lot > reach:
-                step[i0:i1, j0:j1] = 0.15
+                kerb[i0 : ends[0], j0 : ends[1]] = _KERB
                 zone[i0:i1, j0:j1] = 2
                 continue
             isles, isle_number = _near(S, D, islands, reach)
             lots, _ = _near(S, D, paved, reach + 1.0)
             ramps, _ = _near(S, D, drops, reach)
+            for i in range(i0, ends[0]):
+                for j in range(j0, ends[1]):
+                    for r in range(R):
+                        S[r], D[r] = _road_frame(r, lines, fs, fd, x0 + i * cell, y0 + j * cell, x0, y0, pitch)
+                    e, outer, isle, which, lot = _edge(S, D, lines, radius, isles, lots)
+                    rise = min(max((min(max(e, -isle), lot) + 0.05) / 0.22, 0.0), 1.0)
+                    for k in range(len(ramps)):
+                        r = int(ramps[k, 0])
+                        away = _box(S[r], D[r], ramps[k])
+                        if away < 0.8:
+                            rise = min(rise, 0.2 + max(away, 0.0))
+                    kerb[i, j] = _KERB * rise
             for i in range(i0, i1):
                 for j in range(j0, j1):
                     x, y = x0 + (i + 0.5) * cell, y0 + (j + 0.5) * cell
                     for r in range(R):
                         S[r], D[r] = _road_frame(r, lines, fs, fd, x, y, x0, y0, pitch)
                     e, outer, isle, which, lot = _edge(S, D, lines, radius, isles, lots)
-                    solid = min(max(e, -isle), lot)
-                    rise = min(max((solid + 0.1) / 0.3, 0.0), 1.0)
-                    for k in range(len(ramps)):
-                        r = int(ramps[k, 0])
-                        away = _box(S[r], D[r], ramps[k])
-                        if away < 0.8:
-                            rise = min(rise, 0.2 + max(away, 0.0))
-                    step[i, j] = 0.15 * rise
                     if isle < 0 and e < 0:
                         zone[i, j] = 4
                     elif e < 0:
@@ -235,14 +260,21 @@ def _bins(marks: list[Rect], starts: list[float], length: float) -> tuple[np.nda
 
 
 def paint_ground(
-    network: Network, terrain: Terrain, material: np.ndarray, cell: float, origin: tuple[float, float], palette: dict[str, str], drops: list[Rect]
-) -> tuple[Ground, np.ndarray]:
+    network: Network,
+    terrain: Terrain,
+    material: np.ndarray,
+    cell: float,
+    origin: tuple[float, float],
+    palette: dict[str, str],
+    drops: list[Rect],
+) -> tuple[Ground, np.ndarray, np.ndarray]:
     """Paint roads and pavements over `material` (2X, 2Y), which holds the ground of the parcels.
 
     `palette` names the materials of road, side, lot, left (pavement), right and verge; kerbs are lowered inside `drops`.
 
     Returns:
-        the ground and its zones (X, Y) uint8 (CARRIAGEWAY, WALK, PARCEL, PAVED or ISLAND).
+        the ground; its zones (X, Y) uint8 (CARRIAGEWAY, WALK, PARCEL, PAVED or ISLAND); the height (X + 1, Y + 1) of kerbs, which is
+        part of the ground's corner heights.
     """
     shape = (material.shape[0] // 2, material.shape[1] // 2)
     pitch = 1.0
@@ -258,13 +290,16 @@ def paint_ground(
         starts.append(start)
         lines.append([*xy, np.cos(yaw), np.sin(yaw), road.left, road.right, left, right, network.verge_left, network.verge_right, start])
     offsets, ids = _bins(network.marks, starts, float(max(r.path.s[-1] - r.path.s[0] for r in network.roads)) + 8.0)
-    step, zone = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+    kerb, zone = np.zeros((shape[0] + 1, shape[1] + 1), np.float32), np.zeros(shape, np.uint8)
     name = lambda key: MATERIAL_ID[palette[key]]  # noqa: E731
-    ground_ids = np.array([name("road"), MATERIAL_ID["kerb"], name("side"), name("verge"), name("left"), name("right"), name("lot")], np.uint8)
+    ground_ids = np.array(
+        [name("road"), MATERIAL_ID["kerb"], name("side"), name("verge"), name("left"), name("right"), name("lot")], np.uint8
+    )
+    colours = [np.array([MATERIAL_ID[r.material] for r in rects] + [0], np.uint8) for rects in (network.islands, network.marks)]
     _paint(
-        material, step, zone, (float(origin[0]), float(origin[1])), cell, np.array(lines, float), fs, fd, pitch, network.corner_radius,
-        _rows(network.islands), np.array([MATERIAL_ID[r.material] for r in network.islands] + [0], np.uint8), _rows(network.paved), _rows(drops),
-        _rows(network.marks), np.array([MATERIAL_ID[r.material] for r in network.marks] + [0], np.uint8), offsets, ids, ground_ids,
+        material, kerb, zone, (float(origin[0]), float(origin[1])), cell, np.array(lines, float), fs, fd, pitch, network.corner_radius,
+        _rows(network.islands), colours[0], _rows(network.paved), _rows(drops), _rows(network.marks), colours[1], offsets, ids, ground_ids,
     )  # fmt: skip
     xs, ys = (origin[a] + np.arange(shape[a] + 1) * cell for a in (0, 1))
-    return Ground(terrain.grid(xs, ys), step, material, cell, origin), zone
+    # Kerbs are part of the corner heights: a chamfer of 0.2 m, which winds smoothly where a step per cell would show teeth.
+    return Ground(terrain.grid(xs, ys) + kerb, np.zeros(shape, np.float32), material, cell, origin), zone, kerb

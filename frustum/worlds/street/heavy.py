@@ -34,7 +34,14 @@ def _rear(c: Carver, rear: float, half: float, z: float) -> None:
 @cache
 def truck(style: str) -> VoxelModel:
     """A truck: box, curtain, flatbed, tanker, dump or tractor (which pulls trailers)."""
-    length, width, height = {"box": (7.5, 2.4, 3.3), "curtain": (9.0, 2.4, 3.6), "flatbed": (8.1, 2.4, 2.7), "tanker": (8.4, 2.4, 3.1), "dump": (7.2, 2.4, 2.9), "tractor": (5.4, 2.4, 3.0)}[style]
+    length, width, height = {
+        "box": (7.5, 2.4, 3.3),
+        "curtain": (9.0, 2.4, 3.6),
+        "flatbed": (8.1, 2.4, 2.7),
+        "tanker": (8.4, 2.4, 3.1),
+        "dump": (7.2, 2.4, 2.9),
+        "tractor": (5.4, 2.4, 3.0),
+    }[style]
     c = Carver(length, width + 0.3, height, _CELL)
     front, half = length / 2, width / 2
     cab = 1.95
@@ -47,7 +54,9 @@ def truck(style: str) -> VoxelModel:
         if style == "curtain":
             c.recolour((c.x < bed1) & (c.z > height - 0.17), "cargo")
         c.recolour((c.x < bed0 + 0.15) & (abs(c.y) < 0.09) & (c.z > 1.1), "machine_dark")
-        c.recolour((abs(c.y) > half - 0.16) & (c.x < bed1 - 0.6) & (c.x > bed0 + 0.6) & (c.z > 1.9) & (c.z < 2.5) & (style == "box"), "body")
+        c.recolour(
+            (abs(c.y) > half - 0.16) & (c.x < bed1 - 0.6) & (c.x > bed0 + 0.6) & (c.z > 1.9) & (c.z < 2.5) & (style == "box"), "body"
+        )
     elif style == "flatbed":
         c.box(bed0, bed1, -half, half, 0.9, 1.15, "machine_dark")
         c.box(bed1 - 0.15, bed1, -half, half, 1.0, 2.2, "cargo")
@@ -99,7 +108,7 @@ def bus(style: str) -> VoxelModel:
     c.recolour((c.x > front - 0.5) & (c.z > height - 0.55) & (c.z < height - 0.2) & (abs(c.y) < half - 0.3), "machine_dark")  # destination
     c.recolour((c.z < 0.5), "body_dark")
     c.recolour(side & (c.z > 0.75) & (c.z < 0.92), "body_dark")
-    for x in ((front - 1.0,) if style == "coach" else (front - 1.0, 0.1) if style == "midi" else (front - 1.0, 0.4, -front + 2.4)):
+    for x in (front - 1.0,) if style == "coach" else (front - 1.0, 0.1) if style == "midi" else (front - 1.0, 0.4, -front + 2.4):
         c.recolour((c.y < -half + 0.16) & (abs(c.x - x) < 0.6) & (c.z > 0.4) & (c.z < high), "glass")
         c.recolour((c.y < -half + 0.16) & (abs(c.x - x) < 0.08) & (c.z > 0.4) & (c.z < high), "machine_dark")
     c.box(-front + 1.2, front - 3, -0.7, 0.7, height - 0.16, height + 0.2, "cargo")
@@ -148,7 +157,9 @@ def trailer(style: str) -> VoxelModel:
 def _light_trailer(style: str) -> VoxelModel:
     if style == "utility":
         c = Carver(3.6, 1.7, 1.5, 0.1)
-        c.box(-1.8, 0.7, -0.7, 0.7, 0.45, 1.0, "cargo").box(-1.7, 0.6, -0.6, 0.6, 0.6, 1.1, "air").box(-1.7, 0.6, -0.6, 0.6, 0.6, 1.4, "tarp")
+        c.box(-1.8, 0.7, -0.7, 0.7, 0.45, 1.0, "cargo").box(-1.7, 0.6, -0.6, 0.6, 0.6, 1.1, "air").box(
+            -1.7, 0.6, -0.6, 0.6, 0.6, 1.4, "tarp"
+        )
     else:
         c = Carver(5.4, 2.2, 2.5, 0.1)
         roof = c.profile([(1.7, 1.2), (1.2, 2.4), (-2.0, 2.5), (-2.7, 1.9)])
@@ -180,7 +191,9 @@ def machine(style: str) -> VoxelModel:
         for y in (-0.5, 0.5):
             c.rod((0.6, y, 1.8), (2.6, y, 0.8), 0.2, "machine_yellow")
         bucket = c.inside(2.4, 3.6, -1.35, 1.35, 0.0, 1.2) & (c.z < 1.25 - (c.x - 2.4) * 0.9)
-        c.fill(bucket, "machine_dark").fill(c.inside(2.7, 3.6, -1.2, 1.2, 0.2, 1.2), "air").fill(c.inside(2.7, 3.3, -1.2, 1.2, 0.15, 0.6), "timber")
+        c.fill(bucket, "machine_dark").fill(c.inside(2.7, 3.6, -1.2, 1.2, 0.2, 1.2), "air").fill(
+            c.inside(2.7, 3.3, -1.2, 1.2, 0.15, 0.6), "timber"
+        )
         c.axle(1.3, 1.0, 0.75, 0.5)
         return c.axle(-2.0, 1.0, 0.75, 0.5).model()
     c = Carver(4.8, 2.1, 2.9, _CELL)

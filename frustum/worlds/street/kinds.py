@@ -13,15 +13,17 @@ Colour = tuple[float, float, float]
 
 # Linear RGB, with the frequencies of a European street.
 _CARS: list[tuple[float, Colour]] = [
-    (0.20, (0.80, 0.80, 0.79)), (0.18, (0.02, 0.02, 0.022)), (0.20, (0.13, 0.135, 0.14)), (0.14, (0.42, 0.43, 0.44)), (0.08, (0.03, 0.09, 0.30)),
-    (0.07, (0.45, 0.02, 0.02)), (0.04, (0.02, 0.04, 0.10)), (0.03, (0.04, 0.16, 0.07)), (0.03, (0.36, 0.28, 0.19)), (0.02, (0.75, 0.50, 0.02)), (0.01, (0.60, 0.16, 0.01)),
+    (0.20, (0.80, 0.80, 0.79)), (0.18, (0.02, 0.02, 0.022)), (0.20, (0.13, 0.135, 0.14)), (0.14, (0.42, 0.43, 0.44)),
+    (0.08, (0.03, 0.09, 0.30)), (0.07, (0.45, 0.02, 0.02)), (0.04, (0.02, 0.04, 0.10)), (0.03, (0.04, 0.16, 0.07)), (0.03, (0.36, 0.28, 0.19)),
+    (0.02, (0.75, 0.50, 0.02)), (0.01, (0.60, 0.16, 0.01)),
 ]  # fmt: skip
 _BRIGHT: list[Colour] = [
-    (0.75, 0.55, 0.05), (0.60, 0.04, 0.03), (0.05, 0.16, 0.45), (0.80, 0.80, 0.78), (0.06, 0.30, 0.14), (0.78, 0.30, 0.03), (0.30, 0.50, 0.65), (0.35, 0.37, 0.40),
+    (0.75, 0.55, 0.05), (0.60, 0.04, 0.03), (0.05, 0.16, 0.45), (0.80, 0.80, 0.78), (0.06, 0.30, 0.14), (0.78, 0.30, 0.03),
+    (0.30, 0.50, 0.65), (0.35, 0.37, 0.40),
 ]  # fmt: skip
 _CLOTHES: list[Colour] = [
-    (0.60, 0.07, 0.06), (0.06, 0.12, 0.36), (0.70, 0.68, 0.62), (0.06, 0.06, 0.07), (0.10, 0.26, 0.13), (0.62, 0.45, 0.08), (0.30, 0.31, 0.33), (0.36, 0.12, 0.30),
-    (0.20, 0.42, 0.50), (0.42, 0.28, 0.17),
+    (0.60, 0.07, 0.06), (0.06, 0.12, 0.36), (0.70, 0.68, 0.62), (0.06, 0.06, 0.07), (0.10, 0.26, 0.13), (0.62, 0.45, 0.08), (0.30, 0.31, 0.33),
+    (0.36, 0.12, 0.30), (0.20, 0.42, 0.50), (0.42, 0.28, 0.17),
 ]  # fmt: skip
 
 
@@ -46,13 +48,19 @@ def random_kind(rng: np.random.Generator, name: str) -> Kind:
         style = str(rng.choice(CAR_STYLES, p=[0.2, 0.2, 0.15, 0.22, 0.05, 0.08, 0.06, 0.04]))
         weights = np.array([w for w, _ in _CARS])
         colour = _CARS[int(rng.choice(len(_CARS), p=weights / weights.sum()))][1]
-        return Kind("vehicle.car", (car, (style,)), _shift(rng, (0.8, 0.8, 0.79) if style == "panel_van" and rng.random() < 0.6 else colour))
+        return Kind(
+            "vehicle.car", (car, (style,)), _shift(rng, (0.8, 0.8, 0.79) if style == "panel_van" and rng.random() < 0.6 else colour)
+        )
     if name in ("truck", "tractor"):
         return Kind("vehicle.truck", (truck, (pick(*TRUCK_STYLES) if name == "truck" else "tractor",)), _from(rng, _BRIGHT))
     if name == "bus":
         return Kind("vehicle.bus.rigid", (bus, (pick(*BUS_STYLES, "city"),)), _from(rng, _BRIGHT))
     if name in ("trailer", "semi", "light_trailer"):
-        styles = {"semi": ("semi", "tarp", "container"), "light_trailer": ("utility", "caravan"), "trailer": ("semi", "tarp", "container", "utility", "caravan")}[name]
+        styles = {
+            "semi": ("semi", "tarp", "container"),
+            "light_trailer": ("utility", "caravan"),
+            "trailer": ("semi", "tarp", "container", "utility", "caravan"),
+        }[name]
         style = pick(*styles)
         return Kind("vehicle.trailer", (trailer, (style,)), (0.80, 0.79, 0.76) if style == "caravan" else _from(rng, _BRIGHT))
     if name == "construction_vehicle":

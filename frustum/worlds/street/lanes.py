@@ -74,7 +74,10 @@ def _wander(rng: np.random.Generator, count: int, sigma: float, seconds: float) 
 
 
 def ego_track(rng: np.random.Generator, path: Path, s: np.ndarray, terrain: Terrain, tilt: float) -> Track:
-    """The ego vehicle on a lane: rear axle at arc lengths `s` (K,), STEP apart; it follows the ground and leans by load, braking and bends."""
+    """The ego vehicle on a lane: rear axle at arc lengths `s` (K,), STEP apart.
+
+    It follows the ground and leans by load, braking and bends.
+    """
     count = len(s)
     times = np.arange(count) * STEP
     xy, yaw = path.at(s)

@@ -9,7 +9,23 @@ import numpy as np
 from frustum.data.classes import GENERAL_CLASSES, OCC3D_CLASSES
 
 # How the renderer varies the base colour over a surface.
-TEXTURES = ("plain", "asphalt", "paint", "tiles", "grass", "gravel", "brick", "plaster", "glass", "foliage", "bark", "wood", "metal", "cloth", "lamp")
+TEXTURES = (
+    "plain",
+    "asphalt",
+    "paint",
+    "tiles",
+    "grass",
+    "gravel",
+    "brick",
+    "plaster",
+    "glass",
+    "foliage",
+    "bark",
+    "wood",
+    "metal",
+    "cloth",
+    "lamp",
+)
 
 
 @dataclass(frozen=True)

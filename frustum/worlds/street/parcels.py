@@ -71,6 +71,16 @@ class Builder:
         for _ in range(self.rng.poisson(area * bushes * self.green)):
             self.bush(self.number(plot.x0, plot.x1), plot.y(self.number(u0, u1)))
 
+    def patches(self, plot: Plot, u0: float, u1: float) -> None:
+        """Worn grass, flower beds and bare soil, so that lawns are not one colour."""
+        for _ in range(int((plot.x1 - plot.x0) * (u1 - u0) / 90)):
+            x, u, size = self.number(plot.x0, plot.x1), self.number(u0, u1), self.number(0.8, 3.2)
+            material = self.pick("grass", "grass_dry", "grass_lush", "soil", "grass_dry")
+            for _ in range(4):
+                a, c = x + self.number(-size, size), u + self.number(-size, size)
+                w, h = self.number(0.4, 1.0) * size, self.number(0.4, 1.0) * size
+                self.canvas.paint(a - w, a + w, *plot.span(c - h, c + h), material)
+
     def front(self, plot: Plot, kind: str, away: float = 0.35, gap: tuple[float, float] | None = None) -> None:
         """A hedge or fence that follows the pavement, with an opening between two x."""
         pieces = [(plot.x0 + 0.4, plot.x1 - 0.4)] if gap is None else [(plot.x0 + 0.4, gap[0]), (gap[1], plot.x1 - 0.4)]
@@ -81,7 +91,10 @@ class Builder:
             y = self.line.at(x, plot.side) + plot.side * away
             if kind == "hedge":
                 for xk, yk in zip(x, y, strict=True):
-                    (i0, j0), (i1, j1) = self.canvas.index(xk, yk - 0.1), self.canvas.index(xk + 1.0, yk + 0.7 if plot.side > 0 else yk + 0.1)
+                    (i0, j0), (i1, j1) = (
+                        self.canvas.index(xk, yk - 0.1),
+                        self.canvas.index(xk + 1.0, yk + 0.7 if plot.side > 0 else yk + 0.1),
+                    )
                     if plot.side < 0:
                         j0 -= 3
                     grow_hedge(self.canvas, self.rng, i0, i1, j0, j1, int(5 + 2 * (int(plot.x0) % 3)))
@@ -91,24 +104,31 @@ class Builder:
 
 def build_plot(b: Builder, plot: Plot, back: float) -> None:
     """Fill one plot; `back` is how far the map reaches behind the front line, metres."""
+    if plot.kind in ("house", "park"):
+        b.patches(plot, 0, 16)
     _BUILDERS[plot.kind](b, plot)
     if back > 34 and plot.kind not in ("park", "field"):
         _backdrop(b, plot, back)
     elif back > 34:
-        b.scatter(plot, 30, back - 3, 0.5, 0.2)
+        b.patches(plot, 10, back)
+        b.scatter(plot, 30, back - 3, 1.3, 0.6)
 
 
 def _backdrop(b: Builder, plot: Plot, back: float) -> None:
     """Taller houses and trees behind the first row."""
     width = plot.x1 - plot.x0
-    if b.rng.random() < 0.6 and width > 12:
-        u0 = b.number(30, 36)
+    b.patches(plot, 14, back)
+    if b.rng.random() < 0.85 and width > 12:
+        u0 = b.number(28, 36)
         depth = min(b.number(10, 15), back - u0 - 2)
         w = min(width - 2, b.number(14, 26))
         x0 = b.number(plot.x0, plot.x1 - w)
         kind = "office" if b.district.storeys[1] > 3 else b.pick("row", "house", "office")
         b.building(plot, x0, x0 + w, u0, u0 + depth, kind, (b.district.storeys[0] + 1, b.district.storeys[1] + 1))
-    b.scatter(plot, 18, back - 3, 0.42, 0.15)
+    b.scatter(plot, 15, back - 3, 1.1, 0.5)
+    if b.rng.random() < 0.4:
+        u = b.number(20, 27)
+        run_fence(b.canvas, np.array([[plot.x0 + 1, plot.y(u)], [plot.x1 - 1, plot.y(u)]]), b.pick("brick", "wood", "concrete", "mesh"))
 
 
 def _row(b: Builder, plot: Plot) -> None:
@@ -182,7 +202,9 @@ def _plaza(b: Builder, plot: Plot) -> None:
     deep = b.number(14, 20)
     b.canvas.paint(plot.x0, plot.x1, *plot.span(-8, deep + 1), paving)
     b.building(plot, plot.x0 + 0.4, plot.x1 - 0.4, deep, deep + b.number(9, 12), "office" if b.rng.random() < 0.5 else "row")
-    put_if_free(b.canvas, b.pick("kiosk", "column", "kiosk"), b.number(plot.x0 + 4, plot.x1 - 4), plot.y(b.number(6, 9)), plot.side * -np.pi / 2)
+    put_if_free(
+        b.canvas, b.pick("kiosk", "column", "kiosk"), b.number(plot.x0 + 4, plot.x1 - 4), plot.y(b.number(6, 9)), plot.side * -np.pi / 2
+    )
     species = b.pick("linden", "plane", "maple", "young")
     for x in np.arange(plot.x0 + 3, plot.x1 - 2, 7.0):
         for u in (2.2, deep - 3.5):
@@ -214,6 +236,7 @@ def _hall(b: Builder, plot: Plot) -> None:
 
 def _site(b: Builder, plot: Plot) -> None:
     ground = b.pick("soil", "gravel", "soil")
+    b.canvas.paint(plot.x0, plot.x1, *plot.span(24, 80), b.lawn)
     b.canvas.paint(plot.x0, plot.x1, *plot.span(-8, 24), ground)
     b.canvas.paint(plot.x0 + 2, plot.x1 - 3, *plot.span(0.5, 7), "gravel" if ground == "soil" else "soil")
     middle = (plot.x0 + plot.x1) / 2
@@ -221,8 +244,15 @@ def _site(b: Builder, plot: Plot) -> None:
         b.spots.append(Spot("site", x, plot.y(5.2), b.rng.choice([0.0, np.pi]) + b.number(-0.35, 0.35), 9.5))
     b.canvas.claim(*_columns(b.canvas, plot.x0, plot.x1, *plot.span(0, 10)))
     for _ in range(int(b.rng.integers(3, 6))):
-        put_if_free(b.canvas, b.pick("sand", "rubble", "crate", "pallets", "container_blue", "sand"), b.number(plot.x0 + 3, plot.x1 - 3), plot.y(b.number(12.5, 20)))
-    back = np.array([[plot.x0 + 0.3, plot.y(10.0)], [plot.x0 + 0.3, plot.y(23)], [plot.x1 - 0.5, plot.y(23)], [plot.x1 - 0.5, plot.y(10.0)]])
+        put_if_free(
+            b.canvas,
+            b.pick("sand", "rubble", "crate", "pallets", "container_blue", "sand"),
+            b.number(plot.x0 + 3, plot.x1 - 3),
+            plot.y(b.number(12.5, 20)),
+        )
+    back = np.array(
+        [[plot.x0 + 0.3, plot.y(10.0)], [plot.x0 + 0.3, plot.y(23)], [plot.x1 - 0.5, plot.y(23)], [plot.x1 - 0.5, plot.y(10.0)]]
+    )
     run_fence(b.canvas, back, b.pick("mesh", "wood"))
     if b.rng.random() < 0.5:
         b.building(plot, plot.x0 + 3, plot.x1 - 3, 25, 36, "office")
@@ -247,4 +277,13 @@ def _field(b: Builder, plot: Plot) -> None:
     b.scatter(plot, 12, 32, 1.3, 2.0)
 
 
-_BUILDERS = {"row": _row, "house": _house, "park": _park, "plaza": _plaza, "hall": _hall, "site": _site, "carpark": _carpark, "field": _field}
+_BUILDERS = {
+    "row": _row,
+    "house": _house,
+    "park": _park,
+    "plaza": _plaza,
+    "hall": _hall,
+    "site": _site,
+    "carpark": _carpark,
+    "field": _field,
+}

@@ -34,7 +34,7 @@ class Path:
         return np.stack([x + beyond * cos - d * sin, y + beyond * sin + d * cos], -1), yaw
 
     def offset(self, d: float, s0: float, s1: float, step: float = 0.5) -> Path:
-        """The parallel path at offset `d` between two arc lengths of this one, in the direction from `s0` to `s1`; it has its own arc length."""
+        """The parallel path at offset `d` from `s0` to `s1` of this one, in that direction; it has its own arc length."""
         count = max(2, int(abs(s1 - s0) / step) + 1)
         return Path.through(self.at(np.linspace(s0, s1, count), d)[0])
 
@@ -69,7 +69,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Rect:
-    """A rectangle in the (s, d) frame of road number `road`."""
+    """A rectangle in the (s, d) frame of road number `road`; its corners may be given in any order."""
 
     road: int
     s0: float
@@ -79,6 +79,12 @@ class Rect:
     material: str = ""
     dash: float = 0.0  # painted length of each period; 0 is solid
     period: float = 1.0
+
+    def __post_init__(self) -> None:
+        for low, high in (("s0", "s1"), ("d0", "d1")):
+            a, b = float(getattr(self, low)), float(getattr(self, high))
+            object.__setattr__(self, low, min(a, b))
+            object.__setattr__(self, high, max(a, b))
 
     @property
     def row(self) -> tuple[float, ...]:

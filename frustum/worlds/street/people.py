@@ -28,7 +28,11 @@ def _head(c: Carver, x: float, z: float, skin: str, hair: str, helmet: bool = Fa
     if helmet:
         c.fill((((c.x - x) / 0.16) ** 2 + (c.y / 0.15) ** 2 + ((c.z - z - 0.03) / 0.16) ** 2 < 1) & (c.z > z), "helmet")
     else:
-        c.fill((((c.x - x + 0.02) / 0.14) ** 2 + (c.y / 0.13) ** 2 + ((c.z - z - 0.02) / 0.16) ** 2 < 1) & ((c.z > z + 0.05) | (c.x < x - 0.05)), hair)
+        c.fill(
+            (((c.x - x + 0.02) / 0.14) ** 2 + (c.y / 0.13) ** 2 + ((c.z - z - 0.02) / 0.16) ** 2 < 1)
+            & ((c.z > z + 0.05) | (c.x < x - 0.05)),
+            hair,
+        )
 
 
 @cache
@@ -81,7 +85,14 @@ def bicycle(rider: bool, variant: int) -> VoxelModel:
     for x in (0.53, -0.53):
         _round(c, x, 0.34, 0.1, spokes=True)
     tube = lambda a, b: c.rod((a[0], 0, a[1]), (b[0], 0, b[1]), 0.045, "body")  # noqa: E731
-    for a, b in (((-0.53, 0.34), (-0.15, 0.82)), ((-0.53, 0.34), (-0.05, 0.3)), ((-0.05, 0.3), (-0.18, 0.86)), ((-0.05, 0.3), (0.38, 0.78)), ((-0.15, 0.8), (0.36, 0.84)), ((0.53, 0.34), (0.36, 0.95))):
+    for a, b in (
+        ((-0.53, 0.34), (-0.15, 0.82)),
+        ((-0.53, 0.34), (-0.05, 0.3)),
+        ((-0.05, 0.3), (-0.18, 0.86)),
+        ((-0.05, 0.3), (0.38, 0.78)),
+        ((-0.15, 0.8), (0.36, 0.84)),
+        ((0.53, 0.34), (0.36, 0.95)),
+    ):
         tube(a, b)
     c.rod((0.36, -0.26, 1.0), (0.36, 0.26, 1.0), 0.045, "chassis").rod((0.36, 0, 0.9), (0.36, 0, 1.0), 0.045, "chassis")
     c.box(-0.32, -0.06, -0.07, 0.07, 0.88, 0.95, "chassis")
@@ -92,7 +103,16 @@ def bicycle(rider: bool, variant: int) -> VoxelModel:
     return c.model()
 
 
-def _rider(c: Carver, rng: np.random.Generator, hip: tuple[float, float], shoulder: tuple[float, float], hands: tuple[float, float], pedal: float, helmet: bool, spread: float) -> None:
+def _rider(
+    c: Carver,
+    rng: np.random.Generator,
+    hip: tuple[float, float],
+    shoulder: tuple[float, float],
+    hands: tuple[float, float],
+    pedal: float,
+    helmet: bool,
+    spread: float,
+) -> None:
     skin, hair, legs = (str(rng.choice(n)) for n in (_SKIN, _HAIR, _LEGS))
     _torso(c, hip, shoulder, 0.4, "shirt")
     for side in (1, -1):
@@ -101,7 +121,9 @@ def _rider(c: Carver, rng: np.random.Generator, hip: tuple[float, float], should
         c.rod((hip[0], y, hip[1]), knee, 0.09, legs).rod(knee, foot, 0.075, legs)
         c.box(foot[0] - 0.07, foot[0] + 0.16, foot[1] - 0.06, foot[1] + 0.06, foot[2] - 0.1, foot[2] - 0.02, "bag")
         elbow = ((shoulder[0] + hands[0]) / 2, side * 0.24, (shoulder[1] + hands[1]) / 2 - 0.08)
-        c.rod((shoulder[0], side * 0.19, shoulder[1] - 0.06), elbow, 0.065, "shirt").rod(elbow, (hands[0], side * 0.22, hands[1]), 0.055, "shirt")
+        c.rod((shoulder[0], side * 0.19, shoulder[1] - 0.06), elbow, 0.065, "shirt").rod(
+            elbow, (hands[0], side * 0.22, hands[1]), 0.055, "shirt"
+        )
     _head(c, shoulder[0] + 0.07, shoulder[1] + 0.2, skin, hair, helmet)
 
 
@@ -154,7 +176,9 @@ def barrier(style: str) -> VoxelModel:
     if style == "plastic":
         c = Carver(0.5, 2.0, 1.0, 0.1)
         c.fill((abs(c.x) < np.where(c.z < 0.3, 0.25, 0.15)) & (abs(c.y) < 1.0), "barrier_white")
-        c.recolour(((c.y + 5.0) % 1.0) < 0.5, "barrier_red").box(-0.3, 0.3, -0.6, -0.4, 0.4, 0.6, "air").box(-0.3, 0.3, 0.4, 0.6, 0.4, 0.6, "air")
+        c.recolour(((c.y + 5.0) % 1.0) < 0.5, "barrier_red").box(-0.3, 0.3, -0.6, -0.4, 0.4, 0.6, "air").box(
+            -0.3, 0.3, 0.4, 0.6, 0.4, 0.6, "air"
+        )
         return c.model()
     c = Carver(0.5, 2.0, 1.1, 0.1)
     c.box(-0.05, 0.05, -1.0, 1.0, 0.75, 1.1, "barrier_white").box(-0.05, 0.05, -1.0, 1.0, 0.3, 0.5, "barrier_white")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,6 @@ class District:
     lane_width: tuple[float, float]
     median: float  # probabilities of features
     parking: float
-    cycle: float
     verge: float
     pavement: tuple[float, float]
     junctions: tuple[int, ...]
@@ -28,19 +28,19 @@ class District:
 
 DISTRICTS: dict[str, District] = {
     "downtown": District(
-        ((1, 1), (2, 1), (2, 2), (2, 2)), (3.1, 3.4), 0.45, 0.65, 0.25, 0.25, (2.6, 3.8), (1, 2, 2, 3),
+        ((1, 1), (2, 1), (2, 2), (2, 2)), (3.1, 3.4), 0.45, 0.65, 0.25, (2.6, 3.8), (1, 2, 2, 3),
         {"row": 7, "plaza": 1.6, "park": 1.2, "carpark": 1.0, "site": 0.8}, (3, 6), 0.8,
     ),
     "suburb": District(
-        ((1, 1), (1, 1), (1, 1), (2, 2)), (3.0, 3.4), 0.25, 0.6, 0.2, 0.65, (1.8, 2.6), (0, 1, 2, 3),
+        ((1, 1), (1, 1), (1, 1), (2, 2)), (3.0, 3.4), 0.25, 0.6, 0.65, (1.8, 2.6), (0, 1, 2, 3),
         {"house": 7, "park": 1.5, "carpark": 1.0, "row": 1.2, "field": 0.6}, (1, 3), 1.2,
     ),
     "park": District(
-        ((1, 1), (1, 1), (2, 1), (2, 2)), (3.1, 3.5), 0.5, 0.35, 0.5, 0.8, (2.0, 3.0), (0, 1, 1, 2),
+        ((1, 1), (1, 1), (2, 1), (2, 2)), (3.1, 3.5), 0.5, 0.5, 0.8, (2.0, 3.0), (0, 1, 1, 2),
         {"park": 6, "house": 1.5, "row": 1.5, "field": 1.2, "carpark": 0.8, "plaza": 0.6}, (2, 4), 1.6,
     ),
     "industrial": District(
-        ((1, 1), (2, 1), (2, 2)), (3.3, 3.6), 0.35, 0.5, 0.1, 0.5, (1.8, 2.4), (0, 1, 2),
+        ((1, 1), (2, 1), (2, 2)), (3.3, 3.6), 0.35, 0.5, 0.5, (1.8, 2.4), (0, 1, 2),
         {"hall": 6, "carpark": 1.6, "site": 1.2, "field": 1.4, "row": 0.8, "park": 0.8}, (1, 3), 0.7,
     ),
 }  # fmt: skip
@@ -65,14 +65,25 @@ def plan_network(rng: np.random.Generator, district: District, length: float, re
     forward, backward = district.lanes[int(rng.integers(len(district.lanes)))]
     width = rng.uniform(*district.lane_width)
     parked = [rng.random() < district.parking for _ in range(2)]
-    cycle = 1.6 if rng.random() < district.cycle else 0.0
+    cycle = 1.6 if not any(parked) and rng.random() < 0.75 else 0.0
+    if not cycle and not any(parked):
+        parked[int(rng.integers(2))] = True
     median = round(rng.uniform(1.6, 3.2), 1) if rng.random() < district.median else 0.0
-    strip = [2.3 if p and not cycle else 0.0 for p in parked]
+    strip = [2.3 if p else 0.0 for p in parked]
     road = Road(
-        winding_path(rng, -reach, length + reach), -reach, length + reach,
-        tuple(-(median / 2 + (k + 0.5) * width) for k in range(forward)), tuple(median / 2 + (k + 0.5) * width for k in range(backward)), width,
-        median / 2 + backward * width + cycle + strip[0], median / 2 + forward * width + cycle + strip[1], strip[0], strip[1], median, cycle,
-    )  # fmt: skip
+        path=winding_path(rng, -reach, length + reach),
+        start=-reach,
+        stop=length + reach,
+        forward=tuple(-(median / 2 + (k + 0.5) * width) for k in range(forward)),
+        backward=tuple(median / 2 + (k + 0.5) * width for k in range(backward)),
+        lane_width=width,
+        left=median / 2 + backward * width + cycle + strip[0],
+        right=median / 2 + forward * width + cycle + strip[1],
+        parking_left=strip[0],
+        parking_right=strip[1],
+        median=median,
+        cycle=cycle,
+    )
     verge = [round(rng.uniform(1.4, 2.4), 1) if rng.random() < district.verge else 0.0 for _ in range(2)]
     pavement = [round(rng.uniform(*district.pavement), 1) for _ in range(2)]
     network = Network([road], pavement[0], pavement[1], verge[0], verge[1], float(rng.uniform(4.0, 7.0)))
@@ -164,8 +175,10 @@ def _add_islands(rng: np.random.Generator, network: Network) -> None:
         for low, high in free_stretches(network, 0.0):  # noses that end the rows of parked cars
             spots = [low + 0.5, high - 5.0] + list(np.arange(low + 32.0, high - 32.0, rng.uniform(26, 36)))
             for s0 in spots:
-                d0, d1 = sorted((sign * (edge - strip + 0.25), sign * (edge + 0.5)))
-                network.islands.append(Rect(0, float(s0), float(s0) + rng.uniform(3.0, 4.5), d0, d1, str(rng.choice(["island", "gravel", "grass"]))))
+                d0, d1 = sign * (edge - strip + 0.25), sign * (edge + 0.5)
+                network.islands.append(
+                    Rect(0, float(s0), float(s0) + rng.uniform(3.0, 4.5), d0, d1, str(rng.choice(["island", "gravel", "grass"])))
+                )
     for k, side in enumerate(network.roads[1:], 1):
         if side.median:
             zebra = next(c for c in network.crossings if c.road == k)
@@ -187,7 +200,7 @@ def _mark_lanes(rng: np.random.Generator, network: Network) -> None:
         paint(0, s, s + 0.6, d, d + 0.6, "manhole")
     if road.cycle:
         for sign, edge in ((1, road.left), (-1, road.right)):
-            paint(0, low, high, *sorted((sign * (edge - road.cycle + 0.1), sign * edge)), "asphalt_red")
+            paint(0, low, high, sign * (edge - road.cycle + 0.1), sign * edge, "asphalt_red")
     centre = str(rng.choice(["solid", "double", "dashed"]))
     yellow = "marking_yellow" if rng.random() < 0.2 else "marking"
     dash, period = (3.0, 9.0) if rng.random() < 0.5 else (2.0, 6.0)
@@ -201,7 +214,7 @@ def _mark_lanes(rng: np.random.Generator, network: Network) -> None:
         else:
             paint(0, a, b, -0.07, 0.07, yellow, dash=dash if centre == "dashed" else 0.0, period=period)
         for lanes in (road.forward, road.backward):
-            for inner, outer in zip(lanes, lanes[1:], strict=False):
+            for inner, outer in pairwise(lanes):
                 d = (inner + outer) / 2
                 paint(0, a, b, d - 0.07, d + 0.07, "marking", dash=dash, period=period)
         for sign, edge, strip in ((1, road.left, road.parking_left), (-1, road.right, road.parking_right)):
@@ -209,7 +222,7 @@ def _mark_lanes(rng: np.random.Generator, network: Network) -> None:
                 line = sign * (edge - strip)
                 paint(0, a, b, line - 0.06, line + 0.06, "marking", dash=1.0, period=2.0)
                 for s in np.arange(a + 5.0, b - 5.0, 6.0):
-                    paint(0, s, s + 0.12, *sorted((line, sign * edge)), "marking")
+                    paint(0, s, s + 0.12, line, sign * edge, "marking")
             elif road.cycle:
                 line = sign * (edge - road.cycle)
                 paint(0, a, b, line - 0.06, line + 0.06, "marking", dash=1.0, period=1.5)
@@ -250,8 +263,8 @@ def _mark_arrows(rng: np.random.Generator, network: Network, at: float) -> None:
                 tip = at - sign * away
                 if any(abs(tip - (c.s0 + c.s1) / 2) < 7 for c in network.crossings if c.road == 0):
                     continue
-                along = lambda a, b, t=tip, g=sign: sorted((t - g * a, t - g * b))  # noqa: E731
-                network.marks.append(Rect(0, *along(1.2, 4.2), d - 0.09, d + 0.09, "marking"))
+                network.marks.append(Rect(0, tip - sign * 1.2, tip - sign * 4.2, d - 0.09, d + 0.09, "marking"))
                 for k in range(6):
                     half = 0.09 + 0.07 * k
-                    network.marks.append(Rect(0, *along(0.2 * k, 0.2 * k + 0.2), d - half, d + half, "marking"))
+                    back = tip - sign * 0.2 * k
+                    network.marks.append(Rect(0, back, back - sign * 0.2, d - half, d + half, "marking"))

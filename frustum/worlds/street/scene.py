@@ -22,6 +22,8 @@ from frustum.worlds.street.walkers import cross, linger, ride_pavements, stroll
 __all__ = ["SceneConfig", "build_scene"]
 
 _REACH = 33.0  # metres from the ego vehicle within which every class occurs
+_LARGE = ("truck", "bus", "trailer", "construction_vehicle", "car")
+_ATTRIBUTES = {"pedestrian": "pedestrian.standing", "bicycle": "cycle.without_rider", "motorcycle": "cycle.without_rider"}
 
 
 def build_scene(name: str, seed: int, config: SceneConfig | None = None) -> Scene:
@@ -65,7 +67,7 @@ def _people_the_city(rng: np.random.Generator, city: City, crowd: Crowd, ego: Tr
     if rng.random() < 0.6 * density:
         road_works(rng, city, crowd)
     park(rng, city, crowd, main, density)
-    number = lambda low, high: int(round(rng.uniform(low, high) * density))  # noqa: E731
+    number = lambda low, high: round(rng.uniform(low, high) * density)  # noqa: E731
     wanted = max(1, number(1.5, 4))
     ridden = ride_cycle_lanes(rng, city, crowd, wanted)
     ride_pavements(rng, city, crowd, max(wanted - ridden, 0))
@@ -92,20 +94,30 @@ def _seen(crowd: Crowd, ego: Track) -> set[str]:
 def _complete(rng: np.random.Generator, city: City, crowd: Crowd, ego: Track) -> None:
     """Put what is still missing where it can plausibly stand: on parcels and pavements beside the ego path, in parking spaces."""
     missing = [c for c in DETECTION_CLASSES if c not in _seen(crowd, ego)]
-    main = city.network.main
-    large = ("truck", "bus", "trailer", "construction_vehicle", "car")
     for name in missing:
-        for _ in range(300):
+        for _ in range(400):
             kind = random_kind(rng, name)
-            s = rng.uniform(0, city.length + 5)
-            side = 1 if rng.random() < 0.5 else -1
-            edge = main.left if side > 0 else main.right
-            away = rng.uniform(edge + 0.4, edge + (18 if name in large else 8))
-            xy, yaw = main.path.at(s, side * away)
-            attribute = "vehicle.parked" if name in large else {"pedestrian": "pedestrian.standing", "barrier": "", "traffic_cone": ""}.get(name, "cycle.without_rider")
-            zones = (PARCEL, PAVED) if name in large else (PARCEL, WALK)
-            if crowd.add(kind, xy, float(yaw) + rng.choice([0.0, np.pi]), attribute, zones, gap=0.1):
+            xy, yaw, zones = _berth(rng, city, name in _LARGE)
+            attribute = "vehicle.parked" if name in _LARGE else _ATTRIBUTES.get(name, "")
+            if crowd.add(kind, xy, yaw + rng.choice([0.0, np.pi]), attribute, zones, gap=0.1):
                 break
+
+
+def _berth(rng: np.random.Generator, city: City, large: bool) -> tuple[np.ndarray, float, tuple[int, ...]]:
+    """A place beside the ego path to try: position, heading, zones that it may cover.
+
+    Large vehicles go to yards, fields and car parks first.
+    """
+    main = city.network.main
+    yards = [p for p in city.plots if p.kind in ("hall", "field", "site", "carpark") and p.x1 > 0 and p.x0 < city.length]
+    if large and yards and rng.random() < 0.7:
+        plot = yards[int(rng.integers(len(yards)))]
+        xy = np.array([rng.uniform(plot.x0, plot.x1), plot.y(rng.uniform(1.5, 14))])
+        return xy, float(rng.choice([0.0, np.pi / 2])), (PARCEL, PAVED)
+    side = 1 if rng.random() < 0.5 else -1
+    edge = main.left if side > 0 else main.right
+    xy, yaw = main.path.at(rng.uniform(0, city.length + 5), side * rng.uniform(edge + 0.4, edge + (16 if large else 8)))
+    return xy, float(yaw), (PARCEL, PAVED) if large else (PARCEL, WALK)
 
 
 def _lane_lines(city: City) -> tuple[np.ndarray, ...]:

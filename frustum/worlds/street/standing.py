@@ -28,9 +28,9 @@ def _near(spots: list[Spot], ego: Path, length: float) -> list[Spot]:
 def park(rng: np.random.Generator, city: City, crowd: Crowd, ego: Path, density: float) -> None:
     """Cars at kerbs, in car parks and drives, with a few vans, trailers and motorcycles among them."""
     spots = _near([p for p in city.spots if p.kind != "site"], ego, city.length)
-    budget = int(round(rng.uniform(13, 22) * density))
+    budget = round(rng.uniform(16, 28) * density)
     trailers = 1 if density > 0.2 else 0
-    share = rng.uniform(0.45, 0.75)
+    share = rng.uniform(0.55, 0.9)
     for spot in spots:
         if budget <= 0:
             break
@@ -81,7 +81,7 @@ def open_sites(rng: np.random.Generator, city: City, crowd: Crowd, ego: Path, de
         if plot.kind == "site" and plot.x1 > -30 and plot.x0 < city.length + 35:
             _open_site(rng, city, crowd, plot)
     yards = [p for p in city.spots if p.kind == "site" and not any(q.kind == "site" and q.x0 <= p.x <= q.x1 for q in city.plots)]
-    for spot in _near(yards, ego, city.length)[: int(round(2 * density))]:
+    for spot in _near(yards, ego, city.length)[: round(2 * density)]:
         name = str(rng.choice(["construction_vehicle", "truck", "semi", "truck"]))
         crowd.add(random_kind(rng, name), np.array([spot.x, spot.y]), spot.yaw, "vehicle.parked", (PARCEL,))
 
@@ -91,7 +91,9 @@ def _open_site(rng: np.random.Generator, city: City, crowd: Crowd, plot: Plot) -
     for k, spot in enumerate(spots):
         for _ in range(4):
             kind = random_kind(rng, "construction_vehicle" if k == 0 or rng.random() < 0.5 else "truck")
-            if crowd.add(kind, np.array([spot.x, spot.y]) + rng.normal(0, 0.4, 2), spot.yaw + rng.normal(0, 0.1), "vehicle.parked", (PARCEL,)):
+            if crowd.add(
+                kind, np.array([spot.x, spot.y]) + rng.normal(0, 0.4, 2), spot.yaw + rng.normal(0, 0.1), "vehicle.parked", (PARCEL,)
+            ):
                 break
     style = str(rng.choice(["plastic", "board", "jersey", "plastic"]))
     pitch = barrier(style).size[1] + 0.25
@@ -101,7 +103,9 @@ def _open_site(rng: np.random.Generator, city: City, crowd: Crowd, plot: Plot) -
             at = np.array([x, plot.y(0.75)]) + rng.normal(0, 0.05, 2)
             crowd.add(_barrier(style), at, -plot.side * np.pi / 2 + rng.normal(0, 0.04), "", (PARCEL,), gap=0.03)
     for x in (gate + 0.2, gate + 4.8, *rng.uniform(plot.x0 + 2, plot.x1 - 2, 5)):
-        crowd.add(random_kind(rng, "traffic_cone"), np.array([x, plot.y(rng.uniform(1.4, 2.6))]), rng.uniform(0, 6.28), "", (PARCEL,), gap=0.1)
+        crowd.add(
+            random_kind(rng, "traffic_cone"), np.array([x, plot.y(rng.uniform(1.4, 2.6))]), rng.uniform(0, 6.28), "", (PARCEL,), gap=0.1
+        )
     for _ in range(int(rng.integers(1, 4))):
         at = np.array([rng.uniform(plot.x0 + 2, plot.x1 - 2), plot.y(rng.uniform(1.5, 9.5))])
         crowd.add(random_kind(rng, "worker"), at, rng.uniform(0, 6.28), "pedestrian.standing", (PARCEL,))
@@ -120,8 +124,9 @@ def road_works(rng: np.random.Generator, city: City, crowd: Crowd) -> None:
     strip = (road.parking_left if side > 0 else road.parking_right) or road.cycle
     size = rng.uniform(8, 13)
     s0 = rng.uniform(low, high - min(size, high - low - 1))
+    zones: tuple[int, ...] = ROADS
     if strip:
-        lane_side, middle, zones = edge - strip + 0.3, edge - strip / 2, ROADS
+        lane_side, middle = edge - strip + 0.3, edge - strip / 2
     else:
         lane_side, middle, zones = edge + 0.35, edge + 0.9, ANYWHERE
     for s in np.arange(s0, s0 + size, 1.9):
@@ -146,7 +151,11 @@ def lean_cycles(rng: np.random.Generator, city: City, crowd: Crowd, count: int) 
         if done >= count:
             break
         side = 1 if rng.random() < 0.5 else -1
-        edge, verge, walk = (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+        edge, verge, walk = (
+            (road.left, network.verge_left, network.pavement_left)
+            if side > 0
+            else (road.right, network.verge_right, network.pavement_right)
+        )
         s = rng.uniform(2, city.length + 8)
         xy, yaw = road.path.at(s, side * (edge + verge + walk - 0.5))
         name = "bicycle" if rng.random() < 0.75 else "motorcycle"

@@ -30,7 +30,9 @@ def line_streets(b: Builder, network: Network) -> None:
 def _kerb_row(b: Builder, network: Network, side: int) -> None:
     """Trees and lamps next to the kerb."""
     road = network.main
-    edge, verge, walk = (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    edge, verge, walk = (
+        (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    )
     d = edge + (0.25 + verge / 2 if verge else 0.7)
     trees = verge > 0 or walk > 2.5
     spacing = b.number(8.0, 12.0) / max(b.green, 0.2)
@@ -62,7 +64,9 @@ def _kerb_row(b: Builder, network: Network, side: int) -> None:
 def _house_row(b: Builder, network: Network, side: int) -> None:
     """Bins, benches, cabinets and letter boxes along the outer edge of the pavement, a bus shelter now and then."""
     road = network.main
-    edge, verge, walk = (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    edge, verge, walk = (
+        (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    )
     for low, high in free_stretches(network, 3.0):
         s = low + b.number(0, 8)
         while s < high:
@@ -90,7 +94,7 @@ def _median(b: Builder, network: Network) -> None:
             continue
         for k, s in enumerate(np.arange(island.s0 + 2.0, island.s1 - 1.5, 4.5)):
             xy, yaw = road.path.at(s, 0.0)
-            if not _ok(b, *xy, zone=ISLAND):
+            if not _ok(b, xy[0], xy[1], ISLAND):
                 continue
             if k % 6 == 3:
                 put(b.canvas, "double_lamp", xy[0], xy[1], float(yaw) + np.pi / 2)

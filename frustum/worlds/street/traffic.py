@@ -31,7 +31,12 @@ def _place(crowd: Crowd, path: Path, s: np.ndarray, train: Train, attribute: str
 
 
 def _random_train(rng: np.random.Generator) -> Train:
-    name = str(rng.choice(["car", "truck", "bus", "rider_motorcycle", "combination", "camper", "rider_bicycle"], p=[0.72, 0.08, 0.04, 0.06, 0.04, 0.03, 0.03]))
+    name = str(
+        rng.choice(
+            ["car", "truck", "bus", "rider_motorcycle", "combination", "camper", "rider_bicycle"],
+            p=[0.72, 0.08, 0.04, 0.06, 0.04, 0.03, 0.03],
+        )
+    )
     return _train(rng, name)
 
 
@@ -54,7 +59,9 @@ def _sampled(s: np.ndarray, crowd: Crowd) -> np.ndarray:
     return np.interp(crowd.times, np.arange(len(s)) * STEP, s)
 
 
-def drive_ego(rng: np.random.Generator, city: City, crowd: Crowd, speed: tuple[float, float], tilt: float, density: float) -> tuple[Track, Path]:
+def drive_ego(
+    rng: np.random.Generator, city: City, crowd: Crowd, speed: tuple[float, float], tilt: float, density: float
+) -> tuple[Track, Path]:
     """The ego vehicle in one of the forward lanes with vehicles before and behind it.
 
     Returns:
@@ -68,7 +75,9 @@ def drive_ego(rng: np.random.Generator, city: City, crowd: Crowd, speed: tuple[f
     wish = float(np.clip(1.25 * city.length / crowd.times[-1], speed[0] * 1.1, speed[1]))
     ahead = int(rng.integers(0, 3)) if density > 0.3 else 0
     behind = int(rng.integers(0, 3)) if density > 0.3 else 0
-    trains: list[Train] = [_random_train(rng) for _ in range(ahead)] + [[random_kind(rng, "car")]] + [_random_train(rng) for _ in range(behind)]
+    trains: list[Train] = (
+        [_random_train(rng) for _ in range(ahead)] + [[random_kind(rng, "car")]] + [_random_train(rng) for _ in range(behind)]
+    )
     lengths = np.array([_length(t) for t in trains])
     lengths[ahead] = EGO_LENGTH
     gaps = rng.uniform(9, 24, len(trains))
@@ -202,7 +211,7 @@ def _even(xy: np.ndarray) -> np.ndarray:
     s = np.arange(0, length[-1], 0.5)
     points = np.stack([np.interp(s, length, xy[:, k]) for k in (0, 1)], 1)
     padded = np.pad(points, ((2, 2), (0, 0)), mode="edge")
-    smooth = sum(padded[k : k + len(points)] for k in range(5)) / 5
+    smooth = np.mean([padded[k : k + len(points)] for k in range(5)], axis=0)
     smooth[:2], smooth[-2:] = points[:2], points[-2:]
     return smooth
 

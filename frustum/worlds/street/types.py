@@ -69,7 +69,9 @@ class Actor:
     id: int  # 1, 2, ... unique within the scene
     category: str  # a name of data.classes.GENERAL_CLASSES
     model: int  # index into Scene.models
-    size: tuple[float, float, float]  # length, width, height of the tight box; the box stands on the model frame's z = 0, centred in x and y
+    size: tuple[
+        float, float, float
+    ]  # length, width, height of the tight box; the box stands on the model frame's z = 0, centred in x and y
     tint: tuple[float, float, float]  # RGB 0..1, colours the tintable materials
     track: Track
     moving: bool  # False: parked or standing still for the whole scene

@@ -15,7 +15,9 @@ _PATHS = (WALK, CARRIAGEWAY, ISLAND)  # zebras belong to the carriageway; only c
 def _pavement(city: City, side: int, share: float) -> float:
     """Offset (signed) of a line on the pavement; share 0 is next to kerb or verge, 1 next to the plots."""
     road, network = city.network.main, city.network
-    edge, verge, walk = (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    edge, verge, walk = (
+        (road.left, network.verge_left, network.pavement_left) if side > 0 else (road.right, network.verge_right, network.pavement_right)
+    )
     inner = edge + verge + (0.55 if verge else 1.25)
     outer = edge + verge + walk - 0.45
     return side * (inner + share * max(outer - inner, 0.0))
@@ -76,7 +78,9 @@ def cross(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int
         heading = yaw + (np.pi / 2 if b > a else -np.pi / 2)
         if share[-1] - share[0] < 0.1:
             continue
-        done += crowd.add(random_kind(rng, "walker" if rng.random() < 0.85 else "child"), xy, heading, "pedestrian.moving", _PATHS, gap=0.25)
+        done += crowd.add(
+            random_kind(rng, "walker" if rng.random() < 0.85 else "child"), xy, heading, "pedestrian.moving", _PATHS, gap=0.25
+        )
     return done
 
 
