@@ -144,7 +144,10 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
         if f % 2 == 0:
             traffic.add(lidar2global[:3, 3], points)
     points = still.points()
-    ground = find_ground(points, path, relief)
+    # The road directly below the car is in its blind zone, so the path is continued straight ahead and behind.
+    first, last = ego.ego2global[0, :3], ego.ego2global[-1, :3]
+    ends = [first[:, 3] - 8 * first[:, 0]], [last[:, 3] + 8 * last[:, 0]]
+    ground = find_ground(points, np.concatenate([ends[0], path, ends[1]]), relief)
     points = points[ground.covers(points) | ~traffic.is_gone(points)]
     classes = classify(points, ground)
     keep = classes != OCC3D_FREE

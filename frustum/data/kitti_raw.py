@@ -85,13 +85,13 @@ class KittiDrive:
 def rings(points: np.ndarray, count: int = 64) -> np.ndarray:
     """Beam numbers (P,), 0 = lowest, of a scan (P, >=3) whose file lost them.
 
-    The files list one beam after another from the top, each a full turn, so the unwrapped azimuth counts the beams; where that count
-    is implausible (points were shuffled or removed) the elevation is cut into `count` equal parts instead.
+    The files list one beam after another from the top, each with rising azimuth, so the drops of azimuth count the beams; where that
+    count is implausible (points were shuffled or removed) the elevation is cut into `count` equal parts instead.
     """
     azimuth = np.arctan2(points[:, 1], points[:, 0]) % (2 * np.pi)
-    turn = np.concatenate([[0], np.cumsum(np.diff(azimuth) < -np.pi)])
+    turn = np.concatenate([[0], np.cumsum(np.diff(azimuth) < -0.3)])
     if 0.6 * count <= turn[-1] + 1 <= count:
-        return count - 1 - turn
+        return turn[-1] - turn
     elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
     low, high = np.radians(-24.9), np.radians(2.0)
     return np.clip((elevation - low) / (high - low) * count, 0, count - 1).astype(np.int64)

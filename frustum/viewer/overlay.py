@@ -85,7 +85,7 @@ def camera_picture(sample: Sample, camera: CameraFrame, transform: ImageTransfor
     matrix = transform.matrix() @ camera.intrinsics
     if points is not None and sample.lidar is not None:
         pixels, depth = project_points(points, sample.lidar, camera, matrix, transform.size)
-        _draw_points(picture, pixels, depth_colours(depth), radius=1)
+        _draw_points(picture, pixels, depth_colours(depth), radius=1 if len(pixels) < 8000 else 0)
     if sample.boxes is not None:
         key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
         _draw_boxes(ImageDraw.Draw(picture), sample.boxes, key2camera, matrix)
