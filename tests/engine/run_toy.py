@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from frustum.engine.evaluate import evaluate
 from frustum.engine.overrides import apply
 from frustum.engine.train import train
 from frustum.errors import FrustumError
@@ -12,7 +14,9 @@ from tests.engine import toy
 if __name__ == "__main__":
     root, out, *settings = sys.argv[1:]
     try:
-        train(apply(toy.recipe(root), settings), out, overrides=settings)
+        recipe = apply(toy.recipe(root), settings)
+        network = train(recipe, out, overrides=settings).model
+        evaluate(recipe, network, out=Path(out) / "eval.json")
     except FrustumError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

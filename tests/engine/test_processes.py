@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from frustum.engine.checkpoint import read_weights
+from frustum.engine.checkpoint import load_weights, read_weights
+from frustum.engine.eval_report import EvalReport
+from frustum.engine.evaluate import evaluate
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
 from frustum.engine.train import train
@@ -88,6 +91,11 @@ def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
         assert two[step]["grad_norm"] == pytest.approx(one[step]["grad_norm"], rel=1e-4)
         assert two[step]["epoch"] == one[step]["epoch"]
     assert_same_weights(tmp_path / "two", tmp_path / "one", 1e-5)
+    network = toy.ToyConfig().build()
+    load_weights(network, tmp_path / "two")
+    together = EvalReport.from_numbers(json.loads((tmp_path / "two/eval.json").read_text()))
+    alone = evaluate(toy.recipe(toy_root), network)
+    assert (together.frames, together.metrics) == (alone.frames, alone.metrics), "integer counts add up exactly"
     assert sorted(path.name for path in (tmp_path / "two/checkpoints/step_00000012").iterdir() if path.suffix == ".pt") == [
         "rank_0.pt",
         "rank_1.pt",
