@@ -37,6 +37,7 @@ class World(NamedTuple):
     distance: np.ndarray  # uint8 (bx, by, bz) Chebyshev distance in bricks to the next brick that is not empty, 0 = not empty
     base: np.ndarray  # float32 (nx + 1, ny + 1) cell units
     step: np.ndarray  # float32 (nx, ny) cell units
+    top: np.ndarray  # float32 (nx, ny) highest point of each column
     paint: np.ndarray  # uint8 (2 nx, 2 ny) ground material
     near_max: np.ndarray  # float32 (ceil(nx / BRICK), ceil(ny / BRICK)) highest point of the ground
     far_max: np.ndarray  # float32 (ceil(nx / FAR_BRICK), ceil(ny / FAR_BRICK))
@@ -135,6 +136,7 @@ def pack_world(scene: Scene) -> World:
         distance=np.minimum(distance, 255).astype(np.uint8).ravel(),
         base=base.ravel(),
         step=step.ravel(),
+        top=top.ravel(),
         paint=np.ascontiguousarray(ground.material).ravel(),
         near_max=_block_max(top, BRICK).ravel(),
         far_max=_block_max(top, FAR_BRICK).ravel(),

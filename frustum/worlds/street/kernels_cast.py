@@ -13,18 +13,21 @@ from frustum.worlds.street.arrays import Actors, Models, World
 
 SKY, GROUND, KERB, STATIC, ACTOR, BELOW = 0, 1, 2, 3, 4, 5  # what a ray met; BELOW: left the map under the horizon
 FAR = 1e30
+HORIZON_SECTORS = 256
+RINGS = 26
+RING_START = np.concatenate([[0.0], 3.0 * 1.3 ** np.arange(RINGS - 1)])  # cell units; ring r ends where r + 1 starts, the last one never
 _STEP = 1e-6  # how far beyond a boundary the next cell is looked up, cell units
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def inverse(d):
-    """1 / d, huge instead of infinite so that products with 0 stay finite."""
+    """1 / d, huge instead of infinite so that products with 0 stay finite; d = 0 counts as backwards, as everywhere here."""
     if abs(d) < 1e-12:
-        return 1e12 if d >= 0 else -1e12
+        return 1e12 if d > 0.0 else -1e12
     return 1.0 / d
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
     """Entry and exit t of a ray and the box (0, 0, 0)..(hx, hy, hz), and the entry axis. Missed if entry > exit."""
     ax, bx = -ox * ix, (hx - ox) * ix
@@ -44,9 +47,65 @@ def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
     return enter, min(bx, by, bz), axis
 
 
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+def _turn(x, y):
+    """A cheap angle of a direction: 0..4 counter-clockwise from +x."""
+    r = x / (abs(x) + abs(y) + 1e-30)
+    return 1.0 - r if y >= 0.0 else 3.0 + r
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, limit):
-    """First meeting with the ground within t < limit: (t, face); t = FAR if none. Face 6 = the surface, 0..3 = kerb face -x +x -y +y."""
+def _draw_horizon(world: World, ox, oy, oz, horizon):
+    """Fill horizon (SECTORS, RINGS): the steepest slope at which a ray from o can still meet ground within each ring or a nearer one."""
+    horizon[:] = -FAR
+    near_ny, far_ny = (world.ny + 7) >> 3, (world.ny + 63) >> 6
+    near_nx, far_nx = (world.nx + 7) >> 3, (world.nx + 63) >> 6
+    for ci in range(far_nx):
+        for cj in range(far_ny):
+            dx, dy = (ci + 0.5) * 64.0 - ox, (cj + 0.5) * 64.0 - oy
+            if dx * dx + dy * dy > 300.0 * 300.0:  # coarse blocks are fine enough there
+                _raise(horizon, ci * 64.0 - ox, cj * 64.0 - oy, 64.0, world.far_max[ci * far_ny + cj] - oz)
+            else:
+                for i in range(ci * 8, min(ci * 8 + 8, near_nx)):
+                    for j in range(cj * 8, min(cj * 8 + 8, near_ny)):
+                        _raise(horizon, i * 8.0 - ox, j * 8.0 - oy, 8.0, world.near_max[i * near_ny + j] - oz)
+    for a in range(horizon.shape[0]):
+        for r in range(1, RINGS):
+            horizon[a, r] = max(horizon[a, r], horizon[a, r - 1])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _raise(horizon, x, y, size, height):
+    """Enter a square block of ground, corner (x, y) and height relative to the ray origin."""
+    nx, ny = max(x, 0.0, -x - size), max(y, 0.0, -y - size)
+    fx, fy = max(-x, x + size), max(-y, y + size)
+    near, far = np.sqrt(nx * nx + ny * ny), np.sqrt(fx * fx + fy * fy)
+    slope = height / max(near, 1e-9) if height > 0.0 else height / far
+    first, last = 0, 0
+    while first < RINGS - 1 and RING_START[first + 1] <= near:
+        first += 1
+    last = first
+    while last < RINGS - 1 and RING_START[last + 1] <= far:
+        last += 1
+    low, high = 0.0, 3.999999
+    if near > 0.0:
+        a, b, c, d = _turn(x, y), _turn(x + size, y), _turn(x, y + size), _turn(x + size, y + size)
+        low, high = min(a, b, c, d), max(a, b, c, d)
+        if high - low > 2.0:  # across the +x axis
+            a, b = a + 4.0 if a < 2.0 else a, b + 4.0 if b < 2.0 else b
+            c, d = c + 4.0 if c < 2.0 else c, d + 4.0 if d < 2.0 else d
+            low, high = min(a, b, c, d), max(a, b, c, d)
+    scale = horizon.shape[0] / 4.0
+    for s in range(int(low * scale - 1e-6), int(high * scale + 1e-6) + 1):
+        a = s % horizon.shape[0]
+        for r in range(first, last + 1):
+            if horizon[a, r] < slope:
+                horizon[a, r] = slope
+
+
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, begin, limit):
+    """First meeting with the ground in begin <= t < limit: (t, face); t = FAR if none. Face 6 = the surface, 0..3 = kerb face -x +x -y +y."""
     nx, ny = world.nx, world.ny
     near_ny, far_ny = (ny + 7) >> 3, (ny + 63) >> 6
     ax, bx = -ox * ix, (nx - ox) * ix
@@ -55,17 +114,18 @@ def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, limit):
         ax, bx = bx, ax
     if ay > by:
         ay, by = by, ay
-    t = max(0.0, ax, ay)
+    t = max(begin, ax, ay)
     last = min(limit, bx, by)
     eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
     up_x, up_y = 1 if dx > 0 else 0, 1 if dy > 0 else 0
     axis = 0 if ax > ay else 1
+    sx, sy = 1 if dx > 0 else -1, 1 if dy > 0 else -1
     while t < last:
         px, py = ox + dx * (t + eps), oy + dy * (t + eps)
         i = min(max(int(px), 0), nx - 1)
         j = min(max(int(py), 0), ny - 1)
         z = oz + dz * t
-        # Coarse maxima first: most of a ray runs well above the ground.
+        # Maxima of large and small blocks first: most of a ray runs well above the ground.
         ci, cj = i >> 6, j >> 6
         tx, ty = (((ci + up_x) << 6) - ox) * ix, (((cj + up_y) << 6) - oy) * iy
         leave = min(tx, ty)
@@ -81,35 +141,52 @@ def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, limit):
             t = max(leave, t + eps)
             continue
         tx, ty = (i + up_x - ox) * ix, (j + up_y - oy) * iy
-        leave = min(tx, ty)
-        corner = i * (ny + 1) + j
-        h00 = world.base[corner] + world.step[i * ny + j]
-        b = world.base[corner + ny + 1] - world.base[corner]
-        c = world.base[corner + 1] - world.base[corner]
-        e = world.base[corner + ny + 2] - world.base[corner + ny + 1] - c
-        u, v = ox + dx * t - i, oy + dy * t - j
-        qa = -e * dx * dy
-        qb = dz - b * dx - c * dy - e * (u * dy + v * dx)
-        qc = z - (h00 + b * u + c * v + e * u * v)
-        if qc <= 0.0:  # below the surface on entry: a vertical face, unless only rounding put it there
-            if qc > -1e-4:
-                return t, 6
-            return t, (2 * axis + (0 if (up_x if axis == 0 else up_y) == 1 else 1))
-        root = FAR
-        disc = qb * qb - 4.0 * qa * qc
-        if disc >= 0.0:
-            if qb < 0.0:
-                root = qc / (0.5 * (np.sqrt(disc) - qb))
-            elif qa < 0.0:
-                root = -0.5 * (qb + np.sqrt(disc)) / qa
-        if t + root <= leave + eps:
-            return (t + root, 6) if t + root < last else (FAR, 6)
-        axis = 0 if tx < ty else 1
-        t = max(leave, t + eps)
+        while True:  # the columns of this block
+            leave = min(tx, ty)
+            z = oz + dz * t
+            if min(z, oz + dz * leave) <= world.top[i * ny + j]:
+                corner = i * (ny + 1) + j
+                h00 = world.base[corner] + world.step[i * ny + j]
+                b = world.base[corner + ny + 1] - world.base[corner]
+                c = world.base[corner + 1] - world.base[corner]
+                e = world.base[corner + ny + 2] - world.base[corner + ny + 1] - c
+                u, v = ox + dx * t - i, oy + dy * t - j
+                qa = -e * dx * dy
+                qb = dz - b * dx - c * dy - e * (u * dy + v * dx)
+                qc = z - (h00 + b * u + c * v + e * u * v)
+                if qc <= 0.0:  # below the surface on entry: a vertical face, unless only rounding put it there
+                    if qc > -1e-4:
+                        return (t, 6) if t < last else (FAR, 6)
+                    up = up_x if axis == 0 else up_y
+                    return (t, 2 * axis + 1 - up) if t < last else (FAR, 6)
+                root = FAR
+                disc = qb * qb - 4.0 * qa * qc
+                if disc >= 0.0:
+                    if qb < 0.0:
+                        root = qc / (0.5 * (np.sqrt(disc) - qb))
+                    elif qa < 0.0:
+                        root = -0.5 * (qb + np.sqrt(disc)) / qa
+                if t + root <= leave + eps:
+                    return (t + root, 6) if t + root < last else (FAR, 6)
+            t = leave
+            if tx < ty:
+                axis = 0
+                tx += abs(ix)
+                i += sx
+                if i >> 3 != ci or i >= nx:
+                    break
+            else:
+                axis = 1
+                ty += abs(iy)
+                j += sy
+                if j >> 3 != cj or j >= ny:
+                    break
+            if t >= last:
+                return FAR, 6
     return FAR, 6
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
     """First static cell within t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
     bx, by, bz = world.bx, world.by, world.bz
@@ -181,17 +258,17 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
     return FAR, 0, 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def cast_actor(models: Models, actors: Actors, a, gx, gy, gz, ex, ey, ez, limit):
     """First solid cell of actor `a` within t < limit, ray in global metres: (t, face, material, cell). t = FAR if none."""
     m = actors.model[a]
-    f = actors.to_cells[a]
-    ox = f[0, 0] * gx + f[0, 1] * gy + f[0, 2] * gz + f[0, 3]
-    oy = f[1, 0] * gx + f[1, 1] * gy + f[1, 2] * gz + f[1, 3]
-    oz = f[2, 0] * gx + f[2, 1] * gy + f[2, 2] * gz + f[2, 3]
-    dx = f[0, 0] * ex + f[0, 1] * ey + f[0, 2] * ez
-    dy = f[1, 0] * ex + f[1, 1] * ey + f[1, 2] * ez
-    dz = f[2, 0] * ex + f[2, 1] * ey + f[2, 2] * ez
+    f = actors.to_cells
+    ox = f[a, 0, 0] * gx + f[a, 0, 1] * gy + f[a, 0, 2] * gz + f[a, 0, 3]
+    oy = f[a, 1, 0] * gx + f[a, 1, 1] * gy + f[a, 1, 2] * gz + f[a, 1, 3]
+    oz = f[a, 2, 0] * gx + f[a, 2, 1] * gy + f[a, 2, 2] * gz + f[a, 2, 3]
+    dx = f[a, 0, 0] * ex + f[a, 0, 1] * ey + f[a, 0, 2] * ez
+    dy = f[a, 1, 0] * ex + f[a, 1, 1] * ey + f[a, 1, 2] * ez
+    dz = f[a, 2, 0] * ex + f[a, 2, 1] * ey + f[a, 2, 2] * ez
     nx, ny, nz = models.shape[m, 0], models.shape[m, 1], models.shape[m, 2]
     ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
     enter, leave, axis = clip_box(ox, oy, oz, ix, iy, iz, float(nx), float(ny), float(nz))
@@ -255,6 +332,9 @@ def cast_rays(
     cell = world.cell
     gx, gy, gz = pose[0, 3], pose[1, 3], pose[2, 3]
     ox, oy, oz = (gx - world.origin[0]) / cell, (gy - world.origin[1]) / cell, (gz - world.origin[2]) / cell
+    horizon = np.empty((HORIZON_SECTORS, RINGS))
+    _draw_horizon(world, ox, oy, oz, horizon)
+    ring = 0
     for n in range(table.shape[0]):
         a, b, c = table[n, 0], table[n, 1], table[n, 2]
         ex = pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c
@@ -263,7 +343,17 @@ def cast_rays(
         limit = far / np.sqrt(ex * ex + ey * ey + ez * ez)
         dx, dy, dz = ex / cell, ey / cell, ez / cell
         ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
-        best, side = cast_ground(world, ox, oy, oz, dx, dy, dz, ix, iy, limit)
+        # Neighbouring rays meet the ground at a similar distance: search the ring from the last one.
+        level = np.sqrt(dx * dx + dy * dy) + 1e-12
+        slope = dz / level
+        sector = int(_turn(dx, dy) * (HORIZON_SECTORS / 4)) & (HORIZON_SECTORS - 1)
+        while ring > 0 and horizon[sector, ring - 1] >= slope:
+            ring -= 1
+        while ring < RINGS and horizon[sector, ring] < slope:
+            ring += 1
+        best, side = FAR, 6
+        if ring < RINGS:
+            best, side = cast_ground(world, ox, oy, oz, dx, dy, dz, ix, iy, RING_START[ring] / level * (1.0 - 1e-9), limit)
         what, mat, who, where = BELOW if ez < 0.0 else SKY, 0, -1, 0
         if best < limit:
             x, y = ox + dx * (best + 1e-6), oy + dy * (best + 1e-6)

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, World
-from frustum.worlds.street.kernels_cast import ACTOR, GROUND
+from frustum.worlds.street.kernels_cast import ACTOR, GROUND, inverse
 from frustum.worlds.street.kernels_shade import ground_height
 
 GROUND_SAMPLES = 4  # per axis of a column
@@ -17,7 +17,7 @@ STATIC_SAMPLES = 3  # per axis of a voxel
 ACTOR_SAMPLES = 4
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def _anything_near(world: World, x, y, z, reach):
     """Whether a brick that is not empty lies within `reach` cells of a point, along each axis."""
     i0, i1 = max(int(x - reach), 0) >> 3, min(int(x + reach) >> 3, world.bx - 1)
@@ -149,7 +149,7 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
                         owner[i, j, k] = a + 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
 def _mark(semantics, free, seen, x, y, z):
     """Mark voxel coordinates x, y, z as seen if they are inside and occupied."""
     if x >= 0.0 and y >= 0.0 and z >= 0.0:
@@ -221,9 +221,7 @@ def carve(sensor2grid, table, distance, stride, columns, free, semantics, seen):
         dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
         dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
         dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
-        ix = 1.0 / dx if abs(dx) > 1e-12 else 1e12
-        iy = 1.0 / dy if abs(dy) > 1e-12 else 1e12
-        iz = 1.0 / dz if abs(dz) > 1e-12 else 1e12
+        ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
         t = 0.0  # enter the grid, should the sensor be outside it
         t = max(t, min(-ox * ix, (sx - ox) * ix), min(-oy * iy, (sy - oy) * iy), min(-oz * iz, (sz - oz) * iz)) + 1e-7
         x, y, z = int(np.floor(ox + dx * t)), int(np.floor(oy + dy * t)), int(np.floor(oz + dz * t))

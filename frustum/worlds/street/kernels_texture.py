@@ -13,7 +13,7 @@ ASPHALT, PAINT, TILES, GRASS, GRAVEL, BRICK, PLASTER = (
 GLASS, LEAVES, BARK, WOOD, METAL, CLOTH, LAMP = (TEXTURES.index(n) for n in ("glass", "foliage", "bark", "wood", "metal", "cloth", "lamp"))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, forceinline=True, nogil=True)
 def hash2(x, y):
     """A number in 0..1 for an integer pair."""
     h = (np.int64(x) * 73856093) ^ (np.int64(y) * 19349663)
@@ -22,7 +22,7 @@ def hash2(x, y):
     return (h & 0xFFFF) * (1.0 / 65536.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, forceinline=True, nogil=True)
 def hash3(x, y, z):
     """A number in 0..1 for three integers."""
     h = (np.int64(x) * 73856093) ^ (np.int64(y) * 19349663) ^ (np.int64(z) * 83492791)
@@ -43,7 +43,7 @@ def smooth_noise(x, y):
     return low * (1.0 - v) + high * v
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
 def _fade(feature, foot):
     """How much of a detail of `feature` metres survives in a pixel of `foot` metres."""
     return min(max(1.6 * feature / foot - 0.6, 0.0), 1.0)

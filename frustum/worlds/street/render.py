@@ -134,7 +134,7 @@ class SceneRenderer:
         pixel = 1.0 / float(intrinsics[0, 0])
         shade(
             stage.world, stage.models, stage.actors, self.surfaces, stage.light, pose, table, pixel, int(size[1]),
-            *hits.arrays(), self._noise_seed(pose, time), image,
+            self._noise_seed(pose, time), image, *hits.arrays(),
         )  # fmt: skip
         category, instance = self._names(hits)
         return Shot(image.reshape(*size, 3), hits.distance.reshape(size), category.reshape(size), instance.reshape(size))
