@@ -6,6 +6,7 @@ integers, the epoch and the number of batches that were given out.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
@@ -177,6 +178,12 @@ class KeyframeLoader(StatefulDataLoader):
         self.batch_sampler.epoch, self.batch_sampler.start = state_dict["epoch"], state_dict["batch"]
 
 
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; a worker that died of it would keep the main process from saving its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def build_loader(
     dataset: KeyframeDataset,
     batch_size: int,
@@ -212,5 +219,6 @@ def build_loader(
             num_workers=num_workers,
             persistent_workers=False,
             pin_memory=False,
+            worker_init_fn=_leave_signals_to_the_main_process,
             generator=torch.Generator().manual_seed(seed),  # its own, so that starting an epoch draws nothing from the global one
         )

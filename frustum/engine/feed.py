@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from frustum.data.augment import Augmentation
 from frustum.data.loader import KeyframeDataset, build_loader
@@ -10,6 +12,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline
 from frustum.data.types import Batch
 from frustum.engine.recipe import DataConfig, Recipe
+from frustum.errors import TrainingError
 from frustum.geometry import VoxelGrid
 
 
@@ -58,6 +61,7 @@ class TrainingFeed:
         workers = 0 if data.cache == "memory" else train.num_workers  # a cache in each worker would hold everything several times
         self._loader = build_loader(dataset, train.batch_size, True, train.seed, workers, rank, world_size)
         self._accumulate = train.accumulate
+        self._fingerprint = hashlib.sha256("\n".join(tokens).encode()).hexdigest()[:16]
         self.steps_per_epoch = max(1, len(self._loader) // train.accumulate)
         self._epoch, self._given = 0, 0
         self._batches: Iterator[Batch] | None = None
@@ -69,12 +73,17 @@ class TrainingFeed:
             self._next_epoch()
         return [self._next() for _ in range(self._accumulate)]
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: epoch, and micro-batches given out in it."""
-        return {"epoch": self._epoch, "batch": self._given}
+    def state_dict(self) -> dict[str, Any]:
+        """The position: epoch, micro-batches given out in it, and which keyframes it is a position in."""
+        return {"epoch": self._epoch, "batch": self._given, "keyframes": self._fingerprint}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the micro-batches that `state` counts."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the micro-batches that `state` counts. Raises TrainingError if the split has other keyframes than then."""
+        if state["keyframes"] != self._fingerprint:
+            raise TrainingError(
+                "the training split has other keyframes than when the run was saved, so it cannot be resumed exactly. "
+                "Restore the data, or start again with --fresh or another --out FOLDER."
+            )
         self._epoch, self._given, self._batches = int(state["epoch"]), int(state["batch"]), None
         self._loader.load_state_dict({"epoch": self._epoch, "batch": self._given})
 

@@ -15,6 +15,8 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.types import Occupancy
 from frustum.errors import DataError
 
+STATISTICS = "statistics.npz"
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
@@ -40,7 +42,7 @@ def class_statistics(database: NuScenes, split: str, *, most: int = 1000, cache:
     tokens = spread(database.tokens(split), most)
     if not tokens:
         raise DataError(f"the split {split!r} has no keyframes.")
-    file = cache / "statistics.npz" if cache is not None else None
+    file = cache / STATISTICS if cache is not None else None
     if file is not None and (stored := _read(file, tokens)) is not None:
         return stored
     counts: np.ndarray | None = None

@@ -22,7 +22,7 @@ from frustum.engine.run import clear_run, require_same, save_run
 from frustum.engine.runtime import make_accelerator
 from frustum.engine.signals import StopSignals
 from frustum.engine.snapshots import Snapshots
-from frustum.engine.statistics import class_statistics
+from frustum.engine.statistics import STATISTICS, class_statistics
 from frustum.engine.step import Stepper, StepResult
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 
@@ -171,6 +171,8 @@ def _open_folder(
         make_folder(out)
         if mode == "never":
             clear_run(out)
+        if snapshots.latest() is None:
+            (out / STATISTICS).unlink(missing_ok=True)  # of labels that may have changed since
         save_run(out, recipe, source=source, overrides=overrides)
     accelerator.wait_for_everyone()
 

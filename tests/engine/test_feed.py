@@ -5,7 +5,7 @@ import torch
 
 from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches, grid_of, open_database
 from frustum.engine.overrides import apply
-from frustum.errors import ConfigError, DataError
+from frustum.errors import ConfigError, DataError, TrainingError
 from frustum.geometry import VoxelGrid
 from tests.engine import toy
 
@@ -51,7 +51,14 @@ def test_more_micro_steps_than_an_epoch_has_go_on_in_the_next(toy_root):
     long = feed(toy_root, accumulate=10)
     assert long.steps_per_epoch == 1
     assert len(tokens(long, 1)[0]) == 10
-    assert long.state_dict() == {"epoch": 1, "batch": 2}
+    assert {k: long.state_dict()[k] for k in ("epoch", "batch")} == {"epoch": 1, "batch": 2}
+
+
+def test_a_split_that_changed_is_not_resumed(toy_root):
+    before, recipe = feed(toy_root), apply(toy.recipe(toy_root), ["data.train_split=all"])
+    other = TrainingFeed(recipe, open_database(recipe.data))
+    with pytest.raises(TrainingError, match="other keyframes"):
+        other.load_state_dict(before.state_dict())
 
 
 def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):

@@ -29,7 +29,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def start(root: Path, out: Path, *settings: str, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "tests.engine.run_toy", str(root), str(out), *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def wait_for_step(process: subprocess.Popen, out: Path, step: int) -> None:
@@ -73,6 +75,16 @@ def test_sigterm_saves_exits_with_75_and_resumes_exactly(toy_root, tmp_path):
     result = train(apply(toy.recipe(toy_root), ["model.slow=0.1"]), tmp_path / "run", resume="must")
     assert result.resumed_from == step
     assert list(losses(tmp_path / "run")) == list(range(1, 13))
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_ctrl_c_saves_although_the_workers_hear_it_too(toy_root, tmp_path):
+    running = start(toy_root, tmp_path, "model.slow=0.1", "train.num_workers=1")
+    wait_for_step(running, tmp_path, 2)
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 75, errors
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
 def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
