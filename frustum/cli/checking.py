@@ -11,19 +11,22 @@ from rich.markup import escape
 
 from frustum.cli.common import loop_progress, say
 from frustum.cli.predicting import choose_version
+from frustum.cli.resolve import resolve_recipe
+from frustum.data.augment import Augmentation
+from frustum.data.files import make_folder
 from frustum.data.findings import SEVERITIES, Finding
 from frustum.data.inspection import inspect
 from frustum.data.nuscenes import NuScenes
 from frustum.data.rig_folder import import_rig
 from frustum.engine.statistics import spread
+from frustum.errors import DataError
+from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 SHOWN = 12  # findings of one kind of severity that are printed; --json has all
 
 
-def check_data(
-    root: Path, version: str | None, split: str, samples: int, pictures: int, out: Path, augment: str | None
-) -> dict[str, Any]:
+def check_data(root: Path, version: str | None, split: str, samples: int, pictures: int, out: Path, augment: str | None) -> dict[str, Any]:
     """What `frustum check` does.
 
     Args:
@@ -47,8 +50,8 @@ def check_data(
         if samples:
             tokens = spread(tokens, samples)
         findings = inspect(database, tokens, progress=loop_progress)
-        files = draw_pictures(database, spread(tokens, pictures) if pictures else [], out, augment)
-    print_findings(findings, len(tokens))
+        print_findings(findings, len(tokens))
+        files = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else []
     if files:
         say(f"{len(files)} pictures are in {out}: points, boxes and voxels must lie on what they belong to.")
     counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
@@ -69,10 +72,16 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
 
 
 def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> list[Path]:
-    """Draw keyframes into `out`; with `augment`, as the training of that recipe sees them."""
-    from frustum.viewer.overlay import draw_check
-
+    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out: they are findings."""
+    options: dict[str, Any] = {}
+    if augment is not None:
+        recipe = resolve_recipe(augment)
+        options = {"augment": Augmentation(**recipe.augment.model_dump()), "image_size": recipe.data.image_size}
     files: list[Path] = []
-    for token in loop_progress("drawing", tokens):
-        files += draw_check(database.sample(token), out)
+    make_folder(out)
+    for number, token in enumerate(loop_progress("drawing", tokens)):
+        try:
+            files += draw_check(database.sample(token), out, seed=number, **options)
+        except DataError as error:
+            say(f"keyframe {token[:8]} is not drawn: {escape(str(error))}")
     return files

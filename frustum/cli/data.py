@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, OverridesArgument, examples, loop_progress, percent, say, split_overrides, table, verb, write_json
+from frustum.cli.common import (
+    JsonOption,
+    OverridesArgument,
+    examples,
+    loop_progress,
+    percent,
+    say,
+    split_overrides,
+    table,
+    verb,
+    write_json,
+)
 from frustum.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")

@@ -1,0 +1,99 @@
+"""check and data status on a generated world, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from frustum.errors import DataError
+from tests.cli.conftest import Run
+
+TABLES = "v1.0-trainval"
+
+
+@pytest.fixture
+def world(street_root: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(street_root, tmp_path / "world"))
+
+
+def test_a_sound_world(street_root: Path, frustum: Run, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    code, text, err = frustum("check", street_root, "--samples", 2, "--pictures", 1, "--out", out, "--json", tmp_path / "check.json")
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert code == 0, err + text
+    assert found["errors"] == 0
+    assert found["keyframes"] == 2
+    assert len(found["pictures"]) >= 3
+    assert all(Path(file).is_file() for file in found["pictures"])
+    assert "2 keyframes checked" in text
+
+
+def test_augmented_pictures(street_root: Path, frustum: Run, tmp_path: Path) -> None:
+    code, _, err = frustum("check", street_root, "--samples", 1, "--pictures", 1, "--out", tmp_path, "--augment")
+    assert code == 0, err
+    assert list(tmp_path.glob("*_augmented*.png"))
+
+
+def test_a_wrong_calibration_is_an_error(world: Path, frustum: Run, tmp_path: Path) -> None:
+    """Every camera looks at the sky: the tables are valid, the pictures are not."""
+    path = world / TABLES / "calibrated_sensor.json"
+    rows = json.loads(path.read_text())
+    for row in rows:
+        if row["camera_intrinsic"]:
+            row["rotation"] = [0.0, 1.0, 0.0, 0.0]
+            row["camera_intrinsic"][0][0] *= 20
+            row["camera_intrinsic"][1][1] *= 20
+    path.write_text(json.dumps(rows))
+    code, text, _ = frustum("check", world, "--samples", 1, "--pictures", 0, "--json", tmp_path / "check.json")
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert code == DataError.exit_code
+    assert found["errors"] > 0
+    assert "error" in text
+    assert "->" in text
+
+
+def test_a_missing_image_is_an_error(world: Path, frustum: Run, tmp_path: Path) -> None:
+    image = next((world / "samples" / "CAM_FRONT").glob("*.jpg"))
+    image.unlink()
+    code, text, _ = frustum("check", world, "--samples", 0, "--pictures", 0)
+    assert code == DataError.exit_code
+    assert image.name in text
+
+
+def test_truncated_labels(world: Path, frustum: Run) -> None:
+    for labels in (world / "gts").rglob("labels.npz"):
+        labels.write_bytes(labels.read_bytes()[:-200])
+    code, text, _ = frustum("check", world, "--samples", 1, "--pictures", 0)
+    assert code == DataError.exit_code
+    assert "labels.npz" in text
+
+
+def test_status(street_root: Path, frustum: Run, tmp_path: Path) -> None:
+    code, text, err = frustum("data", "status", street_root, "--json", tmp_path / "status.json")
+    assert code == 0, err
+    (version,) = json.loads((tmp_path / "status.json").read_text())["versions"]
+    assert version["keyframes"] == 9
+    assert version["splits"]["train"] == 2
+    assert all(item["state"] == "complete" for item in version["items"] if "all work" in item["needed_for"])
+    assert "samples/CAM_FRONT" in text
+
+
+def test_status_of_what_is_missing(world: Path, frustum: Run, tmp_path: Path) -> None:
+    shutil.rmtree(world / "gts")
+    _, text, _ = frustum("data", "status", world, "--json", tmp_path / "status.json")
+    (version,) = json.loads((tmp_path / "status.json").read_text())["versions"]
+    assert {item["name"]: item["state"] for item in version["items"]}["gts"] == "missing"
+    assert "gts: " in text, "it says where to get it"
+
+
+@pytest.mark.data
+def test_real_keyframes(shared: Path, frustum: Run, tmp_path: Path) -> None:
+    """The two real nuScenes keyframes are sound, and LiDAR, boxes and images agree."""
+    root = shared / "data" / "nuscenes_keyframes"
+    code, text, err = frustum("check", root, "--samples", 0, "--pictures", 1, "--out", tmp_path, "--json", tmp_path / "check.json")
+    assert code == 0, err + text
+    assert json.loads((tmp_path / "check.json").read_text())["keyframes"] == 2
