@@ -67,7 +67,7 @@ def _box(s, d, row):  # signed distance to a rectangle (road, s0, s1, d0, d1, ..
 
 @njit(cache=True)
 def _edge(S, D, lines, radius, islands, paved):
-    """Signed distances to the kerb (negative on the carriageway), to the pavement's outer side, to an island (and its row), to paved lots."""
+    """Signed distances to the kerb (negative on the carriageway), to the pavement's outer side, to an island (its row), to paved lots."""
     e, outer = 1e9, 1e9
     for r in range(len(lines)):
         s, d = S[r], D[r]

@@ -66,6 +66,7 @@ def truck(style: str) -> VoxelModel:
         for x in (bed0 + 1.0, (bed0 + bed1) / 2, bed1 - 1.0):
             c.recolour((abs(c.x - x) < 0.08) & (c.z > 1.15) & (c.x < bed1), "machine_dark")
     elif style == "tanker":
+        c.box(bed0 + 0.3, bed1, -0.6, 0.6, 0.9, 1.4, "chassis")
         r = ((c.y / (half - 0.05)) ** 2 + ((c.z - 2.0) / 0.95) ** 2) < 1
         c.fill(r & (c.x > bed0 + 0.1) & (c.x < bed1), "tank")
         c.recolour(r & (abs(c.z - 2.0) < 0.17) & (c.x < bed1), "body")
@@ -198,7 +199,7 @@ def machine(style: str) -> VoxelModel:
         return c.axle(-2.0, 1.0, 0.75, 0.5).model()
     c = Carver(4.8, 2.1, 2.9, _CELL)
     r = ((c.x - 1.6) ** 2 + (c.z - 0.75) ** 2) < 0.75**2
-    c.fill(r & (abs(c.y) < 0.95), "rim").sides(0.9, 2.4, 0.95, 1.05, 0.6, 0.9, "machine_yellow")
+    c.fill(r & (abs(c.y) < 0.95), "rim").sides(0.2, 1.8, 0.85, 1.05, 0.7, 1.05, "machine_yellow")
     c.box(-2.3, 0.6, -0.85, 0.85, 0.7, 1.5, "machine_yellow").box(-2.4, -1.2, -0.8, 0.8, 1.2, 1.8, "machine_yellow")
     c.box(-0.9, 0.5, -0.75, 0.75, 1.5, 2.75, "glass").box(-1.0, 0.6, -0.85, 0.85, 2.65, 2.9, "machine_yellow")
     return c.axle(-1.5, 0.8, 0.7, 0.45).model()

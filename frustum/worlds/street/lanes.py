@@ -27,6 +27,9 @@ def follow(s, lengths, wish, pace, pace0, wall, steps, dt):
     x, v = s.copy(), wish.copy()
     for k in range(n):
         v[k] = wish[k] * pace[min(max(int(x[k] - pace0), 0), len(pace) - 1)]
+        if k > 0:  # nobody starts faster than he can brake
+            room = max(x[k - 1] - x[k] - (lengths[k] + lengths[k - 1]) / 2 - 3.0, 0.0)
+            v[k] = min(v[k], np.sqrt(v[k - 1] ** 2 + 2 * 2.0 * room))
     for t in range(steps):
         for k in range(n):
             out[k, t] = x[k]

@@ -138,7 +138,7 @@ def motorcycle(rider: bool, variant: int) -> VoxelModel:
         r = np.hypot(c.x - x, c.z - radius)
         c.fill((r < radius) & (abs(c.y) < 0.11), "tyre").fill((r < radius * 0.5) & (abs(c.y) < 0.11), "rim")
     if scooter:
-        c.box(-0.95, -0.1, -0.18, 0.18, 0.4, 0.72, "body").box(-0.1, 0.5, -0.16, 0.16, 0.25, 0.36, "chassis")
+        c.box(-0.95, -0.1, -0.18, 0.18, 0.4, 0.72, "body").box(-0.25, 0.52, -0.16, 0.16, 0.25, 0.42, "chassis")
         c.rod((0.5, 0, 0.35), (0.42, 0, 0.98), 0.15, "body").box(-0.85, -0.1, -0.14, 0.14, 0.72, 0.8, "machine_dark")
     else:
         c.rod((0.35, 0, 0.78), (-0.1, 0, 0.78), 0.17, "body").box(-0.3, 0.35, -0.17, 0.17, 0.3, 0.65, "machine_dark")

@@ -89,7 +89,7 @@ def drive_ego(
     wishes = wish * rng.uniform(0.95, 1.15, len(trains))
     wall = city.length + 52.0
     for _ in range(3):  # the drive has to end where the map is made for it
-        s = follow(middle, lengths, wishes, pace, main.s[0], wall, steps, STEP)
+        s = follow(middle, lengths, wishes, np.minimum(pace, speed[1] / wishes[ahead]), main.s[0], wall, steps, STEP)
         excess = s[ahead, -1] / city.length
         if 0.9 < excess < 1.03:
             break
