@@ -72,7 +72,7 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
 
 
 def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> list[Path]:
-    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out: they are findings."""
+    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out."""
     options: dict[str, Any] = {}
     if augment is not None:
         recipe = resolve_recipe(augment)

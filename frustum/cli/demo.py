@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
 import sys
 import time
@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from frustum.cli.common import console, say, table
 from frustum.cli.evaluation import numbers_of, score
 from frustum.cli.worlds import generate_world
 from frustum.data.files import make_folder, read_json, write_json
+from frustum.data.nuscenes import NuScenes
 from frustum.engine import overrides as settings
 from frustum.engine.eval_report import EvalReport, compare
 from frustum.engine.feed import open_database
@@ -82,7 +85,7 @@ def run_demo(
     with stage(3, f"training {RECIPE}"):
         result = train(recipe, out / "train", source=RECIPE)
     with stage(4, "evaluation on streets it has never seen"):
-        reports = evaluate_once(recipe, result.model, database, out / "train", result.weights)
+        reports = evaluate_once(recipe, result.model, database, out / "train")
     with stage(5, "report"):
         page = make_report(out)
 
@@ -131,7 +134,7 @@ def stage(number: int, title: str) -> Iterator[None]:
     console().print(f"[dim]{time.monotonic() - began:.0f} s[/]")
 
 
-def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, database: Any) -> dict[str, Any]:
+def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, database: NuScenes) -> dict[str, Any]:
     """The number of training steps, from a speed test; an interrupted demo goes on with the number that was chosen first."""
     if path.is_file():
         plan = read_json(path, "plan of the demo")
@@ -153,16 +156,25 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
     return plan
 
 
-def evaluate_once(recipe: Recipe, network: Any, database: Any, run: Path, weights: Path) -> list[EvalReport]:
-    """The reports of the network and its baselines; read from the run's folder when they belong to its weights."""
-    files = (run / "eval.json", run / "baselines.json")
-    if all(file.is_file() and file.stat().st_mtime >= weights.stat().st_mtime for file in files):
-        model, baselines = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-        return [EvalReport.from_numbers(numbers) for numbers in (model, *baselines)]
+def evaluate_once(recipe: Recipe, network: nn.Module, database: NuScenes, run: Path) -> list[EvalReport]:
+    """The reports of the network and its baselines; read from the run's folder when they were made with these weights."""
+    files, weights = (run / "eval.json", run / "baselines.json"), digest(network)
+    if all(file.is_file() for file in files):
+        model, baselines = (read_json(file, "evaluation") for file in files)
+        if model.get("weights") == weights:
+            return [EvalReport.from_numbers(numbers) for numbers in (model, *baselines)]
     reports = score(recipe, network, database, None, baselines=True)
-    write_json(files[0], reports[0].numbers(), indent=2)
     write_json(files[1], [report.numbers() for report in reports[1:]], indent=2)
+    write_json(files[0], reports[0].numbers() | {"weights": weights}, indent=2)
     return reports
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 over the names and values of a network's state."""
+    total = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def make_report(out: Path) -> Path:

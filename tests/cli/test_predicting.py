@@ -65,7 +65,7 @@ def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: 
 
 
 def test_an_imported_rig_is_a_database(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
-    code, text, err = frustum("data", "import", "rig", rig, tmp_path / "db", "--json", tmp_path / "made.json")
+    code, _, err = frustum("data", "import", "rig", rig, tmp_path / "db", "--json", tmp_path / "made.json")
     assert code == 0, err
     assert json.loads((tmp_path / "made.json").read_text())["frames"] == 2
     code, _, err = frustum("predict", run, tmp_path / "db", "--limit", 1, "--no-pictures", "--out", tmp_path / "p")
