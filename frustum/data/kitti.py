@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frustum.data.box_points import in_box
 from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.files import link_or_copy, write_bytes
-from frustum.data.kitti_occupancy import Ego, LabelMaker, build_scene, in_box, level
+from frustum.data.kitti_occupancy import Ego, LabelMaker, build_scene, level
 from frustum.data.kitti_raw import IMAGE_FOLDERS, KittiDrive, find_drives, open_drive
 from frustum.data.occupancy import labels_path, write_labels
 from frustum.data.records import AnnotationRecord, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from frustum.data.box_points import in_box
 from frustum.data.carving import camera_mask, carve
 from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.kitti_raw import KittiDrive, Track
@@ -110,14 +111,6 @@ def _fit_road(drive: KittiDrive) -> np.ndarray:
     forward = np.array([1.0, 0, 0]) - up[0] * up
     forward /= np.linalg.norm(forward)
     return pose(np.stack([forward, np.cross(up, forward), up]), np.array([0.0, 0.0, -up[2] * plane[2]]))
-
-
-def in_box(points: np.ndarray, box2frame: np.ndarray, size: np.ndarray, margin: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
-    """Which points (P, 3) lie in a box, enlarged on every side by `margin` metres along its axes: bool (P,)."""
-    half = size / 2 + np.array(margin)
-    inside = (np.abs(points - box2frame[:3, 3]) <= np.linalg.norm(half)).all(1)  # most points are far away
-    inside[inside] = (np.abs(transform_points(invert(box2frame), points[inside])) <= half).all(1)
-    return inside
 
 
 def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredScene:
