@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from frustum.geometry.transforms import Array, _xp, invert, pose, rotation_z, transform_points, yaw_of
@@ -26,7 +28,7 @@ def box_corners(box2frame: Array, size: Array) -> Array:
 
 def points_in_boxes(points: Array, box2frame: Array, size: Array) -> Array:
     """Which of P points (P, 3) lie in which of M boxes, poses (M, 4, 4), sizes (M, 3): bool (P, M), faces included."""
-    local = transform_points(invert(box2frame), points[None])  # (M, P, 3)
+    local: Any = transform_points(invert(box2frame), points[None])  # (M, P, 3)
     return (abs(local) <= size[:, None, :] / 2).all(-1).T
 
 

@@ -8,6 +8,7 @@ In these coordinates scaling an image by r is exactly `u' = r u` and a flip is e
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,7 +98,8 @@ class CameraRig:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CameraRig:
         """The rig on another device or in another float type."""
         move = lambda x: x if x is None else x.to(device=device, dtype=dtype or x.dtype)  # noqa: E731
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "image_size"})
+        moved: dict[str, Any] = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "image_size"}
+        return replace(self, **moved)
 
     def __getitem__(self, index) -> CameraRig:
         """Index the leading dimensions (*); use `select` for cameras."""
@@ -116,8 +118,10 @@ class CameraRig:
     def stack(rigs: list[CameraRig]) -> CameraRig:
         """Stack rigs of equal shape along a new first dimension."""
         first = rigs[0]
-        stamps = None if any(r.timestamps is None for r in rigs) else torch.stack([r.timestamps for r in rigs])
-        return replace(first, timestamps=stamps, **{n: torch.stack([getattr(r, n) for r in rigs]) for n in _MATRICES})
+        known = [r.timestamps for r in rigs if r.timestamps is not None]
+        stamps = torch.stack(known) if len(known) == len(rigs) else None
+        matrices: dict[str, Any] = {n: torch.stack([getattr(r, n) for r in rigs]) for n in _MATRICES}
+        return replace(first, timestamps=stamps, **matrices)
 
     def _map(self, fn) -> CameraRig:
         stamps = None if self.timestamps is None else fn(self.timestamps)

@@ -7,7 +7,7 @@ the device, and return the kind of array that they were given.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -48,10 +48,10 @@ def transform_points(a2b: Array, points: Array) -> Array:
 
 def rotation_z(angle: Array | float) -> Array:
     """Rotations (*, 3, 3) by `angle` (*) radians about z, counter-clockwise seen from above."""
-    angle = _as_array(angle)
-    xp = _xp(angle)
-    c, s, zero, one = xp.cos(angle), xp.sin(angle), xp.zeros_like(angle), xp.ones_like(angle)
-    return xp.stack([c, -s, zero, s, c, zero, zero, zero, one], -1).reshape(*angle.shape, 3, 3)
+    theta: Any = _as_array(angle)
+    xp = _xp(theta)
+    c, s, zero, one = xp.cos(theta), xp.sin(theta), xp.zeros_like(theta), xp.ones_like(theta)
+    return xp.stack([c, -s, zero, s, c, zero, zero, zero, one], -1).reshape(*theta.shape, 3, 3)
 
 
 def rotation_xyz(roll: float, pitch: float, yaw: float) -> np.ndarray:

@@ -51,7 +51,8 @@ class Filmer:
         """Write all files of the scene and return its record; `on_keyframe` is called after each complete keyframe."""
         sensors = [SensorRecord(c.name, "camera", c.cam2ego.sensor2ego, self.views[c.name][0]) for c in self.rig.cameras]
         sensors.append(SensorRecord("LIDAR_TOP", "lidar", self.rig.lidar.sensor2ego))
-        keyframes, sweeps = [], []
+        keyframes: list[KeyframeRecord] = []
+        sweeps: list[SampleDataRecord] = []
         for index in range(self.config.frames):
             sweeps += self._sweeps_before(index)
             keyframes.append(self._keyframe(index / self.config.rate))
@@ -190,7 +191,7 @@ def _encode(pixels: np.ndarray, kind: str, **options: int) -> bytes:
 def _npz(**arrays: np.ndarray) -> bytes:
     """An npz in memory; `np.savez` writes fixed dates, so equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -65,8 +65,7 @@ def generate(
     workers = max(1, min(workers or os.cpu_count() or 1, len(missing) or 1))
     if missing and workers == 1:
         for name in missing:
-            counter = itertools.count(done + 1)
-            _film(config, root, name, lambda counter=counter: progress(next(counter), total))
+            _film(config, root, name, _ticker(progress, done, total))
             done += config.frames
     elif missing:
         _film_in_parallel(config, root, missing, workers, lambda n: progress(done + n, total))
@@ -88,6 +87,12 @@ def _film(config: WorldConfig, root: Path, name: str, on_keyframe: Callable[[], 
     number, seed = scene_number(name)
     filmer = Filmer(build_scene(name, seed, config.scene_config()), config.rig, config, root, number)
     DatabaseWriter(root, config.version).add_scene(filmer.film(on_keyframe))
+
+
+def _ticker(progress: Progress, done: int, total: int) -> Callable[[], None]:
+    """A function that reports one more keyframe each time."""
+    counter = itertools.count(done + 1)
+    return lambda: progress(next(counter), total)
 
 
 def _warm_up(config: WorldConfig) -> None:
