@@ -207,36 +207,36 @@ def _mark_lanes(rng: np.random.Generator, network: Network) -> None:
     for a, b in free_stretches(network, 0.0):
         if road.median:
             for d in (-road.median / 2 - 0.25, road.median / 2 + 0.25):
-                paint(0, a, b, d - 0.06, d + 0.06, "marking")
+                paint(0, a, b, d - 0.08, d + 0.08, "marking")
         elif centre == "double":
-            paint(0, a, b, -0.2, -0.07, yellow)
-            paint(0, a, b, 0.07, 0.2, yellow)
+            paint(0, a, b, -0.25, -0.08, yellow)
+            paint(0, a, b, 0.08, 0.25, yellow)
         else:
-            paint(0, a, b, -0.07, 0.07, yellow, dash=dash if centre == "dashed" else 0.0, period=period)
+            paint(0, a, b, -0.09, 0.09, yellow, dash=dash if centre == "dashed" else 0.0, period=period)
         for lanes in (road.forward, road.backward):
             for inner, outer in pairwise(lanes):
                 d = (inner + outer) / 2
-                paint(0, a, b, d - 0.07, d + 0.07, "marking", dash=dash, period=period)
+                paint(0, a, b, d - 0.09, d + 0.09, "marking", dash=dash, period=period)
         for sign, edge, strip in ((1, road.left, road.parking_left), (-1, road.right, road.parking_right)):
             if strip:
                 line = sign * (edge - strip)
-                paint(0, a, b, line - 0.06, line + 0.06, "marking", dash=1.0, period=2.0)
+                paint(0, a, b, line - 0.08, line + 0.08, "marking", dash=1.0, period=2.0)
                 for s in np.arange(a + 5.0, b - 5.0, 6.0):
                     paint(0, s, s + 0.12, line, sign * edge, "marking")
             elif road.cycle:
                 line = sign * (edge - road.cycle)
-                paint(0, a, b, line - 0.06, line + 0.06, "marking", dash=1.0, period=1.5)
+                paint(0, a, b, line - 0.08, line + 0.08, "marking", dash=1.0, period=1.5)
             else:
                 line = sign * (edge - 0.35)
-                paint(0, a, b, line - 0.06, line + 0.06, "marking")
+                paint(0, a, b, line - 0.08, line + 0.08, "marking")
     for k, side in enumerate(network.roads[1:], 1):
         begin = max(road.left, road.right) + network.corner_radius
         zebra = next(c for c in network.crossings if c.road == k)
         if side.median:
             for d in (-side.median / 2 - 0.2, side.median / 2 + 0.2):
-                paint(k, zebra.s1 + 14, side.stop, d - 0.06, d + 0.06, "marking")
+                paint(k, zebra.s1 + 14, side.stop, d - 0.08, d + 0.08, "marking")
         else:
-            paint(k, max(begin, zebra.s1), side.stop, -0.07, 0.07, "marking", dash=2.0, period=5.0)
+            paint(k, max(begin, zebra.s1), side.stop, -0.09, 0.09, "marking", dash=2.0, period=5.0)
     for crossing in network.crossings:
         _mark_crossing(network, crossing)
     for at, _ in network.junctions:

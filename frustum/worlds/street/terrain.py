@@ -28,11 +28,17 @@ class Terrain:
 
     def height(self, xy: np.ndarray) -> np.ndarray:
         """Heights (*,) at points (*, 2)."""
-        return np.sin(np.asarray(xy, float) @ self.wave.T + self.phase) @ self.amplitude
+        return (np.sin(self._phases(xy)) * self.amplitude).sum(-1)
 
     def gradient(self, xy: np.ndarray) -> np.ndarray:
         """dz/dx and dz/dy (*, 2) at points (*, 2)."""
-        return (np.cos(np.asarray(xy, float) @ self.wave.T + self.phase) * self.amplitude) @ self.wave
+        slope = np.cos(self._phases(xy)) * self.amplitude
+        return np.stack([(slope * self.wave[:, axis]).sum(-1) for axis in (0, 1)], -1)
+
+    def _phases(self, xy: np.ndarray) -> np.ndarray:
+        # No matrix products here: BLAS may round differently with another number of threads, and scenes must not.
+        x, y = np.asarray(xy, float)[..., 0, None], np.asarray(xy, float)[..., 1, None]
+        return x * self.wave[:, 0] + y * self.wave[:, 1] + self.phase
 
     def grid(self, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
         """Heights (X, Y) at all crossings of `xs` and `ys`; sin(a + b) makes each wave two outer products."""
@@ -40,7 +46,8 @@ class Terrain:
         for amplitude, (kx, ky), phase in zip(self.amplitude, self.wave, self.phase, strict=True):
             a, b = kx * xs + phase, ky * ys
             left = (amplitude * np.stack([np.sin(a), np.cos(a)], 1)).astype(np.float32)
-            total += left @ np.stack([np.cos(b), np.sin(b)]).astype(np.float32)
+            right = np.stack([np.cos(b), np.sin(b)]).astype(np.float32)
+            total += left[:, :1] * right[0] + left[:, 1:] * right[1]
         return total
 
 

@@ -30,14 +30,14 @@ def _place(crowd: Crowd, path: Path, s: np.ndarray, train: Train, attribute: str
     return True
 
 
-def _random_train(rng: np.random.Generator) -> Train:
+def _random_train(rng: np.random.Generator, cycles: bool = True) -> Train:
     name = str(
         rng.choice(
             ["car", "truck", "bus", "rider_motorcycle", "combination", "camper", "rider_bicycle"],
             p=[0.72, 0.08, 0.04, 0.06, 0.04, 0.03, 0.03],
         )
     )
-    return _train(rng, name)
+    return _train(rng, name if cycles or name != "rider_bicycle" else "car")
 
 
 def _train(rng: np.random.Generator, name: str) -> Train:
@@ -76,7 +76,9 @@ def drive_ego(
     ahead = int(rng.integers(0, 3)) if density > 0.3 else 0
     behind = int(rng.integers(0, 3)) if density > 0.3 else 0
     trains: list[Train] = (
-        [_random_train(rng) for _ in range(ahead)] + [[random_kind(rng, "car")]] + [_random_train(rng) for _ in range(behind)]
+        [_random_train(rng, cycles=False) for _ in range(ahead)]
+        + [[random_kind(rng, "car")]]
+        + [_random_train(rng, cycles=False) for _ in range(behind)]
     )
     lengths = np.array([_length(t) for t in trains])
     lengths[ahead] = EGO_LENGTH
