@@ -48,9 +48,9 @@ def test_answers_without_torch(words: tuple[str, ...] | None) -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("list",)], ids=" ".join)
 def test_answers_in_half_a_second(words: tuple[str, ...]) -> None:
-    """Processor time, the best of five: other tests share the cores, so the clock on the wall says nothing."""
+    """Processor time, the best of three: other tests share the cores, so the clock on the wall says nothing."""
     spent = []
-    for _ in range(5):
+    for _ in range(3):
         before = os.times()
         assert python(frustum(*words)).returncode == 0
         after = os.times()
