@@ -137,6 +137,8 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(MobileBlock(c, *spec, folded=folded) for c, spec in zip(channels, specs, strict=False))
         if pretrained:
             self.load_official(official_weights())
+        else:
+            self._initialise()
         if frozen_blocks:
             for part in (self._conv_stem, self._bn0, *self._blocks[:frozen_blocks]):
                 part.requires_grad_(False)
@@ -164,6 +166,14 @@ class EfficientNetLite0(nn.Module):
             for part in (self._bn0, *self._blocks[: self.frozen_blocks]):
                 part.eval()
         return self
+
+    def _initialise(self) -> None:
+        """Random weights that keep the size of activations: without normalisation torch's default makes them vanish block by block."""
+        for name, conv in self.named_modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="linear" if name.endswith("_project_conv") else "relu")
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
     def load_official(self, state: dict[str, Tensor]) -> None:
         """Fill from an upstream state dict, folding normalisation if this encoder is folded. Raises CheckpointError if keys are missing."""

@@ -106,6 +106,14 @@ def test_bf16_training_gradients_equal_float32():
         assert grads[1][name].dtype == torch.float32
 
 
+@pytest.mark.parametrize("folded", [True, False])
+def test_random_weights_keep_activations_alive(folded):
+    torch.manual_seed(0)
+    fine, coarse = EfficientNetLite0(folded=folded).train()(torch.randn(2, 3, 64, 64))
+    assert 0.1 < fine.std() < 10
+    assert 0.1 < coarse.std() < 10
+
+
 def test_missing_package_names_the_command(monkeypatch):
     real = builtins.__import__
 
