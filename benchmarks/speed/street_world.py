@@ -80,9 +80,8 @@ def main() -> None:
     for name, size in SIZES.items():
         figures[name] = keyframes(size, args.scenes, args.frames, args.workers)
         print(f"{name}: {figures[name]['keyframes_per_second']} keyframes/s at {size[0]} x {size[1]}, {figures[name]['megabytes']} MB")
-    print(
-        f"{figures['shaded_camera_rays_per_second'] / 1e6:.1f} M shaded camera rays/s, {figures['lidar_beams_per_second'] / 1e6:.1f} M beams/s"
-    )
+    camera, lidar = (figures[f"{name}_per_second"] / 1e6 for name in ("shaded_camera_rays", "lidar_beams"))
+    print(f"{camera:.1f} M shaded camera rays/s, {lidar:.1f} M LiDAR beams/s")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
 
