@@ -11,13 +11,15 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.geometry import VoxelGrid, invert, transform_points
+from frustum.geometry import VoxelGrid, invert
 
 
-def carve(seen: np.ndarray, grid: VoxelGrid, origin: np.ndarray, points: np.ndarray) -> None:
-    """Mark in `seen` (X, Y, Z) uint8 every voxel between `origin` (3,) and each of `points` (P, 3), both ends included; metres."""
-    lower, cell = np.array(grid.lower), np.array(grid.cell)
-    _carve(seen, (np.asarray(origin, np.float64) - lower) / cell, (points.astype(np.float64) - lower) / cell)
+def carve(seen: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
+    """Mark in `seen` (X, Y, Z) uint8 every voxel that the beams of a scan cross, those that they end in included.
+
+    `points` (P, 3) are the ends of the beams in the sensor's frame, `sensor2grid` (4, 4) its pose in the grid's; metres.
+    """
+    _carve(seen, _to_cells(grid) @ sensor2grid, np.asarray(points))
 
 
 def camera_mask(
@@ -32,124 +34,139 @@ def camera_mask(
         occupied, candidates: (X, Y, Z), bool or uint8.
         cameras: per camera intrinsics (3, 3), cam2grid (4, 4) and image size (height, width).
     """
-    lower, cell = np.array(grid.lower), np.array(grid.cell)
-    index = np.argwhere(candidates)
-    centres = lower + (index + 0.5) * cell
     mask = np.zeros(occupied.shape, np.uint8)
+    to_cells = _to_cells(grid)
     for intrinsics, cam2grid, (height, width) in cameras:
-        local = transform_points(invert(cam2grid), centres)
-        pixels = local @ intrinsics.T
-        depth = np.maximum(pixels[:, 2], 1e-6)
-        u, v = pixels[:, 0] / depth, pixels[:, 1] / depth
-        inside = (local[:, 2] > 0.1) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        _reach(np.ascontiguousarray(occupied, np.uint8), index[inside], (cam2grid[:3, 3] - lower) / cell, mask)
+        cells2pixels = intrinsics @ (invert(cam2grid) @ np.linalg.inv(to_cells))[:3]
+        centre = (to_cells @ cam2grid)[:3, 3]
+        _reach(np.asarray(occupied, np.uint8), np.asarray(candidates, np.uint8), cells2pixels, centre, height, width, mask)
     return mask
 
 
+def _to_cells(grid: VoxelGrid) -> np.ndarray:
+    """(4, 4) from metres to continuous cell coordinates."""
+    matrix = np.diag([*(1 / np.array(grid.cell)), 1.0])
+    matrix[:3, 3] = -np.array(grid.lower) / np.array(grid.cell)
+    return matrix
+
+
 @numba.njit(cache=True, parallel=True)
-def _carve(seen, origin, ends):  # all coordinates in cells
-    for k in numba.prange(len(ends)):  # threads write the same constant, so their order does not matter
-        _walk_and_mark(seen, origin, ends[k])
+def _carve(seen, sensor2cells, points):
+    m = sensor2cells
+    x, y, z = m[0, 3], m[1, 3], m[2, 3]
+    for n in numba.prange(len(points)):  # threads write the same constant, so their order does not matter
+        a, b, c = np.float64(points[n, 0]), np.float64(points[n, 1]), np.float64(points[n, 2])
+        dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
+        dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
+        dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
+        _walk_and_mark(seen, x, y, z, dx, dy, dz)
+
+
+@numba.njit(cache=True, inline="always")
+def _axis(start, direction):
+    """Along one axis of a ray: step sign, ray parameter of the first boundary, and between boundaries. Scalars: arrays cost more here."""
+    if direction > 0:
+        return 1, (np.floor(start) + 1 - start) / direction, 1.0 / direction
+    if direction < 0:
+        return -1, (np.floor(start) - start) / direction, -1.0 / direction
+    return 0, np.inf, np.inf
+
+
+@numba.njit(cache=True, inline="always")
+def _inside(start, direction, size):
+    """The ray parameters between which one coordinate lies within [0, size]."""
+    if direction == 0:
+        return (0.0, 1.0) if 0 <= start < size else (1.0, 0.0)
+    a, b = -start / direction, (size - start) / direction
+    return (a, b) if a < b else (b, a)
 
 
 @numba.njit(cache=True)
-def _steps(start, direction):
-    """First boundary distances, distance per cell and step sign of a ray, all along `direction`."""
-    sign = np.empty(3, np.int64)
-    following = np.empty(3)
-    delta = np.empty(3)
-    for a in range(3):
-        if direction[a] > 0:
-            sign[a], delta[a] = 1, 1.0 / direction[a]
-            following[a] = (np.floor(start[a]) + 1 - start[a]) * delta[a]
-        elif direction[a] < 0:
-            sign[a], delta[a] = -1, -1.0 / direction[a]
-            following[a] = (start[a] - np.floor(start[a])) * delta[a]
-        else:
-            sign[a], delta[a], following[a] = 0, np.inf, np.inf
-    return sign, following, delta
-
-
-@numba.njit(cache=True)
-def _walk_and_mark(seen, origin, end):
-    direction = end - origin
-    enter, leave = 0.0, 1.0  # the part of the ray inside the grid
-    for a in range(3):
-        if direction[a] == 0:
-            if origin[a] < 0 or origin[a] >= seen.shape[a]:
-                return
-            continue
-        near, far = -origin[a] / direction[a], (seen.shape[a] - origin[a]) / direction[a]
-        if near > far:
-            near, far = far, near
-        enter, leave = max(enter, near), min(leave, far)
-    if enter >= leave:
+def _walk_and_mark(seen, x, y, z, dx, dy, dz):
+    """Mark all voxels between a point and the point that lies (dx, dy, dz) from it."""
+    size_x, size_y, size_z = seen.shape
+    enter_x, leave_x = _inside(x, dx, size_x)
+    enter_y, leave_y = _inside(y, dy, size_y)
+    enter_z, leave_z = _inside(z, dz, size_z)
+    enter = max(0.0, enter_x, enter_y, enter_z)
+    span = min(1.0, leave_x, leave_y, leave_z) - enter
+    if span <= 0:
         return
-    start = origin + (enter + 1e-9) * direction
-    sign, following, delta = _steps(start, direction)
-    i, j, k = int(np.floor(start[0])), int(np.floor(start[1])), int(np.floor(start[2]))
-    span = leave - enter
-    while 0 <= i < seen.shape[0] and 0 <= j < seen.shape[1] and 0 <= k < seen.shape[2]:
+    enter += 1e-9
+    x, y, z = x + enter * dx, y + enter * dy, z + enter * dz
+    step_x, next_x, delta_x = _axis(x, dx)
+    step_y, next_y, delta_y = _axis(y, dy)
+    step_z, next_z, delta_z = _axis(z, dz)
+    i, j, k = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+    while 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
         seen[i, j, k] = 1
-        if following[0] <= following[1] and following[0] <= following[2]:
-            if following[0] > span:
+        if next_x <= next_y and next_x <= next_z:
+            if next_x > span:
                 return
-            i += sign[0]
-            following[0] += delta[0]
-        elif following[1] <= following[2]:
-            if following[1] > span:
+            i += step_x
+            next_x += delta_x
+        elif next_y <= next_z:
+            if next_y > span:
                 return
-            j += sign[1]
-            following[1] += delta[1]
+            j += step_y
+            next_y += delta_y
         else:
-            if following[2] > span:
+            if next_z > span:
                 return
-            k += sign[2]
-            following[2] += delta[2]
+            k += step_z
+            next_z += delta_z
 
 
 @numba.njit(cache=True, parallel=True)
-def _reach(occupied, index, camera, mask):
-    for n in numba.prange(len(index)):
-        i, j, k = index[n, 0], index[n, 1], index[n, 2]
-        if mask[i, j, k]:
+def _reach(occupied, candidates, cells2pixels, camera, height, width, mask):
+    p = cells2pixels
+    x, y, z = camera[0], camera[1], camera[2]
+    size_y, size_z = occupied.shape[1], occupied.shape[2]
+    for n in numba.prange(occupied.size):
+        i, j, k = n // (size_y * size_z), n // size_z % size_y, n % size_z
+        if not candidates[i, j, k] or mask[i, j, k]:
             continue
-        target = np.array([i + 0.5, j + 0.5, k + 0.5])
+        u, v, w = i + 0.5, j + 0.5, k + 0.5
+        depth = p[2, 0] * u + p[2, 1] * v + p[2, 2] * w + p[2, 3]
+        column = p[0, 0] * u + p[0, 1] * v + p[0, 2] * w + p[0, 3]
+        row = p[1, 0] * u + p[1, 1] * v + p[1, 2] * w + p[1, 3]
+        if depth <= 0.1 or column < 0 or row < 0 or column >= width * depth or row >= height * depth:
+            continue
         if not occupied[i, j, k]:
-            if _is_clear(occupied, camera, target):
-                mask[i, j, k] = 1
+            mask[i, j, k] = _is_clear(occupied, u, v, w, x, y, z)
             continue
-        for a in range(3):  # only the three faces that look towards the camera can be seen
-            face = target.copy()
-            side = 1.0 if camera[a] > target[a] else -1.0
-            face[a] += 0.501 * side
-            if _is_clear(occupied, camera, face):
-                mask[i, j, k] = 1
-                break
+        # Only the three faces that look towards the camera can be seen.
+        mask[i, j, k] = (
+            _is_clear(occupied, u + (0.501 if x > u else -0.501), v, w, x, y, z)
+            or _is_clear(occupied, u, v + (0.501 if y > v else -0.501), w, x, y, z)
+            or _is_clear(occupied, u, v, w + (0.501 if z > w else -0.501), x, y, z)
+        )
 
 
 @numba.njit(cache=True)
-def _is_clear(occupied, camera, target):
-    """Whether no occupied voxel lies between `target` (included) and `camera`; outside the grid nothing is in the way."""
-    direction = camera - target
-    sign, following, delta = _steps(target, direction)
-    i, j, k = int(np.floor(target[0])), int(np.floor(target[1])), int(np.floor(target[2]))
-    while 0 <= i < occupied.shape[0] and 0 <= j < occupied.shape[1] and 0 <= k < occupied.shape[2]:
+def _is_clear(occupied, u, v, w, x, y, z):
+    """Whether no occupied voxel lies between (u, v, w), included, and (x, y, z); outside the grid nothing is in the way."""
+    size_x, size_y, size_z = occupied.shape
+    step_x, next_x, delta_x = _axis(u, x - u)
+    step_y, next_y, delta_y = _axis(v, y - v)
+    step_z, next_z, delta_z = _axis(w, z - w)
+    i, j, k = int(np.floor(u)), int(np.floor(v)), int(np.floor(w))
+    while 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
         if occupied[i, j, k]:
             return False
-        if following[0] <= following[1] and following[0] <= following[2]:
-            if following[0] > 1:
+        if next_x <= next_y and next_x <= next_z:
+            if next_x > 1:
                 return True
-            i += sign[0]
-            following[0] += delta[0]
-        elif following[1] <= following[2]:
-            if following[1] > 1:
+            i += step_x
+            next_x += delta_x
+        elif next_y <= next_z:
+            if next_y > 1:
                 return True
-            j += sign[1]
-            following[1] += delta[1]
+            j += step_y
+            next_y += delta_y
         else:
-            if following[2] > 1:
+            if next_z > 1:
                 return True
-            k += sign[2]
-            following[2] += delta[2]
+            k += step_z
+            next_z += delta_z
     return True

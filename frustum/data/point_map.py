@@ -245,21 +245,18 @@ def _count(hits, passes, stamp, turn, origin, ends):
             if stamp[at] != turn:
                 stamp[at] = turn
                 hits[at] = min(hits[at] + 1, 255)
+    x, y, z = origin[0], origin[1], origin[2]
     for n in range(len(ends)):
-        ray = ends[n] - origin
-        length = np.sqrt((ray * ray).sum())
-        steps = int(2 * (length - 2))  # half a cell at a time, and never within two cells of the end
-        for k in range(1, steps):
-            at = (
-                int(np.floor(origin[0] + ray[0] * (0.5 * k / length))),
-                int(np.floor(origin[1] + ray[1] * (0.5 * k / length))),
-                int(np.floor(origin[2] + ray[2] * (0.5 * k / length))),
-            )
-            if at[0] < 0 or at[1] < 0 or at[2] < 0 or at[0] >= size[0] or at[1] >= size[1] or at[2] >= size[2]:
+        dx, dy, dz = ends[n, 0] - x, ends[n, 1] - y, ends[n, 2] - z
+        length = np.sqrt(dx * dx + dy * dy + dz * dz)
+        for k in range(1, int(2 * (length - 2))):  # half a cell at a time, and never within two cells of the end
+            t = 0.5 * k / length
+            i, j, m = int(np.floor(x + dx * t)), int(np.floor(y + dy * t)), int(np.floor(z + dz * t))
+            if i < 0 or j < 0 or m < 0 or i >= size[0] or j >= size[1] or m >= size[2]:
                 continue
-            if stamp[at] < turn:
-                stamp[at] = turn + 1
-                passes[at] = min(passes[at] + 1, 255)
+            if stamp[i, j, m] < turn:
+                stamp[i, j, m] = turn + 1
+                passes[i, j, m] = min(passes[i, j, m] + 1, 255)
 
 
 def structure(points: np.ndarray, use: np.ndarray) -> np.ndarray:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from frustum.data.carving import camera_mask, carve
-from frustum.geometry import VoxelGrid, pose
+from frustum.geometry import VoxelGrid, invert, pose, rotation_z, transform_points
 
 GRID = VoxelGrid(lower=(-4.0, -4.0, -1.0), upper=(4.0, 4.0, 2.2), cell=(0.4, 0.4, 0.4))
 AXES = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 INTRINSICS = np.array([[100.0, 0, 100], [0, 100.0, 60], [0, 0, 1]])
+
+
+def beams(seen: np.ndarray, origin, end) -> None:
+    """One beam from `origin` to `end`, of a sensor that is turned by some angle."""
+    sensor2grid = pose(rotation_z(0.7), np.asarray(origin, float))
+    carve(seen, GRID, sensor2grid, transform_points(invert(sensor2grid), np.asarray(end, float)[None]))
 
 
 def sampled(origin: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -25,7 +31,7 @@ def test_a_beam_marks_the_voxels_it_crosses():
     rng = np.random.default_rng(0)
     for origin, end in rng.uniform(-6, 6, (200, 2, 3)) * [1, 1, 0.4]:
         seen = np.zeros(GRID.shape, np.uint8)
-        carve(seen, GRID, origin, end[None])
+        beams(seen, origin, end)
         dense = sampled(origin, end)
         assert not (dense & (seen == 0)).any()
         assert ((seen == 1) & ~dense).sum() <= 2  # corners that sampling misses
@@ -33,13 +39,13 @@ def test_a_beam_marks_the_voxels_it_crosses():
 
 def test_axis_parallel_and_outside_beams():
     seen = np.zeros(GRID.shape, np.uint8)
-    carve(seen, GRID, np.array([-3.9, 0.1, 0.1]), np.array([[1.1, 0.1, 0.1]]))
+    beams(seen, [-3.9, 0.1, 0.1], [1.1, 0.1, 0.1])
     assert seen[:13, 10, 2].all()
     assert seen.sum() == 13
     seen[:] = 0
-    carve(seen, GRID, np.array([-9.0, 9.0, 0.1]), np.array([[9.0, 9.0, 0.1]]))
+    beams(seen, [-9.0, 9.0, 0.1], [9.0, 9.0, 0.1])
     assert not seen.any()
-    carve(seen, GRID, np.array([-9.0, 0.1, 0.1]), np.array([[9.0, 0.1, 0.1]]))  # through the whole grid
+    beams(seen, [-9.0, 0.1, 0.1], [9.0, 0.1, 0.1])  # through the whole grid
     assert seen.sum() == GRID.shape[0]
 
 
