@@ -109,7 +109,7 @@ class Crowd:
         allowed = np.isin(np.arange(6), zones)
         length, width, height = model.size
         cells = int(np.ceil(height / CELL)) + 1
-        if _hits_world(self._clearance, self._zone, allowed, *self._origin, CELL, path, length + 0.2, width + 0.2, cells, standing):
+        if _hits_world(self._clearance, self._zone, allowed, *self._origin, CELL, path, length + 0.1, width + 0.1, cells, standing):
             return False
         return not _hits_actor(self._paths, self._sizes, self._still, self._count, path, length + 2 * gap, width + 2 * gap, standing)
 

@@ -113,16 +113,22 @@ def plan_plots(rng: np.random.Generator, network: Network, district: District, l
                 plots.append(Plot(kind, x, x + width, side, line.farthest(x, x + width, side)))
                 x += width
             begin = max(begin, gap1)
-    return _with_site(rng, plots, length)
+    plots = _with(rng, plots, "site", 15.0, length)
+    if not (network.main.parking_left or network.main.parking_right):
+        plots = _with(rng, plots, "carpark", 19.0, length)
+    return plots
 
 
-def _with_site(rng: np.random.Generator, plots: list[Plot], length: float) -> list[Plot]:
-    near = [k for k, p in enumerate(plots) if p.x1 - p.x0 > 15 and 0.1 * length < (p.x0 + p.x1) / 2 < 0.95 * length]
-    if not near:
-        near = [k for k, p in enumerate(plots) if p.x1 - p.x0 > 13 and -8 < (p.x0 + p.x1) / 2 < length + 8]
-    if near and not any(plots[k].kind == "site" for k in near):
-        chosen = near[int(rng.integers(len(near)))]
-        plots[chosen] = replace(plots[chosen], kind="site")
+def _with(rng: np.random.Generator, plots: list[Plot], kind: str, width: float, length: float) -> list[Plot]:
+    """The plots with at least one of a kind beside the ego path; a plot that is wide enough changes its use."""
+    for low, high, least in ((0.1 * length, 0.95 * length, width), (-8.0, length + 8.0, 0.85 * width)):
+        near = [k for k, p in enumerate(plots) if p.x1 - p.x0 > least and low < (p.x0 + p.x1) / 2 < high]
+        if any(plots[k].kind == kind for k in near):
+            return plots
+        free = [k for k in near if plots[k].kind != "site"]
+        if free:
+            chosen = free[int(rng.integers(len(free)))]
+            return [replace(p, kind=kind) if k == chosen else p for k, p in enumerate(plots)]
     return plots
 
 

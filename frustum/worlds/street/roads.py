@@ -65,11 +65,11 @@ def plan_network(rng: np.random.Generator, district: District, length: float, re
     forward, backward = district.lanes[int(rng.integers(len(district.lanes)))]
     width = rng.uniform(*district.lane_width)
     parked = [rng.random() < district.parking for _ in range(2)]
-    cycle = 1.6 if not any(parked) and rng.random() < 0.75 else 0.0
+    cycle = 1.6 if not any(parked) and rng.random() < 0.6 else 0.0
     if not cycle and not any(parked):
         parked[int(rng.integers(2))] = True
     median = round(rng.uniform(1.6, 3.2), 1) if rng.random() < district.median else 0.0
-    strip = [2.3 if p else 0.0 for p in parked]
+    strip = [2.5 if p else 0.0 for p in parked]
     road = Road(
         path=winding_path(rng, -reach, length + reach),
         start=-reach,

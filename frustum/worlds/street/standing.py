@@ -37,7 +37,7 @@ def park(rng: np.random.Generator, city: City, crowd: Crowd, ego: Path, density:
         if rng.random() > (share if spot.kind != "drive" else 0.8):
             continue
         zones = ROADS if spot.kind != "drive" else (PARCEL,)
-        jitter = rng.normal(0, [0.1, 0.06, 0.02])
+        jitter = rng.normal(0, [0.06, 0.03, 0.015])
         at = np.array([spot.x, spot.y]) + jitter[:2]
         roll = rng.random()
         if spot.kind == "kerb" and roll < 0.12:  # two motorcycles side by side, nose to the kerb
@@ -48,7 +48,7 @@ def park(rng: np.random.Generator, city: City, crowd: Crowd, ego: Path, density:
             continue
         name = "light_trailer" if trailers and roll > 0.85 else "car"
         kind = random_kind(rng, name)
-        if kind.model.size[0] > spot.length - 0.3:
+        while kind.model.size[0] > spot.length - 0.3:
             kind = random_kind(rng, "car")
         if crowd.add(kind, at, spot.yaw + jitter[2], "vehicle.parked", zones, gap=0.1):
             budget -= 1
@@ -106,9 +106,12 @@ def _open_site(rng: np.random.Generator, city: City, crowd: Crowd, plot: Plot) -
         crowd.add(
             random_kind(rng, "traffic_cone"), np.array([x, plot.y(rng.uniform(1.4, 2.6))]), rng.uniform(0, 6.28), "", (PARCEL,), gap=0.1
         )
-    for _ in range(int(rng.integers(1, 4))):
+    workers = int(rng.integers(1, 4))
+    for _ in range(8 * workers):
         at = np.array([rng.uniform(plot.x0 + 2, plot.x1 - 2), plot.y(rng.uniform(1.5, 9.5))])
-        crowd.add(random_kind(rng, "worker"), at, rng.uniform(0, 6.28), "pedestrian.standing", (PARCEL,))
+        workers -= crowd.add(random_kind(rng, "worker"), at, rng.uniform(0, 6.28), "pedestrian.standing", (PARCEL,))
+        if workers <= 0:
+            break
 
 
 def road_works(rng: np.random.Generator, city: City, crowd: Crowd) -> None:
