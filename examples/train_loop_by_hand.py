@@ -13,6 +13,7 @@ import torch
 import frustum
 from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline, collate
+from frustum.engine.statistics import class_statistics
 from frustum.metrics.occupancy import OccupancyIoU
 
 
@@ -21,6 +22,7 @@ def main(root: str, steps: int = 100, **settings: object) -> float:
     database = NuScenes(root)
     pipeline = Pipeline(image_size=(96, 256), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), load_depth=True)
     model = frustum.load("flashocc-tiny", **settings).train()
+    model.prepare(class_statistics(database, "train"))  # start from how often each class occurs at each height
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     random = torch.Generator().manual_seed(0)
 
