@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
 from frustum.errors import DataError
+from frustum.worlds.street.jit import KERNEL
 from frustum.worlds.street.materials import MATERIALS, TEXTURES
 from frustum.worlds.street.types import Scene, VoxelModel
 
@@ -74,7 +75,7 @@ class Surfaces(NamedTuple):
     reflectivity: np.ndarray  # float32 (K,)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(**KERNEL)
 def _pack_static(cells, out, filled):  # (X, Y, Z) -> padded copy with INTERIOR bits, bricks that hold anything
     nx, ny, nz = cells.shape
     for i in range(nx):

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.jit import INLINE, KERNEL
 
 SKY, GROUND, KERB, STATIC, ACTOR, BELOW = 0, 1, 2, 3, 4, 5  # what a ray met; BELOW: left the map under the horizon
 FAR = 1e30
@@ -19,7 +20,7 @@ RING_START = np.concatenate([[0.0], 3.0 * 1.3 ** np.arange(RINGS - 1)])  # cell 
 _STEP = 1e-6  # how far beyond a boundary the next cell is looked up, cell units
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def inverse(d):
     """1 / d, huge instead of infinite so that products with 0 stay finite; d = 0 counts as backwards, as everywhere here."""
     if abs(d) < 1e-12:
@@ -27,7 +28,7 @@ def inverse(d):
     return 1.0 / d
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
     """Entry and exit t of a ray and the box (0, 0, 0)..(hx, hy, hz), and the entry axis. Missed if entry > exit."""
     ax, bx = -ox * ix, (hx - ox) * ix
@@ -47,17 +48,19 @@ def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
     return enter, min(bx, by, bz), axis
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def _turn(x, y):
     """A cheap angle of a direction: 0..4 counter-clockwise from +x."""
     r = x / (abs(x) + abs(y) + 1e-30)
     return 1.0 - r if y >= 0.0 else 3.0 + r
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def _draw_horizon(world: World, ox, oy, oz, horizon):
     """Fill horizon (SECTORS, RINGS): the steepest slope at which a ray from o can still meet ground within each ring or a nearer one."""
-    horizon[:] = -FAR
+    for a in range(horizon.shape[0]):
+        for r in range(RINGS):
+            horizon[a, r] = -FAR
     near_ny, far_ny = (world.ny + 7) >> 3, (world.ny + 63) >> 6
     near_nx, far_nx = (world.nx + 7) >> 3, (world.nx + 63) >> 6
     for ci in range(far_nx):
@@ -74,13 +77,14 @@ def _draw_horizon(world: World, ox, oy, oz, horizon):
             horizon[a, r] = max(horizon[a, r], horizon[a, r - 1])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def _raise(horizon, x, y, size, height):
     """Enter a square block of ground, corner (x, y) and height relative to the ray origin."""
     nx, ny = max(x, 0.0, -x - size), max(y, 0.0, -y - size)
     fx, fy = max(-x, x + size), max(-y, y + size)
     near, far = np.sqrt(nx * nx + ny * ny), np.sqrt(fx * fx + fy * fy)
     slope = height / max(near, 1e-9) if height > 0.0 else height / far
+    slope += 1e-6 * (1.0 + abs(slope))  # single precision must not cut anything off
     first, last = 0, 0
     while first < RINGS - 1 and RING_START[first + 1] <= near:
         first += 1
@@ -103,9 +107,9 @@ def _raise(horizon, x, y, size, height):
                 horizon[a, r] = slope
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, begin, limit):
-    """First meeting with the ground in begin <= t < limit: (t, face); t = FAR if none. Face 6 = the surface, 0..3 = kerb face -x +x -y +y."""
+    """First meeting with the ground in begin <= t < limit: (t, face), t = FAR if none. Face 6 is the surface, 0..3 kerbs -x +x -y +y."""
     nx, ny = world.nx, world.ny
     near_ny, far_ny = (ny + 7) >> 3, (ny + 63) >> 6
     ax, bx = -ox * ix, (nx - ox) * ix
@@ -186,7 +190,7 @@ def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, begin, limit):
     return FAR, 6
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
     """First static cell within t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
     bx, by, bz = world.bx, world.by, world.bz
@@ -258,7 +262,7 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
     return FAR, 0, 0
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def cast_actor(models: Models, actors: Actors, a, gx, gy, gz, ex, ey, ez, limit):
     """First solid cell of actor `a` within t < limit, ray in global metres: (t, face, material, cell). t = FAR if none."""
     m = actors.model[a]
@@ -315,10 +319,11 @@ def cast_actor(models: Models, actors: Actors, a, gx, gy, gz, ex, ey, ez, limit)
     return FAR, 0, 0, 0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def cast_rays(
-    world: World, models: Models, actors: Actors, pose, table, group, first, items, far, distance, kind, face, material, actor, model_cell
-):
+    world: World, models: Models, actors: Actors, pose, table, group, first, items, far, horizon,
+    distance, kind, face, material, actor, model_cell,
+):  # fmt: skip
     """Cast rays of one sensor.
 
     Args:
@@ -326,13 +331,13 @@ def cast_rays(
         table: (N, 3) float32 directions in the sensor frame; distances count in multiples of them.
         group: (N,) int32; ray n needs to be tested only against actors items[first[g]:first[g + 1]], g = group[n].
         far: largest metric range.
+        horizon: (HORIZON_SECTORS, RINGS) float32 scratch.
         distance (N,) float32 (0 = nothing met), kind (N,) uint8, face (N,) uint8 0..6, material (N,) uint8, actor (N,) int16 row or -1,
         model_cell (N,) int32 cell of the actor's model: results.
     """
     cell = world.cell
     gx, gy, gz = pose[0, 3], pose[1, 3], pose[2, 3]
     ox, oy, oz = (gx - world.origin[0]) / cell, (gy - world.origin[1]) / cell, (gz - world.origin[2]) / cell
-    horizon = np.empty((HORIZON_SECTORS, RINGS))
     _draw_horizon(world, ox, oy, oz, horizon)
     ring = 0
     for n in range(table.shape[0]):
@@ -347,12 +352,12 @@ def cast_rays(
         level = np.sqrt(dx * dx + dy * dy) + 1e-12
         slope = dz / level
         sector = int(_turn(dx, dy) * (HORIZON_SECTORS / 4)) & (HORIZON_SECTORS - 1)
-        while ring > 0 and horizon[sector, ring - 1] >= slope:
-            ring -= 1
-        while ring < RINGS and horizon[sector, ring] < slope:
-            ring += 1
         best, side = FAR, 6
-        if ring < RINGS:
+        if horizon[sector, RINGS - 1] >= slope:
+            while ring > 0 and horizon[sector, ring - 1] >= slope:
+                ring -= 1
+            while horizon[sector, ring] < slope:
+                ring += 1
             best, side = cast_ground(world, ox, oy, oz, dx, dy, dz, ix, iy, RING_START[ring] / level * (1.0 - 1e-9), limit)
         what, mat, who, where = BELOW if ez < 0.0 else SKY, 0, -1, 0
         if best < limit:

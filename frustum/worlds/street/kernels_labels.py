@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, GROUND, inverse
 from frustum.worlds.street.kernels_shade import ground_height
 
@@ -17,9 +18,14 @@ STATIC_SAMPLES = 3  # per axis of a voxel
 ACTOR_SAMPLES = 4
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def _anything_near(world: World, x, y, z, reach):
-    """Whether a brick that is not empty lies within `reach` cells of a point, along each axis."""
+    """Whether a brick that is not empty lies within `reach` < 8 cells of a point, along each axis."""
+    i, j, k = int(x) >> 3, int(y) >> 3, int(z) >> 3
+    if 0 <= i < world.bx and 0 <= j < world.by and 0 <= k < world.bz:
+        gap = world.distance[(i * world.by + j) * world.bz + k]
+        if gap != 1:
+            return gap == 0
     i0, i1 = max(int(x - reach), 0) >> 3, min(int(x + reach) >> 3, world.bx - 1)
     j0, j1 = max(int(y - reach), 0) >> 3, min(int(y + reach) >> 3, world.by - 1)
     k0, k1 = max(int(z - reach), 0) >> 3, min(int(z + reach) >> 3, world.bz - 1)
@@ -31,8 +37,8 @@ def _anything_near(world: World, x, y, z, reach):
     return False
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def label_static(world: World, ego2cells, lower, size, class_of, free, weight, least, semantics):
+@numba.njit(**KERNEL)
+def label_static(world: World, ego2cells, lower, size, class_of, free, weight, least, ground, votes, semantics):
     """Label ground and static solids.
 
     Args:
@@ -41,18 +47,19 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
         free: label of empty space.
         weight: votes that a static sub-sample counts against a ground sub-sample.
         least: static sub-samples that make a voxel occupied.
+        ground: (Z, free) int64 scratch. votes: (free,) int64 scratch.
         semantics: (X, Y, Z) uint8, result.
     """
     m = ego2cells
     sx, sy, sz = semantics.shape
-    ground = np.zeros((sz, free + 1), np.int64)
-    votes = np.zeros(free + 1, np.int64)
     limit_x, limit_y, limit_z = world.bx << 3, world.by << 3, world.bz << 3
     reach = 0.87 * max(size[0], max(size[1], size[2])) / world.cell + 0.1  # half a voxel's diagonal
     z = 0.0
     for i in range(sx):
         for j in range(sy):
-            ground[:] = 0
+            for k in range(sz):
+                for c in range(free):
+                    ground[k, c] = 0
             for p in range(GROUND_SAMPLES * GROUND_SAMPLES):
                 x = lower[0] + (i + (p // GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[0]
                 y = lower[1] + (j + (p % GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[1]
@@ -63,7 +70,7 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                     gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
                     off = (ground_height(world, gx, gy) - gz) / m[2, 2]
                     z += off
-                    if abs(off) < 0.002:
+                    if abs(off) < 0.01:  # leaves an error of far less than a millimetre
                         break
                 if gx < 0.0 or gy < 0.0 or gx >= world.nx or gy >= world.ny:
                     z = 0.0
@@ -73,7 +80,8 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                     u, v = min(int(2.0 * gx), 2 * world.nx - 1), min(int(2.0 * gy), 2 * world.ny - 1)
                     ground[k, class_of[world.paint[u * 2 * world.ny + v]]] += 1
             for k in range(sz):
-                votes[:] = ground[k]
+                for c in range(free):
+                    votes[c] = ground[k, c]
                 x, y, zz = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]
                 gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * zz + m[0, 3]
                 gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * zz + m[1, 3]
@@ -95,7 +103,8 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                                         votes[class_of[found]] += weight
                                         solid += 1
                     if solid < least:
-                        votes[:] = ground[k]
+                        for c in range(free):
+                            votes[c] = ground[k, c]
                 best, label = 0, free
                 for c in range(free):
                     if votes[c] > best:
@@ -103,7 +112,7 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                 semantics[i, j, k] = label
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower, size, class_of, least, semantics, owner, share):
     """Label the voxels that actors fill, over whatever is there.
 
@@ -149,7 +158,7 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
                         owner[i, j, k] = a + 1
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy")
+@numba.njit(**INLINE)
 def _mark(semantics, free, seen, x, y, z):
     """Mark voxel coordinates x, y, z as seen if they are inside and occupied."""
     if x >= 0.0 and y >= 0.0 and z >= 0.0:
@@ -158,7 +167,7 @@ def _mark(semantics, free, seen, x, y, z):
             seen[i, j, k] = 1
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def mark_hits(models: Models, actors: Actors, cell, sensor2grid, global2grid, table, distance, kind, face, actor, free, semantics, seen):
     """Mark the occupied voxels that rays hit: the voxel just behind the surface and the one half a material cell behind it.
 
@@ -201,13 +210,13 @@ def mark_hits(models: Models, actors: Actors, cell, sensor2grid, global2grid, ta
         _mark(semantics, free, seen, x - depth * vx, y - depth * vy, z - depth * vz)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def carve(sensor2grid, table, distance, stride, columns, free, semantics, seen):
+@numba.njit(**KERNEL)
+def carve(sensor2grid, table, distance, stride, columns, rings, free, semantics, seen):
     """Mark the free voxels that beams with a return crossed.
 
     Args:
         sensor2grid, table, distance: as for mark_hits.
-        stride, columns: table holds columns of `stride` rays; every `columns`-th column is used.
+        stride, columns, rings: table holds columns of `stride` rays; of every `columns`-th column every `rings`-th ray is used.
         seen: (X, Y, Z) uint8, marked in place.
     """
     m = sensor2grid
@@ -215,7 +224,7 @@ def carve(sensor2grid, table, distance, stride, columns, free, semantics, seen):
     ox, oy, oz = m[0, 3], m[1, 3], m[2, 3]
     for n in range(table.shape[0]):
         t_end = distance[n]
-        if t_end <= 0.0 or (n // stride) % columns != 0:
+        if t_end <= 0.0 or (n // stride) % columns != 0 or (n % stride) % rings != rings - 1:
             continue
         a, b, c = table[n, 0], table[n, 1], table[n, 2]
         dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
@@ -246,7 +255,7 @@ def carve(sensor2grid, table, distance, stride, columns, free, semantics, seen):
                 z += pz
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def seen_through(grid2camera, fx, skew, cx, fy, cy, depth, free, semantics, mask, seen):
     """Mark the free voxels of `mask` that the camera looks through: the ray of the pixel at the voxel's centre passes it before it hits.
 

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.jit import KERNEL
 from frustum.worlds.street.kernels_cast import FAR, cast_actor
 
 
@@ -34,7 +35,7 @@ class Light(NamedTuple):
     tone: np.ndarray  # float32 (TONE_SIZE,) tone curve: display value 0..255 of exposed value (i / TONE_SCALE)^2
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def splat_static(world: World, light: Light, near):
     """Fill the shadow map from the static grid; mark in `near` (nx, ny) the columns with something solid 0.3 to 2.5 m above the ground."""
     u_max, v_max = light.shadow.shape
@@ -61,7 +62,7 @@ def splat_static(world: World, light: Light, near):
                             light.shadow[u, v] = z
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def splat_actors(world: World, models: Models, actors: Actors, light: Light, rows, rectangles):
     """Add the shadows of actors `rows` (R,) to the shadow map and their contact darkening to the contact map.
 

@@ -6,13 +6,14 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, Surfaces, World
+from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, SKY
 from frustum.worlds.street.kernels_light import Light
 from frustum.worlds.street.kernels_texture import GLASS, LAMP, LEAVES, METAL, hash2, hash3, surface_tone
 from frustum.worlds.street.sky import SKY_REACH, TONE_SCALE, TONE_SIZE
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**INLINE, fastmath=True)
 def look_up_sky(sky, x, y, z):
     """Radiance of the sky in direction (x, y, z), nearest texel; below the horizon the horizon's."""
     size = sky.shape[0]
@@ -25,7 +26,7 @@ def look_up_sky(sky, x, y, z):
     return sky[i, j, 0], sky[i, j, 1], sky[i, j, 2]
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**INLINE, fastmath=True)
 def sunlit(light: Light, x, y, z):
     """Share of sunlight 0..1 that reaches a point in cell units: four neighbouring shadow texels, blended."""
     u = x - z * light.kx + light.offset_x - 0.5
@@ -46,7 +47,7 @@ def sunlit(light: Light, x, y, z):
     return lit
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**INLINE, fastmath=True)
 def ground_height(world: World, x, y):
     """Height of the ground in cell units at column position x, y."""
     i, j = min(max(int(x), 0), world.nx - 1), min(max(int(y), 0), world.ny - 1)
@@ -57,7 +58,7 @@ def ground_height(world: World, x, y):
     return low * (1.0 - v) + high * v + world.step[i * world.ny + j]
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**INLINE, fastmath=True)
 def _leaf_normal(world: World, x, y, z, nx, ny, nz):
     """Outward normal of a crown at cell x, y, z from its neighbours two cells off, roughened; (nx, ny, nz) is the face."""
     sy, sz = world.sy, world.sz
@@ -77,7 +78,7 @@ def _leaf_normal(world: World, x, y, z, nx, ny, nz):
     return gx * length, gy * length, gz * length
 
 
-@numba.njit(cache=True, forceinline=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**INLINE, fastmath=True)
 def ground_colour(world: World, surfaces: Surfaces, x, y, foot):
     """Linear colour of the ground at column position x, y for a pixel that covers `foot` metres."""
     u = min(max(int(2.0 * x), 0), 2 * world.nx - 1)
@@ -91,7 +92,7 @@ def ground_colour(world: World, surfaces: Surfaces, x, y, foot):
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@numba.njit(**KERNEL, fastmath=True)
 def shade(
     world: World, models: Models, actors: Actors, surfaces: Surfaces, light: Light, pose, table, pixel, width, seed, image,
     distance, kind, face, material, actor, model_cell,

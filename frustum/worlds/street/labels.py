@@ -10,7 +10,9 @@ What a voxel is
 
 What is observed
     mask_lidar, occupied voxel: a beam of any accumulated sweep hit it (all `lidar_origins`, cast through the world of this instant, so
-    that nothing smears). Free voxel: a beam of the keyframe's own sweep that returned crossed it; every `carve_every`-th column counts.
+    that nothing smears). Free voxel: a beam of the keyframe's own sweep that returned crossed it; every `carve_columns`-th column and
+    every `carve_rings`-th ring counts. So few because in a real frame of Occ3D only about 90 azimuths carve free space, and 2 to 3 voxels
+    of a column are free, at all distances.
     mask_camera: in mask_lidar, and seen by a camera. Occupied voxel: the ray of at least one pixel hits it. Free voxel: the ray of the
     pixel at its centre passes it before it hits.
     A hit counts for the voxel just behind the surface and for the one half a material cell further in, because the surface of a solid
@@ -42,8 +44,9 @@ class LabelRules:
     static_weight: int = 3
     static_least: int = 1  # of 27
     actor_least: int = 3  # of 64
-    hit_every: int = 2  # columns of the accumulated sweeps
-    carve_every: int = 8  # columns of the keyframe's sweep
+    hit_every: int = 4  # columns of the accumulated sweeps
+    carve_columns: int = 12  # every n-th column of the keyframe's sweep,
+    carve_rings: int = 4  # and of those every n-th ring
 
 
 class Frame:
@@ -69,7 +72,8 @@ class Frame:
         semantics = np.empty(self.grid.shape, np.uint8)
         label_static(
             world, np.ascontiguousarray(global2cells @ np.vstack([self.ego2global[:3], [0, 0, 0, 1]])), self.lower, self.size,
-            _CLASS_OF_MATERIAL, OCC3D_FREE, rules.static_weight, rules.static_least, semantics,
+            _CLASS_OF_MATERIAL, OCC3D_FREE, rules.static_weight, rules.static_least,
+            np.zeros((self.grid.shape[2], OCC3D_FREE), np.int64), np.zeros(OCC3D_FREE, np.int64), semantics,
         )  # fmt: skip
         owner, share = np.zeros(self.grid.shape, np.int32), np.zeros(self.grid.shape, np.uint8)
         voxels = stage.corners @ self.global2grid[:3, :3].T + self.global2grid[:3, 3]  # (A, 8, 3)
@@ -89,14 +93,16 @@ class Frame:
 def instance_ids(semantics: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Instances (X, Y, Z) uint8 as Occ3D's panoptic variant: actors of the ten detection classes that own a voxel get 1, 2, ... in actor
     order, then each other class that occurs gets one id; 0 = free. Ids beyond 255 fall back to 0."""
-    thing = np.append(_THINGS, False)[semantics] & (owner > 0)
-    present = np.unique(owner[thing])
-    lut = np.zeros(int(owner.max()) + 1, np.int64)
-    lut[present] = np.arange(1, len(present) + 1)
-    ids = np.where(thing, lut[owner], 0)
-    following = len(present) + 1
-    for label in np.unique(semantics[~thing]):
-        if label != OCC3D_FREE:
-            ids[~thing & (semantics == label)] = following
-            following += 1
-    return np.where(ids < 256, ids, 0).astype(np.uint8)
+    where = np.flatnonzero(semantics != OCC3D_FREE)
+    label, row = semantics.ravel()[where], owner.ravel()[where]
+    thing = _THINGS[label] & (row > 0)
+    owners, numbers = np.unique(row[thing], return_inverse=True)
+    found = np.zeros(len(where), np.int64)
+    found[thing] = numbers + 1
+    counts = np.bincount(label[~thing], minlength=OCC3D_FREE)
+    stuff = np.zeros(OCC3D_FREE, np.int64)
+    stuff[counts > 0] = len(owners) + 1 + np.arange(int((counts > 0).sum()))
+    found[~thing] = stuff[label[~thing]]
+    ids = np.zeros(semantics.shape, np.uint8)
+    ids.ravel()[where] = np.where(found < 256, found, 0)
+    return ids

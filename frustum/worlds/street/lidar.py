@@ -29,7 +29,7 @@ class LidarPattern:
 
     def directions(self) -> np.ndarray:
         """Unit directions (N, 3) float32, column after column, ring 0 first. The turn runs clockwise from behind."""
-        azimuth = np.pi - 2 * np.pi * np.arange(self.num_azimuths) / self.num_azimuths - np.pi / 2
+        azimuth = -np.pi / 2 - 2 * np.pi * np.arange(self.num_azimuths) / self.num_azimuths
         elevation = np.array(self.elevations)
         a, e = np.meshgrid(azimuth, elevation, indexing="ij")
         return np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).reshape(-1, 3).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -14,19 +15,20 @@ from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import pixel_table, sector_lists, sector_of, tile_lists
-from frustum.worlds.street.kernels_cast import ACTOR, cast_rays
+from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays
 from frustum.worlds.street.kernels_labels import carve, mark_hits, seen_through
 from frustum.worlds.street.kernels_shade import shade
 from frustum.worlds.street.labels import Frame, LabelRules, instance_ids
 from frustum.worlds.street.lidar import LidarPattern, Sweep, strength
 from frustum.worlds.street.materials import GENERAL_OF_MATERIAL
 from frustum.worlds.street.moment import Stage
-from frustum.worlds.street.types import Scene
+from frustum.worlds.street.types import Actor, Ground, Look, Scene, Track, VoxelModel
 from frustum.worlds.street.visibility import visibility_levels
 
-__all__ = ["Hits", "LidarPattern", "SceneRenderer", "Shot", "Sweep"]
+__all__ = ["Hits", "LidarPattern", "SceneRenderer", "Shot", "Sweep", "warm_up"]
 
 FAR_CAMERA = 400.0  # metres
+HIT_REACH = 60.0  # metres to which accumulated sweeps are cast
 SKY_ID = 255
 _FACES = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1], [0, 0, 1]], np.float64)
 
@@ -102,6 +104,7 @@ class SceneRenderer:
         self.stage = Stage(scene)
         self.surfaces = pack_surfaces()
         self.rules = LabelRules()
+        self._horizon = np.empty((HORIZON_SECTORS, RINGS), np.float32)
         self._tables: dict[tuple[LidarPattern, int], tuple[np.ndarray, np.ndarray]] = {}
         self._recent: dict[tuple, Hits] = {}  # what the cameras of the current time met, for the masks
 
@@ -115,7 +118,7 @@ class SceneRenderer:
 
             return Hits(*cast_reference(self.scene, stage.poses, pose, table, far))
         hits = Hits.empty(len(table))
-        cast_rays(stage.world, stage.models, stage.actors, pose, table, group, first, items, float(far), *hits.arrays())
+        cast_rays(stage.world, stage.models, stage.actors, pose, table, group, first, items, float(far), self._horizon, *hits.arrays())
         return hits
 
     def camera(self, intrinsics: np.ndarray, cam2global: np.ndarray, size: tuple[int, int], time: float) -> Shot:
@@ -197,15 +200,16 @@ class SceneRenderer:
         semantics, owner = frame.semantics(stage, rules)
         mask_lidar = np.zeros(grid.shape, np.uint8)
         pattern = pattern or LidarPattern.nuscenes()
-        rings = len(pattern.elevations)
         for number, lidar2global in enumerate(lidar_origins):
             pose = np.ascontiguousarray(lidar2global, np.float64)
             table, sector = self._beams(pattern, 1 if number == 0 else rules.hit_every)
             first, items = sector_lists(stage.corners, pose, pattern.far)
-            hits = self.cast(pose, table, sector, first, items, pattern.far)
+            # Of the accumulated sweeps only what they hit inside the grid matters.
+            hits = self.cast(pose, table, sector, first, items, pattern.far if number == 0 else min(pattern.far, HIT_REACH))
             self._mark(frame, pose, table, hits, semantics, mask_lidar)
             if number == 0:
-                carve(frame.from_sensor(pose), table, hits.distance, rings, rules.carve_every, OCC3D_FREE, semantics, mask_lidar)
+                thinned = (len(pattern.elevations), rules.carve_columns, rules.carve_rings)
+                carve(frame.from_sensor(pose), table, hits.distance, *thinned, OCC3D_FREE, semantics, mask_lidar)
         seen = np.zeros(grid.shape, np.uint8)
         for intrinsics, cam2global, size in cameras:
             pose = np.ascontiguousarray(cam2global, np.float64)
@@ -278,3 +282,31 @@ class SceneRenderer:
         for part in parts:
             value = (value * 1000003 + part) % 0x7FFFFFF
         return value
+
+
+def warm_up() -> float:
+    """Compile every kernel, or load it from numba's cache, on a scene of a few metres; returns the seconds it took.
+
+    Call it before workers are started: the first process pays about 20 seconds once per machine, all others a fraction of one.
+    """
+    start = perf_counter()
+    ground = Ground(np.zeros((9, 9), np.float32), np.zeros((8, 8), np.float32), np.ones((16, 16), np.uint8), 0.2, (0.0, 0.0))
+    cells = np.zeros((8, 8, 8), np.uint8)
+    cells[5] = 1
+    pose = np.eye(4)
+    pose[:3, 3] = 0.8, 0.8, 0.0
+    track = Track(np.zeros(1), pose[None])
+    actor = Actor(1, "vehicle.car", 0, (0.2, 0.2, 0.2), (1.0, 1.0, 1.0), track, False)
+    model = VoxelModel(np.ones((2, 2, 2), np.uint8), 0.1, (-0.1, -0.1, 0.0))
+    look = Look((0.0, 0.6, 0.8), (1.0,) * 3, (0.5,) * 3, (0.3,) * 3, (0.5,) * 3, 0.001, 1.0, 0.01, 0)
+    static = VoxelModel(cells, 0.2, (0.0, 0.0, -0.2))
+    renderer = SceneRenderer(Scene("warm-up", 0, ground, static, (model,), (actor,), track, look, 1.0))
+    sensor = np.eye(4)
+    sensor[:3, 3] = 0.3, 0.3, 1.0
+    camera = (np.array([[8.0, 0, 4], [0, 8, 4], [0, 0, 1]]), sensor, (8, 8))
+    shot = renderer.camera(*camera, 0.0)
+    renderer.lidar(sensor, 0.0, LidarPattern((-0.5, 0.0), 8))
+    grid = VoxelGrid(lower=(0, 0, -0.4), upper=(1.6, 1.6, 1.2), cell=(0.4, 0.4, 0.4))
+    renderer.occupancy(np.eye(4), 0.0, grid, [camera], [sensor], LidarPattern((-0.5, 0.0), 8))
+    renderer.visibility([1], 0.0, {"camera": camera}, {"camera": shot})
+    return perf_counter() - start

@@ -7,13 +7,14 @@ import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models
 from frustum.worlds.street.culling import image_rectangles, pixel_table
+from frustum.worlds.street.jit import KERNEL
 from frustum.worlds.street.kernels_cast import FAR, cast_actor
 from frustum.worlds.street.moment import Stage
 
 SAMPLES = 20  # pixels per axis of an actor's rectangle that are tested
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(**KERNEL)
 def _count(models: Models, actors: Actors, rows, rectangles, pose, table, instance, visible, alone):
     """Add to visible (R,) and alone (R,) the tested pixels that show each actor, and that would show it if it were alone."""
     width = instance.shape[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.worlds.street.street_samples import small_scene
 
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import pose, rotation_xyz
@@ -12,6 +11,7 @@ from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, KERB, SKY, 
 from frustum.worlds.street.lidar import LidarPattern
 from frustum.worlds.street.materials import MATERIAL_ID
 from frustum.worlds.street.render import SceneRenderer
+from tests.worlds.street.street_samples import small_scene
 
 
 @pytest.fixture(scope="module")
