@@ -1,0 +1,217 @@
+"""The generated data set as its readers find it: exact, reproducible, resumable."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.data.nuscenes import NuScenes
+from frustum.errors import ConfigError, DataError
+from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
+from frustum.worlds.street import filming
+from frustum.worlds.street.generate import digest, generate
+from frustum.worlds.street.rigs import StreetRig
+from frustum.worlds.street.world_config import WorldConfig
+
+TINY = WorldConfig(train_scenes=1, val_scenes=1, frames=2, image_size=(64, 176), save=("depth", "semantics", "instances"), sweeps=1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("street") / "world"
+    report = generate(TINY, root, workers=1)
+    assert (report.scenes, report.keyframes, report.generated) == (2, 4, 4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    return NuScenes(world, TINY.version)
+
+
+def test_the_reader_finds_every_sensor_and_label(data):
+    assert len(data.tokens("train")) == len(data.tokens("val")) == 2
+    for token in data.tokens("all"):
+        sample = data.sample(token)
+        assert [c.channel for c in sample.cameras] == [c.name for c in StreetRig.nuscenes().cameras]
+        assert all(c.open().size == (176, 64) and c.size == (64, 176) for c in sample.cameras)
+        assert len(sample.lidar.load()) > 5000
+        assert len(sample.boxes) > 10
+        assert sample.occupancy.semantics.shape == (200, 200, 16)
+        assert data.sample(token, occupancy="instances").occupancy.instances is not None
+
+
+def test_boxes_hold_exactly_the_points_they_count(data):
+    for token in data.tokens("all"):
+        sample = data.sample(token)
+        lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
+        points = transform_points(lidar2key, sample.lidar.load()[:, :3].astype(np.float64))
+        inside = points_in_boxes(points, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6]).sum(0)
+        assert inside.tolist() == sample.boxes.num_lidar_pts.tolist()
+
+
+def test_points_of_an_object_lie_in_its_box_and_carry_its_class(data):
+    """lidarseg and panoptic against the boxes: two independent ways to say which object a point belongs to."""
+    general = [c.name for c in GENERAL_CLASSES]
+    for token in data.tokens("all"):
+        sample = data.sample(token)
+        category, instance = data.point_labels(token)
+        points = sample.lidar.load()
+        assert len(category) == len(instance) == len(points)
+        lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
+        inside = points_in_boxes(
+            transform_points(lidar2key, points[:, :3].astype(np.float64)), sample.boxes.box2ego, sample.boxes.boxes[:, 3:6]
+        )
+        owned = instance > 0
+        assert {general[c] for c in np.unique(category[~owned])} <= {c.name for c in GENERAL_CLASSES if c.detection is None}
+        near = np.linalg.norm(points[:, :2], axis=1) < 60  # annotations end at 80 m from the ego vehicle
+        assert inside[owned & near].any(1).all()
+        for m, name in enumerate(sample.boxes.names):
+            mine = inside[:, m] & owned & (inside.sum(1) == 1)
+            assert {GENERAL_CLASSES[c].detection or GENERAL_CLASSES[c].name for c in np.unique(category[mine])} <= {name}
+
+
+def test_occupied_voxels_inside_a_box_carry_its_class(data):
+    grid = VoxelGrid.occ3d()
+    centres = grid.centres().reshape(-1, 3).numpy().astype(np.float64)
+    agree = total = 0
+    for token in data.tokens("all"):
+        sample = data.sample(token)
+        semantics = sample.occupancy.semantics.reshape(-1)
+        inside = points_in_boxes(centres, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6] - 0.3)
+        for m, name in enumerate(sample.boxes.names):
+            if name in DETECTION_CLASSES and sample.boxes.boxes[m, 2] - sample.boxes.boxes[m, 5] / 2 > -3:
+                found = semantics[inside[:, m] & (inside.sum(1) == 1)]
+                found = found[found != OCC3D_FREE]
+                things = found[np.isin(found, [OCC3D_CLASSES.index(n) for n in DETECTION_CLASSES])]
+                agree += int((things == OCC3D_CLASSES.index(name)).sum())
+                total += len(things)
+    assert total > 500
+    assert agree == total
+
+
+def test_masks_nest_and_instances_follow_the_semantics(data):
+    for token in data.tokens("all"):
+        o = data.sample(token, occupancy="instances").occupancy
+        assert (o.mask_camera <= o.mask_lidar).all()
+        assert o.mask_camera.any()
+        assert ((o.instances == 0) == (o.semantics == OCC3D_FREE)).all()
+        for ident in np.unique(o.instances)[1:]:
+            assert len(np.unique(o.semantics[o.instances == ident])) == 1
+
+
+def test_depth_images_agree_with_the_labels_along_each_pixel_ray(world, data):
+    """The voxel at a pixel's depth, or one within a cell of it, is occupied by the class that the pixel shows."""
+    grid, agree, total = VoxelGrid.occ3d(), 0, 0
+    for token in data.tokens("all"):
+        sample = data.sample(token)
+        for camera in sample.cameras:
+            name = camera.path.name.replace(".jpg", ".png")
+            depth = np.array(Image.open(world / "extras" / "depth" / camera.channel / name)).astype(np.float64) / 256
+            category = np.array(Image.open(world / "extras" / "semantics" / camera.channel / name))
+            v, u = np.nonzero((depth > 0) & (depth < 38))
+            pixels = np.stack([u + 0.5, v + 0.5, np.ones(len(u))]) * depth[v, u]
+            cam2key = invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego
+            points = transform_points(cam2key, (np.linalg.inv(camera.intrinsics) @ pixels).T)
+            cells = np.floor((points - grid.lower) / grid.cell).astype(int)
+            ok = ((cells >= 1) & (cells < np.array(grid.shape) - 1)).all(1)
+            cells, wanted = cells[ok], category[v, u][ok]
+            wanted = np.array([OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES])[wanted]
+            around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+            near = sample.occupancy.semantics[tuple((cells[:, None] + around).transpose(2, 0, 1))]
+            agree += int((near == wanted[:, None]).any(1).sum())
+            total += len(cells)
+    assert total > 20_000
+    assert agree / total > 0.99
+
+
+def test_sweeps_lie_between_the_keyframes(data):
+    first, second = data.tokens("val")
+    sample = data.sample(second, num_sweeps=1)
+    assert data.sample(first).timestamp < sample.timestamp
+    tables = json.loads((data.root / TINY.version / "sample_data.json").read_text())
+    between = [d for d in tables if not d["is_key_frame"]]
+    assert len(between) == 2 * 7  # two scenes, six cameras and the LiDAR, one sweep between two keyframes
+    assert all((data.root / d["filename"]).is_file() for d in between)
+
+
+def test_another_number_of_workers_gives_the_same_bytes(world, tmp_path):
+    generate(TINY, tmp_path / "two", workers=2)
+    assert digest(tmp_path / "two") == digest(world)
+
+
+def test_an_interrupted_run_resumes_and_leaves_nothing_half_written(world, tmp_path, monkeypatch):
+    root, calls = tmp_path / "world", []
+    film = filming.Filmer._keyframe
+
+    def interrupted(self, time):
+        calls.append(time)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return film(self, time)
+
+    monkeypatch.setattr(filming.Filmer, "_keyframe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(TINY, root, workers=1)
+    assert not list(root.rglob("*.tmp*"))
+    monkeypatch.setattr(filming.Filmer, "_keyframe", film)
+    seen = []
+    report = generate(TINY, root, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert report.generated == 2  # the first scene was kept
+    assert seen[0] == (2, 4)
+    assert seen[-1] == (4, 4)
+    assert digest(root) == digest(world)
+
+
+def test_a_repeated_call_generates_nothing(world):
+    before = digest(world)
+    assert generate(TINY, world, workers=1).generated == 0
+    assert digest(world) == before
+
+
+def test_other_settings_make_scenes_anew(world, tmp_path):
+    config = TINY.model_copy(update={"train_scenes": 0, "save": (), "sweeps": 0, "frames": 1})
+    generate(config, tmp_path, workers=1)
+    assert generate(config.model_copy(update={"jpeg_quality": 50}), tmp_path, workers=1).generated == 1
+
+
+def test_train_and_validation_scenes_differ(data):
+    a, b = (data.sample(data.tokens(s)[0]).occupancy.semantics for s in ("train", "val"))
+    assert (a != b).mean() > 0.02
+
+
+def test_a_rig_of_one_camera_from_a_file(tmp_path):
+    rig = StreetRig.nuscenes()
+    path = tmp_path / "rig.json"
+    path.write_text(StreetRig(cameras=rig.cameras[1:2], lidar=rig.lidar).model_dump_json())
+    config = WorldConfig(train_scenes=1, val_scenes=0, frames=1, image_size=(48, 80), rig=StreetRig.from_json(path))
+    generate(config, tmp_path / "world", workers=1)
+    sample = NuScenes(tmp_path / "world", config.version).sample(NuScenes(tmp_path / "world", config.version).tokens("train")[0])
+    assert [c.channel for c in sample.cameras] == ["CAM_FRONT"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot read"), ('{"cameras": []}', "cameras"), ('{"cameras": [{"name": "a b"}]}', "cameras.0.name")]
+)
+def test_a_wrong_rig_file_is_explained(tmp_path, text, message):
+    (tmp_path / "rig.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        StreetRig.from_json(tmp_path / "rig.json")
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(DataError, match="taken"):
+        generate(TINY, tmp_path / "taken", workers=1)
+
+
+def test_cameras_may_fire_one_after_the_other(tmp_path):
+    config = WorldConfig(train_scenes=1, val_scenes=0, frames=2, image_size=(48, 128), camera_spread=0.05)
+    generate(config, tmp_path, workers=1)
+    data = NuScenes(tmp_path, config.version)
+    sample = data.sample(data.tokens("train")[1])
+    stamps = [c.timestamp - sample.timestamp for c in sample.cameras]
+    np.testing.assert_allclose(stamps, np.linspace(-0.05, 0, 6), atol=2e-6)
+    assert not np.allclose(sample.cameras[0].ego2global, sample.ego2global)
