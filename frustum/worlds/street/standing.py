@@ -77,9 +77,9 @@ def _barrier(style: str) -> Kind:
 
 def open_sites(rng: np.random.Generator, city: City, crowd: Crowd, ego: Path, density: float) -> None:
     """Machines, barriers, cones and workers on the building sites near the ego path."""
-    for plot in city.plots:
-        if plot.kind == "site" and plot.x1 > -30 and plot.x0 < city.length + 35:
-            _open_site(rng, city, crowd, plot)
+    sites = [p for p in city.plots if p.kind == "site" and p.x1 > -30 and p.x0 < city.length + 35]
+    for plot in sorted(sites, key=lambda p: abs((p.x0 + p.x1) / 2 - city.length / 2))[:2]:
+        _open_site(rng, city, crowd, plot)
     yards = [p for p in city.spots if p.kind == "site" and not any(q.kind == "site" and q.x0 <= p.x <= q.x1 for q in city.plots)]
     for spot in _near(yards, ego, city.length)[: round(2 * density)]:
         name = str(rng.choice(["construction_vehicle", "truck", "semi", "truck"]))
