@@ -95,23 +95,6 @@ def _ticker(progress: Progress, done: int, total: int) -> Callable[[], None]:
     return lambda: progress(next(counter), total)
 
 
-def _warm_up(config: WorldConfig) -> None:
-    """Run every kernel once on a short scene and one small camera, so that numba has it in its cache."""
-    from frustum.geometry import VoxelGrid
-    from frustum.worlds.street.render import SceneRenderer
-    from frustum.worlds.street.scene import build_scene
-
-    scene = build_scene("street-warm-up", 0, config.scene.model_copy(update={"duration": 1.0}))
-    renderer, ego, camera = SceneRenderer(scene), scene.ego.pose(0.0), config.rig.cameras[0]
-    size = (16, 32)
-    view = (camera.fitted(*size)[0], ego @ camera.cam2ego.sensor2ego, size)
-    shot = renderer.camera(*view, 0.0)
-    lidar2global = ego @ config.rig.lidar.sensor2ego
-    renderer.lidar(lidar2global, 0.0)
-    renderer.occupancy(ego, 0.0, VoxelGrid.occ3d(), [view], [lidar2global])
-    renderer.visibility([actor.id for actor in scene.actors[:2]], 0.0, {camera.name: view}, {camera.name: shot})
-
-
 _QUEUE: Any = None  # in a worker process: where it reports keyframes
 
 
@@ -128,7 +111,9 @@ def _film_in_worker(config_json: str, root: str, name: str) -> None:
 
 
 def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers: int, tick: Callable[[int], None]) -> None:
-    _warm_up(config)  # compile once, before the workers load the compiled kernels from the cache
+    from frustum.worlds.street.render import warm_up
+
+    warm_up()  # compile once, before the workers load the compiled kernels from the cache
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
