@@ -20,10 +20,11 @@ def _length(train: Train) -> float:
 
 def _place(crowd: Crowd, path: Path, s: np.ndarray, train: Train, attribute: str) -> bool:
     """Admit a train whose middle moves along `s` (K,); what does not fit stays away with all that hangs on it."""
-    head = s + _length(train) / 2
+    lane = Path.through(path.xy, path.s[0])  # `path` counts in metres of the road's middle, couplings need those of the lane
+    head = np.interp(s, path.s, lane.s) + _length(train) / 2
     for k, kind in enumerate(train):
         size = kind.model.size[0]
-        xy, yaw = path.at(head - size / 2)
+        xy, yaw = lane.at(head - size / 2)
         head = head - size - 0.35
         if not crowd.add(kind, xy, yaw, attribute, ROADS, gap=0.12):
             return k > 0
