@@ -124,14 +124,12 @@ class Filmer:
         counts = points_in_boxes(points, poses, np.array([a.size for a in actors])).sum(0)
         levels = self.renderer.visibility([a.id for a in actors], time, self._views_at(time), shots)
         for actor, box, count, level in zip(actors, poses, counts, levels, strict=True):
-            if count == 0 and level == 0:
-                continue  # neither a beam nor a pixel: nobody could have annotated it
             yield AnnotationRecord(
                 instance=f"actor-{actor.id}",
                 category=actor.category,
                 box2global=self.shift @ box,
                 size=actor.size,
-                visibility=max(1, int(level)),
+                visibility=max(1, int(level)),  # tracked through occlusion, as in nuScenes: 0 points and the lowest level
                 attribute=actor.attribute,
                 num_lidar_pts=int(count),
             )
