@@ -59,8 +59,8 @@ def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; these are ordinary ones
         yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp, and some libraries, make private files; these are ordinary ones
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _REASONS:
