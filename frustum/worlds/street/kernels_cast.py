@@ -29,6 +29,14 @@ def inverse(d):
 
 
 @numba.njit(**INLINE)
+def firm(d):
+    """d, kept away from 0: a ray that runs exactly within a plane between cells would never find the next cell."""
+    if abs(d) < 1e-9:
+        return -1e-9 if d < 0.0 else 1e-9
+    return d
+
+
+@numba.njit(**INLINE)
 def clip_box(ox, oy, oz, ix, iy, iz, hx, hy, hz):
     """Entry and exit t of a ray and the box (0, 0, 0)..(hx, hy, hz), and the entry axis. Missed if entry > exit."""
     ax, bx = -ox * ix, (hx - ox) * ix
@@ -191,12 +199,12 @@ def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, begin, limit):
 
 
 @numba.njit(**INLINE)
-def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, limit):
-    """First static cell within t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
+def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
+    """First static cell in begin <= t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
     bx, by, bz = world.bx, world.by, world.bz
     enter, leave, axis = clip_box(ox, oy, oz, ix, iy, iz, bx * 8.0, by * 8.0, bz * 8.0)
     last = min(leave, limit)
-    t = max(enter, 0.0)
+    t = max(enter, begin)
     if t >= last:
         return FAR, 0, 0
     eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
@@ -320,8 +328,48 @@ def cast_actor(models: Models, actors: Actors, a, gx, gy, gz, ex, ey, ez, limit)
 
 
 @numba.njit(**KERNEL)
+def tile_starts(world: World, pose, table, width, tile, begin):
+    """How far all rays of an image tile run through empty bricks together: begin (rows x columns of tiles,) float64, depth.
+
+    Args:
+        pose, table: as for cast_rays, of a camera with `width` pixels per row, directions of unit depth.
+        tile: pixels along an edge of a tile.
+    """
+    cell = world.cell
+    height = table.shape[0] // width
+    columns = (width + tile - 1) // tile
+    ox, oy, oz = (pose[0, 3] - world.origin[0]) / cell, (pose[1, 3] - world.origin[1]) / cell, (pose[2, 3] - world.origin[2]) / cell
+    for n in range(begin.shape[0]):
+        v0, u0 = n // columns * tile, n % columns * tile
+        v1, u1 = min(v0 + tile, height) - 1, min(u0 + tile, width) - 1
+        a, b = table[v0 * width + u0], table[v1 * width + u1]
+        # The ray through the middle, and how far at unit depth the others lie beside it.
+        x, y = 0.5 * (a[0] + b[0]), 0.5 * (a[1] + b[1])
+        c = table[v0 * width + u1]
+        wide = max(np.hypot(a[0] - x, a[1] - y), np.hypot(c[0] - x, c[1] - y)) * 1.001 / cell
+        dx = (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) / cell
+        dy = (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) / cell
+        dz = (pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]) / cell
+        speed = max(abs(dx), abs(dy), abs(dz)) + wide
+        t = 0.0
+        while True:
+            px, py, pz = ox + dx * t, oy + dy * t, oz + dz * t
+            if px < 0.0 or py < 0.0 or pz < 0.0:
+                break
+            i, j, k = int(px) >> 3, int(py) >> 3, int(pz) >> 3
+            if i >= world.bx or j >= world.by or k >= world.bz:
+                break
+            gap = world.distance[(i * world.by + j) * world.bz + k]
+            further = ((gap - 1.0) * 8.0 + t * (speed - wide)) / speed
+            if further <= t + 1.0 / speed:
+                break
+            t = further
+        begin[n] = t * 0.9999
+
+
+@numba.njit(**KERNEL)
 def cast_rays(
-    world: World, models: Models, actors: Actors, pose, table, group, first, items, far, horizon,
+    world: World, models: Models, actors: Actors, pose, table, group, first, items, begin, far, horizon,
     distance, kind, face, material, actor, model_cell,
 ):  # fmt: skip
     """Cast rays of one sensor.
@@ -330,6 +378,7 @@ def cast_rays(
         pose: (4, 4) sensor to global.
         table: (N, 3) float32 directions in the sensor frame; distances count in multiples of them.
         group: (N,) int32; ray n needs to be tested only against actors items[first[g]:first[g + 1]], g = group[n].
+        begin: (G,) float64; the static grid is empty along the rays of a group up to there, see tile_starts.
         far: largest metric range.
         horizon: (HORIZON_SECTORS, RINGS) float32 scratch.
         distance (N,) float32 (0 = nothing met), kind (N,) uint8, face (N,) uint8 0..6, material (N,) uint8, actor (N,) int16 row or -1,
@@ -346,7 +395,7 @@ def cast_rays(
         ey = pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c
         ez = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c
         limit = far / np.sqrt(ex * ex + ey * ey + ez * ez)
-        dx, dy, dz = ex / cell, ey / cell, ez / cell
+        dx, dy, dz = firm(ex / cell), firm(ey / cell), firm(ez / cell)
         ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
         # Neighbouring rays meet the ground at a similar distance: search the ring from the last one.
         level = np.sqrt(dx * dx + dy * dy) + 1e-12
@@ -371,7 +420,7 @@ def cast_rays(
             mat = int(world.paint[u * 2 * world.ny + v])
         else:
             best = limit
-        t, f, m = cast_static(world, ox, oy, oz, dx, dy, dz, ix, iy, iz, best)
+        t, f, m = cast_static(world, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin[group[n]], best)
         if t < best:
             best, side, mat, what = t, f, m, STATIC
         g = group[n]

@@ -55,11 +55,13 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
     limit_x, limit_y, limit_z = world.bx << 3, world.by << 3, world.bz << 3
     reach = 0.87 * max(size[0], max(size[1], size[2])) / world.cell + 0.1  # half a voxel's diagonal
     z = 0.0
+    lowest, highest = 0, sz - 1  # layers with ground votes
     for i in range(sx):
         for j in range(sy):
-            for k in range(sz):
+            for k in range(lowest, highest + 1):
                 for c in range(free):
                     ground[k, c] = 0
+            lowest, highest = sz, -1
             for p in range(GROUND_SAMPLES * GROUND_SAMPLES):
                 x = lower[0] + (i + (p // GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[0]
                 y = lower[1] + (j + (p % GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[1]
@@ -79,29 +81,35 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                 if 0 <= k < sz:
                     u, v = min(int(2.0 * gx), 2 * world.nx - 1), min(int(2.0 * gy), 2 * world.ny - 1)
                     ground[k, class_of[world.paint[u * 2 * world.ny + v]]] += 1
+                    lowest, highest = min(lowest, k), max(highest, k)
             for k in range(sz):
-                for c in range(free):
-                    votes[c] = ground[k, c]
                 x, y, zz = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]
                 gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * zz + m[0, 3]
                 gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * zz + m[1, 3]
                 gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * zz + m[2, 3]
-                if _anything_near(world, gx, gy, gz, reach):
+                # Voxels that reach over the rim of the map hold no solids.
+                near = reach < gx < limit_x - reach and reach < gy < limit_y - reach and reach < gz < limit_z - reach
+                near = near and _anything_near(world, gx, gy, gz, reach)
+                if not near and (k < lowest or k > highest):
+                    semantics[i, j, k] = free
+                    continue
+                for c in range(free):
+                    votes[c] = ground[k, c]
+                if near:
                     solid = 0
                     for a in range(STATIC_SAMPLES):
                         da = ((a + 0.5) / STATIC_SAMPLES - 0.5) * size[0]
+                        ax, ay, az = gx + m[0, 0] * da, gy + m[1, 0] * da, gz + m[2, 0] * da
                         for b in range(STATIC_SAMPLES):
                             db = ((b + 0.5) / STATIC_SAMPLES - 0.5) * size[1]
+                            bx, by, bz = ax + m[0, 1] * db, ay + m[1, 1] * db, az + m[2, 1] * db
                             for c in range(STATIC_SAMPLES):
                                 dc = ((c + 0.5) / STATIC_SAMPLES - 0.5) * size[2]
-                                px = int(np.floor(gx + m[0, 0] * da + m[0, 1] * db + m[0, 2] * dc))
-                                py = int(np.floor(gy + m[1, 0] * da + m[1, 1] * db + m[1, 2] * dc))
-                                pz = int(np.floor(gz + m[2, 0] * da + m[2, 1] * db + m[2, 2] * dc))
-                                if 0 <= px < limit_x and 0 <= py < limit_y and 0 <= pz < limit_z:
-                                    found = world.cells[(px * world.sy + py) * world.sz + pz]
-                                    if 0 < found < 128:  # cells buried in a solid do not count
-                                        votes[class_of[found]] += weight
-                                        solid += 1
+                                px, py, pz = int(bx + m[0, 2] * dc), int(by + m[1, 2] * dc), int(bz + m[2, 2] * dc)
+                                found = world.cells[(px * world.sy + py) * world.sz + pz]
+                                if 0 < found < 128:  # cells buried in a solid do not count
+                                    votes[class_of[found]] += weight
+                                    solid += 1
                     if solid < least:
                         for c in range(free):
                             votes[c] = ground[k, c]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -14,8 +14,8 @@ from frustum.data.types import Occupancy
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.worlds.street.arrays import pack_surfaces
-from frustum.worlds.street.culling import pixel_table, sector_lists, sector_of, tile_lists
-from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays
+from frustum.worlds.street.culling import TILE, pixel_table, sector_lists, sector_of, tile_lists
+from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays, tile_starts
 from frustum.worlds.street.kernels_labels import carve, mark_hits, seen_through
 from frustum.worlds.street.kernels_shade import shade
 from frustum.worlds.street.labels import Frame, LabelRules, instance_ids
@@ -106,19 +106,26 @@ class SceneRenderer:
         self.rules = LabelRules()
         self._horizon = np.empty((HORIZON_SECTORS, RINGS), np.float32)
         self._tables: dict[tuple[LidarPattern, int], tuple[np.ndarray, np.ndarray]] = {}
-        self._recent: dict[tuple, Hits] = {}  # what the cameras of the current time met, for the masks
+        self._recent: dict[tuple, Hits] = {}  # what the sensors met last, for the masks
 
     def cast(
-        self, sensor2global: np.ndarray, table: np.ndarray, group: np.ndarray, first: np.ndarray, items: np.ndarray, far: float
-    ) -> Hits:
-        """Cast rays with directions `table` (N, 3) float32 from a sensor into the scene as it stands at the time set last."""
+        self, sensor2global: np.ndarray, table: np.ndarray, group: np.ndarray, first: np.ndarray, items: np.ndarray, far: float,
+        begin: np.ndarray | None = None,
+    ) -> Hits:  # fmt: skip
+        """Cast rays with directions `table` (N, 3) float32 from a sensor into the scene as it stands at the time set last.
+
+        `group`, `first`, `items` and `begin` narrow the search, see kernels_cast.cast_rays.
+        """
         stage, pose = self.stage, np.ascontiguousarray(sensor2global, np.float64)
         if self.backend == "torch":
             from frustum.worlds.street.reference import cast_reference
 
             return Hits(*cast_reference(self.scene, stage.poses, pose, table, far))
+        begin = np.zeros(len(first) - 1) if begin is None else begin
         hits = Hits.empty(len(table))
-        cast_rays(stage.world, stage.models, stage.actors, pose, table, group, first, items, float(far), self._horizon, *hits.arrays())
+        cast_rays(
+            stage.world, stage.models, stage.actors, pose, table, group, first, items, begin, float(far), self._horizon, *hits.arrays()
+        )
         return hits
 
     def camera(self, intrinsics: np.ndarray, cam2global: np.ndarray, size: tuple[int, int], time: float) -> Shot:
@@ -135,6 +142,7 @@ class SceneRenderer:
         table, _ = pixel_table(intrinsics, size)
         image = np.empty((len(table), 3), np.uint8)
         pixel = 1.0 / float(intrinsics[0, 0])
+        self.stage.set_time(time)  # the rays may have been recalled; shadows have to be of this time
         shade(
             stage.world, stage.models, stage.actors, self.surfaces, stage.light, pose, table, pixel, int(size[1]),
             self._noise_seed(pose, time), image, *hits.arrays(),
@@ -143,16 +151,34 @@ class SceneRenderer:
         return Shot(image.reshape(*size, 3), hits.distance.reshape(size), category.reshape(size), instance.reshape(size))
 
     def _cast_camera(self, intrinsics: np.ndarray, pose: np.ndarray, size: tuple[int, int], time: float) -> Hits:
-        """Cast all pixels of a camera, or recall them if the same camera was asked for just before."""
+        """Cast all pixels of a camera."""
         intrinsics = np.ascontiguousarray(intrinsics, np.float64)
-        key = (intrinsics.tobytes(), pose.tobytes(), tuple(size), time)
-        if key not in self._recent:
-            self.stage.set_time(time)
+
+        def cast() -> Hits:
             table, tile = pixel_table(intrinsics, size)
             first, items, _ = tile_lists(self.stage.corners, intrinsics, pose, size)
+            begin = np.empty(len(first) - 1)
+            tile_starts(self.stage.world, pose, table, int(size[1]), TILE, begin)
+            return self.cast(pose, table, tile, first, items, FAR_CAMERA, begin)
+
+        return self._recall((intrinsics.tobytes(), pose.tobytes(), tuple(size), time), cast)
+
+    def _cast_sweep(self, pose: np.ndarray, pattern: LidarPattern, time: float) -> Hits:
+        """Cast all beams of one turn."""
+
+        def cast() -> Hits:
+            table, sector = self._beams(pattern, 1)
+            return self.cast(pose, table, sector, *sector_lists(self.stage.corners, pose, pattern.far), pattern.far)
+
+        return self._recall((pattern, pose.tobytes(), time), cast)
+
+    def _recall(self, key: tuple, cast: Callable[[], Hits]) -> Hits:
+        """What `cast` returned for `key` (which ends in the time) a moment ago, or cast now: labels need the same rays as pictures."""
+        if key not in self._recent:
+            self.stage.set_time(key[-1])
             while len(self._recent) >= 12:
                 self._recent.pop(next(iter(self._recent)))
-            self._recent[key] = self.cast(pose, table, tile, first, items, FAR_CAMERA)
+            self._recent[key] = cast()
         return self._recent[key]
 
     def lidar(self, lidar2global: np.ndarray, time: float, pattern: LidarPattern | None = None) -> Sweep:
@@ -164,9 +190,8 @@ class SceneRenderer:
         stage = self.stage
         stage.set_time(time)
         pose = np.ascontiguousarray(lidar2global, np.float64)
-        table, sector = self._beams(pattern, 1)
-        first, items = sector_lists(stage.corners, pose, pattern.far)
-        hits = self.cast(pose, table, sector, first, items, pattern.far)
+        table, _ = self._beams(pattern, 1)
+        hits = self._cast_sweep(pose, pattern, time)
         kept = np.nonzero(hits.distance >= pattern.near)[0]
         hits = Hits(*(a[kept] for a in hits.arrays()))
         table, ring = table[kept].astype(np.float64), kept % len(pattern.elevations)
@@ -202,12 +227,21 @@ class SceneRenderer:
         pattern = pattern or LidarPattern.nuscenes()
         for number, lidar2global in enumerate(lidar_origins):
             pose = np.ascontiguousarray(lidar2global, np.float64)
-            table, sector = self._beams(pattern, 1 if number == 0 else rules.hit_every)
-            first, items = sector_lists(stage.corners, pose, pattern.far)
-            # Of the accumulated sweeps only what they hit inside the grid matters.
-            hits = self.cast(pose, table, sector, first, items, pattern.far if number == 0 else min(pattern.far, HIT_REACH))
-            self._mark(frame, pose, table, hits, semantics, mask_lidar)
-            if number == 0:
+            if number > 0:  # of the accumulated sweeps only what they hit inside the grid matters
+                table, sector = self._beams(pattern, rules.hit_every)
+                reach = min(pattern.far, HIT_REACH)
+                self._mark(
+                    frame,
+                    pose,
+                    table,
+                    self.cast(pose, table, sector, *sector_lists(stage.corners, pose, reach), reach),
+                    semantics,
+                    mask_lidar,
+                )
+            else:
+                table, _ = self._beams(pattern, 1)
+                hits = self._cast_sweep(pose, pattern, time)
+                self._mark(frame, pose, table, hits, semantics, mask_lidar)
                 thinned = (len(pattern.elevations), rules.carve_columns, rules.carve_rings)
                 carve(frame.from_sensor(pose), table, hits.distance, *thinned, OCC3D_FREE, semantics, mask_lidar)
         seen = np.zeros(grid.shape, np.uint8)

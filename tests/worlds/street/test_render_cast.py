@@ -106,6 +106,20 @@ def test_sensor_inside_or_outside_things(renderers, position):
     assert np.isfinite(sweep.points).all()
 
 
+def test_rays_along_the_planes_between_cells_come_back(renderers):
+    """Axis-parallel rays from cell corners: they must end, and see what a ray a hair beside them sees."""
+    renderer = renderers[0]
+    renderer.stage.set_time(0.0)
+    axes = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [1e-17, 1, 0], [-1e-17, 1, -1e-17], [1, -1e-17, 1e-17]], np.float32)
+    for x, y in ((8.0, -3.5), (0.0, 0.0), (-12.8, 1.6), (3.2, -8.0)):
+        for height in (1.0, 1.6):
+            there = pose(np.eye(3), np.array([x, y, height]))
+            beside = pose(np.eye(3), np.array([x + 1e-4, y + 1e-4, height + 1e-4]))
+            hits, close = around(renderer, there, axes), around(renderer, beside, axes)
+            assert np.isfinite(hits.distance).all()
+            assert np.isclose(hits.distance, close.distance, atol=0.05).mean() > 0.5
+
+
 def test_bad_arguments():
     scene = small_scene(cells=240)
     with pytest.raises(ConfigError, match="numba"):
