@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_cdt
 
 from frustum.errors import DataError
-from frustum.worlds.street.jit import KERNEL
+from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.materials import MATERIALS, TEXTURES
 from frustum.worlds.street.types import Scene, VoxelModel
 
@@ -29,13 +29,11 @@ class World(NamedTuple):
     cell: float  # metres
     nx: int  # columns of the ground along x
     ny: int
-    sy: int  # cells of the padded static grid along y
-    sz: int  # and z
     bx: int  # bricks along x
     by: int
     bz: int
-    cells: np.ndarray  # uint8 (8 bx, sy, sz) material, INTERIOR set where buried
-    distance: np.ndarray  # uint8 (bx, by, bz) Chebyshev distance in bricks to the next brick that is not empty, 0 = not empty
+    bricks: np.ndarray  # int32 (bx, by, bz): >= 0 = slot of a brick that holds something; -n = empty, and so are all bricks nearer than n
+    cells: np.ndarray  # uint8 (slots, BRICK, BRICK, BRICK) material, INTERIOR set where buried
     base: np.ndarray  # float32 (nx + 1, ny + 1) cell units
     step: np.ndarray  # float32 (nx, ny) cell units
     top: np.ndarray  # float32 (nx, ny) highest point of each column
@@ -75,8 +73,34 @@ class Surfaces(NamedTuple):
     reflectivity: np.ndarray  # float32 (K,)
 
 
+@numba.njit(**INLINE)
+def cell_at(world: World, x, y, z):
+    """Material of static cell x, y, z of the padded grid, with its INTERIOR bit; no bounds check."""
+    slot = world.bricks[((x >> 3) * world.by + (y >> 3)) * world.bz + (z >> 3)]
+    if slot < 0:
+        return np.uint8(0)
+    return world.cells[(slot << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)]
+
+
 @numba.njit(**KERNEL)
-def _pack_static(cells, out, filled):  # (X, Y, Z) -> padded copy with INTERIOR bits, bricks that hold anything
+def _number_bricks(cells, bricks):  # bricks (bx, by, bz) int32: slot of each brick that holds anything, else -1; returns their number
+    nx, ny, nz = cells.shape
+    count = 0
+    for i in range(bricks.shape[0]):
+        for j in range(bricks.shape[1]):
+            for k in range(bricks.shape[2]):
+                bricks[i, j, k] = -1
+    for i in range(nx):
+        for j in range(ny):
+            for k in range(nz):
+                if cells[i, j, k] != 0 and bricks[i >> 3, j >> 3, k >> 3] < 0:
+                    bricks[i >> 3, j >> 3, k >> 3] = count
+                    count += 1
+    return count
+
+
+@numba.njit(**KERNEL)
+def _fill_bricks(cells, bricks, out):  # out (slots * 512,) uint8: cells of each brick, INTERIOR set where no neighbour is air
     nx, ny, nz = cells.shape
     for i in range(nx):
         for j in range(ny):
@@ -94,8 +118,8 @@ def _pack_static(cells, out, filled):  # (X, Y, Z) -> padded copy with INTERIOR 
                         and cells[i, j, k - 1] != 0
                         and cells[i, j, k + 1] != 0
                     )
-                    out[i, j, k] = c | 128 if buried else c
-                    filled[i >> 3, j >> 3, k >> 3] = 1
+                    slot = bricks[i >> 3, j >> 3, k >> 3]
+                    out[(slot << 9) + ((i & 7) << 6) + ((j & 7) << 3) + (k & 7)] = c | 128 if buried else c
 
 
 def _pad_to(array: np.ndarray, multiple: int, value: float) -> np.ndarray:
@@ -121,20 +145,23 @@ def pack_world(scene: Scene) -> World:
     if len(MATERIALS) >= INTERIOR:
         raise DataError(f"the renderer holds at most {INTERIOR - 1} materials, there are {len(MATERIALS)}.")
     bx, by, bz = (-(-n // BRICK) for n in static.cells.shape)
-    cells = np.zeros((bx * BRICK, by * BRICK, bz * BRICK), np.uint8)
-    filled = np.zeros((bx, by, bz), np.uint8)
-    _pack_static(np.ascontiguousarray(static.cells), cells, filled)
+    bricks = np.empty((bx, by, bz), np.int32)
+    solid = np.ascontiguousarray(static.cells)
+    cells = np.zeros(_number_bricks(solid, bricks) * BRICK**3, np.uint8)
+    _fill_bricks(solid, bricks, cells)
+    empty = bricks < 0
     # Distances need at least one full brick to measure from; an empty grid is far from everything.
-    distance = distance_transform_cdt(filled == 0, "chessboard") if filled.any() else np.full(filled.shape, max(filled.shape))
+    distance = distance_transform_cdt(empty, "chessboard") if not empty.all() else np.full(bricks.shape, max(bricks.shape))
+    bricks[empty] = -distance[empty]
     base = ((ground.base - static.origin[2]) / static.cell).astype(np.float32)
     step = (ground.step / static.cell).astype(np.float32)
     top = step + np.maximum(np.maximum(base[:-1, :-1], base[1:, :-1]), np.maximum(base[:-1, 1:], base[1:, 1:]))
     return World(
         origin=np.array(static.origin, np.float64),
         cell=float(static.cell),
-        nx=nx, ny=ny, sy=by * BRICK, sz=bz * BRICK, bx=bx, by=by, bz=bz,
-        cells=cells.ravel(),
-        distance=np.minimum(distance, 255).astype(np.uint8).ravel(),
+        nx=nx, ny=ny, bx=bx, by=by, bz=bz,
+        bricks=bricks.ravel(),
+        cells=cells,
         base=base.ravel(),
         step=step.ravel(),
         top=top.ravel(),

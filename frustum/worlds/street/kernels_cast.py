@@ -209,7 +209,6 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
         return FAR, 0, 0
     eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
     sx, sy, sz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
-    stride_x, stride_y = world.sy * world.sz, world.sz
     ax, ay, az = abs(ix), abs(iy), abs(iz)
     while t < last:
         s = t + eps
@@ -217,8 +216,9 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
         i = min(max(int(px) >> 3, 0), bx - 1)
         j = min(max(int(py) >> 3, 0), by - 1)
         k = min(max(int(pz) >> 3, 0), bz - 1)
-        gap = int(world.distance[(i * by + j) * bz + k])
-        if gap > 0:  # all bricks nearer than `gap` are empty
+        slot = int(world.bricks[(i * by + j) * bz + k])
+        if slot < 0:  # all bricks nearer than -slot are empty
+            gap = -slot
             tx = (((i + (gap if sx > 0 else 1 - gap)) << 3) - ox) * ix
             ty = (((j + (gap if sy > 0 else 1 - gap)) << 3) - oy) * iy
             tz = (((k + (gap if sz > 0 else 1 - gap)) << 3) - oz) * iz
@@ -236,7 +236,7 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
         tx = (x + (1 if sx > 0 else 0) - ox) * ix
         ty = (y + (1 if sy > 0 else 0) - oy) * iy
         tz = (z + (1 if sz > 0 else 0) - oz) * iz
-        at = x * stride_x + y * stride_y + z
+        at = (slot << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)
         while True:
             found = world.cells[at]
             if found != 0:
@@ -248,14 +248,14 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
                 t, axis = tx, 0
                 tx += ax
                 x += sx
-                at += sx * stride_x
+                at += sx << 6
                 if x >> 3 != i:
                     break
             elif ty < tz:
                 t, axis = ty, 1
                 ty += ay
                 y += sy
-                at += sy * stride_y
+                at += sy << 3
                 if y >> 3 != j:
                     break
             else:
@@ -359,7 +359,7 @@ def tile_starts(world: World, pose, table, width, tile, begin):
             i, j, k = int(px) >> 3, int(py) >> 3, int(pz) >> 3
             if i >= world.bx or j >= world.by or k >= world.bz:
                 break
-            gap = world.distance[(i * world.by + j) * world.bz + k]
+            gap = -world.bricks[(i * world.by + j) * world.bz + k]
             further = ((gap - 1.0) * 8.0 + t * (speed - wide)) / speed
             if further <= t + 1.0 / speed:
                 break

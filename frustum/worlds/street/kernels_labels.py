@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.arrays import Actors, Models, World, cell_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, GROUND, inverse
 from frustum.worlds.street.kernels_shade import ground_height
@@ -23,16 +23,16 @@ def _anything_near(world: World, x, y, z, reach):
     """Whether a brick that is not empty lies within `reach` < 8 cells of a point, along each axis."""
     i, j, k = int(x) >> 3, int(y) >> 3, int(z) >> 3
     if 0 <= i < world.bx and 0 <= j < world.by and 0 <= k < world.bz:
-        gap = world.distance[(i * world.by + j) * world.bz + k]
-        if gap != 1:
-            return gap == 0
+        slot = world.bricks[(i * world.by + j) * world.bz + k]
+        if slot != -1:
+            return slot >= 0
     i0, i1 = max(int(x - reach), 0) >> 3, min(int(x + reach) >> 3, world.bx - 1)
     j0, j1 = max(int(y - reach), 0) >> 3, min(int(y + reach) >> 3, world.by - 1)
     k0, k1 = max(int(z - reach), 0) >> 3, min(int(z + reach) >> 3, world.bz - 1)
     for i in range(i0, i1 + 1):
         for j in range(j0, j1 + 1):
             for k in range(k0, k1 + 1):
-                if world.distance[(i * world.by + j) * world.bz + k] == 0:
+                if world.bricks[(i * world.by + j) * world.bz + k] >= 0:
                     return True
     return False
 
@@ -106,7 +106,7 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                             for c in range(STATIC_SAMPLES):
                                 dc = ((c + 0.5) / STATIC_SAMPLES - 0.5) * size[2]
                                 px, py, pz = int(bx + m[0, 2] * dc), int(by + m[1, 2] * dc), int(bz + m[2, 2] * dc)
-                                found = world.cells[(px * world.sy + py) * world.sz + pz]
+                                found = cell_at(world, px, py, pz)
                                 if 0 < found < 128:  # cells buried in a solid do not count
                                     votes[class_of[found]] += weight
                                     solid += 1

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.arrays import Actors, Models, World, cell_at
 from frustum.worlds.street.jit import KERNEL
 from frustum.worlds.street.kernels_cast import FAR, cast_actor
 
@@ -40,17 +40,15 @@ def splat_static(world: World, light: Light, near):
     """Fill the shadow map from the static grid; mark in `near` (nx, ny) the columns with something solid 0.3 to 2.5 m above the ground."""
     u_max, v_max = light.shadow.shape
     steps = int(max(abs(light.kx), abs(light.ky))) + 1
-    nz = world.sz
     low, high = 0.3 / world.cell, 2.5 / world.cell
     for i in range(world.nx):
         for j in range(world.ny):
             ground = world.base[i * (world.ny + 1) + j] + world.step[i * world.ny + j]
-            column = (i * world.sy + j) * nz
             for kb in range(world.bz - 1, -1, -1):
-                if world.distance[((i >> 3) * world.by + (j >> 3)) * world.bz + kb] != 0:
+                if world.bricks[((i >> 3) * world.by + (j >> 3)) * world.bz + kb] < 0:
                     continue
                 for k in range(8 * kb + 7, 8 * kb - 1, -1):
-                    if world.cells[column + k] == 0:
+                    if cell_at(world, i, j, k) == 0:
                         continue
                     if low < k - ground < high:
                         near[i, j] = 1.0

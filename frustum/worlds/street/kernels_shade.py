@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, Surfaces, World
+from frustum.worlds.street.arrays import Actors, Models, Surfaces, World, cell_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, SKY
 from frustum.worlds.street.kernels_light import Light
@@ -61,15 +61,14 @@ def ground_height(world: World, x, y):
 @numba.njit(**INLINE, fastmath=True)
 def _leaf_normal(world: World, x, y, z, nx, ny, nz):
     """Outward normal of a crown at cell x, y, z from its neighbours two cells off, roughened; (nx, ny, nz) is the face."""
-    sy, sz = world.sy, world.sz
-    sx = world.bx << 3
+    sx, sy, sz = world.bx << 3, world.by << 3, world.bz << 3
     gx, gy, gz = 1.2 * nx, 1.2 * ny, 1.2 * nz + 0.3
     for s in range(-2, 3, 4):
-        if 0 <= x + s < sx and world.cells[((x + s) * sy + y) * sz + z] == 0:
+        if 0 <= x + s < sx and cell_at(world, x + s, y, z) == 0:
             gx += 0.5 * s
-        if 0 <= y + s < sy and world.cells[(x * sy + y + s) * sz + z] == 0:
+        if 0 <= y + s < sy and cell_at(world, x, y + s, z) == 0:
             gy += 0.5 * s
-        if 0 <= z + s < sz and world.cells[(x * sy + y) * sz + z + s] == 0:
+        if 0 <= z + s < sz and cell_at(world, x, y, z + s) == 0:
             gz += 0.5 * s
     h = hash3(x, y, z)
     gx += 1.6 * (h - 0.5)

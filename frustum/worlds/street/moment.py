@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from frustum.data.classes import GENERAL_CLASSES
 from frustum.geometry import invert
-from frustum.worlds.street.arrays import Actors, Models, World, pack_models, pack_world
+from frustum.worlds.street.arrays import BRICK, Actors, Models, World, pack_models, pack_world
 from frustum.worlds.street.culling import box_corners_global
 from frustum.worlds.street.kernels_light import Light, splat_actors, splat_static
 from frustum.worlds.street.sky import draw_sky, draw_tone
@@ -100,7 +100,7 @@ class Stage:
         sun = sun / np.linalg.norm(sun)
         rise = max(float(sun[2]), 0.08)  # a lower sun would need an endless map
         kx, ky = float(sun[0]) / rise, float(sun[1]) / rise
-        reach_x, reach_y = kx * world.sz, ky * world.sz
+        reach_x, reach_y = kx * world.bz * BRICK, ky * world.bz * BRICK
         light = Light(
             sun=sun,
             sun_colour=np.array(look.sun_colour, np.float64),
