@@ -82,6 +82,32 @@ def cell_at(world: World, x, y, z):
     return world.cells[(slot << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)]
 
 
+@numba.njit(**INLINE)
+def paint_at(world: World, x, y):
+    """Ground material at column position x, y: the one with most weight among the four nearest samples, blended linearly.
+
+    This draws slanted edges of markings and kerbs as slanted lines instead of stairs, and runs through images, LiDAR and labels alike.
+    """
+    rows, columns = 2 * world.nx, 2 * world.ny
+    u = min(max(2.0 * x - 0.5, 0.0), rows - 1.0)
+    v = min(max(2.0 * y - 0.5, 0.0), columns - 1.0)
+    i, j = int(u), int(v)
+    k, l = min(i + 1, rows - 1), min(j + 1, columns - 1)
+    a, b = world.paint[i * columns + j], world.paint[k * columns + j]
+    c, d = world.paint[i * columns + l], world.paint[k * columns + l]
+    if a == b and c == d and a == c:
+        return a
+    p, q = u - i, v - j
+    wa, wb, wc, wd = (1.0 - p) * (1.0 - q), p * (1.0 - q), (1.0 - p) * q, p * q
+    best, found = -1.0, a
+    for n in range(4):
+        m = a if n == 0 else (b if n == 1 else (c if n == 2 else d))
+        weight = (wa if a == m else 0.0) + (wb if b == m else 0.0) + (wc if c == m else 0.0) + (wd if d == m else 0.0)
+        if weight > best:
+            best, found = weight, m
+    return found
+
+
 @numba.njit(**KERNEL)
 def _number_bricks(cells, bricks):  # bricks (bx, by, bz) int32: slot of each brick that holds anything, else -1; returns their number
     nx, ny, nz = cells.shape

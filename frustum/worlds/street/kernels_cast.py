@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, World
+from frustum.worlds.street.arrays import Actors, Models, World, paint_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 
 SKY, GROUND, KERB, STATIC, ACTOR, BELOW = 0, 1, 2, 3, 4, 5  # what a ray met; BELOW: left the map under the horizon
@@ -415,9 +415,7 @@ def cast_rays(
                 what = KERB
             else:
                 what = GROUND
-            u = min(max(int(2.0 * x), 0), 2 * world.nx - 1)
-            v = min(max(int(2.0 * y), 0), 2 * world.ny - 1)
-            mat = int(world.paint[u * 2 * world.ny + v])
+            mat = int(paint_at(world, x, y))
         else:
             best = limit
         t, f, m = cast_static(world, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin[group[n]], best)

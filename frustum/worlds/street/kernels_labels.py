@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, World, cell_at
+from frustum.worlds.street.arrays import Actors, Models, World, cell_at, paint_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, GROUND, inverse
 from frustum.worlds.street.kernels_shade import ground_height
@@ -79,8 +79,7 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                     continue
                 k = int(np.floor((z - lower[2]) / size[2]))
                 if 0 <= k < sz:
-                    u, v = min(int(2.0 * gx), 2 * world.nx - 1), min(int(2.0 * gy), 2 * world.ny - 1)
-                    ground[k, class_of[world.paint[u * 2 * world.ny + v]]] += 1
+                    ground[k, class_of[paint_at(world, gx, gy)]] += 1
                     lowest, highest = min(lowest, k), max(highest, k)
             for k in range(sz):
                 x, y, zz = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]

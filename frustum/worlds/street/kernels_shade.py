@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, Surfaces, World, cell_at
+from frustum.worlds.street.arrays import Actors, Models, Surfaces, World, cell_at, paint_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, SKY
 from frustum.worlds.street.kernels_light import Light
@@ -80,9 +80,7 @@ def _leaf_normal(world: World, x, y, z, nx, ny, nz):
 @numba.njit(**INLINE, fastmath=True)
 def ground_colour(world: World, surfaces: Surfaces, x, y, foot):
     """Linear colour of the ground at column position x, y for a pixel that covers `foot` metres."""
-    u = min(max(int(2.0 * x), 0), 2 * world.nx - 1)
-    v = min(max(int(2.0 * y), 0), 2 * world.ny - 1)
-    m = world.paint[u * 2 * world.ny + v]
+    m = paint_at(world, x, y)
     tone, warm = surface_tone(surfaces.texture[m], x * world.cell, y * world.cell, foot, 6)
     return (
         surfaces.colour[m, 0] * tone * (1.0 + warm),

@@ -88,6 +88,20 @@ def cast_surface(ground: Ground, o: Tensor, d: Tensor, end: Tensor) -> tuple[Ten
     return t, torch.where(wall, face, 6)
 
 
+def _paint(ground: Ground, point: Tensor) -> Tensor:
+    """Ground material (N,) at points (N, 2) in metres from ground.origin: most bilinear weight among the four nearest samples."""
+    limit = torch.tensor(ground.material.shape) - 1
+    place = (point * 2 / ground.cell - 0.5).clamp(torch.zeros(2, dtype=point.dtype), limit.to(point.dtype))
+    low = place.floor().long()
+    share = place - low
+    table = torch.from_numpy(ground.material).long()
+    corners = [(a, b) for b in (0, 1) for a in (0, 1)]
+    names = torch.stack([table[(low[:, 0] + a).clamp(max=limit[0]), (low[:, 1] + b).clamp(max=limit[1])] for a, b in corners], 1)
+    weights = torch.stack([(share[:, 0] if a else 1 - share[:, 0]) * (share[:, 1] if b else 1 - share[:, 1]) for a, b in corners], 1)
+    votes = ((names[:, :, None] == names[:, None]) * weights[:, None]).sum(2)
+    return names.gather(1, votes.argmax(1, keepdim=True))[:, 0]
+
+
 def _ray_in(frame2global: np.ndarray, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Global rays in a frame at frame2global (4, 4)."""
     inverse = torch.from_numpy(invert(frame2global))
@@ -118,9 +132,7 @@ def _cast_chunk(scene: Scene, poses: np.ndarray, o: Tensor, d: Tensor, far: floa
     best = torch.where(best < limit, best, limit)
     hit = best < limit
     kind = torch.where(hit, torch.where(face < 6, KERB, GROUND), torch.where(d[:, 2] < 0, BELOW, SKY))
-    spot = ((o - shift + d * (best + 1e-6)[:, None])[:, :2] * 2 / ground.cell).floor().long()
-    spot = spot.clamp(torch.zeros(2, dtype=torch.long), torch.tensor(ground.material.shape) - 1)
-    material = torch.where(hit, torch.from_numpy(ground.material).long()[spot[:, 0], spot[:, 1]], 0)
+    material = torch.where(hit, _paint(ground, (o - shift + d * (best + 1e-6)[:, None])[:, :2]), 0)
     actor, where = torch.full_like(kind, -1), torch.zeros_like(kind)
     solids = [(scene.static, np.eye(4), -1)] + [(scene.models[a.model], poses[row], row) for row, a in enumerate(scene.actors)]
     for model, frame, row in solids:
