@@ -22,7 +22,7 @@ from frustum.data.records import (
     panoptic_file,
     sample_token,
 )
-from frustum.geometry import VoxelGrid, points_in_boxes
+from frustum.geometry import VoxelGrid, count_points_in_boxes
 from frustum.worlds.street.render import SceneRenderer, Shot, Sweep
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.types import Actor, Scene
@@ -121,7 +121,7 @@ class Filmer:
         if not actors:
             return
         poses = np.stack([_box_pose(a, time) for a in actors])
-        counts = points_in_boxes(points, poses, np.array([a.size for a in actors])).sum(0)
+        counts = count_points_in_boxes(points, poses, np.array([a.size for a in actors]))
         levels = self.renderer.visibility([a.id for a in actors], time, self._views_at(time), shots)
         for actor, box, count, level in zip(actors, poses, counts, levels, strict=True):
             yield AnnotationRecord(

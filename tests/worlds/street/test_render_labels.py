@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
-from frustum.geometry import VoxelGrid, invert, points_in_boxes, pose, rotation_xyz
+from frustum.geometry import VoxelGrid, count_points_in_boxes, invert, points_in_boxes, pose, rotation_xyz
 from frustum.worlds.street.labels import instance_ids
 from frustum.worlds.street.lidar import LidarPattern
 from frustum.worlds.street.materials import OCC3D_OF_GENERAL
@@ -123,6 +123,7 @@ def test_points_of_an_actor_lie_in_its_box_and_no_others_do(film):
         assert member[own, m].all(), actor
         category = GENERAL_CLASSES.index(next(c for c in GENERAL_CLASSES if c.name == actor.category))
         assert (sweep.category[own] == category).all()
+    np.testing.assert_array_equal(count_points_in_boxes(points, poses, sizes), member.sum(0))
     others = member[sweep.instance == 0].any(1)
     assert others.mean() < 1e-3  # ground that rises into a box at most
     assert (sweep.instance > 0).sum() > 100
