@@ -202,7 +202,7 @@ def cast_ground(world: World, ox, oy, oz, dx, dy, dz, ix, iy, begin, limit):
 def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
     """First static cell in begin <= t < limit: (t, face, material); t = FAR if none. Faces 0..5 = -x +x -y +y -z +z."""
     bx, by, bz = world.bx, world.by, world.bz
-    enter, leave, axis = clip_box(ox, oy, oz, ix, iy, iz, bx * 8.0, by * 8.0, bz * 8.0)
+    enter, leave, _ = clip_box(ox, oy, oz, ix, iy, iz, bx * 8.0, by * 8.0, bz * 8.0)
     last = min(leave, limit)
     t = max(enter, begin)
     if t >= last:
@@ -213,22 +213,21 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
     while t < last:
         s = t + eps
         px, py, pz = ox + dx * s, oy + dy * s, oz + dz * s
-        i = min(max(int(px) >> 3, 0), bx - 1)
-        j = min(max(int(py) >> 3, 0), by - 1)
-        k = min(max(int(pz) >> 3, 0), bz - 1)
+        # Rounding may put a point outside by a hair: below 0 truncation mends it, above the minimum does.
+        i, j, k = min(int(px) >> 3, bx - 1), min(int(py) >> 3, by - 1), min(int(pz) >> 3, bz - 1)
         slot = int(world.bricks[(i * by + j) * bz + k])
         if slot < 0:  # all bricks nearer than -slot are empty
             gap = -slot
             tx = (((i + (gap if sx > 0 else 1 - gap)) << 3) - ox) * ix
             ty = (((j + (gap if sy > 0 else 1 - gap)) << 3) - oy) * iy
             tz = (((k + (gap if sz > 0 else 1 - gap)) << 3) - oz) * iz
-            axis, leave = 0, tx
-            if ty < leave:
-                axis, leave = 1, ty
-            if tz < leave:
-                axis, leave = 2, tz
-            t = max(leave, s)
+            t = max(min(tx, ty, tz), s)
             continue
+        # The ray came in through the face that it crossed last.
+        tx = (((i + (0 if sx > 0 else 1)) << 3) - ox) * ix
+        ty = (((j + (0 if sy > 0 else 1)) << 3) - oy) * iy
+        tz = (((k + (0 if sz > 0 else 1)) << 3) - oz) * iz
+        axis = 0 if tx > ty and tx > tz else (1 if ty > tz else 2)
         # t accumulates rounding: look the cell up again and keep it inside the brick.
         x = min(max(int(px), i << 3), (i << 3) + 7)
         y = min(max(int(py), j << 3), (j << 3) + 7)

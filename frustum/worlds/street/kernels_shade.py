@@ -6,14 +6,14 @@ import numba
 import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, Surfaces, World, cell_at, paint_at
-from frustum.worlds.street.jit import INLINE, KERNEL
+from frustum.worlds.street.jit import SHADING, SHADING_INLINE
 from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, SKY
 from frustum.worlds.street.kernels_light import Light
 from frustum.worlds.street.kernels_texture import GLASS, LAMP, LEAVES, METAL, hash2, hash3, surface_tone
 from frustum.worlds.street.sky import SKY_REACH, TONE_SCALE, TONE_SIZE
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def look_up_sky(sky, x, y, z):
     """Radiance of the sky in direction (x, y, z), nearest texel; below the horizon the horizon's."""
     size = sky.shape[0]
@@ -26,7 +26,7 @@ def look_up_sky(sky, x, y, z):
     return sky[i, j, 0], sky[i, j, 1], sky[i, j, 2]
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def sunlit(light: Light, x, y, z):
     """Share of sunlight 0..1 that reaches a point in cell units: four neighbouring shadow texels, blended."""
     u = x - z * light.kx + light.offset_x - 0.5
@@ -47,7 +47,7 @@ def sunlit(light: Light, x, y, z):
     return lit
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def ground_height(world: World, x, y):
     """Height of the ground in cell units at column position x, y."""
     i, j = min(max(int(x), 0), world.nx - 1), min(max(int(y), 0), world.ny - 1)
@@ -58,7 +58,7 @@ def ground_height(world: World, x, y):
     return low * (1.0 - v) + high * v + world.step[i * world.ny + j]
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def _leaf_normal(world: World, x, y, z, nx, ny, nz):
     """Outward normal of a crown at cell x, y, z from its neighbours two cells off, roughened; (nx, ny, nz) is the face."""
     sx, sy, sz = world.bx << 3, world.by << 3, world.bz << 3
@@ -77,7 +77,7 @@ def _leaf_normal(world: World, x, y, z, nx, ny, nz):
     return gx * length, gy * length, gz * length
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def ground_colour(world: World, surfaces: Surfaces, x, y, foot):
     """Linear colour of the ground at column position x, y for a pixel that covers `foot` metres."""
     m = paint_at(world, x, y)
@@ -89,7 +89,7 @@ def ground_colour(world: World, surfaces: Surfaces, x, y, foot):
     )
 
 
-@numba.njit(**KERNEL, fastmath=True)
+@numba.njit(**SHADING)
 def shade(
     world: World, models: Models, actors: Actors, surfaces: Surfaces, light: Light, pose, table, pixel, width, seed, image,
     distance, kind, face, material, actor, model_cell,

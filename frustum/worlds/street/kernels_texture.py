@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.jit import INLINE, KERNEL
+from frustum.worlds.street.jit import SHADING, SHADING_INLINE
 from frustum.worlds.street.materials import TEXTURES
 
 ASPHALT, PAINT, TILES, GRASS, GRAVEL, BRICK, PLASTER = (
@@ -14,7 +14,7 @@ ASPHALT, PAINT, TILES, GRASS, GRAVEL, BRICK, PLASTER = (
 GLASS, LEAVES, BARK, WOOD, METAL, CLOTH, LAMP = (TEXTURES.index(n) for n in ("glass", "foliage", "bark", "wood", "metal", "cloth", "lamp"))
 
 
-@numba.njit(**INLINE)
+@numba.njit(**SHADING_INLINE)
 def hash2(x, y):
     """A number in 0..1 for an integer pair."""
     h = (np.int64(x) * 73856093) ^ (np.int64(y) * 19349663)
@@ -23,7 +23,7 @@ def hash2(x, y):
     return (h & 0xFFFF) * (1.0 / 65536.0)
 
 
-@numba.njit(**INLINE)
+@numba.njit(**SHADING_INLINE)
 def hash3(x, y, z):
     """A number in 0..1 for three integers."""
     h = (np.int64(x) * 73856093) ^ (np.int64(y) * 19349663) ^ (np.int64(z) * 83492791)
@@ -32,7 +32,7 @@ def hash3(x, y, z):
     return (h & 0xFFFF) * (1.0 / 65536.0)
 
 
-@numba.njit(**KERNEL, fastmath=True)
+@numba.njit(**SHADING)
 def smooth_noise(x, y):
     """Value noise in 0..1 with unit period, smooth."""
     i, j = np.floor(x), np.floor(y)
@@ -44,13 +44,13 @@ def smooth_noise(x, y):
     return low * (1.0 - v) + high * v
 
 
-@numba.njit(**INLINE, fastmath=True)
+@numba.njit(**SHADING_INLINE)
 def _fade(feature, foot):
     """How much of a detail of `feature` metres survives in a pixel of `foot` metres."""
     return min(max(1.6 * feature / foot - 0.6, 0.0), 1.0)
 
 
-@numba.njit(**KERNEL, fastmath=True)
+@numba.njit(**SHADING)
 def _courses(a, b, length, height, joint, foot):
     """Bricks or slabs: factor from joints and from each stone's own shade."""
     show = _fade(height, foot)
@@ -67,7 +67,7 @@ def _courses(a, b, length, height, joint, foot):
     return 1.0 + (tone - 1.0) * show
 
 
-@numba.njit(**KERNEL, fastmath=True)
+@numba.njit(**SHADING)
 def surface_tone(texture, a, b, foot, face):
     """Brightness factor and warm shift of a texture at face coordinates a, b (metres); b is the height on upright faces."""
     if texture == ASPHALT:

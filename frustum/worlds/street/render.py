@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
@@ -15,6 +17,7 @@ from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import TILE, pixel_table, sector_lists, sector_of, tile_lists
+from frustum.worlds.street.jit import forget_stale
 from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays, tile_starts
 from frustum.worlds.street.kernels_labels import carve, mark_hits, seen_through
 from frustum.worlds.street.kernels_shade import shade
@@ -87,6 +90,12 @@ class Hits:
         return self.distance, self.kind, self.face, self.material, self.actor, self.model_cell
 
 
+@cache
+def _check_kernels() -> None:
+    """Once per process: drop compiled kernels that are older than their sources."""
+    forget_stale(Path(cast_rays.stats.cache_path), Path(__file__).parent.glob("*.py"))
+
+
 class SceneRenderer:
     """Renders one scene.
 
@@ -100,6 +109,7 @@ class SceneRenderer:
     def __init__(self, scene: Scene, backend: Literal["numba", "torch"] = "numba") -> None:
         if backend not in ("numba", "torch"):
             raise ConfigError(f"unknown renderer backend {backend!r}: use 'numba' or 'torch'.")
+        _check_kernels()
         self.scene, self.backend = scene, backend
         self.stage = Stage(scene)
         self.surfaces = pack_surfaces()

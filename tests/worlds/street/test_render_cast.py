@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import pose, rotation_xyz
+from frustum.worlds.street.jit import forget_stale
 from frustum.worlds.street.kernels_cast import ACTOR, BELOW, GROUND, KERB, SKY, STATIC
 from frustum.worlds.street.lidar import LidarPattern
 from frustum.worlds.street.materials import MATERIAL_ID
-from frustum.worlds.street.render import SceneRenderer
+from frustum.worlds.street.render import SceneRenderer, warm_up
 from tests.worlds.street.street_samples import small_scene
 
 
@@ -127,3 +130,19 @@ def test_bad_arguments():
     ground = type(scene.ground)(scene.ground.base, scene.ground.step, scene.ground.material, 0.25, scene.ground.origin)
     with pytest.raises(DataError, match="share their columns"):
         SceneRenderer(type(scene)(**{**scene.__dict__, "ground": ground}))
+
+
+def test_stale_kernels_are_forgotten(tmp_path):
+    """Only caches of our own files, and only those older than the newest source."""
+    sources = [tmp_path / "kernels_a.py", tmp_path / "kernels_b.py"]
+    caches = [tmp_path / name for name in ("kernels_a.f-1.py311.nbi", "kernels_b.g-2.py311.nbi", "other.h-3.py311.nbi")]
+    for age, file in zip((100, 50, 200, 10, 200), sources + caches, strict=True):
+        file.write_bytes(b"")
+        os.utime(file, (1e9 - age, 1e9 - age))
+    assert forget_stale(tmp_path, sources) == 1
+    assert [c.exists() for c in caches] == [False, True, True]
+    assert forget_stale(tmp_path, sources) == 0
+
+
+def test_warm_up_runs_every_kernel():
+    assert 0 < warm_up() < 300
