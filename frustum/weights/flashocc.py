@@ -6,9 +6,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# What the weights were trained with and must be run with, as overrides of a recipe: voxel indices rounded towards zero; and images
-# whose channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue.
-REFERENCE: tuple[str, ...] = ("model.voxel_rounding=reference", "model.sampling=corners", "data.channel_order=bgr")
+# What the weights were trained with and must be run with, as overrides of a recipe: voxel indices rounded towards zero; images whose
+# channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
+# ego frame at the time of the first camera.
+REFERENCE: tuple[str, ...] = (
+    "model.voxel_rounding=reference",
+    "model.sampling=corners",
+    "data.channel_order=bgr",
+    "data.map_frame=camera0",
+)
 
 _RECIPES = {(108, 128): "flashocc-r50-m0", (152, 256): "flashocc-r50"}
 _LIFT, _BEV = "img_view_transformer.depth_net.weight", "occ_head.final_conv.conv.weight"
