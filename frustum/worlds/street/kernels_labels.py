@@ -16,6 +16,7 @@ from frustum.worlds.street.kernels_shade import ground_height
 GROUND_SAMPLES = 4  # per axis of a column
 STATIC_SAMPLES = 3  # per axis of a voxel
 ACTOR_SAMPLES = 4
+SPREAD = 0.99  # the outer sub-samples lie just inside the voxel's faces, so that thin slices of material are not missed
 
 
 @numba.njit(**INLINE)
@@ -97,13 +98,13 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                 if near:
                     solid = 0
                     for a in range(STATIC_SAMPLES):
-                        da = ((a + 0.5) / STATIC_SAMPLES - 0.5) * size[0]
+                        da = (a / (STATIC_SAMPLES - 1) - 0.5) * SPREAD * size[0]
                         ax, ay, az = gx + m[0, 0] * da, gy + m[1, 0] * da, gz + m[2, 0] * da
                         for b in range(STATIC_SAMPLES):
-                            db = ((b + 0.5) / STATIC_SAMPLES - 0.5) * size[1]
+                            db = (b / (STATIC_SAMPLES - 1) - 0.5) * SPREAD * size[1]
                             bx, by, bz = ax + m[0, 1] * db, ay + m[1, 1] * db, az + m[2, 1] * db
                             for c in range(STATIC_SAMPLES):
-                                dc = ((c + 0.5) / STATIC_SAMPLES - 0.5) * size[2]
+                                dc = (c / (STATIC_SAMPLES - 1) - 0.5) * SPREAD * size[2]
                                 px, py, pz = int(bx + m[0, 2] * dc), int(by + m[1, 2] * dc), int(bz + m[2, 2] * dc)
                                 found = cell_at(world, px, py, pz)
                                 if 0 < found < 128:  # cells buried in a solid do not count
@@ -120,7 +121,7 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
 
 
 @numba.njit(**KERNEL)
-def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower, size, class_of, least, semantics, owner, share):
+def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower, size, class_of, free, least, semantics, owner, share):
     """Label the voxels that actors fill, over whatever is there.
 
     Args:
@@ -128,7 +129,8 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
         ego2cells: (R, 3, 4) ego metres to cells of each actor's model.
         ranges: (R, 6) voxel ranges x0 x1 y0 y1 z0 z1 to look at.
         class_of: (A,) uint8 label of each actor.
-        least: sub-samples of ACTOR_SAMPLES cubed that make a voxel the actor's.
+        free: label of empty space.
+        least: sub-samples of ACTOR_SAMPLES cubed that make a voxel the actor's where there is something else already; else one does.
         semantics: (X, Y, Z) uint8, changed in place.
         owner: (X, Y, Z) int32 actor row + 1, 0 = none; share: (X, Y, Z) uint8 best count so far; both zero at first.
     """
@@ -151,15 +153,15 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
                         continue
                     count = 0
                     for p in range(s * s * s):
-                        da = ((p // (s * s) + 0.5) / s - 0.5) * size[0]
-                        db = ((p // s % s + 0.5) / s - 0.5) * size[1]
-                        dc = ((p % s + 0.5) / s - 0.5) * size[2]
+                        da = (p // (s * s) / (s - 1) - 0.5) * SPREAD * size[0]
+                        db = (p // s % s / (s - 1) - 0.5) * SPREAD * size[1]
+                        dc = (p % s / (s - 1) - 0.5) * SPREAD * size[2]
                         u = int(np.floor(cx + m[0, 0] * da + m[0, 1] * db + m[0, 2] * dc))
                         v = int(np.floor(cy + m[1, 0] * da + m[1, 1] * db + m[1, 2] * dc))
                         w = int(np.floor(cz + m[2, 0] * da + m[2, 1] * db + m[2, 2] * dc))
                         if 0 <= u < nx and 0 <= v < ny and 0 <= w < nz and models.cells[start + (u * ny + v) * nz + w] != 0:
                             count += 1
-                    if count >= least and count > share[i, j, k]:
+                    if count > share[i, j, k] and (count >= least or semantics[i, j, k] == free):
                         share[i, j, k] = count
                         semantics[i, j, k] = class_of[a]
                         owner[i, j, k] = a + 1

@@ -2,11 +2,11 @@
 
 What a voxel is
     Ground: every voxel that the ground surface passes through, tested at 4 x 4 positions of each column of the (tilted) ego grid.
-    Static solids: every voxel in which at least `static_least` of 3 x 3 x 3 sub-samples lie in a material cell that has an air
-    neighbour (what is buried inside a wall or a crown cannot be observed by anybody and stays free, as in Occ3D).
+    Static solids: every voxel in which at least `static_least` of 3 x 3 x 3 sub-samples, spread from face to face, lie in a material
+    cell that has an air neighbour (what is buried inside a wall or a crown cannot be observed by anybody and stays free, as in Occ3D).
     Between classes the majority decides; a static sub-sample counts three times a ground sub-sample, so that poles keep their foot.
-    Actors: voxels in which at least 3 of 4 x 4 x 4 sub-samples lie inside the actor; they win over everything static, and the fuller
-    actor wins over the other.
+    Actors: voxels in which one of 4 x 4 x 4 sub-samples lies inside the actor, at least 3 where they displace something static; the
+    fuller actor wins over the other.
 
 What is observed
     mask_lidar, occupied voxel: a beam of any accumulated sweep hit it (all `lidar_origins`, cast through the world of this instant, so
@@ -85,7 +85,7 @@ class Frame:
         ego2cells = stage.actors.to_cells[rows] @ self.ego2global
         label_actors(
             stage.models, stage.actors, rows, np.ascontiguousarray(ego2cells), np.ascontiguousarray(ranges), self.lower, self.size,
-            OCC3D_OF_GENERAL[stage.actors.category], rules.actor_least, semantics, owner, share,
+            OCC3D_OF_GENERAL[stage.actors.category], OCC3D_FREE, rules.actor_least, semantics, owner, share,
         )  # fmt: skip
         return semantics, owner
 
