@@ -1,7 +1,7 @@
 """The whole of training in one screen, without the engine: read a database, augment, forward, loss, step, predict.
 
-frustum data world data/world --scenes 4 --val-scenes 1 --frames 5
-python examples/train_loop_by_hand.py data/world 100
+frustum data world data/street --scenes 4 --val-scenes 1 --frames 5
+python examples/train_loop_by_hand.py data/street 100
 """
 
 from __future__ import annotations
