@@ -19,7 +19,7 @@ from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import TILE, pixel_table, sector_lists, sector_of, tile_lists
 from frustum.worlds.street.jit import forget_stale
 from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays, tile_starts
-from frustum.worlds.street.kernels_labels import carve, mark_hits, seen_through
+from frustum.worlds.street.kernels_labels import mark_hits, passed_by_beams, seen_through
 from frustum.worlds.street.kernels_shade import shade
 from frustum.worlds.street.labels import Frame, LabelRules, instance_ids
 from frustum.worlds.street.lidar import LidarPattern, Sweep, strength
@@ -252,8 +252,9 @@ class SceneRenderer:
                 table, _ = self._beams(pattern, 1)
                 hits = self._cast_sweep(pose, pattern, time)
                 self._mark(frame, pose, table, hits, semantics, mask_lidar)
-                thinned = (len(pattern.elevations), rules.carve_columns, rules.carve_rings)
-                carve(frame.from_sensor(pose), table, hits.distance, *thinned, OCC3D_FREE, semantics, mask_lidar)
+                grid2lidar = np.ascontiguousarray(np.linalg.inv(frame.global2grid @ pose)[:3])
+                fan = (np.array(pattern.elevations), pattern.num_azimuths)
+                passed_by_beams(grid2lidar, *fan, hits.distance, pattern.far, OCC3D_FREE, semantics, mask_lidar)
         seen = np.zeros(grid.shape, np.uint8)
         for intrinsics, cam2global, size in cameras:
             pose = np.ascontiguousarray(cam2global, np.float64)
