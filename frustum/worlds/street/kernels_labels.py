@@ -220,48 +220,41 @@ def mark_hits(models: Models, actors: Actors, cell, sensor2grid, global2grid, ta
 
 
 @numba.njit(**KERNEL)
-def carve(sensor2grid, table, distance, stride, columns, rings, free, semantics, seen):
-    """Mark the free voxels that beams with a return crossed.
+def passed_by_beams(grid2lidar, elevation, columns, distance, far, free, semantics, seen):
+    """Mark the free voxels that the LiDAR looks past: the beam nearest to the voxel's centre goes beyond it, whether it returns or not.
 
     Args:
-        sensor2grid, table, distance: as for mark_hits.
-        stride, columns, rings: table holds columns of `stride` rays; of every `columns`-th column every `rings`-th ray is used.
+        grid2lidar: (3, 4) voxel coordinates to LiDAR metres.
+        elevation: (R,) radians, ascending; a voxel outside the fan of beams, half a gap included, is not seen.
+        columns: azimuths of one turn, clockwise from behind.
+        distance: (columns * R,) float32 metres, column after column, 0 = no return.
+        far: metres that a beam without return is taken to reach.
         seen: (X, Y, Z) uint8, marked in place.
     """
-    m = sensor2grid
-    sx, sy, sz = semantics.shape
-    ox, oy, oz = m[0, 3], m[1, 3], m[2, 3]
-    for n in range(table.shape[0]):
-        t_end = distance[n]
-        if t_end <= 0.0 or (n // stride) % columns != 0 or (n % stride) % rings != rings - 1:
-            continue
-        a, b, c = table[n, 0], table[n, 1], table[n, 2]
-        dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
-        dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
-        dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
-        ix, iy, iz = inverse(dx), inverse(dy), inverse(dz)
-        t = 0.0  # enter the grid, should the sensor be outside it
-        t = max(t, min(-ox * ix, (sx - ox) * ix), min(-oy * iy, (sy - oy) * iy), min(-oz * iz, (sz - oz) * iz)) + 1e-7
-        x, y, z = int(np.floor(ox + dx * t)), int(np.floor(oy + dy * t)), int(np.floor(oz + dz * t))
-        px, py, pz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
-        tx = (x + (1 if dx > 0 else 0) - ox) * ix
-        ty = (y + (1 if dy > 0 else 0) - oy) * iy
-        tz = (z + (1 if dz > 0 else 0) - oz) * iz
-        while t < t_end and 0 <= x < sx and 0 <= y < sy and 0 <= z < sz:
-            if semantics[x, y, z] == free:
-                seen[x, y, z] = 1
-            if tx < ty and tx < tz:
-                t = tx
-                tx += abs(ix)
-                x += px
-            elif ty < tz:
-                t = ty
-                ty += abs(iy)
-                y += py
-            else:
-                t = tz
-                tz += abs(iz)
-                z += pz
+    m = grid2lidar
+    rings = elevation.shape[0]
+    lowest = np.tan(elevation[0] - 0.5 * (elevation[1] - elevation[0]))
+    highest = np.tan(elevation[-1] + 0.5 * (elevation[-1] - elevation[-2]))
+    for i in range(semantics.shape[0]):
+        for j in range(semantics.shape[1]):
+            for k in range(semantics.shape[2]):
+                if semantics[i, j, k] != free:
+                    continue
+                x, y, z = i + 0.5, j + 0.5, k + 0.5
+                c = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                a = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
+                b = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
+                flat = np.sqrt(a * a + b * b)
+                if c < lowest * flat or c > highest * flat or flat == 0.0:
+                    continue
+                angle = np.arctan2(c, flat)
+                ring = np.searchsorted(elevation, angle)
+                if ring == rings or (ring > 0 and angle - elevation[ring - 1] < elevation[ring] - angle):
+                    ring -= 1
+                turn = (-0.5 * np.pi - np.arctan2(b, a)) * columns / (2.0 * np.pi)
+                met = distance[int(np.floor(turn + 0.5)) % columns * rings + ring]
+                if a * a + b * b + c * c < (met * met if met > 0.0 else far * far):
+                    seen[i, j, k] = 1
 
 
 @numba.njit(**KERNEL)
