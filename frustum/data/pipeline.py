@@ -60,6 +60,9 @@ class Pipeline:
         load_occupancy, load_instances: labels, where a keyframe has some.
         load_depth: depth maps of the keyframe's cameras from its LiDAR scan.
         load_boxes: boxes of the ten detection classes that hold at least `min_points` LiDAR or radar points; unknown velocities are 0.
+        map_frame: the ego pose that `Batch.key_ego2global` holds, the frame of the network's map: `lidar` is the keyframe's, that of
+            the labels; `camera0` the one at the time of the first camera, some milliseconds off, as FlashOCC's published weights were
+            trained. Labels and boxes stay where they are.
         grid: the grid that labels must have.
         augment: random changes for training, or None.
 
@@ -78,6 +81,7 @@ class Pipeline:
     load_boxes: bool = False
     min_points: int = 1
     grid: VoxelGrid = field(default_factory=VoxelGrid.occ3d)
+    map_frame: Literal["lidar", "camera0"] = "lidar"
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -148,7 +152,7 @@ class Pipeline:
             "token": sample.token,
             "images": torch.from_numpy(images).unflatten(0, (len(loaded.images), len(transforms))),  # (T, N, 3, H, W)
             "rig": self._rig(loaded, transforms),
-            "key_ego2global": torch.from_numpy(np.array(sample.ego2global)),
+            "key_ego2global": torch.from_numpy(np.array(self._map_pose(sample), np.float64)),
             "bev_aug": torch.from_numpy(bev.matrix()),
         }
         if loaded.depth is not None or loaded.points is not None:
@@ -172,6 +176,9 @@ class Pipeline:
 
     def _decode(self, frame: CameraFrame) -> Image.Image:
         image = frame.open()
+    def _map_pose(self, sample: Sample) -> np.ndarray:
+        return sample.ego2global if self.map_frame == "lidar" else sample.cameras[0].ego2global
+
         if (image.height, image.width) != tuple(frame.size):
             raise DataError(
                 f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "

@@ -13,8 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from frustum.data.arrays import ArrayReader, network_images
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig, VoxelGrid
+
+_GEOMETRY = ("rig", "key_ego2global", "bev_aug")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Batch:
     Attributes:
         images: (B, T, N, 3, H, W) float, normalised as the model's recipe says.
         rig: CameraRig with leading dimensions (B, T).
-        key_ego2global: (B, 4, 4) ego pose at the keyframe: the frame of all labels and predictions.
+        key_ego2global: (B, 4, 4) ego pose at the keyframe: the frame of all labels and predictions. With `data.map_frame=camera0` it is the
+            pose at the first camera's time, as published FlashOCC weights expect; labels ignore the difference.
         bev_aug: (B, 4, 4) ego frame to augmented ego frame (labels and boxes are already in it).
         semantics, mask_camera, mask_lidar: (B, X, Y, Z), uint8 and bool, or None.
         instances: (B, X, Y, Z) uint8, or None.
@@ -139,16 +143,19 @@ class Batch:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
+        """The batch on another device, except its geometry: rig, key_ego2global and bev_aug stay where they are, on the CPU.
+
+        Geometry is a few small matrices that need float64, which not every device has. Who computes with them moves the results.
+        """
 
         def move(value):
-            if isinstance(value, (Tensor, CameraRig)):
+            if isinstance(value, Tensor):
                 return value.to(device)
             if isinstance(value, list) and value and isinstance(value[0], Tensor):
                 return [v.to(device) for v in value]
             return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name not in _GEOMETRY})
 
     @classmethod
     def from_arrays(
@@ -170,7 +177,7 @@ class Batch:
         """Build a batch from plain arrays, for use outside our data loaders.
 
         Args:
-            images: float, normalised network input: (N, 3, H, W), (B, N, 3, H, W) or (B, T, N, 3, H, W).
+            images: float, normalised network input: (N, 3, H, W), (B, N, 3, H, W) or (B, T, N, 3, H, W); cast to float32.
             intrinsics: (*, N, 3, 3) in pixels of the original image. Leading dimensions (*) may be left out here and below: they broadcast.
             cam2ego: (*, N, 4, 4).
             ego2global: (*, N, 4, 4) ego pose at each camera's time; identity if None.
@@ -179,61 +186,37 @@ class Batch:
             key_ego2global: (*B, 4, 4); by default the ego pose of camera 0 of the keyframe, as in FlashOCC.
             semantics, mask_camera, mask_lidar: (*B, X, Y, Z) labels.
             depth: (*B, N, H, W) metres.
+            tokens: B names.
+
+        The arguments may lie on different devices: labels and depth follow the images, calibration goes to the CPU (see `to`).
 
         Raises:
             ShapeError: a shape does not fit.
-            DataError: a calibration matrix is not finite, singular, or not rigid; or images are not float.
+            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, images are not float,
+                or labels hold something else than class ids, masks something else than 0 and 1.
         """
-        images = torch.as_tensor(images)
-        if not images.is_floating_point():
-            raise DataError(f"images must be float and normalised, got {images.dtype}. Use data.pipeline for raw 8-bit images.")
-        if images.dim() not in (4, 5, 6) or images.shape[-3] != 3:
-            raise ShapeError(f"images must have shape (N, 3, H, W), (B, N, 3, H, W) or (B, T, N, 3, H, W), got {tuple(images.shape)}.")
-        if images.dim() == 4:
-            images = images[None]
-        if images.dim() == 5:
-            images = images[:, None]
-        batch, time, cameras = images.shape[:3]
-
-        def per_camera(value, size: int, name: str) -> Tensor:
-            value = torch.as_tensor(value, dtype=torch.float64)
-            if value.shape[-3:] != (cameras, size, size) or value.dim() > 5:
-                raise ShapeError(f"{name} must have shape (*, {cameras}, {size}, {size}), got {tuple(value.shape)}.")
-            if value.dim() == 4:  # (B, N, ., .)
-                value = value[:, None]
-            return value.expand(batch, time, cameras, size, size)
-
-        def per_sample(value, size: int) -> Tensor:
-            value = torch.as_tensor(value, dtype=torch.float64)
-            if value.shape[-1] == 3 and size == 4:
-                full = torch.eye(4, dtype=torch.float64).repeat(*value.shape[:-2], 1, 1)
-                full[..., :3, :3] = value
-                value = full
-            return value.expand(batch, size, size)
-
-        def labels(value, lead: int, dtype: torch.dtype) -> Tensor | None:
-            if value is None:
-                return None
-            value = torch.as_tensor(value)
-            value = value[None] if value.dim() == lead else value
-            return value.expand(batch, *value.shape[1:]).to(dtype)
-
+        images = network_images(images)
+        batch, time, cameras, _, height, width = images.shape
+        read = ArrayReader((batch, time, cameras), (height, width), images.device)
+        if tokens is not None and len(tokens) != batch:
+            raise ShapeError(f"tokens must name the {batch} samples of the batch, got {len(tokens)}.")
         rig = CameraRig.create(
-            per_camera(intrinsics, 3, "intrinsics"),
-            per_camera(cam2ego, 4, "cam2ego"),
-            (images.shape[-2], images.shape[-1]),
-            None if ego2global is None else per_camera(ego2global, 4, "ego2global"),
-            None if image_aug is None else per_camera(image_aug, 3, "image_aug"),
+            read.per_camera(intrinsics, 3, "intrinsics"),
+            read.per_camera(cam2ego, 4, "cam2ego"),
+            (height, width),
+            None if ego2global is None else read.per_camera(ego2global, 4, "ego2global"),
+            None if image_aug is None else read.per_camera(image_aug, 3, "image_aug"),
         )
+        voxels = read.voxels({"semantics": semantics, "mask_camera": mask_camera, "mask_lidar": mask_lidar})
         return cls(
             images=images,
             rig=rig,
-            key_ego2global=rig.ego2global[:, 0, 0] if key_ego2global is None else per_sample(key_ego2global, 4),
-            bev_aug=per_sample(torch.eye(4), 4) if bev_aug is None else per_sample(bev_aug, 4),
-            semantics=labels(semantics, 3, torch.uint8),
-            mask_camera=labels(mask_camera, 3, torch.bool),
-            mask_lidar=labels(mask_lidar, 3, torch.bool),
-            depth=labels(depth, 3, torch.float32),
+            key_ego2global=rig.ego2global[:, 0, 0] if key_ego2global is None else read.pose(key_ego2global, "key_ego2global"),
+            bev_aug=read.transform(torch.eye(4) if bev_aug is None else bev_aug, "bev_aug"),
+            semantics=voxels["semantics"],
+            mask_camera=voxels["mask_camera"],
+            mask_lidar=voxels["mask_lidar"],
+            depth=read.depth(depth),
             tokens=tokens or [f"sample-{i}" for i in range(batch)],
         )
 
@@ -246,11 +229,9 @@ class Prediction:
         token: sample token.
         semantics: (X, Y, Z) uint8 class ids, or None.
         grid, class_names: what the voxels and ids mean.
-        scores: optional (X, Y, Z) float32 probability of the named class.
     """
 
     token: str
     semantics: Tensor | None = None
     grid: VoxelGrid | None = None
     class_names: tuple[str, ...] = ()
-    scores: Tensor | None = None

@@ -39,6 +39,7 @@ def build_pipeline(recipe: Recipe, training: bool) -> Pipeline:
         load_depth=config.load_depth and training,
         load_boxes=config.load_boxes and training,
         grid=grid_of(recipe),
+        map_frame=config.map_frame,
         augment=Augmentation(**recipe.augment.model_dump()) if training else None,
     )
 

@@ -52,6 +52,9 @@ class AugmentConfig(Config):
 
 class OptimConfig(Config):
     """AdamW and its schedule."""
+    map_frame: Literal["lidar", "camera0"] = Field(
+        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
+    )
 
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

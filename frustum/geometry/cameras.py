@@ -81,9 +81,7 @@ class CameraRig:
                 if bad.any():
                     raise DataError(f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check the focal lengths.")
             else:
-                rotation = matrix[..., :3, :3].double()
-                off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=matrix.device)).abs().amax((-1, -2))
-                bad = (off > 1e-2) | (torch.linalg.det(rotation) < 0)
+                bad = not_rigid(matrix)
                 if bad.any():
                     raise DataError(
                         f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. "
@@ -96,7 +94,7 @@ class CameraRig:
         return self.intrinsics.shape[-3]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CameraRig:
-        """The rig on another device or in another float type."""
+        """The rig on another device or in another float type; a device without float64 (mps) needs `dtype=torch.float32`."""
         move = lambda x: x if x is None else x.to(device=device, dtype=dtype or x.dtype)  # noqa: E731
         moved: dict[str, Any] = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "image_size"}
         return replace(self, **moved)
@@ -208,6 +206,13 @@ class CameraRig:
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
         mirror[0, 2] = self.image_size[1]
         return self.augmented(mirror, self.image_size)
+
+
+def not_rigid(poses: Tensor) -> Tensor:
+    """(*) bool: True where the 3x3 part of (*, 4, 4) is not a rotation, to one percent."""
+    rotation = poses[..., :3, :3].double()
+    off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=poses.device)).abs().amax((-1, -2))
+    return (off > 1e-2) | (torch.linalg.det(rotation) < 0)
 
 
 _MATRICES = ("intrinsics", "cam2ego", "ego2global", "image_aug")

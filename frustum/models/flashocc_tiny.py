@@ -111,8 +111,8 @@ class FlashOccTiny(nn.Module):
         prior = (counts + 1) * weight
         prior = prior / prior.sum(1, keepdim=True)
         with torch.no_grad():
-            self.class_weight.copy_(weight)
-            self.head.bias.copy_(prior.log().flatten())
+            self.class_weight.copy_(weight.float())  # before it reaches a device without float64
+            self.head.bias.copy_(prior.log().flatten().float())
             self.head.weight.mul_(0.1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -124,7 +124,8 @@ class FlashOccTiny(nn.Module):
         features = self.fine(fine) + F.interpolate(self.coarse(coarse), size=size, mode="nearest")
         lifted = self.depth_net(self.neck(torch.cat([features, self._rays(rig, size).to(features)], 1)))
         depth = lifted[:, :bins].float().softmax(1)
-        pooled = self.splat(depth, lifted[:, bins:], self.splat.plan(rig, batch.key_ego2global, batch.bev_aug, size))
+        plan = self.splat.plan(rig, batch.key_ego2global, batch.bev_aug, size, depth.device)
+        pooled = self.splat(depth, lifted[:, bins:], plan)
         bev = self.bev_net(torch.asinh(pooled))
         cells = self._doubled(self.refine(bev)).relu()  # (B, Y, X, c)
         outputs = {"depth": depth, "bev": bev}
@@ -170,7 +171,10 @@ class FlashOccTiny(nn.Module):
         return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _rays(self, rig: CameraRig, size: tuple[int, int]) -> Tensor:
-        """Direction of each feature's ray in the camera (M, 3, h, w): x / z, y / z and a guess of the inverse depth of the ground."""
+        """Direction of each feature's ray in the camera (M, 3, h, w): x / z, y / z and a guess of the inverse depth of the ground.
+
+        Computed in float64 where the rig lies (see `Batch.to`); the result is float32.
+        """
         height, width = rig.image_size
         device = rig.intrinsics.device
         u, v = feature_pixels(width, size[1], "centres", device), feature_pixels(height, size[0], "centres", device)

@@ -19,6 +19,8 @@ from frustum.ops.bev_pool import Backend, PoolPlan, bev_pool
 
 Sampling = Literal["corners", "centres"]
 
+_HAVE_FLOAT64 = ("cpu", "cuda")  # Apple's GPUs (mps) and others have not
+
 
 def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.device | str | None = None) -> Tensor:
     """Pixel coordinate (count,) in an image `size` pixels wide that each of `count` feature columns stands for.
@@ -67,15 +69,27 @@ class Splat(nn.Module):
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 
     @torch.no_grad()
-    def plan(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> PoolPlan:
-        """Where the points of this rig fall, from memory when the same calibration was seen before."""
+    def plan(
+        self,
+        rig: CameraRig,
+        key_ego2global: Tensor,
+        bev_aug: Tensor,
+        feature_size: tuple[int, int],
+        device: torch.device | str | None = None,
+    ) -> PoolPlan:
+        """Where the points of this rig fall, on `device` (None: the rig's), from memory when the same calibration was seen before.
+
+        Points are computed in float64: on the device itself if it has that type, else on the CPU.
+        """
+        device = rig.intrinsics.device if device is None else torch.device(device)
         matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, key_ego2global, bev_aug)
-        content = torch.cat([m.double().flatten() for m in matrices]).cpu().numpy().tobytes()
-        shape, device = rig.intrinsics.shape, str(rig.intrinsics.device)
-        key = (content, shape, device, rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
+        content = torch.cat([m.cpu().double().flatten() for m in matrices]).numpy().tobytes()
+        key = (content, rig.intrinsics.shape, str(device), rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = PoolPlan.create(self.points(rig, key_ego2global, bev_aug, feature_size), self.grid, self.rounding)
+            home = device if device.type in _HAVE_FLOAT64 else torch.device("cpu")
+            points = self.points(rig.to(home), key_ego2global.to(home), bev_aug.to(home), feature_size)
+            plan = PoolPlan.create(points, self.grid, self.rounding).to(device)
         self._plans[key] = plan
         while len(self._plans) > self.remember:
             self._plans.popitem(last=False)
@@ -110,4 +124,5 @@ class LiftSplat(nn.Module):
         lifted = self.depth_net(features)
         depth = lifted[:, : self.splat.bins.count].float().softmax(1)
         context = lifted[:, self.splat.bins.count :]
-        return self.splat(depth, context, self.splat.plan(rig, key_ego2global, bev_aug, size)), depth
+        plan = self.splat.plan(rig, key_ego2global, bev_aug, size, features.device)
+        return self.splat(depth, context, plan), depth

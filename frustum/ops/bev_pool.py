@@ -4,7 +4,7 @@
 
 This is the "splat" of Lift-Splat-Shoot and what BEVPoolv2 computes. Which point lies in which cell depends on calibration alone: a
 `PoolPlan` holds it, sorted by cell, and is made once for a fixed rig. Backends: `torch` (the readable reference, any device) and
-`numba` (CPU). On a CPU both give the same bits every time: each cell adds its points in ascending order.
+`numba` (CPU). On a CPU and with CUDA a result has the same bits every time: each cell adds its points in ascending order.
 
 Shape letters: B batch, N cameras, M = B * N images, D depth bins, h w feature map, C channels, X Y Z cells, P = M * D * h * w points.
 """
@@ -115,7 +115,8 @@ def bev_pool(depth: Tensor, features: Tensor, plan: PoolPlan, backend: Backend =
     channels = features.shape[1]
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels).to(dtype)  # (M*h*w, C)
     weights = depth.reshape(-1).to(dtype)  # (P,)
-    out = _pool_torch(weights, rows, plan) if backend == "torch" else _pool_numba(weights, rows, plan)
+    pool = _pool_numba if backend == "numba" else _pool_segments if depth.device.type == "cuda" else _pool_torch
+    out = pool(weights, rows, plan)
     x, y, z = plan.shape
     return out.view(plan.batch, y, x, z, channels).permute(0, 4, 3, 1, 2)
 
@@ -125,6 +126,40 @@ def _pool_torch(weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
     x, y, z = plan.shape
     points = rows.index_select(0, plan.pixels) * weights.index_select(0, plan.order)[:, None]  # (K, C)
     return points.new_zeros(plan.batch * x * y * z, rows.shape[1]).index_add(0, plan.kept_cells, points)
+
+
+@torch.compiler.disable
+def _pool_segments(weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
+    """As `_pool_torch`, deterministic with CUDA, where index_add (and the gradient of index_select) adds in any order."""
+    return _SegmentPool.apply(weights, rows, plan)
+
+
+class _SegmentPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
+        x, y, z = plan.shape
+        out = rows.new_zeros(plan.batch * x * y * z, rows.shape[1])
+        if len(plan.order):
+            points = rows.index_select(0, plan.pixels) * weights.index_select(0, plan.order)[:, None]  # (K, C), sorted by cell
+            out[plan.occupied.long()] = torch.segment_reduce(points, "sum", lengths=plan.starts.diff().long(), axis=0, unsafe=True)
+        ctx.save_for_backward(weights, rows)
+        ctx.plan = plan
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        weights, rows = ctx.saved_tensors
+        images, bins, height, width = ctx.plan.frustum
+        cells = ctx.plan.cells.view(images, bins, height * width)
+        depth = weights.view(images, bins, height * width)
+        grad_weights, grad_rows = torch.empty_like(depth), torch.zeros_like(rows)
+        for d in range(bins):  # a pixel has one point per bin: nothing is added concurrently
+            cell, weight = cells[:, d].flatten().long(), depth[:, d].flatten()
+            g = torch.where((cell >= 0)[:, None], grad.index_select(0, cell.clamp(min=0)), 0)  # (M*h*w, C)
+            grad_weights[:, d] = (g * rows).sum(1).view(images, -1)
+            grad_rows += weight[:, None] * g
+        return grad_weights.flatten(), grad_rows, None
 
 
 @torch.compiler.disable

@@ -181,6 +181,22 @@ def test_what_is_cached_is_small_when_pixels_stay(sample: Sample) -> None:
     moving = Pipeline((45, 80), load_depth=True, augment=Augmentation()).load(sample)
     assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
     assert moving.depth is None
+def test_the_map_may_stand_in_the_first_cameras_frame(sample: Sample) -> None:
+    """Only the pose of the map changes: labels, boxes and cameras stay as they are."""
+    options = {"load_boxes": True, **PLAIN}
+    default, moved = (Pipeline((45, 80), map_frame=f, **options)(sample) for f in ("lidar", "camera0"))  # type: ignore[arg-type]
+    first = sample.cameras[0]
+    np.testing.assert_array_equal(default["key_ego2global"].numpy(), sample.ego2global)
+    np.testing.assert_array_equal(moved["key_ego2global"].numpy(), first.ego2global)
+    assert np.abs(first.ego2global - sample.ego2global).max() > 0.01  # the vehicle drove between LiDAR and camera
+    for name in ("images", "semantics", "mask_camera", "boxes", "bev_aug"):
+        assert torch.equal(default[name], moved[name]), name
+    assert torch.equal(default["rig"].ego2global, moved["rig"].ego2global)
+    batch = collate([moved])
+    in_first = batch.rig[:, 0].cam2key(batch.key_ego2global)[0, 0]  # the first camera sits in this frame as it is mounted
+    np.testing.assert_allclose(in_first.numpy(), first.cam2ego, atol=1e-6)
+
+
     assert still.num_bytes < moving.num_bytes
     assert still.sample.occupancy is None  # the labels are held once, packed
 
@@ -230,15 +246,42 @@ def test_a_truncated_jpeg_is_found(sample: Sample, tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_lidar_lands_on_real_images(shared: Path) -> None:
-    """Depth maps of the six real cameras hold thousands of points, before and after augmentation."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
+    """Points and pictures of the six real cameras move together: where the rig says that a pixel went, its depth and its colour are."""
     root = shared / "data" / "nuscenes_keyframes"
     if not root.is_dir():
         pytest.skip(f"no {root}")
     reader = NuScenes(root, "v1.0-mini")
+def _share_found(depth: np.ndarray, u: np.ndarray, v: np.ndarray, metres: np.ndarray) -> float:
+    """Points whose depth is in the map within a pixel of (u, v)."""
+    near = np.stack([depth[v + i, u + j] for i in (-1, 0, 1) for j in (-1, 0, 1)])
+    return float((np.abs(near - metres) < 0.01).any(0).mean())
+
+
+def _likeness(image: np.ndarray, u: np.ndarray, v: np.ndarray, colours: np.ndarray) -> float:
+    """Correlation of an image's colours (3, H, W) at (u, v) with the given ones (3, P)."""
+    return float(np.corrcoef(image[:, v, u].ravel(), colours.ravel())[0, 1])
+
+
     sample = reader.sample(reader.tokens()[0])
-    for augment in (None, Augmentation()):
-        item = Pipeline((256, 704), load_depth=True, load_boxes=True, augment=augment)(sample, np.random.default_rng(0))
-        assert item["images"].shape == (1, 6, 3, 256, 704)
-        assert ((item["depth"] > 0).sum((1, 2)) > 1500).all()
-        assert torch.isfinite(item["boxes"]).all()
+    turning = replace(Augmentation(), rotate_deg=(4, 5.4))
+    plain, moved = (
+        Pipeline((256, 704), load_depth=True, load_boxes=True, augment=a)(sample, np.random.default_rng(seed)) for a in (None, turning)
+    )
+    assert torch.isfinite(moved["boxes"]).all()
+    for camera in range(6):
+        before, after = plain["images"][0, camera].numpy(), moved["images"][0, camera].numpy()
+        old, new = plain["depth"][camera].numpy(), moved["depth"][camera].numpy()
+        row, column = old.nonzero()
+        assert len(row) > 1500
+        plain2moved = (moved["rig"].image_aug[0, camera] @ torch.linalg.inv(plain["rig"].image_aug[0, camera])).numpy()
+        u, v = np.floor(plain2moved[:2] @ [column + 0.5, row + 0.5, np.ones(len(row))]).astype(int)
+        inside = (u >= 10) & (u < 704 - 10) & (v >= 10) & (v < 256 - 10)
+        row, column, u, v = (x[inside] for x in (row, column, u, v))
+        assert len(u) > 700
+        assert _share_found(new, u, v, old[row, column]) > 0.9
+        assert max(_share_found(new, u + d, v, old[row, column]) for d in (-8, -4, 4, 8)) < 0.5
+        colours = before[:, row, column]
+        assert _likeness(after, u, v, colours) > 0.9
+        assert _likeness(after, u, v, colours) > max(_likeness(after, u + d, v, colours) for d in (-8, -4, 4, 8))

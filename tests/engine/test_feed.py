@@ -79,11 +79,13 @@ def test_evaluation_is_in_order_and_not_augmented(toy_root):
 
 
 def test_the_pipeline_follows_the_recipe():
-    recipe = apply(toy.recipe(), ["data.channel_order=bgr", "data.load_boxes=true", "augment.bev_flip_x=0.25"])
+    recipe = apply(toy.recipe(), ["data.channel_order=bgr", "data.load_boxes=true", "augment.bev_flip_x=0.25", "data.map_frame=camera0"])
     training, evaluation = build_pipeline(recipe, True), build_pipeline(recipe, False)
     assert training.augment is not None
     assert training.augment.bev_flip_x == 0.25
     assert (training.grid, training.channel_order, training.load_boxes) == (toy.GRID, "bgr", True)
+    assert training.map_frame == evaluation.map_frame == "camera0"
+    assert build_pipeline(toy.recipe(), True).map_frame == "lidar"
     assert (evaluation.augment, evaluation.load_boxes, evaluation.load_depth) == (None, False, False)
 
 

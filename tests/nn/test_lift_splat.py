@@ -10,6 +10,7 @@ import torch
 from frustum.geometry import CameraRig, VoxelGrid, rotation_z
 from frustum.geometry.depth import DepthBins
 from frustum.nn.lift_splat import LiftSplat, Splat, feature_pixels
+from frustum.ops.bev_pool import PoolPlan
 
 GRID = VoxelGrid(lower=(-10, -10, -1), upper=(10, 10, 3), cell=(1, 1, 2))
 BINS = DepthBins(start=1.3, stop=9.3, step=1)  # no point on a cell's border
@@ -71,6 +72,24 @@ def test_plans_are_kept_by_content():
     assert splat.plan(_rig(), EYE, moved, (4, 8)) is not first
     assert splat.plan(_rig(), EYE, EYE, (4, 8)) is not first  # forgotten: only two are kept
     assert len(splat._plans) == 2
+
+
+def test_a_device_without_float64_gets_the_finished_plan():
+    """`meta` stands in for such a device: geometry is computed where the rig is, only integers move."""
+    splat, devices = Splat(GRID, BINS), []
+    create = PoolPlan.create.__func__
+
+    def watched(cls, points, *args):
+        devices.append((points.device.type, points.dtype))
+        return create(cls, points, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PoolPlan, "create", classmethod(watched))
+        plan = splat.plan(_rig(), EYE, EYE, (4, 8), "meta")
+    assert devices == [("cpu", torch.float64)]
+    assert {t.device.type for t in (plan.cells, plan.order, plan.pixels, plan.occupied, plan.starts)} == {"meta"}
+    assert splat.plan(_rig(), EYE, EYE, (4, 8), "meta") is plan
+    assert splat.plan(_rig(), EYE, EYE, (4, 8)).cells.device.type == "cpu"  # a plan of its own for each device
 
 
 def test_plans_do_not_travel_with_a_pickle():

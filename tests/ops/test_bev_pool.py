@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,60 @@ def test_plan_moves_between_devices():
     assert moved.frustum == plan.frustum
 
 
-def test_kernels_are_cached_on_disk():
-    for kernel in (bev_pool_numba.forward, bev_pool_numba.backward, bev_pool_numba.sort_by_cell):
-        assert kernel._cache is not None
+def test_segments_equal_the_reference_and_their_gradients():
+    """What runs with CUDA, here on the CPU."""
+    points = _points(10)
+    plan = PoolPlan.create(points, GRID)
+    depth, features = _inputs(points)
+    rows, weights = features.permute(0, 2, 3, 1).reshape(-1, 4), depth.reshape(-1)
+    results = []
+    for pool in (module._pool_torch, module._pool_segments):
+        w, r = weights.clone().requires_grad_(), rows.clone().requires_grad_()
+        out = pool(w, r, plan)
+        out.sin().sum().backward()
+        results.append((out.detach(), w.grad, r.grad))
+    for reference, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
+    nothing = PoolPlan.create(points + 1e4, GRID)
+    assert not module._pool_segments(weights, rows, nothing).any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu_and_itself():
+    points = _points(11, cameras=6, bins=40, h=8, w=16)
+    plan = PoolPlan.create(points, GRID)
+    on_gpu = PoolPlan.create(points.cuda(), GRID)
+    for name in ("cells", "order", "pixels", "occupied", "starts"):
+        assert torch.equal(getattr(on_gpu, name).cpu(), getattr(plan, name)), name
+    inputs = [t.float() for t in _inputs(points, 32)]
+    runs = []
+    for device, p in (("cpu", plan), *[("cuda", on_gpu)] * 5):
+        depth, features = (t.to(device).requires_grad_() for t in inputs)
+        pooled = bev_pool(depth, features, p)
+        runs.append([t.cpu() for t in (pooled.detach(), *torch.autograd.grad(pooled.square().sum(), (depth, features)))])
+    for ours, reference in zip(runs[1], runs[0], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-3)
+    for other in runs[2:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[1], other, strict=True))
+
+
+def test_kernels_are_cached_on_disk(tmp_path, monkeypatch):
+    """A second process (here: a second copy of the module) compiles nothing."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    points = _points(12, batch=1, cameras=1, bins=2)
+    plan = PoolPlan.create(points, GRID)
+    out, grad_rows = np.zeros((GRID.num_cells, 4), np.float32), np.zeros((6, 4), np.float32)
+    weights, rows = np.ones(12, np.float32), np.ones((6, 4), np.float32)
+    counts = []
+    for _ in range(2):
+        spec = importlib.util.spec_from_file_location("bev_pool_copy", bev_pool_numba.__file__)
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+        order, occupied, starts = copy.sort_by_cell(plan.cells.numpy(), GRID.num_cells)
+        copy.forward(weights, rows, order, plan.pixels.numpy(), occupied, starts, out)
+        copy.backward(out, weights, rows, plan.cells.numpy(), 2, 6, np.zeros(12, np.float32), grad_rows)
+        kernels = (copy.sort_by_cell, copy.forward, copy.backward)
+        counts.append([(sum(k.stats.cache_hits.values()), sum(k.stats.cache_misses.values())) for k in kernels])
+    assert counts == [[(0, 1)] * 3, [(1, 0)] * 3]
+    assert len(list(tmp_path.rglob("*.nbc"))) == 3

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import frustum
+from frustum.engine import overrides
 from frustum.errors import CheckpointError
+from frustum.recipes.loading import get_recipe
 from frustum.weights import flashocc
 from tests.models import golden_weights as gold
 
@@ -50,6 +52,13 @@ def test_weights_of_the_other_model_are_recognised():
     assert "(108, 256, 1, 1)" in text
     assert "(152, 256, 1, 1)" in text
     assert "that is the recipe 'flashocc-r50'" in text
+
+
+def test_reference_settings_reach_model_and_data():
+    recipe = overrides.apply(get_recipe("flashocc-r50-m0"), flashocc.REFERENCE)
+    assert (recipe.model.voxel_rounding, recipe.model.sampling) == ("reference", "corners")
+    assert (recipe.data.channel_order, recipe.data.map_frame) == ("bgr", "camera0")
+    assert get_recipe("flashocc-r50-m0").data.map_frame == "lidar"
 
 
 def test_hint_of_unknown_sizes():

@@ -1,0 +1,149 @@
+"""Plain arrays to the tensors of a Batch: types, shapes and values are checked, and a complaint names the argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frustum.errors import DataError, ShapeError
+from frustum.geometry.cameras import not_rigid
+
+Array = np.ndarray | Tensor
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """`value` as a tensor that holds no NaN or infinity. Raises DataError."""
+    try:
+        tensor = torch.as_tensor(np.require(value, requirements=["C", "W"]) if isinstance(value, np.ndarray) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} cannot be read as an array of numbers: {error}. Give a numpy array or a tensor.") from error
+    if not torch.isfinite(tensor).all():
+        raise DataError(f"{name} holds NaN or infinity. Check where the array comes from.")
+    return tensor
+
+
+def network_images(value: Any) -> Tensor:
+    """Images as float32 (B, T, N, 3, H, W), with missing leading dimensions added. Raises ShapeError or DataError."""
+    images = as_tensor(value, "images")
+    if not images.is_floating_point():
+        raise DataError(f"images must be float and normalised, got {images.dtype}. Use data.pipeline for raw 8-bit images.")
+    if images.dim() not in (4, 5, 6) or images.shape[-3] != 3 or not images.numel():
+        raise ShapeError(f"images must have shape (N, 3, H, W), (B, N, 3, H, W) or (B, T, N, 3, H, W), got {tuple(images.shape)}.")
+    images = images[None] if images.dim() == 4 else images
+    return (images[:, None] if images.dim() == 5 else images).float()
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """Reads what belongs to images of a known shape.
+
+    Attributes:
+        lead: (B, T, N) of the images.
+        size: (H, W).
+        device: of the images; labels and depth go there, calibration goes to the CPU as float64.
+    """
+
+    lead: tuple[int, int, int]
+    size: tuple[int, int]
+    device: torch.device
+
+    def per_camera(self, value: Any, size: int, name: str) -> Tensor:
+        """Matrices (B, T, N, size, size) from (N, ., .), (B, N, ., .) or (B, T, N, ., .); B and T broadcast."""
+        batch, time, cameras = self.lead
+        matrix = self._matrix(value, name)
+        matrix = matrix[:, None] if matrix.dim() == 4 else matrix
+        matrix = matrix[None, None] if matrix.dim() == 3 else matrix
+        if matrix.dim() != 5 or matrix.shape[2:] != (cameras, size, size) or not _broadcasts(matrix.shape[:2], (batch, time)):
+            needed = f"(N, {size}, {size}), (B, N, {size}, {size}) or (B, T, N, {size}, {size}) with B, T, N = {batch}, {time}, {cameras}"
+            raise ShapeError(f"{name} must have shape {needed}, got {_shape(value)}.")
+        _check_last_row(matrix, name)
+        return matrix.expand(batch, time, cameras, size, size)
+
+    def pose(self, value: Any, name: str) -> Tensor:
+        """Rigid transforms (B, 4, 4) from (4, 4) or (B, 4, 4)."""
+        pose = self._per_sample(value, (4,), name)
+        if not_rigid(pose).any():
+            raise DataError(f"{name} is not a rigid transform: its 3x3 part must be a rotation.")
+        return pose
+
+    def transform(self, value: Any, name: str) -> Tensor:
+        """Transforms (B, 4, 4) that can be inverted, from (3, 3), (4, 4), (B, 3, 3) or (B, 4, 4)."""
+        matrix = self._per_sample(value, (3, 4), name)
+        if (torch.linalg.det(matrix).abs() < 1e-9).any():
+            raise DataError(f"{name} is singular: it must be possible to undo the augmentation.")
+        return matrix
+
+    def voxels(self, values: dict[str, Any]) -> dict[str, Tensor | None]:
+        """`semantics` as uint8 and masks as bool, all (B, X, Y, Z) from (X, Y, Z) or (B, X, Y, Z); None stays None."""
+        found: dict[str, Tensor | None] = {}
+        first: tuple[str, Tensor] | None = None
+        for name, value in values.items():
+            if value is None:
+                found[name] = None
+                continue
+            labels = self._labels(value, None, "X, Y, Z", name)
+            if name == "semantics":
+                if labels.is_floating_point() or ((labels < 0) | (labels > 255)).any():
+                    raise DataError(f"semantics must hold integer class ids from 0 to 255, got {labels.dtype}.")
+            elif labels.dtype != torch.bool and ((labels != 0) & (labels != 1)).any():
+                raise DataError(f"{name} must hold 0 and 1 or bools, got other values.")
+            if first is not None and labels.shape != first[1].shape:
+                raise ShapeError(f"{name} has {tuple(labels.shape[1:])} voxels, but {first[0]} has {tuple(first[1].shape[1:])}.")
+            first = first or (name, labels)
+            found[name] = labels.to(self.device, torch.uint8 if name == "semantics" else torch.bool)
+        return found
+
+    def depth(self, value: Any) -> Tensor | None:
+        """Depth maps (B, N, H, W) float32 from (N, H, W) or (B, N, H, W)."""
+        if value is None:
+            return None
+        wanted = (self.lead[2], *self.size)
+        return self._labels(value, wanted, ", ".join(map(str, wanted)), "depth").to(self.device, torch.float32)
+
+    def _labels(self, value: Any, wanted: tuple[int, ...] | None, letters: str, name: str) -> Tensor:
+        labels = as_tensor(value, name)
+        labels = labels[None] if labels.dim() == 3 else labels
+        fits = labels.dim() == 4 and _broadcasts(labels.shape[:1], self.lead[:1]) and (wanted is None or labels.shape[1:] == wanted)
+        if not fits:
+            raise ShapeError(f"{name} must have shape ({letters}) or (B, {letters}) with B = {self.lead[0]}, got {_shape(value)}.")
+        return labels.expand(self.lead[0], *labels.shape[1:])
+
+    def _per_sample(self, value: Any, sizes: tuple[int, ...], name: str) -> Tensor:
+        matrix = self._matrix(value, name)
+        matrix = matrix[None] if matrix.dim() == 2 else matrix
+        shapes = [(s, s) for s in sizes]
+        if matrix.dim() != 3 or tuple(matrix.shape[1:]) not in shapes or not _broadcasts(matrix.shape[:1], self.lead[:1]):
+            needed = ", ".join(f"({s}, {s}) or (B, {s}, {s})" for s in sizes)
+            raise ShapeError(f"{name} must have shape {needed} with B = {self.lead[0]}, got {_shape(value)}.")
+        if matrix.shape[-1] == 4:
+            _check_last_row(matrix, name)
+        else:
+            full = torch.eye(4, dtype=torch.float64).repeat(len(matrix), 1, 1)
+            full[:, :3, :3] = matrix
+            matrix = full
+        return matrix.expand(self.lead[0], 4, 4)
+
+    def _matrix(self, value: Any, name: str) -> Tensor:
+        matrix = as_tensor(value, name)
+        if matrix.is_complex():
+            raise DataError(f"{name} must be real, got {matrix.dtype}.")
+        return matrix.cpu().double()
+
+
+def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return all(have in (1, want) for have, want in zip(shape, wanted, strict=True))
+
+
+def _check_last_row(matrix: Tensor, name: str) -> None:
+    row = torch.eye(matrix.shape[-1], dtype=matrix.dtype)[-1]
+    if (matrix[..., -1, :] - row).abs().max() > 1e-6:
+        text = ", ".join(str(int(v)) for v in row)
+        raise DataError(f"the last row of every matrix in {name} must be ({text}). Is it transposed?")
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(np.shape(value) if not isinstance(value, Tensor) else value.shape)
