@@ -80,8 +80,8 @@ class Pipeline:
     load_depth: bool = False
     load_boxes: bool = False
     min_points: int = 1
-    grid: VoxelGrid = field(default_factory=VoxelGrid.occ3d)
     map_frame: Literal["lidar", "camera0"] = "lidar"
+    grid: VoxelGrid = field(default_factory=VoxelGrid.occ3d)
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -174,11 +174,11 @@ class Pipeline:
     def _moves_pixels(self) -> bool:
         return self.augment is not None and self.augment.moves_pixels
 
-    def _decode(self, frame: CameraFrame) -> Image.Image:
-        image = frame.open()
     def _map_pose(self, sample: Sample) -> np.ndarray:
         return sample.ego2global if self.map_frame == "lidar" else sample.cameras[0].ego2global
 
+    def _decode(self, frame: CameraFrame) -> Image.Image:
+        image = frame.open()
         if (image.height, image.width) != tuple(frame.size):
             raise DataError(
                 f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "

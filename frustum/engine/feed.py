@@ -38,8 +38,8 @@ def build_pipeline(recipe: Recipe, training: bool) -> Pipeline:
         history=config.history,
         load_depth=config.load_depth and training,
         load_boxes=config.load_boxes and training,
-        grid=grid_of(recipe),
         map_frame=config.map_frame,
+        grid=grid_of(recipe),
         augment=Augmentation(**recipe.augment.model_dump()) if training else None,
     )
 

@@ -33,6 +33,9 @@ class DataConfig(Config):
     history: int = Field(0, ge=0, description="past keyframes per sample")
     load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
     load_boxes: bool = False
+    map_frame: Literal["lidar", "camera0"] = Field(
+        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
+    )
     cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
 
 
@@ -52,9 +55,6 @@ class AugmentConfig(Config):
 
 class OptimConfig(Config):
     """AdamW and its schedule."""
-    map_frame: Literal["lidar", "camera0"] = Field(
-        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
-    )
 
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

@@ -174,13 +174,6 @@ def test_same_seed_same_sample_and_jitter_changes_colours_only(sample: Sample) -
     assert torch.equal(a["rig"].image_aug, plain["rig"].image_aug)
 
 
-def test_what_is_cached_is_small_when_pixels_stay(sample: Sample) -> None:
-    still = Pipeline((45, 80), load_depth=True).load(sample)
-    assert [i.shape for i in still.images[0]] == [(45, 80, 3)] * 2
-    assert still.points is None
-    moving = Pipeline((45, 80), load_depth=True, augment=Augmentation()).load(sample)
-    assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
-    assert moving.depth is None
 def test_the_map_may_stand_in_the_first_cameras_frame(sample: Sample) -> None:
     """Only the pose of the map changes: labels, boxes and cameras stay as they are."""
     options = {"load_boxes": True, **PLAIN}
@@ -197,6 +190,13 @@ def test_the_map_may_stand_in_the_first_cameras_frame(sample: Sample) -> None:
     np.testing.assert_allclose(in_first.numpy(), first.cam2ego, atol=1e-6)
 
 
+def test_what_is_cached_is_small_when_pixels_stay(sample: Sample) -> None:
+    still = Pipeline((45, 80), load_depth=True).load(sample)
+    assert [i.shape for i in still.images[0]] == [(45, 80, 3)] * 2
+    assert still.points is None
+    moving = Pipeline((45, 80), load_depth=True, augment=Augmentation()).load(sample)
+    assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
+    assert moving.depth is None
     assert still.num_bytes < moving.num_bytes
     assert still.sample.occupancy is None  # the labels are held once, packed
 
@@ -245,14 +245,6 @@ def test_a_truncated_jpeg_is_found(sample: Sample, tmp_path: Path) -> None:
         Pipeline((45, 80))(replace(sample, cameras=(replace(sample.cameras[0], path=path),)))
 
 
-@pytest.mark.data
-@pytest.mark.parametrize("seed", [0, 1])
-def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
-    """Points and pictures of the six real cameras move together: where the rig says that a pixel went, its depth and its colour are."""
-    root = shared / "data" / "nuscenes_keyframes"
-    if not root.is_dir():
-        pytest.skip(f"no {root}")
-    reader = NuScenes(root, "v1.0-mini")
 def _share_found(depth: np.ndarray, u: np.ndarray, v: np.ndarray, metres: np.ndarray) -> float:
     """Points whose depth is in the map within a pixel of (u, v)."""
     near = np.stack([depth[v + i, u + j] for i in (-1, 0, 1) for j in (-1, 0, 1)])
@@ -264,6 +256,14 @@ def _likeness(image: np.ndarray, u: np.ndarray, v: np.ndarray, colours: np.ndarr
     return float(np.corrcoef(image[:, v, u].ravel(), colours.ravel())[0, 1])
 
 
+@pytest.mark.data
+@pytest.mark.parametrize("seed", [0, 1])
+def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
+    """Points and pictures of the six real cameras move together: where the rig says that a pixel went, its depth and its colour are."""
+    root = shared / "data" / "nuscenes_keyframes"
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    reader = NuScenes(root, "v1.0-mini")
     sample = reader.sample(reader.tokens()[0])
     turning = replace(Augmentation(), rotate_deg=(4, 5.4))
     plain, moved = (
