@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import time
@@ -19,7 +18,8 @@ from frustum.cli.worlds import generate_world
 from frustum.data.files import make_folder, read_json, write_json
 from frustum.data.nuscenes import NuScenes
 from frustum.engine import overrides as settings
-from frustum.engine.eval_report import EvalReport, compare
+from frustum.engine.checkpoint import digest
+from frustum.engine.eval_report import EvalReport, compare, read_reports, write_reports
 from frustum.engine.feed import open_database
 from frustum.engine.recipe import Recipe
 from frustum.engine.speedtest import choose_steps
@@ -104,8 +104,8 @@ def run_demo(
     memory = numbers["peak_memory_gib"]
     say(
         f"\n{numbers['minutes']:.1f} minutes"
-        + (f", at most {memory:.1f} GiB of memory" if memory else "")
-        + f". The report: [bold]{page}[/]"
+        + (f", no process took more than {memory:.1f} GiB of memory" if memory else "")
+        + f". The report: {page}"
     )
     return numbers
 
@@ -158,23 +158,12 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
 
 def evaluate_once(recipe: Recipe, network: nn.Module, database: NuScenes, run: Path) -> list[EvalReport]:
     """The reports of the network and its baselines; read from the run's folder when they were made with these weights."""
-    files, weights = (run / "eval.json", run / "baselines.json"), digest(network)
-    if all(file.is_file() for file in files):
-        model, baselines = (read_json(file, "evaluation") for file in files)
-        if model.get("weights") == weights:
-            return [EvalReport.from_numbers(numbers) for numbers in (model, *baselines)]
+    kept = read_reports(run, digest(network))
+    if [report.images for report in kept] == ["as they are", "none", "black"]:
+        return kept
     reports = score(recipe, network, database, None, baselines=True)
-    write_json(files[1], [report.numbers() for report in reports[1:]], indent=2)
-    write_json(files[0], reports[0].numbers() | {"weights": weights}, indent=2)
+    write_reports(run, reports)
     return reports
-
-
-def digest(network: nn.Module) -> str:
-    """SHA-256 over the names and values of a network's state."""
-    total = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def make_report(out: Path) -> Path:
@@ -206,7 +195,7 @@ def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str
 
 
 def peak_memory_gib() -> float | None:
-    """Largest memory of this process or of one of its children so far; None where the system does not tell."""
+    """Most memory of a single process so far, this one or a child, not of all together; None where the system does not tell."""
     try:
         import resource
     except ImportError:

@@ -10,10 +10,9 @@ from torch import nn
 
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.files import write_json
 from frustum.data.nuscenes import NuScenes
 from frustum.engine.baselines import BlindPrior
-from frustum.engine.eval_report import EvalReport, compare
+from frustum.engine.eval_report import EvalReport, compare, write_reports
 from frustum.engine.evaluate import evaluate
 from frustum.engine.feed import open_database
 from frustum.engine.recipe import Recipe
@@ -30,7 +29,7 @@ def evaluate_run(
     """What `frustum eval` does; returns the numbers. Those of a run's own weights on its own settings are kept in its eval.json."""
     recipe, network = open_network(name, overrides, checkpoint, source)
     database = open_database(recipe.data)
-    own = is_run(name) and not overrides and checkpoint is None and split is None
+    own = is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum"
     reports = score(recipe, network, database, split, baselines)
     model = reports[0]
     table(*model.class_table())
@@ -46,9 +45,7 @@ def evaluate_run(
     for published in recipe.published:
         say(f"published {published.metric}: {published.value} ({published.protocol})")
     if own:
-        write_json(Path(name) / "eval.json", model.numbers(), indent=2)
-        if baselines:
-            write_json(Path(name) / "baselines.json", [report.numbers() for report in reports[1:]], indent=2)
+        write_reports(Path(name), reports)
     return numbers_of(reports)
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from frustum.cli.common import say
 from frustum.cli.resolve import is_run
 from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.files import read_json
 from frustum.data.nuscenes import NuScenes
 from frustum.data.types import Prediction, Sample
-from frustum.engine.checkpoint import WEIGHTS
-from frustum.engine.eval_report import EvalReport
+from frustum.engine.checkpoint import WEIGHTS, digest
+from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.feed import evaluation_batches, open_database
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor
@@ -45,11 +44,11 @@ def report_run(folder: Path, out: Path | None = None, samples: int = 4) -> Path:
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
         predictor = NetworkPredictor(network, run.recipe.runtime)
-        for batch in evaluation_batches(run.recipe, database, tokens):
+        for batch in evaluation_batches(run.recipe, database, tokens, labels=False):
             for prediction in predictor(batch):
                 panels.append(panel_of(database.sample(prediction.token), prediction))
                 bar.advance()
-    numbers = read_numbers(folder)
+    numbers = read_reports(folder, digest(network))
     data = ReportData(
         title=f"{run.recipe.name} on {run.recipe.data.val_split}",
         results={report.name: scores_of(report) for report in numbers},
@@ -62,7 +61,7 @@ def report_run(folder: Path, out: Path | None = None, samples: int = 4) -> Path:
     )
     page = write_report(data, out or folder / "report")
     if not numbers:
-        say(f"no numbers yet: run `frustum eval {folder} --baselines` and write the report again.")
+        say(f"no numbers of these weights yet: run `frustum eval {folder} --baselines` and write the report again.")
     return page
 
 
@@ -85,16 +84,6 @@ def panel_of(sample: Sample, prediction: Prediction) -> SamplePanel:
         truth=None if truth is None else truth.semantics,
         mask_camera=None if truth is None else truth.mask_camera,
     )
-
-
-def read_numbers(folder: Path) -> list[EvalReport]:
-    """The evaluations that `frustum eval` left in a run folder, the network's first; empty if there is none."""
-    if not (folder / "eval.json").is_file():
-        return []
-    found = [read_json(folder / "eval.json", "evaluation")]
-    if (folder / "baselines.json").is_file():
-        found += read_json(folder / "baselines.json", "evaluation of the baselines")
-    return [EvalReport.from_numbers(numbers) for numbers in found]
 
 
 def scores_of(report: EvalReport) -> Scores:

@@ -54,19 +54,21 @@ def open_network(
 ) -> tuple[Recipe, nn.Module]:
     """The recipe and the trained network of a run (its own weights unless `checkpoint` names others), or of a recipe with a checkpoint.
 
+    With the source `official` the recipe has the settings of the published code, of data and model; `overrides` win over them.
+
     Raises:
         ConfigError: a recipe without a checkpoint, or settings that do not fit. CheckpointError: weights that do not fit.
     """
-    from frustum.recipes.loading import load
+    from frustum.recipes.loading import build_network, settle
 
-    recipe = resolve_recipe(name, overrides)
+    recipe = settle(resolve_recipe(name), overrides, source)
     weights = checkpoint or (Path(name) if is_run(name) else None)
     if weights is None:
         raise ConfigError(
             f"{name} is a recipe, so its network knows nothing yet: give the folder of a run that `frustum train {name}` wrote, "
             "or weights with --checkpoint FILE."
         )
-    return recipe, load(recipe, weights, source=source)  # type: ignore[arg-type]
+    return recipe, build_network(recipe, weights, source)
 
 
 def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

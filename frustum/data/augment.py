@@ -76,7 +76,7 @@ class Augmentation:
         resize: range added to the base scale (output width / source width).
         rotate_deg: range of the image rotation.
         flip: mirror each image with probability 0.5.
-        crop_h: range of the share of the resized height that is cut off at the bottom.
+        crop_h: range of the share of the resized height that is cut off at the bottom; evaluation cuts off its middle.
         colour_jitter: brightness, contrast and saturation are scaled by 1 +- this.
         bev_flip_x, bev_flip_y: probability of negating an axis of the ego frame.
         bev_rotate_deg, bev_scale: ranges.
@@ -94,8 +94,8 @@ class Augmentation:
 
     @property
     def moves_pixels(self) -> bool:
-        """Whether the geometry of an image can differ from draw to draw."""
-        return bool(self.flip or any((*self.resize, *self.rotate_deg)) or self.crop_h[0] != self.crop_h[1])
+        """Whether training moves pixels away from where the plain fit to the network's size has them."""
+        return bool(self.flip or any((*self.resize, *self.rotate_deg, *self.crop_h)))
 
     def check(self, grid: VoxelGrid) -> None:
         """Raise ConfigError when a flip does not map the grid onto itself."""

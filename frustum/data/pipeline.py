@@ -64,6 +64,7 @@ class Pipeline:
             the labels; `camera0` the one at the time of the first camera, some milliseconds off, as FlashOCC's published weights were
             trained. Labels and boxes stay where they are.
         grid: the grid that labels must have.
+        crop_h: share of the resized height that is cut off at the bottom of an image that is not augmented.
         augment: random changes for training, or None.
 
     Raises:
@@ -82,6 +83,7 @@ class Pipeline:
     min_points: int = 1
     map_frame: Literal["lidar", "camera0"] = "lidar"
     grid: VoxelGrid = field(default_factory=VoxelGrid.occ3d)
+    crop_h: float = 0.0
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Pipeline:
                 raise DataError(f"keyframe {sample.token} has no LiDAR scan, which depth supervision needs. Set data.load_depth=false.")
             points = sample.lidar.load()[:, :3]
             if not self._moves_pixels:
-                maps = [self._depth(sample, points, c, ImageTransform.fit(c.size, self.image_size)) for c in sample.cameras]
+                maps = [self._depth(sample, points, c, self._fit(c)) for c in sample.cameras]
                 depth = tuple((np.flatnonzero(m).astype(np.int32), m[m > 0]) for m in maps)
                 points = None
         labels = sample.occupancy if self.load_occupancy else None
@@ -177,6 +179,9 @@ class Pipeline:
     def _map_pose(self, sample: Sample) -> np.ndarray:
         return sample.ego2global if self.map_frame == "lidar" else sample.cameras[0].ego2global
 
+    def _fit(self, camera: CameraFrame) -> ImageTransform:
+        return ImageTransform.fit(camera.size, self.image_size, self.crop_h)
+
     def _decode(self, frame: CameraFrame) -> Image.Image:
         image = frame.open()
         if (image.height, image.width) != tuple(frame.size):
@@ -184,11 +189,11 @@ class Pipeline:
                 f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "
                 f"{frame.size[1]}, to which the calibration belongs. Correct the table or restore the image."
             )
-        return image if self._moves_pixels else ImageTransform.fit(frame.size, self.image_size).apply(image)
+        return image if self._moves_pixels else self._fit(frame).apply(image)
 
     def _draw(self, augment: Augmentation | None, rng: np.random.Generator | None, camera: CameraFrame) -> ImageTransform:
         if augment is None or rng is None or not self._moves_pixels:
-            return ImageTransform.fit(camera.size, self.image_size)
+            return self._fit(camera)
         return augment.draw_image(rng, camera.size, self.image_size)
 
     def _transform(self, image: np.ndarray, transform: ImageTransform) -> np.ndarray:

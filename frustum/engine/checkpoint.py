@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import zipfile
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 import frustum
 from frustum.data.files import atomic_path
 from frustum.errors import CheckpointError
-from frustum.nn.state import describe_difference
+from frustum.nn.state import as_tensors, complete, describe_difference
 
 WEIGHTS = "weights.safetensors"
 PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
@@ -91,8 +93,12 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Fill `model` from a state dict, strictly. Raises CheckpointError with the readable difference; `what` names the source."""
+def load_state(model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str) -> None:
+    """Fill `model` from a state dict of tensors or arrays, strictly; counters of batch norms that are missing are 0.
+
+    Raises CheckpointError with the readable difference; `what` names the source.
+    """
+    state = complete(model.state_dict(), as_tensors(state, what))
     difference = describe_difference(model.state_dict(), state)
     if difference:
         raise CheckpointError(
@@ -100,7 +106,16 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
             "Give the recipe (and the model.* overrides) that the weights were trained with."
         )
     with torch.no_grad():
-        model.load_state_dict(dict(state))
+        model.load_state_dict(state)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the names and values of a network's state: equal for equal weights, wherever they are and however they were saved."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        total.update(name.encode() + plain.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def is_pickle(path: Path) -> bool:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import frustum
 from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.files import read_json, write_json
+
+EVALUATION, BASELINES = "eval.json", "baselines.json"
+"""Files of a run folder."""
 
 PROTOCOL = {
     "miou": "mean over the 17 occupied classes of IoU inside the mask, counts pooled over all frames; free voxels count as errors",
@@ -43,6 +48,7 @@ class EvalReport:
     images: str  # "as they are", "black" or "none"
     metrics: dict[str, Any]
     seconds: float
+    weights: str | None = None  # digest of the network's weights (`checkpoint.digest`), None for a predictor that has none
 
     @property
     def miou(self) -> float:
@@ -67,12 +73,14 @@ class EvalReport:
     def numbers(self) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
-        return about | {"seconds": round(self.seconds, 3), "frustum": frustum.__version__, "metrics": self.metrics, "protocol": PROTOCOL}
+        made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": frustum.__version__}
+        return about | made | {"metrics": self.metrics, "protocol": PROTOCOL}
 
     @classmethod
     def from_numbers(cls, numbers: dict[str, Any]) -> EvalReport:
         """The inverse of `numbers`."""
-        return cls(**{name: numbers[name] for name in ("name", "split", "frames", "every", "images", "metrics", "seconds")})
+        given = {name: numbers[name] for name in ("name", "split", "frames", "every", "images", "metrics", "seconds")}
+        return cls(**given, weights=numbers.get("weights"))
 
     def table(self) -> Table:
         """The headline figures, one row per mask, in percent."""
@@ -91,6 +99,26 @@ class EvalReport:
         rows = [[c, percent(iou[c]), *(percent(table[c]) for table in rays.values())] for c in OCC3D_CLASSES if c != "free"]
         mean = [percent(self.metrics["miou"]["camera"]), *(percent(self.metrics["ray_iou"][t]) for t in rays)]
         return Table(f"{self.name} per class (percent)", columns, [*rows, ["mean", *mean]])
+
+
+def write_reports(run: Path, reports: Sequence[EvalReport]) -> None:
+    """Keep the network's report in the run folder `run`, and those of its baselines if they follow. Raises DataError."""
+    if len(reports) > 1:
+        write_json(run / BASELINES, [report.numbers() for report in reports[1:]], indent=2)
+    write_json(run / EVALUATION, reports[0].numbers(), indent=2)
+
+
+def read_reports(run: Path, weights: str) -> list[EvalReport]:
+    """The kept reports that were made with these weights (`checkpoint.digest`), the network's first; empty if its own is missing."""
+    if not (run / EVALUATION).is_file():
+        return []
+    stored = [read_json(run / EVALUATION, "evaluation")]
+    if (run / BASELINES).is_file():
+        stored += read_json(run / BASELINES, "evaluation of the baselines")
+    own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
+    if own.weights != weights:
+        return []
+    return [own, *(report for report in others if report.images == "none" or report.weights == weights)]
 
 
 def compare(reports: Sequence[EvalReport]) -> Table:

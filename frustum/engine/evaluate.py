@@ -15,7 +15,9 @@ from torch import nn
 from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.files import write_json
 from frustum.data.nuscenes import NuScenes
+from frustum.data.occupancy import IGNORE
 from frustum.data.types import Batch, Occupancy, Prediction
+from frustum.engine.checkpoint import digest
 from frustum.engine.eval_report import EvalReport
 from frustum.engine.feed import evaluation_batches, grid_of, open_database
 from frustum.engine.predictors import NetworkPredictor, Predictor
@@ -86,6 +88,7 @@ def evaluate(
         images="none" if not predictor.needs_images else "black" if black else "as they are",
         metrics=scores.compute(),
         seconds=time.monotonic() - began,
+        weights=digest(model) if isinstance(model, nn.Module) else None,
     )
     if out is not None and accelerator.is_main_process:
         write_json(out, report.numbers(), indent=2)
@@ -100,7 +103,8 @@ def _answers(recipe: Recipe, database: NuScenes, predictor: Predictor, tokens: l
         return
     for batch in evaluation_batches(recipe, database, tokens):
         for i, prediction in enumerate(predictor(batch)):
-            if batch.semantics is None or batch.mask_camera is None or batch.mask_lidar is None:
+            labelled = batch.semantics is not None and bool((batch.semantics[i] != IGNORE).any())  # `collate` fills gaps with IGNORE
+            if not labelled or batch.semantics is None or batch.mask_camera is None or batch.mask_lidar is None:
                 raise DataError(f"sample {prediction.token} has no occupancy labels to compare with; use `frustum predict` for such data.")
             arrays = (t[i].cpu().numpy() for t in (batch.semantics, batch.mask_lidar, batch.mask_camera))
             yield prediction, Occupancy(*arrays)

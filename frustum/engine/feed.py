@@ -27,8 +27,8 @@ def grid_of(recipe: Recipe) -> VoxelGrid:
     return grid if isinstance(grid, VoxelGrid) else VoxelGrid.occ3d()
 
 
-def build_pipeline(recipe: Recipe, training: bool) -> Pipeline:
-    """The pipeline of a recipe: augmented for training; without augmentation, depth and boxes for evaluation."""
+def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
+    """The pipeline of a recipe: augmented for training; without augmentation, depth and boxes for evaluation; occupancy if `labels`."""
     config = recipe.data
     return Pipeline(
         image_size=config.image_size,
@@ -36,10 +36,12 @@ def build_pipeline(recipe: Recipe, training: bool) -> Pipeline:
         mean=config.mean,
         std=config.std,
         history=config.history,
+        load_occupancy=labels,
         load_depth=config.load_depth and training,
         load_boxes=config.load_boxes and training,
         map_frame=config.map_frame,
         grid=grid_of(recipe),
+        crop_h=sum(recipe.augment.crop_h) / 2,
         augment=Augmentation(**recipe.augment.model_dump()) if training else None,
     )
 
@@ -106,7 +108,7 @@ class TrainingFeed:
         return batch
 
 
-def evaluation_batches(recipe: Recipe, database: NuScenes, tokens: Sequence[str]) -> Iterator[Batch]:
-    """The given keyframes in order, without augmentation."""
-    dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=False))
+def evaluation_batches(recipe: Recipe, database: NuScenes, tokens: Sequence[str], labels: bool = True) -> Iterator[Batch]:
+    """The given keyframes in order, without augmentation; with their occupancy labels, where they have some, if `labels`."""
+    dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=False, labels=labels))
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers, drop_last=False))

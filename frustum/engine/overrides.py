@@ -20,23 +20,36 @@ from frustum.errors import ConfigError, nearest_names
 
 C = TypeVar("C", bound=Config)
 
+_LAYOUT = {"data.version": "v1.0-trainval", "data.train_split": "train", "data.val_split": "val"}
+DATA_PRESETS = {
+    "street": {"data.root": "data/street", **_LAYOUT},
+    "nuscenes": {"data.root": "data/nuscenes", **_LAYOUT},
+    "kitti": {"data.root": "data/kitti", **_LAYOUT},
+}
+"""What `data=NAME` sets: where a data set of that name lies by default, and its splits."""
+
+_REPLACES = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
+"""Two ways to say one thing: a value for the one clears the other, so that what was asked for last counts."""
+
 
 def apply(recipe: C, overrides: Iterable[str]) -> C:
     """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
     A key is the dotted path of a field (`optim.lr`, `model.depth_bins`). A value is a number, `true`, `false`, `null`, a word, a list
-    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=street` is short for `data.kind=street`.
+    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the settings of DATA_PRESETS, and any other setting
+    wins over them. `train.epochs` replaces `train.steps` and the other way round.
 
     Raises:
         ConfigError: no `=`, an unknown key (with the nearest names) or a value that the field does not allow (with what it does).
     """
-    for override in overrides:
+    words = list(overrides)
+    if isinstance(recipe, Recipe):
+        words = [w for name in words if _is_preset(name) for w in _preset(name)] + [w for w in words if not _is_preset(w)]
+    for override in words:
         key, equals, text = override.partition("=")
         key = key.strip()
         if not equals or not key:
             raise ConfigError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes.")
-        if key == "data" and isinstance(recipe, Recipe) and not text.strip().startswith("{"):
-            key = "data.kind"
         recipe = _set(recipe, key.split("."), text.strip(), key)
     return recipe
 
@@ -48,6 +61,18 @@ def paths(config: Config, prefix: str = "") -> list[str]:
         section = _section(getattr(config, name), field)
         found += paths(section, f"{prefix}{name}.") if section is not None else [prefix + name]
     return found
+
+
+def _is_preset(override: str) -> bool:
+    key, equals, text = override.partition("=")
+    return key.strip() == "data" and bool(equals) and not text.strip().startswith("{")
+
+
+def _preset(override: str) -> list[str]:
+    name = override.partition("=")[2].strip()
+    if name not in DATA_PRESETS:
+        raise ConfigError(f"data={name} is not known; {nearest_names(name, DATA_PRESETS)} Any other folder goes by data.root=FOLDER.")
+    return [f"{key}={value}" for key, value in DATA_PRESETS[name].items()]
 
 
 def _set(config: C, path: list[str], text: str, key: str) -> C:
@@ -65,8 +90,11 @@ def _set(config: C, path: list[str], text: str, key: str) -> C:
     else:
         value = _parse(text, field, current, key)
     # Values are kept as they are (no dump), so that a model's own config class survives; validation runs on the whole section.
+    values = {n: value if n == name else getattr(config, n) for n in fields}
+    if key in _REPLACES and not rest and value is not None:
+        values[_REPLACES[key].rpartition(".")[2]] = None
     try:
-        return type(config).model_validate({n: value if n == name else getattr(config, n) for n in fields})
+        return type(config).model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{key}={text} is not allowed: {_reasons(error)}.") from error
 
@@ -79,7 +107,7 @@ def _unknown(config: Config, path: list[str], key: str) -> str:
         inside = [prefix + p for p in paths(config) if p.rpartition(".")[2] == path[-1]]
         if inside:
             hint = "did you mean " + " or ".join(repr(p) for p in inside[:3]) + "?"
-    what = f"{prefix.rstrip('.')} has no setting {path[0]!r}" if prefix else f"the recipe has no setting {path[0]!r}"
+    what = f"{prefix.rstrip('.')} has no setting {path[0]!r}" if prefix else f"there is no setting {path[0]!r}"
     return f"{key}: {what}; {hint}"
 
 

@@ -55,7 +55,7 @@ def predict(
     if not tokens:
         raise DataError(f"there are no keyframes to predict in {database.root}.")
     with progress_bar("predict", len(tokens), show=progress, unit="frames") as bar:
-        for batch in evaluation_batches(recipe, database, tokens):
+        for batch in evaluation_batches(recipe, database, tokens, labels=False):
             for prediction in predictor(batch):
                 sample = database.sample(prediction.token, with_boxes=False, occupancy=False)
                 written.append(write_prediction(folder / f"{prediction.token}.npz", prediction, sample.scene))

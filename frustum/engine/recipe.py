@@ -7,29 +7,48 @@ answers at once.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from frustum.config import Config
 from frustum.nn.contract import ModelConfig as ModelConfig
 
 
-class DataConfig(Config):
-    """Where samples come from and how they become network input."""
+def _ordered(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError(f"a range is low,high, but {values[0]:g} is above {values[1]:g}")
+    return values
 
-    kind: Literal["nuscenes", "street", "kitti"] = Field(
-        "nuscenes", description="how the data set is called in messages; all kinds share one format"
-    )
+
+def _share(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] < 0 or values[1] >= 1:
+        raise ValueError("a share of the height lies between 0 and 1, 1 excluded")
+    return values
+
+
+def _positive(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] <= 0:
+        raise ValueError("a scale is greater than 0")
+    return values
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""(low, high), both included."""
+
+
+class DataConfig(Config):
+    """Where samples come from and how they become network input. All data sets share one format."""
+
     root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
     version: str = Field("v1.0-trainval", description="name of the folder with the tables")
     train_split: str = "train"
     val_split: str = "val"
     cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
-    image_size: tuple[int, int] = Field((256, 704), description="(height, width) of the network's image")
+    image_size: tuple[PositiveInt, PositiveInt] = Field((256, 704), description="(height, width) of the network's image")
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
     history: int = Field(0, ge=0, description="past keyframes per sample")
     load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
     load_boxes: bool = False
@@ -42,15 +61,17 @@ class DataConfig(Config):
 class AugmentConfig(Config):
     """Training-time augmentation (facts: FlashOCC section 2)."""
 
-    resize: tuple[float, float] = Field((-0.06, 0.11), description="range added to the base scale")
-    rotate_deg: tuple[float, float] = (-5.4, 5.4)
+    resize: Range = Field((-0.06, 0.11), description="range added to the base scale")
+    rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: tuple[float, float] = Field((0.0, 0.0), description="share of the image height cut off at the bottom, range")
+    crop_h: Annotated[Range, AfterValidator(_share)] = Field(
+        (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
+    )
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
     bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x")
     bev_flip_y: float = Field(0.5, ge=0, le=1)
-    bev_rotate_deg: tuple[float, float] = (0.0, 0.0)
-    bev_scale: tuple[float, float] = (1.0, 1.0)
+    bev_rotate_deg: Range = (0.0, 0.0)
+    bev_scale: Annotated[Range, AfterValidator(_positive)] = (1.0, 1.0)
 
 
 class OptimConfig(Config):
@@ -77,8 +98,8 @@ class EmaConfig(Config):
 class TrainConfig(Config):
     """Length and batch."""
 
-    epochs: int | None = Field(24, description="passes over the training split, or None when steps is given")
-    steps: int | None = Field(None, description="optimiser steps; wins over epochs")
+    epochs: int | None = Field(24, ge=1, description="passes over the training split; setting it clears steps")
+    steps: int | None = Field(None, ge=1, description="optimiser steps, used instead of epochs; setting it clears epochs")
     batch_size: int = Field(4, ge=1, description="samples per process and micro-step")
     accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step")
     num_workers: int = Field(4, ge=0)
@@ -86,6 +107,12 @@ class TrainConfig(Config):
     checkpoint_every: int = Field(500, ge=1, description="optimiser steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(10, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> TrainConfig:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("training needs a length: set train.epochs=N or train.steps=N, the one replaces the other")
+        return self
 
 
 class RuntimeConfig(Config):
@@ -103,7 +130,10 @@ class EvalConfig(Config):
     batch_size: int = Field(1, ge=1)
     ray_iou: bool = True
     every: int = Field(1, ge=1, description="evaluate every n-th frame of the split")
-    use_ema: bool = True
+    use_ema: bool = Field(
+        True,
+        description="read when training ends: weights.safetensors, which is what gets evaluated, holds the average, not the last weights",
+    )
 
 
 class PublishedNumber(Config):
@@ -128,3 +158,14 @@ class Recipe(Config):
     runtime: RuntimeConfig = RuntimeConfig()
     eval: EvalConfig = EvalConfig()
     published: tuple[PublishedNumber, ...] = ()
+
+    @model_validator(mode="after")
+    def _image_fits_the_model(self) -> Recipe:
+        multiple, size = self.model.image_multiple, self.data.image_size
+        if any(side % multiple for side in size):
+            near = ",".join(str(max(1, round(side / multiple)) * multiple) for side in size)
+            raise ValueError(
+                f"{type(self.model).__name__} needs images whose sides are multiples of {multiple}, not {size[0]} x {size[1]}; "
+                f"try data.image_size={near}"
+            )
+        return self

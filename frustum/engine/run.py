@@ -6,7 +6,8 @@ tensorboard/         the same for TensorBoard, where it is installed
 statistics.npz       class counts of the training split
 checkpoints/step_*/  full state for an exact resume; the newest ones are kept
 weights.safetensors  the result: averaged weights, written when training ends
-eval.json            figures of `frustum eval`
+eval.json            figures of `frustum eval`, with the digest of the weights they belong to; baselines.json beside it
+report/              pages of `frustum report`
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 
 import frustum
 from frustum.data.files import make_folder, read_json, write_error, write_json
+from frustum.engine.eval_report import BASELINES, EVALUATION
 from frustum.engine.recipe import ModelConfig, Recipe
 from frustum.errors import ConfigError
 
@@ -34,7 +36,11 @@ FREE_TO_CHANGE = (
     "name", "train.steps", "train.epochs", "train.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.log_every",
     "data.cache", "data.val_split", "eval", "published", "runtime.device",
 )  # fmt: skip
-"""Settings that may differ between a run and its resumption: they do not change what a step computes."""
+"""Settings that may differ between a run and its resumption: they do not change what a step computes from the state before it.
+
+With the cosine schedule another length (train.steps, train.epochs) changes the learning rates of all steps that are still to come, since
+the curve then ends elsewhere; the steps already taken are not repeated, so the run is another one than a run of that length from the start.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,12 @@ def require_same(recipe: Recipe, folder: Path) -> None:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what an earlier run left in `folder`; other files there stay. Raises DataError."""
+    """Remove what an earlier run left in `folder`, its numbers and report included; other files there stay. Raises DataError."""
     try:
-        for name in ("checkpoints", "tensorboard"):
+        for name in ("checkpoints", "tensorboard", "report"):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
-        for name in ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "eval.json", "speedtest.json"):
+        for name in ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", EVALUATION, BASELINES, "speedtest.json"):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error

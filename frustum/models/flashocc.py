@@ -8,9 +8,10 @@ D depth bins, K classes, X Y Z voxels.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from frustum.data.classes import OCC3D_CLASSES
@@ -22,7 +23,7 @@ from frustum.geometry.grids import Rounding
 from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import flashocc_class_weights, masked_cross_entropy
 from frustum.nn.bev import CustomResNet, FpnLss
-from frustum.nn.contract import ModelConfig
+from frustum.nn.contract import ClassNames, ModelConfig
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
 from frustum.nn.lift_splat import LiftSplat, Sampling, Splat
@@ -43,26 +44,34 @@ class FlashOccConfig(ModelConfig):
         voxel_rounding: how a point finds its cell. `floor` is correct; `reference` rounds towards zero as the published code does, which
             pools points up to one cell below the grid (z from -7.4 m: a third of all points of M0) and which published weights expect.
         sampling: where in the image a feature stands, see `nn.lift_splat.feature_pixels`; `corners` as published.
-        class_names, free: what the K classes are and which one is free space.
+        class_names: the K classes; the last one is free space.
         camera_mask: train on voxels that a camera observed only.
-        class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes.
+        class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes; needs its 18 classes.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
         pool: backend of the pooling.
     """
 
+    image_multiple: ClassVar[int] = 32
+
     resnet: int = 50
-    neck_channels: int = 256
+    neck_channels: PositiveInt = 256
     depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
     grid: VoxelGrid = VoxelGrid.occ3d()
-    lift_channels: int = 64
-    bev_channels: int = 128
+    lift_channels: PositiveInt = 64
+    bev_channels: PositiveInt = 128
     voxel_rounding: Literal["floor", "reference"] = "floor"
     sampling: Sampling = "corners"
-    class_names: tuple[str, ...] = OCC3D_CLASSES
+    class_names: ClassNames = OCC3D_CLASSES
     camera_mask: bool = True
     class_balance: bool = False
-    depth_loss: float = 0.0
+    depth_loss: NonNegativeFloat = 0.0
     pool: Backend = "auto"
+
+    @model_validator(mode="after")
+    def _balance_fits_the_classes(self) -> FlashOccConfig:
+        if self.class_balance and self.class_names != OCC3D_CLASSES:
+            raise ValueError("the frequency table is that of Occ3D's 18 classes; set model.class_balance=false for other class_names")
+        return self
 
     def build(self) -> FlashOcc:
         """The network with random weights."""

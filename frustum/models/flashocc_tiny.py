@@ -11,8 +11,11 @@ Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map,
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from frustum.data.classes import OCC3D_CLASSES
@@ -22,7 +25,7 @@ from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import draw_columns, occupancy_losses
-from frustum.nn.contract import ClassCounts, ModelConfig
+from frustum.nn.contract import ClassCounts, ClassNames, ModelConfig
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.lift_splat import Splat, feature_pixels
 from frustum.nn.unet import ConvNorm, UNet
@@ -48,19 +51,21 @@ class FlashOccTinyConfig(ModelConfig):
         pool: backend of the pooling.
     """
 
+    image_multiple: ClassVar[int] = 16
+
     pretrained: bool = True
-    frozen_blocks: int = 5
-    neck_channels: int = 64
+    frozen_blocks: int = Field(5, ge=0, le=11)
+    neck_channels: PositiveInt = 64
     depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
     grid: VoxelGrid = VoxelGrid.occ3d()
-    lift_channels: int = 16
-    bev_channels: int = 32
-    voxel_channels: int = 32
-    class_names: tuple[str, ...] = OCC3D_CLASSES
-    class_weight_power: float = 0.4
-    free_columns: int = 3000
-    occupied_iou_loss: float = 1.0
-    depth_loss: float = 0.3
+    lift_channels: PositiveInt = 16
+    bev_channels: PositiveInt = 32
+    voxel_channels: PositiveInt = 32
+    class_names: ClassNames = OCC3D_CLASSES
+    class_weight_power: NonNegativeFloat = 0.4
+    free_columns: PositiveInt = 3000
+    occupied_iou_loss: NonNegativeFloat = 1.0
+    depth_loss: NonNegativeFloat = 0.3
     pool: Backend = "auto"
 
     def build(self) -> FlashOccTiny:

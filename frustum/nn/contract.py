@@ -11,7 +11,9 @@ This module imports no torch, so that recipes can be described without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+
+from pydantic import AfterValidator
 
 from frustum.config import Config
 
@@ -27,8 +29,24 @@ class ClassCounts(Protocol):
     def counts(self) -> np.ndarray: ...  # noqa: D102
 
 
+def _classes(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) < 2 or names[-1] != "free" or len(set(names)) < len(names):
+        raise ValueError("class names are at least two different words, the last one is 'free'")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...], AfterValidator(_classes)]
+"""The K classes of an occupancy head; the last one is free space."""
+
+
 class ModelConfig(Config):
-    """Base of every model's config. A subclass sits in the model's file and builds it."""
+    """Base of every model's config. A subclass sits in the model's file and builds it.
+
+    Attributes:
+        image_multiple: the sides of the network's image must be multiples of this: the stride of its coarsest feature map.
+    """
+
+    image_multiple: ClassVar[int] = 1
 
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""

@@ -1,12 +1,42 @@
-"""The readable difference between a model's state dict and a given one, wherever weights are loaded."""
+"""What a given state dict lacks or has too much for a model, wherever weights are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from frustum.errors import nearest_names
+from frustum.errors import CheckpointError, nearest_names
+
+COUNTER = "num_batches_tracked"
+"""A batch norm counts its updates in this entry, which nothing reads with a fixed momentum; old and converted files lack it."""
+
+
+def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str, Tensor]:
+    """A state dict of tensors or numpy arrays as tensors; arrays are copied.
+
+    Raises:
+        CheckpointError: an entry of `what` is neither, or an array that holds no numbers.
+    """
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        try:
+            found[key] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{what} holds no state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
+            ) from error
+    return found
+
+
+def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`given_state` with a 0 for each counter of a batch norm that the model has and it has not, if it is for this model at all."""
+    if not given_state.keys() & model_state.keys():
+        return dict(given_state)
+    counters = {key: torch.zeros_like(value) for key, value in model_state.items() if key.rpartition(".")[2] == COUNTER}
+    return counters | dict(given_state)
 
 
 def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor], most: int = 8) -> str:

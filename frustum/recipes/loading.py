@@ -7,17 +7,20 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from frustum.config import Config
+from frustum.engine import overrides as settings
 from frustum.engine.recipe import Recipe
-from frustum.errors import ConfigError, nearest_names
+from frustum.errors import CheckpointError, ConfigError, nearest_names
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 ENTRY_POINTS = "frustum.recipes"
 
@@ -64,7 +67,7 @@ def get_recipe(name: str) -> Recipe:
 
 def load(
     recipe: str | Recipe,
-    checkpoint: str | Path | Mapping[str, Tensor] | None = None,
+    checkpoint: str | Path | Mapping[str, Any] | None = None,
     source: Literal["frustum", "official"] = "frustum",
     **overrides: Any,
 ) -> nn.Module:
@@ -75,7 +78,8 @@ def load(
 
     Args:
         recipe: a recipe's name, an import path `pkg.mod:function`, or a Recipe.
-        checkpoint: a file or run folder of ours, a file of the upstream project, a state dict, or None for the recipe's initial weights.
+        checkpoint: a file or run folder of ours, a file of the upstream project, a state dict (tensors or numpy arrays), or None for the
+            recipe's initial weights.
         source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes) and switches the network to the
             published behaviour where ours is another by default (FlashOCC: voxel indices rounded towards zero).
         overrides: settings of the model (`bev_channels=64`); other settings by their path: `**{"data.image_size": (96, 256)}`.
@@ -84,33 +88,45 @@ def load(
         ConfigError: unknown recipe, setting or source, or a recipe without official weights.
         CheckpointError: missing, damaged or unsafe file; keys or shapes that differ, listed.
     """
-    from frustum.engine import overrides as settings
-    from frustum.engine.checkpoint import load_state, load_weights
-
-    if source not in ("frustum", "official"):
-        raise ConfigError(f"unknown source {source!r}; choose 'frustum' for weights that this package wrote, or 'official'.")
     if not isinstance(recipe, Recipe):
         recipe = get_recipe(recipe)
-    if isinstance(checkpoint, (str, Path, Mapping)) and "pretrained" in type(recipe.model).model_fields:
-        overrides = {"pretrained": False, **overrides}  # about to be overwritten: no need for the package that holds them
     texts = [f"{_path(key)}={_text(value)}" for key, value in overrides.items()]
-    if source == "official":
-        adapter = _adapter(recipe)
-        model = settings.apply(recipe, [*adapter.REFERENCE, *texts]).model.build()
-        if checkpoint is not None:
-            from frustum.errors import CheckpointError
-            from frustum.weights.loading import read_official
+    return build_network(settle(recipe, texts, source), checkpoint, source)
 
-            state = adapter.convert(read_official(checkpoint))
-            try:
-                load_state(model, state, "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
-            except CheckpointError as error:
-                raise CheckpointError(f"{error}\n{adapter.hint(state)}".rstrip()) from error
+
+def settle(recipe: Recipe, overrides: Sequence[str] = (), source: str = "frustum") -> Recipe:
+    """The recipe to run weights of `source` with: for `official` ones the settings of the published code, then `overrides`, which win.
+
+    Raises:
+        ConfigError: unknown source or setting, or a recipe without official weights.
+    """
+    if source not in ("frustum", "official"):
+        raise ConfigError(f"unknown source {source!r}; choose 'frustum' for weights that this package wrote, or 'official'.")
+    return settings.apply(recipe, [*(_adapter(recipe).REFERENCE if source == "official" else ()), *overrides])
+
+
+def build_network(recipe: Recipe, checkpoint: str | Path | Mapping[str, Any] | None = None, source: str = "frustum") -> nn.Module:
+    """The network of a recipe that is settled already, in eval mode and with the checkpoint's weights. Arguments and errors as `load`."""
+    from frustum.engine.checkpoint import load_state, load_weights
+
+    config = recipe.model
+    if checkpoint is not None and "pretrained" in type(config).model_fields:
+        config = config.model_copy(update={"pretrained": False})  # about to be overwritten: no need for the package that holds them
+    model = config.build()
+    if checkpoint is None:
         return model.eval()
-    model = settings.apply(recipe, texts).model.build()
-    if isinstance(checkpoint, Mapping):
+    if source == "official":
+        from frustum.weights.loading import read_official
+
+        adapter = _adapter(recipe)
+        state = adapter.convert(read_official(checkpoint))
+        try:
+            load_state(model, state, "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}\n{adapter.hint(state)}".rstrip()) from error
+    elif isinstance(checkpoint, Mapping):
         load_state(model, checkpoint, "the given state dict")
-    elif checkpoint is not None:
+    else:
         load_weights(model, checkpoint)
     return model.eval()
 
@@ -152,7 +168,10 @@ def _imported(path: str) -> Recipe:
     if not callable(function):
         functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise ConfigError(f"{module_name} has no function {function_name!r}; {nearest_names(function_name, functions)}")
-    recipe = function()
+    try:
+        recipe = function()
+    except ValidationError as error:
+        raise ConfigError(f"{path} returned no valid recipe: {error}") from error
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"{path} returned a {type(recipe).__name__}, but a recipe function must return frustum.engine.recipe.Recipe.")
     return recipe

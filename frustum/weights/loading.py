@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from frustum.errors import CheckpointError
+from frustum.nn.state import as_tensors
 
 _CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -26,8 +27,8 @@ _PREFIXES = ("module.", "_orig_mod.")
 def read_official(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in an upstream file (or in what `torch.load` gave for one), without wrappers.
 
-    Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict,
-    safetensors, and keys that all begin with `module.` (DataParallel).
+    Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
+    arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel).
 
     Raises:
         CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
@@ -82,10 +83,10 @@ def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
         kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{what} holds no state dict: expected names with tensors, or such a dict under 'state_dict', got {kind}.")
-    state = {str(key): value for key, value in content.items()}
+    state = as_tensors({str(key): value for key, value in content.items()}, what)
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}

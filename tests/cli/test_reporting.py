@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from frustum.cli.evaluation import evaluate_run, numbers_of
-from frustum.cli.reporting import facts_of, frequencies, pick, read_numbers, report_run, scores_of
+from frustum.cli.reporting import facts_of, frequencies, pick, report_run, scores_of
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.nuscenes import NuScenes
-from frustum.engine.checkpoint import WEIGHTS, save_weights
-from frustum.engine.eval_report import EvalReport
+from frustum.engine.checkpoint import WEIGHTS, digest, save_weights
+from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
 from frustum.errors import CheckpointError
+from frustum.recipes.loading import build_network
 from frustum.viewer.report import METRICS
 
 
@@ -40,8 +41,12 @@ def numbers(run: Path) -> dict:
     return evaluate_run(str(run), baselines=True)
 
 
+def kept_in(run: Path) -> list[EvalReport]:
+    return read_reports(run, digest(build_network(load_run(run).recipe, run)))
+
+
 def test_evaluation_is_kept_in_the_run(run: Path, numbers: dict) -> None:
-    kept = read_numbers(run)
+    kept = kept_in(run)
     assert [report.images for report in kept] == ["as they are", "none", "black"]
     assert kept[0].metrics == numbers["metrics"]
     assert numbers_of(kept)["baselines"][1]["name"] == "black images"
@@ -60,13 +65,13 @@ def test_numbers_can_be_read_back(numbers: dict) -> None:
 
 
 def test_scores_have_the_names_of_the_report(run: Path, numbers: dict) -> None:
-    scores = scores_of(read_numbers(run)[0])
+    scores = scores_of(kept_in(run)[0])
     assert set(scores.values) <= {metric.key for metric in METRICS}
     assert scores.values["miou_camera"] == numbers["metrics"]["miou"]["camera"]
     assert scores.values["rayiou"] == numbers["metrics"]["ray_iou"]["mean"]
     assert scores.values["giou_above_camera"] == numbers["metrics"]["geometric_iou_above_ground"]["camera"]
     assert len(scores.per_class) == len(OCC3D_CLASSES)
-    assert scores_of(read_numbers(run)[1]).note
+    assert scores_of(kept_in(run)[1]).note
 
 
 def test_frames_are_spread_over_scenes(street_root: Path) -> None:

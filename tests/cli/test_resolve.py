@@ -10,6 +10,7 @@ import torch
 from frustum.cli.resolve import describe, is_run, open_network, resolve_recipe, run_folder
 from frustum.engine.checkpoint import WEIGHTS, save_weights
 from frustum.engine.overrides import paths
+from frustum.engine.recipe import Recipe
 from frustum.engine.run import save_run
 from frustum.errors import ConfigError
 from frustum.recipes.loading import get_recipe
@@ -63,6 +64,28 @@ def test_other_weights_win(run: Path, tmp_path: Path) -> None:
     save_weights(tmp_path / "other.safetensors", other)
     _, network = open_network(str(run), checkpoint=tmp_path / "other.safetensors")
     torch.testing.assert_close(network.state_dict()["head.weight"], other.state_dict()["head.weight"], rtol=0, atol=0)
+
+
+def test_official_weights_bring_their_settings_and_the_user_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[Recipe] = []
+
+    def build_network(recipe: Recipe, checkpoint: object, source: str) -> torch.nn.Module:
+        assert (checkpoint, source) == (tmp_path / "x.pth", "official")
+        built.append(recipe)
+        return torch.nn.Identity()
+
+    monkeypatch.setattr("frustum.recipes.loading.build_network", build_network)
+    ours = resolve_recipe("flashocc-r50-m0", ["data.channel_order=rgb"])
+    save_run(tmp_path / "run", ours)
+    for name in ("flashocc-r50-m0", str(tmp_path / "run")):
+        recipe, _ = open_network(name, [], tmp_path / "x.pth", "official")
+        assert (recipe.data.channel_order, recipe.model.voxel_rounding) == ("bgr", "reference")  # type: ignore[attr-defined]
+        assert built[-1] is recipe, "the network is built from what is returned"
+        words = ["data.channel_order=rgb", "model.voxel_rounding=floor"]
+        recipe, _ = open_network(name, words, tmp_path / "x.pth", "official")
+        assert (recipe.data.channel_order, recipe.model.voxel_rounding) == ("rgb", "floor")  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="no official weights"):
+        open_network("flashocc-tiny", [], tmp_path / "x.pth", "official")
 
 
 def test_a_recipe_alone_has_no_weights() -> None:

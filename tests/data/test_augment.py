@@ -127,5 +127,5 @@ def test_whether_pixels_move() -> None:
     still = Augmentation(resize=(0, 0), rotate_deg=(0, 0), flip=False)
     assert not still.moves_pixels
     assert still.draw_image(np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
-    for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}):
+    for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}, {"crop_h": (0.1, 0.1)}):
         assert replace(still, **change).moves_pixels

@@ -91,6 +91,13 @@ def test_the_published_test_time_input(sample: Sample) -> None:
     np.testing.assert_allclose(rig.image_aug[0, 0].numpy(), [[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]], atol=1e-12)
 
 
+def test_the_share_cut_off_at_the_bottom(sample: Sample) -> None:
+    whole, cut = Pipeline(SIZE)(sample), Pipeline(SIZE, crop_h=0.25)(sample)
+    rows = SIZE[0] - int(0.75 * SIZE[0])
+    assert cut["rig"].image_aug[0, 0, 1, 2] - whole["rig"].image_aug[0, 0, 1, 2] == rows
+    assert torch.equal(cut["images"][..., rows:, :], whole["images"][..., :-rows, :])
+
+
 def test_no_resampling_when_nothing_changes(sample: Sample) -> None:
     item = Pipeline(SIZE, **PLAIN)(sample)  # type: ignore[arg-type]
     for i, camera in enumerate(sample.cameras):

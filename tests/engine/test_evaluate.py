@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.occupancy import labels_path
 from frustum.data.types import Prediction
 from frustum.engine.baselines import VARIANTS, BlindPrior, count_classes, most_likely
-from frustum.engine.eval_report import EvalReport, compare, percent
+from frustum.engine.checkpoint import digest
+from frustum.engine.eval_report import EvalReport, compare, percent, read_reports, write_reports
 from frustum.engine.evaluate import Scores, evaluate
 from frustum.engine.feed import open_database
 from frustum.engine.overrides import apply
@@ -125,6 +127,24 @@ def test_a_network_beats_the_prior_and_itself_in_the_dark(recipe, database, tmp_
     assert percent(None) == "-"
 
 
+def test_kept_reports_belong_to_their_weights(recipe, database, tmp_path):
+    network = toy.ToyConfig().build()
+    reports = [
+        evaluate(recipe, network, database=database, progress=False),
+        evaluate(recipe, Oracle(database), name="no images", database=database, progress=False),
+        evaluate(recipe, network, black=True, database=database, progress=False),
+    ]
+    assert [report.weights for report in reports] == [digest(network), None, digest(network)]
+    assert read_reports(tmp_path, digest(network)) == []
+    write_reports(tmp_path, reports)
+    assert [report.name for report in read_reports(tmp_path, digest(network))] == [report.name for report in reports]
+    assert read_reports(tmp_path, digest(toy.ToyConfig().build())) == [], "numbers of other weights"
+    with torch.no_grad():
+        network.head.bias[0] += 1
+    write_reports(tmp_path, [evaluate(recipe, network, database=database, progress=False)])
+    assert [report.images for report in read_reports(tmp_path, digest(network))] == ["as they are", "none"], "black images are stale"
+
+
 def test_black_is_black_before_normalisation(recipe):
     from frustum.engine.feed import evaluation_batches
 
@@ -143,6 +163,12 @@ def test_missing_labels_and_other_grids_are_named(recipe, database, tmp_path):
     bare = toy.write_database(tmp_path / "bare", labels=False)
     with pytest.raises(DataError, match="no occupancy labels"):
         evaluate(toy.recipe(bare), toy.ToyConfig().build())
+    part = toy.write_database(tmp_path / "part")
+    lost = open_database(toy.recipe(part).data).tokens("val")[1]
+    labels_path(part, "scene-0003", lost).unlink()
+    for size in (1, 2, 4):
+        with pytest.raises(DataError, match=f"{lost} has no occupancy labels"):
+            evaluate(apply(toy.recipe(part), [f"eval.batch_size={size}"]), toy.ToyConfig().build(), progress=False)
     with pytest.raises(DataError, match="no occupancy labels"):
         BlindPrior.fit(open_database(toy.recipe(bare).data), "train", grid=toy.GRID)
     with pytest.raises(ShapeError):

@@ -89,6 +89,21 @@ def test_the_pipeline_follows_the_recipe():
     assert (evaluation.augment, evaluation.load_boxes, evaluation.load_depth) == (None, False, False)
 
 
+def test_evaluation_cuts_off_the_middle_of_the_range():
+    recipe = apply(toy.recipe(), ["augment.crop_h=0.1,0.3"])
+    assert build_pipeline(recipe, False).crop_h == pytest.approx(0.2)
+    assert build_pipeline(recipe, True).augment.moves_pixels
+
+
+def test_labels_are_not_read_for_predictions(toy_root, monkeypatch):
+    recipe = toy.recipe(toy_root)
+    database = open_database(recipe.data)
+    monkeypatch.setattr("frustum.data.nuscenes.read_labels", lambda *a, **k: pytest.fail("labels were read"))
+    (batch,) = list(evaluation_batches(recipe, database, database.tokens("val")[:1], labels=False))
+    assert batch.semantics is None
+    assert batch.mask_camera is None
+
+
 def test_the_grid_is_the_models_or_occ3d():
     assert grid_of(toy.recipe()) == toy.GRID
     from frustum.engine.recipe import ModelConfig

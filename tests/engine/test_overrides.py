@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from frustum.engine.overrides import apply, paths
+from frustum.engine.overrides import DATA_PRESETS, apply, paths
 from frustum.engine.recipe import EmaConfig, Recipe
 from frustum.errors import ConfigError
 from tests.engine import toy
@@ -24,7 +24,6 @@ def value(recipe: Recipe, path: str):
     [
         ("optim.lr=1e-3", 1e-3),
         ("train.steps=1e3", 1000),
-        ("train.steps=null", None),
         ("train.epochs=3", 3),
         ("augment.flip=false", False),
         ("augment.flip=no", False),
@@ -61,9 +60,30 @@ def test_the_model_keeps_its_class_and_other_fields_stay():
     assert value(RECIPE, "model.width") == 16, "the given recipe must not change"
 
 
-def test_data_is_short_for_its_kind_and_keeps_the_root():
-    changed = apply(RECIPE, ["data.root=x", "data=kitti"])
-    assert (changed.data.kind, changed.data.root, changed.data.image_size) == ("kitti", "x", RECIPE.data.image_size)
+@pytest.mark.parametrize("name", DATA_PRESETS)
+def test_data_is_short_for_where_a_data_set_lies(name):
+    moved = apply(RECIPE, ["data.version=v9", "data.val_split=other"])
+    data = apply(moved, [f"data={name}"]).data
+    assert (data.root, data.version, data.train_split, data.val_split) == (f"data/{name}", "v1.0-trainval", "train", "val")
+    assert data.image_size == RECIPE.data.image_size
+
+
+def test_given_settings_win_over_a_preset_wherever_they_stand():
+    for words in (["data.root=x", "data=kitti"], ["data=kitti", "data.root=x"]):
+        assert apply(RECIPE, words).data.root == "x"
+    assert apply(RECIPE, ['data={"root": "y"}']).data.root == "y", "JSON is no preset"
+
+
+def test_epochs_and_steps_replace_each_other():
+    def lengths(*words):
+        train = apply(RECIPE, words).train
+        return train.epochs, train.steps
+
+    assert lengths("train.epochs=3") == (3, None), "not the recipe's steps"
+    assert lengths('train={"epochs": 3}') == (3, None)
+    assert lengths("train.epochs=3", "train.steps=9") == (None, 9)
+    with pytest.raises(ConfigError, match=r"set train\.epochs=N or train\.steps=N"):
+        apply(RECIPE, ["train.steps=null"])
 
 
 def test_a_switched_off_section_comes_back_with_its_defaults():
@@ -89,7 +109,15 @@ def test_json_changes_several_entries_of_a_section():
         ("optim.lr=true", ["optim.lr=true", "number"]),
         ("optim.lr=-1", ["greater than 0"]),
         ("optim.schedule=cos", ["'constant', 'step' or 'cosine'"]),
-        ("data=kity", ["'nuscenes', 'street' or 'kitti'"]),
+        ("data=kity", ["did you mean 'kitti'", "data.root=FOLDER"]),
+        ("train.epochs=0", ["greater than or equal to 1"]),
+        ("data.std=1,0,1", ["entry 2", "greater than 0"]),
+        ("data.image_size=0,32", ["greater than"]),
+        ("augment.resize=0.1,-0.1", ["low,high", "0.1 is above -0.1"]),
+        ("augment.bev_rotate_deg=5,-5", ["low,high"]),
+        ("augment.bev_scale=0,1", ["greater than 0"]),
+        ("augment.bev_scale=1.1,0.9", ["low,high"]),
+        ("augment.crop_h=0,1", ["between 0 and 1"]),
         ("train.steps=1.5", ["integer"]),
         ("train.batch_size=0", ["greater than or equal to 1"]),
         ("data.image_size=96", ["list"]),

@@ -61,8 +61,10 @@ def test_clearing_keeps_what_is_not_ours(tmp_path):
     save_run(tmp_path, toy.recipe())
     (tmp_path / "checkpoints" / "step_1").mkdir(parents=True)
     (tmp_path / "report").mkdir()
+    for name in ("weights.safetensors", "eval.json", "baselines.json", "notes.txt", "report/report.html"):
+        (tmp_path / name).write_text("x")
     clear_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"], "numbers and pages belong to the weights that are gone"
 
 
 def test_lines_after_the_snapshot_are_dropped_on_resume(tmp_path):

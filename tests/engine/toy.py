@@ -92,7 +92,7 @@ def recipe(root: Path | str = "toy", **train: object) -> Recipe:
     return Recipe(
         name="toy",
         model=ToyConfig(),
-        data=DataConfig(kind="street", root=str(root), image_size=(16, 32)),
+        data=DataConfig(root=str(root), image_size=(16, 32)),
         augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1, bev_flip_x=0.0, bev_flip_y=0.0),
         optim=OptimConfig(lr=1e-1, warmup_steps=3, schedule="cosine"),
         ema=EmaConfig(decay=0.9, warmup=0, initial_updates=0),

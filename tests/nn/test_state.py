@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from frustum.nn.state import describe_difference
+from frustum.errors import CheckpointError
+from frustum.nn.state import as_tensors, complete, describe_difference
 
 MODEL = {"conv.weight": torch.zeros(4, 3, 1, 1), "conv.bias": torch.zeros(4), "head.weight": torch.zeros(2, 4)}
 
@@ -29,6 +32,27 @@ def test_long_lists_are_cut():
     assert "missing (20):" in text
     assert "... and 17 more" in text
     assert len(text.splitlines()) == 6
+
+
+def test_arrays_become_tensors_of_their_own():
+    array = np.arange(3.0)[::-1]
+    found = as_tensors({"a": array, "n": np.int64(4), "t": MODEL["conv.bias"]}, "x")
+    assert found["a"].tolist() == [2, 1, 0]
+    assert (found["n"].dtype, int(found["n"])) == (torch.int64, 4)
+    assert found["t"] is MODEL["conv.bias"]
+    with pytest.raises(CheckpointError, match="x holds no state dict: b is a dict"):
+        as_tensors({"b": {}}, "x")
+
+
+def test_missing_counters_are_zero():
+    model = torch.nn.BatchNorm1d(2).state_dict()
+    model["num_batches_tracked"] += 5
+    given = {key: value for key, value in model.items() if key != "num_batches_tracked"}
+    found = complete(model, given)
+    assert describe_difference(model, found) == ""
+    assert int(found["num_batches_tracked"]) == 0
+    assert int(complete(model, model)["num_batches_tracked"]) == 5
+    assert complete(model, {"x": torch.zeros(1)}).keys() == {"x"}, "another model's weights stay what they are"
 
 
 def test_unrelated_weights_are_called_another_model():

@@ -11,12 +11,13 @@ import torch
 
 import frustum
 from frustum.config import Config
+from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.errors import CheckpointError, ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.recipes import loading
-from frustum.recipes.loading import get_recipe, list_recipes, load
+from frustum.recipes.loading import get_recipe, list_recipes, load, settle
 
 SMALL = {"pretrained": False, "bev_channels": 8, "neck_channels": 8}
 NAMES = [info.name for info in list_recipes()]
@@ -114,6 +115,56 @@ def test_weights_survive_a_round_trip_through_a_file(tmp_path):
         again = load("flashocc-tiny", checkpoint, bev_channels=8, neck_channels=8)
         assert not again.config.pretrained  # the weights replace the encoder's, so its package is not needed
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in first.state_dict().items())
+
+
+def test_numpy_states_and_missing_counters():
+    first = load("flashocc-tiny", **SMALL).state_dict()
+    counters = [key for key in first if key.endswith("num_batches_tracked")]
+    assert counters
+    arrays = {key: value.numpy() for key, value in first.items() if key not in counters}
+    again = load("flashocc-tiny", arrays, bev_channels=8, neck_channels=8).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in first.items() if key not in counters)
+    assert all(int(again[key]) == 0 for key in counters)
+    with pytest.raises(CheckpointError, match="is a str"):
+        load("flashocc-tiny", arrays | {"head.weight": "x"}, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.class_names=car,bus", "last one is 'free'"),
+        ('model.class_names=["free"]', "at least two"),
+        ("model.class_names=car,car,free", "different"),
+        ("data.image_size=100,256", r"multiples of (16|32), not 100 x 256; try data\.image_size=96,256"),
+    ],
+)
+@pytest.mark.parametrize("name", ["flashocc-tiny", "flashocc-r50-m0"])
+def test_settings_that_no_network_can_have(name, override, words):
+    with pytest.raises(ConfigError, match=words):
+        apply(get_recipe(name), [override])
+
+
+def test_the_class_balance_is_that_of_occ3d():
+    words = ["model.class_names=car,free", "model.class_balance=true"]
+    with pytest.raises(ConfigError, match="frequency table"):
+        apply(get_recipe("flashocc-r50"), words)
+
+
+def test_official_settings_are_those_of_the_published_code_unless_the_user_says_otherwise():
+    recipe = apply(get_recipe("flashocc-r50"), ["data.channel_order=rgb"])
+    assert settle(recipe) is recipe
+    official = settle(recipe, [], "official")
+    assert (official.data.channel_order, official.model.voxel_rounding) == ("bgr", "reference")
+    assert settle(recipe, ["model.voxel_rounding=floor"], "official").model.voxel_rounding == "floor"
+
+
+def test_an_invalid_recipe_of_the_user_is_a_config_error(tmp_path, monkeypatch):
+    (tmp_path / "bad_recipes.py").write_text(
+        "from frustum.engine.recipe import TrainConfig\ndef mine():\n    return TrainConfig(epochs=None)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="training needs a length"):
+        get_recipe("bad_recipes:mine")
 
 
 def test_mistakes_are_explained(tmp_path):

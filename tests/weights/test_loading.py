@@ -51,6 +51,10 @@ def test_layouts_from_files_and_from_memory(layout, tmp_path):
     assert _same(read_official(LAYOUTS[layout]))
 
 
+def test_arrays_from_memory():
+    assert _same(read_official({"state_dict": {key: value.numpy() for key, value in STATE.items()}}))
+
+
 def test_safetensors_and_old_pickle_streams(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
     assert _same(read_official(tmp_path / "a.safetensors"))
