@@ -10,7 +10,7 @@ import numpy as np
 
 from frustum.worlds.street.arrays import Actors, Models, World, cell_at, paint_at
 from frustum.worlds.street.jit import INLINE, KERNEL
-from frustum.worlds.street.kernels_cast import ACTOR, GROUND, inverse
+from frustum.worlds.street.kernels_cast import ACTOR, GROUND
 from frustum.worlds.street.kernels_shade import ground_height
 
 GROUND_SAMPLES = 4  # per axis of a column

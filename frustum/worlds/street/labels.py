@@ -10,9 +10,8 @@ What a voxel is
 
 What is observed
     mask_lidar, occupied voxel: a beam of any accumulated sweep hit it (all `lidar_origins`, cast through the world of this instant, so
-    that nothing smears). Free voxel: a beam of the keyframe's own sweep that returned crossed it; every `carve_columns`-th column and
-    every `carve_rings`-th ring counts. So few because in a real frame of Occ3D only about 90 azimuths carve free space, and 2 to 3 voxels
-    of a column are free, at all distances.
+    that nothing smears). Free voxel: of the keyframe's own sweep, the beam nearest to the voxel's centre goes beyond it, whether it returns
+    or not; what lies outside the fan of beams is not observed.
     mask_camera: in mask_lidar, and seen by a camera. Occupied voxel: the ray of at least one pixel hits it. Free voxel: the ray of the
     pixel at its centre passes it before it hits.
     A hit counts for the voxel just behind the surface and for the one half a material cell further in, because the surface of a solid
@@ -45,8 +44,6 @@ class LabelRules:
     static_least: int = 1  # of 27
     actor_least: int = 3  # of 64
     hit_every: int = 4  # columns of the accumulated sweeps
-    carve_columns: int = 12  # every n-th column of the keyframe's sweep,
-    carve_rings: int = 4  # and of those every n-th ring
 
 
 class Frame:

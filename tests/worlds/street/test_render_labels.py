@@ -113,6 +113,24 @@ def test_observed_voxels(film):
     assert near[tuple(occupied.T)].all()
 
 
+def test_free_space_of_the_lidar_is_what_its_nearest_beam_passes(film):
+    _, renderer, ego, _, _, lidars, _, labels = film
+    rng = np.random.default_rng(0)
+    free = np.argwhere(labels.semantics == OCC3D_FREE)
+    free = free[rng.choice(len(free), 3000, replace=False)]
+    centres = (free + 0.5) * 0.4 + [-40, -40, -1]
+    local = (centres @ ego[:3, :3].T + ego[:3, 3] - lidars[0][:3, 3]) @ lidars[0][:3, :3]
+    distance = np.linalg.norm(local, axis=1)
+    table = LidarPattern.nuscenes().directions()
+    beam = (local @ table.T).argmax(1)  # the smallest angle between centre and beam
+    met = renderer._cast_sweep(np.ascontiguousarray(lidars[0]), LidarPattern.nuscenes(), TIME).distance[beam]
+    elevation = np.rad2deg(np.arcsin(local[:, 2] / distance))
+    within = (elevation > -31.3) & (elevation < 11.3)
+    passed = within & (distance < np.where(met > 0, met, 105.0))
+    assert 0.2 < passed.mean() < 0.9
+    assert ((labels.mask_lidar[tuple(free.T)] > 0) == passed).mean() > 0.98
+
+
 def test_points_of_an_actor_lie_in_its_box_and_no_others_do(film):
     scene, _, _, _, _, lidars, sweep, _ = film
     points = sweep.points[:, :3].astype(np.float64) @ lidars[0][:3, :3].T + lidars[0][:3, 3]
