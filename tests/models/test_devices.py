@@ -58,6 +58,6 @@ def test_training_steps_with_cuda():
             optimiser.step()
             losses.append(total.item())
         runs.append(losses)
-    assert runs[1][0] == pytest.approx(runs[0][0], rel=0.05)  # other columns are drawn on the device
+    assert runs[1][0] == pytest.approx(runs[0][0], rel=0.05)  # TF32 convolutions
     assert runs[1][-1] < runs[1][0]
     assert runs[2] == pytest.approx(runs[1], rel=1e-3)
