@@ -66,6 +66,8 @@ def run_demo(
         for name in ("world", "train", "report", "plan.json", "demo.json"):
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
 
+    if not stored_plan(out / "plan.json", seed):  # another seed is refused before anything is made
+        write_json(out / "plan.json", {"seed": seed})
     config = world or WorldConfig(seed=seed)
     with stage(1, "a city, filmed by six cameras and a LiDAR"):
         made = generate_world(config, out / "world")
@@ -136,12 +138,8 @@ def stage(number: int, title: str) -> Iterator[None]:
 
 def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, database: NuScenes) -> dict[str, Any]:
     """The number of training steps, from a speed test; an interrupted demo goes on with the number that was chosen first."""
-    if path.is_file():
-        plan = read_json(path, "plan of the demo")
-        if plan.get("seed") != seed:
-            raise ConfigError(
-                f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again."
-            )
+    plan = stored_plan(path, seed)
+    if "steps" in plan:
         return plan
     most = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
     after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures
@@ -153,6 +151,18 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
         text += f"; this machine needs about {needed / 60:.0f} minutes in all"
     plan = test.as_dict() | {"seconds_left": round(clock.left(), 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
     write_json(path, plan, indent=2)
+    return plan
+
+
+def stored_plan(path: Path, seed: int) -> dict[str, Any]:
+    """The plan of an interrupted or finished demo, empty if there is none. Raises ConfigError when that demo had another seed."""
+    if not path.is_file():
+        return {}
+    plan = read_json(path, "plan of the demo")
+    if plan.get("seed") != seed:
+        raise ConfigError(
+            f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again."
+        )
     return plan
 
 

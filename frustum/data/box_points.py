@@ -13,8 +13,3 @@ def in_box(points: np.ndarray, box2frame: np.ndarray, size: np.ndarray, margin: 
     inside = (np.abs(points - box2frame[:3, 3]) <= np.linalg.norm(half)).all(1)
     inside[inside] = (np.abs(transform_points(invert(box2frame), points[inside])) <= half).all(1)
     return inside
-
-
-def count_in_boxes(points: np.ndarray, box2frame: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """How many of the points (P, 3) each of M boxes holds, poses (M, 4, 4), sizes (M, 3): int64 (M,)."""
-    return np.array([in_box(points, box, size).sum() for box, size in zip(box2frame, sizes, strict=True)], np.int64)

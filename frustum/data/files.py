@@ -44,10 +44,11 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
+def atomic_path(path: Path | str, suffix: str = "", set_mode: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
 
-    `suffix` is appended to the temporary name, for libraries that tell the format from it.
+    `suffix` is appended to the temporary name, for libraries that tell the format from it. The file gets the mode of an ordinary new one,
+    unless `set_mode` is off.
 
     Raises:
         DataError: the folder cannot be created, or the disk turned out to be full or read-only inside the block. Other errors pass.
@@ -60,7 +61,8 @@ def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp, and some libraries, make private files; these are ordinary ones
+        if set_mode:
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp, and some libraries, make private files; these are ordinary ones
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _REASONS:
@@ -79,8 +81,11 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """Give a file a second name where the file system allows it, and copy it elsewhere; atomically. Raises DataError."""
-    with atomic_path(target) as temporary:
+    """Give a file a second name where the file system allows it, and copy it elsewhere; atomically. Raises DataError.
+
+    The source stays as it is, its mode too: a second name shares it.
+    """
+    with atomic_path(target, set_mode=False) as temporary:
         temporary.unlink()
         try:
             os.link(Path(source).resolve(), temporary)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from frustum.data.box_points import count_in_boxes
 from frustum.data.classes import DETECTION_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.findings import Finding, worst_first
 from frustum.data.inspection_projection import MIN_EDGES, EdgeFit
@@ -21,7 +20,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy import IGNORE
 from frustum.data.types import CameraFrame, Sample
 from frustum.errors import DataError
-from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
+from frustum.geometry import VoxelGrid, count_points_in_boxes, invert, points_in_boxes, transform_points
 
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
@@ -180,7 +179,7 @@ def _check_counts(sample: Sample, points: np.ndarray, findings: list[Finding]) -
         return
     lidar2ego = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
     ego = transform_points(lidar2ego, points[:, :3].astype(np.float64))
-    counted = count_in_boxes(ego, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6])
+    counted = count_points_in_boxes(ego, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6])
     stated = sample.boxes.num_lidar_pts
     empty = (stated == 0) & (sample.boxes.num_radar_pts == 0) & (counted == 0)
     if empty.any():

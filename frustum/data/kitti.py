@@ -62,7 +62,8 @@ def import_kitti_raw(
 
     Args:
         src: a KITTI raw root, a date folder, or a drive folder.
-        dst: root of the database. Scenes that were finished by an earlier run with the same settings are kept.
+        dst: root of the database. Scenes that were finished by an earlier run with the same settings are kept, other drives stay in their
+            splits, and scenes of these drives that share frames with the new ones are left out from now on.
         drive: part of a drive's name, to choose one of several; None imports all.
         splits: frame numbers per split, `{"train": "0-119", "val": "120-153"}`, both ends included; by default the first 78 % of each
             drive are train and the rest is val.
@@ -96,12 +97,15 @@ def import_kitti_raw(
         for split, name in wanted.items():
             members.setdefault(split, []).append(name)
         prints = {split: f"{_FORMAT} {[recording.frames[i] for i in parts[split]]} {grid.model_dump_json()}" for split in parts}
+        for name in wanted.values():
+            writer.take_back(name)
         missing = [split for split in parts if not writer.has_scene(wanted[split], prints[split])]
+        _make_room(recording, writer, wanted, parts)
         if missing:
             sums += _import_drive(recording, writer, grid, {s: (wanted[s], parts[s], prints[s]) for s in missing}, show)
         totals["frames"] += sum(len(p) for p in parts.values())
-        totals["boxes"] += sum(len(t.box2lidar) for t in recording.tracks)
-    writer.finish(members)
+        totals["boxes"] += sum(recording.box(t, i) is not None for p in parts.values() for i in p for t in range(len(recording.tracks)))
+    writer.finish(members, keep_splits=True)
     labelled = max(sums[-4], 1)
     return totals | {
         "splits": members,
@@ -111,6 +115,18 @@ def import_kitti_raw(
         "mask_camera_share": sums[-1] / labelled,
         "voxels": {name: int(n) for name, n in zip(OCC3D_CLASSES, sums[:-4], strict=True)},
     }
+
+
+def _make_room(drive: KittiDrive, writer: DatabaseWriter, wanted: Mapping[str, str], parts: Mapping[str, range]) -> None:
+    """Set aside what an earlier import with other splits made of the same frames: no frame may be in two scenes."""
+    stamp = lambda f: round(float(drive.timestamps["velodyne_points"][f]) * 1e6)  # noqa: E731
+    spans = [(stamp(part[0]), stamp(part[-1])) for part in parts.values()]
+    for name in writer.scenes():
+        if name.rpartition("-")[0] == drive.name.removesuffix("_sync") and name not in wanted.values():
+            first, last = writer.span(name)
+            if any(first <= b and a <= last for a, b in spans):
+                writer.set_aside(name)
+    writer.prepare({wanted[split]: stamp(part[0]) for split, part in parts.items()})
 
 
 def split_frames(frames: Sequence[int], splits: Mapping[str, str | tuple[int, int]] | None) -> dict[str, range]:

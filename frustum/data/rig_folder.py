@@ -19,6 +19,7 @@ The camera frame is x right, y down, z forward, the ego frame x forward, y left,
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ _TOP_KEYS = {"cameras", "frames", "pixel_origin"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _FRAME_SECONDS = 0.5
+_FIRST_DATE = 1e8  # seconds since 1970; smaller times count from the start of a recording
+_START = 1_600_000_000_000_000  # microseconds since 1970
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class RigFrame:
 def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainval") -> dict[str, Any]:
     """Import the folder `src` (images + calibration.json) into the database `dst`; lens distortion is taken out of the images.
 
-    The new scene has the name of the folder and is the split `test`. It has no LiDAR, boxes or labels.
+    The new scene has the name of the folder and joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start
+    at different times, so times that are no dates (those before 1973) are moved to a date that follows from the scene's name.
 
     Returns:
         Numbers for a summary: scene, cameras, frames, undistorted images.
@@ -78,8 +82,10 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
     channels = {c.name: c.name if c.name.upper().startswith("CAM") else f"CAM_{c.name.upper()}" for c in cameras}
     undistorted = 0
     keyframes = []
+    shift = 0 if frames[0].timestamp > _FIRST_DATE else _START + zlib.crc32(scene.encode()) * 100_000
+    writer.prepare({scene: shift + round(frames[0].timestamp * 1e6)})
     for frame in frames:
-        micro = round(frame.timestamp * 1e6)
+        micro = shift + round(frame.timestamp * 1e6)
         data = []
         for camera in cameras:
             source = frame.images[camera.name]
@@ -93,7 +99,7 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
     writer.add_scene(
         SceneRecord(scene, sensors, tuple(keyframes), description=f"imported from {src.name}", location="own-rig", vehicle="own")
     )
-    writer.finish({"test": writer.scenes()})
+    writer.finish({"test": [scene]}, keep_splits=True)
     return {"scene": scene, "cameras": list(channels.values()), "frames": len(frames), "undistorted_images": undistorted}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from frustum.data.files import read_json
@@ -56,3 +57,14 @@ def custom_splits(folder: Path) -> dict[str, list[str]]:
     if not isinstance(splits, dict) or not all(isinstance(v, list) and all(isinstance(s, str) for s in v) for v in splits.values()):
         raise DataError(f'the split list {path} must look like {{"train": ["scene-0001", ...], "val": [...]}}.')
     return splits
+
+
+def merged_splits(old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]], present: Collection[str]) -> dict[str, list[str]]:
+    """`new` added to `old`, each scene once a split; scenes of `old` that are not `present` any more, and empty splits, are left out."""
+    merged = {}
+    for split in (*new, *(name for name in old if name not in new)):
+        kept = [name for name in old.get(split, ()) if name in present]
+        members = list(dict.fromkeys([*kept, *new.get(split, ())]))
+        if members:
+            merged[split] = members
+    return merged

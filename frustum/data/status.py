@@ -126,6 +126,9 @@ def _version_status(root: Path, version: str) -> VersionStatus:
     purpose = {"camera": "all work", "lidar": "depth supervision, check", "radar": "nothing here yet"}
     is_official = bool(here & set().union(*official_splits().values()))
     own = "it was generated or imported: run that command again"
+    has_lidar = any(kind == "lidar" and expected[channel] for channel, kind in zip(channels, modality, strict=True))
+    own_labels = own if has_lidar else "cameras that were imported alone have no labels; predicting needs none"
+    own_points = "a generated world has them, an import has not" if has_lidar else own_labels
     source = source if is_official else own
     for channel, kind in zip(channels, modality, strict=True):
         if expected[channel]:
@@ -136,10 +139,11 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         count = sum(p.is_file() for p in folders)
         name = "occ3d_panoptic" if panoptic else "gts"
         get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"
-        get = get if is_official else own
+        get = get if is_official else own_labels
         items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
     labelled = (folder / "lidarseg.json").is_file()
-    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own))
+    get = f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own_points
+    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", get))
     return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
 
 

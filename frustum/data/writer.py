@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +23,12 @@ from frustum.data.classes import GENERAL_CLASSES
 from frustum.data.files import atomic_path, make_folder, write_bytes, write_error
 from frustum.data.records import SceneRecord, token
 from frustum.data.scene_rows import scene_rows
+from frustum.data.splits import custom_splits, merged_splits
 from frustum.data.tables import ATTRIBUTES, MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
 
 _FORMAT = 1
+_ASIDE = ".aside"  # suffix of the parts that were taken out of the database
 _MERGED = (
     "log",
     "scene",
@@ -87,12 +90,46 @@ class DatabaseWriter:
         """Names of the scenes added so far."""
         return sorted(p.name.removesuffix(".json.gz") for p in self.parts.glob("*.json.gz"))
 
-    def finish(self, splits: Mapping[str, Sequence[str]], maps: Mapping[str, np.ndarray] | None = None) -> None:
+    def span(self, name: str) -> tuple[int, int]:
+        """Timestamps of the first and the last keyframe of an added scene, microseconds. Raises DataError when its part is damaged."""
+        times = [row["timestamp"] for row in self._read_part(self._part(name))["rows"]["sample"]]
+        return min(times), max(times)
+
+    def prepare(self, starts: Mapping[str, int]) -> None:
+        """Check, before the work, that scenes can join the database: `starts` maps their names to the timestamps of their first keyframes.
+
+        Raises:
+            DataError: two of them, or one of them and another scene of the database, start together; or splits.json is malformed.
+        """
+        custom_splits(self.folder)
+        others = {name: self.span(name)[0] for name in self.scenes() if name not in starts}
+        _check_starts([*others.items(), *starts.items()])
+
+    def set_aside(self, name: str) -> None:
+        """Take a scene out of the database: the next `finish` leaves it out. Its files and its part, renamed, stay for `take_back`."""
+        part = self._part(name)
+        try:
+            os.replace(part, part.with_name(part.name + _ASIDE))
+        except OSError as error:
+            raise write_error(part, error) from error
+
+    def take_back(self, name: str) -> None:
+        """Undo `set_aside`, if the scene was set aside and was not added anew since."""
+        part = self._part(name)
+        aside = part.with_name(part.name + _ASIDE)
+        if aside.is_file() and not part.is_file():
+            try:
+                os.replace(aside, part)
+            except OSError as error:
+                raise write_error(part, error) from error
+
+    def finish(self, splits: Mapping[str, Sequence[str]], maps: Mapping[str, np.ndarray] | None = None, keep_splits: bool = False) -> None:
         """Merge all parts into the tables, and write splits.json and the map masks. May be called again after more scenes.
 
         Args:
             splits: scene names by split, for splits.json in the version folder.
             maps: per location the map mask, (rows, columns) uint8, 255 = drivable, 0.1 m a pixel, row 0 = north; blank if not given.
+            keep_splits: add to the splits that are there already, instead of replacing them.
 
         Raises:
             DataError: there is no scene, a split names an unknown scene, a part is damaged, or the disk is full or read-only. The old
@@ -105,9 +142,12 @@ class DatabaseWriter:
             for name in members:
                 if name not in names:
                     raise DataError(f"the split {split!r} names the scene {name!r}, which was not added; {nearest_names(name, names)}")
+        if keep_splits:
+            splits = merged_splits(custom_splits(self.folder), splits, names)
         parts = [self._read_part(self._part(name)) for name in names]
         tables = _merge(parts)
-        _check_starts(tables)
+        times = {row["token"]: row["timestamp"] for row in tables["sample"]}
+        _check_starts([(scene["name"], times[scene["first_sample_token"]]) for scene in tables["scene"]])
         locations = sorted({part["location"] for part in parts})
         logs: dict[str, list[str]] = {location: [] for location in locations}
         for log in tables["log"]:
@@ -159,17 +199,16 @@ def map_file(location: str) -> str:
     return MAP_FILES.get(location, f"maps/{token('map mask', location)}.png")
 
 
-def _check_starts(tables: dict[str, list[dict[str, Any]]]) -> None:
+def _check_starts(starts: Sequence[tuple[str, int]]) -> None:
     """The devkit sorts scenes by start time and fails on equal ones."""
-    times = {row["token"]: row["timestamp"] for row in tables["sample"]}
     seen: dict[int, str] = {}
-    for scene in tables["scene"]:
-        start = times[scene["first_sample_token"]]
+    for name, start in starts:
         if start in seen:
             raise DataError(
-                f"scenes {seen[start]} and {scene['name']} start at the same timestamp {start}; shift the times of one of them."
+                f"scenes {seen[start]} and {name} start at the same timestamp {start}; shift the times of one of them, or give it another "
+                "folder."
             )
-        seen[start] = scene["name"]
+        seen[start] = name
 
 
 def _merge(parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -175,7 +175,6 @@ def render_rows(
                 if kind == 0 and dz < 0:
                     t = (plate[0] - eye[2]) / dz
                     px, py = eye[0] + t * dx - plate[6], eye[1] + t * dy - plate[7]
-                    outside = max(max(abs(px), abs(py)) - plate[1], 0.0)
                     corner_x, corner_y = max(abs(px) - plate[1] + 6, 0.0), max(abs(py) - plate[1] + 6, 0.0)
                     outside = max(np.sqrt(corner_x * corner_x + corner_y * corner_y) - 6, 0.0)
                     alpha = max(1 - outside / plate[2], 0.0)

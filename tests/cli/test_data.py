@@ -53,3 +53,20 @@ def test_a_world_is_made_once(frustum: Run, street_root: Path, tmp_path: Path) -
     made = json.loads((tmp_path / "world.json").read_text())
     assert (made["scenes"], made["keyframes"], made["generated"]) == (3, 9, 0)
     assert "frustum check" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "0x0"), "--size 0x0"),
+        (("--size", "8x64"), "image_size.0=8"),
+        (("image_size=64,0",), "image_size=64,0"),
+        (("version=../x",), "version=../x"),
+    ],
+)
+def test_impossible_worlds_are_refused_in_words(frustum: Run, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    code, _, err = frustum("data", "world", tmp_path / "w", *words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert not (tmp_path / "w").exists()

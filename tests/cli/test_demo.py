@@ -12,6 +12,7 @@ from frustum.cli import demo
 from frustum.cli.demo import Clock, run_demo, verdict
 from frustum.engine.eval_report import EvalReport
 from frustum.errors import ConfigError
+from frustum.worlds.street.world_config import WorldConfig
 from tests.cli.conftest import Run
 
 SMALL = ["model.pretrained=false", "model.bev_channels=8", "train.checkpoint_every=2", "train.log_every=1", "runtime.precision=fp32"]
@@ -56,10 +57,29 @@ def test_peak_memory_is_plausible() -> None:
     assert peak is None or 0.05 < peak < 64
 
 
+def test_another_seed_is_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def generate(config: WorldConfig, root: Path) -> None:
+        made.append(config.seed)
+        raise KeyboardInterrupt  # before there is a plan
+
+    monkeypatch.setattr(demo, "generate_world", generate)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path, seed=3)
+    with pytest.raises(ConfigError, match=r"demo with seed 3.*--fresh"):
+        run_demo(tmp_path, seed=4)
+    assert made == [3]
+    for words in ({"seed": 3}, {"seed": 4, "fresh": True}):  # the same seed goes on, and a fresh demo may have any
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path, **words)
+    assert made == [3, 3, 4]
+    assert demo.stored_plan(tmp_path / "plan.json", 4) == {"seed": 4}
+    assert demo.stored_plan(tmp_path / "none.json", 4) == {}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    from frustum.worlds.street.world_config import WorldConfig
-
     out = tmp_path_factory.mktemp("demo")
     world = WorldConfig(train_scenes=1, val_scenes=1, frames=2, image_size=(64, 176))
     return out, run_demo(out, minutes=0.2, changes=[*SMALL, "data.image_size=64,176"], minimum_steps=3, world=world)
@@ -81,8 +101,6 @@ def test_all_stages_leave_their_results(finished: tuple[Path, dict]) -> None:
 
 @pytest.mark.slow
 def test_a_second_run_does_nothing_again(finished: tuple[Path, dict]) -> None:
-    from frustum.worlds.street.world_config import WorldConfig
-
     out, first = finished
     weights = (out / "train" / "eval.json").stat().st_mtime_ns
     world = WorldConfig(train_scenes=1, val_scenes=1, frames=2, image_size=(64, 176))
@@ -95,8 +113,6 @@ def test_a_second_run_does_nothing_again(finished: tuple[Path, dict]) -> None:
 
 @pytest.mark.slow
 def test_another_seed_needs_another_folder(finished: tuple[Path, dict]) -> None:
-    from frustum.worlds.street.world_config import WorldConfig
-
     out, _ = finished
     world = WorldConfig(train_scenes=1, val_scenes=1, frames=2, image_size=(64, 176))
     with pytest.raises(ConfigError, match="--fresh"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frustum.data.files import atomic_path, make_folder, read_json, write_bytes, write_json
+from frustum.data.files import atomic_path, link_or_copy, make_folder, read_json, write_bytes, write_json
 from frustum.errors import DataError
 
 
@@ -28,6 +28,33 @@ def test_files_are_as_readable_as_ordinary_ones(tmp_path: Path) -> None:
     write_bytes(tmp_path / "ours", b"")
     (tmp_path / "theirs").write_bytes(b"")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "theirs").stat().st_mode)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@pytest.mark.parametrize("mode", [0o400, 0o640, 0o755])
+def test_a_linked_file_keeps_its_mode_and_bytes(tmp_path: Path, mode: int) -> None:
+    source, target = tmp_path / "theirs.png", tmp_path / "ours" / "x.png"
+    source.write_bytes(b"pixels")
+    source.chmod(mode)
+    link_or_copy(source, target)
+    link_or_copy(source, target)  # again, over the first
+    assert stat.S_IMODE(source.stat().st_mode) == mode
+    assert source.read_bytes() == target.read_bytes() == b"pixels"
+    write_bytes(target, b"new")  # our name is replaced, their file is not written to
+    assert source.read_bytes() == b"pixels"
+    assert [p.name for p in target.parent.iterdir()] == ["x.png"]
+
+
+def test_a_file_is_copied_where_links_are_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"pixels")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"pixels"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+    assert not os.path.samefile(tmp_path / "a", tmp_path / "b")
 
 
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

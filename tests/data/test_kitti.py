@@ -49,6 +49,11 @@ def dataset(imported) -> NuScenes:
     return NuScenes(imported[0])
 
 
+def test_boxes_are_counted_in_the_imported_frames_only(drive, tmp_path):
+    summary = import_kitti_raw(drive, tmp_path, splits={"train": "2-4"})
+    assert (summary["frames"], summary["boxes"]) == (3, 3)
+
+
 def test_summary_and_progress(imported):
     _, summary, shown = imported
     assert summary["frames"] == summary["new_frames"] == FRAMES
@@ -179,6 +184,19 @@ def test_an_interrupted_import_goes_on(drive, tmp_path):
     assert import_kitti_raw(drive, tmp_path, splits=splits)["new_frames"] == 2  # only the part that was missing
     assert len(NuScenes(tmp_path).tokens()) == 4
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_a_later_import_joins_the_splits_and_no_frame_is_in_two_scenes(drive, tmp_path):
+    """One split after the other; then other splits of the same frames, which replace those they overlap; then the first ones again."""
+    name, splits = "2011_01_01_drive_0001", tmp_path / "v1.0-trainval" / "splits.json"
+    import_kitti_raw(drive, tmp_path, splits={"train": "0-1"})
+    import_kitti_raw(drive, tmp_path, splits={"val": "2-2"})
+    assert json.loads(splits.read_text()) == {"train": [f"{name}-train"], "val": [f"{name}-val"]}
+    import_kitti_raw(drive, tmp_path, splits={"test": "0-0"})
+    assert json.loads(splits.read_text()) == {"test": [f"{name}-test"], "val": [f"{name}-val"]}
+    assert len(NuScenes(tmp_path).tokens()) == 2
+    assert import_kitti_raw(drive, tmp_path, splits={"train": "0-1"})["new_frames"] == 0
+    assert json.loads(splits.read_text()) == {"train": [f"{name}-train"], "val": [f"{name}-val"]}
 
 
 def test_default_split_and_bad_splits():

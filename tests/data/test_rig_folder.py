@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def test_any_number_of_cameras_becomes_a_database(tmp_path):
     assert sample.lidar is None
     assert sample.occupancy is None
     assert len(sample.boxes) == 0
-    assert sample.timestamp == 0.5
+    assert sample.timestamp - dataset.sample(dataset.tokens()[0]).timestamp == pytest.approx(0.5, abs=1e-5)
 
 
 def test_it_goes_through_the_pipeline(tmp_path):
@@ -93,14 +95,63 @@ def test_frames_carry_times_and_poses(tmp_path):
     pose = np.eye(4)
     pose[0, 3] = 3.5
     content["frames"] = [
-        {"timestamp": 12.25, "ego2global": pose.tolist(), "images": {"front": "front/001.png"}},
-        {"timestamp": 12.0, "images": {"front": "front/000.png"}},
+        {"timestamp": 1.5e9 + 0.25, "ego2global": pose.tolist(), "images": {"front": "front/001.png"}},
+        {"timestamp": 1.5e9, "images": {"front": "front/000.png"}},
     ]
     import_rig(write_rig(tmp_path / "rig", content, ("front",)), tmp_path / "out")
     dataset = NuScenes(tmp_path / "out")
     first, second = (dataset.sample(t) for t in dataset.tokens())
-    assert (first.timestamp, second.timestamp) == (12.0, 12.25)
+    assert (first.timestamp, second.timestamp) == (1.5e9, 1.5e9 + 0.25)
     np.testing.assert_allclose(second.ego2global, pose)
+
+
+def tree(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_several_rigs_share_a_database(tmp_path):
+    """Both begin at time 0, which scenes of one database may not; the second leaves the first in its split."""
+    relative = calibration(("front",))
+    del relative["cameras"][0]["images"]
+    relative["frames"] = [
+        {"timestamp": 0.0, "images": {"front": "front/000.png"}},
+        {"timestamp": 0.1, "images": {"front": "front/001.png"}},
+    ]
+    import_rig(write_rig(tmp_path / "one", calibration()), tmp_path / "out")
+    (tmp_path / "out" / "v1.0-trainval" / "splits.json").write_text('{"test": ["one"], "mine": ["one"]}')
+    import_rig(write_rig(tmp_path / "two", relative, ("front",)), tmp_path / "out")
+    import_rig(write_rig(tmp_path / "two", relative, ("front",)), tmp_path / "out")  # again
+    dataset = NuScenes(tmp_path / "out")
+    assert len(dataset.tokens("test")) == 4
+    assert len(dataset.tokens("mine")) == 2
+    assert json.loads((tmp_path / "out" / "v1.0-trainval" / "splits.json").read_text()) == {"test": ["one", "two"], "mine": ["one"]}
+    alone = tmp_path / "alone"
+    import_rig(tmp_path / "two", alone)
+    times = [[d.sample(t).timestamp for t in d.tokens("test")] for d in (dataset, NuScenes(alone))]
+    assert times[0][-2:] == times[1] or times[0][:2] == times[1]  # the start follows from the name alone
+    assert np.diff(times[1]) == pytest.approx([0.1], abs=1e-5)
+
+
+def test_equal_dates_are_refused_before_anything_is_written(tmp_path):
+    content = calibration(("front",))
+    del content["cameras"][0]["images"]
+    content["frames"] = [{"timestamp": 1.7e9, "images": {"front": "front/000.png"}}]
+    import_rig(write_rig(tmp_path / "one", content, ("front",)), tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(DataError, match="one and two start at the same timestamp"):
+        import_rig(write_rig(tmp_path / "two", content, ("front",)), tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    import_rig(tmp_path / "one", tmp_path / "out")  # the database still works
+    assert len(NuScenes(tmp_path / "out").tokens("test")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_the_images_of_the_user_keep_their_modes(tmp_path):
+    folder = write_rig(tmp_path / "rig", calibration(("front",)), ("front",))
+    for path in (folder / "front").iterdir():
+        path.chmod(0o440)
+    import_rig(folder, tmp_path / "out")
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (folder / "front").iterdir()} == {0o440}
 
 
 def test_distortion_is_undone(tmp_path):

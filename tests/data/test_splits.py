@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from frustum.data.splits import custom_splits, official_splits
+from frustum.data.splits import custom_splits, merged_splits, official_splits
 from frustum.errors import DataError
 
 
@@ -37,3 +37,15 @@ def test_custom_splits(tmp_path: Path) -> None:
         (tmp_path / "splits.json").write_text(wrong)
         with pytest.raises(DataError, match="must look like"):
             custom_splits(tmp_path)
+
+
+def test_merging_keeps_what_is_there_and_names_nothing_twice() -> None:
+    old = {"train": ["a", "gone"], "mine": ["b"], "empty": ["gone"]}
+    assert merged_splits(old, {"train": ["c", "a"], "val": ["d"]}, ["a", "b", "c", "d"]) == {
+        "train": ["a", "c"],
+        "val": ["d"],
+        "mine": ["b"],
+    }
+    assert merged_splits({}, {"train": []}, []) == {}
+    once = merged_splits(old, {"train": ["c"]}, ["a", "b", "c"])
+    assert merged_splits(once, {"train": ["c"]}, ["a", "b", "c"]) == once

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from frustum.data.rig_folder import import_rig
 from frustum.data.status import data_status
+from frustum.data.writer import DatabaseWriter
 from frustum.errors import DataError
-from tests.data.toy import VERSION
+from tests.data.toy import VERSION, scene_record
 
 
 @pytest.fixture
@@ -70,6 +75,30 @@ def test_wrong_root_and_version(tmp_path, toy_root):
         data_status(tmp_path / "nowhere")
     with pytest.raises(DataError, match=f"no version 'v1.0-mini'; it has {VERSION}"):
         data_status(toy_root, "v1.0-mini")
+
+
+def test_cameras_alone_are_not_said_to_lack_generated_labels(tmp_path):
+    folder = tmp_path / "rig"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    camera = {"name": "front", "image": "a.png", "fx": 30, "fy": 30, "cx": 20, "cy": 15, "cam2ego": np.eye(4).tolist()}
+    (folder / "calibration.json").write_text(json.dumps({"cameras": [camera]}))
+    import_rig(folder, tmp_path / "out")
+    status, found = items(tmp_path / "out")
+    assert found["samples/CAM_FRONT"].state == "complete"
+    for name in ("gts", "occ3d_panoptic", "lidarseg"):
+        assert found[name].state == "missing"
+        assert "predicting needs none" in found[name].get
+        assert "generated" not in found[name].get
+    assert status.advice.startswith("Ready")
+
+
+def test_lost_labels_of_a_generated_set_can_be_made_again(tmp_path):
+    writer = DatabaseWriter(tmp_path, VERSION)
+    writer.add_scene(replace(scene_record(tmp_path, 0, 1), name="street-000-0000"))
+    writer.finish({"train": ["street-000-0000"]})
+    _, found = items(tmp_path)
+    assert "run that command again" in found["gts"].get
 
 
 @pytest.mark.data

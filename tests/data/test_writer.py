@@ -6,7 +6,7 @@ import errno
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,6 @@ from frustum.data.tables import OPTIONAL_TABLES, TABLES
 from frustum.data.writer import DatabaseWriter, map_file
 from frustum.errors import DataError
 from tests.data.toy import VERSION, add_scene, scene_record, toy_database
-
-METHOD = "fork" if "fork" in get_all_start_methods() else "spawn"  # spawning imports torch again, which takes seconds
 
 
 def tables(root: Path) -> dict[str, bytes]:
@@ -98,7 +96,7 @@ def test_fixed_tables(rows: dict[str, list[dict]], toy_root: Path) -> None:
 
 def test_same_bytes_from_any_order_and_number_of_workers(tmp_path: Path) -> None:
     one, two = toy_database(tmp_path / "one", 3, 2), tmp_path / "two"
-    with ProcessPoolExecutor(2, mp_context=get_context(METHOD)) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(add_scene, [two] * 3, [2, 0, 1], [2] * 3))
     DatabaseWriter(two, VERSION).finish({"train": ["scene-0001", "scene-0002"], "val": ["scene-0003"]})
     assert tables(one) == tables(two)
@@ -224,6 +222,43 @@ def test_scenes_must_not_start_together(tmp_path: Path) -> None:
     writer.add_scene(replace(record, name="scene-0009"))
     with pytest.raises(DataError, match="scene-0001 and scene-0009 start at the same timestamp"):
         writer.finish({})
+
+
+def test_a_clash_of_starts_is_found_before_the_work(tmp_path: Path) -> None:
+    writer = DatabaseWriter(tmp_path, VERSION)
+    record = scene_record(tmp_path, 0, 2)
+    writer.add_scene(record)
+    first, last = writer.span("scene-0001")
+    assert (first, last) == (record.keyframes[0].timestamp, record.keyframes[1].timestamp)
+    with pytest.raises(DataError, match="scene-0001 and other start at the same timestamp"):
+        writer.prepare({"other": first})
+    with pytest.raises(DataError, match="a and b start at the same timestamp 5"):
+        writer.prepare({"a": 5, "b": 5})
+    writer.prepare({"scene-0001": first, "other": last})  # the scene itself is to be replaced
+    writer.finish({"train": ["scene-0001"]})  # nothing was left behind
+    (tmp_path / VERSION / "splits.json").write_text("[]")
+    with pytest.raises(DataError, match="must look like"):
+        writer.prepare({"other": last})
+
+
+def test_scenes_can_be_set_aside_and_taken_back(tmp_path: Path) -> None:
+    writer = DatabaseWriter(toy_database(tmp_path, 2, 2), VERSION)
+    before = tables(tmp_path)
+    writer.set_aside("scene-0002")
+    assert writer.scenes() == ["scene-0001"]
+    assert not writer.has_scene("scene-0002")
+    writer.finish({}, keep_splits=True)
+    assert read_json(tmp_path / VERSION / "splits.json") == {"train": ["scene-0001"]}
+    assert [s["name"] for s in read_json(tmp_path / VERSION / "scene.json")] == ["scene-0001"]
+    writer.take_back("scene-0002")
+    writer.take_back("scene-0002")
+    writer.take_back("scene-0003")
+    writer.finish({"val": ["scene-0002"]}, keep_splits=True)
+    after = tables(tmp_path)
+    assert read_json(tmp_path / VERSION / "splits.json") == {"val": ["scene-0002"], "train": ["scene-0001"]}
+    assert all(after[name] == before[name] for name in before if name != "splits.json")
+    with pytest.raises(DataError, match="cannot write"):
+        writer.set_aside("scene-0007")
 
 
 def test_scenes_must_agree_about_shared_sensors(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.classes import GENERAL_CLASSES
 from frustum.data.files import write_bytes
 from frustum.data.occupancy import labels_path, write_labels
 from frustum.data.records import (
@@ -28,9 +27,6 @@ from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.types import Actor, Scene
 from frustum.worlds.street.world_config import WorldConfig
 
-START = 1_600_000_000_000_000  # microseconds; scenes follow each other by an hour
-SKY = 255
-
 
 class Filmer:
     """Renders one scene through one rig and writes what it sees below `root`.
@@ -42,7 +38,8 @@ class Filmer:
         self.scene, self.rig, self.config, self.root = scene, rig, config, root
         self.renderer = SceneRenderer(scene)
         self.grid = VoxelGrid.occ3d()
-        self.start = START + number * 3_600_000_000
+        self.start = config.start_stamp(number)
+        self.begin = config.camera_spread  # seconds on the scene's clock at the first keyframe: the first camera fires at 0
         self.shift = np.eye(4)
         self.shift[:2, 3] = -np.asarray(scene.ground.origin)
         self.views = {c.name: c.fitted(*config.image_size) for c in rig.cameras}
@@ -55,7 +52,7 @@ class Filmer:
         sweeps: list[SampleDataRecord] = []
         for index in range(self.config.frames):
             sweeps += self._sweeps_before(index)
-            keyframes.append(self._keyframe(index / self.config.rate))
+            keyframes.append(self._keyframe(self._time(index)))
             on_keyframe()
         return SceneRecord(
             name=self.scene.name,
@@ -82,17 +79,21 @@ class Filmer:
         if index == 0:
             return
         for k in range(1, self.config.sweeps + 1):
-            time = (index - 1 + k / (self.config.sweeps + 1)) / self.config.rate
+            time = self._time(index - 1 + k / (self.config.sweeps + 1))
             for camera in self.rig.cameras:
                 yield self._write_shot(camera.name, self._shoot(camera.name, time), time, "sweeps")
             ego = self.scene.ego.pose(time)
             yield self._write_sweep(self.renderer.lidar(ego @ self.rig.lidar.sensor2ego, time), time, ego, "sweeps", labelled=False)
 
+    def _time(self, index: float) -> float:
+        """When keyframe `index` is, or a moment between two, in seconds on the scene's clock."""
+        return self.begin + index / self.config.rate
+
     def _exposure(self, channel: str, time: float) -> float:
         """When a camera fires: all at once, or spread over `camera_spread` seconds before the keyframe, as behind a spinning LiDAR."""
         order = [c.name for c in self.rig.cameras].index(channel)
         share = 1 - order / max(1, len(self.rig.cameras) - 1)
-        return max(0.0, time - self.config.camera_spread * share)
+        return time - self.config.camera_spread * share
 
     def _shoot(self, channel: str, time: float) -> Shot:
         camera = next(c for c in self.rig.cameras if c.name == channel)
@@ -110,9 +111,9 @@ class Filmer:
 
     def _lidar_poses(self, time: float) -> list[np.ndarray]:
         """LiDAR poses whose beams are accumulated for the masks: this keyframe first, then its neighbours in the scene."""
-        last = (self.config.frames - 1) / self.config.rate
+        last = self._time(self.config.frames - 1)
         offsets = [0.0] + [sign * k / self.config.rate for k in range(1, self.config.mask_neighbours + 1) for sign in (-1, 1)]
-        return [self.scene.ego.pose(time + d) @ self.rig.lidar.sensor2ego for d in offsets if -1e-9 <= time + d <= last + 1e-9]
+        return [self.scene.ego.pose(time + d) @ self.rig.lidar.sensor2ego for d in offsets if self.begin - 1e-9 <= time + d <= last + 1e-9]
 
     def _annotations(self, time: float, ego: np.ndarray, shots: dict[str, Shot], sweep: Sweep) -> Iterator[AnnotationRecord]:
         lidar2global = ego @ self.rig.lidar.sensor2ego
@@ -152,7 +153,6 @@ class Filmer:
 
     def _write_shot(self, channel: str, shot: Shot, time: float, folder: str) -> SampleDataRecord:
         when = self._exposure(channel, time)
-        # The exposure may be clamped at the scene's start; stamps stay distinct per keyframe through the nominal time.
         stamp = self._stamp(when)
         name = self._file(folder, channel, stamp, ".jpg")
         write_bytes(self.root / name, _encode(shot.image, "JPEG", quality=self.config.jpeg_quality, subsampling=0))
@@ -198,8 +198,3 @@ def _as_png(kind: str, shot: Shot) -> np.ndarray:
     if kind == "depth":
         return np.where(shot.depth < 255, np.round(shot.depth * 256), 0).astype(np.uint16)
     return shot.category if kind == "semantics" else shot.instance.astype(np.uint16)
-
-
-def category_name(general_id: int) -> str:
-    """Name of a general class id as stored in the truth images; 'sky' for 255."""
-    return "sky" if general_id == SKY else GENERAL_CLASSES[general_id].name

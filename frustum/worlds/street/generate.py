@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from frustum.data.writer import DatabaseWriter
 from frustum.worlds.street.world_config import WorldConfig
 
 Progress = Callable[[int, int], None]
+_MOST_WORKERS = 61  # what Windows can wait for
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,52 @@ def generate(
     """Write the world that `config` describes below `root`, in the nuScenes table format with Occ3D labels.
 
     Scenes that are complete already are kept, so an interrupted call is resumed by repeating it. A scene enters the tables only when
-    all its files are written; a scene that was made with other settings is made anew.
+    all its files are written; a scene that was made with other settings is made anew. Of the scenes of this seed, the tables hold those
+    that `config` asks for; the others' files stay, for a later call that wants them back. Scenes of other seeds and imported ones stay
+    in the tables and in their splits.
 
     Args:
         root: the folder; created if needed.
-        workers: processes; None takes one per core.
+        workers: processes, 61 at most; None takes one per core that this process may use, 8 at most.
         progress: called with (keyframes done, keyframes in all).
 
     Raises:
-        DataError: the folder cannot be written, or is full.
+        DataError: the folder cannot be written, or is full, or holds a scene that starts when one of these does.
     """
     start = time.perf_counter()
     writer = DatabaseWriter(root, config.version)
     splits = config.scene_names()
     names = splits["train"] + splits["val"]
+    for name in writer.scenes():
+        if name.startswith(config.scene_prefix) and name not in names:
+            writer.set_aside(name)
+    for name in names:
+        writer.take_back(name)
     missing = [name for name in names if not writer.has_scene(name, config.fingerprint())]
+    if missing:
+        writer.prepare({name: first_stamp(config, name) for name in missing})
     total, done = len(names) * config.frames, (len(names) - len(missing)) * config.frames
     progress(done, total)
-    workers = max(1, min(workers or os.cpu_count() or 1, len(missing) or 1))
+    workers = max(1, min(workers or usable_cores(), len(missing) or 1, _MOST_WORKERS))
     if missing and workers == 1:
         for name in missing:
             _film(config, root, name, _ticker(progress, done, total))
             done += config.frames
     elif missing:
         _film_in_parallel(config, root, missing, workers, lambda n: progress(done + n, total))
-    writer.finish({split: scenes for split, scenes in splits.items() if scenes})
+    writer.finish({split: scenes for split, scenes in splits.items() if scenes}, keep_splits=True)
     return GenerationReport(root, len(names), total, len(missing) * config.frames, time.perf_counter() - start, workers)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (a container or a batch job may have fewer than the machine), 8 at most."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+def first_stamp(config: WorldConfig, name: str) -> int:
+    """Timestamp of the first keyframe of a scene, microseconds: its clock starts with the first camera's exposure."""
+    return config.start_stamp(scene_number(name)[0]) + round(config.camera_spread * 1e6)
 
 
 def scene_number(name: str) -> tuple[int, int]:
@@ -131,11 +151,3 @@ def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers
             tick(keyframes)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def digest(root: Path) -> str:
-    """SHA-256 over the names and contents of all files below `root`: equal worlds have equal digests."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in Path(root).rglob("*") if p.is_file()):
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()

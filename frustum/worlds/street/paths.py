@@ -121,7 +121,3 @@ class Network:
     def main(self) -> Road:
         """The road of the ego vehicle."""
         return self.roads[0]
-
-    def near_junction(self, s: float, room: float) -> bool:
-        """Whether arc length `s` of the main road is nearer than `room` metres to the mouth of a side road."""
-        return any(abs(s - at) < room + max(self.roads[k].left for k in sides) for at, sides in self.junctions)

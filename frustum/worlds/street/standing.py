@@ -13,8 +13,6 @@ from frustum.worlds.street.paths import Path
 from frustum.worlds.street.people import barrier
 from frustum.worlds.street.roads import free_stretches
 
-SIGHT = 32.0  # metres; what shall be seen stands nearer than this to the ego vehicle's path
-
 
 def _near(spots: list[Spot], ego: Path, length: float) -> list[Spot]:
     """Spots sorted by distance from the ego path, near ones only."""

@@ -51,12 +51,6 @@ class Terrain:
         return total
 
 
-def upright_pose(x: float, y: float, z: float, yaw: float) -> np.ndarray:
-    """Pose (4, 4) that turns about the vertical only."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1]], float)
-
-
 def poses_on_ground(terrain: Terrain, xy: np.ndarray, yaw: np.ndarray, lift: np.ndarray | float = 0.0, upright: bool = False) -> np.ndarray:
     """Poses (K, 4, 4) of things that stand at `xy` (K, 2) with heading `yaw` (K,), `lift` metres above the smooth ground.
 

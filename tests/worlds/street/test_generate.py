@@ -1,6 +1,10 @@
 """The generated data set as its readers find it: exact, reproducible, resumable."""
 
+import hashlib
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +12,30 @@ from PIL import Image
 
 from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.nuscenes import NuScenes
+from frustum.data.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
+from frustum.data.writer import DatabaseWriter
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
 from frustum.worlds.street import filming
-from frustum.worlds.street.generate import digest, generate
+from frustum.worlds.street import generate as generator
+from frustum.worlds.street.config import SceneConfig
+from frustum.worlds.street.generate import first_stamp, generate, usable_cores
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.world_config import WorldConfig
 
 TINY = WorldConfig(train_scenes=1, val_scenes=1, frames=2, image_size=(64, 176), save=("depth", "semantics", "instances"), sweeps=1)
+
+
+def digest(root: Path) -> str:
+    """Equal worlds have equal digests: over the names and contents of all files."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
+def splits(root: Path) -> dict[str, list[str]]:
+    return json.loads((root / TINY.version / "splits.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +235,116 @@ def test_cameras_may_fire_one_after_the_other(tmp_path):
     stamps = [c.timestamp - sample.timestamp for c in sample.cameras]
     np.testing.assert_allclose(stamps, np.linspace(-0.05, 0, 6), atol=2e-6)
     assert not np.allclose(sample.cameras[0].ego2global, sample.ego2global)
+
+
+def test_a_wide_spread_with_sweeps_keeps_exposures_apart_from_the_first_keyframe_on(tmp_path):
+    """The first keyframe's cameras fire before it too, at times of their own, and so do all sweeps after it."""
+    config = WorldConfig(
+        train_scenes=1, val_scenes=0, frames=2, image_size=(16, 32), camera_spread=0.2, sweeps=3, scene=SceneConfig(density=0.1)
+    )
+    generate(config, tmp_path, workers=1)
+    data = NuScenes(tmp_path, config.version)
+    for token in data.tokens("train"):
+        sample = data.sample(token)
+        np.testing.assert_allclose([c.timestamp - sample.timestamp for c in sample.cameras], np.linspace(-0.2, 0, 6), atol=2e-6)
+    files = json.loads((tmp_path / config.version / "sample_data.json").read_text())
+    assert len({f["filename"] for f in files}) == len(files) == 7 * (2 + 3)
+    assert min(f["timestamp"] for f in files) == config.start_stamp(0)
+    assert sum(f["prev"] == "" for f in files) == 7  # one chain per sensor
+
+
+@pytest.fixture
+def paper(monkeypatch):
+    """A generator whose scenes cost nothing: one blank file each, with the true names and times."""
+
+    def film(config, root, name, on_keyframe):
+        stamp, file = first_stamp(config, name), f"samples/LIDAR_TOP/{name}.pcd.bin"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+        key = KeyframeRecord(stamp, (SampleDataRecord("LIDAR_TOP", stamp, file, np.eye(4)),))
+        lidar = SensorRecord("LIDAR_TOP", "lidar", np.eye(4))
+        DatabaseWriter(root, config.version).add_scene(SceneRecord(name, (lidar,), (key,), fingerprint=config.fingerprint()))
+        on_keyframe()
+
+    monkeypatch.setattr(generator, "_film", film)
+    return WorldConfig(train_scenes=3, val_scenes=1, frames=1)
+
+
+def test_another_seed_adds_a_city_to_the_same_root(paper, tmp_path):
+    generate(paper, tmp_path, workers=1)
+    other = paper.model_copy(update={"seed": 7})
+    assert generate(other, tmp_path, workers=1).generated == 4
+    assert splits(tmp_path)["train"] == [f"street-{seed:03d}-{i:04d}" for seed in (0, 7) for i in range(3)]
+    before = digest(tmp_path)
+    assert generate(paper, tmp_path, workers=1).generated == generate(other, tmp_path, workers=1).generated == 0
+    assert digest(tmp_path) == before
+    assert len(NuScenes(tmp_path, paper.version).tokens("val")) == 2
+
+
+def test_fewer_scenes_leave_the_tables_and_come_back_for_nothing(paper, tmp_path):
+    generate(paper, tmp_path, workers=1)
+    before = digest(tmp_path)
+    writer = DatabaseWriter(tmp_path, paper.version)
+    assert generate(paper.model_copy(update={"train_scenes": 1}), tmp_path, workers=1).scenes == 2
+    assert splits(tmp_path)["train"] == ["street-000-0000"]
+    assert writer.scenes() == ["street-000-0000", "street-000-5000"]
+    assert len(NuScenes(tmp_path, paper.version).tokens("all")) == 2
+    assert generate(paper, tmp_path, workers=1).generated == 0
+    assert digest(tmp_path) == before
+
+
+def test_other_scenes_of_the_root_stay(paper, tmp_path):
+    generate(paper, tmp_path, workers=1)
+    writer = DatabaseWriter(tmp_path, paper.version)
+    file = "samples/LIDAR_TOP/mine.pcd.bin"
+    (tmp_path / file).write_bytes(b"")
+    key = KeyframeRecord(5, (SampleDataRecord("LIDAR_TOP", 5, file, np.eye(4)),))
+    mine = SceneRecord("mine", (SensorRecord("LIDAR_TOP", "lidar", np.eye(4)),), (key,))
+    writer.add_scene(mine)
+    writer.finish({"test": ["mine"]}, keep_splits=True)
+    generate(paper.model_copy(update={"train_scenes": 1}), tmp_path, workers=1)
+    assert splits(tmp_path)["test"] == ["mine"]
+    assert "mine" in writer.scenes()
+
+    taken = replace(key, timestamp=paper.start_stamp(1))  # a scene that starts when one of ours does
+    writer.add_scene(replace(mine, keyframes=(replace(taken, data=(replace(key.data[0], timestamp=taken.timestamp),)),)))
+    writer.finish({}, keep_splits=True)
+    (tmp_path / paper.version / "parts" / "street-000-0001.json.gz.aside").unlink()
+    with pytest.raises(DataError, match="mine and street-000-0001 start at the same timestamp"):
+        generate(paper, tmp_path, workers=1)
+    assert not writer.has_scene("street-000-0001")  # found before any scene was made
+
+
+def test_start_times_of_all_scenes_differ():
+    seeds = [0, 1, 19_999, 20_000, 20_001, 123_456_789]
+    numbers = [0, 1, 4999, 5000, 9999]
+    stamps = {WorldConfig(seed=seed).start_stamp(number) for seed in seeds for number in numbers}
+    assert len(stamps) == len(seeds) * len(numbers)
+    assert max(stamps) < 2**53  # exact as floating point numbers too
+    assert all(stamp > 0 for stamp in stamps)
+
+
+def test_the_clock_of_a_scene_covers_everything_that_is_filmed():
+    config = WorldConfig(frames=9, rate=4.0, camera_spread=0.3)
+    assert config.scene_config().duration >= 0.3 + 8 / 4
+    assert first_stamp(config, "street-000-0003") == config.start_stamp(3) + 300_000
+
+
+def test_workers_are_the_cores_that_we_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 9}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(200)), raising=False)
+    assert usable_cores() == 8
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == 4
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+def test_never_more_workers_than_windows_can_wait_for(paper, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(generator, "_film_in_parallel", lambda config, root, names, workers, tick: asked.append(workers))
+    with pytest.raises(DataError, match="no scene"):  # the replacement films nothing
+        generate(paper.model_copy(update={"train_scenes": 100}), tmp_path, workers=80)
+    assert asked == [61]

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.worlds.street.terrain import Terrain, poses_on_ground, upright_pose
+from frustum.geometry import pose, rotation_z
+from frustum.worlds.street.terrain import Terrain, poses_on_ground
 
 
 def terrain(seed: int = 0, hilliness: float = 1.0) -> Terrain:
@@ -68,8 +69,9 @@ def test_poses_are_rigid_and_stand_on_the_ground(x, y, yaw, lift):
 
 def test_upright_poses_keep_the_vertical():
     t = terrain(5)
-    pose = poses_on_ground(t, np.array([[3.0, 4.0]]), np.array([0.7]), upright=True)[0]
-    assert np.allclose(pose, upright_pose(3.0, 4.0, float(t.height(np.array([3.0, 4.0]))), 0.7))
+    found = poses_on_ground(t, np.array([[3.0, 4.0]]), np.array([0.7]), upright=True)[0]
+    at = np.array([3.0, 4.0, t.height(np.array([3.0, 4.0]))])
+    assert np.allclose(found, pose(rotation_z(0.7), at))
 
 
 def test_climbing_lifts_the_nose():
