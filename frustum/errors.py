@@ -59,10 +59,10 @@ class StoppedError(FrustumError):
 
 
 def nearest_names(name: str, known: Iterable[str], most: int = 3) -> str:
-    """A hint for a misspelt `name`: `did you mean 'a' or 'b'?`, else the list of what is known."""
+    """A hint for a misspelt `name`: `did you mean 'a' or 'b'?`, else the list of what is known. One sentence."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"known: {shown}"
+    return f"known: {shown}."

@@ -20,4 +20,4 @@ def test_the_devkit_opens_a_street_world(street_root: Path, tmp_path: Path) -> N
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert "devkit check passed" in result.stdout
-    assert (tmp_path / "CAM_FRONT.png").is_file()
+    assert (tmp_path / "points.png").is_file()

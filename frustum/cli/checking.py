@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
             tokens = spread(tokens, samples)
         findings = inspect(database, tokens, progress=loop_progress)
         print_findings(findings, len(tokens))
-        files = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else []
+        files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
     if files:
-        say(f"{len(files)} pictures are in {out}: points, boxes and voxels must lie on what they belong to.")
+        say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
     counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
     return counts | {"keyframes": len(tokens), "findings": [f.as_dict() for f in findings], "pictures": [str(f) for f in files]}
 
@@ -64,24 +65,44 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
         some = [f for f in findings if f.severity == severity]
         for finding in some[:SHOWN]:
             where = f"{finding.sample[:8]}: " if finding.sample else ""
-            say(f"[{COLOURS[severity]}]{severity:8}[/]{escape(where + finding.what)}\n{'':8}-> {escape(finding.hint)}")
+            say(f"[{COLOURS[severity]}]{severity:8}[/]" + escape(f"{where}{finding.what}\n{'':8}-> {finding.hint}"), markup=True)
         if len(some) > SHOWN:
             say(f"{'':8}... and {len(some) - SHOWN} more {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
     say(f"{keyframes} keyframes checked: " + (f"{bad} things to look at." if bad else "nothing is wrong."))
 
 
-def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> list[Path]:
-    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out."""
+def what_to_look_for(drawn: Collection[str]) -> str:
+    """One sentence about what stands in the pictures."""
+    marks = [name for name in ("LiDAR points", "boxes", "voxels") if name in drawn]
+    named = " and ".join(filter(None, [", ".join(marks[:-1]), *marks[-1:]]))
+    parts = [f"{named} must lie on what they belong to"] if marks else []
+    if "ground" in drawn:
+        parts.append("without LiDAR, the grid must lie on the road, the line on the horizon, and the x axis straight ahead of the vehicle")
+    return "; ".join(parts) + "."
+
+
+def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> tuple[list[Path], set[str]]:
+    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out.
+
+    Returns the files, and what is drawn in them, in the words of `what_to_look_for`.
+    """
     options: dict[str, Any] = {}
     if augment is not None:
         recipe = resolve_recipe(augment)
         options = {"augment": Augmentation(**recipe.augment.model_dump()), "image_size": recipe.data.image_size}
     files: list[Path] = []
+    drawn: set[str] = set()
     make_folder(out)
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:
-            files += draw_check(database.sample(token), out, seed=number, **options)
+            sample = database.sample(token)
+            made = draw_check(sample, out, seed=number, **options)
         except DataError as error:
-            say(f"keyframe {token[:8]} is not drawn: {escape(str(error))}")
-    return files
+            say(f"keyframe {token[:8]} is not drawn: {error}")
+            continue
+        files += made
+        drawn.add("ground" if sample.lidar is None else "LiDAR points")
+        drawn |= {"boxes"} if sample.boxes is not None and len(sample.boxes) else set()
+        drawn |= {"voxels"} if any(file.stem.endswith("_voxels") for file in made) else set()
+    return files, drawn

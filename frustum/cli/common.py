@@ -12,13 +12,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar
 
 import typer
 
 from frustum.errors import ConfigError, DataError, FrustumError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,15 +50,17 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, width=int(os.environ.get("COLUMNS", 140)))  # a log: lines stay whole
 
 
-def say(text: str) -> None:
-    """Print one line to standard output (rich markup)."""
-    console().print(text)
+def say(text: str, markup: bool = False) -> None:
+    """Print to standard output, exactly as it stands; with `markup`, `[bold]` and the like have an effect, and the rest must be escaped."""
+    console().print(text, markup=markup, emoji=False)
 
 
 def explain(error: BaseException) -> tuple[str, int]:
     """The paragraph to print for an error and the exit code that goes with it."""
     if isinstance(error, FrustumError):
         return str(error), error.exit_code
+    if _is_validation(error):
+        return f"{invalid(error)} Run the command again with --debug to see where it comes from.", ConfigError.exit_code
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         reason = error.strerror or str(error)
@@ -69,6 +72,22 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "out of memory. Use a smaller batch (train.batch_size=1) or image (data.image_size=96,256).", 1
     kind = type(error).__name__
     return f"unexpected {kind}: {error}. This is a bug in frustum; run the command again with --debug and report the traceback.", 1
+
+
+def _is_validation(error: BaseException) -> TypeGuard[ValidationError]:
+    from pydantic import ValidationError
+
+    return isinstance(error, ValidationError)
+
+
+def invalid(error: ValidationError) -> str:
+    """Pydantic's findings as one sentence: `seed=-1 is not allowed: input should be greater than or equal to 0.`"""
+    found = []
+    for item in error.errors():
+        where, message = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
+        given = f"{where}={item['input']}" if where else error.title
+        found.append(f"{given} is not allowed: {message[:1].lower() + message[1:]}")
+    return "; ".join(found) + "."
 
 
 def report(error: BaseException) -> int:
@@ -139,14 +158,15 @@ def examples(*commands: str) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> None:
-    """Print a table; the first column is left-aligned, the others are right-aligned if they are numbers."""
+    """Print a table of plain text; the first column is left-aligned, the others are right-aligned if they are numbers."""
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    drawn = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", title_style="bold")
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if i and numbers else "left", overflow="fold")
+        drawn.add_column(Text(column), justify="right" if i and numbers else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     console().print(drawn)
 
 

@@ -29,7 +29,7 @@ app.add_typer(import_app, name="import")
 def parse_size(text: str) -> tuple[int, int]:
     """`96x256` (height x width) as a pair. Raises ConfigError."""
     parts = text.lower().replace(",", "x").split("x")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) for part in parts):
         raise ConfigError(f"--size {text} is not HEIGHTxWIDTH: write for example --size 256x704.")
     return int(parts[0]), int(parts[1])
 
@@ -37,8 +37,8 @@ def parse_size(text: str) -> tuple[int, int]:
 @app.command(
     "world",
     epilog=examples(
-        "frustum data world data/world --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
-        "frustum data world data/world --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
+        "frustum data world data/street --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
+        "frustum data world data/street --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
         "frustum data world --print-rig > rig.json",
     ),
 )
@@ -79,7 +79,7 @@ def world(
         typer.echo((config.rig if print_rig else config).model_dump_json(indent=2))
         return
     if root is None:
-        raise ConfigError("say where the data set goes: frustum data world OUT, for example frustum data world data/world.")
+        raise ConfigError("say where the data set goes: frustum data world OUT, for example frustum data world data/street.")
     made = generate_world(config, root, workers)
     say(
         f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
@@ -140,7 +140,7 @@ def rig_folder(
     write_json(json_file, made)
 
 
-@app.command("status", epilog=examples("frustum data status data/nuscenes", "frustum data status data/world --json status.json"))
+@app.command("status", epilog=examples("frustum data status data/nuscenes", "frustum data status data/street --json status.json"))
 @verb
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
@@ -155,9 +155,9 @@ def status(
     found = data_status(root, version)
     for entry in found.versions:
         splits = ", ".join(f"{name} {count}" for name, count in entry.splits.items())
-        say(f"[bold]{entry.version}[/]: {entry.scenes} scenes, {entry.keyframes} keyframes" + (f" ({splits})" if splits else ""))
+        say(f"{entry.version}: {entry.scenes} scenes, {entry.keyframes} keyframes" + (f" ({splits})" if splits else ""))
         if entry.problem:
-            say(f"[red]{entry.problem}[/]")
+            say(entry.problem)
         rows = [(i.name, i.state, f"{i.found} of {i.expected}", i.needed_for) for i in entry.items]
         table("", ["part", "state", "files", "needed for"], rows, numbers=False)
         for item in entry.items:

@@ -166,7 +166,7 @@ def _optional() -> Iterator[Check]:
         yield Check("tensorboard", "ok", importlib.metadata.version("tensorboard"))
     else:
         fix = 'pip install -c constraints.txt -e ".[tensorboard]"'
-        yield Check("tensorboard", "note", "not installed; losses still go to log.jsonl and the report", fix)
+        yield Check("tensorboard", "note", "not installed; losses still go to metrics.jsonl and the report", fix)
 
 
 def _machine() -> Iterator[Check]:

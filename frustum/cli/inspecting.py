@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli.common import JsonOption, console, examples, say, table, verb, write_json
+from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
 from frustum.errors import DataError
 
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(
         "check",
-        epilog=examples("frustum check data/world", "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check"),
+        epilog=examples("frustum check data/street", "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check"),
     )(check)
     app.command("list", epilog=examples("frustum list", "frustum list --settings flashocc-tiny"))(list_)
     app.command("doctor", epilog=examples("frustum doctor", "frustum doctor --json doctor.json"))(doctor)
@@ -75,7 +75,7 @@ def _settings(name: str, json_file: Path | None) -> None:
     rows = list(describe(resolve_recipe(name)))
     for key, value, about in rows:
         text = value if isinstance(value, str) else json.dumps(value)
-        say(f"[bold]{key}[/]={escape(text)}" + (f"  [dim]{escape(about)}[/]" if about else ""))
+        say(f"[bold]{key}[/]={escape(text)}" + (f"  [dim]{escape(about)}[/]" if about else ""), markup=True)
     write_json(json_file, {key: value for key, value, _ in rows})
 
 
@@ -85,13 +85,15 @@ def doctor(
     json_file: JsonOption = None,
 ) -> None:
     """Look at the installation: one line per check, with the fix beside what is wrong. Paste its output into bug reports."""
+    from rich.markup import escape
+
     from frustum.cli.doctor import as_json, diagnose
 
     checks = diagnose(folder)
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
     for item in checks:
         fix = f"\n{'':17}-> {item.fix}" if item.fix else ""
-        console().print(f"[{colours[item.level]}]{item.level:4}[/] {item.name:11} {item.seen}{fix}", markup=True)
+        say(f"[{colours[item.level]}]{item.level:4}[/] " + escape(f"{item.name:11} {item.seen}{fix}"), markup=True)
     write_json(json_file, as_json(checks))
     if any(item.level == "fail" for item in checks):
         raise typer.Exit(1)

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for the world, the run and the report")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
-    seed: Annotated[int, typer.Option("--seed", help="seed of the world and of the training")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world and of the training")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
     json_file: JsonOption = None,
     started: Annotated[float | None, typer.Option("--started", hidden=True, help="time at which the clock of the budget started")] = None,

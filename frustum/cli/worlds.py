@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from frustum.cli.common import invalid
 from frustum.engine import overrides as settings
 from frustum.engine.progress import progress_bar
 from frustum.errors import ConfigError
@@ -23,8 +24,7 @@ def world_config(given: dict[str, Any], rig: Path | None, overrides: list[str]) 
     try:
         config = WorldConfig(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}={first['input']} is not allowed: {first['msg'].lower()}.") from error
+        raise ConfigError(invalid(error)) from error
     return settings.apply(config, overrides)
 
 

@@ -1,7 +1,7 @@
 """`frustum check`: what is inconsistent in a data set, found from the files themselves.
 
 Every keyframe is looked at by itself (files, images, projection, boxes against points, labels against boxes, masks, times); the fit of
-the LiDAR on the images is judged per camera over all keyframes together.
+the LiDAR on the images is judged per camera over all keyframes together, and how a camera is mounted is said once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from frustum.data.classes import DETECTION_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.data.findings import Finding, worst_first
 from frustum.data.inspection_projection import MIN_EDGES, EdgeFit
+from frustum.data.inspection_rig import inspect_mounting
 from frustum.data.inspection_tables import inspect_tables
 from frustum.data.lidar import lidar2camera
 from frustum.data.nuscenes import NuScenes
@@ -54,6 +55,7 @@ def inspect(
     grid = grid or VoxelGrid.occ3d()
     findings = inspect_tables(dataset.folder)
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
+    mounted: dict[Finding, None] = {}  # the same in every keyframe: said once
     labelled: list[bool] = []
     for token in progress("checking", tokens) if progress else tokens:
         try:
@@ -65,6 +67,8 @@ def inspect(
         points = _scan(sample, findings)
         for camera in sample.cameras:
             _check_camera(sample, camera, points, fits, findings)
+            if np.isfinite(camera.cam2ego).all():
+                mounted.update(dict.fromkeys(inspect_mounting(camera)))
         _check_times(sample, findings)
         if points is not None:
             _check_counts(sample, points, findings)
@@ -73,7 +77,7 @@ def inspect(
     if any(labelled) and not all(labelled):
         what = f"{labelled.count(False)} of {len(labelled)} keyframes have no occupancy labels"
         findings.append(Finding("warning", "", what, "Extract all of gts/, or train and evaluate on a split that has labels."))
-    return worst_first(findings + [f for channel, fit in fits.items() if (f := judge(channel, fit))])
+    return worst_first(findings + list(mounted) + [f for channel, fit in fits.items() if (f := judge(channel, fit))])
 
 
 def judge(channel: str, fit: EdgeFit) -> Finding | None:

@@ -1,4 +1,4 @@
-"""Pictures that show whether a data set fits together: LiDAR, boxes and voxels over the images and from above (`frustum check`)."""
+"""Pictures that show whether a data set fits together: LiDAR or the ground, boxes and voxels over the images and from above."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from frustum.data.types import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, box_corners, invert, transform_points
 from frustum.ops.raycast import raycast
+from frustum.viewer.ground import clip_near, draw_fields_of_view, draw_ground
 from frustum.viewer.pictures import camera_rows
 from frustum.viewer.voxels import top_view
 
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
-_NEAR = 0.2  # metres: edges of boxes are cut at this depth
 _FAR = 50.0  # metres: the end of the depth colours
 
 
@@ -39,8 +39,9 @@ def draw_check(
     """Draw one keyframe as PNGs in `out_dir`.
 
     - `*_points.png`: every camera with LiDAR points coloured by depth (red near, blue far) and boxes, their front crossed;
+    - `*_ground.png`: instead of it where there is no LiDAR: rings and axes on the ground z = 0, and the horizon;
     - `*_voxels.png`: every camera with the occupied voxels that it looks at, in class colours, if there are labels;
-    - `*_above.png`: labels and LiDAR from above, with boxes and their headings;
+    - `*_above.png`: labels and LiDAR (or, without it, the fields of view) from above, with boxes and their headings;
     - `*_augmented.png`: with `augment`, images of `image_size` and the view from above as training would see them.
 
     Args:
@@ -61,7 +62,9 @@ def draw_check(
     stem = f"{sample.scene}_{round(sample.timestamp * 1e3)}"
     sheets: dict[str, Image.Image] = {}
     plain = [ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1]) for c in sample.cameras]
-    sheets["points"] = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in zip(sample.cameras, plain, strict=True)])
+    sheets["ground" if points is None else "points"] = _sheet(
+        sample, [camera_picture(sample, c, t, points) for c, t in zip(sample.cameras, plain, strict=True)]
+    )
     if sample.occupancy is not None and sample.occupancy.semantics.shape == grid.shape:
         pictures = [voxel_picture(sample, c, t, grid) for c, t in zip(sample.cameras, plain, strict=True)]
         sheets["voxels"] = _sheet(sample, pictures)
@@ -80,12 +83,14 @@ def draw_check(
 
 
 def camera_picture(sample: Sample, camera: CameraFrame, transform: ImageTransform, points: np.ndarray | None) -> Image.Image:
-    """One image after `transform`, with LiDAR points (P, >=3) and the sample's boxes."""
+    """One image after `transform`, with LiDAR points (P, >=3), or the ground where there are none, and the sample's boxes."""
     picture = _open(camera, transform)
     matrix = transform.matrix() @ camera.intrinsics
     if points is not None and sample.lidar is not None:
         pixels, depth = project_points(points, sample.lidar, camera, matrix, transform.size)
         _draw_points(picture, pixels, depth_colours(depth), radius=1 if len(pixels) < 8000 else 0)
+    else:
+        draw_ground(picture, sample, camera, transform)
     if sample.boxes is not None:
         key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
         _draw_boxes(ImageDraw.Draw(picture), sample.boxes, key2camera, matrix)
@@ -141,21 +146,23 @@ def first_voxels(
 def above_picture(
     sample: Sample, points: np.ndarray | None, grid: VoxelGrid, bev: BevTransform | None = None, scale: int = 4
 ) -> Image.Image:
-    """Labels (left, where there are some) and LiDAR (right, coloured by height) from above, both with boxes; forward is up."""
+    """Labels (left, where there are some) and LiDAR coloured by height (right; fields of view without it), with boxes; forward is up."""
     bev = bev or BevTransform()
     boxes = None if sample.boxes is None else bev.boxes(sample.boxes.boxes)
     panels = []
     if sample.occupancy is not None and sample.occupancy.semantics.shape == grid.shape:
         labels = bev.labels(sample.occupancy, grid).semantics
         panels.append(Image.fromarray(top_view(np.where(labels == IGNORE, OCC3D_FREE, labels), scale=scale, grid=grid, ego=False)))
-    if (points is not None and sample.lidar is not None) or not panels:
-        panel = Image.new("RGB", (grid.shape[1] * scale, grid.shape[0] * scale), (18, 20, 26))
-        if points is not None and sample.lidar is not None:
-            lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
-            ego = transform_points(bev.matrix() @ lidar2key, points[:, :3].astype(np.float64))
-            height = np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)
-            _draw_points(panel, _to_top(ego[:, :2], grid, scale), _turbo(height), radius=0)
-        panels.append(panel)
+    panel = Image.new("RGB", (grid.shape[1] * scale, grid.shape[0] * scale), (18, 20, 26))
+    if points is not None and sample.lidar is not None:
+        lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
+        ego = transform_points(bev.matrix() @ lidar2key, points[:, :3].astype(np.float64))
+        height = np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)
+        _draw_points(panel, _to_top(ego[:, :2], grid, scale), _turbo(height), radius=0)
+    else:
+        turned = bev.matrix()
+        draw_fields_of_view(panel, sample, lambda p: _to_top(p @ turned[:2, :2].T + turned[:2, 3], grid, scale))
+    panels.append(panel)
     for panel in panels:
         draw = ImageDraw.Draw(panel)
         if boxes is not None and sample.boxes is not None:
@@ -207,23 +214,12 @@ def _draw_boxes(draw: ImageDraw.ImageDraw, boxes: Boxes, key2camera: np.ndarray,
         front = corners[m, [0, 3, 7, 4]]  # the face at +length, crossed to show the heading
         segments = [(corners[m, a], corners[m, b]) for a, b in _EDGES] + [(front[0], front[2]), (front[1], front[3])]
         for start, end in segments:
-            ends = _clip_near(start, end)
+            ends = clip_near(start, end)
             if ends is None:
                 continue
             pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
             if max(abs(np.concatenate(pixels))) < 1e5:
                 draw.line([tuple(p) for p in pixels], fill=colour, width=2)
-
-
-def _clip_near(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The part of a segment in front of the camera, or None."""
-    if start[2] < _NEAR and end[2] < _NEAR:
-        return None
-    if start[2] < _NEAR:
-        start = start + (end - start) * (_NEAR - start[2]) / (end[2] - start[2])
-    elif end[2] < _NEAR:
-        end = end + (start - end) * (_NEAR - end[2]) / (start[2] - end[2])
-    return start, end
 
 
 def _draw_top_box(draw: ImageDraw.ImageDraw, row: np.ndarray, grid: VoxelGrid, scale: int, colour: tuple[int, int, int]) -> None:

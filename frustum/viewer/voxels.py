@@ -143,7 +143,7 @@ def render_voxels(
         (height, width, 3) uint8 RGB.
     """
     if view not in VIEWS:
-        raise ConfigError(f"there is no view {view!r}: {nearest_names(view, VIEWS)}.")
+        raise ConfigError(f"there is no view {view!r}; {nearest_names(view, VIEWS)}")
     volume = _visible(semantics, mask, free)
     grid = _grid_of(volume, grid)
     occupied = volume != free

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from frustum.cli.checking import what_to_look_for
 from frustum.errors import DataError
 from tests.cli.conftest import Run
 
@@ -30,6 +32,42 @@ def test_a_sound_world(street_root: Path, frustum: Run, tmp_path: Path) -> None:
     assert len(found["pictures"]) >= 3
     assert all(Path(file).is_file() for file in found["pictures"])
     assert "2 keyframes checked" in text
+
+
+def test_cameras_alone(frustum: Run, tmp_path: Path) -> None:
+    """Without LiDAR: one warning about the camera that lies on its side, pictures of the ground, and a text that says what is drawn."""
+    folder = tmp_path / "rig"
+    names, rotations = ("front", "rear"), ([0.5, -0.5, 0.5, -0.5], [0.5, 0.5, -0.5, 0.5])
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for k in range(2):
+            Image.new("RGB", (120, 90), (90, 90, 90)).save(folder / name / f"{k}.png")
+    entries = [
+        {"name": n, "images": f"{n}/*.png", "fx": 100, "fy": 100, "cx": 59.5, "cy": 44.5,
+         "cam2ego": {"translation": [1, 0, 1.5], "rotation": r}}
+        for n, r in zip(names, rotations, strict=True)
+    ]  # fmt: skip
+    (folder / "calibration.json").write_text(json.dumps({"cameras": entries}))
+    code, text, err = frustum("check", folder, "--out", tmp_path / "out [1]", "--json", tmp_path / "check.json")
+    assert code == 0, err + text
+    found = json.loads((tmp_path / "check.json").read_text())
+    warnings = [f["what"] for f in found["findings"] if f["severity"] == "warning"]
+    assert warnings == ["CAM_REAR: its image is rolled by 90 degrees counter-clockwise"]
+    assert {Path(file).stem.rsplit("_", 1)[1] for file in found["pictures"]} == {"ground", "above"}
+    assert f"4 pictures are in {tmp_path / 'out [1]'}: without LiDAR, the grid must lie on the road" in text
+    assert "boxes" not in text.rsplit("pictures are in", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        ({"LiDAR points"}, "LiDAR points must lie on what they belong to."),
+        ({"voxels", "boxes", "LiDAR points"}, "LiDAR points, boxes and voxels must lie on what they belong to."),
+        ({"boxes", "ground"}, "boxes must lie on what they belong to; without LiDAR, the grid must lie on the road"),
+    ],
+)
+def test_the_closing_sentence(drawn: set[str], text: str) -> None:
+    assert what_to_look_for(drawn).startswith(text)
 
 
 def test_augmented_pictures(street_root: Path, frustum: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.cli.common import examples, explain, percent, plain, split_overrides, write_json
+from frustum.cli.common import examples, explain, invalid, percent, plain, say, split_overrides, table, write_json
 from frustum.cli.data import parse_size
 from frustum.errors import CheckpointError, ConfigError
 
@@ -63,3 +63,31 @@ def test_examples_are_escaped() -> None:
     assert r"\[a]" in text
     assert text.startswith("[bold]Examples")
     assert examples("frustum x").startswith("[bold]Example[/]")
+
+
+def test_what_is_said_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = r"""pip install -e ".[pretrained]" -> runs/[red]/[1] :smile: C:\new [/] """
+    say(text)
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_markup_only_when_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    say("[bold]x[/]", markup=True)
+    assert capsys.readouterr().out == "x\n"
+
+
+def test_cells_of_tables_are_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table("of [bold]runs[/]", ["name [a]", "n"], [("data/[street]", "1"), ("[/]", "2")])
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("of [bold]runs[/]", "name [a]", "data/[street]", "[/]"))
+
+
+def test_findings_of_pydantic_in_words() -> None:
+    from pydantic import ValidationError
+
+    from frustum.engine.recipe import TrainConfig
+
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(log_every=0, keep_checkpoints=-1)
+    assert invalid(caught.value).startswith("keep_checkpoints=-1 is not allowed: input should be greater than or equal to 1; log_every=0")
+    assert explain(caught.value)[1] == ConfigError.exit_code

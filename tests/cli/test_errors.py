@@ -58,6 +58,70 @@ def test_world_setting(frustum: Run, tmp_path: Path) -> None:
     paragraph(frustum("data", "world", "frames=3"), ConfigError.exit_code, "frustum data world OUT")
 
 
+NONSENSE = [
+    ("data", "world", "OUT", "--seed", "-1"),
+    ("data", "world", "OUT", "seed=-1"),
+    ("data", "world", "OUT", "frames=0"),
+    ("data", "world", "OUT", "--size", "0x256"),
+    ("demo", "--seed", "-1", "--out", "OUT"),
+    *(
+        ("train", "flashocc-tiny", "--out", "OUT", word)
+        for word in (
+            "train.steps=-5",
+            "train.steps=0",
+            "train.epochs=0",
+            "train.batch_size=0",
+            "optim.lr=0",
+            "data.image_size=0,256",
+            "data.image_size=96",
+            "data.std=0,1,1",
+            "model.lift_channels=0",
+            "model.bev_channels=-1",
+            "model.voxel_channels=0",
+            "model.neck_channels=0",
+            "model.frozen_blocks=12",
+            "model.depth_loss=-1",
+        )
+    ),
+    *(("train", "flashocc-r50-m0", "--out", "OUT", f"model.{word}") for word in ("lift_channels=0", "bev_channels=0", "neck_channels=-3")),
+]
+
+
+@pytest.mark.parametrize("words", NONSENSE, ids=" ".join)
+def test_nonsense_is_refused(words: tuple[str, ...], frustum: Run, tmp_path: Path) -> None:
+    """Before anything is written, with the setting and the value in the message."""
+    out = tmp_path / "out"
+    outcome = frustum(*(str(out) if word == "OUT" else word for word in words))
+    assert outcome.code == ConfigError.exit_code, outcome.err
+    assert "Traceback" not in outcome.err
+    assert not out.exists()
+    if "--seed" in words:  # refused by the parser of options, which draws a frame around its sentence
+        assert "Invalid value for '--seed'" in outcome.err
+    elif "--size" in words:
+        paragraph(outcome, ConfigError.exit_code, "--size 0x256", "HEIGHTxWIDTH")
+    else:
+        paragraph(outcome, ConfigError.exit_code, *words[-1].split("="), "not allowed")
+
+
+def test_a_value_that_only_pydantic_refuses(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes from, it is the fault of a setting and not called a bug."""
+    import frustum.cli.doctor as module
+    from frustum.engine.recipe import TrainConfig
+
+    monkeypatch.setattr(module, "diagnose", lambda folder: TrainConfig(log_every=0))
+    paragraph(frustum("doctor"), ConfigError.exit_code, "log_every=0 is not allowed", "--debug")
+
+
+def test_a_world_is_not_called_a_recipe(frustum: Run, tmp_path: Path) -> None:
+    outcome = frustum("data", "world", tmp_path / "out", "colour=3")
+    paragraph(outcome, ConfigError.exit_code, "there is no setting 'colour'")
+    assert "recipe" not in outcome.err
+
+
+def test_the_list_of_known_names_ends_its_sentence(frustum: Run) -> None:
+    assert ". `frustum list` shows all" in frustum("train", "zzzzzzzz").err
+
+
 # ---- data ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -74,7 +138,7 @@ def test_missing_table(frustum: Run, tmp_path: Path) -> None:
     for name in ("sample", "scene"):
         (folder / f"{name}.json").write_text("[]")
     outcome = frustum("train", "flashocc-r50-m0", f"data.root={tmp_path}", "--out", tmp_path / "run")
-    paragraph(outcome, DataError.exit_code, ".json")
+    paragraph(outcome, DataError.exit_code, "missing", "sample_data")
 
 
 def test_output_that_cannot_be_a_folder(frustum: Run, tmp_path: Path) -> None:

@@ -78,3 +78,10 @@ def test_progress_yields_everything(capsys: pytest.CaptureFixture[str]) -> None:
     items: Sequence[int] = list(range(7))
     assert list(loop_progress("counting", items)) == items
     assert "counting: 7/7" in capsys.readouterr().out
+
+
+def test_a_folder_with_brackets_is_printed_whole(calls: list[dict[str, Any]], frustum: Run, tmp_path: Path) -> None:
+    root = tmp_path / "kitti [2011] [/red]"
+    code, out, err = frustum("data", "import", "kitti-raw", tmp_path, root)
+    assert code == 0, err
+    assert f"are in {root}, 154 of them are new. Look at them: frustum check {root}\n" in out

@@ -35,6 +35,15 @@ def test_doctor_reports_a_check_that_breaks(monkeypatch: pytest.MonkeyPatch, tmp
     assert "disk" in found, "the other checks still run"
 
 
+def test_doctor_prints_its_fixes_whole(frustum: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fix = 'pip install -c constraints.txt -e ".[pretrained]"'
+    monkeypatch.setattr(doctor, "diagnose", lambda folder: [doctor.Check("pretrained", "note", f"in {folder}", fix)])
+    code, out, _ = frustum("doctor", "--folder", tmp_path / "[bold]")
+    assert code == 0
+    assert fix in out
+    assert str(tmp_path / "[bold]") in out
+
+
 def test_doctor_finds_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.1.0+cpu", "numpy": "1.26.4"}
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.4", "numpy>=1.26", 'pytest>=8; extra == "dev"'])

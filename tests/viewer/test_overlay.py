@@ -15,7 +15,6 @@ from frustum.data.nuscenes import NuScenes
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.viewer.overlay import (
-    _clip_near,
     above_picture,
     camera_picture,
     depth_colours,
@@ -50,7 +49,9 @@ def test_all_pictures_are_written(sample, tmp_path):
 def test_a_sample_with_images_only(sample, tmp_path):
     bare = dataclasses.replace(sample, lidar=None, boxes=None, occupancy=None)
     files = draw_check(bare, tmp_path, width=200)
-    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "above"]
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["ground", "above"]
+    with_labels = draw_check(dataclasses.replace(sample, lidar=None), tmp_path / "labels", width=200)
+    assert Image.open(with_labels[-1]).size == (800 * 2 + 4, 800), "labels, and the fields of view beside them"
 
 
 def test_an_unreadable_image_does_not_stop_the_rest(sample, tmp_path):
@@ -162,16 +163,6 @@ def test_depth_colours_go_from_red_to_blue():
     assert near[0] > near[2]
     assert middle[1] > 150
     assert far[2] >= far[0]
-
-
-def test_edges_behind_the_camera_are_cut():
-    front, behind = np.array([1.0, 0, 4.0]), np.array([1.0, 0, -4.0])
-    start, end = _clip_near(front, behind)
-    assert start is front
-    np.testing.assert_allclose(end, [1, 0, 0.2])
-    assert _clip_near(behind, behind) is None
-    swapped = _clip_near(behind, front)
-    np.testing.assert_allclose(swapped[0], [1, 0, 0.2])
 
 
 @pytest.mark.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from frustum.worlds.street.labels import LabelRules
@@ -22,7 +23,10 @@ def entry(name: str) -> str:
 def test_the_numbers_of_the_lidar_mask() -> None:
     rules, text = LabelRules(), entry("`mask_lidar`")
     assert f"every {rules.hit_every}th of their columns" in text
-    assert f"every {rules.carve_columns}th column counts, and of those every {rules.carve_rings}th ring" in text
+    assert "the beam of the keyframe's own sweep that passes nearest to its centre goes beyond it, whether that beam returns or not" in text
+    assert {field.name for field in fields(rules)} == {"static_weight", "static_least", "actor_least", "hit_every"}, (
+        "say it in docs/data.md"
+    )
 
 
 def test_the_numbers_of_occupied_voxels() -> None:

@@ -1,0 +1,162 @@
+"""What shows a calibration without LiDAR: a grid on the ground and the horizon in an image, and the fields of view from above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from frustum.data.images import ImageTransform
+from frustum.data.types import CameraFrame, Sample
+from frustum.geometry import invert, transform_points
+
+RINGS = (5.0, 10.0, 20.0, 40.0)  # metres around the origin of the ego frame
+AXES = (("x", (1.0, 0.0)), ("-x", (-1.0, 0.0)), ("y", (0.0, 1.0)), ("-y", (0.0, -1.0)))
+NEAR = 0.2  # metres: lines are cut at this depth
+GRID, X_AXIS, Y_AXIS, HORIZON = (80, 230, 160), (255, 90, 80), (255, 200, 60), (255, 120, 230)
+VIEW_COLOURS = ((255, 200, 60), (120, 220, 120), (255, 130, 90), (230, 120, 220), (205, 205, 205), (180, 230, 80), (240, 90, 110))
+Project = Callable[[np.ndarray], np.ndarray]
+
+
+def draw_ground(picture: Image.Image, sample: Sample, camera: CameraFrame, transform: ImageTransform) -> None:
+    """Draw the plane z = 0 of the keyframe's ego frame into an image that went through `transform`: rings, axes, their names, horizon."""
+    key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
+    matrix = transform.matrix() @ camera.intrinsics
+    draw = ImageDraw.Draw(picture)
+    for radius in RINGS:
+        _draw_line(draw, _ring(radius), key2camera, matrix, GRID, 1)
+    for name, direction in AXES:
+        points = np.arange(0, RINGS[-1] + 0.25, 0.5)[:, None] * np.array([*direction, 0.0])
+        _draw_line(draw, points, key2camera, matrix, _axis_colour(name), 2)
+    for radius in RINGS:
+        _label_first_visible(draw, picture.size, _ring(radius, 72), f"{radius:g} m", key2camera, matrix, GRID)
+    for name, direction in AXES:
+        points = np.array([8.0, 6.0, 12.0, 15.0, 4.0, 20.0, 30.0])[:, None] * np.array([*direction, 0.0])
+        _label_first_visible(draw, picture.size, points, name, key2camera, matrix, _axis_colour(name))
+    ends = horizon(key2camera, matrix, transform.size)
+    if ends is not None:
+        draw.line([tuple(end) for end in ends], fill=HORIZON, width=2)
+        left = ends[np.argmin(ends[:, 0])]
+        _write(draw, (left[0] + 4, min(max(left[1] - 16, 20), picture.height - 16)), "horizon", HORIZON)
+
+
+def horizon(key2camera: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """Where the horizon of the ground crosses the borders of an image of `size` = (height, width): pixels (2, 2), None if it does not.
+
+    The rays of its pixels are level: normal . (inv(matrix) @ (u, v, 1)) = 0 with the ground's normal in the camera.
+    """
+    a, b, c = np.linalg.inv(matrix).T @ key2camera[:3, 2]
+    height, width = size
+    found = [(u, -(a * u + c) / b) for u in (0.0, float(width)) if abs(b) > 1e-12]
+    found += [(-(b * v + c) / a, v) for v in (0.0, float(height)) if abs(a) > 1e-12]
+    inside = np.array([p for p in found if -1e-6 <= p[0] <= width + 1e-6 and -1e-6 <= p[1] <= height + 1e-6]).reshape(-1, 2)
+    if len(inside) < 2:
+        return None
+    far = np.linalg.norm(inside - inside[0], axis=1)
+    return np.stack([inside[0], inside[far.argmax()]]) if far.max() > 1e-6 else None
+
+
+def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, reach: float = 40.0) -> None:
+    """Draw rings, axes and what each camera sees of its surroundings into a view from above.
+
+    Args:
+        panel: the view, drawn into.
+        to_panel: ego points (P, 2) to pixels (P, 2) of the panel.
+        reach: how far the fields of view are drawn, in metres.
+    """
+    draw = ImageDraw.Draw(panel, "RGBA")
+    for radius in RINGS:
+        draw.line([tuple(p) for p in to_panel(_ring(radius)[:, :2])], fill=(*GRID, 90), width=1)
+        _write(draw, tuple(to_panel(np.array([[0.0, -radius]]))[0] + (-30, 2)), f"{radius:g} m", GRID)
+    for name, direction in AXES:
+        line = to_panel(np.array([[0.0, 0.0], direction]) * RINGS[-1])
+        draw.line([tuple(p) for p in line], fill=(*_axis_colour(name), 150), width=1)
+        _write(draw, tuple(to_panel(np.array([direction]) * (RINGS[-1] - 8))[0] + (4, 2)), name, _axis_colour(name))
+    for number, camera in enumerate(sample.cameras):
+        colour = VIEW_COLOURS[number % len(VIEW_COLOURS)]
+        origin, directions = field_of_view(sample, camera)
+        at = to_panel(origin[None])[0]
+        draw.ellipse((at[0] - 4, at[1] - 4, at[0] + 4, at[1] + 4), fill=colour)
+        if len(directions):
+            wedge = to_panel(np.concatenate([origin[None], origin + reach * directions]))
+            draw.polygon([tuple(p) for p in wedge], fill=(*colour, 45), outline=(*colour, 200))
+            at = to_panel(origin[None] + (14 + 5 * (number % 3)) * directions[len(directions) // 2])[0]
+        _write(draw, (at[0] - 3 * len(camera.channel), at[1] - 6), camera.channel, colour)
+
+
+def field_of_view(sample: Sample, camera: CameraFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Where a camera stands (2,) and the directions (D, 2) of length 1 along the middle row of its image, left to right, seen from above.
+
+    In the ego frame of the keyframe. No directions for a camera that looks straight up or down.
+    """
+    camera2key = invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego
+    height, width = camera.size
+    row = np.stack([np.linspace(0, width, 33), np.full(33, height / 2), np.ones(33)], -1)
+    rays = row @ np.linalg.inv(camera.intrinsics).T @ camera2key[:3, :3].T
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    level = np.linalg.norm(rays[:, :2], axis=1)
+    flat = rays[:, :2] / np.maximum(level, 1e-9)[:, None]
+    return camera2key[:2, 3], flat if level.min() > 0.05 else np.zeros((0, 2))
+
+
+# ---- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def _ring(radius: float, count: int = 180) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, count + 1)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(count + 1)], -1)
+
+
+def _axis_colour(name: str) -> tuple[int, int, int]:
+    return X_AXIS if "x" in name else Y_AXIS
+
+
+def _draw_line(
+    draw: ImageDraw.ImageDraw, points: np.ndarray, key2camera: np.ndarray, matrix: np.ndarray, colour: tuple[int, int, int], width: int
+) -> None:
+    """A line through ego points (P, 3), as far as it lies in front of the camera."""
+    local = transform_points(key2camera, points)
+    for start, end in pairwise(local):
+        ends = clip_near(start, end)
+        if ends is None:
+            continue
+        pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
+        if np.abs(pixels).max() < 1e5:
+            draw.line([tuple(p) for p in pixels], fill=colour, width=width)
+
+
+def clip_near(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The part of a segment, in camera coordinates, in front of the camera, or None."""
+    if start[2] < NEAR and end[2] < NEAR:
+        return None
+    if start[2] < NEAR:
+        start = start + (end - start) * (NEAR - start[2]) / (end[2] - start[2])
+    elif end[2] < NEAR:
+        end = end + (start - end) * (NEAR - end[2]) / (start[2] - end[2])
+    return start, end
+
+
+def _label_first_visible(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    points: np.ndarray,
+    text: str,
+    key2camera: np.ndarray,
+    matrix: np.ndarray,
+    colour: tuple[int, int, int],
+) -> None:
+    """Write `text` at one of the ego points (P, 3) that the image shows, a quarter of the way along those, so that labels spread."""
+    local = transform_points(key2camera, points)
+    local = local[local[:, 2] > 0.5]
+    projected = local @ matrix.T
+    pixels = projected[:, :2] / projected[:, 2:]
+    pixels = pixels[((pixels > 8) & (pixels < np.array(size) - (40, 16))).all(1)]
+    if len(pixels):
+        _write(draw, tuple(pixels[len(pixels) // 4] + (3, 1)), text, colour)
+
+
+def _write(draw: ImageDraw.ImageDraw, at: Sequence[float], text: str, colour: tuple[int, int, int]) -> None:
+    """Text that is readable on any picture."""
+    draw.text((float(at[0]), float(at[1])), text, fill=colour, font=ImageFont.load_default(12), stroke_width=2, stroke_fill=(0, 0, 0))
