@@ -57,7 +57,8 @@ def occupancy_pictures(
     agreement = None
     if panel.prediction is not None and panel.truth is not None:
         compared = compare(panel.prediction, panel.truth, free)
-        agreement = top_view(compared, [c for _, c in AGREEMENT], len(AGREEMENT), mask, scale, grid=grid)
+        # Always inside the mask: what no camera could see is no mistake.
+        agreement = top_view(compared, [c for _, c in AGREEMENT], len(AGREEMENT), panel.mask_camera, scale, grid=grid)
     return OccupancyPictures(prediction, truth, prediction_top, truth_top, agreement)
 
 
