@@ -101,7 +101,7 @@ def _occupancy(pictures: OccupancyPictures) -> str:
         return (
             f'<div class="two">{_figure(pictures.prediction, "Prediction")}{_figure(pictures.truth, "Truth")}</div>'
             f'<div class="three">{_figure(pictures.prediction_top, "Prediction from above")}'
-            f"{_figure(pictures.truth_top, 'Truth from above')}{_figure(pictures.agreement_top, 'Agreement where a camera sees', key=key)}</div>"
+            f"{_figure(pictures.truth_top, 'Truth from above')}{_figure(pictures.agreement_top, 'Agreement, where seen', key=key)}</div>"
         )
     for name, view, top in (
         ("Prediction", pictures.prediction, pictures.prediction_top),
