@@ -75,9 +75,15 @@ def draw_columns(labels: Tensor, mask: Tensor, free: int, free_columns: int) -> 
 
 
 def occupancy_losses(
-    logits: Tensor, labels: Tensor, mask: Tensor, class_weight: Tensor, free: int, share: Tensor | float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Class-weighted cross-entropy, and one minus the soft IoU of occupied space, over the voxels that count.
+    logits: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    class_weight: Tensor,
+    free: int,
+    share: Tensor | float = 1.0,
+    flat: tuple[int, ...] = (),
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class-weighted cross-entropy, and one minus the soft IoU of occupied space and of what stands on the ground, over the voxels that count.
 
     Args:
         logits: (n, Z, K).
@@ -86,9 +92,10 @@ def occupancy_losses(
         class_weight: (K,).
         free: id of free space.
         share: how many columns each of the n stands for (n,), or 1.
+        flat: ids of the classes that lie on the ground; they count as free in the third loss.
 
     Returns:
-        Two scalars, float32.
+        Three scalars, float32.
     """
     keep = (mask & (labels != IGNORE)).flatten().nonzero()[:, 0]
     log_p = logits.flatten(0, 1).index_select(0, keep).float().log_softmax(-1)
@@ -97,6 +104,18 @@ def occupancy_losses(
     weighted = weight * class_weight[target]
     cross_entropy = -(weighted * log_p.gather(1, target[:, None])[:, 0]).sum() / weighted.sum().clamp(min=1e-6)
     is_occupied = target != free
-    p_occupied = weight * (1 - log_p[:, free].exp())
-    union = (weight * is_occupied).sum() + (p_occupied * ~is_occupied).sum()
-    return cross_entropy, 1 - (p_occupied * is_occupied).sum() / union.clamp(min=1.0)
+    p_occupied = 1 - log_p[:, free].exp()
+    is_low = torch.isin(target, torch.tensor(flat, device=target.device))
+    p_standing = p_occupied - log_p[:, list(flat)].exp().sum(-1)
+    return (
+        cross_entropy,
+        1 - _soft_iou(p_occupied, is_occupied, weight),
+        1 - _soft_iou(p_standing, is_occupied & ~is_low, weight),
+    )
+
+
+def _soft_iou(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """IoU of probabilities (n,) with a binary truth (n,), each entry counted `weight` (n,) times."""
+    p = weight * p
+    union = (weight * truth).sum() + (p * ~truth).sum()
+    return (p * truth).sum() / union.clamp(min=1.0)

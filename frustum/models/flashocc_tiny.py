@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.classes import FLAT_CLASSES, OCC3D_CLASSES
 from frustum.data.types import Batch, Prediction
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig, VoxelGrid
@@ -47,7 +47,8 @@ class FlashOccTinyConfig(ModelConfig):
         class_names: the K classes; the last one is free space.
         class_weight_power: classes weigh (frequency / frequency of free) ** -power.
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
-        occupied_iou_loss, depth_loss: weights of the soft IoU of occupied space and of the depth supervision (0 needs no depth maps).
+        occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what stands on the ground (not FLAT_CLASSES).
+        depth_loss: weight of the depth supervision; 0 needs no depth maps.
         pool: backend of the pooling.
     """
 
@@ -62,9 +63,10 @@ class FlashOccTinyConfig(ModelConfig):
     bev_channels: PositiveInt = 32
     voxel_channels: PositiveInt = 32
     class_names: ClassNames = OCC3D_CLASSES
-    class_weight_power: NonNegativeFloat = 0.4
+    class_weight_power: NonNegativeFloat = 0.35
     free_columns: PositiveInt = 3000
     occupied_iou_loss: NonNegativeFloat = 1.0
+    standing_iou_loss: NonNegativeFloat = 1.0
     depth_loss: NonNegativeFloat = 0.3
     pool: Backend = "auto"
 
@@ -102,6 +104,7 @@ class FlashOccTiny(nn.Module):
         self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
         self.head = nn.Linear(config.voxel_channels, heights * classes)
         self.free = classes - 1
+        self.flat = tuple(i for i, name in enumerate(config.class_names) if name in FLAT_CLASSES)
         self.register_buffer("class_weight", torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -141,7 +144,7 @@ class FlashOccTiny(nn.Module):
         return outputs | {"columns": columns, "column_share": share, "column_logits": self._logits(cells.flatten(0, 2)[columns])}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, `occupied_iou`, and `depth` where configured; needs semantics and mask_camera."""
+        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured; needs semantics and mask_camera."""
         config = self.config
         if batch.semantics is None or batch.mask_camera is None:
             raise DataError("this model's loss needs occupancy labels with a camera mask in the batch; use a data set that has gts/ files.")
@@ -152,8 +155,12 @@ class FlashOccTiny(nn.Module):
             labels, mask = labels[columns], mask[columns]
         else:
             logits = outputs["occ_logits"].transpose(1, 2).flatten(0, 2)
-        occupancy, iou = occupancy_losses(logits, labels, mask, self.class_weight, self.free, share)
-        losses = {"occupancy": occupancy, "occupied_iou": config.occupied_iou_loss * iou}
+        occupancy, occupied, standing = occupancy_losses(logits, labels, mask, self.class_weight, self.free, share, self.flat)
+        losses = {
+            "occupancy": occupancy,
+            "occupied_iou": config.occupied_iou_loss * occupied,
+            "standing_iou": config.standing_iou_loss * standing,
+        }
         if config.depth_loss:
             if batch.depth is None:
                 raise DataError("depth supervision needs depth maps; set data.load_depth=true or model.depth_loss=0.")

@@ -87,12 +87,16 @@ def test_losses_equal_plain_formulas():
     labels[0] = 255
     logits = torch.randn(*labels.shape, 18)
     weight = torch.rand(18) + 0.5
-    cross_entropy, iou = occupancy_losses(logits, labels, mask, weight, FREE)
+    cross_entropy, iou, standing = occupancy_losses(logits, labels, mask, weight, FREE, flat=(11, 13))
     keep = mask & (labels != 255)
     assert cross_entropy.item() == pytest.approx(F.cross_entropy(logits[keep], labels[keep].long(), weight).item(), rel=1e-5)
     p, occupied = 1 - logits[keep].softmax(-1)[:, FREE], labels[keep] != FREE
     soft_iou = p[occupied].sum() / (occupied.sum() + p[~occupied].sum())
     assert iou.item() == pytest.approx(1 - soft_iou.item(), rel=1e-5)
+    high = [c for c in range(17) if c not in (11, 13)]
+    p, stands = logits[keep].softmax(-1)[:, high].sum(-1), torch.isin(labels[keep], torch.tensor(high, dtype=labels.dtype))
+    soft_iou = p[stands].sum() / (stands.sum() + p[~stands].sum())
+    assert standing.item() == pytest.approx(1 - soft_iou.item(), rel=1e-4)
 
 
 def test_drawing_keeps_the_expectation():
@@ -110,6 +114,7 @@ def test_drawing_keeps_the_expectation():
 def test_perfect_predictions_cost_nothing():
     labels, mask = (t.flatten(0, 2) for t in _volume(3))
     logits = 50.0 * F.one_hot(labels.long(), 18).float()
-    cross_entropy, iou = occupancy_losses(logits, labels, mask, torch.ones(18), FREE)
+    cross_entropy, iou, standing = occupancy_losses(logits, labels, mask, torch.ones(18), FREE, flat=(11,))
     assert cross_entropy.item() == pytest.approx(0, abs=1e-6)
     assert iou.item() == pytest.approx(0, abs=1e-6)
+    assert standing.item() == pytest.approx(0, abs=1e-6)
