@@ -83,7 +83,7 @@ def occupancy_losses(
     share: Tensor | float = 1.0,
     flat: tuple[int, ...] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class-weighted cross-entropy, and one minus the soft IoU of occupied space and of what stands on the ground, over the voxels that count.
+    """Class-weighted cross-entropy, and one minus the soft IoU of occupied space and of what stands on the ground.
 
     Args:
         logits: (n, Z, K).

@@ -47,7 +47,7 @@ class FlashOccTinyConfig(ModelConfig):
         class_names: the K classes; the last one is free space.
         class_weight_power: classes weigh (frequency / frequency of free) ** -power.
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
-        occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what stands on the ground (not FLAT_CLASSES).
+        occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
         pool: backend of the pooling.
     """
