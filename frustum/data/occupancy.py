@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from frustum.data.classes import OCC3D_FREE
-from frustum.data.files import atomic_path
+from frustum.data.files import write_bytes
 from frustum.data.types import Occupancy
 from frustum.errors import DataError
 
@@ -85,13 +85,37 @@ def write_labels(path: Path | str, labels: Occupancy, level: int = 1) -> None:
     Raises:
         DataError: the arrays do not fit together, or the place is full or read-only.
     """
+    plain, panoptic = _archives(labels, level)
+    write_bytes(path, panoptic or plain)
+
+
+def write_both_labels(root: Path | str, scene: str, token: str, labels: Occupancy, level: int = 1) -> None:
+    """Write the two label files of a keyframe, where `labels_path` says: the plain one and the one with instances. As `write_labels`."""
+    plain, panoptic = _archives(labels, level)
+    write_bytes(labels_path(root, scene, token), plain)
+    write_bytes(labels_path(root, scene, token, panoptic=True), panoptic)
+
+
+def _archives(labels: Occupancy, level: int) -> tuple[bytes, bytes]:
+    """Contents of a label file without and with instances; the latter is empty if there are none."""
     arrays = {name: np.ascontiguousarray(getattr(labels, name), np.uint8) for name in _ARRAYS}
     if labels.instances is not None:
         arrays["instances"] = np.ascontiguousarray(labels.instances, np.uint8)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or arrays["semantics"].ndim != 3:
-        raise DataError(f"labels for {path} must be three-dimensional and of one shape, got {sorted(shapes)}.")
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+        raise DataError(f"labels must be three-dimensional and of one shape, got {sorted(shapes)}.")
+    content = io.BytesIO()
+    _append(content, {name: arrays[name] for name in _ARRAYS}, level)
+    plain = content.getvalue()
+    if labels.instances is None:
+        return plain, b""
+    _append(content, {"instances": arrays["instances"]}, level)
+    return plain, content.getvalue()
+
+
+def _append(file: io.BytesIO, arrays: dict[str, np.ndarray], level: int) -> None:
+    """Add arrays to an npz file."""
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             member.compress_type = zipfile.ZIP_DEFLATED

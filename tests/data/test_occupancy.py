@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.data.occupancy import labels_path, read_labels, write_labels
+from frustum.data.occupancy import labels_path, read_labels, write_both_labels, write_labels
 from frustum.data.types import Occupancy
 from frustum.errors import DataError
 from tests.data.toy import random_labels
@@ -32,6 +32,16 @@ def test_equal_labels_are_equal_files_and_compressed(tmp_path: Path) -> None:
         write_labels(tmp_path / name, random_labels(3))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").stat().st_size < random_labels(3).semantics.size
+
+
+def test_both_files_of_a_keyframe_are_those_of_two_calls(tmp_path: Path) -> None:
+    labels = random_labels(2, SMALL)
+    write_both_labels(tmp_path, "scene-1", "t", labels)
+    for panoptic, wanted in ((True, labels), (False, replace(labels, instances=None))):
+        write_labels(tmp_path / "single", wanted)
+        path = labels_path(tmp_path, "scene-1", "t", panoptic)
+        assert path.read_bytes() == (tmp_path / "single").read_bytes()
+        assert (read_labels(path, SMALL).instances is not None) == panoptic
 
 
 def test_reads_what_numpy_wrote(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ so that one ray parameter t serves the ground, the static grid and (through thei
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -18,6 +19,8 @@ from frustum.worlds.street.materials import MATERIALS, TEXTURES
 from frustum.worlds.street.types import Scene, VoxelModel
 
 BRICK = 8  # cells along an edge of a brick, the unit of empty-space skipping
+BLOCK = 2  # cells along an edge of a block, the unit of the search for solids near a voxel
+NEAR_REACH = 2.0  # cells within which `near_at` overlooks nothing
 FAR_BRICK = 64  # columns along an edge of the coarse ground maxima
 INTERIOR = 128  # bit of a static cell without an air neighbour: it can never be seen
 
@@ -33,7 +36,12 @@ class World(NamedTuple):
     by: int
     bz: int
     bricks: np.ndarray  # int32 (bx, by, bz): >= 0 = slot of a brick that holds something; -n = empty, and so are all bricks nearer than n
+    gaps: (
+        np.ndarray
+    )  # uint8 (8, bx, by, bz) bricks along an edge of the empty cube that begins here, by octant of directions; 0 = not empty
     cells: np.ndarray  # uint8 (slots, BRICK, BRICK, BRICK) material, INTERIOR set where buried
+    near: np.ndarray  # uint8 (4 bx, 4 by, 4 bz) whether a block of 2 x 2 x 2 cells or one beside it holds a cell that is not buried
+    roof: np.ndarray  # int16 (4 bx, 4 by) one more than the highest block of `near` that is set, 0 = none
     base: np.ndarray  # float32 (nx + 1, ny + 1) cell units
     step: np.ndarray  # float32 (nx, ny) cell units
     top: np.ndarray  # float32 (nx, ny) highest point of each column
@@ -80,6 +88,12 @@ def cell_at(world: World, x, y, z):
     if slot < 0:
         return np.uint8(0)
     return world.cells[(slot << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)]
+
+
+@numba.njit(**INLINE)
+def near_at(world: World, x, y, z):
+    """Whether a cell that is not buried may lie within NEAR_REACH cells of a point of the padded grid along each axis; no bounds check."""
+    return world.near[((int(x) >> 1) * (world.by << 2) + (int(y) >> 1)) * (world.bz << 2) + (int(z) >> 1)] != 0
 
 
 @numba.njit(**INLINE)
@@ -148,6 +162,50 @@ def _fill_bricks(cells, bricks, out):  # out (slots * 512,) uint8: cells of each
                     out[(slot << 9) + ((i & 7) << 6) + ((j & 7) << 3) + (k & 7)] = c | 128 if buried else c
 
 
+@numba.njit(**KERNEL)
+def _measure_gaps(bricks, gaps):  # gaps (8, bx, by, bz) uint8: see World.gaps; there is nothing outside the grid
+    bx, by, bz = bricks.shape
+    for octant in range(8):
+        sx, sy, sz = 1 if octant & 4 else -1, 1 if octant & 2 else -1, 1 if octant & 1 else -1
+        for u in range(bx):
+            i = bx - 1 - u if sx > 0 else u
+            for v in range(by):
+                j = by - 1 - v if sy > 0 else v
+                for w in range(bz):
+                    k = bz - 1 - w if sz > 0 else w
+                    gap = 0
+                    if bricks[i, j, k] < 0:
+                        gap = 254
+                        for n in range(1, 8):
+                            x, y, z = i + (sx if n & 4 else 0), j + (sy if n & 2 else 0), k + (sz if n & 1 else 0)
+                            if 0 <= x < bx and 0 <= y < by and 0 <= z < bz:
+                                gap = min(gap, int(gaps[octant, x, y, z]))
+                        gap += 1
+                    gaps[octant, i, j, k] = gap
+
+
+@numba.njit(**KERNEL)
+def _mark_near(bricks, cells, near, roof):  # near (4 bx, 4 by, 4 bz) and roof (4 bx, 4 by), zero at first: see World
+    for i in range(bricks.shape[0]):
+        for j in range(bricks.shape[1]):
+            for k in range(bricks.shape[2]):
+                slot = bricks[i, j, k]
+                if slot < 0:
+                    continue
+                for n in range(64):
+                    a, b, c = n >> 4, (n >> 2) & 3, n & 3
+                    at = (slot << 9) + (a << 7) + (b << 4) + (c << 1)
+                    if (0 < cells[at] < 128 or 0 < cells[at + 1] < 128 or 0 < cells[at + 8] < 128 or 0 < cells[at + 9] < 128) or (
+                        0 < cells[at + 64] < 128 or 0 < cells[at + 65] < 128 or 0 < cells[at + 72] < 128 or 0 < cells[at + 73] < 128
+                    ):
+                        a, b, c = a + 4 * i, b + 4 * j, c + 4 * k
+                        for u in range(max(a - 1, 0), min(a + 2, near.shape[0])):
+                            for v in range(max(b - 1, 0), min(b + 2, near.shape[1])):
+                                roof[u, v] = max(roof[u, v], min(c + 2, near.shape[2]))
+                                for w in range(max(c - 1, 0), min(c + 2, near.shape[2])):
+                                    near[u, v, w] = 1
+
+
 def _pad_to(array: np.ndarray, multiple: int, value: float) -> np.ndarray:
     pads = [(0, -n % multiple) for n in array.shape]
     return np.pad(array, pads, constant_values=value)
@@ -175,6 +233,11 @@ def pack_world(scene: Scene) -> World:
     solid = np.ascontiguousarray(static.cells)
     cells = np.zeros(_number_bricks(solid, bricks) * BRICK**3, np.uint8)
     _fill_bricks(solid, bricks, cells)
+    gaps = np.empty((8, *bricks.shape), np.uint8)
+    _measure_gaps(bricks, gaps)
+    near = np.zeros([n * BRICK // BLOCK for n in bricks.shape], np.uint8)
+    roof = np.zeros(near.shape[:2], np.int16)
+    _mark_near(bricks, cells, near, roof)
     empty = bricks < 0
     # Distances need at least one full brick to measure from; an empty grid is far from everything.
     distance = distance_transform_cdt(empty, "chessboard") if not empty.all() else np.full(bricks.shape, max(bricks.shape))
@@ -187,7 +250,10 @@ def pack_world(scene: Scene) -> World:
         cell=float(static.cell),
         nx=nx, ny=ny, bx=bx, by=by, bz=bz,
         bricks=bricks.ravel(),
+        gaps=gaps.ravel(),
         cells=cells,
+        near=near.ravel(),
+        roof=roof.ravel(),
         base=base.ravel(),
         step=step.ravel(),
         top=top.ravel(),
@@ -199,9 +265,14 @@ def pack_world(scene: Scene) -> World:
 
 def _smooth_normals(model: VoxelModel) -> np.ndarray:
     """Outward normals (X, Y, Z, 3) int8 from the blurred solid: they round the cubes off in shading."""
+    return _normals_of(model.cells.tobytes(), model.cells.shape)
+
+
+@lru_cache(maxsize=256)  # scenes share their models
+def _normals_of(cells: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     from scipy.ndimage import uniform_filter
 
-    solid = np.pad((model.cells != 0).astype(np.float32), 4)
+    solid = np.pad((np.frombuffer(cells, np.uint8).reshape(shape) != 0).astype(np.float32), 4)
     for _ in range(2):
         solid = uniform_filter(solid, 3, mode="constant")
     gradient = np.stack(np.gradient(solid), -1)[4:-4, 4:-4, 4:-4]

@@ -65,10 +65,9 @@ def tile_lists(
     """Actors per image tile, nearest first: first (G + 1,), items, and the rectangles (A, 4) they come from."""
     rows, columns = -(-size[0] // TILE), -(-size[1] // TILE)
     rectangles = image_rectangles(corners, intrinsics, cam2global, size)
-    member = np.zeros((rows, columns, len(corners)), bool)
-    for a, (r0, r1, c0, c1) in enumerate(rectangles):
-        if r1 > r0:
-            member[r0 // TILE : -(-r1 // TILE), c0 // TILE : -(-c1 // TILE), a] = True
+    r0, r1, c0, c1 = rectangles.T  # empty ones begin and end at 0
+    row, column = np.arange(rows)[:, None] * TILE, np.arange(columns)[:, None] * TILE
+    member = ((row > r0 - TILE) & (row < r1))[:, None] & ((column > c0 - TILE) & (column < c1))[None]
     first, items = _compress(member.reshape(rows * columns, -1), _near_first(corners, cam2global))
     return first, items, rectangles
 
@@ -89,12 +88,8 @@ def sector_lists(corners: np.ndarray, sensor2global: np.ndarray, reach: float) -
     width = 2 * np.pi / SECTORS
     start = np.floor((centre + low + np.pi) / width - 1e-6).astype(int)
     stop = np.floor((centre + high + np.pi) / width + 1e-6).astype(int)
-    member = np.zeros((SECTORS, len(corners)), bool)
-    for a in np.nonzero(distance - radius < reach)[0]:
-        if everywhere[a]:
-            member[:, a] = True
-        else:
-            member[np.arange(start[a], stop[a] + 1) % SECTORS, a] = True
+    after = (np.arange(SECTORS)[:, None] - start) % SECTORS  # sectors after the first one of each box
+    member = (everywhere | (after <= stop - start)) & (distance - radius < reach)
     return _compress(member, _near_first(corners, sensor2global))
 
 

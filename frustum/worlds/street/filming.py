@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from frustum.data.files import write_bytes
-from frustum.data.occupancy import labels_path, write_labels
+from frustum.data.occupancy import write_both_labels
 from frustum.data.records import (
     AnnotationRecord,
     KeyframeRecord,
@@ -22,6 +22,7 @@ from frustum.data.records import (
     sample_token,
 )
 from frustum.geometry import VoxelGrid, count_points_in_boxes
+from frustum.worlds.street.moment import track_poses
 from frustum.worlds.street.render import SceneRenderer, Shot, Sweep
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.types import Actor, Scene
@@ -42,6 +43,7 @@ class Filmer:
         self.begin = config.camera_spread  # seconds on the scene's clock at the first keyframe: the first camera fires at 0
         self.shift = np.eye(4)
         self.shift[:2, 3] = -np.asarray(scene.ground.origin)
+        self._egos: dict[float, np.ndarray] = {}
         self.views = {c.name: c.fitted(*config.image_size) for c in rig.cameras}
 
     def film(self, on_keyframe: Callable[[], None] = lambda: None) -> SceneRecord:
@@ -66,7 +68,7 @@ class Filmer:
     # ---- one moment ---------------------------------------------------------------------------------------------------------
 
     def _keyframe(self, time: float) -> KeyframeRecord:
-        ego = self.scene.ego.pose(time)
+        ego = self._ego(time)
         shots = {c.name: self._shoot(c.name, time) for c in self.rig.cameras}
         data = [self._write_shot(name, shot, time, "samples") for name, shot in shots.items()]
         sweep = self.renderer.lidar(ego @ self.rig.lidar.sensor2ego, time)
@@ -82,12 +84,18 @@ class Filmer:
             time = self._time(index - 1 + k / (self.config.sweeps + 1))
             for camera in self.rig.cameras:
                 yield self._write_shot(camera.name, self._shoot(camera.name, time), time, "sweeps")
-            ego = self.scene.ego.pose(time)
+            ego = self._ego(time)
             yield self._write_sweep(self.renderer.lidar(ego @ self.rig.lidar.sensor2ego, time), time, ego, "sweeps", labelled=False)
 
     def _time(self, index: float) -> float:
         """When keyframe `index` is, or a moment between two, in seconds on the scene's clock."""
         return self.begin + index / self.config.rate
+
+    def _ego(self, time: float) -> np.ndarray:
+        """Pose (4, 4) of the ego vehicle; every sensor and every neighbour of a keyframe asks for it."""
+        if time not in self._egos:
+            self._egos[time] = self.scene.ego.pose(time)
+        return self._egos[time]
 
     def _exposure(self, channel: str, time: float) -> float:
         """When a camera fires: all at once, or spread over `camera_spread` seconds before the keyframe, as behind a spinning LiDAR."""
@@ -99,29 +107,28 @@ class Filmer:
         camera = next(c for c in self.rig.cameras if c.name == channel)
         intrinsics, size = self.views[channel]
         when = self._exposure(channel, time)
-        return self.renderer.camera(intrinsics, self.scene.ego.pose(when) @ camera.cam2ego.sensor2ego, size, when)
+        return self.renderer.camera(intrinsics, self._ego(when) @ camera.cam2ego.sensor2ego, size, when)
 
     def _write_occupancy(self, time: float, ego: np.ndarray) -> None:
         cameras = [(self.views[c.name][0], ego @ c.cam2ego.sensor2ego, self.views[c.name][1]) for c in self.rig.cameras]
         occupancy = self.renderer.occupancy(ego, time, self.grid, cameras, self._lidar_poses(time))
-        token = sample_token(self.scene.name, self._stamp(time))
-        write_labels(labels_path(self.root, self.scene.name, token, panoptic=True), occupancy)
-        plain = type(occupancy)(occupancy.semantics, occupancy.mask_lidar, occupancy.mask_camera)
-        write_labels(labels_path(self.root, self.scene.name, token), plain)
+        write_both_labels(self.root, self.scene.name, sample_token(self.scene.name, self._stamp(time)), occupancy)
 
     def _lidar_poses(self, time: float) -> list[np.ndarray]:
         """LiDAR poses whose beams are accumulated for the masks: this keyframe first, then its neighbours in the scene."""
         last = self._time(self.config.frames - 1)
         offsets = [0.0] + [sign * k / self.config.rate for k in range(1, self.config.mask_neighbours + 1) for sign in (-1, 1)]
-        return [self.scene.ego.pose(time + d) @ self.rig.lidar.sensor2ego for d in offsets if self.begin - 1e-9 <= time + d <= last + 1e-9]
+        return [self._ego(time + d) @ self.rig.lidar.sensor2ego for d in offsets if self.begin - 1e-9 <= time + d <= last + 1e-9]
 
     def _annotations(self, time: float, ego: np.ndarray, shots: dict[str, Shot], sweep: Sweep) -> Iterator[AnnotationRecord]:
         lidar2global = ego @ self.rig.lidar.sensor2ego
         points = sweep.points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3]
-        actors = [a for a in self.scene.actors if np.linalg.norm(a.track.pose(time)[:2, 3] - ego[:2, 3]) < self.config.annotation_range]
-        if not actors:
+        poses = track_poses([a.track for a in self.scene.actors], time)
+        near = np.nonzero(np.linalg.norm(poses[:, :2, 3] - ego[:2, 3], axis=1) < self.config.annotation_range)[0]
+        if not len(near):
             return
-        poses = np.stack([_box_pose(a, time) for a in actors])
+        actors = [self.scene.actors[row] for row in near]
+        poses = _box_poses(actors, poses[near])
         counts = count_points_in_boxes(points, poses, np.array([a.size for a in actors]))
         levels = self.renderer.visibility([a.id for a in actors], time, self._views_at(time), shots)
         for actor, box, count, level in zip(actors, poses, counts, levels, strict=True):
@@ -138,7 +145,7 @@ class Filmer:
     def _views_at(self, time: float) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
         views = {}
         for camera in self.rig.cameras:
-            ego = self.scene.ego.pose(self._exposure(camera.name, time))
+            ego = self._ego(self._exposure(camera.name, time))
             intrinsics, size = self.views[camera.name]
             views[camera.name] = (intrinsics, ego @ camera.cam2ego.sensor2ego, size)
         return views
@@ -159,7 +166,7 @@ class Filmer:
         for kind in self.config.save:
             extra = self.root / self._file(f"extras/{kind}", channel, stamp, ".png")
             write_bytes(extra, _encode(_as_png(kind, shot), "PNG", compress_level=3))
-        return SampleDataRecord(channel, stamp, name, self.shift @ self.scene.ego.pose(when), shot.image.shape[:2])
+        return SampleDataRecord(channel, stamp, name, self.shift @ self._ego(when), shot.image.shape[:2])
 
     def _write_sweep(self, sweep: Sweep, time: float, ego: np.ndarray, folder: str, labelled: bool) -> SampleDataRecord:
         stamp, version, name = self._stamp(time), self.config.version, self.scene.name
@@ -173,11 +180,11 @@ class Filmer:
         return SampleDataRecord("LIDAR_TOP", stamp, file, self.shift @ ego, lidarseg=seg, panoptic=pan)
 
 
-def _box_pose(actor: Actor, time: float) -> np.ndarray:
-    """Centre and orientation (4, 4) of an actor's box; the model frame stands on the ground."""
-    lift = np.eye(4)
-    lift[2, 3] = actor.size[2] / 2
-    return actor.track.pose(time) @ lift
+def _box_poses(actors: list[Actor], poses: np.ndarray) -> np.ndarray:
+    """Centres and orientations (A, 4, 4) of actors' boxes; their model frames (A, 4, 4) stand on the ground."""
+    lift = np.tile(np.eye(4), (len(actors), 1, 1))
+    lift[:, 2, 3] = [a.size[2] / 2 for a in actors]
+    return poses @ lift
 
 
 def _encode(pixels: np.ndarray, kind: str, **options: int) -> bytes:

@@ -16,7 +16,7 @@ _BIN = 4.0  # metres of road per list of marks
 _BLOCK = 8  # cells that share one test for nearby things
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _sample(field, u, v):  # bilinear value of a coarse map at fractional index (u, v)
     i = min(max(int(u), 0), field.shape[0] - 2)
     j = min(max(int(v), 0), field.shape[1] - 2)
@@ -51,7 +51,7 @@ def _project(points, yaws, starts, nx, ny, x0, y0, pitch):
     return s, d
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True)
 def _road_frame(r, lines, fs, fd, x, y, x0, y0, pitch):  # (s, d) of a point for road r; road 0 is curved, the others are straight
     if r == 0:
         u, v = (x - x0) / pitch, (y - y0) / pitch
@@ -60,12 +60,12 @@ def _road_frame(r, lines, fs, fd, x, y, x0, y0, pitch):  # (s, d) of a point for
     return ex * lines[r, 2] + ey * lines[r, 3], ey * lines[r, 2] - ex * lines[r, 3]
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _box(s, d, row):  # signed distance to a rectangle (road, s0, s1, d0, d1, ...), negative inside
     return max(max(row[1] - s, s - row[2]), max(row[3] - d, d - row[4]))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _edge(S, D, lines, radius, islands, paved):
     """Signed distances to the kerb (negative on the carriageway), to the pavement's outer side, to an island (its row), to paved lots."""
     e, outer = 1e9, 1e9
@@ -132,7 +132,7 @@ def _walk_material(S, D, lines, drops, outer, solid, lot, ids):
     return ids[4] if D[0] > 0 else ids[5]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _road_material(S, D, lines, e, marks, mark_material, bins, numbers, ids):
     """Material of the asphalt with what is painted on it."""
     own = max(D[0] - lines[0, 4], -D[0] - lines[0, 5])
@@ -148,7 +148,7 @@ def _road_material(S, D, lines, e, marks, mark_material, bins, numbers, ids):
     return m
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _paint(
     material,
     kerb,

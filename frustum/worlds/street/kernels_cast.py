@@ -210,14 +210,15 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
     eps = _STEP / np.sqrt(dx * dx + dy * dy + dz * dz)
     sx, sy, sz = 1 if dx > 0 else -1, 1 if dy > 0 else -1, 1 if dz > 0 else -1
     ax, ay, az = abs(ix), abs(iy), abs(iz)
+    octant = (4 if sx > 0 else 0) + (2 if sy > 0 else 0) + (1 if sz > 0 else 0)
     while t < last:
         s = t + eps
         px, py, pz = ox + dx * s, oy + dy * s, oz + dz * s
         # Rounding may put a point outside by a hair: below 0 truncation mends it, above the minimum does.
         i, j, k = min(int(px) >> 3, bx - 1), min(int(py) >> 3, by - 1), min(int(pz) >> 3, bz - 1)
-        slot = int(world.bricks[(i * by + j) * bz + k])
-        if slot < 0:  # all bricks nearer than -slot are empty
-            gap = -slot
+        at = (i * by + j) * bz + k
+        gap = int(world.gaps[octant * bx * by * bz + at])
+        if gap > 0:
             tx = (((i + (gap if sx > 0 else 1 - gap)) << 3) - ox) * ix
             ty = (((j + (gap if sy > 0 else 1 - gap)) << 3) - oy) * iy
             tz = (((k + (gap if sz > 0 else 1 - gap)) << 3) - oz) * iz
@@ -235,7 +236,7 @@ def cast_static(world: World, ox, oy, oz, dx, dy, dz, ix, iy, iz, begin, limit):
         tx = (x + (1 if sx > 0 else 0) - ox) * ix
         ty = (y + (1 if sy > 0 else 0) - oy) * iy
         tz = (z + (1 if sz > 0 else 0) - oz) * iz
-        at = (slot << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)
+        at = (int(world.bricks[at]) << 9) + ((x & 7) << 6) + ((y & 7) << 3) + (z & 7)
         while True:
             found = world.cells[at]
             if found != 0:
@@ -432,3 +433,26 @@ def cast_rays(
         actor[n] = who
         model_cell[n] = where
         distance[n] = best if 0 < what < 5 else 0.0
+
+
+@numba.njit(**KERNEL)
+def meet_actors(
+    models: Models, actors: Actors, pose, table, group, first, items, far, distance, kind, face, material, actor, model_cell
+):  # fmt: skip
+    """Put actors before what stands still: arguments as for cast_rays, which filled the results without actors; changed in place."""
+    gx, gy, gz = pose[0, 3], pose[1, 3], pose[2, 3]
+    for n in range(table.shape[0]):
+        g = group[n]
+        if first[g] == first[g + 1]:
+            continue
+        a, b, c = table[n, 0], table[n, 1], table[n, 2]
+        ex = pose[0, 0] * a + pose[0, 1] * b + pose[0, 2] * c
+        ey = pose[1, 0] * a + pose[1, 1] * b + pose[1, 2] * c
+        ez = pose[2, 0] * a + pose[2, 1] * b + pose[2, 2] * c
+        best = float(distance[n]) if distance[n] > 0.0 else far / np.sqrt(ex * ex + ey * ey + ez * ez)
+        for q in range(first[g], first[g + 1]):
+            r = items[q]
+            t, f, m, at = cast_actor(models, actors, r, gx, gy, gz, ex, ey, ez, best)
+            if t < best:
+                best = t
+                distance[n], kind[n], face[n], material[n], actor[n], model_cell[n] = t, ACTOR, f, m, r, at

@@ -8,10 +8,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.worlds.street.arrays import Actors, Models, World, cell_at, paint_at
+from frustum.worlds.street.arrays import NEAR_REACH, Actors, Models, World, cell_at, near_at, paint_at
 from frustum.worlds.street.jit import INLINE, KERNEL
 from frustum.worlds.street.kernels_cast import ACTOR, GROUND
-from frustum.worlds.street.kernels_shade import ground_height
 
 GROUND_SAMPLES = 4  # per axis of a column
 STATIC_SAMPLES = 3  # per axis of a voxel
@@ -20,22 +19,31 @@ SPREAD = 0.99  # the outer sub-samples lie just inside the voxel's faces, so tha
 
 
 @numba.njit(**INLINE)
-def _anything_near(world: World, x, y, z, reach):
-    """Whether a brick that is not empty lies within `reach` < 8 cells of a point, along each axis."""
-    i, j, k = int(x) >> 3, int(y) >> 3, int(z) >> 3
-    if 0 <= i < world.bx and 0 <= j < world.by and 0 <= k < world.bz:
-        slot = world.bricks[(i * world.by + j) * world.bz + k]
-        if slot != -1:
-            return slot >= 0
-    i0, i1 = max(int(x - reach), 0) >> 3, min(int(x + reach) >> 3, world.bx - 1)
-    j0, j1 = max(int(y - reach), 0) >> 3, min(int(y + reach) >> 3, world.by - 1)
-    k0, k1 = max(int(z - reach), 0) >> 3, min(int(z + reach) >> 3, world.bz - 1)
+def _patch(world: World, x, y):
+    """Ground cell i, j at column position x, y and its surface: height = a + b u + c v + e u v, with u, v = x - i, y - j."""
+    i, j = min(max(int(x), 0), world.nx - 1), min(max(int(y), 0), world.ny - 1)
+    at = i * (world.ny + 1) + j
+    low, b = float(world.base[at]), float(world.base[at + world.ny + 1])
+    c, e = float(world.base[at + 1]), float(world.base[at + world.ny + 2])
+    return i, j, low + float(world.step[i * world.ny + j]), b - low, c - low, e - b - c + low
+
+
+@numba.njit(**INLINE)
+def _top(world: World, m, x, y, low, size, layers):
+    """Number of layers of the column at (x, y) in the ego frame up to the highest one that may have solids near; `m` as ego2cells."""
+    ax, ay = m[0, 0] * x + m[0, 1] * y + m[0, 2] * low + m[0, 3], m[1, 0] * x + m[1, 1] * y + m[1, 2] * low + m[1, 3]
+    bx, by = ax + m[0, 2] * size * layers, ay + m[1, 2] * size * layers
+    i0, i1 = max(int(min(ax, bx)) >> 1, 0), min(int(max(ax, bx)) >> 1, (world.bx << 2) - 1)
+    j0, j1 = max(int(min(ay, by)) >> 1, 0), min(int(max(ay, by)) >> 1, (world.by << 2) - 1)
+    top = 0
     for i in range(i0, i1 + 1):
         for j in range(j0, j1 + 1):
-            for k in range(k0, k1 + 1):
-                if world.bricks[(i * world.by + j) * world.bz + k] >= 0:
-                    return True
-    return False
+            top = max(top, int(world.roof[i * (world.by << 2) + j]))
+    if top == 0:
+        return 0
+    # Up to the ceiling of the highest block, wherever the column stands in it.
+    lowest = m[2, 0] * x + m[2, 1] * y + m[2, 3] + m[2, 2] * low
+    return min(max(int((2.0 * top - lowest) / (m[2, 2] * size)) + 1, 0), layers)
 
 
 @numba.njit(**KERNEL)
@@ -49,12 +57,14 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
         weight: votes that a static sub-sample counts against a ground sub-sample.
         least: static sub-samples that make a voxel occupied.
         ground: (Z, free) int64 scratch. votes: (free,) int64 scratch.
-        semantics: (X, Y, Z) uint8, result.
+        semantics: (X, Y, Z) uint8, result; all free at first.
     """
     m = ego2cells
     sx, sy, sz = semantics.shape
     limit_x, limit_y, limit_z = world.bx << 3, world.by << 3, world.bz << 3
     reach = 0.87 * max(size[0], max(size[1], size[2])) / world.cell + 0.1  # half a voxel's diagonal
+    coarse = reach > NEAR_REACH
+    rise = 1.0 / m[2, 2]
     z = 0.0
     lowest, highest = 0, sz - 1  # layers with ground votes
     for i in range(sx):
@@ -63,15 +73,21 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                 for c in range(free):
                     ground[k, c] = 0
             lowest, highest = sz, -1
+            # A good guess of the ground cell takes its look-up out of the chain from height to height.
+            shift_x, shift_y = m[0, 2] * z, m[1, 2] * z
             for p in range(GROUND_SAMPLES * GROUND_SAMPLES):
                 x = lower[0] + (i + (p // GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[0]
                 y = lower[1] + (j + (p % GROUND_SAMPLES + 0.5) / GROUND_SAMPLES) * size[1]
+                ax, ay = m[0, 0] * x + m[0, 1] * y + m[0, 3], m[1, 0] * x + m[1, 1] * y + m[1, 3]
+                az = m[2, 0] * x + m[2, 1] * y + m[2, 3]
+                u, v, a, b, c, e = _patch(world, ax + shift_x, ay + shift_y)
                 gx, gy = 0.0, 0.0
                 for _ in range(3):  # where the vertical of the ego frame meets the surface
-                    gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
-                    gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
-                    gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
-                    off = (ground_height(world, gx, gy) - gz) / m[2, 2]
+                    gx, gy = ax + m[0, 2] * z, ay + m[1, 2] * z
+                    if int(gx) != u or int(gy) != v:
+                        u, v, a, b, c, e = _patch(world, gx, gy)
+                    du, dv = gx - u, gy - v
+                    off = (a + b * du + (c + e * du) * dv - az - m[2, 2] * z) * rise
                     z += off
                     if abs(off) < 0.01:  # leaves an error of far less than a millimetre
                         break
@@ -82,16 +98,16 @@ def label_static(world: World, ego2cells, lower, size, class_of, free, weight, l
                 if 0 <= k < sz:
                     ground[k, class_of[paint_at(world, gx, gy)]] += 1
                     lowest, highest = min(lowest, k), max(highest, k)
-            for k in range(sz):
-                x, y, zz = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1], lower[2] + (k + 0.5) * size[2]
+            x, y = lower[0] + (i + 0.5) * size[0], lower[1] + (j + 0.5) * size[1]
+            for k in range(max(highest + 1, sz if coarse else _top(world, m, x, y, lower[2], size[2], sz))):
+                zz = lower[2] + (k + 0.5) * size[2]
                 gx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * zz + m[0, 3]
                 gy = m[1, 0] * x + m[1, 1] * y + m[1, 2] * zz + m[1, 3]
                 gz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * zz + m[2, 3]
                 # Voxels that reach over the rim of the map hold no solids.
                 near = reach < gx < limit_x - reach and reach < gy < limit_y - reach and reach < gz < limit_z - reach
-                near = near and _anything_near(world, gx, gy, gz, reach)
+                near = near and (coarse or near_at(world, gx, gy, gz))
                 if not near and (k < lowest or k > highest):
-                    semantics[i, j, k] = free
                     continue
                 for c in range(free):
                     votes[c] = ground[k, c]
@@ -132,7 +148,7 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
         free: label of empty space.
         least: sub-samples of ACTOR_SAMPLES cubed that make a voxel the actor's where there is something else already; else one does.
         semantics: (X, Y, Z) uint8, changed in place.
-        owner: (X, Y, Z) int32 actor row + 1, 0 = none; share: (X, Y, Z) uint8 best count so far; both zero at first.
+        owner: (X, Y, Z) int16 actor row + 1, 0 = none; share: (X, Y, Z) uint8 best count so far; both zero at first.
     """
     s = ACTOR_SAMPLES
     for n in range(rows.shape[0]):
@@ -152,15 +168,21 @@ def label_actors(models: Models, actors: Actors, rows, ego2cells, ranges, lower,
                     if cx < -reach or cy < -reach or cz < -reach or cx > nx + reach or cy > ny + reach or cz > nz + reach:
                         continue
                     count = 0
-                    for p in range(s * s * s):
-                        da = (p // (s * s) / (s - 1) - 0.5) * SPREAD * size[0]
-                        db = (p // s % s / (s - 1) - 0.5) * SPREAD * size[1]
-                        dc = (p % s / (s - 1) - 0.5) * SPREAD * size[2]
-                        u = int(np.floor(cx + m[0, 0] * da + m[0, 1] * db + m[0, 2] * dc))
-                        v = int(np.floor(cy + m[1, 0] * da + m[1, 1] * db + m[1, 2] * dc))
-                        w = int(np.floor(cz + m[2, 0] * da + m[2, 1] * db + m[2, 2] * dc))
-                        if 0 <= u < nx and 0 <= v < ny and 0 <= w < nz and models.cells[start + (u * ny + v) * nz + w] != 0:
-                            count += 1
+                    for p in range(s):
+                        da = (p / (s - 1) - 0.5) * SPREAD * size[0]
+                        ax, ay, az = cx + m[0, 0] * da, cy + m[1, 0] * da, cz + m[2, 0] * da
+                        for q in range(s):
+                            db = (q / (s - 1) - 0.5) * SPREAD * size[1]
+                            bx, by, bz = ax + m[0, 1] * db, ay + m[1, 1] * db, az + m[2, 1] * db
+                            for r in range(s):
+                                dc = (r / (s - 1) - 0.5) * SPREAD * size[2]
+                                u, v, w = (
+                                    int(np.floor(bx + m[0, 2] * dc)),
+                                    int(np.floor(by + m[1, 2] * dc)),
+                                    int(np.floor(bz + m[2, 2] * dc)),
+                                )
+                                if 0 <= u < nx and 0 <= v < ny and 0 <= w < nz and models.cells[start + (u * ny + v) * nz + w] != 0:
+                                    count += 1
                     if count > share[i, j, k] and (count >= least or semantics[i, j, k] == free):
                         share[i, j, k] = count
                         semantics[i, j, k] = class_of[a]
@@ -220,21 +242,19 @@ def mark_hits(models: Models, actors: Actors, cell, sensor2grid, global2grid, ta
 
 
 @numba.njit(**KERNEL)
-def passed_by_beams(grid2lidar, elevation, columns, distance, far, free, semantics, seen):
+def passed_by_beams(grid2lidar, slopes, borders, distance, far, free, semantics, seen):
     """Mark the free voxels that the LiDAR looks past: the beam nearest to the voxel's centre goes beyond it, whether it returns or not.
 
     Args:
         grid2lidar: (3, 4) voxel coordinates to LiDAR metres.
-        elevation: (R,) radians, ascending; a voxel outside the fan of beams, half a gap included, is not seen.
-        columns: azimuths of one turn, clockwise from behind.
-        distance: (columns * R,) float32 metres, column after column, 0 = no return.
+        slopes, borders: (R + 1,) and (C, 2), where the beams of a turn part space among them, see `LidarPattern.borders`.
+        distance: (C * R,) float32 metres, column after column, 0 = no return.
         far: metres that a beam without return is taken to reach.
         seen: (X, Y, Z) uint8, marked in place.
     """
     m = grid2lidar
-    rings = elevation.shape[0]
-    lowest = np.tan(elevation[0] - 0.5 * (elevation[1] - elevation[0]))
-    highest = np.tan(elevation[-1] + 0.5 * (elevation[-1] - elevation[-2]))
+    columns, rings = borders.shape[0], slopes.shape[0] - 1
+    column, ring = 0, 0  # neighbouring voxels are near neighbouring beams: search from the last one
     for i in range(semantics.shape[0]):
         for j in range(semantics.shape[1]):
             for k in range(semantics.shape[2]):
@@ -244,17 +264,32 @@ def passed_by_beams(grid2lidar, elevation, columns, distance, far, free, semanti
                 c = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
                 a = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
                 b = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
-                flat = np.sqrt(a * a + b * b)
-                if c < lowest * flat or c > highest * flat or flat == 0.0:
+                square = a * a + b * b
+                flat = np.sqrt(square)
+                if c < slopes[0] * flat or c > slopes[rings] * flat or flat == 0.0:
                     continue
-                angle = np.arctan2(c, flat)
-                ring = np.searchsorted(elevation, angle)
-                if ring == rings or (ring > 0 and angle - elevation[ring - 1] < elevation[ring] - angle):
+                while ring < rings - 1 and c >= slopes[ring + 1] * flat:
+                    ring += 1
+                while ring > 0 and c < slopes[ring] * flat:
                     ring -= 1
-                turn = (-0.5 * np.pi - np.arctan2(b, a)) * columns / (2.0 * np.pi)
-                met = distance[int(np.floor(turn + 0.5)) % columns * rings + ring]
-                if a * a + b * b + c * c < (met * met if met > 0.0 else far * far):
+                for _ in range(columns):
+                    if borders[column, 0] * b > borders[column, 1] * a:
+                        break
+                    column = column + 1 if column + 1 < columns else 0
+                for _ in range(columns):
+                    before = column - 1 if column > 0 else columns - 1
+                    if borders[before, 0] * b <= borders[before, 1] * a:
+                        break
+                    column = before
+                met = distance[column * rings + ring]
+                if square + c * c < (met * met if met > 0.0 else far * far):
                     seen[i, j, k] = 1
+
+
+@numba.njit(**INLINE)
+def _apart(low, high):
+    """Whether both ends of a line lie beyond a border, a hair's breadth at least."""
+    return low < -1e-6 and high < -1e-6
 
 
 @numba.njit(**KERNEL)
@@ -272,10 +307,21 @@ def seen_through(grid2camera, fx, skew, cx, fy, cy, depth, free, semantics, mask
     height, width = depth.shape
     for i in range(semantics.shape[0]):
         for j in range(semantics.shape[1]):
+            # The voxels of a column lie on a line: if both of its ends lie beyond one border of the view, all of it does.
+            x, y, z = i + 0.5, j + 0.5, semantics.shape[2] - 0.5
+            a0, b0, d0 = m[0, 0] * x + m[0, 1] * y + m[0, 3], m[1, 0] * x + m[1, 1] * y + m[1, 3], m[2, 0] * x + m[2, 1] * y + m[2, 3]
+            a1, b1, d1 = a0 + m[0, 2] * z, b0 + m[1, 2] * z, d0 + m[2, 2] * z
+            if _apart(d0 - 0.1, d1 - 0.1):
+                continue
+            u0, u1, v0, v1 = fx * a0 + skew * b0, fx * a1 + skew * b1, fy * b0, fy * b1
+            if _apart(u0 + cx * d0, u1 + cx * d1) or _apart((width - cx) * d0 - u0, (width - cx) * d1 - u1):
+                continue
+            if _apart(v0 + cy * d0, v1 + cy * d1) or _apart((height - cy) * d0 - v0, (height - cy) * d1 - v1):
+                continue
             for k in range(semantics.shape[2]):
                 if mask[i, j, k] == 0 or semantics[i, j, k] != free or seen[i, j, k] != 0:
                     continue
-                x, y, z = i + 0.5, j + 0.5, k + 0.5
+                z = k + 0.5
                 d = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
                 if d < 0.1:
                     continue

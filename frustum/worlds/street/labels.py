@@ -63,16 +63,16 @@ class Frame:
         return np.ascontiguousarray((self.global2grid @ sensor2global)[:3])
 
     def semantics(self, stage: Stage, rules: LabelRules) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (X, Y, Z) uint8 and the owner (X, Y, Z) int32: actor row + 1, 0 = none."""
+        """Labels (X, Y, Z) uint8 and the owner (X, Y, Z) int16: actor row + 1, 0 = none."""
         world = stage.world
         global2cells = np.concatenate([np.eye(3) / world.cell, -world.origin[:, None] / world.cell], 1)
-        semantics = np.empty(self.grid.shape, np.uint8)
+        semantics = np.full(self.grid.shape, OCC3D_FREE, np.uint8)
         label_static(
             world, np.ascontiguousarray(global2cells @ np.vstack([self.ego2global[:3], [0, 0, 0, 1]])), self.lower, self.size,
             _CLASS_OF_MATERIAL, OCC3D_FREE, rules.static_weight, rules.static_least,
             np.zeros((self.grid.shape[2], OCC3D_FREE), np.int64), np.zeros(OCC3D_FREE, np.int64), semantics,
         )  # fmt: skip
-        owner, share = np.zeros(self.grid.shape, np.int32), np.zeros(self.grid.shape, np.uint8)
+        owner, share = np.zeros(self.grid.shape, np.int16), np.zeros(self.grid.shape, np.uint8)
         voxels = stage.corners @ self.global2grid[:3, :3].T + self.global2grid[:3, 3]  # (A, 8, 3)
         limit = np.array(self.grid.shape)
         low = np.clip(np.floor(voxels.min(1)), 0, limit).astype(np.int64)

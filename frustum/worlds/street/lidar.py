@@ -34,6 +34,14 @@ class LidarPattern:
         a, e = np.meshgrid(azimuth, elevation, indexing="ij")
         return np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).reshape(-1, 3).astype(np.float32)
 
+    def borders(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the beams part space among them: the slopes (R + 1,) halfway between neighbouring rings, half a gap outside the first and
+        the last one included, and the directions (num_azimuths, 2) x, y halfway between each column and the next."""
+        e = np.array(self.elevations)
+        middle = np.concatenate([[1.5 * e[0] - 0.5 * e[1]], 0.5 * (e[:-1] + e[1:]), [1.5 * e[-1] - 0.5 * e[-2]]])
+        azimuth = -np.pi / 2 - 2 * np.pi * (np.arange(self.num_azimuths) + 0.5) / self.num_azimuths
+        return np.tan(middle), np.stack([np.cos(azimuth), np.sin(azimuth)], 1)
+
 
 @dataclass(frozen=True)
 class Sweep:

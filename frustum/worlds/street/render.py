@@ -18,7 +18,7 @@ from frustum.geometry import VoxelGrid
 from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import TILE, pixel_table, sector_lists, sector_of, tile_lists
 from frustum.worlds.street.jit import forget_stale
-from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays, tile_starts
+from frustum.worlds.street.kernels_cast import ACTOR, HORIZON_SECTORS, RINGS, cast_rays, meet_actors, tile_starts
 from frustum.worlds.street.kernels_labels import mark_hits, passed_by_beams, seen_through
 from frustum.worlds.street.kernels_shade import shade
 from frustum.worlds.street.labels import Frame, LabelRules, instance_ids
@@ -117,6 +117,7 @@ class SceneRenderer:
         self._horizon = np.empty((HORIZON_SECTORS, RINGS), np.float32)
         self._tables: dict[tuple[LidarPattern, int], tuple[np.ndarray, np.ndarray]] = {}
         self._recent: dict[tuple, Hits] = {}  # what the sensors met last, for the masks
+        self._still: dict[tuple, Hits] = {}  # what thinned-out sweeps meet of all that stands still
 
     def cast(
         self, sensor2global: np.ndarray, table: np.ndarray, group: np.ndarray, first: np.ndarray, items: np.ndarray, far: float,
@@ -182,6 +183,25 @@ class SceneRenderer:
 
         return self._recall((pattern, pose.tobytes(), time), cast)
 
+    def _cast_thinly(self, pose: np.ndarray, pattern: LidarPattern) -> tuple[np.ndarray, Hits]:
+        """Cast some columns of a turn at the time set last, for the masks: directions and hits.
+
+        Several keyframes ask for the same place, so what stands still there is met once and remembered.
+        """
+        table, sector = self._beams(pattern, self.rules.hit_every)
+        reach = min(pattern.far, HIT_REACH)
+        first, items = sector_lists(self.stage.corners, pose, reach)
+        if self.backend == "torch":
+            return table, self.cast(pose, table, sector, first, items, reach)
+        key = (pattern, pose.tobytes())
+        if key not in self._still:
+            while len(self._still) >= 32:
+                self._still.pop(next(iter(self._still)))
+            self._still[key] = self.cast(pose, table, sector, np.zeros_like(first), items, reach)
+        hits = Hits(*(a.copy() for a in self._still[key].arrays()))
+        meet_actors(self.stage.models, self.stage.actors, pose, table, sector, first, items, reach, *hits.arrays())
+        return table, hits
+
     def _recall(self, key: tuple, cast: Callable[[], Hits]) -> Hits:
         """What `cast` returned for `key` (which ends in the time) a moment ago, or cast now: labels need the same rays as pictures."""
         if key not in self._recent:
@@ -238,23 +258,13 @@ class SceneRenderer:
         for number, lidar2global in enumerate(lidar_origins):
             pose = np.ascontiguousarray(lidar2global, np.float64)
             if number > 0:  # of the accumulated sweeps only what they hit inside the grid matters
-                table, sector = self._beams(pattern, rules.hit_every)
-                reach = min(pattern.far, HIT_REACH)
-                self._mark(
-                    frame,
-                    pose,
-                    table,
-                    self.cast(pose, table, sector, *sector_lists(stage.corners, pose, reach), reach),
-                    semantics,
-                    mask_lidar,
-                )
+                self._mark(frame, pose, *self._cast_thinly(pose, pattern), semantics, mask_lidar)
             else:
                 table, _ = self._beams(pattern, 1)
                 hits = self._cast_sweep(pose, pattern, time)
                 self._mark(frame, pose, table, hits, semantics, mask_lidar)
                 grid2lidar = np.ascontiguousarray(np.linalg.inv(frame.global2grid @ pose)[:3])
-                fan = (np.array(pattern.elevations), pattern.num_azimuths)
-                passed_by_beams(grid2lidar, *fan, hits.distance, pattern.far, OCC3D_FREE, semantics, mask_lidar)
+                passed_by_beams(grid2lidar, *pattern.borders(), hits.distance, pattern.far, OCC3D_FREE, semantics, mask_lidar)
         seen = np.zeros(grid.shape, np.uint8)
         for intrinsics, cam2global, size in cameras:
             pose = np.ascontiguousarray(cam2global, np.float64)
@@ -352,6 +362,6 @@ def warm_up() -> float:
     shot = renderer.camera(*camera, 0.0)
     renderer.lidar(sensor, 0.0, LidarPattern((-0.5, 0.0), 8))
     grid = VoxelGrid(lower=(0, 0, -0.4), upper=(1.6, 1.6, 1.2), cell=(0.4, 0.4, 0.4))
-    renderer.occupancy(np.eye(4), 0.0, grid, [camera], [sensor], LidarPattern((-0.5, 0.0), 8))
+    renderer.occupancy(np.eye(4), 0.0, grid, [camera], [sensor, sensor], LidarPattern((-0.5, 0.0), 8))
     renderer.visibility([1], 0.0, {"camera": camera}, {"camera": shot})
     return perf_counter() - start

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from frustum.worlds.street.arrays import BRICK, INTERIOR, pack_models, pack_world
 from frustum.worlds.street.culling import SECTORS
@@ -50,6 +51,33 @@ def test_empty_bricks_know_how_far_the_next_full_one_is(scene):
     full = np.argwhere(bricks >= 0)
     for index in np.argwhere(bricks < 0)[::97]:
         assert np.abs(full - index).max(1).min() == -bricks[tuple(index)]
+
+
+def test_cubes_that_rays_may_skip_are_empty_and_as_large_as_can_be(scene):
+    world = pack_world(scene)
+    full = world.bricks.reshape(world.bx, world.by, world.bz) >= 0
+    gaps = world.gaps.reshape(8, *full.shape)
+    assert ((gaps == 0) == full).all()
+    for octant in range(8):
+        flip = tuple(slice(None) if octant & bit else slice(None, None, -1) for bit in (4, 2, 1))
+        there, gap = full[flip], gaps[octant][flip]  # every direction ascends
+        for i, j, k in np.argwhere(gap > 0)[::53]:
+            n = int(gap[i, j, k])
+            assert not there[i : i + n, j : j + n, k : k + n].any()
+            assert n == 255 or there[i : i + n + 1, j : j + n + 1, k : k + n + 1].any()
+
+
+def test_blocks_near_solids_are_marked(scene):
+    world = pack_world(scene)
+    dense = np.zeros((world.bx * BRICK, world.by * BRICK, world.bz * BRICK), bool)
+    cells = unpack(world, scene.static.cells.shape)
+    dense[tuple(slice(n) for n in cells.shape)] = (cells > 0) & (cells < INTERIOR)
+    blocks = dense.reshape(dense.shape[0] // 2, 2, dense.shape[1] // 2, 2, dense.shape[2] // 2, 2).any((1, 3, 5))
+    wanted = binary_dilation(blocks, np.ones((3, 3, 3)))
+    near = world.near.reshape(blocks.shape)
+    np.testing.assert_array_equal(near > 0, wanted)
+    layer = np.arange(1, near.shape[2] + 1)
+    np.testing.assert_array_equal(world.roof.reshape(near.shape[:2]), (wanted * layer).max(2))
 
 
 def test_an_empty_world_packs_and_renders(scene):

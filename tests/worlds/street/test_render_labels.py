@@ -9,10 +9,11 @@ import pytest
 
 from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.geometry import VoxelGrid, count_points_in_boxes, invert, points_in_boxes, pose, rotation_xyz
+from frustum.worlds.street.culling import sector_lists
 from frustum.worlds.street.labels import instance_ids
 from frustum.worlds.street.lidar import LidarPattern
 from frustum.worlds.street.materials import OCC3D_OF_GENERAL
-from frustum.worlds.street.render import SceneRenderer
+from frustum.worlds.street.render import HIT_REACH, SceneRenderer
 from frustum.worlds.street.types import Actor, Track
 from tests.worlds.street.street_samples import small_scene
 
@@ -170,6 +171,35 @@ def test_pattern():
     assert table.shape == (32 * 1090, 3)
     np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-6)
     assert table[:32, 1].max() < 0  # the turn starts behind the car
+
+
+def test_beams_part_space_halfway():
+    pattern = LidarPattern.nuscenes()
+    slopes, borders = pattern.borders()
+    elevation = np.arctan(slopes)
+    assert len(slopes) == 33
+    np.testing.assert_allclose(0.5 * (elevation[1:] + elevation[:-1]), pattern.elevations, atol=1e-12)
+    flat = pattern.directions().reshape(1090, 32, 3)[:, 0, :2].astype(float)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    middle = flat + np.roll(flat, -1, axis=0)
+    np.testing.assert_allclose(borders, middle / np.linalg.norm(middle, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_remembered_sweeps_meet_the_actors_of_the_moment(film):
+    """What stands still is remembered between keyframes; with the actors of another time the hits are those of a plain cast."""
+    scene, _, _, _, _, lidars, _, _ = film
+    renderer, pattern = SceneRenderer(scene), LidarPattern.nuscenes()
+    moved = []
+    for time in (0.0, TIME, 2.5):
+        renderer.stage.set_time(time)
+        table, hits = renderer._cast_thinly(np.ascontiguousarray(lidars[1]), pattern)
+        _, sector = renderer._beams(pattern, renderer.rules.hit_every)
+        plain = renderer.cast(lidars[1], table, sector, *sector_lists(renderer.stage.corners, lidars[1], HIT_REACH), HIT_REACH)
+        for found, wanted in zip(hits.arrays(), plain.arrays(), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        moved.append(hits.actor)
+    assert len(renderer._still) == 1
+    assert (moved[0] != moved[2]).any()
 
 
 def test_actor_voxels_carry_the_actors_class(film):
