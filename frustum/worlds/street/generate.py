@@ -116,14 +116,18 @@ def _ticker(progress: Progress, done: int, total: int) -> Callable[[], None]:
 
 
 _QUEUE: Any = None  # in a worker process: where it reports keyframes
+_COMPILING = 120.0  # seconds that a worker waits for the compiled kernels before it makes its own
 
 
-def _start_worker(queue: Any) -> None:
+def _start_worker(queue: Any, compiled: Any) -> None:
     global _QUEUE
     _QUEUE = queue
     import torch
 
+    from frustum.worlds.street import filming, scene  # noqa: F401  loading takes as long as the first process needs to compile
+
     torch.set_num_threads(1)
+    compiled.wait(_COMPILING)
 
 
 def _film_in_worker(config_json: str, root: str, name: str) -> None:
@@ -133,13 +137,14 @@ def _film_in_worker(config_json: str, root: str, name: str) -> None:
 def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers: int, tick: Callable[[int], None]) -> None:
     from frustum.worlds.street.render import warm_up
 
-    warm_up()  # compile once, before the workers load the compiled kernels from the cache
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue,))
+    queue, compiled = context.Queue(), context.Event()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, compiled))
     keyframes = 0
     try:
         waiting = {pool.submit(_film_in_worker, config.model_dump_json(), str(root), name) for name in names}
+        warm_up()  # compile once, before the workers load the compiled kernels from the cache
+        compiled.set()
         while waiting:
             finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -150,4 +155,5 @@ def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers
                     keyframes += 1
             tick(keyframes)
     finally:
+        compiled.set()
         pool.shutdown(wait=True, cancel_futures=True)
