@@ -35,11 +35,14 @@ def draw_sky(look: Look) -> np.ndarray:
     """Sky radiance (SKY_SIZE, SKY_SIZE, 3) float32, linear RGB.
 
     Texel (i, j) shows the direction whose stereographic position is p = ((i, j) + 0.5) / SKY_SIZE * 2 SKY_REACH - SKY_REACH, with
-    direction = (2 p, 1 - |p|^2) / (1 + |p|^2): the zenith in the middle, the horizon on the unit circle.
+    direction = (2 p, 1 - |p|^2) / (1 + |p|^2): the zenith in the middle, the horizon on the unit circle. What lies well outside is never
+    looked up and has the horizon's colour.
     """
     rng = np.random.default_rng([look.seed, 77])
     axis = ((np.arange(SKY_SIZE) + 0.5) / SKY_SIZE * 2 - 1) * SKY_REACH
     px, py = np.meshgrid(axis.astype(np.float32), axis.astype(np.float32), indexing="ij")
+    shown = px * px + py * py < 1.02**2
+    px, py = px[shown], py[shown]
     square = px * px + py * py
     direction = np.stack([2 * px, 2 * py, 1 - square], -1) / (1 + square)[..., None]
     height = np.clip(direction[..., 2], 0, 1)
@@ -63,4 +66,7 @@ def draw_sky(look: Look) -> np.ndarray:
     glow = 0.35 * facing**8 + 0.9 * facing**64
     disc = np.where(facing > 0.9995, 12.0, 0.0) * (1 - cloud)
     sky = sky + (glow * (1 - 0.6 * cloud) + disc)[..., None] * sun_colour * (0.5 * level / max(float(sun_colour.mean()), 1e-6))
-    return np.ascontiguousarray(sky, np.float32)
+    picture = np.empty((SKY_SIZE, SKY_SIZE, 3), np.float32)
+    picture[:] = horizon
+    picture[shown] = sky
+    return picture
