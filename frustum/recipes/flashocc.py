@@ -34,7 +34,7 @@ def flashocc_r50() -> Recipe:
 
 def flashocc_tiny() -> Recipe:
     """FlashOCC for two CPU cores: EfficientNet-Lite0, 96x256 images, learns the street world in minutes."""
-    return _small("flashocc-tiny", DataConfig(root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=4500)
+    return _small("flashocc-tiny", DataConfig(root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=6000)
 
 
 def flashocc_tiny_kitti() -> Recipe:

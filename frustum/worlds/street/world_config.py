@@ -17,9 +17,9 @@ _DAYS, _SLOT = 20_000, 8_640_000  # days for seeds; microseconds, 10000 to a day
 
 
 class WorldConfig(Config):
-    """A street world on disk. The defaults are the demo's: 96 training and 18 validation scenes of 5 keyframes at 96 x 256."""
+    """A street world on disk. The defaults are the demo's: 140 training and 18 validation scenes of 5 keyframes at 96 x 256."""
 
-    train_scenes: int = Field(96, ge=0, le=5000, description="scenes in the split `train`")
+    train_scenes: int = Field(140, ge=0, le=5000, description="scenes in the split `train`")
     val_scenes: int = Field(18, ge=0, le=5000, description="scenes in the split `val`, with layouts of their own")
     frames: int = Field(5, ge=1, description="keyframes per scene")
     rate: float = Field(2.0, gt=0, description="keyframes per second")
