@@ -1,6 +1,6 @@
 """Draw the pictures of README and docs from a finished demo: `make docs-figures`. Generated data only, so they may be published.
 
-python tools/docs_figures.py [--run runs/demo/train] [--sample 2] [--out docs/pictures]
+python tools/docs_figures.py [--run runs/demo/train] [--sample 3] [--out docs/pictures]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> None:
     """Write demo.jpg: cameras, prediction and truth of one unseen keyframe on one sheet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/demo/train"))
-    parser.add_argument("--sample", type=int, default=2, help="which sheet of the report, from 1")
+    parser.add_argument("--sample", type=int, default=3, help="which sheet of the report, from 1")
     parser.add_argument("--width", type=int, default=1400)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
