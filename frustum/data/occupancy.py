@@ -105,15 +105,15 @@ def _archives(labels: Occupancy, level: int) -> tuple[bytes, bytes]:
     if len(shapes) != 1 or arrays["semantics"].ndim != 3:
         raise DataError(f"labels must be three-dimensional and of one shape, got {sorted(shapes)}.")
     content = io.BytesIO()
-    _append(content, {name: arrays[name] for name in _ARRAYS}, level)
+    append_arrays(content, {name: arrays[name] for name in _ARRAYS}, level)
     plain = content.getvalue()
     if labels.instances is None:
         return plain, b""
-    _append(content, {"instances": arrays["instances"]}, level)
+    append_arrays(content, {"instances": arrays["instances"]}, level)
     return plain, content.getvalue()
 
 
-def _append(file: io.BytesIO, arrays: dict[str, np.ndarray], level: int) -> None:
+def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray], level: int) -> None:
     """Add arrays to an npz file."""
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
         for name, array in arrays.items():

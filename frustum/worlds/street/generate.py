@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -127,6 +128,7 @@ def _start_worker(queue: Any, compiled: Any) -> None:
     from frustum.worlds.street import filming, scene  # noqa: F401  loading takes as long as the first process needs to compile
 
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays: the collector need not walk through all of torch again and again
     compiled.wait(_COMPILING)
 
 
