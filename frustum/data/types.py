@@ -229,9 +229,12 @@ class Prediction:
         token: sample token.
         semantics: (X, Y, Z) uint8 class ids, or None.
         grid, class_names: what the voxels and ids mean.
+        instances: (X, Y, Z) integers from 0 to 65535, or None. Voxels of one class that share a number are one segment; so all voxels of a
+            class without objects, such as driveable_surface, share one.
     """
 
     token: str
     semantics: Tensor | None = None
     grid: VoxelGrid | None = None
     class_names: tuple[str, ...] = ()
+    instances: Tensor | None = None
