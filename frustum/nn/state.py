@@ -1,8 +1,10 @@
-"""What a given state dict lacks or has too much for a model, wherever weights are loaded."""
+"""What of a given state dict fits a model, what it lacks and what it has too much, wherever weights are loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -39,6 +41,55 @@ def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor
     return counters | dict(given_state)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Which entries of a state dict fit a model.
+
+    Attributes:
+        taken: in both, with equal shapes.
+        missing: in the model only.
+        unexpected: in the given weights only.
+        reshaped: in both, with other shapes.
+    """
+
+    taken: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor]) -> Fit:
+        """Compare names and shapes; values are not looked at, so that tensors on the meta device will do."""
+        both = [key for key in model_state if key in given_state]
+        taken = tuple(key for key in both if model_state[key].shape == given_state[key].shape)
+        missing = tuple(key for key in model_state if key not in given_state)
+        unexpected = tuple(key for key in given_state if key not in model_state)
+        return cls(taken, missing, unexpected, tuple(key for key in both if key not in set(taken)))
+
+    def __str__(self) -> str:
+        """What was taken and what was not, by part of the network (the first word of a key)."""
+        needed = Counter(_part(key) for key in (*self.taken, *self.missing, *self.reshaped))
+        found = Counter(map(_part, self.taken))
+        whole = [f"{part} {count}" for part, count in needed.items() if found[part] == count]
+        some = [f"{part} {found[part]} of {count}" for part, count in needed.items() if 0 < found[part] < count]
+        none = [f"{part} {count}" for part, count in needed.items() if not found[part]]
+        extra = [f"{part} {count}" for part, count in Counter(map(_part, self.unexpected)).items()]
+        lines = [f"took {len(self.taken)} of {sum(needed.values())} entries"]
+        lines += [f"{title}: {', '.join(parts)}" for title, parts in (
+            ("wholly", whole), ("partly", some), ("not", none), ("other shape", _first(self.reshaped)), ("left over in the file", extra)
+        ) if parts]  # fmt: skip
+        return "; ".join(lines)
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _first(keys: Iterable[str], most: int = 6) -> list[str]:
+    keys = list(keys)
+    return keys[:most] + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
+
+
 def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor], most: int = 8) -> str:
     """What does not match, one finding a line, at most `most` of each kind; empty when the two fit exactly.
 
@@ -46,9 +97,8 @@ def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[
         model_state: what the model needs, by key.
         given_state: what the file or the caller offers, by key.
     """
-    missing = [key for key in model_state if key not in given_state]
-    extra = [key for key in given_state if key not in model_state]
-    shapes = [key for key in model_state if key in given_state and tuple(model_state[key].shape) != tuple(given_state[key].shape)]
+    fit = Fit.of(model_state, given_state)
+    missing, extra, shapes = list(fit.missing), list(fit.unexpected), list(fit.reshaped)
     lines: list[str] = []
     if missing and len(missing) == len(model_state):
         lines.append(f"not one of the model's {len(model_state)} keys is in the given weights: they belong to another model")

@@ -116,10 +116,10 @@ def build_network(recipe: Recipe, checkpoint: str | Path | Mapping[str, Any] | N
     if checkpoint is None:
         return model.eval()
     if source == "official":
-        from frustum.weights.loading import read_official
+        from frustum.nn.state_files import read_state
 
         adapter = _adapter(recipe)
-        state = adapter.convert(read_official(checkpoint))
+        state = adapter.convert(read_state(checkpoint))
         try:
             load_state(model, state, "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
         except CheckpointError as error:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from frustum.errors import CheckpointError
-from frustum.weights.loading import read_official
+from frustum.nn.state_files import open_state, read_state
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "bn.num_batches_tracked": torch.tensor(7)}
 
@@ -46,20 +46,20 @@ LAYOUTS = {
 def test_layouts_from_files_and_from_memory(layout, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(LAYOUTS[layout], path)
-    assert _same(read_official(path))
-    assert _same(read_official(str(path)))
-    assert _same(read_official(LAYOUTS[layout]))
+    assert _same(read_state(path))
+    assert _same(read_state(str(path)))
+    assert _same(read_state(LAYOUTS[layout]))
 
 
 def test_arrays_from_memory():
-    assert _same(read_official({"state_dict": {key: value.numpy() for key, value in STATE.items()}}))
+    assert _same(read_state({"state_dict": {key: value.numpy() for key, value in STATE.items()}}))
 
 
 def test_safetensors_and_old_pickle_streams(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
-    assert _same(read_official(tmp_path / "a.safetensors"))
+    assert _same(read_state(tmp_path / "a.safetensors"))
     torch.save({"state_dict": STATE}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert _same(read_official(tmp_path / "old.pth"))
+    assert _same(read_state(tmp_path / "old.pth"))
 
 
 class _Bomb:
@@ -79,7 +79,7 @@ def test_code_in_a_checkpoint_is_refused_without_running(how, tmp_path):
     else:
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(CheckpointError, match="refused without running"):
-        read_official(path)
+        read_state(path)
     assert not marker.exists()
 
 
@@ -87,7 +87,7 @@ def test_a_plain_pickle_is_refused(tmp_path):
     path = tmp_path / "infos.pkl"
     path.write_bytes(pickle.dumps({"infos": [1, 2, 3]}))
     with pytest.raises(CheckpointError, match=r"infos\.pkl"):
-        read_official(path)
+        read_state(path)
 
 
 def test_damaged_and_missing_files(tmp_path):
@@ -95,21 +95,43 @@ def test_damaged_and_missing_files(tmp_path):
     torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
-        read_official(path)
+        read_state(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        read_official(tmp_path / "none.pth")
+        read_state(tmp_path / "none.pth")
     save_file(STATE, tmp_path / "a.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((tmp_path / "a.safetensors").read_bytes()[:60])
     with pytest.raises(CheckpointError, match="safetensors"):
-        read_official(cut)
+        read_state(cut)
     (tmp_path / "empty.pth").touch()
     with pytest.raises(CheckpointError):
-        read_official(tmp_path / "empty.pth")
+        read_state(tmp_path / "empty.pth")
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"a": torch.zeros(1), "b": 2}, [torch.zeros(1)], torch.zeros(2)])
 def test_files_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="holds no state dict"):
-        read_official(tmp_path / "x.pth")
+        read_state(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("layout", "words", "details"),
+    [
+        ("plain", "plain state dict", {}),
+        ("mmcv", "mmcv", {"epoch": 24, "CLASSES": ["car", "bus"]}),
+        ("ema", "moving average", {"epoch": 24, "updates": 180_000}),
+        ("data parallel", "plain state dict, keys under 'module.'", {}),
+        ("ema of data parallel", "moving average, keys under 'module.'", {"updates": 1}),
+    ],
+)
+def test_the_layout_is_named_and_plain_facts_are_kept(layout, words, details, tmp_path):
+    torch.save(LAYOUTS[layout], tmp_path / "x.pth")
+    found = open_state(tmp_path / "x.pth")
+    assert (found.layout, found.details) == (words, details)
+
+
+def test_the_header_of_safetensors_is_kept(tmp_path):
+    save_file(STATE, tmp_path / "a.safetensors", metadata={"source": '"flashocc"'})
+    found = open_state(tmp_path / "a.safetensors")
+    assert (found.layout, found.metadata) == ("safetensors", {"source": '"flashocc"'})

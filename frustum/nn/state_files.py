@@ -1,4 +1,4 @@
-"""Reads checkpoints that other projects wrote, tensors only: no code in a file is ever run."""
+"""Reads state dicts that other projects wrote, tensors only: no code in a file is ever run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,40 @@ import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from frustum.errors import CheckpointError
 from frustum.nn.state import as_tensors
 
+# Where a state dict lies in what other projects save; the first one found is taken.
 _CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
 _PREFIXES = ("module.", "_orig_mod.")
+_DETAILS = ("epoch", "iter", "updates", "step", "mmcv_version", "mmdet_version", "mmdet3d_version", "CLASSES")
 
 
-def read_official(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict in an upstream file (or in what `torch.load` gave for one), without wrappers.
+class StateFile(NamedTuple):
+    """A state dict without its wrappers, and what was around it.
+
+    Attributes:
+        state: names with tensors, on the CPU.
+        layout: how it was wrapped, in words.
+        details: plain facts from around it (epoch, number of averaging steps, versions, class names), as far as there are any.
+        metadata: the header of a safetensors file.
+    """
+
+    state: dict[str, Tensor]
+    layout: str
+    details: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers.
 
     Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
     arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel).
@@ -33,6 +50,11 @@ def read_official(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tenso
     Raises:
         CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
     """
+    return open_state(checkpoint).state
+
+
+def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
+    """As `read_state`, with what was around the state dict."""
     if isinstance(checkpoint, Mapping):
         return _unwrapped(checkpoint, "the given dict")
     path = Path(checkpoint)
@@ -40,12 +62,16 @@ def read_official(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tenso
         raise CheckpointError(f"there is no checkpoint {path}. Give the path of a .pth or .safetensors file.")
     with open(path, "rb") as file:
         is_safetensors = file.read(9)[8:9] == b"{"
-    return _unwrapped(_read_safetensors(path) if is_safetensors else _read_torch(path), str(path))
+    if not is_safetensors:
+        return _unwrapped(_read_torch(path), str(path))
+    state, metadata = _read_safetensors(path)
+    return _unwrapped(state, str(path))._replace(layout="safetensors", metadata=metadata)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}. Download or copy it again.") from error
 
@@ -78,9 +104,12 @@ def _plain_data() -> list[Any]:
     return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]
 
 
-def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
+def _unwrapped(content: Any, what: str) -> StateFile:
+    layout, around = "plain state dict", {}
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            around = content
+            layout = "mmcv" if "meta" in content else "moving average" if "updates" in content else f"state dict under {key!r}"
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
@@ -90,4 +119,12 @@ def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+            layout += f", keys under {prefix!r}"
+    return StateFile(state, layout, _details(around), {})
+
+
+def _details(around: Mapping[str, Any]) -> dict[str, Any]:
+    meta = around.get("meta")
+    found = {**(meta if isinstance(meta, Mapping) else {}), **{k: v for k, v in around.items() if k != "meta"}}
+    plain = {key: found[key] for key in _DETAILS if isinstance(found.get(key), (str, int, float, list, tuple))}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
