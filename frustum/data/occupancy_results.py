@@ -1,6 +1,6 @@
 """Occupancy predictions as files, one npz per keyframe: the format of the Occ3D challenge, and two more that are read.
 
-The challenge (CVPR 2023 occupancy prediction) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
+The challenge (CVPR 2023) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
 written by `np.savez_compressed(path, semantics)`: numpy calls it `arr_0`. SparseOcc's RayIoU tool reads the same under the name `pred`,
 and `frustum predict` writes `semantics`, where `instances` may lie beside it.
 """

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio, to_numpy
-from frustum.metrics.rays import ray_cells, ray_directions
-from frustum.ops.raycast import Backend, RayHits, raycast
+from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio
+from frustum.metrics.rays import cast_pair
+from frustum.ops.raycast import Backend, RayHits
 
 
 class RayIoU(CountMetric):
@@ -53,24 +53,7 @@ class RayIoU(CountMetric):
 
     def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
         """Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32."""
-        volumes = {"the prediction": pred, "the target": target}
-        for name, volume in volumes.items():
-            if tuple(volume.shape) != self.grid.shape:
-                raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but RayIoU was set up for a grid of {self.grid.shape} cells.")
-        on_gpu = any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in volumes.values())
-        stacked: np.ndarray | torch.Tensor
-        if on_gpu:
-            for name, volume in volumes.items():
-                if isinstance(volume, torch.Tensor) and volume.is_floating_point():
-                    raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
-            device = next(v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu")
-            stacked = torch.stack([torch.as_tensor(v).to(device, torch.uint8) for v in volumes.values()])
-        else:
-            stacked = np.stack([to_numpy(v, name).astype(np.uint8) for name, v in volumes.items()])
-        starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), self.grid)
-        hits = raycast(stacked, starts, ends, free=self.free, backend=self.backend, threads=self.threads)
-        labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)
-        return RayHits(labels, distances, coords), distances * scale
+        return cast_pair(pred, target, origins, self.grid, self.free, self.backend, self.threads)
 
     def add(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> None:
         """Count one frame.
@@ -79,7 +62,10 @@ class RayIoU(CountMetric):
             pred, target: (X, Y, Z) ids; every id but `free` stops a ray. Ids that are no class (255) are obstacles without a class.
             origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
         """
-        hits, distances = self.cast(pred, target, origins)
+        self.add_hits(*self.cast(pred, target, origins))
+
+    def add_hits(self, hits: RayHits, distances: np.ndarray) -> None:
+        """Count one frame whose rays are cast already, by `cast`; `RayPQ.add_hits` counts the same hits."""
         labels = np.asarray(hits.labels)
         kept = labels[1] != self.free
         pred_ids, true_ids = labels[0][kept].astype(np.int64), labels[1][kept].astype(np.int64)

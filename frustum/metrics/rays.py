@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import torch
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid, invert
+from frustum.metrics.counts import Labels, to_numpy
+from frustum.ops.raycast import Backend, RayHits, raycast
 
 
 @lru_cache(maxsize=1)
@@ -74,3 +77,46 @@ def ray_cells(origins: np.ndarray, directions: np.ndarray, grid: VoxelGrid) -> t
         return starts, ends, np.asarray(grid.cell[0], np.float32)
     per_cell = np.asarray(directions, np.float64) / cell
     return starts, ends, (1 / np.sqrt((per_cell * per_cell).sum(1))).astype(np.float32)
+
+
+def cast_pair(
+    pred: Labels,
+    target: Labels,
+    origins: np.ndarray | torch.Tensor,
+    grid: VoxelGrid,
+    free: int = 17,
+    backend: Backend = "auto",
+    threads: int = 1,
+) -> tuple[RayHits, np.ndarray]:
+    """Cast the ray table from every origin through prediction and truth at once.
+
+    Args:
+        pred, target: (X, Y, Z) ids; every id but `free` stops a ray.
+        origins: (K, 3) metres in the ego frame of the labels.
+        grid: the voxels.
+        free, backend, threads: of `ops.raycast`.
+
+    Returns:
+        Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32.
+
+    Raises:
+        ShapeError: a volume is not of the grid's shape. DataError: ids are not integers, or an origin is not finite.
+    """
+    volumes = {"the prediction": pred, "the target": target}
+    for name, volume in volumes.items():
+        if tuple(volume.shape) != grid.shape:
+            raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but the rays were set up for a grid of {grid.shape} cells.")
+    on_gpu = any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in volumes.values())
+    stacked: np.ndarray | torch.Tensor
+    if on_gpu:
+        for name, volume in volumes.items():
+            if isinstance(volume, torch.Tensor) and volume.is_floating_point():
+                raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
+        device = next(v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu")
+        stacked = torch.stack([torch.as_tensor(v).to(device, torch.uint8) for v in volumes.values()])
+    else:
+        stacked = np.stack([to_numpy(v, name).astype(np.uint8) for name, v in volumes.items()])
+    starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), grid)
+    hits = raycast(stacked, starts, ends, free=free, backend=backend, threads=threads)
+    labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)
+    return RayHits(labels, distances, coords), distances * scale
