@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Check:
 def diagnose(folder: Path = Path(".")) -> list[Check]:
     """All checks, in the order in which a newcomer should fix them; a check that itself breaks is reported as failed."""
     found: list[Check] = []
-    for check in (_python, _packages, _torch, _cpu, _gpu, _numba, _pretrained, _torchvision, _optional, _machine):
+    for check in (_python, _packages, _torch, _cpu, _gpu, _numba, _bev_pool, _pretrained, _torchvision, _optional, _machine):
         try:
             found.extend(check())
         except Exception as error:
@@ -138,6 +139,30 @@ def _numba() -> Iterator[Check]:
     else:
         fix = "export NUMBA_CACHE_DIR=FOLDER with a folder that you may write to"
         yield Check("numba", "note", f"{numba.__version__}; kernels are compiled anew in every process, {folder} is read-only", fix)
+
+
+def _bev_pool() -> Iterator[Check]:
+    """Which backend the pooling takes by default on each device that is there."""
+    import torch
+
+    from frustum.ops.bev_pool import default_backend
+
+    triton = importlib.metadata.version("triton") if importlib.util.find_spec("triton") is not None else None
+    seen = f"{default_backend(torch.device('cpu'))} on the CPU"
+    if not torch.cuda.is_available():
+        yield Check("bev_pool", "ok", seen + (f"; triton {triton} is installed, for CUDA devices" if triton else ""))
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = default_backend(torch.device("cuda", torch.cuda.current_device()))
+    if chosen == "triton":
+        yield Check("bev_pool", "ok", f"{seen}, triton {triton} on the GPU")
+    elif triton is None:
+        fix = 'pip install -c constraints.txt -e ".[cuda]" for a faster one (Linux)'
+        yield Check("bev_pool", "note", f"{seen}, plain torch on the GPU: triton is not installed", fix)
+    else:
+        why = str(caught[0].message) if caught else "Triton failed earlier in this process"
+        yield Check("bev_pool", "note", f"{seen}, plain torch on the GPU. {why}", "Triton needs a C compiler (gcc) and a recent driver")
 
 
 def _pretrained() -> Iterator[Check]:

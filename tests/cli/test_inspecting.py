@@ -15,7 +15,7 @@ def test_doctor_names_everything(frustum: Run, tmp_path: Path) -> None:
     code, out, _ = frustum("doctor", "--folder", tmp_path, "--json", tmp_path / "doctor.json")
     found = json.loads((tmp_path / "doctor.json").read_text())
     names = {check["name"] for check in found["checks"]}
-    assert {"frustum", "python", "packages", "torch", "cpu", "gpu", "numba", "pretrained", "memory", "disk"} <= names
+    assert {"frustum", "python", "packages", "torch", "cpu", "gpu", "numba", "bev_pool", "pretrained", "memory", "disk"} <= names
     assert code == (0 if found["ok"] else 1)
     for check in found["checks"]:
         assert check["name"] in out
@@ -69,6 +69,37 @@ def test_doctor_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = doctor._cpu()
     assert check.level == "note"
     assert "float32" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("works", "version", "level", "words"),
+    [
+        (True, "3.7.1", "ok", ("numba on the CPU, triton 3.7.1 on the GPU", "")),
+        (False, "3.7.1", "note", ("plain torch on the GPU. no C compiler", "gcc")),
+        (False, None, "note", ("triton is not installed", ".[cuda]")),
+    ],
+)
+def test_doctor_names_the_pooling_backend(works, version, level, words, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    import torch
+
+    from frustum.ops import bev_pool
+
+    def tried(device: torch.device) -> bool:
+        if version and not works:
+            warnings.warn("no C compiler", stacklevel=1)
+        return works
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(bev_pool, "_triton_works", tried)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: version)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: version)
+    (check,) = doctor._bev_pool()
+    assert check.level == level
+    assert words[0] in check.seen
+    assert words[1] in check.fix
 
 
 def test_doctor_on_a_broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:

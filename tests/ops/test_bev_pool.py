@@ -180,7 +180,7 @@ def test_bad_arguments_are_explained():
         bev_pool(depth, features[..., 1:], plan)
     with pytest.raises(ShapeError, match="frustum points"):
         PoolPlan.create(points[0], GRID)
-    with pytest.raises(ConfigError, match="choose auto, torch or numba"):
+    with pytest.raises(ConfigError, match="choose auto, torch, numba or triton"):
         bev_pool(depth, features, plan, "cuda")
     with pytest.raises(ConfigError, match="needs CPU tensors"):
         bev_pool(depth.to("meta"), features.to("meta"), plan, "numba")
@@ -200,7 +200,7 @@ def test_segments_equal_the_reference_and_their_gradients():
     depth, features = _inputs(points)
     rows, weights = features.permute(0, 2, 3, 1).reshape(-1, 4), depth.reshape(-1)
     results = []
-    for pool in (module._pool_torch, module._pool_segments):
+    for pool in (module._pool_torch, lambda *inputs: module._KernelPool.apply(*inputs, module._Segments)):
         w, r = weights.clone().requires_grad_(), rows.clone().requires_grad_()
         out = pool(w, r, plan)
         out.sin().sum().backward()
@@ -208,7 +208,7 @@ def test_segments_equal_the_reference_and_their_gradients():
     for reference, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
     nothing = PoolPlan.create(points + 1e4, GRID)
-    assert not module._pool_segments(weights, rows, nothing).any()
+    assert not module._KernelPool.apply(weights, rows, nothing, module._Segments).any()
 
 
 @pytest.mark.gpu
