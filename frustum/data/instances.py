@@ -61,18 +61,18 @@ def instances_from_boxes(
             if mine.size:
                 ids[mine] = number[m] = number.max() + 1
     count = int(number.max(initial=0))
-    for label in np.flatnonzero(np.bincount(labels, minlength=OCC3D_FREE)[:OCC3D_FREE]):
-        if OCC3D_CLASSES[label] not in voxels:
+    for label, name in enumerate(OCC3D_CLASSES):
+        if name not in voxels and label != OCC3D_FREE and (labels == label).any():
             count += 1
             ids[labels == label] = count
     for name, (where, centres) in voxels.items():
         left = ids[where] == 0
         nearest = np.full(np.count_nonzero(left), np.inf)
-        for m in np.flatnonzero((np.array(names) == name) & (number > 0)):
-            distance = np.linalg.norm(centres[left] - box2ego[m, :3, 3], axis=1)
-            nearer = in_box(centres[left], box2ego[m], size[m] + margin) & (distance < nearest)
+        for row in np.flatnonzero((np.array(names) == name) & (number > 0)):
+            distance = np.linalg.norm(centres[left] - box2ego[row, :3, 3], axis=1)
+            nearer = in_box(centres[left], box2ego[row], size[row] + margin) & (distance < nearest)
             nearest[nearer] = distance[nearer]
-            ids[where[left][nearer]] = number[m]
+            ids[where[left][nearer]] = number[row]
     return np.where(ids < 256, ids, 0).astype(np.uint8).reshape(semantics.shape)
 
 

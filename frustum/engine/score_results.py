@@ -8,8 +8,8 @@ from pathlib import Path
 from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy_results import OccupancyResults
 from frustum.engine.eval_report import EvalReport
-from frustum.engine.evaluate import Scores
 from frustum.engine.progress import progress_bar
+from frustum.engine.scores import Scores
 from frustum.engine.statistics import labels_of
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid

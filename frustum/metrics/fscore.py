@@ -51,12 +51,12 @@ class FScore(CountMetric):
         same_shape(**volumes)
         if volumes["target"].shape != self.grid.shape:
             raise ShapeError(f"the target has shape {volumes['target'].shape}, but the grid has {self.grid.shape} cells.")
-        sides = [(volumes[name] != self.free) & (volumes[name] != IGNORE) for name in ("prediction", "target")]
+        guess, truth = ((volumes[name] != self.free) & (volumes[name] != IGNORE) for name in ("prediction", "target"))
         if mask is not None:
             seen = volumes["mask"].astype(bool)
-            sides = [side & seen for side in sides]
+            guess, truth = guess & seen, truth & seen
         self._state["frames"] = self._state["frames"] + 1
-        num_guess, num_truth, right, found = count_near(*sides, tuple(self.grid.cell), self.distance)
+        num_guess, num_truth, right, found = count_near(guess, truth, self.grid.cell, self.distance)
         if num_guess and num_truth:
             accuracy, completeness = right / num_guess, found / num_truth
             f = 2 / (1 / (accuracy + _EPS) + 1 / (completeness + _EPS))
@@ -68,7 +68,7 @@ class FScore(CountMetric):
         return {"fscore": f, "accuracy": accuracy, "completeness": completeness, "distance": self.distance, "mask": self.mask}
 
 
-def count_near(a: np.ndarray, b: np.ndarray, cell: tuple[float, ...], distance: float) -> tuple[int, int, int, int]:
+def count_near(a: np.ndarray, b: np.ndarray, cell: tuple[float, float, float], distance: float) -> tuple[int, int, int, int]:
     """Cells of `a` and of `b` (X, Y, Z) bool, those of `a` whose centre is nearer than `distance` metres to one of `b`, and the converse.
 
     `cell` is the size of a cell in metres.
@@ -88,7 +88,7 @@ def count_near(a: np.ndarray, b: np.ndarray, cell: tuple[float, ...], distance: 
 
 
 @lru_cache(maxsize=8)
-def _steps(cell: tuple[float, ...], distance: float) -> np.ndarray:
+def _steps(cell: tuple[float, float, float], distance: float) -> np.ndarray:
     """Steps in cells (S, 3) that are shorter than `distance` metres, (0, 0, 0) among them."""
     reach = [range(-int(distance / size), int(distance / size) + 1) for size in cell]
     steps = np.array(list(itertools.product(*reach)))

@@ -106,7 +106,8 @@ class SegmentMetric(CountMetric):
 
     def quality(self) -> Quality:
         """Per way and class (T, K); `free` is NaN."""
-        return panoptic_quality(*(self._state[name] for name in ("tp", "fp", "fn")), from_words(self._state["iou"]))
+        tp, fp, fn = (self._state[name] for name in ("tp", "fp", "fn"))
+        return panoptic_quality(tp, fp, fn, from_words(self._state["iou"]))
 
 
 class _Segments:
