@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, verb, write_json
+from frustum.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "frustum eval runs/demo/train --baselines --json numbers.json",
             "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
+            "frustum eval --results detections.json --data /data/nuscenes --json numbers.json",
         ),
     )(evaluate)
     app.command(
@@ -82,20 +84,59 @@ def train(
 
 @verb
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint", show_default=False)
+    ] = None,
     overrides: OverridesArgument = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="weights to load instead of the run's own", show_default=False)
     ] = None,
     source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
-    split: Annotated[str | None, typer.Option("--split", help="split to evaluate; by default data.val_split", show_default=False)] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of", show_default=False),
+    ] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="also score the blind prior and black images")] = False,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="FILE",
+            help="instead of a RUN, predictions of any origin: a nuScenes detection JSON, or a folder with one occupancy npz per keyframe",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="ROOT", help="data set with the truth for FILE", show_default=False)
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="folder with the tables of ROOT, if there are several", show_default=False)
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Evaluate: mIoU with each mask and per class, geometric IoU, RayIoU. All numbers name their protocol."""
-    from frustum.cli.evaluation import evaluate_run
+    """Evaluate a network, or a file of predictions with --results. All numbers name their protocol.
 
-    write_json(json_file, evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines))
+    Occupancy: mIoU with each mask and per class, geometric IoU, RayIoU. Detection: nuScenes' mAP, NDS and five errors.
+    """
+    if results is None:
+        from frustum.cli.evaluation import evaluate_run
+
+        if run is None or data is not None or version is not None:
+            raise ConfigError(
+                "give a RUN, or predictions with --results FILE --data ROOT. "
+                "The data set of a RUN is set with data.root=... and data.version=..."
+            )
+        numbers = evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines)
+    else:
+        from frustum.cli.results import evaluate_results
+
+        if run is not None or checkpoint is not None or baselines or data is None:
+            raise ConfigError(
+                f"--results {results} is evaluated without a network: give the data set with --data ROOT, and leave out RUN, settings, "
+                "--checkpoint and --baselines."
+            )
+        numbers = evaluate_results(results, data, version, split)
+    write_json(json_file, numbers)
 
 
 @verb

@@ -236,6 +236,20 @@ class NuScenes:
             for i, f in enumerate(files)
         ]
 
+    def annotations(self, token: str) -> tuple[np.ndarray, Arrays]:
+        """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
+
+        The columns are those of `index_build.build_boxes`; `pose` holds rows (x, y, z, qw, qx, qy, qz), and `category` and `attribute` are
+        positions in `category_name` and `attribute_name`, or -1. Raises DataError for an unknown token.
+        """
+        row, table = self._row(token), self._index.boxes
+        part = slice(int(table["start"][row]), int(table["start"][row + 1]))
+        columns = {
+            name: table[name][part] for name in ("category", "attribute", "pose", "size", "velocity", "num_lidar_pts", "num_radar_pts")
+        }
+        names = {name: table[name] for name in ("category_name", "attribute_name")}
+        return _poses(self._index.frames["file_pose"][self._key_file(row)]), columns | names
+
     def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
         table = self._index.boxes
         part = slice(int(table["start"][row]), int(table["start"][row + 1]))
