@@ -12,10 +12,11 @@ from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
 from frustum.data.nuscenes import NuScenes
 from frustum.engine.baselines import BlindPrior
+from frustum.engine.eval_figures import class_table, coverage, figures_table
 from frustum.engine.eval_report import EvalReport, compare, write_reports
 from frustum.engine.evaluate import evaluate
 from frustum.engine.feed import open_database
-from frustum.engine.recipe import Recipe
+from frustum.engine.recipe import PublishedNumber, Recipe
 
 
 def evaluate_run(
@@ -31,22 +32,22 @@ def evaluate_run(
     database = open_database(recipe.data)
     own = is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum"
     reports = score(recipe, network, database, split, baselines)
-    model = reports[0]
-    table(*model.class_table())
-    table(*model.table())
+    print_figures(reports[0], recipe.published)
     if baselines:
         table(*compare(reports))
-    else:
-        rays = model.metrics["ray_iou"]
-        if rays:
-            say(
-                "RayIoU " + ", ".join(f"@{t} m {100 * rays[t]:.2f}" for t in ("1", "2", "4")) + f", mean {100 * rays['mean']:.2f} (percent)"
-            )
-    for published in recipe.published:
-        say(f"published {published.metric}: {published.value} ({published.protocol})")
     if own:
         write_reports(Path(name), reports)
-    return numbers_of(reports)
+    published = {"published": [number.model_dump(mode="json") for number in recipe.published]} if recipe.published else {}
+    return numbers_of(reports) | published
+
+
+def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:
+    """The table of classes, every figure with its mask and convention, and what the masks cover."""
+    table(*class_table(report, published))
+    table(*figures_table(report, published), numbers=False)
+    say(coverage(report))
+    for number in published:
+        say(f"published {number.metric}: {number.value} ({number.protocol}; {number.source})")
 
 
 def numbers_of(reports: Sequence[EvalReport]) -> dict[str, Any]:

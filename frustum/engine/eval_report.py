@@ -15,10 +15,18 @@ EVALUATION, BASELINES = "eval.json", "baselines.json"
 """Files of a run folder."""
 
 PROTOCOL = {
-    "miou": "mean over the 17 occupied classes of IoU inside the mask, counts pooled over all frames; free voxels count as errors",
+    "miou": "mean over the 17 occupied classes of IoU inside the mask, counts pooled over all frames; free voxels count as errors; "
+    "a class that is absent from the truth but predicted counts 0 (FlashOCC)",
+    "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
     "geometric_iou": "IoU of occupied against free voxels, whatever the class",
     "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
     "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
+    "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
+    "completeness (the converse) inside the mask, whatever the class; mean over frames",
+    "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
+    "are less than that apart; barriers, cones and all that is no object are one segment per class; 10 rays and more",
+    "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
+    "its factors",
     "mask_share": "share of all voxels that the mask covers",
     "occupied_share": "share of the voxels inside the mask that are occupied",
 }
@@ -36,9 +44,11 @@ class Table(NamedTuple):
 class EvalReport:
     """One model on one split.
 
-    `metrics` holds `miou`, `geometric_iou`, `geometric_iou_above_ground`, `mask_share` and `occupied_share` by mask (camera, lidar,
-    none), `ray_iou` by tolerance (mean, 1, 2, 4) or None without a LiDAR, `class_iou` by mask and class, `class_ray_iou` by tolerance
-    and class. All are ratios between 0 and 1, or None where nothing was there to be counted.
+    `metrics` holds `miou`, `miou_absent_nan`, `geometric_iou`, `geometric_iou_above_ground`, `fscore`, `fscore_accuracy`,
+    `fscore_completeness`, `mask_share` and `occupied_share` by mask (camera, lidar, none), `ray_iou` by tolerance (mean, 1, 2, 4) or None
+    without a LiDAR, `class_iou` by mask and class, `class_ray_iou` by tolerance and class; where predictions hold instances also
+    `ray_pq`, `class_ray_pq` and by mask `voxel_pq`, `voxel_sq`, `voxel_rq`, else None. All are ratios between 0 and 1, or None where
+    nothing was there to be counted.
     """
 
     name: str

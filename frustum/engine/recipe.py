@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from frustum.config import Config
+from frustum.data.classes import OCC3D_CLASSES
 from frustum.nn.contract import ModelConfig as ModelConfig
 
 
@@ -139,10 +140,17 @@ class EvalConfig(Config):
 class PublishedNumber(Config):
     """A figure that the authors published, with the protocol it was measured under."""
 
-    metric: str
-    value: float
+    metric: str = Field(description="as `frustum eval` names it: mIoU (camera mask), RayIoU, RayIoU@1, RayPQ, ...")
+    value: float = Field(description="percent")
     protocol: str
     source: str
+    per_class: tuple[float, ...] = Field((), description="percent, one for each occupied class in Occ3D's order, where published")
+
+    @model_validator(mode="after")
+    def _names_every_class(self) -> PublishedNumber:
+        if len(self.per_class) not in (0, len(OCC3D_CLASSES) - 1):
+            raise ValueError(f"per_class needs {len(OCC3D_CLASSES) - 1} figures or none, got {len(self.per_class)}")
+        return self
 
 
 class Recipe(Config):
