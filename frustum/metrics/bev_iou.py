@@ -1,0 +1,145 @@
+"""IoU of bird's-eye-view segmentation in the four published conventions, which agree on the idea and on little else.
+
+| convention | positive | over the set | cells that count |
+|---|---|---|---|
+| lss | logit > 0 | sum of intersections / sum of unions | all |
+| simplebev | round(sigmoid) = 1, so > 1/2 | the same | those whose box is not of visibility 1 |
+| simplebev-train | the same | mean over images of I / (1e-4 + U) | the same |
+| cvt | sigmoid >= 0.40 and >= 0.50 | TP / (TP + FP + FN + 1e-7) | visibility >= 2 or background; and all |
+| pointbev | sigmoid >= 1/2 | TP / (TP + FP + FN + 1e-7) | visibility >= 2 or background (also 1, that is all) |
+
+(lift-splat-shoot src/tools.py; simple_bev eval_nuscenes.py and train_nuscenes.py; cross_view_transformers metrics.py; PointBeV trainer.py.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from frustum.errors import ConfigError, DataError, nearest_names
+from frustum.metrics.counts import CountMetric, Labels, same_shape, to_numpy
+from frustum.metrics.sums import from_words, to_words
+
+BevRule = Literal["lss", "simplebev", "simplebev-train", "cvt", "pointbev"]
+BACKGROUND = 255
+"""Visibility of cells without a box: they always count."""
+
+
+class _Rule(NamedTuple):
+    thresholds: tuple[float, ...]  # on the probability
+    is_strict: bool  # a probability equal to the threshold is negative
+    epsilon: float
+    min_visibility: int | None
+
+
+_RULES: dict[str, _Rule] = {
+    "lss": _Rule((0.5,), True, 0.0, None),
+    "simplebev": _Rule((0.5,), True, 0.0, 2),
+    "simplebev-train": _Rule((0.5,), True, 1e-4, 2),
+    "cvt": _Rule((0.40, 0.50), False, 1e-7, 2),
+    "pointbev": _Rule((0.5,), False, 1e-7, 2),
+}
+
+
+class BevIoU(CountMetric):
+    """IoU of one class seen from above.
+
+    State: `tp`, `fp`, `fn` (T,) for T thresholds, `images`, and `ratio` (T, 2): the exact sum of single images' IoUs (`metrics.sums`).
+
+    Args:
+        rule: the convention (see the table of this module).
+        min_visibility: cells whose visibility is lower do not count; None counts all; "published" is the rule's own.
+        thresholds: on the probability; None is the rule's own.
+    """
+
+    def __init__(
+        self,
+        rule: BevRule = "lss",
+        min_visibility: int | Literal["published"] | None = "published",
+        thresholds: tuple[float, ...] | None = None,
+    ):
+        if rule not in _RULES:
+            raise ConfigError(f"there is no BEV IoU rule {rule!r}; {nearest_names(str(rule), _RULES)}")
+        if min_visibility not in ("published", None, 1, 2, 3, 4):
+            raise ConfigError(f"min_visibility must be 1 to 4, None or 'published', got {min_visibility!r}.")
+        self.rule = rule
+        self.min_visibility = _RULES[rule].min_visibility if min_visibility == "published" else min_visibility
+        self.thresholds = _RULES[rule].thresholds if thresholds is None else tuple(thresholds)
+        if not self.thresholds or not all(0 < t < 1 for t in self.thresholds):
+            raise ConfigError(f"thresholds must be probabilities between 0 and 1, got {self.thresholds}.")
+        count = len(self.thresholds)
+        self._state = {name: np.zeros(count, np.int64) for name in ("tp", "fp", "fn")}
+        self._state |= {"images": np.zeros((), np.int64), "ratio": np.zeros((count, 2), np.int64)}
+
+    def add(self, logits: np.ndarray | torch.Tensor, target: Labels, visibility: Labels | None = None) -> None:
+        """Count one image (Y, X) or a batch (B, Y, X) or (B, 1, Y, X).
+
+        Args:
+            logits: floats before the sigmoid.
+            target: 1 or True where the class is.
+            visibility: 1 to 4 where a box is, 255 elsewhere, as `data.bev_labels` draws it. Needed unless all cells count.
+
+        Raises:
+            ShapeError: shapes differ.
+            DataError: logits are no floats or not finite, the target holds other values than 0 and 1, or the visibility is missing.
+        """
+        score = torch.as_tensor(logits).detach().cpu()
+        if not score.is_floating_point():
+            raise DataError(f"BEV IoU needs logits, got {score.dtype}. Pass the output of the network before sigmoid and threshold.")
+        true = to_numpy(target, "the target")
+        same_shape(logits=score.numpy(), target=true)
+        if not score.isfinite().all():
+            raise DataError("the logits are not finite: look for NaN in the weights or the input.")
+        if true.size and (true.min() < 0 or true.max() > 1):
+            raise DataError(f"the target of BEV IoU is 0 or 1, got {true.min()} to {true.max()}.")
+        counts = np.ones(true.shape, bool)
+        if self.min_visibility is not None:
+            if visibility is None:
+                raise DataError(f"rule {self.rule!r} leaves out boxes of low visibility: pass the visibility map, or min_visibility=None.")
+            seen = to_numpy(visibility, "the visibility")
+            same_shape(visibility=seen, target=true)
+            counts = seen >= self.min_visibility
+        images = 1 if true.ndim <= 2 else true.shape[0]
+        true, counts = true.astype(bool).reshape(images, -1), counts.reshape(images, -1)
+        self._state["images"] = self._state["images"] + images
+        for t, threshold in enumerate(self.thresholds):
+            positive = self._is_positive(score, threshold).reshape(images, -1)
+            tp, fp, fn = (np.count_nonzero(h & counts, 1) for h in (positive & true, positive & ~true, ~positive & true))
+            for name, number in (("tp", tp), ("fp", fp), ("fn", fn)):
+                self._state[name][t] += number.sum()
+            self._state["ratio"][t] += to_words(_image_iou(tp, tp + fp + fn, _RULES[self.rule].epsilon)).sum(0)
+
+    def _is_positive(self, logits: torch.Tensor, threshold: float) -> np.ndarray:
+        if self.rule == "lss" and threshold == 0.5:
+            return (logits > 0).numpy()
+        probability, bound = logits.float().sigmoid(), torch.tensor(threshold)  # float32, as the references compare
+        return (probability > bound if _RULES[self.rule].is_strict else probability >= bound).numpy()
+
+    def compute(self) -> dict[str, Any]:
+        """`iou` of the rule (0..1; of the last threshold, NaN without any positive cell where the rule adds no epsilon).
+
+        Beside it `at` {threshold: iou}, `image_mean` (mean of the IoUs of single images; an empty image without a prediction scores 1 under
+        "lss" and "simplebev", 0 where the rule adds an epsilon), `tp`, `fp`, `fn`, and the conventions `rule` and `min_visibility`.
+        """
+        rule, images = _RULES[self.rule], int(self._state["images"])
+        tp, union = self._state["tp"], self._state["tp"] + self._state["fp"] + self._state["fn"]
+        mean = from_words(self._state["ratio"]) / images if images else np.full(len(tp), np.nan)
+        with np.errstate(invalid="ignore"):
+            pooled = mean if self.rule == "simplebev-train" else tp / (union + rule.epsilon)
+        return {
+            "iou": float(pooled[-1]),
+            "at": {f"{t:.2f}": float(v) for t, v in zip(self.thresholds, pooled, strict=True)},
+            "image_mean": float(mean[-1]),
+            **{name: self._state[name].tolist() for name in ("tp", "fp", "fn")},
+            "rule": self.rule,
+            "min_visibility": self.min_visibility,
+        }
+
+
+def _image_iou(intersection: np.ndarray, union: np.ndarray, epsilon: float) -> np.ndarray:
+    """IoU of single images; without an epsilon, nothing predicted where nothing is counts as right."""
+    if epsilon:
+        return intersection / (union + epsilon)
+    return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
