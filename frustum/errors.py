@@ -58,6 +58,10 @@ class StoppedError(FrustumError):
     exit_code = 75
 
 
+class FrustumWarning(UserWarning):
+    """What was done as asked, or taken for granted, and may surprise: the command line prints it as a note."""
+
+
 def nearest_names(name: str, known: Iterable[str], most: int = 3) -> str:
     """A hint for a misspelt `name`: `did you mean 'a' or 'b'?`, else the list of what is known. One sentence."""
     known = sorted(known)

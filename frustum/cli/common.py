@@ -5,18 +5,20 @@ Imports nothing heavy: rich is loaded when something is printed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar
 
 import typer
 
-from frustum.errors import ConfigError, DataError, FrustumError
+from frustum.errors import ConfigError, DataError, FrustumError, FrustumWarning
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -107,7 +109,8 @@ def verb(function: F) -> F:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _notes():
+                return function(*args, **kwargs)
         except KeyboardInterrupt:
             console(stderr=True).print("\ninterrupted: nothing was damaged; the same command goes on from the last saved state.")
             raise typer.Exit(INTERRUPTED) from None
@@ -119,6 +122,23 @@ def verb(function: F) -> F:
             raise typer.Exit(report(error)) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Print our own warnings as one line each; those of others as Python does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FrustumWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, FrustumWarning):
+                console(stderr=True).print(f"note: {message}", markup=False, emoji=False)
+            else:
+                others(message, category, *rest, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def split_overrides(words: Iterable[str] | None) -> list[str]:

@@ -54,21 +54,23 @@ def open_network(
 ) -> tuple[Recipe, nn.Module]:
     """The recipe and the trained network of a run (its own weights unless `checkpoint` names others), or of a recipe with a checkpoint.
 
-    With the source `official` the recipe has the settings of the published code, of data and model; `overrides` win over them.
+    The recipe has the settings that the weights carry (with the source `official` those of the published code); `overrides` win.
 
     Raises:
         ConfigError: a recipe without a checkpoint, or settings that do not fit. CheckpointError: weights that do not fit.
     """
-    from frustum.recipes.loading import build_network, settle
+    from frustum.recipes.checkpoints import build_network, open_checkpoint, settle
 
-    recipe = settle(resolve_recipe(name), overrides, source)
+    asked = resolve_recipe(name, overrides)
     weights = checkpoint or (Path(name) if is_run(name) else None)
     if weights is None:
         raise ConfigError(
             f"{name} is a recipe, so its network knows nothing yet: give the folder of a run that `frustum train {name}` wrote, "
             "or weights with --checkpoint FILE."
         )
-    return recipe, build_network(recipe, weights, source)
+    opened = open_checkpoint(weights, asked, source)
+    recipe = settle(resolve_recipe(name), overrides, source, opened)
+    return recipe, build_network(recipe, opened)
 
 
 def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import frustum
 from frustum.data.files import atomic_path
 from frustum.errors import CheckpointError
-from frustum.nn.state import as_tensors, complete, describe_difference
+from frustum.nn.state import Fit, as_tensors, complete, describe_difference
 
 WEIGHTS = "weights.safetensors"
 PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
@@ -79,7 +79,12 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; "
             "copy it again, or take an older one from the run's checkpoints folder."
         ) from error
-    return state, {key: _decoded(text) for key, text in header.items()}
+    return state, decode_header(header)
+
+
+def decode_header(header: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata of a weights file as values; text that is no JSON stays text."""
+    return {key: _decoded(text) for key, text in header.items()}
 
 
 def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
@@ -93,20 +98,29 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str) -> None:
-    """Fill `model` from a state dict of tensors or arrays, strictly; counters of batch norms that are missing are 0.
+def load_state(model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str, strict: bool = True) -> Fit:
+    """Fill `model` from a state dict of tensors or arrays; counters of batch norms that are missing are 0. Returns what fitted.
 
-    Raises CheckpointError with the readable difference; `what` names the source.
+    Args:
+        what: names the source in messages.
+        strict: refuse anything but an exact fit, and load nothing then; off, every entry of equal name and shape is taken.
+
+    Raises:
+        CheckpointError: the readable difference; or, if not strict, nothing fits at all.
     """
-    state = complete(model.state_dict(), as_tensors(state, what))
-    difference = describe_difference(model.state_dict(), state)
-    if difference:
+    needed = model.state_dict()
+    state = complete(needed, as_tensors(state, what))
+    fit = Fit.of(needed, state)
+    if strict and (difference := describe_difference(needed, state)):
         raise CheckpointError(
             f"{what} does not fit {type(model).__name__}:\n{difference}\n"
             "Give the recipe (and the model.* overrides) that the weights were trained with."
         )
+    if not fit.taken:
+        raise CheckpointError(f"nothing in {what} fits {type(model).__name__}: no entry has name and shape of one of the network's.")
     with torch.no_grad():
-        model.load_state_dict(state)
+        model.load_state_dict({key: state[key] for key in fit.taken}, strict=strict)
+    return fit
 
 
 def digest(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from frustum.data.files import make_folder
+from frustum.engine import preprocessing
 from frustum.engine.checkpoint import WEIGHTS, save_weights
 from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.metrics_log import MetricsLog
@@ -117,7 +118,8 @@ def train(
                 )
     trained = stepper.result()
     if is_main:
-        save_weights(out / WEIGHTS, trained, {"recipe": recipe.model_dump(mode="json"), "step": total})
+        header = {"recipe": recipe.model_dump(mode="json"), preprocessing.KEY: preprocessing.preprocessing_of(recipe), "step": total}
+        save_weights(out / WEIGHTS, trained, header)
     accelerator.wait_for_everyone()
     return TrainResult(out, out / WEIGHTS, total, window.last_loss, time.monotonic() - began, first, trained)
 

@@ -105,7 +105,8 @@ def _plain_data() -> list[Any]:
 
 
 def _unwrapped(content: Any, what: str) -> StateFile:
-    layout, around = "plain state dict", {}
+    layout = "plain state dict"
+    around: Mapping[str, Any] = {}
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             around = content

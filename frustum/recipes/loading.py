@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from frustum.config import Config
-from frustum.engine import overrides as settings
 from frustum.engine.recipe import Recipe
-from frustum.errors import CheckpointError, ConfigError, nearest_names
+from frustum.errors import ConfigError, nearest_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +68,7 @@ def load(
     recipe: str | Recipe,
     checkpoint: str | Path | Mapping[str, Any] | None = None,
     source: Literal["frustum", "official"] = "frustum",
+    strict: bool = True,
     **overrides: Any,
 ) -> nn.Module:
     """A network in eval mode that keeps the contract of docs/add_a_method.md: forward, loss, predict.
@@ -80,66 +80,24 @@ def load(
         recipe: a recipe's name, an import path `pkg.mod:function`, or a Recipe.
         checkpoint: a file or run folder of ours, a file of the upstream project, a state dict (tensors or numpy arrays), or None for the
             recipe's initial weights.
-        source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes) and switches the network to the
-            published behaviour where ours is another by default (FlashOCC: voxel indices rounded towards zero).
-        overrides: settings of the model (`bev_channels=64`); other settings by their path: `**{"data.image_size": (96, 256)}`.
+        source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes), takes the widths of the layers from
+            the file and switches the network to the published behaviour where ours is another by default (FlashOCC: voxel indices
+            rounded towards zero). Files that `frustum weights convert` wrote need no source: they carry all that.
+        strict: refuse weights that do not fit exactly; off, what fits is taken, and a warning lists what was and what was not.
+        overrides: settings of the model (`bev_channels=64`); other settings by their path: `**{"data.image_size": (96, 256)}`. They win
+            over what the weights carry, with a warning.
 
     Raises:
         ConfigError: unknown recipe, setting or source, or a recipe without official weights.
         CheckpointError: missing, damaged or unsafe file; keys or shapes that differ, listed.
     """
+    from frustum.recipes.checkpoints import build_network, open_checkpoint, settle
+
     if not isinstance(recipe, Recipe):
         recipe = get_recipe(recipe)
     texts = [f"{_path(key)}={_text(value)}" for key, value in overrides.items()]
-    return build_network(settle(recipe, texts, source), checkpoint, source)
-
-
-def settle(recipe: Recipe, overrides: Sequence[str] = (), source: str = "frustum") -> Recipe:
-    """The recipe to run weights of `source` with: for `official` ones the settings of the published code, then `overrides`, which win.
-
-    Raises:
-        ConfigError: unknown source or setting, or a recipe without official weights.
-    """
-    if source not in ("frustum", "official"):
-        raise ConfigError(f"unknown source {source!r}; choose 'frustum' for weights that this package wrote, or 'official'.")
-    return settings.apply(recipe, [*(_adapter(recipe).REFERENCE if source == "official" else ()), *overrides])
-
-
-def build_network(recipe: Recipe, checkpoint: str | Path | Mapping[str, Any] | None = None, source: str = "frustum") -> nn.Module:
-    """The network of a recipe that is settled already, in eval mode and with the checkpoint's weights. Arguments and errors as `load`."""
-    from frustum.engine.checkpoint import load_state, load_weights
-
-    config = recipe.model
-    if checkpoint is not None and "pretrained" in type(config).model_fields:
-        config = config.model_copy(update={"pretrained": False})  # about to be overwritten: no need for the package that holds them
-    model = config.build()
-    if checkpoint is None:
-        return model.eval()
-    if source == "official":
-        from frustum.nn.state_files import read_state
-
-        adapter = _adapter(recipe)
-        state = adapter.convert(read_state(checkpoint))
-        try:
-            load_state(model, state, "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint))
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}\n{adapter.hint(state)}".rstrip()) from error
-    elif isinstance(checkpoint, Mapping):
-        load_state(model, checkpoint, "the given state dict")
-    else:
-        load_weights(model, checkpoint)
-    return model.eval()
-
-
-def _adapter(recipe: Recipe) -> Any:
-    """The module of weights/ with the stem of the model's file."""
-    stem = type(recipe.model).__module__.rpartition(".")[2]
-    try:
-        return importlib.import_module(f"frustum.weights.{stem}")
-    except ModuleNotFoundError as error:
-        if error.name != f"frustum.weights.{stem}":
-            raise
-        raise ConfigError(f"the recipe {recipe.name!r} has no official weights; use source='frustum'.") from error
+    opened = None if checkpoint is None else open_checkpoint(checkpoint, recipe, source)
+    return build_network(settle(recipe, texts, source, opened), opened, strict)
 
 
 def _path(key: str) -> str:

@@ -1,1 +1,1 @@
-"""Official checkpoints: one key map per upstream project."""
+"""Official checkpoints: what is published where, and one key map per upstream project."""

@@ -1,35 +1,198 @@
-"""Published checkpoints of FlashOCC (github.com/Yzichen/FlashOCC, Apache-2.0). Our modules carry their key names, so nothing is renamed."""
+"""Published checkpoints of FlashOCC (github.com/Yzichen/FlashOCC, Apache-2.0). Our modules carry their key names, so nothing is renamed.
+
+What a file holds is read from the shapes of its tensors, never from a README: the repository's own figures disagree with what it ships.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-# What the weights were trained with and must be run with, as overrides of a recipe: voxel indices rounded towards zero; images whose
+from frustum.weights.catalogue import recipe_of
+
+MODELS: tuple[str, ...] = ("flashocc",)
+"""Files of models/ whose networks this module reads weights for."""
+
+BASE = "flashocc-r50-m0"
+"""The recipe of single-frame files that are none of the published ones: their widths come from the file."""
+
+# What the weights were trained with and must be run with, as settings of a recipe: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
 # ego frame at the time of the first camera.
-REFERENCE: tuple[str, ...] = (
-    "model.voxel_rounding=reference",
-    "model.sampling=corners",
-    "data.channel_order=bgr",
-    "data.map_frame=camera0",
-)
+PREPROCESSING: dict[str, Any] = {
+    "data.image_size": [256, 704],
+    "data.channel_order": "bgr",
+    "data.mean": [123.675, 116.28, 103.53],
+    "data.std": [58.395, 57.12, 57.375],
+    "data.map_frame": "camera0",
+    "augment.crop_h": [0.0, 0.0],
+    "model.voxel_rounding": "reference",
+    "model.sampling": "corners",
+}
 
-_RECIPES = {(108, 128): "flashocc-r50-m0", (152, 256): "flashocc-r50"}
-_LIFT, _BEV = "img_view_transformer.depth_net.weight", "occ_head.final_conv.conv.weight"
-
-
-def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official state dict -> ours: the same keys."""
-    return dict(state)
+_DEPTH = (1.0, 45.0)  # metres: the range of every published setting; the weights only know the number of bins
 
 
-def hint(state: Mapping[str, Tensor]) -> str:
-    """Which recipe a state dict looks like, judged by its channel counts; empty when it is none of ours."""
-    if _LIFT not in state or _BEV not in state:
+class Layout(NamedTuple):
+    """What the shapes of a state dict say. Channel counts are 0 where the part is not there.
+
+    Attributes:
+        depth_net: "conv" (one convolution), "camera-aware" (BEVDepth's), "stereo" (with a cost volume), or "".
+        has_centres: an instance-centre head (panoptic).
+        has_boxes: a detection head.
+        has_occupancy: a channel-to-height head.
+        is_volume: 3D convolutions over the voxels.
+        resnet: depth of the image encoder; 0 for another kind.
+        frames: maps that are concatenated: 1, or the key frame and its past.
+        depth_bins, lift_channels, neck_channels, bev_channels: D, C, and channels of the image features and of the head's map.
+        outputs: of the occupancy head: heights x classes.
+    """
+
+    depth_net: str = ""
+    has_centres: bool = False
+    has_boxes: bool = False
+    has_occupancy: bool = False
+    is_volume: bool = False
+    resnet: int = 0
+    frames: int = 1
+    depth_bins: int = 0
+    lift_channels: int = 0
+    neck_channels: int = 0
+    bev_channels: int = 0
+    outputs: int = 0
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The channel counts by the names of `FlashOccConfig`."""
+        names = ("depth_bins", "lift_channels", "neck_channels", "bev_channels")
+        return {name: getattr(self, name) for name in names}
+
+    def __str__(self) -> str:
+        """The counts in words."""
+        encoder = f"ResNet-{self.resnet}" if self.resnet else "another image encoder than a ResNet"
+        counts = {
+            "depth bins": self.depth_bins,
+            "lifted (context) channels": self.lift_channels,
+            "image feature channels": self.neck_channels,
+            "map channels": self.bev_channels,
+            "outputs (heights x classes)": self.outputs,
+        }
+        return ", ".join([encoder, *(f"{count} {what}" for what, count in counts.items() if count)])
+
+
+# depth net, centres, frames, D, C, neck, map -> name in the catalogue
+_PUBLISHED = {
+    ("conv", False, 1, 44, 64, 256, 128): "flashocc-r50-M0",
+    ("conv", False, 1, 88, 64, 256, 256): "flashocc-r50",
+    ("stereo", False, 2, 88, 80, 256, 256): "flashocc-r50-4d-stereo",
+    ("camera-aware", False, 1, 44, 64, 256, 128): "panoptic-flashocc-r50-depth-tiny",
+    ("camera-aware", True, 1, 44, 64, 256, 128): "panoptic-flashocc-r50-depth-tiny-pano",
+    ("camera-aware", True, 1, 88, 80, 256, 256): "panoptic-flashocc-r50-depth-pano",  # the file called `depth` has the centre head, too
+    ("camera-aware", False, 2, 88, 80, 512, 256): "panoptic-flashocc-r50-depth4d",
+    ("camera-aware", True, 2, 88, 80, 512, 256): "panoptic-flashocc-r50-depth4d-pano",
+    ("camera-aware", False, 9, 88, 80, 512, 256): "panoptic-flashocc-r50-depth4d-longterm8f",
+    ("camera-aware", True, 9, 88, 80, 512, 256): "panoptic-flashocc-r50-depth4d-longterm8f-pano",
+    ("camera-aware", False, 17, 88, 80, 512, 256): "panoptic-flashocc-r50-depth4d-longterm16f",
+}
+
+
+def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
+    """What a state dict holds; None if it is nothing of this project or of BEVDet, from which it descends."""
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    net, entry = "img_view_transformer.depth_net.", "img_bev_encoder_backbone.layers.0.0.conv1.weight"
+    head = shapes.get("occ_head.final_conv.conv.weight")
+    simple, context = shapes.get(net + "weight"), shapes.get(net + "context_conv.weight")
+    if simple is None and context is None:
+        return None
+    into_map = shapes.get(entry, (0, 0))[1]
+    if context is not None:
+        lift = context[0]
+        bins = max((s[0] for k, s in shapes.items() if re.fullmatch(re.escape(net) + r"depth_conv\.\d+\.weight", k)), default=0)
+        kind = "stereo" if any(key.startswith(net + "cost_volumn_net.") for key in shapes) else "camera-aware"
+    else:
+        assert simple is not None
+        lift, kind = into_map or shapes.get("occ_head.final_conv.conv.weight", (0, 0))[1], "conv"
+        bins = simple[0] - lift
+    return Layout(
+        depth_net=kind,
+        has_centres=any(key.startswith("aux_centerness_head.") for key in shapes),
+        has_boxes=any(key.startswith("pts_bbox_head.") for key in shapes),
+        has_occupancy=head is not None,
+        is_volume=any(len(shape) == 5 for shape in shapes.values()),
+        resnet=_resnet(shapes),
+        frames=max(1, into_map // lift) if lift else 1,
+        depth_bins=bins,
+        lift_channels=lift,
+        neck_channels=shapes.get("img_neck.fpn_convs.0.conv.weight", (0,))[0],
+        bev_channels=head[1] if head else 0,
+        outputs=shapes.get("occ_head.predicter.2.weight", (0,))[0],
+    )
+
+
+def published_name(layout: Layout) -> str:
+    """The catalogue's name of the published file with this layout; empty if there is none. The depth of the ResNet is not compared."""
+    if not layout.has_occupancy or layout.is_volume or layout.has_boxes:
         return ""
-    lifted, bev = state[_LIFT].shape[0], state[_BEV].shape[0]
-    name = _RECIPES.get((lifted, bev))
-    found = f"the file has {lifted} lifted channels (depth bins + context) and {bev} map channels"
-    return f"{found}: that is the recipe {name!r}." if name else f"{found}; set model.depth_bins, lift_channels and bev_channels to match."
+    kind, counts = (layout.depth_net, layout.has_centres, layout.frames), tuple(layout.widths.values())
+    return next((name for key, name in _PUBLISHED.items() if key == (*kind, *counts)), "")
+
+
+def is_plain(layout: Layout | None) -> bool:
+    """True for the single-frame occupancy network of models/flashocc.py, of whatever widths."""
+    extras = layout is None or layout.has_centres or layout.has_boxes or layout.is_volume or layout.frames > 1
+    return not extras and layout is not None and layout.depth_net == "conv" and layout.has_occupancy and bool(layout.resnet)
+
+
+def recipe_for(layout: Layout | None) -> str:
+    """The recipe to load a file with; empty when there is none."""
+    if layout is None:
+        return ""
+    name = published_name(layout)
+    return recipe_of(name) if name else (BASE if is_plain(layout) else "")
+
+
+def settings_for(layout: Layout | None, config: Any) -> list[str]:
+    """Settings of the model that a file of other widths than `config` needs; none for a published one, which has its own recipe."""
+    if layout is None or not is_plain(layout):
+        return []
+    has = {"depth_bins": config.depth_bins.count, **{name: getattr(config, name) for name in list(layout.widths)[1:]}}
+    if layout.widths != has and published_name(layout):
+        return []
+    found = [f"model.{name}={count}" for name, count in layout.widths.items() if name != "depth_bins" and count != has[name]]
+    if layout.depth_bins != has["depth_bins"]:
+        start, stop = _DEPTH
+        found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
+    return found + ([f"model.resnet={layout.resnet}"] if layout.resnet != config.resnet else [])
+
+
+def describe(layout: Layout | None) -> str:
+    """What a file is, and which recipe loads it, or which one is missing."""
+    if layout is None:
+        return "no network of FlashOCC or BEVDet: its depth net is missing."
+    name, recipe = published_name(layout), recipe_for(layout)
+    if recipe:
+        what = f"the published {name}" if name else "a single-frame FlashOCC of other widths than the published ones"
+        return f"the file has {layout}: {what}, that is the recipe {recipe!r}."
+    if name:
+        kind = name
+    elif layout.is_volume:
+        kind = "an occupancy network with 3D convolutions (BEVDetOCC)"
+    elif not layout.has_occupancy:
+        kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
+    else:
+        past = f", {layout.frames} frames" if layout.frames > 1 else ""
+        kind = f"a FlashOCC with a {layout.depth_net} depth net{past}{', instance centres' if layout.has_centres else ''}"
+    return (
+        f"the file has {layout}: {kind}, for which there is no recipe yet (`frustum list` shows those there are). "
+        "What fits another network can start its training: frustum train RECIPE --init FILE."
+    )
+
+
+def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 where there is no ResNet of ours."""
+    blocks = {int(m[1]) for key in shapes if (m := re.match(r"img_backbone\.layer3\.(\d+)\.", key))}
+    is_deep = "img_backbone.layer3.0.conv3.weight" in shapes
+    return {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101}.get((len(blocks), is_deep), 0)

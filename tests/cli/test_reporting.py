@@ -18,7 +18,7 @@ from frustum.engine.checkpoint import WEIGHTS, digest, save_weights
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
 from frustum.errors import CheckpointError
-from frustum.recipes.loading import build_network
+from frustum.recipes.loading import load
 from frustum.viewer.report import METRICS
 
 
@@ -42,7 +42,7 @@ def numbers(run: Path) -> dict:
 
 
 def kept_in(run: Path) -> list[EvalReport]:
-    return read_reports(run, digest(build_network(load_run(run).recipe, run)))
+    return read_reports(run, digest(load(load_run(run).recipe, run)))
 
 
 def test_evaluation_is_kept_in_the_run(run: Path, numbers: dict) -> None:

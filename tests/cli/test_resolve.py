@@ -10,9 +10,8 @@ import torch
 from frustum.cli.resolve import describe, is_run, open_network, resolve_recipe, run_folder
 from frustum.engine.checkpoint import WEIGHTS, save_weights
 from frustum.engine.overrides import paths
-from frustum.engine.recipe import Recipe
 from frustum.engine.run import save_run
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, FrustumWarning
 from frustum.recipes.loading import get_recipe
 
 SMALL = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8", "model.lift_channels=4"]
@@ -66,24 +65,20 @@ def test_other_weights_win(run: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(network.state_dict()["head.weight"], other.state_dict()["head.weight"], rtol=0, atol=0)
 
 
-def test_official_weights_bring_their_settings_and_the_user_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    built: list[Recipe] = []
-
-    def build_network(recipe: Recipe, checkpoint: object, source: str) -> torch.nn.Module:
-        assert (checkpoint, source) == (tmp_path / "x.pth", "official")
-        built.append(recipe)
-        return torch.nn.Identity()
-
-    monkeypatch.setattr("frustum.recipes.loading.build_network", build_network)
-    ours = resolve_recipe("flashocc-r50-m0", ["data.channel_order=rgb"])
-    save_run(tmp_path / "run", ours)
+def test_official_weights_bring_their_settings_and_the_user_wins(tmp_path: Path) -> None:
+    small = ["model.resnet=18", "model.bev_channels=8", "model.neck_channels=8"]
+    torch.save({"state_dict": resolve_recipe("flashocc-r50-m0", small).model.build().state_dict()}, tmp_path / "x.pth")
+    save_run(tmp_path / "run", resolve_recipe("flashocc-r50-m0", ["data.channel_order=rgb"]))
     for name in ("flashocc-r50-m0", str(tmp_path / "run")):
-        recipe, _ = open_network(name, [], tmp_path / "x.pth", "official")
+        with pytest.warns(FrustumWarning, match=r"model.neck_channels=8, model.bev_channels=8, model.resnet=18 was taken from the file"):
+            recipe, network = open_network(name, [], tmp_path / "x.pth", "official")
         assert (recipe.data.channel_order, recipe.model.voxel_rounding) == ("bgr", "reference")  # type: ignore[attr-defined]
-        assert built[-1] is recipe, "the network is built from what is returned"
-        words = ["data.channel_order=rgb", "model.voxel_rounding=floor"]
-        recipe, _ = open_network(name, words, tmp_path / "x.pth", "official")
-        assert (recipe.data.channel_order, recipe.model.voxel_rounding) == ("rgb", "floor")  # type: ignore[attr-defined]
+        assert network.config is recipe.model, "the network is built from what is returned"
+        assert recipe.published == (), "the published figure is that of the published widths"
+        words = ["data.channel_order=rgb", "model.voxel_rounding=floor", *small]
+        with pytest.warns(FrustumWarning, match=r'because you said so: data.channel_order="rgb" \(they were trained with "bgr"\)'):
+            recipe, network = open_network(name, words, tmp_path / "x.pth", "official")
+        assert (recipe.data.channel_order, network.config.voxel_rounding) == ("rgb", "floor")
     with pytest.raises(ConfigError, match="no official weights"):
         open_network("flashocc-tiny", [], tmp_path / "x.pth", "official")
 

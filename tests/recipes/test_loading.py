@@ -13,11 +13,12 @@ import frustum
 from frustum.config import Config
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
-from frustum.errors import CheckpointError, ConfigError
+from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.recipes import loading
-from frustum.recipes.loading import get_recipe, list_recipes, load, settle
+from frustum.recipes.checkpoints import settle
+from frustum.recipes.loading import get_recipe, list_recipes, load
 
 SMALL = {"pretrained": False, "bev_channels": 8, "neck_channels": 8}
 NAMES = [info.name for info in list_recipes()]
@@ -155,7 +156,8 @@ def test_official_settings_are_those_of_the_published_code_unless_the_user_says_
     assert settle(recipe) is recipe
     official = settle(recipe, [], "official")
     assert (official.data.channel_order, official.model.voxel_rounding) == ("bgr", "reference")
-    assert settle(recipe, ["model.voxel_rounding=floor"], "official").model.voxel_rounding == "floor"
+    with pytest.warns(FrustumWarning, match="because you said so"):
+        assert settle(recipe, ["model.voxel_rounding=floor"], "official").model.voxel_rounding == "floor"
 
 
 def test_an_invalid_recipe_of_the_user_is_a_config_error(tmp_path, monkeypatch):

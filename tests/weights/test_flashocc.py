@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import frustum
-from frustum.engine import overrides
-from frustum.errors import CheckpointError
+from frustum.engine.preprocessing import PATHS
+from frustum.errors import CheckpointError, FrustumWarning
+from frustum.recipes.checkpoints import settle
 from frustum.recipes.loading import get_recipe
 from frustum.weights import flashocc
 from tests.models import golden_weights as gold
@@ -39,7 +40,8 @@ def test_an_ema_file_in_the_upstream_layout_loads(tmp_path):
 def test_the_rounding_can_be_chosen_with_official_weights():
     source = frustum.load("flashocc-r50-m0", resnet=18)
     assert source.config.voxel_rounding == "floor"
-    model = frustum.load("flashocc-r50-m0", source.state_dict(), source="official", resnet=18, voxel_rounding="floor")
+    with pytest.warns(FrustumWarning, match='voxel_rounding="floor"'):
+        model = frustum.load("flashocc-r50-m0", source.state_dict(), source="official", resnet=18, voxel_rounding="floor")
     assert model.img_view_transformer.splat.rounding == "floor"
 
 
@@ -55,16 +57,8 @@ def test_weights_of_the_other_model_are_recognised():
 
 
 def test_reference_settings_reach_model_and_data():
-    recipe = overrides.apply(get_recipe("flashocc-r50-m0"), flashocc.REFERENCE)
+    recipe = settle(get_recipe("flashocc-r50-m0"), source="official")
     assert (recipe.model.voxel_rounding, recipe.model.sampling) == ("reference", "corners")
     assert (recipe.data.channel_order, recipe.data.map_frame) == ("bgr", "camera0")
     assert get_recipe("flashocc-r50-m0").data.map_frame == "lidar"
-
-
-def test_hint_of_unknown_sizes():
-    state = {
-        "img_view_transformer.depth_net.weight": torch.zeros(100, 256, 1, 1),
-        "occ_head.final_conv.conv.weight": torch.zeros(64, 64, 3, 3),
-    }
-    assert "100 lifted channels" in flashocc.hint(state)
-    assert flashocc.hint({}) == ""
+    assert set(flashocc.PREPROCESSING) == set(PATHS)

@@ -1,0 +1,82 @@
+"""What a network must be fed with and run with, beside its weights: it travels in the header of every weights file.
+
+A weights file holds `preprocessing`, a JSON object of recipe settings by their dotted path. Whoever loads the file gets these settings,
+whatever the defaults of the recipe are; a setting that the user states wins, and a warning says that it differs.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from frustum.engine import overrides as settings
+from frustum.engine.recipe import Recipe
+from frustum.errors import CheckpointError, FrustumWarning
+
+KEY = "preprocessing"
+PATHS: tuple[str, ...] = (
+    "data.image_size",
+    "data.channel_order",
+    "data.mean",
+    "data.std",
+    "data.map_frame",
+    "augment.crop_h",
+    "model.voxel_rounding",
+    "model.sampling",
+)
+"""The settings that travel. A model that lacks one of the last two does not store it."""
+
+RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
+"""How this version fits an image into the network's (data/images.py). Stored with the settings, so that another rule is noticed."""
+
+
+def preprocessing_of(recipe: Recipe) -> dict[str, Any]:
+    """The `preprocessing` of weights that were trained by, or are run by, `recipe`: JSON values by dotted path, and the resize rule."""
+    plain = recipe.model_dump(mode="json", include={"data", "augment", "model"})
+    sections = [(path, *path.split(".")) for path in PATHS]
+    return {path: plain[section][name] for path, section, name in sections if name in plain[section]} | {"resize": RESIZE}
+
+
+def as_overrides(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Stored preprocessing as settings for `recipe`; what its model does not know is left out.
+
+    Raises:
+        CheckpointError: a resize rule or a setting that this version does not know.
+    """
+    rule = stored.get("resize", RESIZE)
+    unknown = [path for path in stored if path not in PATHS and path != "resize"]
+    if rule != RESIZE or unknown:
+        what = f"the resize rule {rule!r}" if rule != RESIZE else f"the settings {', '.join(unknown)}"
+        raise CheckpointError(f"the weights need {what} in their preprocessing, which this version does not know. Use a newer frustum.")
+    known = type(recipe.model).model_fields
+    return [
+        f"{path}={value if isinstance(value, str) else json.dumps(value)}"
+        for path, value in stored.items()
+        if path != "resize" and (not path.startswith("model.") or path.partition(".")[2] in known)
+    ]
+
+
+def settle(recipe: Recipe, stored: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe to run weights with: its own settings, then the stored preprocessing, then `overrides`, which win and are warned about.
+
+    Raises:
+        ConfigError: an override that does not fit. CheckpointError: preprocessing that this version does not know.
+    """
+    carried = as_overrides(stored, recipe)
+    needed = settings.apply(recipe, carried)
+    settled = settings.apply(needed, overrides)
+    needs, has = preprocessing_of(needed), preprocessing_of(settled)
+    differing = [
+        f"{path}={json.dumps(has[path])} (they were trained with {json.dumps(needs[path])})"
+        for path in stored
+        if path in has and has[path] != needs[path]
+    ]
+    if differing:
+        warnings.warn(
+            f"the weights are run with other settings than their own, because you said so: {'; '.join(differing)}.",
+            FrustumWarning,
+            stacklevel=2,
+        )
+    return settled

@@ -1,0 +1,132 @@
+"""Published weights: what they are called, where their authors publish them, under which licence, and which recipe loads them.
+
+Plain data, without torch. `frustum weights list` prints it. Nothing here is downloaded by frustum: get a file yourself, then convert it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+UNKNOWN = "unknown"
+_OCCUPANCY = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
+_MASKLESS = "a row of the repository's README; trained without the camera mask"
+_WARP = f"{_OCCUPANCY}; past maps most likely warped at test time"
+_PANOPTIC = (
+    "Occ3D-nuScenes validation, EMA weights, trained without the camera mask; mIoU inside the camera mask, RayIoU and RayPQ over 1, 2, 4 m"
+)
+_APACHE = "Apache-2.0 (the repository's)"
+
+
+class Entry(NamedTuple):
+    """One published file.
+
+    Attributes:
+        name: unique here.
+        project: who published it.
+        where: a page, a Google Drive id, or a file of the project that names the place.
+        licence: as its project states it; of the repository where nothing else is said.
+        file: expected file name.
+        size: bytes, or "unknown".
+        published: the authors' figures (percent), or "".
+        protocol: what these were measured under.
+        recipe: the recipe of ours that loads it, or "".
+        source: the `--source` that converts it, or "".
+        status: what we measured with it.
+        note: what one should know.
+    """
+
+    name: str
+    project: str
+    where: str
+    licence: str = UNKNOWN
+    file: str = UNKNOWN
+    size: int | str = UNKNOWN
+    published: str = ""
+    protocol: str = ""
+    recipe: str = ""
+    source: str = ""
+    status: str = "not yet measured here"
+    note: str = ""
+
+
+_FLASHOCC = "github.com/Yzichen/FlashOCC"
+_FOLDER = "Google Drive folder 1cgCsbXgikoP10lj6DBC7Le9C-UOCIxlN"
+_EPOCH = "epoch_24_ema.pth"
+
+
+def _flashocc(name: str, drive: str, file: str, published: str, protocol: str = _OCCUPANCY, recipe: str = "", note: str = "") -> Entry:
+    return Entry(name, _FLASHOCC, f"Google Drive {drive}", _APACHE, file, UNKNOWN, published, protocol, recipe, "flashocc", note=note)
+
+
+def _panoptic(name: str, published: str, protocol: str = _PANOPTIC, note: str = "") -> Entry:
+    return Entry(
+        f"panoptic-flashocc-r50-{name}", _FLASHOCC, _FOLDER, _APACHE, _EPOCH, UNKNOWN, published, protocol, source="flashocc", note=note
+    )
+
+
+def _bevdet(name: str, published: str = "", protocol: str = "") -> Entry:
+    note = "the file that the published FlashOCC configurations start from (frustum train RECIPE --init FILE)"
+    where = "linked in the BEVDet repository (Baidu)"
+    return Entry(name, "BEVDet", where, _APACHE, f"{name}.pth", UNKNOWN, published, protocol, note=note)
+
+
+CATALOGUE: tuple[Entry, ...] = (
+    _flashocc(
+        "flashocc-r50-M0", "14my3jdqiIv6VIrkozQ6-ruEcBOPVlWGJ", "flashocc-r50-M0-256x704.pth", "mIoU 31.95", recipe="flashocc-r50-m0"
+    ),
+    _flashocc(
+        "flashocc-r50", "1k9BzXB2nRyvXhqf7GQx3XNSej6Oq6I-B", "flashocc-r50-256x704.pth", "mIoU 32.08", recipe="flashocc-r50", note="M1"
+    ),
+    _flashocc(
+        "flashocc-r50-maskless", "14XsvjSwp-vLpy_eBZzvKo3MAh-YWRHcu", UNKNOWN, "mIoU 15.41", _MASKLESS, "flashocc-r50",
+        "M1 trained without the camera mask",
+    ),
+    _flashocc("flashocc-r50-4d-stereo", "12WYaCdoZA8-A6_oh6vdLgOmqyEc3PNCe", UNKNOWN, "mIoU 37.84", _WARP, note="M2"),
+    _flashocc(
+        "flashocc-stbase-4d-stereo-512x1408", "1f6E6Bm6enIJETSEbfXs57M0iOUU997kU", UNKNOWN, "mIoU 43.52", _WARP, note="M3, Swin-B"
+    ),
+    _panoptic("depth-tiny", "mIoU 28.83, RayIoU 34.57"),
+    _panoptic("depth-tiny-pano", "mIoU 29.14, RayIoU 34.81, RayPQ 12.9"),
+    _panoptic("depth", "mIoU 28.91, RayIoU 34.93"),
+    _panoptic("depth-pano", "mIoU 29.39, RayIoU 35.22, RayPQ 13.2"),
+    _panoptic("depth4d", "mIoU 29.57, RayIoU 35.99"),
+    _panoptic("depth4d-pano", "mIoU 30.31, RayIoU 36.76, RayPQ 14.5"),
+    _panoptic("depth4d-longterm8f", "mIoU 31.49, RayIoU 38.51", note="nine frames: the key frame and 8 past ones"),
+    _panoptic("depth4d-longterm8f-pano", "mIoU 31.57, RayIoU 38.50, RayPQ 16.0", note="nine frames: the key frame and 8 past ones"),
+    _panoptic("depth4d-longterm16f", "mIoU 31.55, RayIoU 38.31", note="the key frame and 16 past ones"),
+    _bevdet("bevdet-r50-cbgs", "mAP 30.85 to 31.3, NDS 39.4 to 39.8", "nuScenes detection, validation"),
+    _bevdet("bevdet-r50-4d-depth-cbgs"),
+    _bevdet("bevdet-r50-4d-stereo-cbgs", "mAP 38.36, NDS 49.95 (38.20, 49.86 with past maps warped)", "nuScenes detection, validation"),
+    _bevdet("bevdet-stbase-4d-stereo-512x1408-cbgs"),
+    Entry(
+        "simplebev-rgb", "github.com/aharley/simple_bev", "Dropbox, linked in get_rgb_model.sh", file="model-000025000.pth",
+        note="predicts doubled centre offsets: halve them before grouping instances",
+    ),
+    Entry(
+        "dinov2-vits14", "github.com/facebookresearch/dinov2",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", "Apache-2.0",
+        "dinov2_vits14_pretrain.pth", 88_283_115, note="a teacher for feature distillation",
+    ),
+    Entry(
+        "pspnet-r101-d8", "OpenMMLab", "download.openmmlab.com", file=UNKNOWN, note="a teacher for distillation"
+    ),
+    Entry(
+        "heser-pytorch", "github.com/LeslieZhoa/HeSer.Pytorch", "release v0.0 of the repository", "MIT",
+        "417-00000000.pth, 073-00000000.pth", note="unofficial; aligner and blender, overfitted to one identity",
+    ),
+    Entry(
+        "ghost-2.0", "github.com/ai-forever/ghost-2.0", "release of the repository", "Apache-2.0 (code)",
+        "aligner_1020_gaze_final.ckpt, blender_lama.ckpt", note="its third-party parts have terms of their own",
+    ),
+)  # fmt: skip
+
+
+def entry(name: str) -> Entry | None:
+    """The entry of that name, or None."""
+    return next((found for found in CATALOGUE if found.name == name), None)
+
+
+def recipe_of(name: str) -> str:
+    """The recipe that loads the entry `name`; empty when there is none yet."""
+    found = entry(name)
+    return found.recipe if found else ""
