@@ -36,6 +36,7 @@ def predict_source(
     split: str = "all",
     tokens: Sequence[str] | None = None,
     limit: int | None = None,
+    submission: Path | None = None,
 ) -> dict[str, Any]:
     """What `frustum predict` does: returns the files that were written.
 
@@ -44,6 +45,7 @@ def predict_source(
         where: root of a data set, or a rig folder, which is imported into a temporary data set first.
         version: folder with the tables; by default the only one, or the recipe's.
         split, tokens, limit: which keyframes.
+        submission: folder for files of the Occ3D challenge, beside those in `out`.
 
     Raises:
         DataError: neither a data set nor a rig folder, unreadable files, an unknown split or token. Errors of `open_network`.
@@ -60,7 +62,7 @@ def predict_source(
             database.scene(token)  # raises for a token that is not there
         if limit is not None:
             chosen = spread(chosen, limit)
-        files = predict(network, recipe, database, chosen, out, draw=draw if pictures else None)
+        files = predict(network, recipe, database, chosen, out, submission=submission, draw=draw if pictures else None)
     return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frustum.cli.common import say, table
+from frustum.cli.evaluation import print_figures
 from frustum.cli.predicting import choose_version
 from frustum.data.detection_results import is_detection_file, read_detections
 from frustum.data.nuscenes import NuScenes
@@ -49,8 +50,7 @@ KINDS = "a nuScenes detection submission (JSON), or a folder of occupancy predic
 def _occupancy(folder: Path, database: NuScenes, split: str | None) -> dict[str, Any]:
     chosen = split or split_of(database, OccupancyResults(folder).tokens)
     report = score_occupancy_results(folder, database, chosen)
-    table(*report.class_table())
-    table(*report.table())
+    print_figures(report)
     return {"kind": "occupancy"} | report.numbers()
 
 

@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "frustum predict runs/demo/train my_rig --out predictions",
             "frustum predict runs/demo/train runs/demo/world --split val --limit 4 --out predictions",
+            "frustum predict flashocc-r50 /data/nuscenes --checkpoint r50.safetensors --split val --no-pictures --submission challenge",
         ),
     )(predict)
     app.command("report", epilog=examples("frustum report runs/demo/train"))(report)
@@ -157,6 +158,12 @@ def predict(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="at most so many keyframes, evenly spread", show_default=False)
     ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            "--submission", metavar="DIR", help="also write files of the Occ3D challenge: TOKEN.npz, one uint8 array", show_default=False
+        ),
+    ] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
     json_file: JsonOption = None,
 ) -> None:
@@ -164,8 +171,11 @@ def predict(
     from frustum.cli.predicting import predict_source
 
     words = split_overrides(overrides)
-    found = predict_source(run, where, out, words, checkpoint, source, pictures, version=version, split=split, tokens=token, limit=limit)
-    say(f"{len(found['files'])} predictions are in {out}")
+    found = predict_source(
+        run, where, out, words, checkpoint, source, pictures,
+        version=version, split=split, tokens=token, limit=limit, submission=submission,
+    )  # fmt: skip
+    say(f"{len(found['files'])} predictions are in {out}" + (f", and as challenge files in {submission}" if submission else ""))
     write_json(json_file, found)
 
 

@@ -92,15 +92,6 @@ class EvalReport:
         given = {name: numbers[name] for name in ("name", "split", "frames", "every", "images", "metrics", "seconds")}
         return cls(**given, weights=numbers.get("weights"))
 
-    def table(self) -> Table:
-        """The headline figures, one row per mask, in percent."""
-        rows = []
-        for mask in self.metrics["miou"]:
-            keys = ("miou", "geometric_iou", "geometric_iou_above_ground", "mask_share", "occupied_share")
-            rows.append([_mask_name(mask), *(percent(self.metrics[key][mask]) for key in keys)])
-        columns = ["voxels", "mIoU", "geometric IoU", "geometric IoU above ground", "covers", "occupied in it"]
-        return Table(f"{self.name} on {self.split}, {self.frames} frames (percent)", columns, rows)
-
     def class_table(self) -> Table:
         """IoU of every class inside the camera mask, and RayIoU, in percent."""
         rays = self.metrics["class_ray_iou"] or {}
@@ -151,7 +142,3 @@ def percent(value: float | None) -> str:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _mask_name(mask: str) -> str:
-    return {"camera": "seen by cameras", "lidar": "seen by LiDAR", "none": "all"}[mask]

@@ -11,6 +11,7 @@ from torch import nn
 
 from frustum.data.files import atomic_path, make_folder
 from frustum.data.nuscenes import NuScenes
+from frustum.data.occupancy_results import write_result
 from frustum.data.types import Prediction, Sample
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
@@ -30,26 +31,29 @@ def predict(
     tokens: Sequence[str],
     out: Path | str,
     *,
+    submission: Path | str | None = None,
     draw: Draw | None = None,
     progress: bool = True,
 ) -> list[Path]:
     """Predict keyframes of a database; labels need not exist.
 
     Writes `<out>/<token>.npz` with `semantics` uint8 (X, Y, Z), `class_names` (K,) text, the grid as `lower`, `upper` and `cell`
-    (3,) in metres, `token` and `scene`; read it with `read_prediction` or plain `np.load`.
+    (3,) in metres, `token` and `scene`; read it with `read_prediction` or plain `np.load`. A model that tells objects apart adds
+    `instances` uint16 (X, Y, Z).
 
     Args:
         model: keeps the contract.
         recipe: names image size, normalisation, device and precision.
         database, tokens: what to predict.
         out: folder, created if needed.
+        submission: folder for the same predictions in the form of the Occ3D challenge, `<token>.npz` with one unnamed array.
         draw: called for each keyframe after its npz is written.
 
     Returns:
         The npz files, in order.
 
     Raises:
-        DataError: unreadable images, no keyframes, or `out` cannot be written to.
+        DataError: unreadable images, no keyframes, a folder cannot be written to, or a submission of other voxels than Occ3D's.
     """
     folder, predictor, written = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime), []
     if not tokens:
@@ -59,6 +63,8 @@ def predict(
             for prediction in predictor(batch):
                 sample = database.sample(prediction.token, with_boxes=False, occupancy=False)
                 written.append(write_prediction(folder / f"{prediction.token}.npz", prediction, sample.scene))
+                if submission is not None and prediction.semantics is not None:
+                    write_result(submission, prediction.token, prediction.semantics)
                 if draw is not None:
                     draw(sample, prediction, folder)
                 bar.advance()
@@ -69,10 +75,11 @@ def write_prediction(path: Path, prediction: Prediction, scene: str = "") -> Pat
     """Write one npz, atomically. Raises DataError if the model gave no semantics or the place cannot be written to."""
     if prediction.semantics is None or prediction.grid is None:
         raise DataError(f"the model predicts no occupancy for {prediction.token}: nothing to write.")
-    grid = prediction.grid
+    grid, ids = prediction.grid, prediction.instances
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(
             temporary,
+            **({} if ids is None else {"instances": ids.numpy().astype(np.uint16)}),
             semantics=prediction.semantics.numpy().astype(np.uint8),
             class_names=np.array(prediction.class_names),
             lower=np.array(grid.lower),
@@ -90,6 +97,8 @@ def read_prediction(path: Path | str) -> Prediction:
         with np.load(path, allow_pickle=False) as stored:
             corners = {name: tuple(float(v) for v in stored[name]) for name in ("lower", "upper", "cell")}
             names = tuple(str(name) for name in stored["class_names"])
-            return Prediction(str(stored["token"]), torch.from_numpy(stored["semantics"]), VoxelGrid(**corners), names)  # type: ignore[arg-type]
+            ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored.files else None
+            grid = VoxelGrid(**corners)  # type: ignore[arg-type]
+            return Prediction(str(stored["token"]), torch.from_numpy(stored["semantics"]), grid, names, ids)
     except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
         raise DataError(f"{path} is no prediction of `frustum predict`, or it is damaged: {error}.") from error

@@ -11,6 +11,7 @@ from frustum.data.occupancy import labels_path
 from frustum.data.types import Prediction
 from frustum.engine.baselines import VARIANTS, BlindPrior, count_classes, most_likely
 from frustum.engine.checkpoint import digest
+from frustum.engine.eval_figures import figures_table
 from frustum.engine.eval_report import EvalReport, compare, percent, read_reports, write_reports
 from frustum.engine.evaluate import Scores, evaluate
 from frustum.engine.feed import open_database
@@ -118,7 +119,7 @@ def test_a_network_beats_the_prior_and_itself_in_the_dark(recipe, database, tmp_
     table = compare([trained, prior, dark])
     assert [row[0] for row in table.rows] == ["toy", "prior", "black"]
     assert all(len(row) == len(table.columns) for row in table.rows)
-    for table in (trained.table(), trained.class_table()):
+    for table in (figures_table(trained), trained.class_table()):
         assert all(len(row) == len(table.columns) for row in table.rows)
     assert len(trained.class_table().rows) == 18
     two = evaluate(apply(recipe, ["eval.batch_size=3", "eval.ray_iou=false"]), network)
