@@ -21,7 +21,8 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy import IGNORE
 from frustum.data.types import CameraFrame, Sample
 from frustum.errors import DataError
-from frustum.geometry import VoxelGrid, count_points_in_boxes, invert, points_in_boxes, transform_points
+from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
+from frustum.ops.box_points import count_points_in_boxes
 
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (

@@ -1,6 +1,6 @@
 """Axes, frames and shapes: the one place where they are defined (docs/conventions.md)."""
 
-from frustum.geometry.boxes import BOX_FIELDS, box_corners, box_poses, count_points_in_boxes, points_in_boxes, transform_boxes
+from frustum.geometry.boxes import BOX_FIELDS, box_corners, box_poses, points_in_boxes, transform_boxes
 from frustum.geometry.cameras import CameraRig
 from frustum.geometry.grids import VoxelGrid
 from frustum.geometry.transforms import (
@@ -20,7 +20,6 @@ __all__ = [
     "VoxelGrid",
     "box_corners",
     "box_poses",
-    "count_points_in_boxes",
     "invert",
     "matrix_to_quaternion",
     "points_in_boxes",

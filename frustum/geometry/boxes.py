@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from frustum.geometry.transforms import Array, _xp, invert, pose, rotation_z, transform_points, yaw_of
@@ -31,21 +30,6 @@ def points_in_boxes(points: Array, box2frame: Array, size: Array) -> Array:
     """Which of P points (P, 3) lie in which of M boxes, poses (M, 4, 4), sizes (M, 3): bool (P, M), faces included."""
     local: Any = transform_points(invert(box2frame), points[None])  # (M, P, 3)
     return (abs(local) <= size[:, None, :] / 2).all(-1).T
-
-
-def count_points_in_boxes(points: np.ndarray, box2frame: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """How many of P points (P, 3) lie in each of M boxes, int64 (M,): `points_in_boxes(...).sum(0)` for many points; numpy."""
-    order = np.argsort(points[:, 0], kind="stable")
-    points = points[order]
-    reach = np.linalg.norm(size, axis=1) / 2 * (1 + 1e-9)
-    first = np.searchsorted(points[:, 0], box2frame[:, 0, 3] - reach, "left")
-    last = np.searchsorted(points[:, 0], box2frame[:, 0, 3] + reach, "right")
-    counts = np.zeros(len(size), np.int64)
-    for m, (a, b) in enumerate(zip(first, last, strict=True)):
-        near = points[a:b]
-        near = near[np.abs(near[:, 1] - box2frame[m, 1, 3]) <= reach[m]]
-        counts[m] = int(points_in_boxes(near, box2frame[m : m + 1], size[m : m + 1]).sum())
-    return counts
 
 
 def transform_boxes(a2b: Array, boxes: Array) -> Array:

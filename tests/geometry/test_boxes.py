@@ -5,7 +5,6 @@ import torch
 from frustum.geometry import (
     box_corners,
     box_poses,
-    count_points_in_boxes,
     invert,
     points_in_boxes,
     pose,
@@ -40,19 +39,6 @@ def test_points_in_boxes_against_the_signed_distance_of_each_face():
         assert (inside[:, m] == expected).all()
     assert inside.any()
     assert not inside.all()
-
-
-def test_counting_points_equals_the_plain_way():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-6, 6, (3000, 3))
-    boxes = np.stack([pose(rotation_xyz(*rng.uniform(-1, 1, 3)), rng.uniform(-4, 4, 3)) for _ in range(9)])
-    sizes = rng.uniform(0.5, 5, (9, 3))
-    counts = count_points_in_boxes(points, boxes, sizes)
-    np.testing.assert_array_equal(counts, points_in_boxes(points, boxes, sizes).sum(0))
-    assert (counts > 0).any()
-    assert counts.dtype == np.int64
-    assert count_points_in_boxes(points, boxes[:0], sizes[:0]).shape == (0,)
-    np.testing.assert_array_equal(count_points_in_boxes(points[:0], boxes, sizes), np.zeros(9))
 
 
 @pytest.mark.parametrize("as_torch", [False, True])

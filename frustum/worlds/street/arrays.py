@@ -123,18 +123,18 @@ def paint_at(world: World, x, y):
 
 
 @numba.njit(**KERNEL)
-def _number_bricks(cells, bricks):  # bricks (bx, by, bz) int32: slot of each brick that holds anything, else -1; returns their number
-    nx, ny, nz = cells.shape
+def _number_bricks(rows, bricks):
+    """Slot of each brick that holds anything, else -1, into bricks (bx, by, bz) int32; returns their number.
+
+    `rows` (nx, ny, bz) uint64 are the cells, eight in z at a time: the grid is tens of megabytes, nearly all of it air.
+    """
+    bricks[:] = -1
     count = 0
-    for i in range(bricks.shape[0]):
-        for j in range(bricks.shape[1]):
-            for k in range(bricks.shape[2]):
-                bricks[i, j, k] = -1
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                if cells[i, j, k] != 0 and bricks[i >> 3, j >> 3, k >> 3] < 0:
-                    bricks[i >> 3, j >> 3, k >> 3] = count
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            for k in range(rows.shape[2]):
+                if rows[i, j, k] != 0 and bricks[i >> 3, j >> 3, k] < 0:
+                    bricks[i >> 3, j >> 3, k] = count
                     count += 1
     return count
 
@@ -142,24 +142,29 @@ def _number_bricks(cells, bricks):  # bricks (bx, by, bz) int32: slot of each br
 @numba.njit(**KERNEL)
 def _fill_bricks(cells, bricks, out):  # out (slots * 512,) uint8: cells of each brick, INTERIOR set where no neighbour is air
     nx, ny, nz = cells.shape
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                c = cells[i, j, k]
-                if c != 0:
-                    buried = (
-                        0 < i < nx - 1
-                        and 0 < j < ny - 1
-                        and 0 < k < nz - 1
-                        and cells[i - 1, j, k] != 0
-                        and cells[i + 1, j, k] != 0
-                        and cells[i, j - 1, k] != 0
-                        and cells[i, j + 1, k] != 0
-                        and cells[i, j, k - 1] != 0
-                        and cells[i, j, k + 1] != 0
-                    )
-                    slot = bricks[i >> 3, j >> 3, k >> 3]
-                    out[(slot << 9) + ((i & 7) << 6) + ((j & 7) << 3) + (k & 7)] = c | 128 if buried else c
+    for bi in range(bricks.shape[0]):
+        for bj in range(bricks.shape[1]):
+            for bk in range(bricks.shape[2]):
+                slot = bricks[bi, bj, bk]
+                if slot < 0:
+                    continue
+                for i in range(bi << 3, min((bi << 3) + 8, nx)):
+                    for j in range(bj << 3, min((bj << 3) + 8, ny)):
+                        for k in range(bk << 3, (bk << 3) + 8):
+                            c = cells[i, j, k]
+                            if c != 0:
+                                buried = (
+                                    0 < i < nx - 1
+                                    and 0 < j < ny - 1
+                                    and 0 < k < nz - 1
+                                    and cells[i - 1, j, k] != 0
+                                    and cells[i + 1, j, k] != 0
+                                    and cells[i, j - 1, k] != 0
+                                    and cells[i, j + 1, k] != 0
+                                    and cells[i, j, k - 1] != 0
+                                    and cells[i, j, k + 1] != 0
+                                )
+                                out[(slot << 9) + ((i & 7) << 6) + ((j & 7) << 3) + (k & 7)] = c | 128 if buried else c
 
 
 @numba.njit(**KERNEL)
@@ -230,8 +235,9 @@ def pack_world(scene: Scene) -> World:
         raise DataError(f"the renderer holds at most {INTERIOR - 1} materials, there are {len(MATERIALS)}.")
     bx, by, bz = (-(-n // BRICK) for n in static.cells.shape)
     bricks = np.empty((bx, by, bz), np.int32)
-    solid = np.ascontiguousarray(static.cells)
-    cells = np.zeros(_number_bricks(solid, bricks) * BRICK**3, np.uint8)
+    height = static.cells.shape[2]
+    solid = np.ascontiguousarray(static.cells if height % BRICK == 0 else np.pad(static.cells, ((0, 0), (0, 0), (0, -height % BRICK))))
+    cells = np.zeros(_number_bricks(solid.view(np.uint64), bricks) * BRICK**3, np.uint8)
     _fill_bricks(solid, bricks, cells)
     gaps = np.empty((8, *bricks.shape), np.uint8)
     _measure_gaps(bricks, gaps)

@@ -21,7 +21,8 @@ from frustum.data.records import (
     panoptic_file,
     sample_token,
 )
-from frustum.geometry import VoxelGrid, count_points_in_boxes
+from frustum.geometry import VoxelGrid
+from frustum.ops.box_points import count_points_in_boxes
 from frustum.worlds.street.moment import track_poses
 from frustum.worlds.street.render import SceneRenderer, Shot, Sweep
 from frustum.worlds.street.rigs import StreetRig

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
-from scipy.ndimage import map_coordinates
 
+from frustum.worlds.street.jit import SHADING
 from frustum.worlds.street.types import Look
 
 SKY_SIZE = 512
@@ -20,15 +21,30 @@ def draw_tone() -> np.ndarray:
     return (255 * np.clip(filmic, 0, 1) ** (1 / 2.2)).astype(np.float32)
 
 
+@numba.njit(**SHADING)
+def _add_octaves(tables, x, y, out):  # tables (octaves, 64, 64) float32; x, y, out (N,): sum of the tables, each at twice the frequency
+    for n in range(x.shape[0]):
+        total, weight, scale = 0.0, 1.0, 1.0
+        for octave in range(tables.shape[0]):
+            u, v = x[n] * scale, y[n] * scale
+            i, j = int(np.floor(u)), int(np.floor(v))
+            p, q = u - i, v - j
+            i, j, k, l = i & 63, j & 63, (i + 1) & 63, (j + 1) & 63
+            table = tables[octave]
+            near = table[i, j] * (1.0 - q) + table[i, l] * q
+            far = table[k, j] * (1.0 - q) + table[k, l] * q
+            total += weight * (near * (1.0 - p) + far * p)
+            weight *= 0.5
+            scale *= 2.0
+        out[n] = total / (2.0 - 2.0 * weight)
+
+
 def _octaves(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, octaves: int = 5) -> np.ndarray:
-    """Fractal noise in 0..1 at positions x, y (any shape), period 64."""
-    total, weight, result = 0.0, 1.0, np.zeros_like(x)
-    for n in range(octaves):
-        table = rng.random((64, 64)).astype(np.float32)
-        result += weight * map_coordinates(table, [x * 2**n % 64, y * 2**n % 64], order=1, mode="grid-wrap")
-        total += weight
-        weight *= 0.5
-    return result / total
+    """Fractal noise in 0..1 at positions x, y (N,), period 64."""
+    tables = np.stack([rng.random((64, 64)).astype(np.float32) for _ in range(octaves)])
+    result = np.empty_like(x)
+    _add_octaves(tables, x, y, result)
+    return result
 
 
 def draw_sky(look: Look) -> np.ndarray:

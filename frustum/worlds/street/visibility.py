@@ -44,13 +44,15 @@ def visibility_levels(stage: Stage, ids: list[int], views: list[tuple[np.ndarray
     row_of = {int(ident): row for row, ident in enumerate(stage.actors.ident)}
     rows = np.array([row_of[i] for i in ids], np.int64)
     visible, alone = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    shown = np.zeros(len(rows), bool)
+    shown, seen = np.zeros(len(rows), bool), np.zeros(np.iinfo(np.uint16).max + 1, bool)
     for intrinsics, cam2global, size, instance in views:
         pose = np.ascontiguousarray(cam2global, np.float64)
         rectangles = image_rectangles(stage.corners[rows], np.asarray(intrinsics, np.float64), pose, size)
         table, _ = pixel_table(intrinsics, size)
         _count(stage.models, stage.actors, rows, rectangles, pose, table, instance, visible, alone)
-        shown |= np.isin(stage.actors.ident[rows], instance)
+        seen[:] = False
+        seen[instance] = True
+        shown |= seen[stage.actors.ident[rows]]
     share = visible / np.maximum(alone, 1)
     level = 1 + (share[:, None] >= np.array([0.4, 0.6, 0.8])).sum(1)
     return [int(v) for v in np.where(shown, level, 0)]

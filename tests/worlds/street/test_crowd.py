@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from frustum.worlds.street.canvas import CELL, Canvas
@@ -42,6 +42,8 @@ def rectangle(x, y, yaw, length, width):
 @given(*(st.floats(-4, 4) for _ in range(2)), *(st.floats(-3.2, 3.2) for _ in range(2)), *(st.floats(0.3, 5) for _ in range(4)))
 def test_separating_axes_agree_with_a_plain_version(x, y, yaw_a, yaw_b, la, wa, lb, wb):
     a, b = rectangle(0, 0, yaw_a, la, wa), rectangle(x, y, yaw_b, lb, wb)
+    # Rectangles that touch are for rounding to decide.
+    assume(overlap(a, rectangle(x, y, yaw_b, lb + 1e-6, wb + 1e-6)) == overlap(a, rectangle(x, y, yaw_b, lb - 1e-6, wb - 1e-6)))
     assert _apart(0.0, 0.0, yaw_a, la, wa, x, y, yaw_b, lb, wb) == (not overlap(a, b))
 
 
