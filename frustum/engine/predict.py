@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,10 +77,11 @@ def write_prediction(path: Path, prediction: Prediction, scene: str = "") -> Pat
     if prediction.semantics is None or prediction.grid is None:
         raise DataError(f"the model predicts no occupancy for {prediction.token}: nothing to write.")
     grid, ids = prediction.grid, prediction.instances
+    optional: dict[str, Any] = {} if ids is None else {"instances": ids.numpy().astype(np.uint16)}
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(
             temporary,
-            **({} if ids is None else {"instances": ids.numpy().astype(np.uint16)}),
+            **optional,
             semantics=prediction.semantics.numpy().astype(np.uint8),
             class_names=np.array(prediction.class_names),
             lower=np.array(grid.lower),
