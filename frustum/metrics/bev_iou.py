@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from frustum.errors import ConfigError, DataError, nearest_names
-from frustum.metrics.counts import CountMetric, Labels, same_shape, to_numpy
+from frustum.metrics.counts import CountMetric, Labels, flat_images, same_shape, to_numpy
 from frustum.metrics.sums import from_words, to_words
 
 BevRule = Literal["lss", "simplebev", "simplebev-train", "cvt", "pointbev"]
@@ -101,11 +101,10 @@ class BevIoU(CountMetric):
             seen = to_numpy(visibility, "the visibility")
             same_shape(visibility=seen, target=true)
             counts = seen >= self.min_visibility
-        images = 1 if true.ndim <= 2 else true.shape[0]
-        true, counts = true.astype(bool).reshape(images, -1), counts.reshape(images, -1)
-        self._state["images"] = self._state["images"] + images
+        true, counts = flat_images(true.astype(bool)), flat_images(counts)
+        self._state["images"] = self._state["images"] + len(true)
         for t, threshold in enumerate(self.thresholds):
-            positive = self._is_positive(score, threshold).reshape(images, -1)
+            positive = flat_images(self._is_positive(score, threshold))
             tp, fp, fn = (np.count_nonzero(h & counts, 1) for h in (positive & true, positive & ~true, ~positive & true))
             for name, number in (("tp", tp), ("fp", fp), ("fn", fn)):
                 self._state[name][t] += number.sum()

@@ -75,6 +75,12 @@ def masked_pair(pred: Labels, target: Labels, mask: Labels | None) -> tuple[np.n
     return pred[keep], target[keep]
 
 
+def flat_images(array: np.ndarray) -> np.ndarray:
+    """One image (H, W) or a batch (B, ..., H, W) as one row per image, (1, P) or (B, P)."""
+    batch = array[None] if array.ndim <= 2 else array
+    return batch.reshape(len(batch), int(np.prod(batch.shape[1:])))
+
+
 def mean_without_nan(values: np.ndarray) -> float:
     """Mean of the entries that are not NaN; NaN if there is none."""
     values = np.asarray(values, np.float64)
