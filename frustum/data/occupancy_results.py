@@ -24,6 +24,7 @@ from frustum.geometry import VoxelGrid
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
 MOST_INSTANCES = 65536
+_GRID = ("lower", "upper", "cell")  # `frustum predict` tells them
 
 
 def result_path(folder: Path | str, token: str) -> Path:
@@ -59,13 +60,15 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
     """
     path, grid = Path(path), grid or VoxelGrid.occ3d()
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an npz archive")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an npz archive")
+        with archive:
             names = list(archive.files)
             found = [name for name in SEMANTICS_KEYS if name in names]
             labels = archive[found[0]] if found else None
             instances = archive["instances"] if "instances" in names else None
+            bounds = [tuple(archive[name].tolist()) if name in names else getattr(grid, name) for name in _GRID]
     except FileNotFoundError as error:
         raise DataError(f"the prediction {path} does not exist. Write one npz per keyframe, named by its sample token.") from error
     except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
@@ -75,6 +78,8 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
             f"the prediction {path} holds {', '.join(names) or 'nothing'}, but needs the class ids as {', '.join(SEMANTICS_KEYS[:-1])} "
             f"or {SEMANTICS_KEYS[-1]}. The challenge's form is np.savez_compressed(path, ids)."
         )
+    if not np.allclose(bounds, [getattr(grid, name) for name in _GRID]):
+        raise DataError(f"the prediction {path} was made on the grid {dict(zip(_GRID, bounds, strict=True))}, but {grid} is scored.")
     labels = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels  # a batch of one
     _require_labels(labels, grid, f"the prediction {path}")
     if instances is not None:
