@@ -48,9 +48,11 @@ def rig(tmp_path: Path) -> Path:
 
 def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
     out = tmp_path / "predictions"
-    code, text, err = frustum("predict", run, rig, "--out", out, "--json", tmp_path / "files.json")
+    challenge = tmp_path / "challenge"
+    code, text, err = frustum("predict", run, rig, "--out", out, "--submission", challenge, "--json", tmp_path / "files.json")
     assert code == 0, err
     assert "2 predictions" in text
+    assert f"as challenge files in {challenge}" in text
     files = [Path(file) for file in json.loads((tmp_path / "files.json").read_text())["files"]]
     assert len(files) == 2
     for file in files:
@@ -58,6 +60,8 @@ def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: 
             assert stored["semantics"].shape == (200, 200, 16)
             assert stored["semantics"].dtype == np.uint8
             assert len(stored["class_names"]) == 18
+            np.testing.assert_array_equal(np.load(challenge / file.name)["arr_0"], stored["semantics"])
+    assert sorted(path.name for path in challenge.iterdir()) == sorted(file.name for file in files)
             np.testing.assert_allclose(stored["lower"], [-40, -40, -1])
         with Image.open(file.with_suffix(".png")) as picture:
             assert picture.width > 500
