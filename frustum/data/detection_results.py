@@ -230,7 +230,7 @@ def _numbers(values: list[Any], shape: tuple[int, ...], name: str) -> np.ndarray
     array = np.array(values)
     if array.dtype.kind == "O" and name == "velocity":
         array = np.array([[np.nan if v is None else v for v in pair] for pair in values])
-    if array.dtype.kind not in "fiu" or array.shape != shape:
+    if array.dtype.kind not in "fiu" or array.shape != shape or bool in set(map(type, values)):  # numpy takes True among floats for 1
         raise TypeError
     array = array.astype(np.float64)
     if not np.isfinite(array).all() and (name != "velocity" or np.isinf(array).any()):
