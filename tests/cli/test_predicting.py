@@ -61,10 +61,10 @@ def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: 
             assert stored["semantics"].dtype == np.uint8
             assert len(stored["class_names"]) == 18
             np.testing.assert_array_equal(np.load(challenge / file.name)["arr_0"], stored["semantics"])
-    assert sorted(path.name for path in challenge.iterdir()) == sorted(file.name for file in files)
             np.testing.assert_allclose(stored["lower"], [-40, -40, -1])
         with Image.open(file.with_suffix(".png")) as picture:
             assert picture.width > 500
+    assert sorted(path.name for path in challenge.iterdir()) == sorted(file.name for file in files)
     assert not list(out.glob(".*")), "no half-written files"
 
 
