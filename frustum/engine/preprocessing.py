@@ -67,16 +67,15 @@ def settle(recipe: Recipe, stored: Mapping[str, Any], overrides: Sequence[str] =
     carried = as_overrides(stored, recipe)
     needed = settings.apply(recipe, carried)
     settled = settings.apply(needed, overrides)
-    needs, has = preprocessing_of(needed), preprocessing_of(settled)
-    differing = [
-        f"{path}={json.dumps(has[path])} (they were trained with {json.dumps(needs[path])})"
-        for path in stored
-        if path in has and has[path] != needs[path]
-    ]
-    if differing:
+    if differing := differences(preprocessing_of(needed), settled):
         warnings.warn(
-            f"the weights are run with other settings than their own, because you said so: {'; '.join(differing)}.",
-            FrustumWarning,
-            stacklevel=2,
+            f"the weights are run with other settings than their own, because you said so: {differing}.", FrustumWarning, stacklevel=2
         )
     return settled
+
+
+def differences(stored: Mapping[str, Any], recipe: Recipe) -> str:
+    """Where a recipe differs from stored preprocessing: `data.channel_order="rgb" (they were trained with "bgr"); ...`, or nothing."""
+    has = preprocessing_of(recipe)
+    other = [path for path, value in stored.items() if path in has and has[path] != value]
+    return "; ".join(f"{path}={json.dumps(has[path])} (they were trained with {json.dumps(stored[path])})" for path in other)

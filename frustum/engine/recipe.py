@@ -101,6 +101,7 @@ class TrainConfig(Config):
 
     epochs: int | None = Field(24, ge=1, description="passes over the training split; setting it clears steps")
     steps: int | None = Field(None, ge=1, description="optimiser steps, used instead of epochs; setting it clears epochs")
+    init: str | None = Field(None, description="weights to start from, of ours or of an upstream project: what fits is taken (--init FILE)")
     batch_size: int = Field(4, ge=1, description="samples per process and micro-step")
     accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step")
     num_workers: int = Field(4, ge=0)

@@ -14,7 +14,7 @@ from torch import nn
 
 from frustum.data.files import make_folder
 from frustum.engine import preprocessing
-from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.engine.checkpoint import WEIGHTS, decode_header, load_state, save_weights
 from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
@@ -26,6 +26,7 @@ from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, class_statistics
 from frustum.engine.step import Stepper, StepResult
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
+from frustum.nn.state_files import open_state
 
 Resume = Literal["auto", "never", "must"]
 
@@ -86,6 +87,7 @@ def train(
     feed = TrainingFeed(recipe, database, accelerator.process_index, accelerator.num_processes)
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
     network = model if model is not None else build_model(recipe, database, out)
+    begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window = Window(*_resume(snapshots, stepper, feed))
     first, last_saved = stepper.step_number, snapshots.latest()
@@ -96,6 +98,8 @@ def train(
         MetricsLog(out, first, is_main) as log,
         progress_bar("train", total, done=first, show=progress and is_main) as bar,
     ):
+        for line in begin:
+            bar.note(line)
         if first:
             bar.note(f"going on after step {first} of {total}")
         while stepper.step_number < total:
@@ -131,6 +135,23 @@ def build_model(recipe: Recipe, database: Any, cache: Path | None = None) -> nn.
     if prepare is not None:
         prepare(class_statistics(database, recipe.data.train_split, cache=cache))
     return network
+
+
+def start(network: nn.Module, recipe: Recipe) -> list[str]:
+    """Fill fresh weights from `train.init`, as far as it fits; returns what to tell about where the weights come from.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe or damaged, or nothing in it fits.
+    """
+    origins = [getattr(part, "started_from", "") for part in network.modules()]
+    lines = [f"the image encoder starts from {origin}" for origin in origins if origin]
+    path = recipe.train.init
+    if path is not None:
+        opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
+        lines.append(f"starting from {path}: {load_state(network, opened.state, path, strict=False)}")
+        other = preprocessing.differences(decode_header(opened.metadata).get(preprocessing.KEY, {}), recipe)
+        lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
+    return lines
 
 
 class Window:

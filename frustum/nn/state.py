@@ -67,14 +67,14 @@ class Fit:
         return cls(taken, missing, unexpected, tuple(key for key in both if key not in set(taken)))
 
     def __str__(self) -> str:
-        """What was taken and what was not, by part of the network (the first word of a key)."""
+        """What fits and what does not, by part of the network (the first word of a key)."""
         needed = Counter(_part(key) for key in (*self.taken, *self.missing, *self.reshaped))
         found = Counter(map(_part, self.taken))
         whole = [f"{part} {count}" for part, count in needed.items() if found[part] == count]
         some = [f"{part} {found[part]} of {count}" for part, count in needed.items() if 0 < found[part] < count]
         none = [f"{part} {count}" for part, count in needed.items() if not found[part]]
         extra = [f"{part} {count}" for part, count in Counter(map(_part, self.unexpected)).items()]
-        lines = [f"took {len(self.taken)} of {sum(needed.values())} entries"]
+        lines = [f"{len(self.taken)} of {sum(needed.values())} entries fit"]
         lines += [f"{title}: {', '.join(parts)}" for title, parts in (
             ("wholly", whole), ("partly", some), ("not", none), ("other shape", _first(self.reshaped)), ("left over in the file", extra)
         ) if parts]  # fmt: skip

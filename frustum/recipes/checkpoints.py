@@ -159,8 +159,7 @@ def convert(path: str | Path, out: str | Path, source: str = "flashocc", recipe:
         raise CheckpointError(f"{path} was not converted: {adapter.describe(layout)}")
     opened = Checkpoint(file.state, adapter.PREPROCESSING, adapter, str(path))
     settled = settle(get_recipe(name), checkpoint=opened)
-    with torch.device("meta"):
-        needed = empty_network(settled).state_dict()
+    needed = _needed(settled)
     state = complete(needed, file.state)
     fit = Fit.of(needed, state)
     if not partial and (difference := describe_difference(needed, state)):
@@ -178,6 +177,18 @@ def convert(path: str | Path, out: str | Path, source: str = "flashocc", recipe:
     }
     files.save_weights(out, {key: state[key] for key in fit.taken}, metadata)
     return Conversion(name, fit, upstream)
+
+
+def fit_of(state: Mapping[str, Any], recipe: str) -> Fit:
+    """What of a state dict fits the network of a recipe as it stands."""
+    needed = _needed(get_recipe(recipe))
+    return Fit.of(needed, complete(needed, state))
+
+
+def _needed(recipe: Recipe) -> dict[str, Any]:
+    """Names and shapes of a network's state, without its memory."""
+    with torch.device("meta"):
+        return empty_network(recipe).state_dict()
 
 
 def sha256(path: str | Path) -> str:

