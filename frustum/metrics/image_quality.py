@@ -1,0 +1,134 @@
+"""How close an image is to its reference: PSNR and SSIM."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.ndimage import correlate1d
+
+from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.metrics.counts import CountMetric, same_shape
+from frustum.metrics.sums import from_words, to_words
+
+Images = np.ndarray | torch.Tensor
+_RADIUS, _SIGMA = 5, 1.5
+
+
+def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of images (H, W, C) float64 of (H, W, C) or (B, H, W, C)."""
+    found, true = (torch.as_tensor(a).detach().cpu().numpy().astype(np.float64) for a in (pred, target))
+    same_shape(prediction=found, target=true)
+    if found.ndim not in (3, 4) or found.shape[-1] not in (1, 3):
+        raise ShapeError(f"images are (H, W, C) or (B, H, W, C) with C = 1 or 3, got {found.shape}. Move the channels to the end.")
+    for name, image in (("prediction", found), ("target", true)):
+        if image.size and not (image.min() >= 0 and image.max() <= data_range):
+            raise DataError(
+                f"values of the {name} lie in {image.min():g} to {image.max():g}, not in 0 to {data_range:g}: set data_range, or clip them."
+            )
+    return list(zip(found, true, strict=True)) if found.ndim == 4 else [(found, true)]
+
+
+class Psnr(CountMetric):
+    """Peak signal-to-noise ratio 10 log10(L^2 / MSE) in dB, per image and pooled: the two differ.
+
+    State: `images`, `identical` (images without any error, whose PSNR is infinite), `psnr` (2,) and `mse` (2,), exact sums over images
+    (`metrics.sums`), weighted by pixels in `mse`, and `values`, the number of values.
+
+    Args:
+        data_range: L, the difference of the largest and the smallest possible value.
+        mean: "image": mean over images; "pooled": one MSE over all values.
+    """
+
+    def __init__(self, data_range: float = 255.0, mean: Literal["image", "pooled"] = "image"):
+        if not data_range > 0:
+            raise ConfigError(f"data_range must be positive, got {data_range}.")
+        if mean not in ("image", "pooled"):
+            raise ConfigError(f"mean must be 'image' or 'pooled', got {mean!r}.")
+        self.data_range, self.mean = float(data_range), mean
+        self._state = {name: np.zeros((), np.int64) for name in ("images", "identical", "values")}
+        self._state |= {name: np.zeros(2, np.int64) for name in ("psnr", "mse")}
+
+    def add(self, pred: Images, target: Images) -> None:
+        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range.
+
+        Raises:
+            ShapeError: shapes differ, or channels are not last. DataError: values out of range or NaN.
+        """
+        for found, true in _pairs(pred, target, self.data_range):
+            error = float(np.mean(((found - true) / self.data_range) ** 2))
+            self._state["images"] = self._state["images"] + 1
+            self._state["values"] = self._state["values"] + true.size
+            self._state["mse"] = self._state["mse"] + to_words(error * true.size)
+            if error == 0:
+                self._state["identical"] = self._state["identical"] + 1
+            else:
+                self._state["psnr"] = self._state["psnr"] + to_words(-10 * np.log10(error))
+
+    def compute(self) -> dict[str, Any]:
+        """`psnr` in dB (infinite with an identical image, or for "pooled" when all are; NaN without images), `images` and `mean`."""
+        images, values = int(self._state["images"]), int(self._state["values"])
+        error = float(from_words(self._state["mse"])) / values if values else float("nan")
+        if not images:
+            figure = float("nan")
+        elif self.mean == "image":
+            figure = float("inf") if self._state["identical"] else float(from_words(self._state["psnr"])) / images
+        else:
+            figure = -10 * float(np.log10(error)) if error else float("inf")
+        return {"psnr": figure, "images": images, "mean": self.mean}
+
+
+class Ssim(CountMetric):
+    """Structural similarity (Wang et al., IEEE TIP 2004): 11 x 11 Gaussian of sigma 1.5, K1 = 0.01, K2 = 0.03, biased covariances.
+
+    The mean over channels and images.
+
+    State: `images` and `ssim` (2,), the exact sum over images (`metrics.sums`).
+
+    Args:
+        data_range: L, the difference of the largest and the smallest possible value.
+        region: "valid": only where the window lies inside the image (Wang, scikit-image); "full": the whole image, mirrored at its
+            borders (torchmetrics 1.9).
+    """
+
+    def __init__(self, data_range: float = 255.0, region: Literal["valid", "full"] = "valid"):
+        if not data_range > 0:
+            raise ConfigError(f"data_range must be positive, got {data_range}.")
+        if region not in ("valid", "full"):
+            raise ConfigError(f"region must be 'valid' or 'full', got {region!r}.")
+        self.data_range, self.region = float(data_range), region
+        self._state = {"images": np.zeros((), np.int64), "ssim": np.zeros(2, np.int64)}
+
+    def add(self, pred: Images, target: Images) -> None:
+        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range, at least 11 pixels high and wide.
+
+        Raises:
+            ShapeError: shapes differ, channels are not last, or an image is too small. DataError: values out of range or NaN.
+        """
+        for found, true in _pairs(pred, target, self.data_range):
+            if min(true.shape[:2]) <= 2 * _RADIUS:
+                raise ShapeError(f"SSIM needs images of at least {2 * _RADIUS + 1} pixels in height and width, got {true.shape[:2]}.")
+            self._state["images"] = self._state["images"] + 1
+            self._state["ssim"] = self._state["ssim"] + to_words(self._map(found, true).mean())
+
+    def _map(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Similarity (H, W, C) around each pixel that counts."""
+        mx, my = _smooth(x), _smooth(y)
+        vx, vy, covariance = _smooth(x * x) - mx * mx, _smooth(y * y) - my * my, _smooth(x * y) - mx * my
+        c1, c2 = (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
+        similarity = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+        return similarity[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] if self.region == "valid" else similarity
+
+    def compute(self) -> dict[str, Any]:
+        """`ssim` (-1..1, NaN without images), `images` and the `region`."""
+        images = int(self._state["images"])
+        total = float(from_words(self._state["ssim"]))
+        return {"ssim": total / images if images else float("nan"), "images": images, "region": self.region}
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    """Gaussian means around each pixel; the image is mirrored at its border pixels."""
+    weights = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
+    weights /= weights.sum()
+    return correlate1d(correlate1d(image, weights, axis=0, mode="mirror"), weights, axis=1, mode="mirror")
