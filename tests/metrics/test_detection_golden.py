@@ -31,13 +31,6 @@ def packed(name: str) -> dict[str, Any]:
     return json.loads(lzma.decompress((HERE / name).read_bytes()))
 
 
-CASES = {
-    case: (name, case)
-    for name, cases in (("det_ties", ("ties", "one_sample")), ("det_missing", ("missing_gt_class", "missing_pred_class")))
-    for case in cases
-}
-
-
 def columns(fields: list[str], rows: list[list[Any]]) -> DetectionBoxes:
     """Boxes from rows of the devkit's fields; null is NaN, sizes are width, length, height."""
     column = {name: [row[i] for row in rows] for i, name in enumerate(fields)}
