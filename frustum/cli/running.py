@@ -135,10 +135,10 @@ def evaluate(
     else:
         from frustum.cli.results import evaluate_results
 
-        if run is not None or checkpoint is not None or baselines or data is None:
+        if run is not None or checkpoint is not None or source != "frustum" or baselines or data is None:
             raise ConfigError(
                 f"--results {results} is evaluated without a network: give the data set with --data ROOT, and leave out RUN, settings, "
-                "--checkpoint and --baselines."
+                "--checkpoint, --source and --baselines."
             )
         numbers = evaluate_results(results, data, version, split)
     write_json(json_file, numbers)
