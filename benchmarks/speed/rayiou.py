@@ -4,6 +4,7 @@
 
 A frame is 8 origins x 14,040 rays through prediction and truth of 200 x 200 x 16 voxels. The plain formulation walks one ray and one volume
 at a time in Python, as one would write it down first; it is timed on a share of the rays, checked to be equal on them, and extrapolated.
+The time of a validation set of 6,019 frames is extrapolated from one frame, without reading its files.
 """
 
 from __future__ import annotations
@@ -80,8 +81,11 @@ def plain_ray(volume: list, shape: tuple[int, int, int], start: list[float], end
     return last
 
 
-def plain(pred: np.ndarray, truth: np.ndarray, origins: np.ndarray, every: int) -> tuple[float, list[tuple[int, int, int, float]]]:
-    """Seconds per frame, extrapolated from every n-th ray, and those results: volume, origin, ray, distance in cells."""
+Found = list[tuple[int, int, int, float, int]]  # volume, origin, ray, distance in cells, label
+
+
+def plain(pred: np.ndarray, truth: np.ndarray, origins: np.ndarray, every: int) -> tuple[float, Found]:
+    """Seconds per frame, extrapolated from every n-th ray, and what those rays met."""
     starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
     picked = range(0, ends.shape[1], every)
     found = []
@@ -91,8 +95,8 @@ def plain(pred: np.ndarray, truth: np.ndarray, origins: np.ndarray, every: int) 
         for k in range(len(starts)):
             start = [float(c) for c in starts[k]]
             for r in picked:
-                distance, _ = plain_ray(cells, volume.shape, start, [float(c) for c in ends[k, r]])
-                found.append((v, k, r, distance))
+                distance, (x, y, z) = plain_ray(cells, volume.shape, start, [float(c) for c in ends[k, r]])
+                found.append((v, k, r, distance, cells[x][y][z]))
     seconds = time.perf_counter() - began
     return seconds * ends.shape[1] / len(picked), found
 
@@ -133,16 +137,18 @@ def main() -> None:
     seconds, found = plain(pred, truth, origins, options.every)
     starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
     hits = raycast(np.stack([pred, truth]), starts, ends)
-    assert all(hits.distances[v, k, r] == np.float32(distance) for v, k, r, distance in found), "the plain formulation disagrees"
-    rows["plain python, one ray at a time (extrapolated)"] = {"median_s": seconds, "repeats": 1}
+    for v, k, r, distance, label in found:
+        assert (hits.distances[v, k, r], hits.labels[v, k, r]) == (np.float32(distance), label), "the plain formulation disagrees"
+    rows[f"plain python, one ray at a time (extrapolated from every {options.every}th ray)"] = {"median_s": seconds, "repeats": 1}
 
-    plain_seconds = seconds
     print(
         f"RayIoU, one frame: {len(origins)} origins x {len(ray_directions())} rays x 2 volumes; {threads} cores, torch {torch.__version__}"
     )
     for name, row in rows.items():
-        row["times_plain"] = plain_seconds / row["median_s"]
-        print(f"  {name:50s} {1000 * row['median_s']:10.1f} ms  {row['times_plain']:8.1f} x plain")
+        row["times_plain"] = seconds / row["median_s"]
+        row["minutes_for_6019_frames_extrapolated"] = 6019 * row["median_s"] / 60
+        minutes, ms = row["minutes_for_6019_frames_extrapolated"], 1000 * row["median_s"]
+        print(f"  {name:76s} {ms:10.1f} ms {row['times_plain']:8.1f} x plain; 6,019 frames: {minutes:.1f} min (extrapolated)")
     if options.json:
         about = {"benchmark": "rayiou", "cores": threads, "processor": platform.machine(), "python": platform.python_version()}
         options.json.write_text(json.dumps({**about, "torch": torch.__version__, "rayiou": figures[0], "rows": rows}, indent=2) + "\n")
