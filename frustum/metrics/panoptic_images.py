@@ -115,7 +115,7 @@ class ImagePanopticQuality(CountMetric):
 
     def quality(self) -> Quality:
         """Per category (K,), in the order of `categories`; NaN for one without any segment."""
-        return panoptic_quality(*(self._state[name] for name in ("tp", "fp", "fn")), from_words(self._state["iou"]))
+        return panoptic_quality(self._state["tp"], self._state["fp"], self._state["fn"], from_words(self._state["iou"]))
 
     def compute(self) -> dict[str, Any]:
         """For `all`, `things` and `stuff`: `pq`, `sq`, `rq` (0..1, means over categories with a segment) and their number `n`.
