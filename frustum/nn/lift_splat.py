@@ -105,24 +105,28 @@ class Splat(nn.Module):
 
 
 class LiftSplat(nn.Module):
-    """A 1x1 convolution that predicts depth and context of each pixel, and the splat.
+    """A 1x1 convolution, or another module, that predicts depth and context of each pixel, and the splat.
 
     Args:
         in_channels: channels of the image features.
         channels: C, channels of the lifted context.
         splat: the geometry.
+        depth_net: what maps (M, in_channels, h, w) to D + C channels; by default the convolution.
     """
 
-    def __init__(self, in_channels: int, channels: int, splat: Splat):
+    def __init__(self, in_channels: int, channels: int, splat: Splat, depth_net: nn.Module | None = None):
         super().__init__()
         self.splat = splat
-        self.depth_net = nn.Conv2d(in_channels, splat.bins.count + channels, 1)
+        self.depth_net = depth_net or nn.Conv2d(in_channels, splat.bins.count + channels, 1)
 
     def forward(self, features: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
         """Features (M, in_channels, h, w) -> pooled (B, Z * C, Y, X) and depth probabilities (M, D, h, w), both float32."""
-        size = (features.shape[-2], features.shape[-1])
-        lifted = self.depth_net(features)
+        return self.spread(self.depth_net(features), rig, key_ego2global, bev_aug)
+
+    def spread(self, lifted: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth logits and context (M, D + C, h, w) of the rig's cameras -> what `forward` returns."""
+        size = (lifted.shape[-2], lifted.shape[-1])
         depth = lifted[:, : self.splat.bins.count].float().softmax(1)
         context = lifted[:, self.splat.bins.count :]
-        plan = self.splat.plan(rig, key_ego2global, bev_aug, size, features.device)
+        plan = self.splat.plan(rig, key_ego2global, bev_aug, size, lifted.device)
         return self.splat(depth, context, plan), depth
