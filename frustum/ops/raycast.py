@@ -127,17 +127,15 @@ def _lockstep(
     last_cell = torch.zeros((num, total), dtype=torch.int64, device=device)
     rays = torch.nonzero(norm > 0)[:, 0]  # indices of the rays still under way; one without a direction goes nowhere
     cell, step, t, delta = cell[:, rays], step[:, rays], t[:, rays], delta[:, rays]
+    distance, last = last_distance[:, rays], last_cell[:, rays]
     hit = torch.zeros_like(rays)  # bit v: volume v was hit
     entered = torch.zeros_like(rays, dtype=torch.bool)
     for _ in range(MAX_STEPS):
         inside = ((cell >= 0) & (cell < shape)).all(0)
-        nearest = torch.minimum(torch.minimum(t[0], t[1]), t[2])
         flat = torch.where(inside, (cell[0] * size_y + cell[1]) * size_z + cell[2], 0)
-        for v in range(num):
-            write = inside & ((hit >> v) & 1 == 0)
-            index = rays[write]
-            last_distance[v, index] = nearest[write]
-            last_cell[v, index] = flat[write]
+        unhit = inside & (hit & weights[:, None] == 0)  # (V, P)
+        distance = torch.where(unhit, torch.minimum(torch.minimum(t[0], t[1]), t[2]), distance)
+        last = torch.where(unhit, flat, last)
         hit = torch.where(inside, hit | occupied[flat], hit)
         entered |= inside
 
@@ -149,10 +147,12 @@ def _lockstep(
         gone = ((cell < 0) & (step < 0)) | ((cell >= shape) & (step > 0))  # outside and leaving: it can never come (back) in
         going = (hit != all_hit) & ~gone.any(0) & ~(entered & ((cell < 0) | (cell >= shape)).any(0))
         if int(going.sum()) < 0.8 * len(going):  # those that are done may walk on unharmed; leaving them behind costs copies
-            rays, hit, entered = rays[going], hit[going], entered[going]
+            last_distance[:, rays], last_cell[:, rays] = distance, last
+            rays, hit, entered, distance, last = rays[going], hit[going], entered[going], distance[:, going], last[:, going]
             cell, step, t, delta = cell[:, going], step[:, going], t[:, going], delta[:, going]
         if rays.numel() == 0:
             break
+    last_distance[:, rays], last_cell[:, rays] = distance, last
 
     labels = torch.gather(volumes.flatten(1), 1, last_cell)
     coords = torch.stack([last_cell // (size_y * size_z), last_cell // size_z % size_y, last_cell % size_z], -1)
