@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import box_poses, invert, pose, quaternion_to_matrix, rotation_xyz
 
+GOLDEN = Path(__file__).with_name("metrics")
 CONVENTIONS = ("lss", "pointbev", "cvt", "simplebev")
 
 
@@ -22,11 +24,15 @@ def boxes(*rows: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return box_poses(table), table[:, 3:6]
 
 
+def bits(packed: np.ndarray) -> np.ndarray:
+    return np.unpackbits(packed).reshape(200, 200).astype(bool)
+
+
 FRONT_CAMERA = pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([1.5, 0, 1.5]))  # cam2ego
 
 
-def test_golden_labels_of_lss(shared):
-    with np.load(shared / "golden" / "metrics" / "bev_seg.npz") as golden:
+def test_golden_labels_of_lss():
+    with np.load(GOLDEN / "bev_labels.npz") as golden:
         masks = np.unpackbits(golden["label"])[: 5 * 200 * 200].reshape(5, 200, 200).astype(bool)
         for i, mask in enumerate(masks):
             rows = golden[f"boxes{i}"]
@@ -35,9 +41,8 @@ def test_golden_labels_of_lss(shared):
             np.testing.assert_array_equal(label.visibility, golden["visibility"][i])
 
 
-def test_golden_labels_of_simplebev(shared):
-    folder = shared / "golden" / "simplebev"
-    scene = json.loads((folder / "labels.json").read_text())
+def test_golden_labels_of_simplebev():
+    scene = json.loads((GOLDEN / "bev_labels_simplebev.json").read_text())
     vehicles = [box for box in scene["boxes"].values() if "vehicle" in box["category_name"]]
 
     def matrices(records: list[dict]) -> np.ndarray:
@@ -46,12 +51,12 @@ def test_golden_labels_of_simplebev(shared):
     box2ego = invert(matrices([scene["ego_pose"]]))[0] @ matrices(vehicles)
     size = np.array([box["size"] for box in vehicles])[:, [1, 0, 2]]
     visibility = np.array([int(box["visibility_token"]) for box in vehicles])
-    with np.load(folder / "labels.npz") as golden:
-        label = draw_boxes(golden["cam_T_ego"][0].astype(np.float64) @ box2ego, size, visibility, "simplebev")
-        np.testing.assert_array_equal(label.instances, golden["seg_instance"])
-        np.testing.assert_array_equal(label.visibility >= 2, np.unpackbits(golden["valid"])[:40000].reshape(200, 200).astype(bool))
+    with np.load(GOLDEN / "bev_labels.npz") as golden:
+        label = draw_boxes(golden["simplebev_cam_T_ego"][0].astype(np.float64) @ box2ego, size, visibility, "simplebev")
+        np.testing.assert_array_equal(label.instances, golden["simplebev_seg_instance"])
+        np.testing.assert_array_equal(label.visibility >= 2, bits(golden["simplebev_valid"]))
         in_ego = draw_boxes(box2ego, size, visibility, "lss")
-        np.testing.assert_array_equal(in_ego.mask, np.unpackbits(golden["binimg"])[:40000].reshape(200, 200).astype(bool))
+        np.testing.assert_array_equal(in_ego.mask, bits(golden["simplebev_binimg"]))
 
 
 def test_cells_of_a_point_by_hand():

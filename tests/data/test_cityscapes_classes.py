@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from frustum.data.cityscapes_classes import (
     CATEGORY_NAMES,
@@ -36,6 +37,7 @@ def test_ids_to_training_ids():
     assert train_ids(np.array([26, 31], np.uint8)).dtype == np.uint8
 
 
+@pytest.mark.data
 def test_ids_equal_the_official_table(shared):
     with np.load(shared / "golden" / "metrics" / "dense2d.npz") as golden:
         np.testing.assert_array_equal(train_ids(np.arange(256)), golden["id_to_trainid"])

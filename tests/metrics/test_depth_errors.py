@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +16,17 @@ from frustum.metrics.depth_errors import DEPTH_FIGURES, DepthErrors
 
 GOLDEN_NAMES = {"silog_training": "silog_lambda085"}
 
+GOLDEN = Path(__file__).parents[1] / "data" / "metrics"
+
 
 def golden_figures(numbers: dict) -> dict:
     return {name: numbers[GOLDEN_NAMES.get(name, name)] for name in DEPTH_FIGURES}
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "metrics"
-    with np.load(folder / "dense2d.npz") as file:
-        return file["depth_pred"], file["depth_gt"], json.loads((folder / "dense2d_expected.json").read_text())["depth"]
+def golden():
+    with np.load(GOLDEN / "dense2d.npz") as file:
+        return file["depth_pred"], file["depth_gt"], json.loads((GOLDEN / "dense2d_expected.json").read_text())["depth"]
 
 
 def test_equal_to_the_golden_figures(golden):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.image_quality import Psnr, Ssim
 
+GOLDEN = Path(__file__).parents[1] / "data" / "metrics"
+
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "metrics"
-    with np.load(folder / "dense2d.npz") as file:
-        return file["img_out"], file["img_ref"], json.loads((folder / "dense2d_expected.json").read_text())["image"]
+def golden():
+    with np.load(GOLDEN / "dense2d_images.npz") as file:
+        return file["img_out"], file["img_ref"], json.loads((GOLDEN / "dense2d_expected.json").read_text())["image"]
 
 
 def each(metric_type, out, ref, name, **options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.panoptic_images import ImagePanopticQuality, segment_ids
+
+GOLDEN = Path(__file__).parents[1] / "data" / "metrics"
 
 
 def one_row(pred, pred_categories, true, true_categories, crowd=()):
@@ -26,10 +29,9 @@ def counts(metric, category=1):
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "metrics"
-    with np.load(folder / "dense2d.npz") as file:
-        return file["pan_pred"], file["pan_gt"], json.loads((folder / "dense2d_expected.json").read_text())["panoptic"]
+def golden():
+    with np.load(GOLDEN / "dense2d.npz") as file:
+        return file["pan_pred"], file["pan_gt"], json.loads((GOLDEN / "dense2d_expected.json").read_text())["panoptic"]
 
 
 def count_golden(golden, images) -> ImagePanopticQuality:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +15,20 @@ from frustum.data.cityscapes_classes import CATEGORY_NAMES, CATEGORY_OF_CLASS, C
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.semantic_iou import SemanticIoU
 
+GOLDEN = Path(__file__).parents[1] / "data" / "metrics"
+
 
 def as_floats(values):
     return np.array([np.nan if v is None else v for v in values], np.float64)
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "metrics"
-    with np.load(folder / "dense2d.npz") as file:
+def golden():
+    with np.load(GOLDEN / "dense2d.npz") as file:
         return (
             train_ids(file["pred_ids"]),
             train_ids(file["label_ids"]),
-            json.loads((folder / "dense2d_expected.json").read_text())["cityscapes"],
+            json.loads((GOLDEN / "dense2d_expected.json").read_text())["cityscapes"],
         )
 
 
