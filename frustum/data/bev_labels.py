@@ -5,7 +5,7 @@
 | lss | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillPoly | count |
 | pointbev | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillConvexPoly | by the box drawn last |
 | cvt | ego, heading only | -x, -y: forward is up | bottom | round(100 - 2 p) | fillPoly | by the box drawn last |
-| simplebev | first camera | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, whatever is drawn over them |
+| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, whatever is drawn over them |
 
 "By the box drawn last": where boxes overlap, a visible car is masked when an invisible one comes later in the list of annotations.
 (lift-splat-shoot src/data.py; PointBeV nuscenes_common.py; cross_view_transformers nuscenes_dataset.py; simple_bev nuscenesdataset.py.)
@@ -70,15 +70,15 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
 
     Args:
         box2frame: (M, 4, 4) poses in the convention's frame: the ego frame ("lss", "pointbev"), the ego frame with the heading alone
-            ("cvt"), or the first camera's ("simplebev"). The box's own z axis points up.
+            ("cvt"), or that of CAM_FRONT ("simplebev"). The box's own z axis points up.
         size: (M, 3) length, width, height in metres.
-        visibility: (M,) 1 to 4.
+        visibility: (M,) 1 to 4; "lss" takes 0 for unknown too.
         convention: see the table of this module.
 
     Raises:
         ConfigError: unknown convention.
         ShapeError: shapes do not fit together.
-        DataError: a visibility is not 1 to 4.
+        DataError: a visibility is not 1 to 4, or not known where the convention needs it.
     """
     box2frame, size, visibility = np.asarray(box2frame, np.float64), np.asarray(size, np.float64), np.asarray(visibility)
     count = len(size)
@@ -86,8 +86,12 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
         raise ShapeError(
             f"boxes need poses (M, 4, 4), sizes (M, 3), visibility (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}."
         )
-    if count and (visibility.min() < 1 or visibility.max() > 4):
-        raise DataError(f"visibility tokens are 1 to 4, got {visibility.min()} to {visibility.max()}.")
+    least = 0 if convention == "lss" else 1
+    if count and (visibility.min() < least or visibility.max() > 4):
+        raise DataError(
+            f"{convention!r} labels need visibility tokens {least} to 4, got {visibility.min()} to {visibility.max()}. "
+            "Data without visibility has 'lss' labels only."
+        )
     corners = box_corners(box2frame, size) if count else np.zeros((0, 8, 3))
     # The four corners of a face in the order of the devkit: front right, front left, back left, back right.
     face = corners[:, [7, 4, 5, 6]] if convention == "simplebev" else corners[:, [3, 0, 1, 2]]
@@ -107,17 +111,21 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
     return BevLabel(instances, seen)
 
 
-def vehicle_label(sample: Sample, convention: BevConvention = "lss", classes: tuple[str, ...] | None = None) -> BevLabel:
+def vehicle_label(
+    sample: Sample, convention: BevConvention = "lss", classes: tuple[str, ...] | None = None, camera: str = "CAM_FRONT"
+) -> BevLabel:
     """The label of one keyframe.
 
     Args:
-        sample: with boxes; "simplebev" needs its first camera, which should be CAM_FRONT.
+        sample: with boxes.
         convention: see the table of this module.
         classes: detection classes to draw. By default all vehicles, as published: everything whose category begins with `vehicle.`,
             except that "cvt" leaves out emergency vehicles.
+        camera: channel whose frame "simplebev" draws in.
 
     Raises:
-        ConfigError: unknown convention. DataError: the sample has no boxes, no camera, or a box without a visibility.
+        ConfigError: unknown convention.
+        DataError: the sample has no boxes, or the convention needs a camera or a visibility that it lacks.
     """
     if sample.boxes is None:
         raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels are drawn from them (with_boxes=True).")
@@ -127,9 +135,11 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss", classes: tu
         flat = pose(rotation_z(yaw_of(sample.ego2global[:3, :3])), sample.ego2global[:3, 3])
         poses = invert(flat) @ sample.ego2global @ poses
     elif convention == "simplebev":
-        if not sample.cameras:
-            raise DataError(f"the keyframe {sample.token} has no camera, but 'simplebev' labels are drawn in the frame of the first one.")
-        poses = invert(sample.cameras[0].cam2ego) @ poses
+        frames = {frame.channel: frame for frame in sample.cameras}
+        if camera not in frames:
+            hint = nearest_names(camera, frames)
+            raise DataError(f"'simplebev' labels are drawn in the frame of {camera!r}, but the keyframe {sample.token} lacks it; {hint}")
+        poses = invert(frames[camera].cam2ego) @ poses
     return draw_boxes(poses, sample.boxes.boxes[wanted, 3:6], sample.boxes.visibility[wanted], convention)
 
 

@@ -145,6 +145,8 @@ def test_labels_of_keyframes(synth):
         every = vehicle_label(sample, "lss", classes=("pedestrian",))
         assert every.instances.max() <= sum(n == "pedestrian" for n in sample.boxes.names)
     assert min(drawn.values()) > 0
+    side = vehicle_label(sample, "simplebev", camera="CAM_BACK").mask
+    assert (side != vehicle_label(sample, "simplebev").mask).any()
     emergency = replace(sample, boxes=replace(sample.boxes, names=["vehicle.emergency.police"] * len(sample.boxes)))
     assert vehicle_label(emergency, "lss").mask.any()
     assert not vehicle_label(emergency, "cvt").mask.any()
@@ -165,13 +167,16 @@ def test_bad_input(synth):
     poses, size = boxes((0, 0, 4, 2, 0))
     with pytest.raises(ShapeError, match=r"poses \(M, 4, 4\)"):
         draw_boxes(poses[0], size, np.array([4]), "lss")
-    with pytest.raises(DataError, match="1 to 4, got 0 to 0"):
-        draw_boxes(poses, size, np.array([0]), "lss")
+    with pytest.raises(DataError, match="'cvt' labels need visibility tokens 1 to 4, got 0 to 0"):
+        draw_boxes(poses, size, np.array([0]), "cvt")
+    with pytest.raises(DataError, match="0 to 4, got 5 to 5"):
+        draw_boxes(poses, size, np.array([5]), "lss")
+    assert draw_boxes(poses, size, np.array([0]), "lss").mask.any()
     with pytest.raises(ConfigError, match="no BEV label convention"):
         draw_boxes(poses, size, np.array([4]), "bevformer")
     reader = NuScenes(synth / "nuscenes_synth", "v1.0-mini")
     sample = reader.sample(reader.tokens()[0], with_boxes=False)
     with pytest.raises(DataError, match="read without boxes"):
         vehicle_label(sample)
-    with pytest.raises(DataError, match="has no camera"):
+    with pytest.raises(DataError, match="frame of 'CAM_FRONT'"):
         vehicle_label(replace(reader.sample(sample.token), cameras=()), "simplebev")

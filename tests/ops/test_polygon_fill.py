@@ -1,4 +1,4 @@
-"""Polygons against masks that OpenCV drew, against OpenCV itself where it is installed, and against plain geometry."""
+"""Polygons against masks that OpenCV 4.11 drew, against OpenCV itself where it is installed, and against plain geometry."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ def picture(image: np.ndarray) -> list[str]:
     return ["".join(".#"[int(v > 0)] for v in row) for row in image]
 
 
+def masks(packed: np.ndarray) -> np.ndarray:
+    return np.unpackbits(packed)[: 300 * 32 * 32].reshape(300, 32, 32)
+
+
 def test_quads_equal_the_masks_that_opencv_drew():
     with np.load(GOLDEN) as golden:
-        quads, masks = golden["quads"], np.unpackbits(golden["quad_masks"])[: 300 * 32 * 32].reshape(300, 32, 32)
-    assert any((q < 0).any() or (q > 31).any() for q in quads)  # some are clipped
-    for quad, mask in zip(quads, masks, strict=True):
-        np.testing.assert_array_equal(fill_polygons(blank(32, 32), [quad], 1), mask)
+        quads = golden["quads"]
+        filled, convex, thin, thick = (masks(golden[name]) for name in ("quad_masks", "convex_masks", "line_masks", "thick_line_masks"))
+    assert any((q < 0).any() or (q > 31).any() for q in quads)  # some are clipped, some cross themselves
+    for i, quad in enumerate(quads):
+        np.testing.assert_array_equal(fill_polygons(blank(32, 32), [quad], 1), filled[i])
+        np.testing.assert_array_equal(fill_convex_polygon(blank(32, 32), quad, 1), convex[i])
+        np.testing.assert_array_equal(draw_polylines(blank(32, 32), [quad], 1), thin[i])
+        np.testing.assert_array_equal(draw_polylines(blank(32, 32), [quad], 1, thickness=2), thick[i])
 
 
 def random_polygons(rng: np.random.Generator, count: int):
