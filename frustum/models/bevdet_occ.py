@@ -15,8 +15,7 @@ from torch import Tensor
 from frustum.data.types import Batch
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig, LiftSplatOccupancy
-from frustum.nn.lift_splat import as_voxels
-from frustum.nn.voxel import CustomResNet3D, LssFpn3D, VoxelHead
+from frustum.nn.voxel import CustomResNet3D, LssFpn3D, VoxelHead, as_voxels
 
 
 class BevDetOccConfig(FlashOccConfig):

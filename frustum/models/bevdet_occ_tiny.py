@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from frustum.data.types import Batch
 from frustum.models.flashocc_tiny import FlashOccTinyConfig, TinyOccupancy
-from frustum.nn.lift_splat import as_voxels
-from frustum.nn.voxel import CustomResNet3D, LinearPerHeight, LssFpn3D
+from frustum.nn.voxel import CustomResNet3D, LinearPerHeight, LssFpn3D, as_voxels
 
 
 class BevDetOccTinyConfig(FlashOccTinyConfig):

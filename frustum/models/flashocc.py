@@ -24,6 +24,7 @@ from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import flashocc_class_weights, masked_cross_entropy
 from frustum.nn.bev import CustomResNet, FpnLss
 from frustum.nn.contract import ClassNames, ModelConfig
+from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
 from frustum.nn.lift_splat import LiftSplat, Sampling, Splat
@@ -36,6 +37,7 @@ class FlashOccConfig(ModelConfig):
 
     Attributes:
         resnet: 18, 34, 50 or 101.
+        pretrained: start the encoder from the weights of a package (true, ResNet-50) or of a torchvision or timm file (its path).
         neck_channels: channels of the image features.
         depth_bins: D candidate depths.
         grid: the labelled voxels, in the ego frame of the keyframe.
@@ -54,6 +56,7 @@ class FlashOccConfig(ModelConfig):
     image_multiple: ClassVar[int] = 32
 
     resnet: int = 50
+    pretrained: Pretrained = False
     neck_channels: PositiveInt = 256
     depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
     grid: VoxelGrid = VoxelGrid.occ3d()
@@ -78,7 +81,59 @@ class FlashOccConfig(ModelConfig):
         return FlashOcc(self)
 
 
-class FlashOcc(nn.Module):
+class LiftSplatOccupancy(nn.Module):
+    """What FlashOCC and the network that it replaces share: images to pooled features, the loss, the decoding.
+
+    Args:
+        config: the settings.
+        pooled_grid: cells to pool into.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(self, config: FlashOccConfig, pooled_grid: VoxelGrid):
+        super().__init__()
+        self.config = config
+        rounding: Rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
+        self.img_backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
+        self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
+        splat = Splat(pooled_grid, config.depth_bins, rounding, config.sampling, config.pool)
+        self.img_view_transformer = LiftSplat(config.neck_channels, config.lift_channels, splat)
+        weights = flashocc_class_weights() if config.class_balance else None
+        self.register_buffer("class_weight", weights, persistent=False)
+
+    def lift(self, batch: Batch) -> dict[str, Tensor]:
+        """`image_features`, `depth` and `pooled` (B, Z * lift_channels, Y, X), Z that of the pooled grid, for each keyframe."""
+        images = batch.images[:, 0].flatten(0, 1)  # (B*N, 3, H, W)
+        features = self.img_neck(self.img_backbone(images))
+        pooled, depth = self.img_view_transformer(features, batch.rig[:, 0], batch.key_ego2global, batch.bev_aug)
+        return {"image_features": features, "depth": depth, "pooled": pooled}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`occupancy` cross-entropy, and `depth` where configured; needs semantics, and mask_camera or depth if they are used."""
+        config = self.config
+        if batch.semantics is None or (config.camera_mask and batch.mask_camera is None):
+            raise DataError("this model's loss needs occupancy labels with a camera mask in the batch; use a data set that has gts/ files.")
+        mask = batch.mask_camera if config.camera_mask else None
+        losses = self.occupancy_loss(outputs["occ_logits"], batch.semantics, mask)
+        if config.depth_loss:
+            if batch.depth is None:
+                raise DataError("depth supervision needs depth maps; set data.load_depth=true or model.depth_loss=0.")
+            losses["depth"] = config.depth_loss * depth_bce(outputs["depth"], batch.depth.flatten(0, 1), config.depth_bins)
+        return losses
+
+    def occupancy_loss(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        """The part of the loss that looks at voxels: `occupancy`, from (B, X, Y, Z, K) logits, labels and the mask (None: all count)."""
+        return {"occupancy": masked_cross_entropy(logits, labels, mask, self.class_weight)}
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        """The most likely class of every voxel."""
+        semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
+        return [Prediction(token, s, self.config.grid, self.config.class_names) for token, s in zip(batch.tokens, semantics, strict=True)]
+
+
+class FlashOcc(LiftSplatOccupancy):
     """Single-frame FlashOCC.
 
     `forward` returns
@@ -89,47 +144,16 @@ class FlashOcc(nn.Module):
         occ_logits: (B, X, Y, Z, K)
     """
 
-    class_weight: Tensor | None
-
     def __init__(self, config: FlashOccConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config, config.grid.collapsed_z())
         c = config.lift_channels
-        rounding: Rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
-        self.img_backbone = ResNet(config.resnet, outputs=(3, 4))
-        self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
-        splat = Splat(config.grid.collapsed_z(), config.depth_bins, rounding, config.sampling, config.pool)
-        self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
         self.img_bev_encoder_backbone = CustomResNet(c, (2 * c, 4 * c, 8 * c))
         self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
         self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
-        weights = flashocc_class_weights() if config.class_balance else None
-        self.register_buffer("class_weight", weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
-        images = batch.images[:, 0].flatten(0, 1)  # (B*N, 3, H, W)
-        features = self.img_neck(self.img_backbone(images))
-        pooled, depth = self.img_view_transformer(features, batch.rig[:, 0], batch.key_ego2global, batch.bev_aug)
-        stages = self.img_bev_encoder_backbone(pooled)
+        outputs = self.lift(batch)
+        stages = self.img_bev_encoder_backbone(outputs["pooled"])
         bev = self.img_bev_encoder_neck(stages[0], stages[2])
-        return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev, "occ_logits": self.occ_head(bev)}
-
-    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, and `depth` where configured; needs semantics, and mask_camera or depth if they are used."""
-        config = self.config
-        if batch.semantics is None or (config.camera_mask and batch.mask_camera is None):
-            raise DataError("FlashOCC's loss needs occupancy labels with a camera mask in the batch; use a data set that has gts/ files.")
-        mask = batch.mask_camera if config.camera_mask else None
-        losses = {"occupancy": masked_cross_entropy(outputs["occ_logits"], batch.semantics, mask, self.class_weight)}
-        if config.depth_loss:
-            if batch.depth is None:
-                raise DataError("depth supervision needs depth maps; set data.load_depth=true or model.depth_loss=0.")
-            losses["depth"] = config.depth_loss * depth_bce(outputs["depth"], batch.depth.flatten(0, 1), config.depth_bins)
-        return losses
-
-    @torch.no_grad()
-    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """The most likely class of every voxel."""
-        semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
-        return [Prediction(token, s, self.config.grid, self.config.class_names) for token, s in zip(batch.tokens, semantics, strict=True)]
+        return {**outputs, "bev": bev, "occ_logits": self.occ_head(bev)}

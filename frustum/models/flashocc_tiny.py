@@ -27,8 +27,10 @@ from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import draw_columns, occupancy_losses
 from frustum.nn.contract import ClassCounts, ClassNames, ModelConfig
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
+from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.lift_splat import Splat, feature_pixels
 from frustum.nn.unet import ConvNorm, UNet
+from frustum.nn.voxel import LinearPerHeight
 from frustum.ops.bev_pool import Backend
 
 
@@ -36,7 +38,7 @@ class FlashOccTinyConfig(ModelConfig):
     """Settings of FlashOccTiny.
 
     Attributes:
-        pretrained: start the encoder from ImageNet weights (package extra `pretrained`).
+        pretrained: start the encoder from ImageNet weights: those of the package (true, extra `pretrained`), or of a timm file (its path).
         frozen_blocks: blocks of the encoder that are not trained, 0 to 11.
         neck_channels: channels of the image features.
         depth_bins: D candidate depths.
@@ -54,7 +56,7 @@ class FlashOccTinyConfig(ModelConfig):
 
     image_multiple: ClassVar[int] = 16
 
-    pretrained: bool = True
+    pretrained: Pretrained = True
     frozen_blocks: int = Field(5, ge=0, le=11)
     neck_channels: PositiveInt = 64
     depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
@@ -75,34 +77,25 @@ class FlashOccTinyConfig(ModelConfig):
         return FlashOccTiny(self)
 
 
-class FlashOccTiny(nn.Module):
-    """Single-frame occupancy for small machines.
+class TinyOccupancy(nn.Module):
+    """Everything but the occupancy part: images to pooled features, what the loss needs, the decoding.
 
-    `forward` returns
-        depth: (B * N, D, h, w) probability of each depth bin, stride 8
-        bev: (B, 2 * bev_channels, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K)
-    In training mode, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
-        columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
-        column_share: (n,) how many columns each one stands for
-        column_logits: (n, Z, K)
+    A subclass adds the occupancy part with a last layer `head`, whose bias has Z * K entries, and `forward`.
     """
 
     class_weight: Tensor
+    head: nn.Linear | LinearPerHeight
 
     def __init__(self, config: FlashOccTinyConfig):
         super().__init__()
         self.config = config
-        heights, classes, neck = config.grid.shape[2], len(config.class_names), config.neck_channels
+        classes, neck = len(config.class_names), config.neck_channels
         self.encoder = EfficientNetLite0((4, 10), frozen_blocks=config.frozen_blocks, pretrained=config.pretrained)
         self.fine = ConvNorm(self.encoder.out_channels[0], neck, 1)
         self.coarse = ConvNorm(self.encoder.out_channels[1], neck, 1)
         self.neck = ConvNorm(neck + 3, neck, 3)
         self.depth_net = nn.Conv2d(neck, config.depth_bins.count + config.lift_channels, 3, padding=1)
         self.splat = Splat(config.grid.scaled(2, 2, 2), config.depth_bins, backend=config.pool)
-        self.bev_net = UNet(heights // 2 * config.lift_channels, config.bev_channels)
-        self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
-        self.head = nn.Linear(config.voxel_channels, heights * classes)
         self.free = classes - 1
         self.flat = tuple(i for i, name in enumerate(config.class_names) if name in FLAT_CLASSES)
         self.register_buffer("class_weight", torch.ones(classes))
@@ -123,8 +116,8 @@ class FlashOccTiny(nn.Module):
             self.head.bias.copy_(prior.log().flatten().float())
             self.head.weight.mul_(0.1)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs for the keyframe of each sample; see the class."""
+    def lift(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Depth (B * N, D, h, w), a probability, and pooled features (B, Z / 2 * C, Y / 2, X / 2) of the keyframe of each sample."""
         bins, rig = self.config.depth_bins.count, batch.rig[:, 0]
         images = batch.images[:, 0].flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (M, 3, H, W)
         fine, coarse = self.encoder(images)
@@ -133,15 +126,15 @@ class FlashOccTiny(nn.Module):
         lifted = self.depth_net(self.neck(torch.cat([features, self._rays(rig, size).to(features)], 1)))
         depth = lifted[:, :bins].float().softmax(1)
         plan = self.splat.plan(rig, batch.key_ego2global, batch.bev_aug, size, depth.device)
-        pooled = self.splat(depth, lifted[:, bins:], plan)
-        bev = self.bev_net(torch.asinh(pooled))
-        cells = self._doubled(self.refine(bev)).relu()  # (B, Y, X, c)
-        outputs = {"depth": depth, "bev": bev}
+        return depth, torch.asinh(self.splat(depth, lifted[:, bins:], plan))
+
+    def read_out(self, cells: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Cells (B, Y, X, *) that `head` maps to (B, Y, X, Z * K) -> `occ_logits`, or in training the logits of some columns."""
         if not self.training or batch.semantics is None or batch.mask_camera is None:
-            return outputs | {"occ_logits": self._logits(cells).transpose(1, 2)}
+            return {"occ_logits": self._logits(cells).transpose(1, 2)}
         labels, mask = batch.semantics.transpose(1, 2), batch.mask_camera.transpose(1, 2)
         columns, share = draw_columns(labels, mask, self.free, self.config.free_columns * len(batch))
-        return outputs | {"columns": columns, "column_share": share, "column_logits": self._logits(cells.flatten(0, 2)[columns])}
+        return {"columns": columns, "column_share": share, "column_logits": self._logits(cells.flatten(0, 2)[columns])}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured; needs semantics and mask_camera."""
@@ -174,13 +167,8 @@ class FlashOccTiny(nn.Module):
         return [Prediction(token, s, self.config.grid, self.config.class_names) for token, s in zip(batch.tokens, semantics, strict=True)]
 
     def _logits(self, cells: Tensor) -> Tensor:
-        """Full-resolution cells (*, c) -> (*, Z, K)."""
+        """Full-resolution cells -> (*, Z, K)."""
         return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
-
-    def _doubled(self, x: Tensor) -> Tensor:
-        """(B, 4 * c, Y / 2, X / 2) -> (B, Y, X, c): a pixel shuffle for channels-last memory."""
-        x = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))  # (B, Y/2, X/2, 2, 2, c)
-        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _rays(self, rig: CameraRig, size: tuple[int, int]) -> Tensor:
         """Direction of each feature's ray in the camera (M, 3, h, w): x / z, y / z and a guess of the inverse depth of the ground.
@@ -195,3 +183,36 @@ class FlashOccTiny(nn.Module):
         to_rays = torch.linalg.inv(rig.image_aug.double() @ rig.intrinsics.double()).flatten(0, 1)  # (M, 3, 3)
         rays = torch.einsum("mij,hwj->mihw", to_rays, pixels)
         return torch.cat([rays[:, :2], rays[:, 1:2].clamp(min=0.02).reciprocal() * 0.1], 1).float()
+
+
+class FlashOccTiny(TinyOccupancy):
+    """Single-frame occupancy for small machines.
+
+    `forward` returns
+        depth: (B * N, D, h, w) probability of each depth bin, stride 8
+        bev: (B, 2 * bev_channels, Y / 2, X / 2)
+        occ_logits: (B, X, Y, Z, K)
+    In training mode, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+        columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
+        column_share: (n,) how many columns each one stands for
+        column_logits: (n, Z, K)
+    """
+
+    def __init__(self, config: FlashOccTinyConfig):
+        super().__init__(config)
+        heights, classes = config.grid.shape[2], len(config.class_names)
+        self.bev_net = UNet(heights // 2 * config.lift_channels, config.bev_channels)
+        self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
+        self.head = nn.Linear(config.voxel_channels, heights * classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs for the keyframe of each sample; see the class."""
+        depth, pooled = self.lift(batch)
+        bev = self.bev_net(pooled)
+        return {"depth": depth, "bev": bev} | self.read_out(self._doubled(self.refine(bev)).relu(), batch)
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        """(B, 4 * c, Y / 2, X / 2) -> (B, Y, X, c): a pixel shuffle for channels-last memory."""
+        x = x.permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))  # (B, Y/2, X/2, 2, 2, c)
+        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from frustum.nn.encoders.resnet import BasicBlock
 
 
-class CustomResNet(nn.Module):
-    """Stages of two residual blocks. The shortcut of a stage is a bare 3x3 convolution with bias and the stage's stride.
+class ResidualStages(nn.Module):
+    """Stages of residual blocks, in 2D or 3D.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of each stage.
+        num_blocks: blocks in each stage.
+        strides: stride of each stage, which its first block takes.
+        first: makes the first block of a stage from its input channels, its channels and its stride.
+        other: makes the others, from their input channels and their channels, which are equal.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: tuple[int, ...],
+        num_blocks: tuple[int, ...],
+        strides: tuple[int, ...],
+        first: Callable[[int, int, int], nn.Module],
+        other: Callable[[int, int], nn.Module],
+    ):
+        super().__init__()
+        stages = []
+        for width, count, stride in zip(channels, num_blocks, strides, strict=True):
+            stages.append(nn.Sequential(first(in_channels, width, stride), *(other(width, width) for _ in range(count - 1))))
+            in_channels = width
+        self.layers = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, *) -> the features after every stage."""
+        features = []
+        for layer in self.layers:
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+class CustomResNet(ResidualStages):
+    """Stages over the map, of two residual blocks each by default.
+
+    The shortcut of a stage is a bare 3x3 convolution with bias and the stage's stride.
 
     Args:
         in_channels: channels of the pooled map.
@@ -21,21 +62,11 @@ class CustomResNet(nn.Module):
     def __init__(
         self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (2, 2, 2), strides: tuple[int, ...] = (2, 2, 2)
     ):
-        super().__init__()
-        stages = []
-        for width, count, stride in zip(channels, num_blocks, strides, strict=True):
-            first = BasicBlock(in_channels, width, stride, nn.Conv2d(in_channels, width, 3, stride, 1))
-            stages.append(nn.Sequential(first, *(BasicBlock(width, width) for _ in range(count - 1))))
-            in_channels = width
-        self.layers = nn.Sequential(*stages)
+        super().__init__(in_channels, channels, num_blocks, strides, _mapped, BasicBlock)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, Y, X) -> the map after every stage."""
-        features = []
-        for layer in self.layers:
-            x = layer(x)
-            features.append(x)
-        return features
+
+def _mapped(in_channels: int, width: int, stride: int) -> BasicBlock:
+    return BasicBlock(in_channels, width, stride, nn.Conv2d(in_channels, width, 3, stride, 1))
 
 
 class FpnLss(nn.Module):

@@ -5,8 +5,17 @@ Shape letters: B batch, C channels, K classes, X Y Z voxels.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+
+from frustum.nn.bev import ResidualStages
+
+
+def as_voxels(pooled: Tensor, heights: int) -> Tensor:
+    """Take heights and channels of a pooled map apart again: (B, Z * C, Y, X) -> a view (B, C, Z, Y, X)."""
+    return pooled.unflatten(1, (heights, -1)).transpose(1, 2)
 
 
 class Conv3d(nn.Conv3d):
@@ -54,8 +63,8 @@ class BasicBlock3D(nn.Module):
         return (self.conv2(self.conv1(x)) + shortcut).relu_()
 
 
-class CustomResNet3D(nn.Module):
-    """Stages of residual blocks over voxels; the first block of a stage has a convolution in its shortcut.
+class CustomResNet3D(ResidualStages):
+    """Stages of residual blocks over voxels; the first block of a stage has a 3x3x3 convolution in its shortcut.
 
     Args:
         in_channels: channels of the pooled voxels.
@@ -67,21 +76,8 @@ class CustomResNet3D(nn.Module):
     def __init__(
         self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (1, 2, 4), strides: tuple[int, ...] = (1, 2, 2)
     ):
-        super().__init__()
-        stages = []
-        for width, count, stride in zip(channels, num_blocks, strides, strict=True):
-            first = BasicBlock3D(in_channels, width, stride, mapped=True)
-            stages.append(nn.Sequential(first, *(BasicBlock3D(width, width) for _ in range(count - 1))))
-            in_channels = width
-        self.layers = nn.Sequential(*stages)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, Z, Y, X) -> the voxels after every stage."""
-        features = []
-        for layer in self.layers:
-            x = layer(x)
-            features.append(x)
-        return features
+        first = partial(BasicBlock3D, mapped=True)
+        super().__init__(in_channels, channels, num_blocks, strides, first, BasicBlock3D)
 
 
 class LssFpn3D(nn.Module):

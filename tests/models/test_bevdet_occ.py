@@ -12,7 +12,7 @@ from frustum.geometry import VoxelGrid
 from frustum.models.bevdet_occ import BevDetOccConfig
 from frustum.models.bevdet_occ_tiny import BevDetOccTinyConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
-from frustum.nn.lift_splat import as_voxels
+from frustum.nn.voxel import as_voxels
 from frustum.ops.bev_pool import bev_pool
 from frustum.recipes.loading import get_recipe
 from tests.models import golden_weights as gold
