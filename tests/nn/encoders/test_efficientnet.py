@@ -109,6 +109,7 @@ def test_bf16_depthwise_gradients(kernel, stride):
     for exact, half in zip(*results, strict=True):
         torch.testing.assert_close(half, exact, rtol=0.01, atol=0.02)
         assert half.dtype == torch.float32
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-5, atol=1e-5)  # the weight's gradient is added up in float32
 
 
 @pytest.mark.parametrize("folded", [True, False])
