@@ -85,9 +85,10 @@ class BevIoU(CountMetric):
             ShapeError: shapes differ.
             DataError: logits are no floats or not finite, the target holds other values than 0 and 1, or the visibility is missing.
         """
-        score = torch.as_tensor(logits).detach().cpu()
+        score = logits.detach().cpu() if isinstance(logits, torch.Tensor) else torch.from_numpy(np.array(logits))
         if not score.is_floating_point():
             raise DataError(f"BEV IoU needs logits, got {score.dtype}. Pass the output of the network before sigmoid and threshold.")
+        score = score if score.dtype == torch.float64 else score.float()
         true = to_numpy(target, "the target")
         same_shape(logits=score.numpy(), target=true)
         if not score.isfinite().all():

@@ -56,6 +56,11 @@ def to_numpy(labels: Labels, name: str) -> np.ndarray:
     return array
 
 
+def to_float64(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Numbers of any kind and device as float64 numpy."""
+    return values.detach().double().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, np.float64)
+
+
 def same_shape(**arrays: np.ndarray) -> None:
     """Raise ShapeError unless all arrays have one shape."""
     shapes = {name: a.shape for name, a in arrays.items()}
@@ -72,7 +77,8 @@ def masked_pair(pred: Labels, target: Labels, mask: Labels | None) -> tuple[np.n
         seen = to_numpy(mask, "the mask")
         same_shape(mask=seen, target=target)
         keep &= seen.astype(bool)
-    return pred[keep], target[keep]
+    where = np.flatnonzero(keep)  # masks without coherence make boolean indices ten times slower
+    return pred.ravel()[where], target.ravel()[where]
 
 
 def flat_images(array: np.ndarray) -> np.ndarray:

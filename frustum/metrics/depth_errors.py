@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from frustum.errors import ConfigError, DataError
-from frustum.metrics.counts import CountMetric, flat_images, same_shape
+from frustum.metrics.counts import CountMetric, flat_images, same_shape, to_float64
 from frustum.metrics.sums import from_words, to_words
 
 DEPTH_FIGURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "silog_training", "delta1", "delta2", "delta3")
@@ -49,7 +49,7 @@ class DepthErrors(CountMetric):
             ShapeError: shapes differ.
             DataError: a prediction is not finite where it counts, or the target is negative or NaN.
         """
-        found, true = (torch.as_tensor(a).detach().cpu().numpy().astype(np.float64) for a in (pred, target))
+        found, true = to_float64(pred), to_float64(target)
         same_shape(prediction=found, target=true)
         if true.size and not (np.nan_to_num(true, nan=-1.0) >= 0).all():
             raise DataError("true depth must be 0 (unknown) or positive metres, got a negative value or NaN.")

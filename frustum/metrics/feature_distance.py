@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from frustum.errors import ConfigError, DataError, ShapeError
-from frustum.metrics.counts import CountMetric, same_shape
+from frustum.metrics.counts import CountMetric, same_shape, to_float64
 from frustum.metrics.sums import from_words, to_words
 
 Extractor = Callable[[Any], np.ndarray | torch.Tensor]
@@ -22,8 +22,7 @@ Extractor = Callable[[Any], np.ndarray | torch.Tensor]
 def _features(values: Any, extractor: Extractor | None) -> np.ndarray:
     """Features (N, D) float64."""
     with torch.no_grad():
-        found = values if extractor is None else extractor(values)
-    features = torch.as_tensor(found).detach().cpu().numpy().astype(np.float64)
+        features = to_float64(values if extractor is None else extractor(values))
     if features.ndim != 2:
         hint = "Pass extractor=, a callable that returns (N, D)." if extractor is None else "The extractor must return (N, D)."
         raise ShapeError(f"features must be (N, D), got {features.shape}. {hint}")

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import correlate1d
 
 from frustum.errors import ConfigError, DataError, ShapeError
-from frustum.metrics.counts import CountMetric, same_shape
+from frustum.metrics.counts import CountMetric, same_shape, to_float64
 from frustum.metrics.sums import from_words, to_words
 
 Images = np.ndarray | torch.Tensor
@@ -18,7 +18,7 @@ _RADIUS, _SIGMA = 5, 1.5
 
 def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of images (H, W, C) float64 of (H, W, C) or (B, H, W, C)."""
-    found, true = (torch.as_tensor(a).detach().cpu().numpy().astype(np.float64) for a in (pred, target))
+    found, true = to_float64(pred), to_float64(target)
     same_shape(prediction=found, target=true)
     if found.ndim not in (3, 4) or found.shape[-1] not in (1, 3):
         raise ShapeError(f"images are (H, W, C) or (B, H, W, C) with C = 1 or 3, got {found.shape}. Move the channels to the end.")

@@ -65,6 +65,13 @@ def test_cvt_and_pointbev_equal_the_published_evaluator(golden, minimum):
     assert results["pointbev"]["iou"] == results["cvt"]["at"]["0.50"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_logits_of_any_precision(dtype):
+    metric = BevIoU()
+    metric.add(torch.tensor([[1.0, -1.0, 2.0]], dtype=dtype, requires_grad=True), torch.tensor([[True, True, False]]))
+    assert [metric.compute()[n] for n in ("tp", "fp", "fn")] == [[1], [1], [1]]
+
+
 def test_published_defaults():
     assert [BevIoU(rule).min_visibility for rule in RULES] == [None, 2, 2, 2, 2]
     assert [BevIoU(rule).thresholds for rule in RULES] == [(0.5,), (0.5,), (0.5,), (0.4, 0.5), (0.5,)]

@@ -60,6 +60,12 @@ def test_by_hand():
     assert (result["delta1"], result["delta3"], result["images"], result["pixels"]) == (0.5, 0.5, 1, 2)
 
 
+def test_tensors_of_low_precision():
+    metric = DepthErrors()
+    metric.add(torch.tensor([[2.0, 8.0]], dtype=torch.bfloat16, requires_grad=True), np.array([[4, 8]], np.uint16))
+    assert metric.compute()["abs_rel"] == pytest.approx(0.25)
+
+
 def test_means_over_images_and_over_pixels_differ():
     pred, true = np.array([[[2.0, 2.0]], [[1.0, 9.0]]]), np.array([[[1.0, 1.0]], [[1.0, 0.0]]])
     metric = DepthErrors()
