@@ -37,8 +37,6 @@ class Scores:
     def __init__(self, database: NuScenes, ray_iou: bool):
         self.database = database
         self.miou = {mask: OccupancyIoU(len(OCC3D_CLASSES), OCC3D_FREE, mask) for mask in MASKS}
-        self.geometric = {mask: GeometricIoU(mask=mask) for mask in MASKS}
-        self.above_ground = {mask: GeometricIoU(above_ground=True, mask=mask) for mask in MASKS}
         self.voxel_pq = {mask: VoxelPQ(len(OCC3D_CLASSES), OCC3D_FREE, mask) for mask in MASKS}
         self._use(VoxelGrid.occ3d())
         self.with_rays = ray_iou and "lidar" in database.channels.values()
@@ -65,7 +63,7 @@ class Scores:
         guess, truth = prediction.semantics.numpy(), labels.semantics
         masks: dict[MaskName, np.ndarray | None] = {"camera": labels.mask_camera, "lidar": labels.mask_lidar, "none": None}
         for i, (mask, seen) in enumerate(masks.items()):
-            for metric in (self.miou[mask], self.geometric[mask], self.above_ground[mask], self.fscore[mask]):
+            for metric in (self.miou[mask], self.fscore[mask]):
                 metric.add(guess, truth, seen)
             inside = np.ones(truth.shape, bool) if seen is None else seen.astype(bool)
             self.shares[i] += [np.count_nonzero(inside), np.count_nonzero(inside & (truth != OCC3D_FREE)), truth.size]
@@ -96,7 +94,7 @@ class Scores:
         return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
 
     def _all(self) -> list[CountMetric]:
-        by_mask = (self.miou, self.geometric, self.above_ground, self.fscore, self.voxel_pq)
+        by_mask = (self.miou, self.fscore, self.voxel_pq)
         return [*(metric for group in by_mask for metric in group.values()), self.rays, self.ray_pq]  # type: ignore[attr-defined]
 
     def merge_processes(self, accelerator: Accelerator) -> None:
@@ -113,8 +111,8 @@ class Scores:
         figures: dict[str, Any] = {
             "miou": {mask: found["miou"] for mask, found in per_mask.items()},
             "miou_absent_nan": {mask: _without_absent(metric) for mask, metric in self.miou.items()},
-            "geometric_iou": {mask: metric.compute()["iou"] for mask, metric in self.geometric.items()},
-            "geometric_iou_above_ground": {mask: metric.compute()["iou"] for mask, metric in self.above_ground.items()},
+            "geometric_iou": {mask: _geometric(metric, above_ground=False) for mask, metric in self.miou.items()},
+            "geometric_iou_above_ground": {mask: _geometric(metric, above_ground=True) for mask, metric in self.miou.items()},
             "fscore": {mask: metric.compute()["fscore"] for mask, metric in self.fscore.items()},
             "fscore_accuracy": {mask: metric.compute()["accuracy"] for mask, metric in self.fscore.items()},
             "fscore_completeness": {mask: metric.compute()["completeness"] for mask, metric in self.fscore.items()},
@@ -139,6 +137,13 @@ class Scores:
 def _without_absent(metric: OccupancyIoU) -> float:
     """The mIoU of the same counts that leaves out classes that are absent from the truth."""
     return OccupancyIoU(metric.num_classes, metric.free, metric.mask, absent="nan").load_state(metric.state).compute()["miou"]
+
+
+def _geometric(metric: OccupancyIoU, above_ground: bool) -> float:
+    """Geometric IoU of the same counts."""
+    geometric = GeometricIoU(above_ground, metric.num_classes, metric.free, metric.mask)
+    geometric.add_confusion(metric.confusion)
+    return geometric.compute()["iou"]
 
 
 def _at_tolerances(metric: RayIoU | RayPQ, name: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from frustum.errors import ConfigError, DataError
+from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio
 
 MaskName = Literal["camera", "lidar", "none"]
@@ -90,14 +90,22 @@ class GeometricIoU(CountMetric):
 
     def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
         """Count one frame or a batch; arguments and errors as in OccupancyIoU.add."""
-        pred, target = masked_pair(pred, target, mask)
-        require_ids(pred, self.num_classes, "the prediction")
-        require_ids(target, self.num_classes, "the target")
+        whole = OccupancyIoU(self.num_classes, self.free)
+        whole.add(pred, target, mask)
+        self.add_confusion(whole.confusion)
+
+    def add_confusion(self, confusion: np.ndarray) -> None:
+        """Count frames by their confusion matrix (K, K), rows true, as `OccupancyIoU` has it. Raises ShapeError for another size."""
+        if confusion.shape != (self.num_classes, self.num_classes):
+            raise ShapeError(f"the confusion matrix must be ({self.num_classes}, {self.num_classes}), got {confusion.shape}.")
         is_occupied = np.ones(self.num_classes, bool)
         is_occupied[[self.free, *(self.flat if self.above_ground else ())]] = False
-        pred, target = is_occupied[pred], is_occupied[target]
-        for name, hits in (("tp", pred & target), ("fp", pred & ~target), ("fn", ~pred & target)):
-            self._state[name] = self._state[name] + np.count_nonzero(hits)
+        for name, true, predicted in (
+            ("tp", is_occupied, is_occupied),
+            ("fp", ~is_occupied, is_occupied),
+            ("fn", is_occupied, ~is_occupied),
+        ):
+            self._state[name] = self._state[name] + confusion[np.ix_(true, predicted)].sum()
 
     def compute(self) -> dict[str, Any]:
         """`iou`, `precision`, `recall` (0..1 or NaN), `above_ground` and `mask`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from frustum.metrics.counts import IGNORE, Labels, mean_without_nan, same_shape, to_numpy
 from frustum.metrics.occupancy import MaskName
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, SegmentMetric
@@ -45,7 +47,9 @@ class VoxelPQ(SegmentMetric):
         keep = arrays["target"] != IGNORE
         if mask is not None:
             keep &= arrays["mask"].astype(bool)
-        guess, truth, guess_ids, true_ids = (arrays[name][keep] for name in named)
+        somewhere = (arrays["prediction"] != self.free) | (arrays["target"] != self.free) | (arrays["true instances"] != 0)
+        where = np.flatnonzero(keep & somewhere)  # free on both sides is no segment's
+        guess, truth, guess_ids, true_ids = (arrays[name].ravel()[where] for name in named)
         self._count((guess, guess_ids), (truth, true_ids), [None])
 
     def compute(self) -> dict[str, Any]:

@@ -94,6 +94,21 @@ def test_iou_equals_sets(seed):
     assert above.compute()["recall"] == pytest.approx((p & t).sum() / t.sum())
 
 
+def test_geometric_figures_come_from_a_confusion_matrix_too():
+    rng = np.random.default_rng(3)
+    pred, target = rng.integers(0, 18, (2, 9, 9, 4))
+    counted = OccupancyIoU()
+    counted.add(pred, target, pred != 5)
+    for above_ground in (False, True):
+        direct, derived = GeometricIoU(above_ground), GeometricIoU(above_ground)
+        direct.add(pred, target, pred != 5)
+        derived.add_confusion(counted.confusion)
+        assert direct.compute() == derived.compute()
+        assert 0 < direct.compute()["iou"] < 1
+    with pytest.raises(ShapeError, match="confusion matrix"):
+        GeometricIoU(num_classes=3, free=0).add_confusion(counted.confusion)
+
+
 def test_ignored_and_masked_voxels_never_count():
     target = np.array([4, 255, 4, 17], np.uint8)
     pred = np.array([4, 200, 99, 17], np.uint8)  # ids out of range are harmless where nothing is counted
