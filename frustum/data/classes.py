@@ -16,6 +16,9 @@ DETECTION_CLASSES: tuple[str, ...] = (
 )  # fmt: skip
 """The ten detection classes in the training order of mmdet3d, BEVDet and FlashOCC."""
 
+OBJECT_CLASSES: tuple[str, ...] = tuple(name for name in DETECTION_CLASSES if name not in ("barrier", "traffic_cone"))
+"""The classes whose objects panoptic occupancy tells apart (SparseOcc)."""
+
 OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
     (120, 122, 130), (255, 128, 48), (255, 138, 190), (252, 200, 40), (22, 128, 240), (0, 178, 172), (158, 148, 20), (230, 30, 52),
     (255, 226, 120), (148, 78, 32), (134, 62, 224), (98, 104, 124), (160, 136, 158), (202, 172, 166), (170, 200, 120), (226, 212, 186),

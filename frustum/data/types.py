@@ -238,3 +238,20 @@ class Prediction:
     grid: VoxelGrid | None = None
     class_names: tuple[str, ...] = ()
     instances: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PanopticOccupancy(Prediction):
+    """Occupancy whose objects are told apart.
+
+    Attributes:
+        instance_ids: (I,) the numbers in `instances` that are objects.
+        instance_classes: (I,) int64 class ids.
+        instance_centres: (I, 3) metres.
+        instance_scores: (I,) confidence, 0..1.
+    """
+
+    instance_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    instance_classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    instance_centres: Tensor = field(default_factory=lambda: torch.zeros(0, 3))
+    instance_scores: Tensor = field(default_factory=lambda: torch.zeros(0))

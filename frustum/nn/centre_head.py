@@ -1,0 +1,91 @@
+"""CenterPoint's head over a bird's-eye-view map (Yin et al., CVPR 2021), with the key names of mmdetection3d.
+
+Shape letters: B batch, K classes, X Y map cells, Q the best peaks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.geometry import VoxelGrid
+
+_WIDTHS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+
+
+class Centres(NamedTuple):
+    """The Q best peaks of each sample, best first.
+
+    Attributes:
+        points: (B, Q, 3) metres.
+        classes: (B, Q) int64 in the order of the heat map's channels.
+        scores: (B, Q), 0 where there was no further peak.
+    """
+
+    points: Tensor
+    classes: Tensor
+    scores: Tensor
+
+
+class CentreHead(nn.Module):
+    """A heat map per class whose peaks are object centres, and what is regressed there: `reg`, the offset in the cell, and `height`.
+
+    Args:
+        in_channels: channels of the map.
+        num_classes: K.
+        channels: width inside.
+        idle: further branches (`dim`, `rot`, `vel`) that are neither computed nor trained: published weights hold them.
+    """
+
+    used = ("reg", "height", "heatmap")
+
+    def __init__(self, in_channels: int, num_classes: int = 10, channels: int = 64, idle: tuple[str, ...] = ()):
+        super().__init__()
+        self.shared_conv = _ConvBlock(in_channels, channels)
+        branches = nn.ModuleDict()
+        for name in (*self.used, *idle):
+            out = nn.Conv2d(channels, _WIDTHS.get(name, num_classes), 3, padding=1)
+            branches[name] = nn.Sequential(_ConvBlock(channels, channels), out).requires_grad_(name not in idle)
+            if name == "heatmap":
+                nn.init.constant_(out.bias, -2.19)  # type: ignore[arg-type]  # a probability of 0.1 at the start
+        self.task_heads = nn.ModuleList([branches])
+
+    def forward(self, bev: Tensor) -> dict[str, Tensor]:
+        """Map (B, in_channels, Y, X) -> `reg` (B, 2, Y, X) cells, `height` (B, 1, Y, X) metres, `heatmap` (B, K, Y, X) logits; float32."""
+        shared = self.shared_conv(bev)
+        heads = self.task_heads[0]
+        return {name: heads[name](shared).float() for name in self.used}  # type: ignore[index]
+
+
+class _ConvBlock(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU, under the names of mmcv's ConvModule."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, most: int = 500) -> Centres:
+    """The `most` best peaks of the heat maps: cells that no neighbour of the same class exceeds.
+
+    Args:
+        outputs: `heatmap` (B, K, Y, X) logits, `reg` (B, 2, Y, X) offset in cells, `height` (B, 1, Y, X) metres.
+        grid: the map's cells.
+    """
+    heat = outputs["heatmap"].float().sigmoid()
+    peaks = heat * (heat == F.max_pool2d(heat, 3, 1, 1))
+    num_y, num_x = heat.shape[-2:]
+    scores, place = peaks.flatten(1).topk(min(most, peaks[0].numel()))
+    cell = place % (num_y * num_x)
+    regressed = torch.cat([outputs["reg"], outputs["height"]], 1).float().flatten(2)  # (B, 3, Y*X)
+    dx, dy, z = regressed.gather(2, cell[:, None].expand(-1, 3, -1)).unbind(1)
+    x = grid.lower[0] + (cell % num_x + dx) * grid.cell[0]
+    y = grid.lower[1] + (cell.div(num_x, rounding_mode="floor") + dy) * grid.cell[1]
+    return Centres(torch.stack([x, y, z], -1), place.div(num_y * num_x, rounding_mode="floor"), scores)

@@ -1,0 +1,176 @@
+"""BEVDepth's camera-aware depth net (Li et al., AAAI 2023), with the key names of BEVDet and FlashOCC.
+
+A depth net that sees only pixels has to guess the focal length. This one is told the calibration: 27 numbers per camera pass a small MLP
+whose output scales the channels, once for the depth branch and once for the context branch.
+Shape letters: B batch, N cameras, M = B * N images, D depth bins, C channels, h w feature map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.errors import ShapeError
+from frustum.geometry import CameraRig
+from frustum.nn.encoders.resnet import BasicBlock
+from frustum.nn.lift_splat import LiftSplat, Splat
+
+CAMERA_NUMBERS = 27
+
+
+def camera_vector(rig: CameraRig, cam2key: Tensor, bev_aug: Tensor) -> Tensor:
+    """What the depth net is told of each camera: float32 (M, 27), where the rig lies.
+
+    fx, fy, cx, cy; the image augmentation as a00, a01, shift x, a10, a11, shift y; of the bird's-eye-view augmentation 00, 01, 10, 11, 22;
+    and the first three rows of `cam2key`.
+
+    Args:
+        rig: leads with (B,).
+        cam2key: (B, N, 4, 4) camera to the keyframe's ego frame.
+        bev_aug: (B, 4, 4).
+    """
+    k, a, flip = rig.intrinsics, rig.image_aug, bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
+    numbers = [
+        k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2],
+        a[..., 0, 0], a[..., 0, 1], a[..., 0, 2], a[..., 1, 0], a[..., 1, 1], a[..., 1, 2],
+        flip[..., 0, 0], flip[..., 0, 1], flip[..., 1, 0], flip[..., 1, 1], flip[..., 2, 2],
+    ]  # fmt: skip
+    vector = torch.cat([torch.stack([n.double() for n in numbers], -1), cam2key[..., :3, :].double().flatten(-2)], -1)
+    return vector.flatten(0, 1).float()
+
+
+class DepthNet(nn.Module):
+    """Depth and context of each pixel from image features and calibration.
+
+    Args:
+        in_channels: channels of the image features.
+        channels: channels inside.
+        context_channels: C.
+        bins: D.
+        extra_channels: channels of an `extra` map that joins the depth branch (a cost volume).
+    """
+
+    def __init__(self, in_channels: int, channels: int, context_channels: int, bins: int, extra_channels: int = 0):
+        super().__init__()
+        self.bins = bins
+        self.reduce_conv = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.context_conv = nn.Conv2d(channels, context_channels, 1)
+        self.bn = nn.BatchNorm1d(CAMERA_NUMBERS)
+        self.depth_mlp = _Mlp(CAMERA_NUMBERS, channels)
+        self.depth_se = _Gate(channels)
+        self.context_mlp = _Mlp(CAMERA_NUMBERS, channels)
+        self.context_se = _Gate(channels)
+        shortcut = nn.Conv2d(channels + extra_channels, channels, 1) if extra_channels else None
+        self.depth_conv = nn.Sequential(
+            BasicBlock(channels + extra_channels, channels, 1, shortcut),
+            BasicBlock(channels, channels),
+            BasicBlock(channels, channels),
+            Aspp(channels, 96),
+            nn.Conv2d(channels, bins, 1),
+        )
+
+    def forward(self, features: Tensor, cameras: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Features (M, in_channels, h, w), cameras (M, 27), extra (M, extra_channels, h, w) -> (M, D + C, h, w), depth logits first.
+
+        Raises:
+            ShapeError: one image in training, whose batch normalisation needs two.
+        """
+        if self.training and len(features) < 2:
+            raise ShapeError(
+                "a camera-aware depth net needs at least two images to train on, as its batch normalisation is over images: "
+                "use train.batch_size=2 or more cameras."
+            )
+        cameras = self.bn(cameras)
+        x = self.reduce_conv(features)
+        context = self.context_conv(self.context_se(x, self.context_mlp(cameras)))
+        depth = self.depth_se(x, self.depth_mlp(cameras))
+        depth = self.depth_conv(depth if extra is None else torch.cat([depth, extra], 1))
+        return torch.cat([depth, context], 1)
+
+
+class CameraAwareLiftSplat(LiftSplat):
+    """Lift-splat whose depth and context come from a `DepthNet`.
+
+    Args:
+        in_channels: channels of the image features, and inside the depth net.
+        channels: C, channels of the lifted context.
+        splat: the geometry.
+        extra_channels: see `DepthNet`.
+    """
+
+    depth_net: DepthNet  # type: ignore[assignment]
+
+    def __init__(self, in_channels: int, channels: int, splat: Splat, extra_channels: int = 0):
+        super().__init__(in_channels, channels, splat, DepthNet(in_channels, in_channels, channels, splat.bins.count, extra_channels))
+
+    def forward(
+        self,
+        features: Tensor,
+        rig: CameraRig,
+        key_ego2global: Tensor,
+        bev_aug: Tensor,
+        told: Tensor | None = None,
+        extra: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `LiftSplat`; `told` (B, N, 4, 4) is the camera pose that the depth net is told, by default the rig's in the keyframe."""
+        told = rig.cam2key(key_ego2global) if told is None else told
+        cameras = camera_vector(rig, told, bev_aug).to(features.device)
+        return self.spread(self.depth_net(features, cameras, extra), rig, key_ego2global, bev_aug)
+
+
+class Aspp(nn.Module):
+    """Atrous spatial pyramid pooling (Chen et al., 2017): four dilations and the global mean, joined."""
+
+    def __init__(self, channels: int, middle: int, dilations: tuple[int, ...] = (1, 6, 12, 18)):
+        super().__init__()
+        self.branches = [f"aspp{i}" for i in range(1, len(dilations) + 1)]
+        for name, dilation in zip(self.branches, dilations, strict=True):
+            self.add_module(name, _Atrous(channels, middle, dilation))
+        self.global_avg_pool = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(inplace=True)
+        )
+        self.conv1 = nn.Conv2d(middle * (len(dilations) + 1), channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, channels, h, w) -> the same shape."""
+        parts = [self.get_submodule(name)(x) for name in self.branches]
+        parts.append(self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:]))
+        return self.dropout(F.relu(self.bn1(self.conv1(torch.cat(parts, 1)))))
+
+
+class _Atrous(nn.Module):
+    def __init__(self, in_channels: int, channels: int, dilation: int):
+        super().__init__()
+        kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
+        self.atrous_conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.atrous_conv(x)))
+
+
+class _Mlp(nn.Module):
+    """(M, c) -> (M, channels, 1, 1)."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.fc1 = nn.Linear(in_channels, channels)
+        self.fc2 = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(x)))[..., None, None]
+
+
+class _Gate(nn.Module):
+    """Scales the channels of a map by what another vector says (squeeze-and-excitation)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, channels, 1)
+        self.conv_expand = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        return x * self.conv_expand(F.relu(self.conv_reduce(vector))).sigmoid()

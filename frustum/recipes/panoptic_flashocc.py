@@ -1,0 +1,68 @@
+"""Panoptic-FlashOcc: the published settings for nuScenes, and a small one for the street world.
+
+`model.instances=false` gives the semantic network of each; the published repository ships both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frustum.engine.recipe import PublishedNumber, Recipe
+from frustum.geometry.depth import DepthBins
+from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
+from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
+from frustum.recipes.flashocc import flashocc_r50_m0, flashocc_tiny
+
+_MIOU = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, trained without the mask, EMA weights"
+_RAYS = "Occ3D-nuScenes validation, 6019 keyframes, mean over 1, 2 and 4 m, EMA weights"
+_SOURCE = "FlashOCC repository, README and config"
+_TINY = (10.33, 41.02, 22.16, 39.75, 42.63, 20.53, 24.01, 23.71, 24.65, 25.58, 30.63, 58.0, 32.12, 33.78, 31.02, 17.67, 17.74)
+_DEPTH = (10.21, 42.14, 22.82, 40.13, 42.86, 20.69, 24.58, 23.7, 24.02, 25.48, 30.9, 58.65, 32.04, 34.27, 31.12, 18.26, 17.79)
+"""Published IoU of the classes, others to vegetation, from the comments of the published configurations."""
+
+
+def panoptic_flashocc_tiny() -> Recipe:
+    """Panoptic-FlashOcc tiny: ResNet-50, 256x704 images, 44 depth bins, one frame (nuScenes, RayPQ 12.9, RayIoU 34.81 published)."""
+    model = PanopticFlashOccConfig(bev_channels=128, lift_channels=64, depth_bins=DepthBins(start=1, stop=45, step=1))
+    rays, quality = (34.81, 29.1, 35.7, 39.7), (12.9, 8.8, 13.4, 16.5)
+    return _published("panoptic-flashocc-tiny", model, 29.14, _TINY, rays, quality)
+
+
+def panoptic_flashocc_depth() -> Recipe:
+    """Panoptic-FlashOcc: as tiny with 88 depth bins and wider maps, one frame (nuScenes, RayPQ 13.2, RayIoU 35.22 published)."""
+    rays, quality = (35.22, 29.5, 36.1, 40.1), (13.2, 9.2, 13.5, 16.8)
+    return _published("panoptic-flashocc-depth", _wide(), 29.39, _DEPTH, rays, quality)
+
+
+def panoptic_flashocc_mini() -> Recipe:
+    """Panoptic-FlashOcc for two CPU cores: flashocc-tiny with instance centres, learns the street world in minutes."""
+    base = flashocc_tiny()
+    return base.model_copy(
+        update={
+            "name": "panoptic-flashocc-mini",
+            "model": PanopticFlashOccMiniConfig(),
+            "data": base.data.model_copy(update={"load_boxes": True}),
+        }
+    )
+
+
+def _wide(**changes: Any) -> PanopticFlashOccConfig:
+    return PanopticFlashOccConfig(bev_channels=256, lift_channels=80, depth_bins=DepthBins(start=1, stop=45, step=0.5), **changes)
+
+
+def _published(
+    name: str,
+    model: PanopticFlashOccConfig,
+    miou: float,
+    per_class: tuple[float, ...],
+    rays: tuple[float, ...],
+    quality: tuple[float, ...],
+) -> Recipe:
+    """FlashOCC's training settings with depth maps and boxes; `rays` and `quality` are RayIoU and RayPQ: the mean, then at 1, 2, 4 m."""
+    base = flashocc_r50_m0()
+    numbers = [PublishedNumber(metric="mIoU", value=miou, protocol=_MIOU, source=_SOURCE, per_class=per_class)]
+    for metric, values in (("RayIoU", rays), ("RayPQ", quality)):
+        names = (metric, *(f"{metric}@{metres}" for metres in (1, 2, 4)))
+        numbers += [PublishedNumber(metric=n, value=v, protocol=_RAYS, source=_SOURCE) for n, v in zip(names, values, strict=True)]
+    data = base.data.model_copy(update={"load_depth": True, "load_boxes": True, "history": model.history})
+    return base.model_copy(update={"name": name, "model": model, "data": data, "published": tuple(numbers)})
