@@ -36,19 +36,20 @@ def list_(
 
 
 def as_markdown() -> str:
-    """The catalogue as the table of docs/weights.md."""
-    from frustum.weights.catalogue import CATALOGUE
+    """The catalogue as docs/weights.md shows it: a table, and the protocols that its figures were measured under."""
+    from frustum.weights.catalogue import CATALOGUE, UNKNOWN
 
-    lines = ["| name | project, place | licence | file, size | published (%) | recipe | status |", "|---|---|---|---|---|---|---|"]
+    protocols = list(dict.fromkeys(e.protocol for e in CATALOGUE if e.protocol))
+    lines = ["| name | project, place | licence | file | published (%) | recipe | status |", "|---|---|---|---|---|---|---|"]
     for e in CATALOGUE:
+        name = f"`{e.name}` ({e.note})" if e.note else f"`{e.name}`"
         size = f"{e.size:,} bytes" if isinstance(e.size, int) else f"size {e.size}"
-        file = f"`{e.file}`, {size}" if e.file != "unknown" else f"unknown, {size}"
-        about = f" ({e.note})" if e.note else ""
+        file = UNKNOWN if e.file == UNKNOWN else f"`{e.file}`, {size}"
+        figure = f"{e.published} [{protocols.index(e.protocol) + 1}]" if e.published else "-"
         recipe = f"`{e.recipe}`" if e.recipe else "no recipe yet"
-        lines.append(
-            f"| `{e.name}`{about} | {e.project}: {e.where} | {e.licence} | {file} | {e.published or '-'} | {recipe} | {e.status} |"
-        )
-    return "\n".join(lines)
+        lines.append(f"| {' | '.join((name, f'{e.project}: {e.where}', e.licence, file, figure, recipe, e.status))} |")
+    notes = [f"- [{i}] {protocol}" for i, protocol in enumerate(protocols, 1)]
+    return "\n".join([*lines, "", *notes])
 
 
 @app.command(

@@ -34,11 +34,14 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
 
 
 def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`given_state` with a 0 for each counter of a batch norm that the model has and it has not, if it is for this model at all."""
-    if not given_state.keys() & model_state.keys():
-        return dict(given_state)
-    counters = {key: torch.zeros_like(value) for key, value in model_state.items() if key.rpartition(".")[2] == COUNTER}
-    return counters | dict(given_state)
+    """`given_state` with a 0 for the counter of each of the model's batch norms whose statistics it has without their counter."""
+    found = dict(given_state)
+    for key, value in model_state.items():
+        layer, _, name = key.rpartition(".")
+        mean = f"{layer}.running_mean" if layer else "running_mean"
+        if name == COUNTER and key not in found and mean in found:
+            found[key] = torch.zeros(value.shape, dtype=value.dtype)
+    return found
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _read_torch(path: Path) -> Any:
             f"{path} was refused without running it: {what}. A checkpoint must hold tensors and plain values only. If you trust its "
             "author, save torch.load(file, weights_only=False)['state_dict'] with safetensors.torch.save_file and give that file."
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read as a PyTorch checkpoint: {first}. It is truncated or damaged; get it again."

@@ -64,8 +64,8 @@ def _panoptic(name: str, published: str, protocol: str = _PANOPTIC, note: str = 
     )
 
 
-def _bevdet(name: str, published: str = "", protocol: str = "") -> Entry:
-    note = "the file that the published FlashOCC configurations start from (frustum train RECIPE --init FILE)"
+def _bevdet(name: str, started: str, published: str = "", protocol: str = "") -> Entry:
+    note = f"{started} started from it: frustum train RECIPE --init FILE"
     where = "linked in the BEVDet repository (Baidu)"
     return Entry(name, "BEVDet", where, _APACHE, f"{name}.pth", UNKNOWN, published, protocol, note=note)
 
@@ -94,10 +94,10 @@ CATALOGUE: tuple[Entry, ...] = (
     _panoptic("depth4d-longterm8f", "mIoU 31.49, RayIoU 38.51", note="nine frames: the key frame and 8 past ones"),
     _panoptic("depth4d-longterm8f-pano", "mIoU 31.57, RayIoU 38.50, RayPQ 16.0", note="nine frames: the key frame and 8 past ones"),
     _panoptic("depth4d-longterm16f", "mIoU 31.55, RayIoU 38.31", note="the key frame and 16 past ones"),
-    _bevdet("bevdet-r50-cbgs", "mAP 30.85 to 31.3, NDS 39.4 to 39.8", "nuScenes detection, validation"),
-    _bevdet("bevdet-r50-4d-depth-cbgs"),
-    _bevdet("bevdet-r50-4d-stereo-cbgs", "mAP 38.36, NDS 49.95 (38.20, 49.86 with past maps warped)", "nuScenes detection, validation"),
-    _bevdet("bevdet-stbase-4d-stereo-512x1408-cbgs"),
+    _bevdet("bevdet-r50-cbgs", "FlashOCC M0 and M1", "mAP 30.85 to 31.3, NDS 39.4 to 39.8", "nuScenes detection, validation"),
+    _bevdet("bevdet-r50-4d-depth-cbgs", "Panoptic-FlashOcc"),
+    _bevdet("bevdet-r50-4d-stereo-cbgs", "FlashOCC M2", "mAP 38.36, NDS 49.95", "nuScenes detection, validation"),
+    _bevdet("bevdet-stbase-4d-stereo-512x1408-cbgs", "FlashOCC M3"),
     Entry(
         "simplebev-rgb", "github.com/aharley/simple_bev", "Dropbox, linked in get_rgb_model.sh", file="model-000025000.pth",
         note="predicts doubled centre offsets: halve them before grouping instances",
@@ -105,7 +105,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         "dinov2-vits14", "github.com/facebookresearch/dinov2",
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", "Apache-2.0",
-        "dinov2_vits14_pretrain.pth", 88_283_115, note="a teacher for feature distillation",
+        "dinov2_vits14_pretrain.pth", 88_283_115, note="a teacher for feature distillation; the size is that of a re-upload",
     ),
     Entry(
         "pspnet-r101-d8", "OpenMMLab", "download.openmmlab.com", file=UNKNOWN, note="a teacher for distillation"

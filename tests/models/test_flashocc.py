@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,22 @@ from frustum.data.types import Batch
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.flashocc import FlashOccConfig
+from frustum.recipes.checkpoints import convert
 from tests.models import golden_weights as gold
 
 _STAGES = {"image_features": "neck", "depth": "depth_0", "pooled": "bev_0", "bev": "bev_enc", "occ_logits": "occ_logits"}
 
 
-def _parity(shared, fixture: str, recipe: str) -> None:
+def _parity(shared, fixture: str, recipe: str, tmp_path: Path) -> None:
+    """The whole path of official weights: upstream file -> convert -> load -> forward -> predict."""
     folder = gold.golden(shared, fixture)
     shapes, meta = (json.loads((folder / f"{name}.json").read_text()) for name in ("keys", "meta"))
-    model = frustum.load(recipe, gold.state_dict(shapes), source="official")
+    upstream, converted = tmp_path / "epoch_24_ema.pth", tmp_path / "converted.safetensors"
+    torch.save({"epoch": 24, "state_dict": gold.state_dict(shapes), "updates": 180_000}, upstream)
+    assert convert(upstream, converted, source="flashocc").recipe == recipe
+    model = frustum.load(recipe, converted)
+    upstream.unlink()  # 160 MB each, which pytest would keep
+    converted.unlink()
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == shapes
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(meta["params_M"])
     batch = gold.batch()
@@ -41,13 +49,13 @@ def _parity(shared, fixture: str, recipe: str) -> None:
     np.testing.assert_array_equal(counts[0, 0].numpy(), stored["points_per_cell"])
 
 
-def test_m0_equals_the_reference(shared):
-    _parity(shared, "m0", "flashocc-r50-m0")
+def test_m0_equals_the_reference(shared, tmp_path):
+    _parity(shared, "m0", "flashocc-r50-m0", tmp_path)
 
 
 @pytest.mark.slow
-def test_m1_equals_the_reference(shared):
-    _parity(shared, "m1", "flashocc-r50")
+def test_m1_equals_the_reference(shared, tmp_path):
+    _parity(shared, "m1", "flashocc-r50", tmp_path)
 
 
 def test_golden_weights_follow_the_rule(shared):

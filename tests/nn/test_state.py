@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from frustum.errors import CheckpointError
-from frustum.nn.state import as_tensors, complete, describe_difference
+from frustum.nn.state import Fit, as_tensors, complete, describe_difference
 
 MODEL = {"conv.weight": torch.zeros(4, 3, 1, 1), "conv.bias": torch.zeros(4), "head.weight": torch.zeros(2, 4)}
 
@@ -53,6 +53,21 @@ def test_missing_counters_are_zero():
     assert int(found["num_batches_tracked"]) == 0
     assert int(complete(model, model)["num_batches_tracked"]) == 5
     assert complete(model, {"x": torch.zeros(1)}).keys() == {"x"}, "another model's weights stay what they are"
+    assert complete(model, {"weight": model["weight"]}).keys() == {"weight"}, "no statistics, nothing to count"
+    with torch.device("meta"):
+        empty = torch.nn.BatchNorm1d(2).state_dict()
+    assert not complete(empty, given)["num_batches_tracked"].is_meta
+
+
+def test_a_fit_is_told_by_parts():
+    model = {"a.w": torch.zeros(2), "a.b": torch.zeros(2), "b.w": torch.zeros(3), "c.w": torch.zeros(1)}
+    given = {"a.w": torch.zeros(2), "a.b": torch.zeros(2), "b.w": torch.zeros(4), "d.w": torch.zeros(1), "d.b": torch.zeros(1)}
+    fit = Fit.of(model, given)
+    assert (fit.taken, fit.missing, fit.unexpected, fit.reshaped) == (("a.w", "a.b"), ("c.w",), ("d.w", "d.b"), ("b.w",))
+    assert str(fit) == "2 of 4 entries fit; wholly: a 2; not: c 1, b 1; other shape: b.w; left over in the file: d 2"
+    assert str(Fit.of(model, model)) == "4 of 4 entries fit; wholly: a 2, b 1, c 1"
+    many = {f"x.{i}": torch.zeros(1) for i in range(9)}
+    assert str(Fit.of(many, {key: torch.zeros(2) for key in many})).endswith("x.5, ... and 3 more")
 
 
 def test_unrelated_weights_are_called_another_model():

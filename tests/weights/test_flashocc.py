@@ -8,11 +8,15 @@ import pytest
 import torch
 
 import frustum
+from frustum.engine.overrides import apply
 from frustum.engine.preprocessing import PATHS
 from frustum.errors import CheckpointError, FrustumWarning
+from frustum.geometry.depth import DepthBins
+from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.checkpoints import settle
 from frustum.recipes.loading import get_recipe
 from frustum.weights import flashocc
+from frustum.weights.catalogue import recipe_of
 from tests.models import golden_weights as gold
 
 
@@ -62,3 +66,68 @@ def test_reference_settings_reach_model_and_data():
     assert (recipe.data.channel_order, recipe.data.map_frame) == ("bgr", "camera0")
     assert get_recipe("flashocc-r50-m0").data.map_frame == "lidar"
     assert set(flashocc.PREPROCESSING) == set(PATHS)
+
+
+MISSING = {
+    "pano_tiny/keys.json": ("panoptic-flashocc-r50-depth-tiny-pano", 1, 44, 64, 256, 128),
+    "pano_depth4d/keys.json": ("panoptic-flashocc-r50-depth4d-pano", 2, 88, 80, 512, 256),
+    "stereo4d/keys.json": ("flashocc-r50-4d-stereo", 2, 88, 80, 256, 256),
+    "keys_pano_8f.json": ("panoptic-flashocc-r50-depth4d-longterm8f-pano", 9, 88, 80, 512, 256),
+}
+
+
+@pytest.mark.parametrize("fixture", MISSING)
+def test_every_published_layout_is_recognised(shared, fixture):
+    shapes = json.loads(gold.golden(shared, fixture).read_text())
+    layout = flashocc.layout_of(_empty(shapes))
+    name, *counts = MISSING[fixture]
+    assert [layout.frames, *layout.widths.values()] == counts
+    assert (layout.resnet, layout.outputs) == (50, 16 * 18)
+    assert flashocc.published_name(layout) == name
+    assert flashocc.recipe_for(layout) == recipe_of(name)
+    if not recipe_of(name):
+        assert f"{name}, for which there is no recipe yet" in flashocc.describe(layout)
+        assert flashocc.settings_for(layout, FlashOccConfig()) == []
+
+
+@pytest.mark.parametrize(("fixture", "recipe"), [("m0", "flashocc-r50-m0"), ("m1", "flashocc-r50")])
+def test_the_recipe_is_found_by_the_shapes(shared, fixture, recipe):
+    layout = flashocc.layout_of(_empty(json.loads((gold.golden(shared, fixture) / "keys.json").read_text())))
+    assert flashocc.recipe_for(layout) == recipe
+    assert flashocc.settings_for(layout, get_recipe(recipe).model) == []
+    assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
+
+
+def test_detectors_and_strangers_are_told_apart(shared):
+    head = json.loads((gold.golden(shared, "crafted") / "bevdet_r50_pts_bbox_head_keys.json").read_text())
+    state = {key: value for key, value in _meta(FlashOccConfig(depth_bins=DepthBins(stop=60))).items() if not key.startswith("occ_head.")}
+    layout = flashocc.layout_of(state | _empty({f"pts_bbox_head.{key}": shape for key, shape in head.items()}))
+    assert (layout.has_boxes, layout.has_occupancy, layout.depth_bins, layout.lift_channels) == (True, False, 59, 64)
+    assert flashocc.recipe_for(layout) == ""
+    assert "a BEVDet detector without an occupancy head" in flashocc.describe(layout)
+    assert "--init FILE" in flashocc.describe(layout)
+    assert flashocc.layout_of({"conv1.weight": torch.zeros(1)}) is None
+    assert flashocc.recipe_for(None) == ""
+    assert "no network of FlashOCC" in flashocc.describe(None)
+
+
+@pytest.mark.parametrize("resnet", [18, 34, 50, 101])
+def test_widths_are_read_from_the_shapes(resnet):
+    """What the file says becomes the settings that build its network."""
+    config = FlashOccConfig(resnet=resnet, neck_channels=48, depth_bins=DepthBins(step=2), lift_channels=24, bev_channels=40)
+    layout = flashocc.layout_of(_meta(config))
+    assert flashocc.recipe_for(layout) == flashocc.BASE
+    words = flashocc.settings_for(layout, FlashOccConfig())
+    assert "model.lift_channels=24" in words
+    assert apply(get_recipe("flashocc-r50-m0"), words).model == config
+    assert flashocc.settings_for(layout, config) == []
+    assert "a single-frame FlashOCC of other widths" in flashocc.describe(layout)
+
+
+def _empty(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+def _meta(config: FlashOccConfig) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        return config.build().state_dict()

@@ -39,18 +39,13 @@ def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor],
     """
     if pretrained is True and depth != 50:
         raise ConfigError(f"no package brings weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
-    path = _package_file(*_RESNET) if pretrained is True else Path(str(pretrained))
+    path, origin = _source(pretrained, _RESNET)
     state = read_state(path)
     stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
     if len(stems) != 1:
-        raise CheckpointError(
-            f"{path} holds no ResNet with torchvision's key names: no single conv1.weight of shape (64, 3, 7, 7)."
-        )
-    prefix = stems[0].removesuffix("conv1.weight")
-    names = re.compile(r"(conv1|bn1|layer[1-4])\.")
-    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix) and names.match(key[len(prefix) :])}, str(
-        path
-    )
+        raise CheckpointError(f"{path} holds no ResNet with torchvision's key names: no single conv1.weight of shape (64, 3, 7, 7).")
+    wanted = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + r"((conv1|bn1|layer[1-4])\..+)")
+    return {found[1]: value for key, value in state.items() if (found := wanted.fullmatch(key))}, origin
 
 
 def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
@@ -62,9 +57,9 @@ def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
     Raises:
         ConfigError: the package is not installed. CheckpointError: an unreadable file.
     """
-    path = _package_file(*_LITE0) if pretrained is True else Path(str(pretrained))
+    path, origin = _source(pretrained, _LITE0)
     state = read_state(path)
-    return (lite0_from_timm(state) if "conv_stem.weight" in state else state), str(path)
+    return (lite0_from_timm(state) if "conv_stem.weight" in state else state), origin
 
 
 # Blocks per stage of EfficientNet-Lite0: timm counts blocks within stages, the package through all of them.
@@ -88,6 +83,11 @@ def lite0_from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name:
                 found[f"_blocks.{sum(_STAGES[:stage]) + int(block[2])}.{name}.{block[4]}"] = value
     return found
+
+
+def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path, str]:
+    """The file to read, and what to call it."""
+    return (_package_file(*package), f"the package {package[0]}") if pretrained is True else (Path(str(pretrained)), str(pretrained))
 
 
 def _package_file(package: str, file: str, command: str) -> Path:

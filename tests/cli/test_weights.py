@@ -1,0 +1,94 @@
+"""`frustum weights`, and the training that starts from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from frustum.cli.weights import as_markdown
+from frustum.models.flashocc import FlashOccConfig
+from frustum.weights.catalogue import CATALOGUE
+from tests.cli.conftest import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("upstream") / "mine.pth"
+    state = FlashOccConfig(resnet=18, neck_channels=16, bev_channels=16).build().state_dict()
+    torch.save({"meta": {"epoch": 24, "mmcv_version": "1.5.3"}, "state_dict": state}, path)
+    return path
+
+
+def test_the_list_has_every_entry(frustum: Run, tmp_path: Path) -> None:
+    code, out, err = frustum("weights", "list", "--json", tmp_path / "list.json")
+    assert (code, err) == (0, "")
+    listed = json.loads((tmp_path / "list.json").read_text())
+    assert list(listed) == [e.name for e in CATALOGUE]
+    assert listed["flashocc-r50-M0"]["status"] == "not yet measured here"
+    assert "31.95" in out
+    assert "no recipe yet" in out
+
+
+def test_the_page_shows_the_table_that_the_command_prints(frustum: Run) -> None:
+    code, out, _ = frustum("weights", "list", "--markdown")
+    assert code == 0
+    assert out.strip() == as_markdown()
+    assert as_markdown() in (ROOT / "docs/weights.md").read_text(encoding="utf-8"), "paste `frustum weights list --markdown`"
+
+
+def test_inspect_says_what_is_in_a_file(frustum: Run, upstream: Path, tmp_path: Path) -> None:
+    code, out, _ = frustum("weights", "inspect", upstream, "--recipe", "flashocc-r50-m0", "--json", tmp_path / "i.json")
+    assert code == 0
+    found = json.loads((tmp_path / "i.json").read_text())
+    assert (found["layout"], found["details"]) == ("mmcv", {"epoch": 24, "mmcv_version": "1.5.3"})
+    assert (found["channels"]["resnet"], found["channels"]["bev_channels"], found["source"]) == (18, 16, "flashocc")
+    assert found["entries"] == sum(count for count, _ in found["parts"].values())
+    assert found["bytes"] == upstream.stat().st_size
+    assert "of other widths than the published ones, that is the recipe 'flashocc-r50-m0'" in out
+    assert "img_bev_encoder_backbone" in out
+    assert "of 430 entries fit" in found["fit"]
+
+
+def test_convert_then_inspect(frustum: Run, upstream: Path, tmp_path: Path) -> None:
+    out_file = tmp_path / "m.safetensors"
+    code, out, err = frustum("weights", "convert", upstream, "--source", "flashocc", "-o", out_file, "--json", tmp_path / "c.json")
+    assert code == 0
+    assert "note: " in err
+    assert "model.neck_channels=16" in err
+    assert f"frustum eval flashocc-r50-m0 --checkpoint {out_file}" in " ".join(out.split())
+    done = json.loads((tmp_path / "c.json").read_text())
+    assert (done["recipe"], done["missing"], done["unexpected"], done["reshaped"]) == ("flashocc-r50-m0", [], [], [])
+    code, out, _ = frustum("weights", "inspect", out_file)
+    assert code == 0
+    assert "data.channel_order bgr" in out
+    assert "file mine.pth" in out
+
+
+def test_a_part_is_converted_only_when_asked(frustum: Run, upstream: Path, tmp_path: Path) -> None:
+    words = ("weights", "convert", upstream, "--recipe", "flashocc-r50", "-o", tmp_path / "p.safetensors")
+    state = torch.load(upstream, weights_only=True)["state_dict"]
+    torch.save({key: value for key, value in state.items() if not key.startswith("occ_head")}, tmp_path / "headless.pth")
+    words = ("weights", "convert", tmp_path / "headless.pth", "--recipe", "flashocc-r50", "-o", tmp_path / "p.safetensors")
+    code, _, err = frustum(*words)
+    assert code == 4
+    assert "missing" in err
+    assert not (tmp_path / "p.safetensors").exists()
+    code, out, _ = frustum(*words, "--partial")
+    assert code == 0
+    assert "frustum train flashocc-r50 --init" in out
+
+
+def test_failures_are_one_paragraph(frustum: Run, tmp_path: Path) -> None:
+    code, _, err = frustum("weights", "inspect", tmp_path / "none.pth")
+    assert code == 4
+    assert "there is no checkpoint" in err
+    assert err.count("\n") == 1
+    (tmp_path / "noise.pth").write_bytes(b"\x80\x02not a checkpoint")
+    code, _, err = frustum("weights", "convert", tmp_path / "noise.pth", "-o", tmp_path / "x.safetensors")
+    assert code == 4
+    assert err.startswith("error: ")

@@ -1,0 +1,75 @@
+"""What travels with weights, and who wins."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+
+from frustum.engine.overrides import apply
+from frustum.engine.preprocessing import PATHS, RESIZE, as_overrides, differences, preprocessing_of, settle
+from frustum.errors import CheckpointError, FrustumWarning
+from frustum.recipes.loading import get_recipe
+
+TINY, M0 = get_recipe("flashocc-tiny"), get_recipe("flashocc-r50-m0")
+CHANGED = [
+    "data.image_size=128,352", "data.channel_order=bgr", "data.mean=1,2.5,3", "data.std=4,5,6", "data.map_frame=camera0",
+    "augment.crop_h=0.1,0.3", "model.voxel_rounding=reference", "model.sampling=centers",
+]  # fmt: skip
+
+
+def test_all_settings_survive_a_file_header():
+    """Stored as JSON and applied to a recipe with other values: every setting comes back, and nothing else changes."""
+    changed = apply(M0, CHANGED[:-1])
+    stored = json.loads(json.dumps(preprocessing_of(changed)))
+    assert set(stored) == {*PATHS, "resize"}
+    back = settle(M0, stored)
+    assert preprocessing_of(back) == preprocessing_of(changed)
+    assert back.model_copy(update={"data": M0.data, "augment": M0.augment, "model": M0.model}) == M0
+
+
+def test_a_model_without_the_settings_neither_stores_nor_takes_them():
+    stored = preprocessing_of(TINY)
+    assert not [path for path in stored if path.startswith("model.")]
+    assert stored["data.image_size"] == [96, 256]
+    taken = settle(TINY, preprocessing_of(apply(M0, ["model.voxel_rounding=reference"])))
+    assert taken.data.image_size == (256, 704)
+    assert taken.model == TINY.model
+
+
+def test_weights_beat_the_defaults_of_a_recipe_silently():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert settle(M0, {"data.channel_order": "rgb"}).data.channel_order == "rgb"
+        assert settle(M0, {"data.channel_order": "rgb"}, ["data.channel_order=rgb", "data.root=x"]).data.root == "x"
+
+
+def test_an_explicit_setting_beats_the_weights_and_is_named():
+    with pytest.warns(FrustumWarning) as caught:
+        settled = settle(M0, {"data.channel_order": "rgb", "data.mean": [1, 2, 3]}, ["data.channel_order=bgr"])
+    assert settled.data.channel_order == "bgr"
+    assert settled.data.mean == (1, 2, 3)
+    (text,) = [str(w.message) for w in caught]
+    assert 'data.channel_order="bgr" (they were trained with "rgb")' in text
+    assert "mean" not in text
+
+
+@pytest.mark.parametrize(("stored", "words"), [({"resize": "stretch"}, "resize rule 'stretch'"), ({"data.gamma": 2.2}, "data.gamma")])
+def test_what_this_version_does_not_know_is_refused(stored, words):
+    with pytest.raises(CheckpointError, match=words):
+        settle(M0, stored)
+
+
+def test_values_become_settings():
+    assert as_overrides({"data.mean": [1.5, 2, 3], "data.map_frame": "camera0", "resize": RESIZE}, M0) == [
+        "data.mean=[1.5, 2, 3]",
+        "data.map_frame=camera0",
+    ]
+
+
+def test_differences_are_readable():
+    assert differences(preprocessing_of(M0), M0) == ""
+    text = differences(preprocessing_of(M0), TINY)
+    assert text.startswith("data.image_size=[96, 256] (they were trained with [256, 704]); ")
+    assert 'data.channel_order="rgb" (they were trained with "bgr")' in text

@@ -1,0 +1,55 @@
+"""The catalogue says what recipes and adapters really do."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from frustum.recipes.checkpoints import SOURCES
+from frustum.recipes.loading import get_recipe, list_recipes
+from frustum.weights import flashocc
+from frustum.weights.catalogue import CATALOGUE, entry, recipe_of
+
+RECIPES = {info.name for info in list_recipes()}
+
+
+def test_names_are_unique_and_nothing_is_left_blank():
+    names = [e.name for e in CATALOGUE]
+    assert len(set(names)) == len(names)
+    for e in CATALOGUE:
+        assert all((e.name, e.project, e.where, e.licence, e.file, e.size, e.status)), e.name
+        assert bool(e.published) == bool(e.protocol), "a figure names its protocol"
+        assert e.status == "not yet measured here"
+        assert isinstance(e.size, int) or e.size == "unknown"
+
+
+@pytest.mark.parametrize("e", [e for e in CATALOGUE if e.recipe], ids=lambda e: e.name)
+def test_recipes_exist_and_state_the_same_figure(e):
+    assert e.recipe in RECIPES
+    assert e.source in SOURCES
+    if "maskless" not in e.name:
+        (figure,) = [p for p in get_recipe(e.recipe).published if p.metric == "mIoU"]
+        assert f"mIoU {figure.value:.2f}" in e.published
+
+
+def test_every_layout_that_is_recognised_is_in_the_catalogue():
+    for name in flashocc._PUBLISHED.values():
+        assert entry(name) is not None, name
+        assert entry(name).source == "flashocc"
+    assert recipe_of("flashocc-r50-M0") == flashocc.BASE
+    assert recipe_of("no-such-entry") == ""
+    assert entry("no-such-entry") is None
+
+
+def test_drive_ids_look_like_ids():
+    ids = [re.search(r"Google Drive (?:folder )?(\S+)$", e.where)[1] for e in CATALOGUE if e.where.startswith("Google Drive")]
+    assert len(ids) >= 10
+    assert all(re.fullmatch(r"[\w-]{33}", found) for found in ids), ids
+
+
+def test_the_catalogue_needs_no_torch():
+    code = "import sys, frustum.weights.catalogue; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
