@@ -121,7 +121,8 @@ def evaluate(
 ) -> None:
     """Evaluate a network, or a file of predictions with --results. All numbers name their protocol.
 
-    Occupancy: mIoU with each mask and per class, geometric IoU, RayIoU. Detection: nuScenes' mAP, NDS and five errors.
+    Occupancy: mIoU by mask, convention and class, geometric IoU, F-score, RayIoU, and RayPQ and voxel PQ for predictions with instances.
+    Detection: nuScenes' mAP, NDS and five errors.
     """
     if results is None:
         from frustum.cli.evaluation import evaluate_run
