@@ -39,6 +39,11 @@ def preprocessing_of(recipe: Recipe) -> dict[str, Any]:
     return {path: plain[section][name] for path, section, name in sections if name in plain[section]} | {"resize": RESIZE}
 
 
+def header_of(recipe: Recipe) -> dict[str, Any]:
+    """What every weights file of ours holds in its header: the recipe and the preprocessing."""
+    return {"recipe": recipe.model_dump(mode="json"), KEY: preprocessing_of(recipe)}
+
+
 def as_overrides(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Stored preprocessing as settings for `recipe`; what its model does not know is left out.
 

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 
 from frustum.data.files import make_folder, write_error
 from frustum.engine.checkpoint import flush, load_state, read_weights, save_weights
+from frustum.engine.preprocessing import header_of
 from frustum.engine.step import Stepper
 from frustum.errors import CheckpointError
 
@@ -56,9 +57,10 @@ class Snapshots:
             accelerator.wait_for_everyone()
             _save(draft / f"rank_{accelerator.process_index}.pt", {"data": position, "random": random_state()})
             if accelerator.is_main_process:
-                save_weights(draft / "model.safetensors", stepper.network)
+                header = header_of(stepper.recipe) | {"step": stepper.step_number}
+                save_weights(draft / "model.safetensors", stepper.network, header)
                 if stepper.ema is not None:
-                    save_weights(draft / "ema.safetensors", stepper.ema.module)
+                    save_weights(draft / "ema.safetensors", stepper.ema.module, header)
                 _save(draft / "trainer.pt", stepper.state_dict() | {"extra": extra})
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:

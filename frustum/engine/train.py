@@ -122,8 +122,7 @@ def train(
                 )
     trained = stepper.result()
     if is_main:
-        header = {"recipe": recipe.model_dump(mode="json"), preprocessing.KEY: preprocessing.preprocessing_of(recipe), "step": total}
-        save_weights(out / WEIGHTS, trained, header)
+        save_weights(out / WEIGHTS, trained, preprocessing.header_of(recipe) | {"step": total})
     accelerator.wait_for_everyone()
     return TrainResult(out, out / WEIGHTS, total, window.last_loss, time.monotonic() - began, first, trained)
 

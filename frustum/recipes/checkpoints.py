@@ -169,12 +169,7 @@ def convert(path: str | Path, out: str | Path, source: str = "flashocc", recipe:
     upstream = {"file": Path(path).name, "sha256": sha256(path), "layout": file.layout, **file.details}
     if layout is not None and (published := adapter.published_name(layout)):
         upstream["published_as"] = published
-    metadata = {
-        "source": source,
-        "upstream": upstream,
-        "recipe": settled.model_dump(mode="json"),
-        preprocessing.KEY: preprocessing.preprocessing_of(settled),
-    }
+    metadata = {"source": source, "upstream": upstream} | preprocessing.header_of(settled)
     files.save_weights(out, {key: state[key] for key in fit.taken}, metadata)
     return Conversion(name, fit, upstream)
 

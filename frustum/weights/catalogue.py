@@ -58,10 +58,9 @@ def _flashocc(name: str, drive: str, file: str, published: str, protocol: str = 
     return Entry(name, _FLASHOCC, f"Google Drive {drive}", _APACHE, file, UNKNOWN, published, protocol, recipe, "flashocc", note=note)
 
 
-def _panoptic(name: str, published: str, protocol: str = _PANOPTIC, note: str = "") -> Entry:
-    return Entry(
-        f"panoptic-flashocc-r50-{name}", _FLASHOCC, _FOLDER, _APACHE, _EPOCH, UNKNOWN, published, protocol, source="flashocc", note=note
-    )
+def _panoptic(name: str, published: str, recipe: str = "", note: str = "") -> Entry:
+    full = f"panoptic-flashocc-r50-{name}"
+    return Entry(full, _FLASHOCC, _FOLDER, _APACHE, _EPOCH, UNKNOWN, published, _PANOPTIC, recipe, "flashocc", note=note)
 
 
 def _bevdet(name: str, started: str, published: str = "", protocol: str = "") -> Entry:
@@ -85,10 +84,10 @@ CATALOGUE: tuple[Entry, ...] = (
     _flashocc(
         "flashocc-stbase-4d-stereo-512x1408", "1f6E6Bm6enIJETSEbfXs57M0iOUU997kU", UNKNOWN, "mIoU 43.52", _WARP, note="M3, Swin-B"
     ),
-    _panoptic("depth-tiny", "mIoU 28.83, RayIoU 34.57"),
-    _panoptic("depth-tiny-pano", "mIoU 29.14, RayIoU 34.81, RayPQ 12.9"),
-    _panoptic("depth", "mIoU 28.91, RayIoU 34.93"),
-    _panoptic("depth-pano", "mIoU 29.39, RayIoU 35.22, RayPQ 13.2"),
+    _panoptic("depth-tiny", "mIoU 28.83, RayIoU 34.57", "panoptic-flashocc-tiny", "without instances"),
+    _panoptic("depth-tiny-pano", "mIoU 29.14, RayIoU 34.81, RayPQ 12.9", "panoptic-flashocc-tiny"),
+    _panoptic("depth", "mIoU 28.91, RayIoU 34.93", "panoptic-flashocc-depth", "has the centre head, too"),
+    _panoptic("depth-pano", "mIoU 29.39, RayIoU 35.22, RayPQ 13.2", "panoptic-flashocc-depth"),
     _panoptic("depth4d", "mIoU 29.57, RayIoU 35.99"),
     _panoptic("depth4d-pano", "mIoU 30.31, RayIoU 36.76, RayPQ 14.5"),
     _panoptic("depth4d-longterm8f", "mIoU 31.49, RayIoU 38.51", note="nine frames: the key frame and 8 past ones"),

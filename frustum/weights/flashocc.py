@@ -13,11 +13,10 @@ from torch import Tensor
 
 from frustum.weights.catalogue import recipe_of
 
-MODELS: tuple[str, ...] = ("flashocc",)
-"""Files of models/ whose networks this module reads weights for."""
+BASES = {"flashocc": "flashocc-r50-m0", "panoptic_flashocc": "panoptic-flashocc-tiny", "bevdet_occ": "bevdet-occ-r50"}
+"""Files of models/ whose networks this module reads weights for, and the recipe of a file that is none of the published ones."""
 
-BASE = "flashocc-r50-m0"
-"""The recipe of single-frame files that are none of the published ones: their widths come from the file."""
+MODELS: tuple[str, ...] = tuple(BASES)
 
 # What the weights were trained with and must be run with, as settings of a recipe: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
@@ -102,12 +101,12 @@ _PUBLISHED = {
 def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     """What a state dict holds; None if it is nothing of this project or of BEVDet, from which it descends."""
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    net, entry = "img_view_transformer.depth_net.", "img_bev_encoder_backbone.layers.0.0.conv1.weight"
+    net, entry = "img_view_transformer.depth_net.", "img_bev_encoder_backbone.layers.0.0.conv1."
     head = shapes.get("occ_head.final_conv.conv.weight")
     simple, context = shapes.get(net + "weight"), shapes.get(net + "context_conv.weight")
     if simple is None and context is None:
         return None
-    into_map = shapes.get(entry, (0, 0))[1]
+    into_map = (shapes.get(entry + "weight") or shapes.get(entry + "conv.weight") or (0, 0))[1]
     if context is not None:
         lift = context[0]
         bins = max((s[0] for k, s in shapes.items() if re.fullmatch(re.escape(net) + r"depth_conv\.\d+\.weight", k)), default=0)
@@ -140,10 +139,15 @@ def published_name(layout: Layout) -> str:
     return next((name for key, name in _PUBLISHED.items() if key == (*kind, *counts)), "")
 
 
-def is_plain(layout: Layout | None) -> bool:
-    """True for the single-frame occupancy network of models/flashocc.py, of whatever widths."""
-    extras = layout is None or layout.has_centres or layout.has_boxes or layout.is_volume or layout.frames > 1
-    return not extras and layout is not None and layout.depth_net == "conv" and layout.has_occupancy and bool(layout.resnet)
+def model_of(layout: Layout | None) -> str:
+    """The file of models/ that builds this kind of network, of whatever widths; empty if there is none."""
+    if layout is None or not layout.has_occupancy or layout.has_boxes or not layout.resnet:
+        return ""
+    if layout.depth_net == "camera-aware" and not layout.is_volume:
+        return "panoptic_flashocc"
+    if layout.depth_net != "conv" or layout.has_centres or layout.frames > 1:
+        return ""
+    return "bevdet_occ" if layout.is_volume else "flashocc"
 
 
 def recipe_for(layout: Layout | None) -> str:
@@ -151,21 +155,30 @@ def recipe_for(layout: Layout | None) -> str:
     if layout is None:
         return ""
     name = published_name(layout)
-    return recipe_of(name) if name else (BASE if is_plain(layout) else "")
+    return recipe_of(name) if name else BASES.get(model_of(layout), "")
 
 
 def settings_for(layout: Layout | None, config: Any) -> list[str]:
-    """Settings of the model that a file of other widths than `config` needs; none for a published one, which has its own recipe."""
-    if layout is None or not is_plain(layout):
+    """Settings that a file needs which is of the same kind as the network of `config` and of other widths.
+
+    None for a published file that has a recipe of its own: to load it under another one is a mistake, which strict loading names.
+    """
+    if layout is None or model_of(layout) != type(config).__module__.rpartition(".")[2]:
         return []
-    has = {"depth_bins": config.depth_bins.count, **{name: getattr(config, name) for name in list(layout.widths)[1:]}}
-    if layout.widths != has and published_name(layout):
+    has = {"depth_bins": config.depth_bins.count, **{name: getattr(config, name) for name in layout.widths if name != "depth_bins"}}
+    if layout.widths != has and published_name(layout) and recipe_for(layout):
         return []
     found = [f"model.{name}={count}" for name, count in layout.widths.items() if name != "depth_bins" and count != has[name]]
     if layout.depth_bins != has["depth_bins"]:
         start, stop = _DEPTH
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
-    return found + ([f"model.resnet={layout.resnet}"] if layout.resnet != config.resnet else [])
+    if layout.resnet != config.resnet:
+        found.append(f"model.resnet={layout.resnet}")
+    if "instances" in type(config).model_fields and layout.has_centres != config.instances:
+        found.append(f"model.instances={str(layout.has_centres).lower()}")
+    if "history" in type(config).model_fields and layout.frames - 1 != config.history:
+        found += [f"{section}.history={layout.frames - 1}" for section in ("model", "data")]
+    return found
 
 
 def describe(layout: Layout | None) -> str:
@@ -174,12 +187,13 @@ def describe(layout: Layout | None) -> str:
         return "no network of FlashOCC or BEVDet: its depth net is missing."
     name, recipe = published_name(layout), recipe_for(layout)
     if recipe:
-        what = f"the published {name}" if name else "a single-frame FlashOCC of other widths than the published ones"
-        return f"the file has {layout}: {what}, that is the recipe {recipe!r}."
+        if name:
+            return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
+        return f"the file has {layout}: no file in the catalogue does; the recipe {recipe!r} builds this kind of network."
     if name:
         kind = name
     elif layout.is_volume:
-        kind = "an occupancy network with 3D convolutions (BEVDetOCC)"
+        kind = "an occupancy network with 3D convolutions (of BEVDetOCC's kind)"
     elif not layout.has_occupancy:
         kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
     else:

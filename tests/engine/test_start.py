@@ -76,7 +76,9 @@ def test_a_start_that_cannot_be_is_an_error_before_training(toy_root, tmp_path):
 def test_trained_weights_carry_their_preprocessing(toy_root, tmp_path):
     from frustum.engine.checkpoint import read_weights
 
-    recipe = apply(toy.recipe(toy_root, steps=1), ["data.channel_order=bgr"])
-    _, header = read_weights(train(recipe, tmp_path / "run").weights)
-    assert header[KEY] == preprocessing_of(recipe)
-    assert header[KEY]["data.channel_order"] == "bgr"
+    recipe = apply(toy.recipe(toy_root, steps=1, checkpoint_every=1), ["data.channel_order=bgr"])
+    train(recipe, tmp_path / "run")
+    for name in ("weights", "checkpoints/step_00000001/ema", "checkpoints/step_00000001/model"):
+        _, header = read_weights(tmp_path / "run" / f"{name}.safetensors")
+        assert header[KEY] == preprocessing_of(recipe), name
+        assert (header[KEY]["data.channel_order"], header["step"]) == ("bgr", 1)

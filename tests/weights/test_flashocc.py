@@ -13,6 +13,7 @@ from frustum.engine.preprocessing import PATHS
 from frustum.errors import CheckpointError, FrustumWarning
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
+from frustum.nn.state import describe_difference
 from frustum.recipes.checkpoints import settle
 from frustum.recipes.loading import get_recipe
 from frustum.weights import flashocc
@@ -87,15 +88,43 @@ def test_every_published_layout_is_recognised(shared, fixture):
     assert flashocc.recipe_for(layout) == recipe_of(name)
     if not recipe_of(name):
         assert f"{name}, for which there is no recipe yet" in flashocc.describe(layout)
-        assert flashocc.settings_for(layout, FlashOccConfig()) == []
+    assert flashocc.settings_for(layout, FlashOccConfig()) == []
 
 
-@pytest.mark.parametrize(("fixture", "recipe"), [("m0", "flashocc-r50-m0"), ("m1", "flashocc-r50")])
-def test_the_recipe_is_found_by_the_shapes(shared, fixture, recipe):
-    layout = flashocc.layout_of(_empty(json.loads((gold.golden(shared, fixture) / "keys.json").read_text())))
-    assert flashocc.recipe_for(layout) == recipe
-    assert flashocc.settings_for(layout, get_recipe(recipe).model) == []
-    assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
+@pytest.mark.parametrize(
+    ("fixture", "recipe"),
+    [("m0", "flashocc-r50-m0"), ("m1", "flashocc-r50"), ("pano_tiny", "panoptic-flashocc-tiny"), ("pano_depth4d", "")],
+)
+def test_the_settings_from_the_shapes_build_exactly_the_network_of_the_file(shared, fixture, recipe):
+    """Key by key and shape by shape. The two-frame network has no recipe of its own widths: those come from the file, like its history."""
+    shapes = _empty(json.loads((gold.golden(shared, fixture) / "keys.json").read_text()))
+    layout = flashocc.layout_of(shapes)
+    if recipe:
+        assert flashocc.recipe_for(layout) == recipe
+        assert flashocc.settings_for(layout, get_recipe(recipe).model) == []
+        assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
+    base = get_recipe(recipe or "panoptic-flashocc-depth")
+    settled = apply(base, flashocc.settings_for(layout, base.model))
+    assert describe_difference(_meta(settled.model), shapes) == ""
+    assert settled.data.history == layout.frames - 1
+
+
+def test_the_semantic_network_of_a_panoptic_recipe(shared):
+    shapes = json.loads((gold.golden(shared, "pano_tiny") / "keys.json").read_text())
+    shapes = _empty({key: shape for key, shape in shapes.items() if not key.startswith("aux_centerness_head.")})
+    layout, recipe = flashocc.layout_of(shapes), get_recipe("panoptic-flashocc-tiny")
+    assert flashocc.published_name(layout) == "panoptic-flashocc-r50-depth-tiny"
+    assert flashocc.settings_for(layout, recipe.model) == ["model.instances=false"]
+    assert describe_difference(_meta(recipe.model.model_copy(update={"instances": False})), shapes) == ""
+
+
+def test_the_3d_baseline_is_recognised():
+    recipe = get_recipe("bevdet-occ-r50")
+    layout = flashocc.layout_of(_meta(recipe.model))
+    assert layout.is_volume
+    assert (flashocc.published_name(layout), flashocc.recipe_for(layout)) == ("", "bevdet-occ-r50")
+    assert flashocc.settings_for(layout, recipe.model) == []
+    assert flashocc.settings_for(layout, FlashOccConfig()) == []
 
 
 def test_detectors_and_strangers_are_told_apart(shared):
@@ -116,12 +145,12 @@ def test_widths_are_read_from_the_shapes(resnet):
     """What the file says becomes the settings that build its network."""
     config = FlashOccConfig(resnet=resnet, neck_channels=48, depth_bins=DepthBins(step=2), lift_channels=24, bev_channels=40)
     layout = flashocc.layout_of(_meta(config))
-    assert flashocc.recipe_for(layout) == flashocc.BASE
+    assert flashocc.recipe_for(layout) == flashocc.BASES["flashocc"]
     words = flashocc.settings_for(layout, FlashOccConfig())
     assert "model.lift_channels=24" in words
     assert apply(get_recipe("flashocc-r50-m0"), words).model == config
     assert flashocc.settings_for(layout, config) == []
-    assert "a single-frame FlashOCC of other widths" in flashocc.describe(layout)
+    assert "no file in the catalogue does; the recipe 'flashocc-r50-m0' builds this kind" in flashocc.describe(layout)
 
 
 def _empty(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
