@@ -74,8 +74,8 @@ check-devkit: $(RUN_READY) $(DEVKIT_READY) ## open a generated database with the
 docs-figures: $(RUN_READY) ## draw the pictures of README and docs from runs/demo
 	@$(BIN)/python tools/docs_figures.py
 
-benchmark: $(RUN_READY) ## measure the speed of the street world
-	@$(BIN)/python benchmarks/speed/street_world.py
+benchmark: $(RUN_READY) ## measure how fast everything is, beside plain formulations (about half an hour): figures in runs/bench.json
+	@$(BIN)/frustum bench --json runs/bench.json $(BENCH_ARGS)
 
 clean: ## remove the environments and caches, keep runs/
 	rm -rf $(VENV) .venv-devkit .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

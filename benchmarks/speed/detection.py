@@ -181,7 +181,10 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=100, help="samples that the plain formulation gets")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
     options = parser.parse_args()
+    if options.quick:
+        options.samples, options.plain, options.repeats = 60, 4, 1
 
     rng = np.random.default_rng(0)
     made = {f"sample-{i:05d}": make_sample(rng, options.boxes) for i in range(options.samples)}

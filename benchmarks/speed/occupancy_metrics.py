@@ -67,7 +67,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
     options = parser.parse_args()
+    if options.quick:
+        options.repeats = 2
 
     pred, truth, origins = street(0)
     seen = np.random.default_rng(1).random(truth.shape) < 0.3

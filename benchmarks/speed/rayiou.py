@@ -116,7 +116,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--every", type=int, default=40, help="the plain formulation casts every n-th ray")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
     options = parser.parse_args()
+    if options.quick:
+        options.repeats, options.every = 2, 400
 
     threads = os.cpu_count() or 1
     pred, truth, origins = street(0)

@@ -84,7 +84,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--neighbours", type=int, default=4, help="keyframes before and after whose beams are accumulated in the masks")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
     args = parser.parse_args()
+    if args.quick:
+        args.size, args.repeats, args.neighbours = args.size or [(64, 192)], 2, 1
     results = [measure(args.seed, tuple(size), args.repeats, args.neighbours) for size in args.size or [(96, 256), (256, 704)]]
     print(f"{'stage (ms, one thread)':28}" + "".join(f"{'x'.join(map(str, r['image_size'])):>12}" for r in results))
     for stage in results[0]["milliseconds"]:

@@ -73,7 +73,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, help="keyframes per scene; nuScenes has 40")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
     args = parser.parse_args()
+    if args.quick:
+        args.scenes, args.frames = 1, 2
 
     figures: dict[str, Any] = {"machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "workers": args.workers}
     figures |= rays()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli import data, inspecting, running, weights
+from frustum.cli import benchmarking, data, inspecting, running, weights
 from frustum.cli.common import Settings
 from frustum.cli.common import report as report_error
 
@@ -43,6 +43,7 @@ def _options(
 
 running.register(app)
 inspecting.register(app)
+benchmarking.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 

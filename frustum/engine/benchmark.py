@@ -63,6 +63,11 @@ class Table:
     rows: list[Sequence[Cell]] = field(default_factory=list)
     note: str = ""
 
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {row[0]!r} has {len(row)} cells for {len(self.columns)} columns of {self.title!r}")
+
     def texts(self) -> list[list[str]]:
         """The rows as text: numbers with three significant digits."""
         return [[show(cell) for cell in row] for row in self.rows]

@@ -27,7 +27,8 @@ VERBS = dict(verbs())
 def test_all_verbs_are_there() -> None:
     names = {" ".join(path) for path in VERBS}
     assert names == {
-        "demo", "train", "eval", "predict", "check", "report", "list", "doctor", "data world", "data import kitti-raw", "data import rig",
+        "demo", "train", "eval", "predict", "check", "report", "list", "doctor", "bench", "data world",
+        "data import kitti-raw", "data import rig",
         "data status", "weights list", "weights inspect", "weights convert",
     }  # fmt: skip
 
