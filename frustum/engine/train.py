@@ -66,7 +66,8 @@ def train(
         out: folder of the run; run.py lists what it holds.
         resume: `auto` (or True) goes on exactly where an earlier run in `out` stopped, else starts; `must` raises if there is nothing to
             resume; `never` (or False) deletes the earlier run.
-        model: a network to start from (loaded weights); by default `recipe.model.build()`, prepared with the class statistics.
+        model: a network to start from (loaded weights), for which `train.init` is not read; by default `recipe.model.build()`, prepared
+            with the class statistics, then filled from `train.init`.
         progress: show a bar, or plain lines where there is no terminal.
         source, overrides: how the recipe was called, for recipe.json.
 

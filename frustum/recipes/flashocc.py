@@ -64,7 +64,11 @@ def _small(name: str, data: DataConfig, steps: int) -> Recipe:
 
 
 def _published(name: str, model: FlashOccConfig, miou: float, per_class: tuple[float, ...]) -> Recipe:
-    """The published settings: AdamW 1e-4, 24 epochs, 16 samples a step (as 4 x 4 here; on four GPUs set train.accumulate=1)."""
+    """The published settings: AdamW 1e-4, 24 epochs, 16 samples a step (as 4 x 4 here; on four GPUs set train.accumulate=1).
+
+    The published networks started from the detector bevdet-r50-cbgs (`--init bevdet-r50-cbgs.pth`); without it the recipe starts from
+    random weights, or with model.pretrained=true or =FILE from a trained ResNet-50.
+    """
     return Recipe(
         name=name,
         model=model,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from frustum.cli.weights import as_markdown
+from frustum.engine.recipe import Recipe
+from frustum.engine.train import TrainResult
 from frustum.models.flashocc import FlashOccConfig
 from frustum.weights.catalogue import CATALOGUE
 from tests.cli.conftest import Run
@@ -67,6 +70,36 @@ def test_convert_then_inspect(frustum: Run, upstream: Path, tmp_path: Path) -> N
     assert code == 0
     assert "data.channel_order bgr" in out
     assert "file mine.pth" in out
+
+
+def test_a_converted_file_predicts_without_naming_its_source(frustum: Run, upstream: Path, street_root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "m.safetensors"
+    assert frustum("weights", "convert", upstream, "-o", weights).code == 0
+    words = ("predict", "flashocc-r50-m0", street_root, "data.image_size=64,192", "train.num_workers=0", "--no-pictures", "--limit", 1)
+    code, _, err = frustum(*words, "--checkpoint", weights, "--out", tmp_path / "p")
+    assert code == 0
+    assert "data.image_size=[64, 192] (they were trained with [256, 704])" in " ".join(err.split())
+    (file,) = (tmp_path / "p").glob("*.npz")
+    with np.load(file) as found:
+        assert found["semantics"].shape == (200, 200, 16)
+    code, _, _ = frustum(*words, "--checkpoint", upstream, "--source", "official", "--out", tmp_path / "q")
+    assert code == 0
+    with np.load(file) as ours, np.load(tmp_path / "q" / file.name) as theirs:
+        assert (ours["semantics"] == theirs["semantics"]).mean() > 0.999
+
+
+def test_init_is_a_setting_of_the_run(
+    frustum: Run, upstream: Path, street_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def train(recipe: Recipe, folder: Path, **options: object) -> TrainResult:
+        seen.append((recipe.train.init, options["overrides"]))
+        return TrainResult(folder, folder, 1, 0.0, 0.0, 0, torch.nn.Identity())
+
+    monkeypatch.setattr("frustum.engine.train.train", train)
+    assert frustum("train", "flashocc-r50-m0", "--init", upstream, "--out", tmp_path, "optim.lr=1e-3").code == 0
+    assert seen == [(str(upstream), ["optim.lr=1e-3", f"train.init={upstream}"])]
 
 
 def test_a_part_is_converted_only_when_asked(frustum: Run, upstream: Path, tmp_path: Path) -> None:
