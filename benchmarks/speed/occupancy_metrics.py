@@ -1,6 +1,6 @@
-"""What each occupancy metric costs per frame, and the plain formulation of some of them, in one run on one machine.
+"""Occupancy metrics per frame, beside the plain formulations of F-score and voxel PQ.
 
-    python benchmarks/speed/occupancy_metrics.py --json occupancy_metrics.json
+    python benchmarks/speed/occupancy_metrics.py [--quick] [--json FILE]
 
 One thread, a made-up frame of 200 x 200 x 16 voxels with 50 objects. Plain formulations: the F-score by nearest neighbours in a k-d tree
 (scipy), voxel PQ by comparing sets of voxels through `np.unique` for every class. Each is checked to give the same figures.
@@ -8,23 +8,17 @@ One thread, a made-up frame of 200 x 200 x 16 voxels with 50 objects. Plain form
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import sys
-from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from collections.abc import Iterator
 
 import numpy as np
-from rayiou import FREE, street, timed
+import torch
+from rayiou import FREE, street
 from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
+from frustum.engine.benchmark import Table, benchmark_main, take_turns
 from frustum.metrics.fscore import FScore
-from frustum.metrics.occupancy import GeometricIoU, OccupancyIoU
+from frustum.metrics.occupancy import OccupancyIoU
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
 from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
@@ -63,24 +57,18 @@ def plain_pq(pred: np.ndarray, truth: np.ndarray, pred_ids: np.ndarray, true_ids
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
-    options = parser.parse_args()
-    if options.quick:
-        options.repeats = 2
-
+def measure(quick: bool) -> Iterator[Table]:
+    """Milliseconds of every metric."""
+    torch.set_num_threads(1)
     pred, truth, origins = street(0)
-    seen = np.random.default_rng(1).random(truth.shape) < 0.3
+    blocks = np.random.default_rng(1).random((25, 25, 4)) < 0.3
+    seen = np.kron(blocks, np.ones((8, 8, 4), bool))  # masks are coherent in space
     pred_ids, true_ids = objects(pred), objects(truth)
     rays = RayIoU()
     hits, distances = rays.cast(pred, truth, origins)
-    runs = {
+    jobs = {
         "mIoU, camera mask": lambda: OccupancyIoU().add(pred, truth, seen),
         "mIoU, all voxels": lambda: OccupancyIoU(mask="none").add(pred, truth),
-        "geometric IoU, camera mask": lambda: GeometricIoU().add(pred, truth, seen),
         "F-score, camera mask": lambda: FScore().add(pred, truth, seen),
         "F-score, all voxels": lambda: FScore(mask="none").add(pred, truth),
         "plain: F-score by k-d tree, all voxels": lambda: plain_fscore(pred, truth),
@@ -91,21 +79,28 @@ def main() -> None:
         "RayIoU, rays already cast": lambda: RayIoU().add_hits(hits, distances),
         "RayPQ, rays already cast": lambda: RayPQ().add_hits(hits, distances, pred_ids, true_ids),
     }
-    rows = {name: timed(run, options.repeats) for name, run in runs.items()}
+    times = take_turns(jobs, repeats=2 if quick else 15)
 
     fscore, pq = FScore(mask="none"), VoxelPQ(mask="none")
     fscore.add(pred, truth)
     pq.add(pred, truth, pred_ids, true_ids)
     assert abs(fscore.compute()["fscore"] - plain_fscore(pred, truth)) < 1e-12, "the k-d tree disagrees"
     assert np.array_equal(np.concatenate([pq.state[name] for name in ("tp", "fp", "fn")]), plain_pq(pred, truth, pred_ids, true_ids))
+    yield Table(
+        f"Occupancy metrics of one frame, one thread, {int(true_ids.max())} objects",
+        ["", "ms (median)", "shortest", "times as fast as plain"],
+        [
+            (name, 1000 * timing.median, 1000 * min(timing.seconds), times[PLAIN[name]].median / timing.median if name in PLAIN else None)
+            for name, timing in times.items()
+        ],
+        "The plain formulations gave the same figures. Geometric IoU is taken from the counts of the mIoU.",
+    )
 
-    print(f"Occupancy metrics, one frame, one thread, {int(true_ids.max())} objects; numpy {np.__version__}, {platform.machine()}")
-    for name, row in rows.items():
-        print(f"  {name:42s} {1000 * row['median_s']:8.2f} ms (best {1000 * row['best_s']:.2f})")
-    if options.json:
-        about = {"benchmark": "occupancy_metrics", "processor": platform.machine(), "python": platform.python_version()}
-        options.json.write_text(json.dumps({**about, "numpy": np.__version__, "rows": rows}, indent=2) + "\n")
 
+PLAIN = {
+    "F-score, all voxels": "plain: F-score by k-d tree, all voxels",
+    "voxel PQ, all voxels": "plain: voxel PQ by np.unique, all voxels",
+}
 
 if __name__ == "__main__":
-    main()
+    benchmark_main(__doc__, measure)

@@ -1,6 +1,6 @@
 """RayIoU per frame: our two backends beside the plain per-ray formulation, in one run on one machine.
 
-    python benchmarks/speed/rayiou.py --json rayiou.json
+    python benchmarks/speed/rayiou.py [--quick] [--json FILE]
 
 A frame is 8 origins x 14,040 rays through prediction and truth of 200 x 200 x 16 voxels. The plain formulation walks one ray and one volume
 at a time in Python, as one would write it down first; it is timed on a share of the rays, checked to be equal on them, and extrapolated.
@@ -9,22 +9,16 @@ The time of a validation set of 6,019 frames is extrapolated from one frame, wit
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
-import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
-import torch
 
+from frustum.engine.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.rays import ray_cells, ray_directions
@@ -101,61 +95,35 @@ def plain(pred: np.ndarray, truth: np.ndarray, origins: np.ndarray, every: int) 
     return seconds * ends.shape[1] / len(picked), found
 
 
-def timed(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    run()  # compiles and warms up
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
-    return {"median_s": statistics.median(seconds), "best_s": min(seconds), "worst_s": max(seconds), "repeats": repeats}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--every", type=int, default=40, help="the plain formulation casts every n-th ray")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run? The figures mean little")
-    options = parser.parse_args()
-    if options.quick:
-        options.repeats, options.every = 2, 400
-
+def measure(quick: bool) -> Iterator[Table]:
+    """The table of one frame."""
+    every = 400 if quick else 40
     threads = os.cpu_count() or 1
     pred, truth, origins = street(0)
-    origins = origins.astype(np.float64)
-    variants = {
-        "numba, 1 thread": RayIoU(backend="numba"),
-        f"numba, {threads} threads": RayIoU(backend="numba", threads=threads),
-        "torch, lockstep": RayIoU(backend="torch"),
-    }
-    rows: dict[str, dict[str, float]] = {}
-    for name, metric in variants.items():
-        rows[name] = timed(
-            lambda m=metric: m.add(pred, truth, origins), options.repeats if "numba" in name else max(options.repeats // 3, 2)
-        )
-    figures = [metric.compute()["rayiou"] for metric in variants.values()]
-    assert len(set(figures)) == 1, f"the backends disagree: {figures}"
+    metrics = {"numba, 1 thread": RayIoU(backend="numba")}
+    if threads > 1:
+        metrics[f"numba, {threads} threads"] = RayIoU(backend="numba", threads=threads)
+    metrics["torch, lockstep"] = RayIoU(backend="torch")
+    times = take_turns({name: partial(metric.add, pred, truth, origins) for name, metric in metrics.items()}, repeats=2 if quick else 9)
+    figures = {metric.compute()["rayiou"] for metric in metrics.values()}
+    assert len(figures) == 1, f"the backends disagree: {figures}"
 
-    seconds, found = plain(pred, truth, origins, options.every)
+    seconds, found = plain(pred, truth, origins, every)
     starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
     hits = raycast(np.stack([pred, truth]), starts, ends)
     for v, k, r, distance, label in found:
         assert (hits.distances[v, k, r], hits.labels[v, k, r]) == (np.float32(distance), label), "the plain formulation disagrees"
-    rows[f"plain python, one ray at a time (extrapolated from every {options.every}th ray)"] = {"median_s": seconds, "repeats": 1}
 
-    print(
-        f"RayIoU, one frame: {len(origins)} origins x {len(ray_directions())} rays x 2 volumes; {threads} cores, torch {torch.__version__}"
+    rows: list[tuple[str, float]] = [("plain Python, one ray at a time (extrapolated)", seconds)]
+    rows += [(name, timing.median) for name, timing in times.items()]
+    yield Table(
+        f"RayIoU of one frame: {len(origins)} origins x {len(ray_directions())} rays x 2 volumes",
+        ["", "ms per frame", "times as fast", "minutes for 6,019 frames (extrapolated)"],
+        [(name, 1000 * median, seconds / median, 6019 * median / 60) for name, median in rows],
+        f"Plain Python cast every {every}th ray, met the same labels at the same distances, and is extrapolated from there. "
+        "Minutes are 6,019 times one frame, without reading files.",
     )
-    for name, row in rows.items():
-        row["times_plain"] = seconds / row["median_s"]
-        row["minutes_for_6019_frames_extrapolated"] = 6019 * row["median_s"] / 60
-        minutes, ms = row["minutes_for_6019_frames_extrapolated"], 1000 * row["median_s"]
-        print(f"  {name:76s} {ms:10.1f} ms {row['times_plain']:8.1f} x plain; 6,019 frames: {minutes:.1f} min (extrapolated)")
-    if options.json:
-        about = {"benchmark": "rayiou", "cores": threads, "processor": platform.machine(), "python": platform.python_version()}
-        options.json.write_text(json.dumps({**about, "torch": torch.__version__, "rayiou": figures[0], "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    benchmark_main(__doc__, measure)
