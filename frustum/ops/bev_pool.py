@@ -59,14 +59,10 @@ class PoolPlan:
         if points.dim() != 6 or points.shape[-1] != 3:
             raise ShapeError(f"frustum points must have shape (B, N, D, h, w, 3), got {tuple(points.shape)}.")
         batch, cameras, depth, height, width = points.shape[:5]
-        x_cells, y_cells, z_cells = grid.shape
         num_cells = batch * grid.num_cells
         if max(num_cells, points.numel() // 3) >= 2**31:
             raise ShapeError(f"{num_cells} cells and {points.numel() // 3} points do not fit 32-bit indices. Use a smaller batch.")
-        index, inside = grid.indices(points, rounding)
-        x, y, z = index.unbind(-1)
-        first = torch.arange(batch, device=points.device).view(-1, 1, 1, 1, 1) * y_cells
-        cells = torch.where(inside, ((first + y) * x_cells + x) * z_cells + z, -1).flatten().int()
+        cells = _cells(points, grid, rounding)
         order, occupied, starts = _sorted_by_cell(cells, num_cells)
         pixels = order // (depth * height * width) * (height * width) + order % (height * width)
         return cls(cells, order, pixels, occupied, starts, (batch * cameras, depth, height, width), batch, grid.shape)
@@ -228,6 +224,28 @@ def _kernels(backend: str, device: torch.device) -> Any:
     if device.type != "cuda" and not bev_pool_triton.INTERPRETED:
         raise ConfigError(f"the triton backend of bev_pool needs CUDA tensors, got {device}; use backend='auto'.")
     return bev_pool_triton
+
+
+def _cells(points: Tensor, grid: VoxelGrid, rounding: Rounding) -> Tensor:
+    """(P,) cells of PoolPlan of points (B, N, D, h, w, 3)."""
+    if points.device.type != "cpu":
+        return cells_torch(points, grid, rounding)
+    from frustum.ops import bev_pool_numba as kernels
+
+    rows = points.detach().reshape(-1, 3).contiguous()
+    lower, cell = (rows.new_tensor(triple).numpy() for triple in (grid.lower, grid.cell))
+    cells = torch.empty(len(rows), dtype=torch.int32)
+    kernels.find_cells(rows.numpy(), max(1, len(rows) // points.shape[0]), lower, cell, grid.shape, rounding == "floor", cells.numpy())
+    return cells
+
+
+def cells_torch(points: Tensor, grid: VoxelGrid, rounding: Rounding = "floor") -> Tensor:
+    """(P,) cells of PoolPlan of points (B, N, D, h, w, 3), int32; the reference and the path of other devices."""
+    x_cells, y_cells, z_cells = grid.shape
+    index, inside = grid.indices(points, rounding)
+    x, y, z = index.unbind(-1)
+    first = torch.arange(points.shape[0], device=points.device).view(-1, 1, 1, 1, 1) * y_cells
+    return torch.where(inside, ((first + y) * x_cells + x) * z_cells + z, -1).flatten().int()
 
 
 def _sorted_by_cell(cells: Tensor, num_cells: int) -> tuple[Tensor, Tensor, Tensor]:

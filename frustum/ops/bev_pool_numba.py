@@ -43,6 +43,24 @@ def backward(grad, weights, rows, cells, bins, area, grad_weights, grad_rows):  
 
 
 @njit(cache=True)
+def find_cells(points, per_sample, lower, size, shape, floors, cells):  # pragma: no cover (compiled)
+    """Cell of each point (P, 3), -1 outside the grid; `per_sample` points belong to one sample. No fastmath: the same bits as torch."""
+    x_cells, y_cells, z_cells = shape
+    for p in range(points.shape[0]):
+        x = (points[p, 0] - lower[0]) / size[0]
+        y = (points[p, 1] - lower[1]) / size[1]
+        z = (points[p, 2] - lower[2]) / size[2]
+        if floors:
+            x, y, z = np.floor(x), np.floor(y), np.floor(z)
+        else:
+            x, y, z = np.trunc(x), np.trunc(y), np.trunc(z)
+        if x >= 0 and x < x_cells and y >= 0 and y < y_cells and z >= 0 and z < z_cells:
+            cells[p] = (((p // per_sample) * y_cells + int(y)) * x_cells + int(x)) * z_cells + int(z)
+        else:
+            cells[p] = -1
+
+
+@njit(cache=True)
 def sort_by_cell(cells, num_cells):  # pragma: no cover (compiled)
     """Stable counting sort of the points with a cell >= 0: order, occupied cells, starts (see PoolPlan)."""
     first = np.zeros(num_cells + 1, np.int32)

@@ -103,6 +103,26 @@ def test_counting_sort_equals_torch_sort(seed, spread):
     assert torch.equal(plan.points_per_cell().flatten().sum(), torch.tensor(len(order)))
 
 
+@given(seed=st.integers(0, 10_000), batch=st.integers(1, 3), spread=st.floats(0.1, 20), half=st.booleans())
+@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize("rounding", ["floor", "truncate"])
+def test_cells_equal_those_of_torch(rounding, seed, batch, spread, half):
+    points = _points(seed, batch, spread=spread)
+    points = points.float() if half else points
+    points.view(-1)[:6] = torch.tensor([torch.nan, torch.inf, -torch.inf, *GRID.lower])  # the last is a corner of the grid
+    ours, reference = PoolPlan.create(points, GRID, rounding).cells, module.cells_torch(points, GRID, rounding)
+    assert torch.equal(ours, reference)
+    assert ours[0] == -1
+    assert ours[1] == 0
+
+
+def test_points_on_borders_of_cells_fall_where_torch_says():
+    axis = torch.arange(-5, 6, dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(axis, axis, axis * 0.75, indexing="ij"), -1).view(1, 1, 11, 11, 11, 3)
+    for rounding in ("floor", "truncate"):
+        assert torch.equal(PoolPlan.create(points, GRID, rounding).cells, module.cells_torch(points, GRID, rounding))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_view_gives_zeros_and_zero_gradients(backend):
     points = torch.full((1, 1, 3, 2, 2, 3), 1e4)
