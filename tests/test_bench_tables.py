@@ -1,0 +1,66 @@
+"""tools/bench_tables.py: figures of a benchmark run go into the documentation, and nothing else changes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from frustum.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("bench_tables", ROOT / "tools" / "bench_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MACHINE = {
+    "processor": "Sample CPU", "cores": 2, "torch_threads": 2, "python": "3.11.7", "torch": "2.13.0", "numba": "0.68.1", "frustum": "0.1",
+    "load_before": 0.04,
+}  # fmt: skip
+REPORT = {
+    "about": "Pooling.", "quick": False, "machine": MACHINE, "seconds": 3.0,
+    "tables": [{"title": "Pooling", "columns": ["way", "ms"], "rows": [["plain", 20.0], ["quick one", None]], "note": "Medians."}],
+}  # fmt: skip
+PAGE = "# Speed\n\n<!-- bench bev_pool -->\nold\n<!-- end -->\n\nWords.\n\n<!-- bench step -->\nstays\n<!-- end -->\n"
+
+
+def test_blocks_are_replaced(tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, figures = tmp_path / "performance.md", tmp_path / "bench.json"
+    page.write_text(PAGE)
+    figures.write_text(json.dumps({"quick": False, "benchmarks": {"bev_pool": REPORT, "other": {"rows": 1}}}))
+    for _ in range(2):  # a second run changes nothing
+        tool.main([str(figures), str(page)])
+        text = page.read_text()
+        assert "| quick one | - |" in text
+        assert "`frustum bench bev_pool` on Sample CPU, 2 cores, 2 threads; python 3.11.7" in text
+        assert "load 0.0 before the start" in text
+        assert "old" not in text
+        assert text.startswith("# Speed\n\n<!-- bench bev_pool -->\n")
+        assert text.endswith("<!-- end -->\n\nWords.\n\n<!-- bench step -->\nstays\n<!-- end -->\n")
+        assert "bev_pool" in capsys.readouterr().out
+
+
+def test_quick_figures_are_refused(tool, tmp_path: Path) -> None:
+    page, figures = tmp_path / "performance.md", tmp_path / "bench.json"
+    page.write_text(PAGE)
+    figures.write_text(json.dumps({"quick": True, "benchmarks": {"bev_pool": REPORT}}))
+    with pytest.raises(DataError, match="Run `frustum bench` without --quick"):
+        tool.main([str(figures), str(page)])
+    assert page.read_text() == PAGE
+
+
+def test_the_page_asks_for_benchmarks_that_exist(tool) -> None:
+    wanted = [name for _, name, _ in tool.BLOCK.findall((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"))]
+    assert wanted == ["bev_pool", "forward", "loading", "step"]
+    for name in wanted:
+        text = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text(encoding="utf-8")
+        assert re.search(r"^from frustum.engine.benchmark import .*benchmark_main", text, re.M), "has tables to put in"
