@@ -79,6 +79,7 @@ def inspect(
 def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file."""
     from frustum.engine.checkpoint import decode_header
+    from frustum.engine.preprocessing import stored_in
     from frustum.nn.state_files import open_state
     from frustum.recipes.checkpoints import SOURCES, adapter_named, fit_of, sha256
 
@@ -91,8 +92,9 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         "file": str(file), "entries": len(opened.state), "values": sum(values.values()), "bytes": file.stat().st_size,
         "sha256": sha256(file), "layout": opened.layout, "details": opened.details,
     }  # fmt: skip
-    if "preprocessing" in header:
-        found |= {"recipe": header["recipe"]["name"], "preprocessing": header["preprocessing"], "upstream": header.get("upstream", {})}
+    if needs := stored_in(header, str(file)):
+        recipe_name = header["recipe"].get("name", "") if isinstance(header.get("recipe"), dict) else ""
+        found |= {"recipe": recipe_name, "preprocessing": needs, "upstream": header.get("upstream", {})}
     for source in SOURCES:
         adapter = adapter_named(source)
         layout = adapter.layout_of(opened.state)

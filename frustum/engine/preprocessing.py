@@ -44,6 +44,14 @@ def header_of(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": recipe.model_dump(mode="json"), KEY: preprocessing_of(recipe)}
 
 
+def stored_in(header: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The preprocessing in the header of the weights file `what`; empty where there is none. Raises CheckpointError if it is damaged."""
+    found = header.get(KEY, {})
+    if not isinstance(found, dict):
+        raise CheckpointError(f"the header of {what} is damaged: its {KEY} is no JSON object. Copy or convert the file again.")
+    return found
+
+
 def as_overrides(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Stored preprocessing as settings for `recipe`; what its model does not know is left out.
 

@@ -149,7 +149,7 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
         lines.append(f"starting from {path}: {load_state(network, opened.state, path, strict=False)}")
-        other = preprocessing.differences(decode_header(opened.metadata).get(preprocessing.KEY, {}), recipe)
+        other = preprocessing.differences(preprocessing.stored_in(decode_header(opened.metadata), path), recipe)
         lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
     return lines
 

@@ -55,7 +55,7 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, 
         return Checkpoint(checkpoint, {}, None, "the given state dict")
     state, metadata = files.read_weights(checkpoint)
     upstream = metadata.get("source")
-    stored = metadata.get(preprocessing.KEY, {})
+    stored = preprocessing.stored_in(metadata, str(checkpoint))
     return Checkpoint(state, stored, adapter_named(upstream) if upstream in SOURCES else None, str(checkpoint))
 
 
@@ -103,12 +103,15 @@ def settle(recipe: Recipe, overrides: Sequence[str] = (), source: str = "frustum
 def build_network(recipe: Recipe, checkpoint: Checkpoint | None = None, strict: bool = True) -> nn.Module:
     """The network of a recipe that is settled already, in eval mode and with the checkpoint's weights.
 
+    Its attribute `preprocessing` says what it must be fed with: the settings of engine/preprocessing.py by dotted path.
+
     Raises:
         CheckpointError: keys or shapes differ, listed; or, if not `strict`, nothing fits. A warning tells what was taken then.
     """
+    model = recipe.model.build() if checkpoint is None else empty_network(recipe)
+    model.preprocessing = preprocessing.preprocessing_of(recipe)  # type: ignore[assignment]
     if checkpoint is None:
-        return recipe.model.build().eval()
-    model = empty_network(recipe)
+        return model.eval()
     try:
         fit = files.load_state(model, checkpoint.state, checkpoint.what, strict)
     except CheckpointError as error:

@@ -76,6 +76,8 @@ def load(
         model = frustum.load("flashocc-r50-m0", "flashocc-r50-M0-256x704.pth", source="official")
         outputs = model(frustum.Batch.from_arrays(images, intrinsics, cam2ego))
 
+    Its attribute `preprocessing` says how images must be prepared: `model.preprocessing["data.channel_order"]` and so on.
+
     Args:
         recipe: a recipe's name, an import path `pkg.mod:function`, or a Recipe.
         checkpoint: a file or run folder of ours, a file of the upstream project, a state dict (tensors or numpy arrays), or None for the

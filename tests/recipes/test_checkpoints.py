@@ -61,6 +61,7 @@ def test_a_converted_file_predicts_as_its_source_without_naming_it(network, conv
     with pytest.warns(FrustumWarning, match="lift_channels=8"):
         model = frustum.load("flashocc-r50-m0", converted)
     assert model.config == SMALL
+    assert model.preprocessing["data.channel_order"] == "bgr"
     batch = _batch()
     with torch.inference_mode():
         ours, theirs = model(batch), network(batch)
@@ -224,6 +225,16 @@ def test_our_own_weights_carry_their_preprocessing(tmp_path):
     settled = settle(recipe, checkpoint=open_checkpoint(tmp_path / "w.safetensors", recipe))
     assert (settled.data.channel_order, settled.data.image_size, settled.data.mean) == ("bgr", (64, 192), recipe.data.mean)
     assert frustum.load(recipe, tmp_path / "w.safetensors", **small).config.bev_channels == 8
+
+
+@pytest.mark.parametrize("header", ["rgb", ["data.mean"], 3])
+def test_a_damaged_header_is_refused(header, network, tmp_path):
+    save_weights(tmp_path / "w.safetensors", network, {"preprocessing": header})
+    with pytest.raises(CheckpointError, match="preprocessing is no JSON object"):
+        frustum.load("flashocc-r50-m0", tmp_path / "w.safetensors")
+    save_weights(tmp_path / "w.safetensors", network, {"preprocessing": {"data.mean": "many"}})
+    with pytest.raises(ConfigError, match=r"data\.mean=many is not allowed"):
+        frustum.load("flashocc-r50-m0", tmp_path / "w.safetensors")
 
 
 def test_what_fits_a_recipe_is_said_without_building_it():
