@@ -135,10 +135,11 @@ def machine() -> dict[str, Any]:
 
     from frustum import __version__
 
+    # numba.get_num_threads() would start its OpenMP threads, which sets torch's number to theirs.
     load = getattr(os, "getloadavg", lambda: (None,))()[0]
     found = {
         "system": f"{platform.system()} {platform.machine()}", "processor": processor_name(), "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(), "numba_threads": numba.get_num_threads(), "load_before": load,
+        "torch_threads": torch.get_num_threads(), "numba_threads": getattr(numba.config, "NUMBA_NUM_THREADS", None), "load_before": load,
         "python": platform.python_version(), "torch": torch.__version__, "numba": numba.__version__, "frustum": __version__,
     }  # fmt: skip
     if torch.cuda.is_available():
