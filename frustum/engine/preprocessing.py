@@ -25,8 +25,10 @@ PATHS: tuple[str, ...] = (
     "augment.crop_h",
     "model.voxel_rounding",
     "model.sampling",
+    "model.align",
+    "model.label_map",
 )
-"""The settings that travel. A model that lacks one of the last two does not store it."""
+"""The settings that travel. A model that does not know one of its own does not store it."""
 
 RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
 """How this version fits an image into the network's (data/images.py). Stored with the settings, so that another rule is noticed."""

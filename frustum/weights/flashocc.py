@@ -20,7 +20,7 @@ MODELS: tuple[str, ...] = tuple(BASES)
 
 # What the weights were trained with and must be run with, as settings of a recipe: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
-# ego frame at the time of the first camera.
+# ego frame at the time of the first camera. The last two are how the published figures were (most likely) measured.
 PREPROCESSING: dict[str, Any] = {
     "data.image_size": [256, 704],
     "data.channel_order": "bgr",
@@ -30,6 +30,8 @@ PREPROCESSING: dict[str, Any] = {
     "augment.crop_h": [0.0, 0.0],
     "model.voxel_rounding": "reference",
     "model.sampling": "corners",
+    "model.align": "warp_reference",
+    "model.label_map": "reference",
 }
 
 _DEPTH = (1.0, 45.0)  # metres: the range of every published setting; the weights only know the number of bins
@@ -141,11 +143,12 @@ def published_name(layout: Layout) -> str:
 
 def model_of(layout: Layout | None) -> str:
     """The file of models/ that builds this kind of network, of whatever widths; empty if there is none."""
-    if layout is None or not layout.has_occupancy or layout.has_boxes or not layout.resnet:
+    if layout is None or not layout.has_occupancy or layout.has_boxes:
         return ""
-    if layout.depth_net == "camera-aware" and not layout.is_volume:
-        return "panoptic_flashocc"
-    if layout.depth_net != "conv" or layout.has_centres or layout.frames > 1:
+    if layout.depth_net != "conv":
+        kinds = {"camera-aware": "panoptic_flashocc", "stereo": "flashocc_stereo"}
+        return "" if layout.is_volume else kinds[layout.depth_net]
+    if layout.has_centres or layout.frames > 1:
         return ""
     return "bevdet_occ" if layout.is_volume else "flashocc"
 
@@ -165,19 +168,21 @@ def settings_for(layout: Layout | None, config: Any) -> list[str]:
     """
     if layout is None or model_of(layout) != type(config).__module__.rpartition(".")[2]:
         return []
-    has = {"depth_bins": config.depth_bins.count, **{name: getattr(config, name) for name in layout.widths if name != "depth_bins"}}
-    if layout.widths != has and published_name(layout) and recipe_for(layout):
+    widths = {name: count for name, count in layout.widths.items() if count}
+    has = {name: config.depth_bins.count if name == "depth_bins" else getattr(config, name) for name in widths}
+    if widths != has and published_name(layout) and recipe_for(layout):
         return []
-    found = [f"model.{name}={count}" for name, count in layout.widths.items() if name != "depth_bins" and count != has[name]]
+    found = [f"model.{name}={count}" for name, count in widths.items() if name != "depth_bins" and count != has[name]]
     if layout.depth_bins != has["depth_bins"]:
         start, stop = _DEPTH
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
-    if layout.resnet != config.resnet:
+    if layout.resnet and layout.resnet != config.resnet:
         found.append(f"model.resnet={layout.resnet}")
     if "instances" in type(config).model_fields and layout.has_centres != config.instances:
         found.append(f"model.instances={str(layout.has_centres).lower()}")
     if "history" in type(config).model_fields and layout.frames - 1 != config.history:
-        found += [f"{section}.history={layout.frames - 1}" for section in ("model", "data")]
+        # a cost volume compares the oldest of the joined frames with one more
+        found += [f"model.history={layout.frames - 1}", f"data.history={layout.frames - (layout.depth_net != 'stereo')}"]
     return found
 
 

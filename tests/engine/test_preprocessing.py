@@ -23,7 +23,7 @@ def test_all_settings_survive_a_file_header():
     """Stored as JSON and applied to a recipe with other values: every setting comes back, and nothing else changes."""
     changed = apply(M0, CHANGED[:-1])
     stored = json.loads(json.dumps(preprocessing_of(changed)))
-    assert set(stored) == {*PATHS, "resize"}
+    assert set(stored) == {*PATHS, "resize"} - {"model.align", "model.label_map"}, "what FlashOCC has no setting for is not stored"
     back = settle(M0, stored)
     assert preprocessing_of(back) == preprocessing_of(changed)
     assert back.model_copy(update={"data": M0.data, "augment": M0.augment, "model": M0.model}) == M0
@@ -36,6 +36,12 @@ def test_a_model_without_the_settings_neither_stores_nor_takes_them():
     taken = settle(TINY, preprocessing_of(apply(M0, ["model.voxel_rounding=reference"])))
     assert taken.data.image_size == (256, 704)
     assert taken.model == TINY.model
+
+
+def test_panoptic_weights_carry_how_voxels_are_grouped():
+    recipe = get_recipe("panoptic-flashocc-tiny")
+    assert preprocessing_of(recipe)["model.label_map"] == "fixed"
+    assert settle(recipe, {"model.label_map": "reference"}).model.label_map == "reference"
 
 
 def test_weights_beat_the_defaults_of_a_recipe_silently():
