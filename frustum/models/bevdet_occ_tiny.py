@@ -1,7 +1,7 @@
 """BEVDetOCC's occupancy part on the rest of `flashocc-tiny`: what the 3D convolutions are worth when nothing else differs.
 
 images -> FlashOccTiny's encoder, lift and pooling -> CustomResNet3D + LssFpn3D over half-resolution voxels
-       -> voxel shuffle to full resolution -> one linear layer per voxel -> voxel logits
+       -> voxel shuffle to full resolution -> two linear layers per voxel -> voxel logits
 
 The 3D network has BEVDetOCC's shape (1, 2 and 4 blocks at strides 1, 2 and 4, widths w, 2w, 4w) at half its width. As in FlashOccTiny the
 last step doubles the resolution, and the last bias starts at the prior of each height.
@@ -53,7 +53,8 @@ class BevDetOccTiny(TinyOccupancy):
         self.voxel_net = CustomResNet3D(config.lift_channels, (w, 2 * w, 4 * w))
         self.voxel_neck = LssFpn3D(w + 2 * w + 4 * w, w)
         self.refine = nn.Conv3d(w, 8 * config.voxel_channels, 1)
-        self.head = LinearPerHeight(config.voxel_channels, config.grid.shape[2], len(config.class_names))
+        self.hidden = nn.Sequential(nn.Linear(config.voxel_channels, 2 * config.voxel_channels), nn.Softplus())
+        self.head = LinearPerHeight(2 * config.voxel_channels, config.grid.shape[2], len(config.class_names))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
@@ -61,6 +62,9 @@ class BevDetOccTiny(TinyOccupancy):
         voxels = self.voxel_neck(self.voxel_net(as_voxels(pooled, self.config.grid.shape[2] // 2)))
         cells = self._doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
         return {"depth": depth, "voxels": voxels} | self.read_out(cells, batch)
+
+    def _logits(self, cells: Tensor) -> Tensor:
+        return super()._logits(self.hidden(cells))
 
     def _doubled(self, x: Tensor) -> Tensor:
         """(B, 8 * c, Z / 2, Y / 2, X / 2) -> (B, Y, X, Z, c): a voxel shuffle."""
