@@ -42,7 +42,7 @@ FIGURES = ("miou", "ray_iou", "geometric_iou", "above_ground")
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1500, help="training steps of each run")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
     parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
     parser.add_argument("--val-scenes", type=int, default=18)
