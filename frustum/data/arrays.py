@@ -77,6 +77,15 @@ class ArrayReader:
             raise DataError(f"{name} is singular: it must be possible to undo the augmentation.")
         return matrix
 
+    def times(self, value: Any) -> Tensor:
+        """Seconds (B, T, N), float64, from (T,) or (B, T)."""
+        batch, time, cameras = self.lead
+        seconds = as_tensor(value, "timestamps")
+        seconds = seconds[None] if seconds.dim() == 1 else seconds
+        if seconds.dim() != 2 or not _broadcasts(seconds.shape, (batch, time)) or seconds.shape[1] != time:
+            raise ShapeError(f"timestamps must have shape ({time},) or (B, {time}) with B = {batch}, got {_shape(value)}.")
+        return seconds.cpu().double().expand(batch, time)[..., None].expand(batch, time, cameras)
+
     def voxels(self, values: dict[str, Any]) -> dict[str, Tensor | None]:
         """`semantics` as uint8 and masks as bool, all (B, X, Y, Z) from (X, Y, Z) or (B, X, Y, Z); None stays None."""
         found: dict[str, Tensor | None] = {}

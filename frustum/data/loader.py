@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -40,7 +41,9 @@ class KeyframeDataset(Dataset[dict[str, Any]]):
         tokens: keyframes, e.g. `reader.tokens("train")`.
         pipeline: reading, augmentation, normalisation.
         seed: of the augmentation.
-        cache: `memory` keeps decoded samples up to `cache_bytes`; each worker process has its own cache, so use it with num_workers=0.
+        cache: `memory` keeps decoded samples up to `cache_bytes`, images that several of them show only once; each worker process has its
+            own cache, so use it with num_workers=0. Without it, evaluation of keyframes with a past keeps the images of the last one, for
+            the next one shows most of them again.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class KeyframeDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self._room = cache_bytes if cache == "memory" else 0
         self._cache: dict[int, Loaded] = {}
+        self._images: dict[Path, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -71,10 +75,15 @@ class KeyframeDataset(Dataset[dict[str, Any]]):
     def _loaded(self, index: int) -> Loaded:
         if index in self._cache:
             return self._cache[index]
-        loaded = self.pipeline.load(self.reader.sample(self.tokens[index], **self.pipeline.read_options))
-        if self._room >= loaded.num_bytes > 0:
-            self._room -= loaded.num_bytes
-            self._cache[index] = loaded
+        images = dict(self._images)
+        loaded = self.pipeline.load(self.reader.sample(self.tokens[index], **self.pipeline.read_options), images)
+        shown = {frame.path for time in loaded.frames for frame in time}
+        size = loaded.num_bytes - sum(self._images[path].nbytes for path in shown & self._images.keys())
+        if self._room and self._room >= size:
+            self._room -= size
+            self._cache[index], self._images = loaded, images
+        elif self.pipeline.history and self.pipeline.augment is None and not self._cache:
+            self._images = {path: images[path] for path in shown}
         return loaded
 
 

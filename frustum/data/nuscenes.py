@@ -173,6 +173,7 @@ class NuScenes:
         first = self._row_of[scene.tokens[0]]
         key_file = self._key_file(row)
         ego2global = _poses(frames["file_pose"][key_file])
+        earlier = range(row - 1, max(first, row - history) - 1, -1)
         lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
         return Sample(
             token=token,
@@ -183,7 +184,8 @@ class NuScenes:
             lidar=lidar[0] if lidar else None,
             boxes=self._boxes(row, ego2global) if with_boxes else None,
             occupancy=self._occupancy(scene.name, token, occupancy == "instances") if occupancy else None,
-            history=tuple(self._camera_frames(r) for r in range(row - 1, max(first, row - history) - 1, -1)),
+            history=tuple(self._camera_frames(r) for r in earlier),
+            history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
             lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
         )
 

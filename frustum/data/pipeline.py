@@ -5,7 +5,9 @@ Two steps, so that the first can be cached: `load` reads and decodes, `apply` dr
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -33,18 +35,19 @@ class Loaded:
     """
 
     sample: Sample  # without labels
-    frames: tuple[tuple[CameraFrame, ...], ...]  # [time][camera]
+    frames: tuple[tuple[CameraFrame, ...], ...]  # [time][camera]; where the scene has no such frame, those of the keyframe
     images: tuple[tuple[np.ndarray, ...], ...]  # [time][camera], (H, W, 3) uint8
     points: np.ndarray | None = None  # (P, 3) float32, LiDAR frame
     depth: tuple[tuple[np.ndarray, np.ndarray], ...] | None = None  # per camera: flat pixel index and metres
     semantics: np.ndarray | None = None  # (X, Y, Z) uint8
     masks: tuple[np.ndarray, np.ndarray] | None = None  # LiDAR and camera mask as packed bits
     instances: np.ndarray | None = None
+    is_present: tuple[bool, ...] = (True,)  # [time]
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the arrays take."""
-        arrays = [i for images in self.images for i in images] + [a for pair in self.depth or () for a in pair]
+        """Memory that the arrays take; an image that stands in for missing ones counts once."""
+        arrays = [*{id(i): i for images in self.images for i in images}.values(), *(a for pair in self.depth or () for a in pair)]
         arrays += [a for a in (self.points, self.semantics, self.instances, *(self.masks or ())) if a is not None]
         return sum(a.nbytes for a in arrays)
 
@@ -56,7 +59,7 @@ class Pipeline:
     Attributes:
         image_size: (height, width) of the network's image.
         channel_order, mean, std: normalisation, see `images.normalise`.
-        history: past keyframes; where a scene has fewer, the current one is repeated (FlashOCC).
+        history: past keyframes; where a scene has fewer, the current one is repeated (FlashOCC) and marked in `Batch.is_present`.
         load_occupancy, load_instances: labels, where a keyframe has some.
         load_depth: depth maps of the keyframe's cameras from its LiDAR scan.
         load_boxes: boxes of the ten detection classes that hold at least `min_points` LiDAR or radar points; unknown velocities are 0.
@@ -100,15 +103,19 @@ class Pipeline:
         """Network input of one sample, for `collate`; `rng` draws the augmentation. Raises DataError as `load` and `apply` do."""
         return self.apply(self.load(sample), rng)
 
-    def load(self, sample: Sample) -> Loaded:
+    def load(self, sample: Sample, decoded: MutableMapping[Path, np.ndarray] | None = None) -> Loaded:
         """Read and decode everything that `apply` needs.
+
+        Args:
+            sample: the keyframe and its past.
+            decoded: images by path that this pipeline has decoded before; new ones are added. Keyframes of a scene share their past.
 
         Raises:
             DataError: a file is unreadable, an image or the labels have another size than announced, or a wanted LiDAR scan is missing.
         """
-        frames = (sample.cameras, *sample.history[: self.history])
-        frames += (sample.cameras,) * (1 + self.history - len(frames))
-        decoded = {id(f): np.asarray(self._decode(f)) for time in frames for f in time}
+        frames, is_present = self._frames(sample)
+        decoded = {} if decoded is None else decoded
+        images = tuple(tuple(self._decoded(f, decoded) for f in time) for time in frames)
         points = depth = None
         if self.load_depth:
             if sample.lidar is None:
@@ -127,12 +134,13 @@ class Pipeline:
         return Loaded(
             sample=replace(sample, occupancy=None),
             frames=frames,
-            images=tuple(tuple(decoded[id(f)] for f in time) for time in frames),
+            images=images,
             points=points,
             depth=depth,
             semantics=None if labels is None else labels.semantics,
             masks=None if labels is None else (np.packbits(labels.mask_lidar), np.packbits(labels.mask_camera)),
             instances=labels.instances if labels is not None and self.load_instances else None,
+            is_present=is_present,
         )
 
     def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
@@ -154,7 +162,10 @@ class Pipeline:
             "token": sample.token,
             "images": torch.from_numpy(images).unflatten(0, (len(loaded.images), len(transforms))),  # (T, N, 3, H, W)
             "rig": self._rig(loaded, transforms),
-            "key_ego2global": torch.from_numpy(np.array(self._map_pose(sample), np.float64)),
+            "key_ego2global": torch.from_numpy(np.array(self._map_pose(loaded, 0), np.float64)),
+            "frame_ego2global": torch.from_numpy(np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)),
+            "is_present": torch.tensor(loaded.is_present),
+            "scene": sample.scene,
             "bev_aug": torch.from_numpy(bev.matrix()),
         }
         if loaded.depth is not None or loaded.points is not None:
@@ -176,8 +187,27 @@ class Pipeline:
     def _moves_pixels(self) -> bool:
         return self.augment is not None and self.augment.moves_pixels
 
-    def _map_pose(self, sample: Sample) -> np.ndarray:
-        return sample.ego2global if self.map_frame == "lidar" else sample.cameras[0].ego2global
+    def _frames(self, sample: Sample) -> tuple[tuple[tuple[CameraFrame, ...], ...], tuple[bool, ...]]:
+        """Cameras of the keyframe and of its past, newest first, and which of them are really there: a past keyframe that the scene has
+        not, or in which a camera failed, is replaced by the keyframe itself.
+        """
+        channels = [f.channel for f in sample.cameras]
+        past = [time if [f.channel for f in time] == channels else None for time in sample.history[: self.history]]
+        past += [None] * (self.history - len(past))
+        return (sample.cameras, *(p or sample.cameras for p in past)), (True, *(p is not None for p in past))
+
+    def _decoded(self, frame: CameraFrame, known: MutableMapping[Path, np.ndarray]) -> np.ndarray:
+        image = known.get(frame.path)
+        if image is None:
+            image = known[frame.path] = np.asarray(self._decode(frame))
+        return image
+
+    def _map_pose(self, loaded: Loaded, time: int) -> np.ndarray:
+        """Ego pose of the map of one of the frames."""
+        if self.map_frame == "camera0":
+            return loaded.frames[time][0].ego2global
+        sample = loaded.sample
+        return sample.history_ego2global[time - 1] if time and loaded.is_present[time] else sample.ego2global
 
     def _fit(self, camera: CameraFrame) -> ImageTransform:
         return ImageTransform.fit(camera.size, self.image_size, self.crop_h)
@@ -262,6 +292,9 @@ def collate(items: list[dict[str, Any]]) -> Batch:
         mask_camera=stack("mask_camera", 0),
         mask_lidar=stack("mask_lidar", 0),
         instances=stack("instances", 0),
+        frame_ego2global=stack("frame_ego2global"),
+        is_present=stack("is_present"),
+        scenes=[item["scene"] for item in items] if all("scene" in item for item in items) else [],
         depth=stack("depth"),
         boxes=[item["boxes"] for item in items] if all("boxes" in item for item in items) else None,
         box_classes=[item["box_classes"] for item in items] if all("boxes" in item for item in items) else None,

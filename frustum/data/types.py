@@ -17,7 +17,7 @@ from frustum.data.arrays import ArrayReader, network_images
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig, VoxelGrid
 
-_GEOMETRY = ("rig", "key_ego2global", "bev_aug")
+_GEOMETRY = ("rig", "key_ego2global", "bev_aug", "frame_ego2global", "is_present")
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Sample:
     boxes: Boxes | None = None
     occupancy: Occupancy | None = None
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
+    history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
     lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
 
 
@@ -124,6 +125,11 @@ class Batch:
         depth: (B, N, H, W) metres along the optical axis of the keyframe's cameras, 0 where unknown, or None.
         boxes, box_classes: per sample (M, 9) float and (M,) int64 ids in DETECTION_CLASSES, or None.
         tokens: sample tokens.
+        frame_ego2global: (B, T, 4, 4) the ego pose that `key_ego2global` was when each frame was the newest; entry 0 is `key_ego2global`.
+            None: the pose of the first camera of each past frame.
+        is_present: (B, T) bool, False where a scene has no such frame and the keyframe's images were repeated; None: all are real.
+        scenes: name of each sample's scene, or empty where unknown: a history must not cross from one scene to the next.
+        has_poses: False when no ego poses were given: nothing can be aligned over time then.
     """
 
     images: Tensor
@@ -138,12 +144,16 @@ class Batch:
     boxes: list[Tensor] | None = None
     box_classes: list[Tensor] | None = None
     tokens: list[str] = field(default_factory=list)
+    frame_ego2global: Tensor | None = None
+    is_present: Tensor | None = None
+    scenes: list[str] = field(default_factory=list)
+    has_poses: bool = True
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device, except its geometry: rig, key_ego2global and bev_aug stay where they are, on the CPU.
+        """The batch on another device, except its geometry: rig, poses, bev_aug and is_present stay where they are, on the CPU.
 
         Geometry is a few small matrices that need float64, which not every device has. Who computes with them moves the results.
         """
@@ -173,6 +183,8 @@ class Batch:
         mask_lidar: np.ndarray | Tensor | None = None,
         depth: np.ndarray | Tensor | None = None,
         tokens: list[str] | None = None,
+        timestamps: np.ndarray | Tensor | None = None,
+        scenes: list[str] | None = None,
     ) -> Batch:
         """Build a batch from plain arrays, for use outside our data loaders.
 
@@ -180,13 +192,15 @@ class Batch:
             images: float, normalised network input: (N, 3, H, W), (B, N, 3, H, W) or (B, T, N, 3, H, W); cast to float32.
             intrinsics: (*, N, 3, 3) in pixels of the original image. Leading dimensions (*) may be left out here and below: they broadcast.
             cam2ego: (*, N, 4, 4).
-            ego2global: (*, N, 4, 4) ego pose at each camera's time; identity if None.
+            ego2global: (*, N, 4, 4) ego pose at each camera's time; identity if None, which networks with a memory refuse.
             image_aug: (*, N, 3, 3) from original to network pixels, last row (0, 0, 1); identity if None.
             bev_aug: (*B, 3, 3) or (*B, 4, 4) from ego to augmented ego; identity if None.
             key_ego2global: (*B, 4, 4); by default the ego pose of camera 0 of the keyframe, as in FlashOCC.
             semantics, mask_camera, mask_lidar: (*B, X, Y, Z) labels.
             depth: (*B, N, H, W) metres.
             tokens: B names.
+            timestamps: (B, T) or (T,) seconds, the same for all cameras; newest first. With them, frames out of order are noticed.
+            scenes: B names; with them, a history from another scene is noticed.
 
         The arguments may lie on different devices: labels and depth follow the images, calibration goes to the CPU (see `to`).
 
@@ -198,14 +212,16 @@ class Batch:
         images = network_images(images)
         batch, time, cameras, _, height, width = images.shape
         read = ArrayReader((batch, time, cameras), (height, width), images.device)
-        if tokens is not None and len(tokens) != batch:
-            raise ShapeError(f"tokens must name the {batch} samples of the batch, got {len(tokens)}.")
+        for what, names in (("tokens", tokens), ("scenes", scenes)):
+            if names is not None and len(names) != batch:
+                raise ShapeError(f"{what} must name the {batch} samples of the batch, got {len(names)}.")
         rig = CameraRig.create(
             read.per_camera(intrinsics, 3, "intrinsics"),
             read.per_camera(cam2ego, 4, "cam2ego"),
             (height, width),
             None if ego2global is None else read.per_camera(ego2global, 4, "ego2global"),
             None if image_aug is None else read.per_camera(image_aug, 3, "image_aug"),
+            None if timestamps is None else read.times(timestamps),
         )
         voxels = read.voxels({"semantics": semantics, "mask_camera": mask_camera, "mask_lidar": mask_lidar})
         return cls(
@@ -218,6 +234,8 @@ class Batch:
             mask_lidar=voxels["mask_lidar"],
             depth=read.depth(depth),
             tokens=tokens or [f"sample-{i}" for i in range(batch)],
+            scenes=scenes or [],
+            has_poses=ego2global is not None,
         )
 
 

@@ -95,12 +95,16 @@ class LiftSplatOccupancy(nn.Module):
         super().__init__()
         self.config = config
         rounding: Rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
-        self.img_backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
-        self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
+        self.img_backbone, self.img_neck = self.image_network(config)
         splat = Splat(pooled_grid, config.depth_bins, rounding, config.sampling, config.pool)
         self.img_view_transformer = LiftSplat(config.neck_channels, config.lift_channels, splat)
         weights = flashocc_class_weights() if config.class_balance else None
         self.register_buffer("class_weight", weights, persistent=False)
+
+    def image_network(self, config: FlashOccConfig) -> tuple[nn.Module, nn.Module]:
+        """Encoder, and neck to `neck_channels` at stride 16."""
+        backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
+        return backbone, CustomFPN(backbone.out_channels, config.neck_channels)
 
     def lift(self, batch: Batch) -> dict[str, Tensor]:
         """`image_features`, `depth` and `pooled` (B, Z * lift_channels, Y, X), Z that of the pooled grid, for each keyframe."""

@@ -14,23 +14,20 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from frustum.data.classes import DETECTION_CLASSES, OBJECT_CLASSES
 from frustum.data.types import Batch, PanopticOccupancy, Prediction
-from frustum.errors import DataError, ShapeError
+from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
 from frustum.losses.centres import centre_losses, centre_targets
 from frustum.losses.occupancy import IGNORE
 from frustum.losses.volume import affinity_losses, distance_weight, focal_loss, lovasz_softmax
-from frustum.models.flashocc import FlashOccConfig, LiftSplatOccupancy
-from frustum.nn.bev import CustomResNet, FpnLss
+from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.nn.centre_head import CentreHead, decode_centres
 from frustum.nn.contract import ModelConfig
-from frustum.nn.depth_net import CameraAwareLiftSplat
-from frustum.nn.occupancy_head import ChannelToHeight
 from frustum.ops.nearest_centre import nearest_centre
 
 # The order in which the reference reads its own heat maps. They were trained in that of DETECTION_CLASSES: four classes are confused.
@@ -61,17 +58,15 @@ class InstanceConfig(ModelConfig):
     centre_loss: NonNegativeFloat = 1.0
 
 
-class PanopticFlashOccConfig(InstanceConfig, FlashOccConfig):
-    """Settings of PanopticFlashOcc: those of FlashOCC and of the instance part, and
+class PanopticFlashOccConfig(InstanceConfig, TemporalConfig):
+    """Settings of PanopticFlashOcc: those of FlashOCC over time and of the instance part, and
 
     Attributes:
-        history: past keyframes whose maps are concatenated; `data.history` must bring as many.
         camera_mask: train on voxels that a camera observed only; published is on all.
         class_balance: weigh the classes of the focal loss by FlashOCC's frequency table.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
     """
 
-    history: NonNegativeInt = 0
     camera_mask: bool = False
     class_balance: bool = True
     depth_loss: NonNegativeFloat = 1.0
@@ -81,8 +76,8 @@ class PanopticFlashOccConfig(InstanceConfig, FlashOccConfig):
         return PanopticFlashOcc(self)
 
 
-class PanopticFlashOcc(LiftSplatOccupancy):
-    """Panoptic-FlashOcc with any number of past keyframes.
+class PanopticFlashOcc(TemporalOccupancy):
+    """Panoptic-FlashOcc with any number of past keyframes; `forward` and `step` come from `nn.temporal.TemporalModel`.
 
     `forward` returns
         image_features: (B * N, neck_channels, h, w) of the keyframe
@@ -99,42 +94,14 @@ class PanopticFlashOcc(LiftSplatOccupancy):
     config: PanopticFlashOccConfig
 
     def __init__(self, config: PanopticFlashOccConfig):
-        super().__init__(config, config.grid.collapsed_z())
-        c = config.lift_channels
-        self.img_view_transformer = CameraAwareLiftSplat(config.neck_channels, c, self.img_view_transformer.splat)
-        self.pre_process_net = CustomResNet(c, (c,), (1,), (1,)) if config.history else None
-        self.img_bev_encoder_backbone = CustomResNet(c * (1 + config.history), (2 * c, 4 * c, 8 * c))
-        self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
-        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
+        super().__init__(config)
         idle = ("dim", "rot", "vel")
         self.aux_centerness_head = CentreHead(config.bev_channels, len(DETECTION_CLASSES), idle=idle) if config.instances else None
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs for the keyframe of each sample; see the class. Raises ShapeError if the batch holds too few past frames."""
-        if batch.images.shape[1] <= self.config.history:
-            raise ShapeError(
-                f"this model needs {self.config.history} past keyframes, the batch holds {batch.images.shape[1] - 1}: "
-                f"set data.history={self.config.history} as model.history."
-            )
-        outputs = self.lift_frame(batch, 0)
-        with torch.no_grad():  # the past is not trained through
-            past = [self.map_of(self.lift_frame(batch, t)["pooled"]) for t in range(1, 1 + self.config.history)]
-        stages = self.img_bev_encoder_backbone(torch.cat([self.map_of(outputs["pooled"]), *past], 1))
-        bev = self.img_bev_encoder_neck(stages[0], stages[2])
-        centres = self.aux_centerness_head(bev) if self.aux_centerness_head is not None else {}
-        return {**outputs, "bev": bev, "occ_logits": self.occ_head(bev), **centres}
-
-    def lift_frame(self, batch: Batch, time: int) -> dict[str, Tensor]:
-        """`image_features`, `depth` and `pooled` of one frame, pooled in the ego frame of the keyframe."""
-        images = batch.images[:, time].flatten(0, 1)  # (B*N, 3, H, W)
-        features = self.img_neck(self.img_backbone(images))
-        told = batch.rig[:, 0].cam2key(batch.key_ego2global)  # for past frames too, as published weights expect
-        pooled, depth = self.img_view_transformer(features, batch.rig[:, time], batch.key_ego2global, batch.bev_aug, told)
-        return {"image_features": features, "depth": depth, "pooled": pooled}
-
-    def map_of(self, pooled: Tensor) -> Tensor:
-        """One frame's part of the map: its pooled features, prepared if there are several frames."""
-        return pooled if self.pre_process_net is None else self.pre_process_net(pooled)[0]
+    def read(self, maps: Tensor) -> dict[str, Tensor]:
+        """Occupancy and object centres from the joined maps."""
+        outputs = super().read(maps)
+        return outputs if self.aux_centerness_head is None else outputs | self.aux_centerness_head(outputs["bev"])
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`focal`, `semantic_affinity`, `geometric_affinity`, `lovasz`, and where configured `depth` and `centre_*`.

@@ -70,17 +70,18 @@ def _mapped(in_channels: int, width: int, stride: int) -> BasicBlock:
 
 
 class FpnLss(nn.Module):
-    """Joins the finest and the coarsest stage and doubles the resolution; all up-sampling is bilinear with aligned corners.
+    """Joins the finest and the coarsest stage, and doubles the resolution; all up-sampling is bilinear with aligned corners.
 
     Args:
         in_channels: channels of the two joined stages together.
         out_channels: channels of the result.
         scale: how much smaller the coarse stage is.
+        doubles: off, the result stays at the resolution of the fine stage (as the neck of image features in FlashOCC's M3).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, scale: int = 4):
+    def __init__(self, in_channels: int, out_channels: int, scale: int = 4, doubles: bool = True):
         super().__init__()
-        hidden = 2 * out_channels
+        hidden = 2 * out_channels if doubles else out_channels
         self.up = nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=True)
         self.conv = nn.Sequential(
             nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
@@ -90,14 +91,16 @@ class FpnLss(nn.Module):
             nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
         )
-        self.up2 = nn.Sequential(
+        last = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
             nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 1),
         )
+        self.up2 = last if doubles else None
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(B, c, Y / 2, X / 2) and (B, c', Y / 2 / scale, X / 2 / scale) -> (B, out_channels, Y, X)."""
-        return self.up2(self.conv(torch.cat([fine, self.up(coarse)], 1)))
+        """(B, c, Y / 2, X / 2) and (B, c', Y / 2 / scale, X / 2 / scale) -> (B, out_channels, Y, X), or half of that without doubling."""
+        joined = self.conv(torch.cat([fine, self.up(coarse)], 1))
+        return joined if self.up2 is None else self.up2(joined)

@@ -33,6 +33,13 @@ def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.devi
     return (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (size / count)
 
 
+def _float32_pixels(size: int, count: int, sampling: Sampling, device: torch.device) -> Tensor:
+    """As `feature_pixels`, but computed in float32, which differs in the last bit."""
+    if sampling == "corners":
+        return torch.linspace(0, size - 1, count, device=device)
+    return feature_pixels(size, count, sampling, device).float()
+
+
 class Splat(nn.Module):
     """Pools (M, C, h, w) features along the rays of a rig into `grid`, without parameters. Plans of recent rigs are kept.
 
@@ -68,6 +75,25 @@ class Splat(nn.Module):
         augment = bev_aug.to(points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 
+    def reference_points(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> Tensor:
+        """As `points`, float32 in the order of operations of BEVDet and FlashOCC: a handful of points within 1e-5 m of a cell's border
+        fall on its other side, which at full resolution can be seen in the outputs.
+        """
+        height, width = rig.image_size
+        device, lead = rig.intrinsics.device, rig.intrinsics.shape[:2]
+        wide = (*lead, 1, 1, 1)
+        v, u = (_float32_pixels(side, n, self.sampling, device) for side, n in zip((height, width), feature_size, strict=True))
+        frustum = torch.stack(torch.meshgrid(self.bins.values(device), v, u, indexing="ij")[::-1], -1)  # (D, h, w, 3): u, v, depth
+        turn, shift = rig.image_aug.float().clone(), rig.image_aug.new_zeros(*lead, 3, dtype=torch.float32)
+        shift[..., :2], turn[..., :2, 2] = turn[..., :2, 2], 0
+        points = torch.inverse(turn).view(*wide, 3, 3) @ (frustum - shift.view(*wide, 3))[..., None]
+        points = torch.cat([points[..., :2, :] * points[..., 2:, :], points[..., 2:, :]], -2)
+        cam2key = rig.cam2key(key_ego2global.to(device)).float()
+        points = ((cam2key[..., :3, :3] @ torch.inverse(rig.intrinsics.float())).view(*wide, 3, 3) @ points)[..., 0]
+        points = points + cam2key[..., :3, 3].reshape(*wide, 3)
+        augment = bev_aug.float().view(-1, 1, 1, 1, 1, 4, 4)
+        return (augment[..., :3, :3] @ points[..., None])[..., 0] + augment[..., :3, 3]
+
     @torch.no_grad()
     def plan(
         self,
@@ -79,7 +105,8 @@ class Splat(nn.Module):
     ) -> PoolPlan:
         """Where the points of this rig fall, on `device` (None: the rig's), from memory when the same calibration was seen before.
 
-        Points are computed in float64: on the device itself if it has that type, else on the CPU.
+        Points are computed in float64, on the device itself if it has that type, else on the CPU; with the reference's rounding (truncate)
+        in float32 as the reference does.
         """
         device = rig.intrinsics.device if device is None else torch.device(device)
         matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, key_ego2global, bev_aug)
@@ -88,7 +115,8 @@ class Splat(nn.Module):
         plan = self._plans.pop(key, None)
         if plan is None:
             home = device if device.type in _HAVE_FLOAT64 else torch.device("cpu")
-            points = self.points(rig.to(home), key_ego2global.to(home), bev_aug.to(home), feature_size)
+            where = self.reference_points if self.rounding == "truncate" else self.points
+            points = where(rig.to(home), key_ego2global.to(home), bev_aug.to(home), feature_size)
             plan = PoolPlan.create(points, self.grid, self.rounding).to(device)
         self._plans[key] = plan
         while len(self._plans) > self.remember:

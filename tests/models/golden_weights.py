@@ -56,8 +56,11 @@ _FOCAL = (1270.0, 1266.0, 1262.0, 1258.0, 810.0, 1260.0)
 _PLACE = ((1.52, 0.49, 1.51), (1.70, 0.02, 1.51), (1.55, -0.49, 1.50), (1.04, 0.48, 1.57), (0.03, 0.00, 1.57), (1.01, -0.48, 1.56))
 
 
-def rig() -> dict[str, np.ndarray]:
-    """float32 calibration of the six cameras: intrinsics, cam2ego, ego2global, image_aug."""
+def rig(frames: int = 1) -> dict[str, np.ndarray]:
+    """float32 calibration of the six cameras: intrinsics, cam2ego, image_aug, and ego2global (of every frame if there are several).
+
+    Each frame lies 2.5 m and 2 degrees behind the one before it in the list.
+    """
 
     def about_z(a: float) -> np.ndarray:
         return np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1.0]])
@@ -71,17 +74,18 @@ def rig() -> dict[str, np.ndarray]:
         cam2ego[c, :3, :3] = about_z(np.deg2rad(_YAW[c])) @ about_y(np.deg2rad(0.6 + 0.1 * c)) @ camera_axes
         cam2ego[c, :3, 3] = _PLACE[c]
         intrinsics[c] = [[_FOCAL[c], 0, 816.0 + c], [0, _FOCAL[c], 491.0 - c], [0, 0, 1]]
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = about_z(np.deg2rad(30.0)), (600.0, 1600.0, 0.0)
+    poses = np.tile(np.eye(4), (frames, 6, 1, 1))
+    for f in range(frames):
+        poses[f, :, :3, :3], poses[f, :, :3, 3] = about_z(np.deg2rad(30.0 - 2.0 * f)), (600.0 - 2.5 * f, 1600.0 - 0.2 * f, 0.0)
     aug = np.tile(np.array([[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]]), (6, 1, 1))
-    arrays = {"intrinsics": intrinsics, "cam2ego": cam2ego, "ego2global": np.tile(pose, (6, 1, 1)), "image_aug": aug}
+    arrays = {"intrinsics": intrinsics, "cam2ego": cam2ego, "ego2global": poses[0] if frames == 1 else poses[None], "image_aug": aug}
     return {name: value.astype(np.float32) for name, value in arrays.items()}
 
 
-def batch() -> Batch:
-    """The keyframe that the golden outputs belong to."""
-    images = rng("input.imgs.0").standard_normal((6, 3, 256, 704)).astype(np.float32)
-    return Batch.from_arrays(images, bev_aug=np.eye(3, dtype=np.float32), **rig())
+def batch(frames: int = 1) -> Batch:
+    """The keyframe that the golden outputs belong to, and its past."""
+    images = np.stack([rng(f"input.imgs.{f}").standard_normal((6, 3, 256, 704)).astype(np.float32) for f in range(frames)])
+    return Batch.from_arrays(images[None], bev_aug=np.eye(3, dtype=np.float32), **rig(frames))
 
 
 def strided(tensor: Tensor, slices: str) -> np.ndarray:

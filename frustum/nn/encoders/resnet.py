@@ -108,15 +108,16 @@ class ResNet(nn.Module):
             raise CheckpointError(f"these are no weights of this ResNet:\n{difference}")
         self.load_state_dict(given)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (M, 3, H, W) -> the chosen feature maps, finest first."""
+    def forward(self, images: Tensor, outputs: tuple[int, ...] | None = None) -> list[Tensor]:
+        """Images (M, 3, H, W) -> the chosen feature maps, finest first; `outputs` names others, deeper layers are not computed."""
+        wanted = self.outputs if outputs is None else outputs
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = []
         for i, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
-            if i > max(self.outputs):
+            if i > max(wanted):
                 break
             x = layer(x)
-            if i in self.outputs:
+            if i in wanted:
                 features.append(x)
         return features
 

@@ -1,0 +1,84 @@
+"""Stereo over time: the camera has moved since the frame before, so that matching the two says how far away things are.
+
+After BEVStereo (Li et al., AAAI 2023) as BEVDet and FlashOCC use it: a plane sweep over the depth bins, its soft-max as extra input of
+the depth net. Key names are those of the published checkpoints.
+Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map, C channels, D depth bins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from frustum.geometry import CameraRig, invert
+from frustum.nn.depth_net import DepthNet
+from frustum.nn.lift_splat import Sampling, feature_pixels
+from frustum.ops.cost_volume import cost_volume
+
+UNSEEN = 5.0
+"""Cost of a depth at which the frame before did not see the place (`bias` of the published configurations)."""
+
+
+class StereoDepthNet(DepthNet):
+    """A `DepthNet` that is shown the matching probability of each depth at four times its resolution.
+
+    Args:
+        in_channels, channels, context_channels, bins: see `DepthNet`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, context_channels: int, bins: int):
+        super().__init__(in_channels, channels, context_channels, bins, extra_channels=bins)
+        self.cost_volumn_net = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
+            nn.Conv2d(bins, bins, 3, 2, 1), nn.BatchNorm2d(bins), nn.Conv2d(bins, bins, 3, 2, 1), nn.BatchNorm2d(bins)
+        )
+
+    def forward(self, features: Tensor, cameras: Tensor, extra: Tensor | None = None) -> Tensor:
+        """As `DepthNet`; `extra` (M, D, 4 h, 4 w) is the matching probability, None where there is nothing to match."""
+        if extra is None:
+            height, width = features.shape[-2:]
+            extra = features.new_zeros(len(features), self.bins, 4 * height, 4 * width)
+        return super().forward(features, cameras, self.cost_volumn_net(extra))
+
+
+@torch.no_grad()
+def matching(
+    current: Tensor, before: Tensor, now: CameraRig, then: CameraRig, depths: Tensor, sampling: Sampling, unseen: float = UNSEEN
+) -> Tensor:
+    """Probability (M, D, h, w), float32, of each depth of each pixel from its likeness to the frame before.
+
+    Args:
+        current, before: (M, C, h, w) features.
+        now, then: rigs (B,) of the two frames; camera i is matched with camera i.
+        depths: (D,) metres.
+        sampling: where in the image a feature stands, see `lift_splat.feature_pixels`.
+    """
+    lookup = sweep(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
+    return (-cost_volume(current, before, lookup, unseen)).softmax(1)
+
+
+def sweep(
+    now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
+) -> Tensor:
+    """Where pixels at given depths lay in the frame before: (M, D, h, w, 2), float32, as `ops.cost_volume` wants it.
+
+    The matrices are multiplied in float64 where the rigs lie; the points are computed in float32 on `device`.
+    """
+    height, width = now.image_size
+    device = device or now.intrinsics.device
+    to_pixels, to_rays = then.image_aug.double() @ then.intrinsics.double(), now.image_aug.double() @ now.intrinsics.double()
+    cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
+    motion = invert(cam2global[0]) @ cam2global[1]  # camera now to camera then
+    turn = (to_pixels @ motion[..., :3, :3] @ torch.linalg.inv(to_rays)).flatten(0, 1)  # (M, 3, 3)
+    shift = (to_pixels @ motion[..., :3, 3:])[..., 0].flatten(0, 1)  # (M, 3)
+    turn, shift = turn.to(device, torch.float32), shift.to(device, torch.float32)
+    u, v = (feature_pixels(side, count, sampling).to(device, torch.float32) for side, count in ((width, size[1]), (height, size[0])))
+    grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
+    rays = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], -1) @ turn[:, None].mT  # (M, h, w, 3)
+    points = rays[:, None] * depths.to(device, torch.float32)[:, None, None, None] + shift[:, None, None, None]  # (M, D, h, w, 3)
+    pixels = points[..., :2] / points[..., 2:].clamp(min=1e-3)
+    if sampling == "corners":
+        lookup = pixels / pixels.new_tensor([width - 1.0, height - 1.0]) * 2 - 1
+    else:
+        cells = pixels * pixels.new_tensor([size[1] / width, size[0] / height]) - 0.5
+        lookup = cells / cells.new_tensor([max(size[1] - 1, 1), max(size[0] - 1, 1)]) * 2 - 1
+    return lookup.masked_fill_(points[..., 2:] < 1e-3, -2.0)
