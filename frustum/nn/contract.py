@@ -48,6 +48,11 @@ class ModelConfig(Config):
 
     image_multiple: ClassVar[int] = 1
 
+    @property
+    def frames_before(self) -> int:
+        """Past keyframes that the network reads; `data.history` must bring as many."""
+        return 0
+
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""
         raise TypeError(f"{type(self).__name__} must define build()")
