@@ -135,7 +135,7 @@ def _numba() -> Iterator[Check]:
 
     folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(__file__).resolve().parents[1])
     if os.access(folder, os.W_OK):
-        yield Check("numba", "ok", f"{numba.__version__}, {numba.get_num_threads()} threads, compiled kernels are cached in {folder}")
+        yield Check("numba", "ok", f"{numba.__version__}, compiled kernels are cached in {folder}")
     else:
         fix = "export NUMBA_CACHE_DIR=FOLDER with a folder that you may write to"
         yield Check("numba", "note", f"{numba.__version__}; kernels are compiled anew in every process, {folder} is read-only", fix)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from frustum.ops.threads import on_torch_threads
+
 # Re-association lets the compiler vectorise the dot products; the order stays fixed at compile time, so results stay deterministic.
 _FAST = {"reassoc", "contract", "nsz"}
 
 
+@on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
 def forward(weights, rows, order, pixels, occupied, starts, out):  # pragma: no cover (compiled)
     """out[cell] += weights[point] * rows[pixel] for the points of each occupied cell; one thread owns a cell."""
@@ -22,6 +25,7 @@ def forward(weights, rows, order, pixels, occupied, starts, out):  # pragma: no 
                 out[cell, c] += weight * rows[pixel, c]
 
 
+@on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
 def backward(grad, weights, rows, cells, bins, area, grad_weights, grad_rows):  # pragma: no cover (compiled)
     """Gradients per point and per pixel; one thread owns a pixel and walks its ray. `area` is h * w."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from frustum.ops.threads import on_torch_threads
+
 # Re-association lets the compiler vectorise the sum over channels; the order stays fixed at compile time, so results are deterministic.
 _FAST = {"reassoc", "contract", "nsz"}
 
 
+@on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
 def sweep(now, then, lookup, unseen, out):  # pragma: no cover (compiled)
     """now, then (M, h, w, C), lookup (M, D, h, w, 2), out (M, D, h, w); one thread owns a row of an image at all depths."""

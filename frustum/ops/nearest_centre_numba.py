@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from frustum.ops.threads import on_torch_threads
 
+
+@on_torch_threads
 @njit(parallel=True, cache=True)
 def assign(semantics, cells, serves, result):  # pragma: no cover (compiled)
     """Fill `result` (B, X, Y, Z); one thread owns a slice of x. Each voxel looks at the centres of its own class only."""
