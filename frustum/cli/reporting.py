@@ -12,9 +12,9 @@ import numpy as np
 
 from frustum.cli.common import say
 from frustum.cli.resolve import is_run
-from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.classes import OBJECT_CLASSES, OCC3D_CLASSES
 from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Prediction, Sample
+from frustum.data.types import PanopticOccupancy, Prediction, Sample
 from frustum.engine.checkpoint import WEIGHTS, digest
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.feed import evaluation_batches, open_database
@@ -23,9 +23,11 @@ from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import Run, load_run
+from frustum.engine.scores import true_instances
 from frustum.engine.statistics import labels_of, spread
 from frustum.errors import CheckpointError
 from frustum.recipes.loading import load
+from frustum.viewer.objects import objects_of
 from frustum.viewer.report import ReportData, SamplePanel, Scores, write_report
 
 
@@ -46,7 +48,7 @@ def report_run(folder: Path, out: Path | None = None, samples: int = 4) -> Path:
         predictor = NetworkPredictor(network, run.recipe.runtime)
         for batch in evaluation_batches(run.recipe, database, tokens, labels=False):
             for prediction in predictor(batch):
-                panels.append(panel_of(database.sample(prediction.token), prediction))
+                panels.append(panel_of(database.sample(prediction.token), prediction, database))
                 bar.advance()
     numbers = read_reports(folder, digest(network))
     data = ReportData(
@@ -74,15 +76,25 @@ def pick(database: NuScenes, split: str, samples: int) -> list[str]:
     return spread(middles if len(middles) >= samples else database.tokens(split), samples)
 
 
-def panel_of(sample: Sample, prediction: Prediction) -> SamplePanel:
-    """One keyframe with its images, its labels where there are some, and the prediction."""
-    truth = sample.occupancy
+def panel_of(sample: Sample, prediction: Prediction, database: NuScenes | None = None) -> SamplePanel:
+    """One keyframe with its images, its labels where there are some, and the prediction.
+
+    Objects are shown where the prediction tells them apart; the true ones beside them if there are labels and the `database` is given.
+    """
+    truth, predicted, true = sample.occupancy, None, None
+    if isinstance(prediction, PanopticOccupancy) and prediction.instances is not None:
+        predicted = objects_of(prediction.instances.numpy(), prediction.instance_ids.numpy())
+        if truth is not None and database is not None:
+            is_thing = np.isin(truth.semantics, [OCC3D_CLASSES.index(name) for name in OBJECT_CLASSES])
+            true = np.where(is_thing, true_instances(database, sample.token, truth, prediction.grid), 0)
     return SamplePanel(
         title=sample.scene,
         images=[(camera.channel, np.asarray(camera.open())) for camera in sample.cameras],
         prediction=None if prediction.semantics is None else prediction.semantics.numpy(),
         truth=None if truth is None else truth.semantics,
         mask_camera=None if truth is None else truth.mask_camera,
+        prediction_objects=predicted,
+        truth_objects=true,
     )
 
 
@@ -95,6 +107,7 @@ def scores_of(report: EvalReport) -> Scores:
         "giou_above_camera": metrics["geometric_iou_above_ground"].get("camera"),
     }
     rays: Mapping[str, float] = metrics["ray_iou"] or {}
+    values |= {"raypq": (metrics.get("ray_pq") or {}).get("mean"), "voxel_pq_camera": (metrics.get("voxel_pq") or {}).get("camera")}
     values |= {"rayiou": rays.get("mean"), **{f"rayiou@{t}": rays.get(t) for t in ("1", "2", "4")}}
     per_class = [metrics["class_iou"]["camera"].get(name) for name in OCC3D_CLASSES]
     return Scores(

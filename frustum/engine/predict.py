@@ -13,13 +13,15 @@ from torch import nn
 from frustum.data.files import atomic_path, make_folder
 from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy_results import write_result
-from frustum.data.types import Prediction, Sample
+from frustum.data.types import PanopticOccupancy, Prediction, Sample
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+
+_OBJECTS = ("instance_ids", "instance_classes", "instance_centres", "instance_scores")
 
 Draw = Callable[[Sample, Prediction, Path], None]
 """Draws one keyframe: what was filmed, what was predicted (shape (X, Y, Z)), and the folder where pictures go."""
@@ -40,7 +42,8 @@ def predict(
 
     Writes `<out>/<token>.npz` with `semantics` uint8 (X, Y, Z), `class_names` (K,) text, the grid as `lower`, `upper` and `cell`
     (3,) in metres, `token` and `scene`; read it with `read_prediction` or plain `np.load`. A model that tells objects apart adds
-    `instances` uint16 (X, Y, Z).
+    `instances` uint16 (X, Y, Z), and of each object `instance_ids` (I,), `instance_classes` (I,), `instance_centres` (I, 3) in metres and
+    `instance_scores` (I,).
 
     Args:
         model: keeps the contract.
@@ -78,6 +81,8 @@ def write_prediction(path: Path, prediction: Prediction, scene: str = "") -> Pat
         raise DataError(f"the model predicts no occupancy for {prediction.token}: nothing to write.")
     grid, ids = prediction.grid, prediction.instances
     optional: dict[str, Any] = {} if ids is None else {"instances": ids.numpy().astype(np.uint16)}
+    if isinstance(prediction, PanopticOccupancy):
+        optional |= {name: getattr(prediction, name).numpy() for name in _OBJECTS}
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(
             temporary,
@@ -101,6 +106,8 @@ def read_prediction(path: Path | str) -> Prediction:
             names = tuple(str(name) for name in stored["class_names"])
             ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored.files else None
             grid = VoxelGrid(**corners)  # type: ignore[arg-type]
-            return Prediction(str(stored["token"]), torch.from_numpy(stored["semantics"]), grid, names, ids)
+            objects: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in _OBJECTS if name in stored.files}
+            kind = PanopticOccupancy if objects else Prediction
+            return kind(str(stored["token"]), torch.from_numpy(stored["semantics"]), grid, names, ids, **objects)
     except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
         raise DataError(f"{path} is no prediction of `frustum predict`, or it is damaged: {error}.") from error

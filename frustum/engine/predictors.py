@@ -53,8 +53,7 @@ class NetworkPredictor:
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network.predict(self.network(batch), batch)  # type: ignore[operator]
-        moved = ("semantics", "instances")
-        return [replace(p, **{name: t.cpu() for name in moved if (t := getattr(p, name)) is not None}) for p in found]
+        return [replace(p, **{n: t.cpu() for n, t in vars(p).items() if isinstance(t, torch.Tensor)}) for p in found]
 
 
 def black_images(batch: Batch, data: DataConfig) -> Batch:

@@ -67,7 +67,7 @@ class Scores:
                 metric.add(guess, truth, seen)
             inside = np.ones(truth.shape, bool) if seen is None else seen.astype(bool)
             self.shares[i] += [np.count_nonzero(inside), np.count_nonzero(inside & (truth != OCC3D_FREE)), truth.size]
-        ids = self._instances(token, labels) if prediction.instances is not None else None
+        ids = true_instances(self.database, token, labels, self.grid) if prediction.instances is not None else None
         if ids is not None and prediction.instances is not None:
             for mask, seen in masks.items():
                 self.voxel_pq[mask].add(guess, truth, prediction.instances, ids, seen)
@@ -76,17 +76,6 @@ class Scores:
             self.rays.add_hits(hits, distances)
             if ids is not None and prediction.instances is not None:
                 self.ray_pq.add_hits(hits, distances, prediction.instances, ids)
-
-    def _instances(self, token: str, labels: Occupancy) -> np.ndarray:
-        """True instances: those of the labels, of the panoptic label file, or else derived from the boxes as that file was."""
-        if labels.instances is not None:
-            return labels.instances
-        sample = self.database.sample(token, occupancy="instances")
-        if sample.occupancy is not None and sample.occupancy.instances is not None:
-            return sample.occupancy.instances
-        if sample.boxes is None or not len(sample.boxes):
-            return instances_from_boxes(labels.semantics, np.zeros((0, 4, 4)), np.zeros((0, 3)), [], self.grid)
-        return instances_from_boxes(labels.semantics, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6], sample.boxes.names, self.grid)
 
     def _origins(self, token: str) -> np.ndarray:
         scene = self.database.scene(token)
@@ -132,6 +121,18 @@ class Scores:
         if self.with_rays and self.panoptic:
             figures["ray_pq"], figures["class_ray_pq"] = _at_tolerances(self.ray_pq, "raypq")
         return _without_nan(figures)
+
+
+def true_instances(database: NuScenes, token: str, labels: Occupancy, grid: VoxelGrid | None = None) -> np.ndarray:
+    """True instances (X, Y, Z): those of the labels, of the panoptic label file, or else derived from the boxes as that file was."""
+    if labels.instances is not None:
+        return labels.instances
+    sample = database.sample(token, occupancy="instances")
+    if sample.occupancy is not None and sample.occupancy.instances is not None:
+        return sample.occupancy.instances
+    if sample.boxes is None or not len(sample.boxes):
+        return instances_from_boxes(labels.semantics, np.zeros((0, 4, 4)), np.zeros((0, 3)), [], grid)
+    return instances_from_boxes(labels.semantics, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6], sample.boxes.names, grid)
 
 
 def _without_absent(metric: OccupancyIoU) -> float:

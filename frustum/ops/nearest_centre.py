@@ -50,11 +50,13 @@ def nearest_centre(semantics: Tensor, cells: Tensor, serves: Tensor, backend: Ba
 def _with_torch(semantics: Tensor, cells: Tensor, serves: Tensor) -> Tensor:
     """The reference for one sample: all distances between the voxels of served classes and the centres, a part at a time."""
     result = torch.full(semantics.shape, -1, dtype=torch.int16, device=semantics.device)
-    is_served = torch.zeros(256, dtype=torch.bool, device=semantics.device)
     used = (serves >= 0).nonzero()[:, 0]
+    if not len(used):
+        return result
+    is_served = torch.zeros(256, dtype=torch.bool, device=semantics.device)
     is_served[serves[used]] = True
     voxels = is_served[semantics.long()].nonzero()  # (n, 3)
-    for part in voxels.split(max(1, _CHUNK // max(1, len(used)))):
+    for part in voxels.split(max(1, _CHUNK // len(used))):
         x, y, z = part.unbind(1)
         distance = sum((part[:, i, None] - cells[used, i]) ** 2 for i in range(3))  # (n, q)
         other_class = semantics[x, y, z].long()[:, None] != serves[used]

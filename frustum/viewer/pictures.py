@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frustum.data.classes import CAMERAS, OCC3D_COLOURS, OCC3D_FREE
 from frustum.geometry import VoxelGrid
+from frustum.viewer.objects import ObjectVolume, paint_objects
 from frustum.viewer.report_data import SamplePanel
 from frustum.viewer.voxels import Colours, render_voxels, top_view
 
@@ -33,6 +34,10 @@ class OccupancyPictures(NamedTuple):
     prediction_top: np.ndarray | None
     truth_top: np.ndarray | None
     agreement_top: np.ndarray | None
+    prediction_objects: np.ndarray | None = None
+    truth_objects: np.ndarray | None = None
+    prediction_objects_top: np.ndarray | None = None
+    truth_objects_top: np.ndarray | None = None
 
 
 def occupancy_pictures(
@@ -59,7 +64,28 @@ def occupancy_pictures(
         compared = compare(panel.prediction, panel.truth, free)
         # Always inside the mask: what no camera could see is no mistake.
         agreement = top_view(compared, [c for _, c in AGREEMENT], len(AGREEMENT), panel.mask_camera, scale, grid=grid)
-    return OccupancyPictures(prediction, truth, prediction_top, truth_top, agreement)
+    predicted, true = _painted(panel, colours)
+    drawn = [
+        (None, None)
+        if painted is None
+        else (
+            render_voxels(painted.labels, painted.colours, free, mask, size, grid=grid),
+            top_view(painted.labels, painted.colours, free, mask, scale, grid=grid),
+        )
+        for painted in (predicted, true)
+    ]
+    return OccupancyPictures(prediction, truth, prediction_top, truth_top, agreement, drawn[0][0], drawn[1][0], drawn[0][1], drawn[1][1])
+
+
+def _painted(panel: SamplePanel, colours: Colours) -> tuple[ObjectVolume | None, ObjectVolume | None]:
+    """Objects of prediction and truth, one that is in both in the same colour; None where they are not told apart."""
+    true = predicted = None
+    if panel.truth is not None and panel.truth_objects is not None:
+        true = paint_objects(panel.truth, panel.truth_objects, colours)
+    if panel.prediction is not None and panel.prediction_objects is not None:
+        beside = None if true is None or panel.truth_objects is None else (panel.truth_objects, true)
+        predicted = paint_objects(panel.prediction, panel.prediction_objects, colours, beside)
+    return predicted, true
 
 
 def compare(prediction: np.ndarray, truth: np.ndarray, free: int = OCC3D_FREE) -> np.ndarray:
@@ -135,23 +161,16 @@ def sample_picture(
     for row in rows:
         cell = (inner - gap * (len(rows[0]) - 1)) // len(rows[0])
         blocks.append([(pretty_channel(panel.images[i][0]), resized(panel.images[i][1], cell)) for i in row])
-    half = (inner - gap) // 2
     pictures = pictures or occupancy_pictures(panel, masked=masked, colours=colours, free=free, grid=grid)
     suffix = ", inside the camera mask" if masked and panel.mask_camera is not None else ""
     shown = [("prediction", pictures.prediction, pictures.prediction_top), ("truth", pictures.truth, pictures.truth_top)]
-    present = [(name + suffix, view, top) for name, view, top in shown if view is not None and top is not None]
-    if len(present) == 1:  # 3D view and top view side by side, equally high
-        name, view, top = present[0]
-        tall = round((inner - gap) / (view.shape[1] / view.shape[0] + top.shape[1] / top.shape[0]))
-        view, top = (resized(image, round(image.shape[1] * tall / image.shape[0])) for image in (view, top))
-        blocks.append([(name, view), (name + " from above", top)])
-    elif present:
-        blocks.append([(name, resized(view, half)) for name, view, _ in present])
-        tops = [(name + " from above", top) for name, _, top in present]
-        if pictures.agreement_top is not None:
-            tops.append((AGREE, pictures.agreement_top))
-        third = (inner - gap * 2) // 3
-        blocks.append([(name, resized(top, third)) for name, top in tops])
+    agreement = [] if pictures.agreement_top is None else [(AGREE, pictures.agreement_top)]
+    blocks += _rows([(name + suffix, view, top) for name, view, top in shown], inner, gap, agreement)
+    objects = [
+        ("predicted objects", pictures.prediction_objects, pictures.prediction_objects_top),
+        ("true objects, in the same colour where they match", pictures.truth_objects, pictures.truth_objects_top),
+    ]
+    blocks += _rows([(name + suffix, view, top) for name, view, top in objects], inner, gap)
 
     title_height = 60
     height = margin + title_height + sum(head + max(image.shape[0] for _, image in block) + gap for block in blocks) + margin
@@ -172,6 +191,26 @@ def sample_picture(
             x += image.shape[1] + gap
         y += head + max(image.shape[0] for _, image in block) + gap
     return sheet
+
+
+def _rows(
+    shown: Sequence[tuple[str, np.ndarray | None, np.ndarray | None]],
+    width: int,
+    gap: int,
+    more: Sequence[tuple[str, np.ndarray]] = (),
+) -> list[list[tuple[str, np.ndarray]]]:
+    """Rows of named pictures from (name, 3D view, top view): views beside each other, tops and `more` below; one alone in a single row."""
+    present = [(name, view, top) for name, view, top in shown if view is not None and top is not None]
+    if not present:
+        return []
+    if len(present) == 1:  # 3D view and top view side by side, equally high
+        name, view, top = present[0]
+        tall = round((width - gap) / (view.shape[1] / view.shape[0] + top.shape[1] / top.shape[0]))
+        view, top = (resized(image, round(image.shape[1] * tall / image.shape[0])) for image in (view, top))
+        return [[(name, view), (name + " from above", top)]]
+    tops = [*((name + " from above", top) for name, _, top in present), *more]
+    half, part = (width - gap) // 2, (width - gap * (len(tops) - 1)) // len(tops)
+    return [[(name, resized(view, half)) for name, view, _ in present], [(name, resized(top, part)) for name, top in tops]]
 
 
 def _draw_key(draw: ImageDraw.ImageDraw, x: int, y: int, size: int) -> None:

@@ -36,6 +36,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("rayiou@1", "RayIoU @ 1 m", "depth right to within 1 m", "Rays"),
     Metric("rayiou@2", "RayIoU @ 2 m", "depth right to within 2 m", "Rays"),
     Metric("rayiou@4", "RayIoU @ 4 m", "depth right to within 4 m", "Rays"),
+    Metric("raypq", "RayPQ", "panoptic quality of what rays meet first; mean over the three tolerances", "Objects"),
+    Metric("voxel_pq_camera", "Voxel PQ, camera mask", "panoptic quality of voxels that a camera can see", "Objects"),
 )
 HEADLINE = ("miou_camera", "rayiou", "giou_above_camera")
 
@@ -65,6 +67,7 @@ class SamplePanel:
         prediction, truth: (X, Y, Z) uint8 class ids.
         mask_camera: (X, Y, Z), 1 where a camera can see.
         caption: a sentence below the title.
+        prediction_objects, truth_objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, where objects are told apart.
     """
 
     title: str
@@ -73,6 +76,8 @@ class SamplePanel:
     truth: np.ndarray | None = None
     mask_camera: np.ndarray | None = None
     caption: str = ""
+    prediction_objects: np.ndarray | None = None
+    truth_objects: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,30 @@ def _occupancy(pictures: OccupancyPictures) -> str:
             f'<div class="two">{_figure(pictures.prediction, "Prediction")}{_figure(pictures.truth, "Truth")}</div>'
             f'<div class="three">{_figure(pictures.prediction_top, "Prediction from above")}'
             f"{_figure(pictures.truth_top, 'Truth from above')}{_figure(pictures.agreement_top, 'Agreement, where seen', key=key)}</div>"
+            f"{_objects(pictures)}"
         )
     for name, view, top in (
         ("Prediction", pictures.prediction, pictures.prediction_top),
         ("Truth", pictures.truth, pictures.truth_top),
+    ):
+        if view is not None:
+            return f'<div class="wide">{_figure(view, name)}{_figure(top, f"{name} from above")}</div>{_objects(pictures)}'
+    return ""
+
+
+def _objects(pictures: OccupancyPictures) -> str:
+    """Objects in colours of their own, one that is in both pictures in the same."""
+    predicted, true = pictures.prediction_objects, pictures.truth_objects
+    if predicted is not None and true is not None:
+        same = "True objects, in the same colour where they match"
+        return (
+            f'<div class="two">{_figure(predicted, "Predicted objects")}{_figure(true, same)}</div>'
+            f'<div class="two">{_figure(pictures.prediction_objects_top, "Predicted objects from above")}'
+            f"{_figure(pictures.truth_objects_top, 'True objects from above')}</div>"
+        )
+    for name, view, top in (
+        ("Predicted objects", predicted, pictures.prediction_objects_top),
+        ("True objects", true, pictures.truth_objects_top),
     ):
         if view is not None:
             return f'<div class="wide">{_figure(view, name)}{_figure(top, f"{name} from above")}</div>'

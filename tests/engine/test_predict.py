@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.data.types import PanopticOccupancy, Prediction
 from frustum.engine.feed import open_database
-from frustum.engine.predict import predict, read_prediction
+from frustum.engine.predict import predict, read_prediction, write_prediction
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.speedtest import SpeedTest, choose_steps
 from frustum.errors import ConfigError, DataError
@@ -75,3 +76,19 @@ def test_the_speed_test_counts_what_fits(toy_root):
     assert SpeedTest(**long.as_dict()) == long
     with pytest.raises(ConfigError, match="minimum"):
         choose_steps(recipe, 1.0, 9, 7)
+
+
+def test_objects_are_written_and_read(tmp_path):
+    volume = torch.zeros(toy.GRID.shape, dtype=torch.uint8)
+    numbers = torch.zeros(toy.GRID.shape, dtype=torch.int32)
+    volume[1, 2, 0], numbers[1, 2, 0] = 4, 517
+    objects = {"instance_ids": [517], "instance_classes": [4], "instance_centres": [[0.5, 1.5, 0.0]], "instance_scores": [0.75]}
+    tensors = {name: torch.tensor(value) for name, value in objects.items()}
+    given = PanopticOccupancy("token", volume, toy.GRID, ("a",) * 17 + ("free",), numbers, **tensors)
+    again = read_prediction(write_prediction(tmp_path / "token.npz", given, "scene"))
+    assert isinstance(again, PanopticOccupancy)
+    assert torch.equal(again.instances, numbers)
+    for name, tensor in tensors.items():
+        assert torch.equal(getattr(again, name), tensor), name
+    plain = Prediction("token", volume, toy.GRID, given.class_names, numbers)
+    assert type(read_prediction(write_prediction(tmp_path / "plain.npz", plain))) is Prediction

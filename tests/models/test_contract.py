@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ SMALL = {
     "bev_channels": "16",
     "voxel_channels": "8",
     "depth_bins": '{"step": 2.0}',
+    "swin": '{"embed_channels": 8, "depths": [1, 1, 2, 1], "heads": [1, 2, 2, 2], "window": 4}',
     "grid": '{"lower": [-16, -16, -1], "upper": [16, 16, 5.4], "cell": [2, 2, 0.8]}',
 }
 NAMES = [info.name for info in list_recipes()]
@@ -32,7 +34,7 @@ NAMES = [info.name for info in list_recipes()]
 
 def build(name: str, seed: int = 0) -> torch.nn.Module:
     recipe = get_recipe(name)
-    settings = [f"model.{key}={value}" for key, value in SMALL.items() if key in type(recipe.model).model_fields]
+    settings = [f"model.{key}={value}" for key, value in SMALL.items() if getattr(recipe.model, key, None) is not None]
     torch.manual_seed(seed)
     return overrides.apply(recipe, settings).model.build()
 
@@ -50,10 +52,13 @@ def rig(cameras: int) -> tuple[np.ndarray, np.ndarray]:
 def make_batch(model: torch.nn.Module, count: int = 2, cameras: int = 2, seed: int = 0) -> Batch:
     draw = torch.Generator().manual_seed(seed)
     grid = model.config.grid
+    boxes = torch.zeros(count, 5, 9)
+    boxes[..., :2] = 30 * torch.rand(count, 5, 2, generator=draw) - 15
+    boxes[..., 3:6] = 1 + 4 * torch.rand(count, 5, 3, generator=draw)
     labels = torch.where(
         torch.rand(count, *grid.shape, generator=draw) < 0.8, 17, torch.randint(0, 17, (count, *grid.shape), generator=draw)
     )
-    return Batch.from_arrays(
+    batch = Batch.from_arrays(
         torch.randn(count, cameras, 3, *SIZE, generator=draw),
         *rig(cameras),
         semantics=labels.to(torch.uint8),
@@ -63,6 +68,7 @@ def make_batch(model: torch.nn.Module, count: int = 2, cameras: int = 2, seed: i
             torch.rand(count, cameras, *SIZE, generator=draw) < 0.3, 30 * torch.rand(count, cameras, *SIZE, generator=draw), 0
         ),
     )
+    return replace(batch, boxes=list(boxes), box_classes=list(torch.randint(0, 10, (count, 5), generator=draw)))
 
 
 def take(batch: Batch, index: int) -> Batch:
@@ -86,7 +92,8 @@ def test_outputs_and_predictions(name):
     assert outputs["occ_logits"].dtype == torch.float32
     assert outputs["depth"].shape[:2] == (4, model.config.depth_bins.count)
     predictions = model.predict(outputs, batch)
-    assert [type(p) for p in predictions] == [Prediction] * 2
+    assert len(predictions) == 2
+    assert all(isinstance(p, Prediction) for p in predictions)
     for prediction, logits, token in zip(predictions, outputs["occ_logits"], batch.tokens, strict=True):
         assert prediction.token == token
         assert prediction.semantics.dtype == torch.uint8
@@ -163,10 +170,10 @@ def test_number_of_cameras(name, cameras):
 @pytest.mark.parametrize("name", [n if n == "flashocc-tiny" else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_one_sample_overfits(name):
     model = build(name).train()
-    batch = make_batch(model, count=1, cameras=1)
+    batch = make_batch(model, count=1, cameras=2)
     labels = torch.full_like(batch.semantics, 17)
     labels[..., 0] = 11
-    labels[:, 9:12, 6:10, 1:3] = 4  # in front of the camera
+    labels[:, 9:12, 6:10, 1:3] = 4  # in front of the first camera
     batch.semantics.copy_(labels)
     batch.mask_camera.fill_(True)
     if hasattr(model, "prepare"):  # as the training loop does
@@ -179,7 +186,7 @@ def test_one_sample_overfits(name):
         optimizer.step()
     with torch.no_grad():
         # as trained: with the statistics of this very batch
-        outputs = model(Batch(**{**vars(batch), "semantics": None}))
+        outputs = model(replace(batch, semantics=None))
         found = model.predict(outputs, batch)[0].semantics
     assert (found == labels[0]).float().mean() > 0.97
     assert (found[labels[0] == 4] == 4).float().mean() > 0.8

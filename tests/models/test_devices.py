@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from frustum.nn.centre_head import decode_centres
 from tests.models.test_contract import NAMES, build, make_batch
 
 
@@ -29,7 +30,10 @@ def test_no_float64_on_the_device(name):
     with NoFloat64(), torch.no_grad():
         moved = batch.to("meta")
         outputs = model.to("meta")(moved)
-        predictions = model.predict(outputs, moved)
+        if "heatmap" in outputs:  # how many objects there are depends on values, which this device does not have
+            predictions = list(decode_centres(outputs, model.config.grid).scores)
+        else:
+            predictions = model.predict(outputs, moved)
     assert {key: (value.shape, value.dtype) for key, value in outputs.items()} == on_cpu
     assert {value.device.type for value in outputs.values()} == {"meta"}
     assert len(predictions) == len(batch)

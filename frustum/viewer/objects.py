@@ -1,0 +1,85 @@
+"""Objects in colours of their own: instance numbers as a volume of labels that `render_voxels` and `top_view` can draw."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from frustum.errors import ShapeError
+from frustum.viewer.voxels import Colours
+
+_PALE = 0.72
+"""How far everything that is no object fades towards light grey."""
+
+
+class ObjectVolume(NamedTuple):
+    """Labels (X, Y, Z) uint8 whose ids from the number of classes on are objects, and an RGB colour per id."""
+
+    labels: np.ndarray
+    colours: list[tuple[int, int, int]]
+
+
+def paint_objects(
+    semantics: np.ndarray, objects: np.ndarray, colours: Colours, beside: tuple[np.ndarray, ObjectVolume] | None = None
+) -> ObjectVolume:
+    """Give every object an id and a colour of its own, and everything else the pale colour of its class.
+
+    Args:
+        semantics: (X, Y, Z) class ids.
+        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 where it belongs to none.
+        colours: RGB per class id.
+        beside: the objects of a picture that is shown next to this one, and how they were painted: what is the same object there (the one
+            with the largest overlap, at least a quarter of both together) gets the same colour.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    if semantics.shape != objects.shape:
+        raise ShapeError(f"objects {objects.shape} must have the shape of the semantics {semantics.shape}.")
+    count = len(colours)
+    room = 256 - count  # colours repeat when there are more objects than ids
+    numbers = np.unique(objects[objects > 0])
+    slots, used = np.full(len(numbers), -1), 0
+    if beside is not None:
+        slots, used = _partners(objects, numbers, *beside, count), len(beside[1].colours) - count
+    is_new = slots < 0
+    slots[is_new] = used + np.arange(np.count_nonzero(is_new))
+    labels = semantics.astype(np.uint8)
+    inside = objects > 0
+    labels[inside] = count + slots[np.searchsorted(numbers, objects[inside])] % room
+    pale = [tuple(round((1 - _PALE) * c + _PALE * 222) for c in colour) for colour in colours]
+    highest = min(room, 1 + int(slots.max(initial=-1)))
+    return ObjectVolume(labels, [*pale, *(object_colour(i) for i in range(highest))])  # type: ignore[list-item]
+
+
+def object_colour(index: int) -> tuple[int, int, int]:
+    """Colour of the object at a position: hues in golden-ratio steps, so that any few in a row are far apart, in three shades."""
+    hue = (0.02 + 0.61803398875 * index) % 1.0
+    saturation, value = ((0.85, 0.86), (0.62, 0.98), (0.95, 0.60))[index // 5 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, painted: ObjectVolume, count: int) -> np.ndarray:
+    """For each number the slot of the object in `others` that it overlaps most with, -1 for none; each slot is given away once."""
+    both = (objects > 0) & (others > 0)
+    pairs, shared = np.unique(np.stack([objects[both], others[both]]).astype(np.int64), axis=1, return_counts=True)
+    size, other_size = (dict(zip(*(a.tolist() for a in np.unique(v, return_counts=True)), strict=True)) for v in (objects, others))
+    slots, taken = np.full(len(numbers), -1), set()
+    overlap = [n / (size[a] + other_size[b] - n) for (a, b), n in zip(pairs.T.tolist(), shared.tolist(), strict=True)]
+    for k in np.argsort(overlap)[::-1]:
+        a, b = pairs[:, k]
+        row = int(np.searchsorted(numbers, a))
+        slot = int(painted.labels[others == b][0]) - count
+        if overlap[k] >= 0.25 and slots[row] < 0 and slot not in taken:
+            slots[row] = slot
+            taken.add(slot)
+    return slots
+
+
+def objects_of(instances: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Instance numbers (X, Y, Z) with all that are not in `ids` set to 0."""
+    return np.where(np.isin(instances, np.asarray(ids)), instances, 0)

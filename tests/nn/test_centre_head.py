@@ -1,0 +1,77 @@
+"""The centre head and its peaks, against the reference's decoding and against peaks found one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from frustum.geometry import VoxelGrid
+from frustum.nn.centre_head import CentreHead, decode_centres
+from tests.models import golden_panoptic as gold
+
+GRID = VoxelGrid(lower=(-8, -4, -1), upper=(8, 4, 1), cell=(0.5, 0.5, 2))  # 32 x 16
+
+
+def test_peaks_equal_the_reference():
+    stored = np.load(gold.SMALL / "crafted_pano.npz")
+    _, outputs = gold.scene()
+    centres = decode_centres(outputs, VoxelGrid.occ3d())
+    found = centres.scores[0] > 0.3
+    assert found.sum() == len(stored["scores"]) == 38
+    np.testing.assert_allclose(centres.points[0, found].numpy(), stored["centers"], atol=1e-5)
+    np.testing.assert_allclose(centres.scores[0, found].numpy(), stored["scores"], atol=1e-6)
+    np.testing.assert_array_equal(centres.classes[0, found].numpy(), stored["labels"])
+
+
+def random_outputs(batch=2, classes=3, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"heatmap": classes, "reg": 2, "height": 1}
+    return {name: torch.randn(batch, c, 16, 32, generator=draw) for name, c in shapes.items()}
+
+
+def test_peaks_are_local_maxima_of_their_class():
+    outputs = random_outputs()
+    centres = decode_centres(outputs, GRID, most=10_000)
+    for b in range(2):
+        expected = []
+        heat = outputs["heatmap"][b].sigmoid()
+        for k, y, x in np.ndindex(3, 16, 32):
+            if heat[k, y, x] >= heat[k, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].max():
+                dx, dy = outputs["reg"][b, :, y, x].tolist()
+                expected.append((heat[k, y, x].item(), k, -8 + 0.5 * (x + dx), -4 + 0.5 * (y + dy), outputs["height"][b, 0, y, x].item()))
+        found = centres.scores[b] > 0
+        rows = torch.cat([centres.scores[b, found, None], centres.classes[b, found, None], centres.points[b, found]], 1)
+        np.testing.assert_allclose(rows.numpy(), sorted(expected, reverse=True), atol=1e-5)
+
+
+def test_best_first_and_no_more_than_asked():
+    outputs = random_outputs()
+    some, all_ = decode_centres(outputs, GRID, most=7), decode_centres(outputs, GRID, most=10_000)
+    assert some.scores.shape == (2, 7)
+    assert (some.scores.diff() <= 0).all()
+    torch.testing.assert_close(some.scores, all_.scores[:, :7])
+
+
+def test_samples_are_decoded_as_if_alone():
+    outputs = random_outputs()
+    together = decode_centres(outputs, GRID, most=20)
+    for b in range(2):
+        alone = decode_centres({name: value[b : b + 1] for name, value in outputs.items()}, GRID, most=20)
+        torch.testing.assert_close(together.points[b], alone.points[0])
+        assert torch.equal(together.classes[b], alone.classes[0])
+
+
+def test_names_and_idle_branches():
+    """Idle branches are in the state dict under the published names, but they are neither computed nor trained."""
+    head = CentreHead(6, 10, channels=8, idle=("dim", "rot", "vel"))
+    keys = set(head.state_dict())
+    assert {"shared_conv.conv.weight", "shared_conv.bn.running_var", "task_heads.0.vel.0.bn.weight", "task_heads.0.heatmap.1.bias"} <= keys
+    assert torch.equal(head.task_heads[0]["heatmap"][1].bias, torch.full((10,), -2.19))
+    outputs = head(torch.randn(2, 6, 5, 4))
+    assert {name: value.shape[1] for name, value in outputs.items()} == {"reg": 2, "height": 1, "heatmap": 10}
+    sum(value.square().sum() for value in outputs.values()).backward()
+    for name, parameter in head.named_parameters():
+        is_idle = any(f".{idle}." in name for idle in ("dim", "rot", "vel"))
+        assert parameter.requires_grad is not is_idle
+        assert (parameter.grad is None) is is_idle
+    assert not any(".dim." in key for key in CentreHead(6).state_dict())
