@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -236,6 +237,7 @@ def main() -> None:
     if options.work:
         write_json(result_path(options.work, options), work(options.work, options), indent=2)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are stopped, too
     make_folder(options.out)
     world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
     if not (world_of(options) / world.version).is_dir():

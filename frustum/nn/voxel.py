@@ -27,7 +27,8 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> (B, C', Z / stride, Y / stride, X / stride), rounded up."""
-        if x.shape[2] != 2 or self.kernel_size[0] != 3 or not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        is_half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        if not is_half or x.shape[2] != 2 or self.kernel_size[0] != 3:
             return super().forward(x)
         heights = 2 // self.stride[0]
         return super().forward(nn.functional.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :heights]

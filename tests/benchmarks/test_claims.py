@@ -16,12 +16,12 @@ from frustum.recipes.loading import get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["model.pretrained=false", "model.neck_channels=8", "model.bev_channels=8", "model.voxel_channels=4", "model.lift_channels=4"]
-QUICK = ["--steps", "2", "--seeds", "2", "--scenes", "1", "--val-scenes", "1", "--frames", "1", "--repeats", "1", "--without-parts"]
+QUICK = ["--steps", "2", "--seeds", "1", "--scenes", "1", "--val-scenes", "1", "--frames", "1", "--repeats", "1", "--without-parts"]
 
 
 def run(folder: Path) -> dict:
     words = [sys.executable, str(ROOT / "benchmarks/claims/flashocc.py"), "--out", str(folder / "runs"), "--json", str(folder / "x.json")]
-    done = subprocess.run([*words, *QUICK, *SMALL, "train.log_every=1"], capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run([*words, *QUICK, *SMALL, "train.log_every=1"], capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "peak memory, training" in done.stdout
     return json.loads((folder / "x.json").read_text())
@@ -32,7 +32,7 @@ def test_flashocc(tmp_path):
     numbers = run(tmp_path)
     assert set(numbers["runs"]) == {"flashocc-tiny", "bevdet-occ-tiny"}
     for name, runs in numbers["runs"].items():
-        assert [r["seed"] for r in runs] == [0, 1]
+        assert [r["seed"] for r in runs] == [0]
         assert all(r["steps"] == 2 and 0 <= r["miou"] <= 1 and 0 <= r["ray_iou"] <= 1 for r in runs)
         found = numbers["accuracy"][name]["miou"]
         assert found["mean"] == pytest.approx(statistics.fmean(r["miou"] for r in runs))
