@@ -58,12 +58,16 @@ def split_of(database: NuScenes, tokens: Iterable[str]) -> str:
     """The split that these keyframes make up; else the largest that they hold; else the smallest that holds those of them that are known.
 
     Raises:
-        DataError: no keyframe of this data set is among them.
+        DataError: there are none, or no keyframe of this data set is among them.
     """
     given, known = set(tokens), set(database.tokens())
+    if not given:
+        raise DataError(
+            'the results hold no sample at all: "results" is empty. Every keyframe of a split must be a key, without boxes too.'
+        )
     if not given & known:
         raise DataError(
-            f"none of the {len(given)} samples of the results is a keyframe of {database.folder}, for example {min(given, default='')!r}. "
+            f"none of the {len(given)} samples of the results is a keyframe of {database.folder}, for example {min(given)!r}. "
             "Give the data set that they were predicted on with --data (and --version)."
         )
     splits = {split: set(database.tokens(split)) for split in (*database.splits(), "all")}

@@ -27,8 +27,8 @@ class CountMetric:
         return {name: counts.copy() for name, counts in self._state.items()}
 
     def load_state(self, state: dict[str, Any]) -> Self:
-        """Replace the counts by `state` (arrays, tensors or nested lists). Raises ConfigError when names or shapes differ."""
-        loaded = {name: np.array(value, np.int64) for name, value in state.items()}
+        """Replace the counts by `state` (arrays, tensors or nested lists). Raises ConfigError for other names, shapes or floats."""
+        loaded = {name: _counts(value, f"{name!r} in this state of {type(self).__name__}") for name, value in state.items()}
         got, need = ({n: a.shape for n, a in s.items()} for s in (loaded, self._state))
         if got != need:
             raise ConfigError(f"this state of {type(self).__name__} has counts {got}, but this metric needs {need}: evaluate anew.")
@@ -48,12 +48,24 @@ class CountMetric:
         return self
 
 
+def _counts(value: Any, what: str) -> np.ndarray:
+    """A new int64 array. Raises ConfigError for what is not an array of integers."""
+    try:
+        counts = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what} is no array of counts ({error}): evaluate anew.") from error
+    if counts.dtype.kind not in "biu":
+        raise ConfigError(f"{what} holds {counts.dtype}, but counts are integers: evaluate anew.")
+    return counts.astype(np.int64)
+
+
 def to_numpy(labels: Labels, name: str) -> np.ndarray:
     """Labels as an integer or bool numpy array. Raises DataError for floats."""
-    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if array.dtype.kind not in "biu":
-        raise DataError(f"{name} must hold integer class ids, got {array.dtype}. Take the argmax of scores first.")
-    return array
+    given = labels.detach().cpu() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    is_float = given.is_floating_point() if isinstance(given, torch.Tensor) else given.dtype.kind not in "biu"
+    if is_float:  # asked before the conversion: numpy has no bfloat16
+        raise DataError(f"{name} must hold integer class ids, got {given.dtype}. Take the argmax of scores first.")
+    return given.numpy() if isinstance(given, torch.Tensor) else given
 
 
 def to_float64(values: np.ndarray | torch.Tensor) -> np.ndarray:

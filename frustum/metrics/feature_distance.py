@@ -53,8 +53,11 @@ class FrechetDistance:
         return {name: values.copy() for name, values in self._state.items()}
 
     def load_state(self, state: dict[str, Any]) -> FrechetDistance:
-        """Replace the sums by `state`. Raises ConfigError when names or shapes differ."""
-        loaded = {name: np.array(value, np.float64) for name, value in state.items()}
+        """Replace the sums by `state` (arrays, tensors or nested lists). Raises ConfigError when names or shapes differ."""
+        try:
+            loaded = {name: to_float64(value).copy() for name, value in state.items()}
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"this state of a Frechet distance holds no arrays of numbers ({error}): evaluate anew.") from error
         if {n: a.shape for n, a in loaded.items()} != {n: a.shape for n, a in self._state.items()}:
             raise ConfigError(f"this state does not belong to a Frechet distance of {self.dimension} dimensions: evaluate anew.")
         self._state = loaded

@@ -13,14 +13,15 @@ from frustum.metrics.counts import CountMetric, same_shape, to_float64
 from frustum.metrics.sums import from_words, to_words
 
 Images = np.ndarray | torch.Tensor
-_RADIUS, _SIGMA = 5, 1.5
+_GAUSSIAN = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+_WINDOWS = {"gaussian": _GAUSSIAN / _GAUSSIAN.sum(), "uniform": np.full(7, 1 / 7)}
 
 
 def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of images (H, W, C) float64 of (H, W, C) or (B, H, W, C)."""
     found, true = to_float64(pred), to_float64(target)
     same_shape(prediction=found, target=true)
-    if found.ndim not in (3, 4) or found.shape[-1] not in (1, 3):
+    if found.ndim not in (3, 4) or found.shape[-1] not in (1, 3) or 0 in found.shape[-3:]:
         raise ShapeError(f"images are (H, W, C) or (B, H, W, C) with C = 1 or 3, got {found.shape}. Move the channels to the end.")
     for name, image in (("prediction", found), ("target", true)):
         if image.size and not (image.min() >= 0 and image.max() <= data_range):
@@ -80,9 +81,7 @@ class Psnr(CountMetric):
 
 
 class Ssim(CountMetric):
-    """Structural similarity (Wang et al., IEEE TIP 2004): 11 x 11 Gaussian of sigma 1.5, K1 = 0.01, K2 = 0.03, biased covariances.
-
-    The mean over channels and images.
+    """Structural similarity (Wang et al., IEEE TIP 2004) with K1 = 0.01 and K2 = 0.03; the mean over channels and images.
 
     State: `images` and `ssim` (2,), the exact sum over images (`metrics.sums`).
 
@@ -90,45 +89,57 @@ class Ssim(CountMetric):
         data_range: L, the difference of the largest and the smallest possible value.
         region: "valid": only where the window lies inside the image (Wang, scikit-image); "full": the whole image, mirrored at its
             borders (torchmetrics 1.9).
+        window: "gaussian": 11 x 11 of sigma 1.5, biased covariances (Wang); "uniform": 7 x 7, unbiased covariances, which is what
+            scikit-image does unless told otherwise.
     """
 
-    def __init__(self, data_range: float = 255.0, region: Literal["valid", "full"] = "valid"):
+    def __init__(
+        self,
+        data_range: float = 255.0,
+        region: Literal["valid", "full"] = "valid",
+        window: Literal["gaussian", "uniform"] = "gaussian",
+    ):
         if not data_range > 0:
             raise ConfigError(f"data_range must be positive, got {data_range}.")
         if region not in ("valid", "full"):
             raise ConfigError(f"region must be 'valid' or 'full', got {region!r}.")
-        self.data_range, self.region = float(data_range), region
+        if window not in _WINDOWS:
+            raise ConfigError(f"window must be 'gaussian' or 'uniform', got {window!r}.")
+        self.data_range, self.region, self.window = float(data_range), region, window
         self._state = {"images": np.zeros((), np.int64), "ssim": np.zeros(2, np.int64)}
 
     def add(self, pred: Images, target: Images) -> None:
-        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range, at least 11 pixels high and wide.
+        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range, at least as high and wide as the window.
 
         Raises:
             ShapeError: shapes differ, channels are not last, or an image is too small. DataError: values out of range or NaN.
         """
+        least = len(_WINDOWS[self.window])
         for found, true in _pairs(pred, target, self.data_range):
-            if min(true.shape[:2]) <= 2 * _RADIUS:
-                raise ShapeError(f"SSIM needs images of at least {2 * _RADIUS + 1} pixels in height and width, got {true.shape[:2]}.")
+            if min(true.shape[:2]) < least:
+                raise ShapeError(f"SSIM needs images of at least {least} pixels in height and width, got {true.shape[:2]}.")
             self._state["images"] = self._state["images"] + 1
             self._state["ssim"] = self._state["ssim"] + to_words(self._map(found, true).mean())
 
     def _map(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Similarity (H, W, C) around each pixel that counts."""
-        mx, my = _smooth(x), _smooth(y)
-        vx, vy, covariance = _smooth(x * x) - mx * mx, _smooth(y * y) - my * my, _smooth(x * y) - mx * my
+        weights = _WINDOWS[self.window]
+        size, radius = len(weights) ** 2, len(weights) // 2
+        unbiased = size / (size - 1) if self.window == "uniform" else 1.0
+        mx, my = _smooth(x, weights), _smooth(y, weights)
+        products = ((x, x, mx * mx), (y, y, my * my), (x, y, mx * my))
+        vx, vy, covariance = (unbiased * (_smooth(a * b, weights) - means) for a, b, means in products)
         c1, c2 = (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
         similarity = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-        return similarity[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] if self.region == "valid" else similarity
+        return similarity[radius:-radius, radius:-radius] if self.region == "valid" else similarity
 
     def compute(self) -> dict[str, Any]:
-        """`ssim` (-1..1, NaN without images), `images` and the `region`."""
+        """`ssim` (-1..1, NaN without images), `images`, and the `region` and `window`."""
         images = int(self._state["images"])
         total = float(from_words(self._state["ssim"]))
-        return {"ssim": total / images if images else float("nan"), "images": images, "region": self.region}
+        return {"ssim": total / images if images else float("nan"), "images": images, "region": self.region, "window": self.window}
 
 
-def _smooth(image: np.ndarray) -> np.ndarray:
-    """Gaussian means around each pixel; the image is mirrored at its border pixels."""
-    weights = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2)
-    weights /= weights.sum()
+def _smooth(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means around each pixel; the image is mirrored at its border pixels."""
     return correlate1d(correlate1d(image, weights, axis=0, mode="mirror"), weights, axis=1, mode="mirror")

@@ -74,7 +74,7 @@ class ImagePanopticQuality(CountMetric):
         (t_ids, t_index, t_area), (p_ids, p_index, p_area) = (
             np.unique(a.reshape(-1), return_inverse=True, return_counts=True) for a in (true, found)
         )
-        shared = np.bincount(t_index * len(p_ids) + p_index, minlength=len(t_ids) * len(p_ids)).reshape(len(t_ids), -1)
+        shared = np.bincount(t_index * len(p_ids) + p_index, minlength=len(t_ids) * len(p_ids)).reshape(len(t_ids), len(p_ids))
         on_void = shared[t_ids == self.void].sum(0)
         crowds = [int(c) for c in crowd if int(c) in target_categories]
         last_crowd = {target_categories[c]: shared[t_ids == c].sum(0) for c in target_categories if c in crowds}

@@ -13,6 +13,7 @@ import numpy as np
 
 from frustum.errors import ConfigError, DataError
 from frustum.metrics.counts import CountMetric, ratio
+from frustum.metrics.occupancy import require_ids
 from frustum.metrics.sums import from_words, to_words
 
 OCC3D_THINGS = (2, 3, 4, 5, 6, 7, 9, 10)
@@ -94,6 +95,7 @@ class SegmentMetric(CountMetric):
     def _points(self, classes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= MOST_IDS):
             raise DataError(f"instance numbers must be from 0 to {MOST_IDS - 1}, got {int(ids.min())} to {int(ids.max())}.")
+        require_ids(classes, 256, "a volume of classes")
         return classes.astype(np.int64), ids.astype(np.int64)
 
     def _own_ids(self, classes: np.ndarray, ids: np.ndarray) -> np.ndarray:

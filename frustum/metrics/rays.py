@@ -7,9 +7,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from frustum.errors import DataError, ShapeError
+from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid, invert
 from frustum.metrics.counts import Labels, to_numpy
+from frustum.metrics.occupancy import require_ids
 from frustum.ops.raycast import Backend, RayHits, raycast
 
 
@@ -100,22 +101,21 @@ def cast_pair(
         Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32.
 
     Raises:
-        ShapeError: a volume is not of the grid's shape. DataError: ids are not integers, or an origin is not finite.
+        ShapeError: a volume is not of the grid's shape. DataError: ids are not integers from 0 to 255, or an origin is not finite.
     """
     volumes = {"the prediction": pred, "the target": target}
     for name, volume in volumes.items():
         if tuple(volume.shape) != grid.shape:
             raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but the rays were set up for a grid of {grid.shape} cells.")
+        if volume.dtype not in (np.uint8, torch.uint8):
+            require_ids(to_numpy(volume, name), 256, name)  # 273 would wrap round to 17, which is free
     on_gpu = any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in volumes.values())
     stacked: np.ndarray | torch.Tensor
     if on_gpu:
-        for name, volume in volumes.items():
-            if isinstance(volume, torch.Tensor) and volume.is_floating_point():
-                raise DataError(f"{name} must hold integer class ids, got {volume.dtype}. Take the argmax of scores first.")
         device = next(v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu")
         stacked = torch.stack([torch.as_tensor(v).to(device, torch.uint8) for v in volumes.values()])
     else:
-        stacked = np.stack([to_numpy(v, name).astype(np.uint8) for name, v in volumes.items()])
+        stacked = np.stack([to_numpy(v, name).astype(np.uint8, copy=False) for name, v in volumes.items()])
     starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), grid)
     hits = raycast(stacked, starts, ends, free=free, backend=backend, threads=threads)
     labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)

@@ -37,7 +37,7 @@ class VoxelPQ(SegmentMetric):
             mask: 1 where voxels count.
 
         Raises:
-            ShapeError: shapes differ. DataError: not integers, or numbers beyond 65535.
+            ShapeError: shapes differ. DataError: not integers, class ids beyond 255 or numbers beyond 65535.
         """
         named = {"prediction": pred, "target": target, "predicted instances": pred_instances, "true instances": target_instances}
         arrays = {name: to_numpy(array, f"the {name}") for name, array in named.items()}

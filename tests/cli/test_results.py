@@ -81,6 +81,8 @@ def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path)
     refused(tmp_path / "cut.json", "cut.json", "Write it again")
     write_detections(tmp_path / "other.json", {"some-token": DetectionBoxes.empty()})
     refused(tmp_path / "other.json", "none of the 1 samples", "'some-token'", "--data")
+    write_detections(tmp_path / "none.json", {})
+    refused(tmp_path / "none.json", "no sample at all", "Every keyframe")
     paragraph(frustum("eval", "--results", tmp_path / "other.json", "--data", tmp_path), DataError.exit_code, "not a nuScenes data set")
 
 

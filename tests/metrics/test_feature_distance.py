@@ -74,6 +74,9 @@ def test_merged_states_equal_one_pass_and_the_direct_formula(seed, split):
         parts[1].add(features[split:], is_true)
     fid = whole.compute()["fid"]
     restored = FrechetDistance(5).load_state(parts[0].state)
+    for wrong in ({"count": [1, [2]]}, parts[0].state | {"total": "none"}):
+        with pytest.raises(ConfigError, match="evaluate anew"):
+            FrechetDistance(5).load_state(wrong)
     assert restored.merge(parts[1]).compute()["fid"] == pytest.approx(fid, rel=1e-9)
     s1, s2 = np.cov(x.T), np.cov(y.T)
     assert fid == pytest.approx(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * sqrtm(s1 @ s2).real), rel=1e-6)

@@ -49,6 +49,7 @@ def test_ssim_equals_the_golden_figures(golden):
     out, ref, expected = golden
     np.testing.assert_allclose(each(Ssim, out, ref, "ssim"), expected["ssim_skimage_gauss"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(each(Ssim, out, ref, "ssim", region="full"), expected["ssim_torchmetrics_per_image"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(each(Ssim, out, ref, "ssim", window="uniform"), expected["ssim_skimage_default_uniform7"], rtol=0, atol=1e-9)
     metric = Ssim(region="full")
     metric.add(torch.from_numpy(out), ref)
     assert metric.compute()["ssim"] == pytest.approx(np.mean(expected["ssim_torchmetrics_per_image"]), abs=1e-9)
@@ -126,6 +127,12 @@ def test_bad_input():
             make().add(image, image * np.nan)
     with pytest.raises(ConfigError, match="'valid' or 'full'"):
         Ssim(region="same")
+    with pytest.raises(ConfigError, match="'gaussian' or 'uniform'"):
+        Ssim(window="box")
+    with pytest.raises(ShapeError, match="at least 7 pixels"):
+        Ssim(window="uniform").add(np.zeros((6, 9, 3)), np.zeros((6, 9, 3)))
+    with pytest.raises(ShapeError, match=r"got \(0, 4, 3\)"):
+        Psnr().add(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)))
     with pytest.raises(ConfigError, match="'image' or 'pooled'"):
         Psnr(mean="all")
     with pytest.raises(ShapeError, match="at least 11 pixels"):

@@ -50,9 +50,21 @@ def test_street_frames_equal_the_published_evaluator(shared, mask):
                 m.add(frames[f"pred{s}"], torch.from_numpy(frames[f"gt{s}"]), seen)
     np.testing.assert_array_equal(metric.confusion, expected["hist_gt_rows_pred_cols"])
     np.testing.assert_array_equal(halves[0].merge(halves[1]).confusion, metric.confusion)
-    result = metric.compute()
-    assert result["miou"] == pytest.approx(expected["mIoU_flashocc"], abs=1e-12)
-    np.testing.assert_allclose(result["per_class"], as_floats(expected["iou_flashocc"]), atol=1e-12)
+    for absent, repository in (("zero", "flashocc"), ("nan", "sparseocc")):
+        result = OccupancyIoU(mask=mask, absent=absent).load_state(metric.state).compute()
+        assert result["miou"] == pytest.approx(expected[f"mIoU_{repository}"], abs=1e-12)
+        np.testing.assert_allclose(result["per_class"], as_floats(expected[f"iou_{repository}"]), atol=1e-12)
+
+
+@pytest.mark.parametrize("kept", [np.array, torch.from_numpy, lambda counts: json.loads(json.dumps(counts.tolist()))])
+def test_a_state_survives_arrays_tensors_and_json(kept):
+    rng = np.random.default_rng(5)
+    metric = OccupancyIoU()
+    metric.add(*rng.integers(0, 18, (2, 50)))
+    restored = OccupancyIoU().load_state({name: kept(counts) for name, counts in metric.state.items()})
+    restored.add(np.array([4]), np.array([4]))  # the state is a copy
+    assert restored.confusion.sum() == metric.confusion.sum() + 1 == 51
+    assert restored.confusion.dtype == np.int64
 
 
 @settings(deadline=None, max_examples=30)
@@ -156,7 +168,10 @@ def test_merging_or_loading_something_else_is_refused():
     with pytest.raises(ConfigError, match="merge"):
         GeometricIoU().merge(GeometricIoU(above_ground=True))
     with pytest.raises(ConfigError, match="counts"):
-        OccupancyIoU().load_state({"confusion": np.zeros((3, 3))})
+        OccupancyIoU().load_state({"confusion": np.zeros((3, 3), int)})
+    for wrong in (np.full((18, 18), 0.5), np.full((18, 18), np.nan), torch.zeros(18, 18), [[1], [2, 3]]):
+        with pytest.raises(ConfigError, match="'confusion' in this state of OccupancyIoU"):
+            OccupancyIoU().load_state({"confusion": wrong})
     with pytest.raises(ConfigError, match="absent"):
         OccupancyIoU(absent="none")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="free"):

@@ -114,6 +114,14 @@ def test_a_perfect_prediction_has_quality_one(seed):
     assert sum(metric.state["tp"]) == len(categories)
 
 
+def test_an_image_without_pixels_has_its_listed_segments_missed():
+    metric, empty = ImagePanopticQuality((1,), (2,)), np.zeros((0, 4), int)
+    metric.add(empty, {}, empty, {})
+    assert np.isnan(metric.compute()["all"]["pq"])
+    metric.add(empty, {}, empty, {4: 1})
+    assert counts(metric) == (0, 0, 1)
+
+
 def test_colours_to_ids():
     assert segment_ids(np.array([[[1, 2, 3], [0, 0, 0]]], np.uint8)).tolist() == [[1 + 512 + 3 * 65536, 0]]
     with pytest.raises(DataError, match="panoptic PNG"):

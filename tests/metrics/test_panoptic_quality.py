@@ -204,6 +204,11 @@ def test_bad_input_is_named():
         metric.add(target, target, ids.astype(float), ids)
     with pytest.raises(ShapeError, match="one shape"):
         metric.add(target, target, ids[1:], ids)
+    for wrong in (300, -1):
+        with pytest.raises(DataError, match=f"class id {wrong}"):
+            metric.add(target, np.where(target == 4, wrong, 17), ids, ids)
+        with pytest.raises(DataError, match=f"class id {wrong}"):
+            metric.add(np.where(target == 4, wrong, 17), target, ids, ids)
     with pytest.raises(ShapeError, match="true instances"):
         RayPQ().add(target, target, ids, ids[1:], np.zeros((1, 3)))
     with pytest.raises(ConfigError, match="merge"):

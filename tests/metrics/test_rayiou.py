@@ -128,6 +128,12 @@ def test_bad_input_is_named():
         metric.add(volume[:100], volume, np.zeros((1, 3)))
     with pytest.raises(DataError, match="argmax"):
         metric.add(volume.astype(np.float32), volume, np.zeros((1, 3)))
+    with pytest.raises(DataError, match="argmax"):
+        metric.add(torch.from_numpy(volume).bfloat16(), volume, np.zeros((1, 3)))
+    with pytest.raises(DataError, match="the prediction holds class id 273"):
+        metric.add(volume.astype(int) + 256, volume, np.zeros((1, 3)))  # as bytes they were 17, free
+    with pytest.raises(DataError, match="the target holds class id -1"):
+        metric.add(volume, torch.from_numpy(volume.astype(int)) - 18, np.zeros((1, 3)))
     with pytest.raises(DataError, match="finite"):
         metric.add(volume, volume, np.full((1, 3), np.inf))
     with pytest.raises(ConfigError, match="merge"):
