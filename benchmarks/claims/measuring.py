@@ -99,7 +99,7 @@ def _network(recipe: Recipe) -> nn.Module:
     return recipe.model.build()
 
 
-def _training_step(network: nn.Module, recipe: Recipe, batch: Batch) -> Callable[[], object]:
+def training_step(network: nn.Module, recipe: Recipe, batch: Batch) -> Callable[[], object]:
     """Forward, loss, backward; no optimiser, which is the same for all."""
 
     def step() -> None:
@@ -125,7 +125,7 @@ def network_speed(recipes: dict[str, Recipe], repeats: int) -> dict[str, Any]:
     networks = {name: _network(recipe) for name, recipe in recipes.items()}
     predictors = {name: NetworkPredictor(networks[name], recipe.runtime) for name, recipe in recipes.items()}
     latency = in_turn({name: lambda n=name: (networks[n].eval(), predictors[n](shown)) for name in recipes}, repeats)
-    steps = in_turn({name: _training_step(networks[name], recipe, labelled) for name, recipe in recipes.items()}, repeats)
+    steps = in_turn({name: training_step(networks[name], recipe, labelled) for name, recipe in recipes.items()}, repeats)
     shared = {name for name, _ in TinyOccupancy(next(iter(recipes.values())).model).named_children()}  # type: ignore[arg-type]
     return {
         name: {
@@ -146,7 +146,7 @@ def network_memory(recipe: Recipe, training: bool) -> dict[str, Any]:
     shown, labelled = _batches(recipe)
     network = _network(recipe)
     predictor = NetworkPredictor(network, recipe.runtime)
-    job = _training_step(network, recipe, labelled) if training else lambda: predictor(shown)
+    job = training_step(network, recipe, labelled) if training else lambda: predictor(shown)
     return peak_rise(lambda: [job() for _ in range(3)])
 
 

@@ -72,15 +72,10 @@ class Scores:
             for mask, seen in masks.items():
                 self.voxel_pq[mask].add(guess, truth, prediction.instances, ids, seen)
         if self.with_rays:
-            hits, distances = self.rays.cast(guess, truth, self._origins(token))
+            hits, distances = self.rays.cast(guess, truth, origins_of(self.database, token))
             self.rays.add_hits(hits, distances)
             if ids is not None and prediction.instances is not None:
                 self.ray_pq.add_hits(hits, distances, prediction.instances, ids)
-
-    def _origins(self, token: str) -> np.ndarray:
-        scene = self.database.scene(token)
-        lidar2ego, ego2global = self.database.lidar_poses(scene.name)
-        return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
 
     def _all(self) -> list[CountMetric]:
         by_mask = (self.miou, self.fscore, self.voxel_pq)
@@ -121,6 +116,13 @@ class Scores:
         if self.with_rays and self.panoptic:
             figures["ray_pq"], figures["class_ray_pq"] = _at_tolerances(self.ray_pq, "raypq")
         return _without_nan(figures)
+
+
+def origins_of(database: NuScenes, token: str) -> np.ndarray:
+    """Ray origins (K, 3) of a keyframe, in metres: LiDAR positions of its scene (`metrics.rays.lidar_origins`)."""
+    scene = database.scene(token)
+    lidar2ego, ego2global = database.lidar_poses(scene.name)
+    return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
 
 
 def true_instances(database: NuScenes, token: str, labels: Occupancy, grid: VoxelGrid | None = None) -> np.ndarray:

@@ -1,0 +1,231 @@
+"""Panoptic-FlashOcc's claims in miniature: objects at little cost, grouped by centres that know their class; more history helps.
+
+    python benchmarks/claims/panoptic_flashocc.py                      # train three seeds, score every grouping, measure the cost
+    python benchmarks/claims/panoptic_flashocc.py --measure-again      # the cost once more, on a quieter machine
+
+`panoptic-flashocc-mini` is trained with and without its instance part, with the same budget on the same generated world. The trained
+networks answer each validation frame once; every way to group voxels is scored on these same answers (benchmarks/claims/grouping.py).
+Speed is measured in turn within one process. What is finished is kept in the folder --out and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.claims import grouping, measuring
+from benchmarks.claims.tasks import Tasks
+from frustum.cli.worlds import generate_world
+from frustum.data.files import write_json
+from frustum.data.types import Prediction
+from frustum.engine import overrides
+from frustum.engine.feed import TrainingFeed, evaluation_batches, grid_of, open_database
+from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.recipe import Recipe
+from frustum.engine.run import git_commit
+from frustum.engine.train import train
+from frustum.losses.centres import centre_targets
+from frustum.models.panoptic_flashocc import panoptic_predictions
+from frustum.recipes.loading import get_recipe, load
+from frustum.worlds.street.world_config import WorldConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE, PUBLISHED = "panoptic-flashocc-mini", "panoptic-flashocc-tiny"
+VARIANTS = {"panoptic": [], "semantic": ["model.instances=false", "data.load_boxes=false"]}
+"""Settings of what is trained."""
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
+    parser.add_argument("--history", type=int, nargs="*", default=[], help="also train with these numbers of past keyframes")
+    parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
+    parser.add_argument("--val-scenes", type=int, default=18)
+    parser.add_argument("--frames", type=int, default=5, help="keyframes per scene")
+    parser.add_argument("--world", type=Path, help="the world's folder, generated if it is not there; by default OUT/world")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; the cores are shared out between them")
+    parser.add_argument("--repeats", type=int, default=15, help="of each timing")
+    parser.add_argument("--without-published", action="store_true", help="leave out the timings at the published size")
+    parser.add_argument("--measure-again", action="store_true", help="forget the stored timings")
+    parser.add_argument("--out", type=Path, default=Path("runs/claims/panoptic_flashocc"), help="folder of the runs")
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/claims/panoptic_flashocc.json")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
+    return parser.parse_args(words)
+
+
+def world_of(options: argparse.Namespace) -> Path:
+    return options.world or options.out / "world"
+
+
+def recipe_of(variant: str, seed: int, options: argparse.Namespace) -> Recipe:
+    """`variant` is a name in VARIANTS, or `history8` and the like."""
+    own = VARIANTS.get(variant) or history_settings(variant)
+    changes = [f"data.root={world_of(options)}", f"train.steps={options.steps}", f"train.seed={seed}", *own]
+    return overrides.apply(get_recipe(RECIPE), [*changes, *options.settings])
+
+
+def history_settings(variant: str) -> list[str]:
+    count = variant.removeprefix("history")
+    return [f"data.history={count}", f"model.history={count}"] if count != variant else []
+
+
+# ---- one result each, in a process of its own ----------------------------------------------------------------------------------
+
+
+def run_training(variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and score; an interrupted training goes on where it was stopped."""
+    recipe = recipe_of(variant, seed, options)
+    result = train(recipe, options.out / f"{variant}-{seed}", source=RECIPE, progress=False)
+    return {"seed": seed, "steps": result.steps, "loss": result.loss, **grouping.score(recipe, result.model)}
+
+
+def cost(options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of a frame with and without the instance part, of its two halves, and of a training step."""
+    recipes = {variant: recipe_of(variant, 0, options) for variant in VARIANTS}
+    networks = {variant: load(recipe, options.out / f"{variant}-0") for variant, recipe in recipes.items()}
+    predictors = {variant: NetworkPredictor(networks[variant], recipe.runtime) for variant, recipe in recipes.items()}
+    recipe, network = recipes["panoptic"], networks["panoptic"]
+    database = open_database(recipe.data, grid_of(recipe))
+    token = database.tokens(recipe.data.val_split)[0]
+    batch = next(evaluation_batches(recipe, database, [token], labels=False))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=predictors["panoptic"].bf16):
+        outputs = network.eval()(batch)
+        found = [Prediction(p.token, p.semantics, p.grid, p.class_names) for p in network.predict(outputs, batch)]
+
+    def head() -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=predictors["panoptic"].bf16):
+            network.centre_head(outputs["bev"])
+
+    jobs = {f"{name}_frame": lambda n=name: predictors[n](batch) for name in VARIANTS}
+    jobs |= {"centre_head": head, "decode_and_group": lambda: panoptic_predictions(found, outputs, network.config, network.map_grid)}
+    times = measuring.in_turn(jobs, options.repeats)
+    labelled = TrainingFeed(recipe, open_database(recipe.data, grid_of(recipe))).next_batches()[0]
+    steps = {f"{name}_training_step": measuring.training_step(networks[name], recipes[name], labelled) for name in VARIANTS}
+    times |= measuring.in_turn(steps, options.repeats)
+    return {
+        "milliseconds": times,
+        "parameters": {name: measuring.parameters(networks[name]) for name in VARIANTS},
+        "precision": "bf16" if predictors["panoptic"].bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+        "repeats": options.repeats,
+    }
+
+
+def published_cost(options: argparse.Namespace) -> dict[str, Any]:
+    """The same at the published size with random weights; centres and voxels are those of a labelled frame."""
+    recipe = overrides.apply(get_recipe(PUBLISHED), [f"data.root={world_of(options)}"])
+    database = open_database(recipe.data, grid_of(recipe))
+    token = database.tokens(recipe.data.val_split)[0]
+    batch = next(evaluation_batches(recipe, database, [token], labels=True))
+    networks = {name: overrides.apply(recipe, VARIANTS[name]).model.build().eval() for name in VARIANTS}
+    semantic = networks["semantic"]
+    grid = recipe.model.grid
+    boxes, classes = grouping.true_boxes(database, token)
+    heat = centre_targets([boxes], [classes], grid).heatmap
+    flat = torch.zeros(1, 3, *heat.shape[2:])
+    outputs = {"heatmap": torch.logit(heat, 1e-4), "reg": flat[:, :2] + 0.5, "height": flat[:, 2:]}
+    found = [Prediction(token, batch.semantics[0], grid, recipe.model.class_names)]
+    head, config = networks["panoptic"].aux_centerness_head, networks["panoptic"].config
+    bev = torch.randn(1, recipe.model.bev_channels, 200, 200)
+    with torch.inference_mode():
+        jobs = {
+            "semantic_frame": lambda: semantic.predict(semantic(batch), batch),
+            "centre_head": lambda: head(bev),
+            "decode_and_group": lambda: panoptic_predictions(found, outputs, config, grid),
+        }
+        times = measuring.in_turn(jobs, max(3, options.repeats // 5), warm_up=1)
+    return {"milliseconds": times, "objects": len(boxes), "precision": "fp32", "threads": torch.get_num_threads()}
+
+
+def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the result called `task` holds."""
+    kind, *words = task.split("+")
+    if kind == "train":
+        return run_training(words[0], int(words[1]), options)
+    return cost(options) if kind == "cost" else published_cost(options)
+
+
+# ---- all results ------------------------------------------------------------------------------------------------------------------
+
+
+def mean_and_spread(values: list[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None for one value), and the values."""
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
+
+
+def collect(options: argparse.Namespace, tasks: Tasks, trained: list[str], timed: list[str]) -> dict[str, Any]:
+    """Everything as JSON values."""
+    variants = list(dict.fromkeys(task.split("+")[1] for task in trained))
+    runs = {variant: [tasks.read(f"train+{variant}+{seed}") for seed in range(options.seeds)] for variant in variants}
+    accuracy = {variant: {key: mean_and_spread([r[key] for r in rows]) for key in ("miou", "ray_iou")} for variant, rows in runs.items()}
+    groups = {}
+    for name in grouping.GROUPINGS:
+        rows = [run["groupings"][name] for run in runs["panoptic"]]
+        groups[name] = {key: mean_and_spread([r[key] for r in rows]) for key in rows[0] if key != "raypq_by_class"}
+    rays = {name: [run["groupings"][name]["raypq"] for run in runs["panoptic"]] for name in grouping.GROUPINGS}
+    return {
+        "benchmark": "claims/panoptic_flashocc",
+        "command": " ".join(["python benchmarks/claims/panoptic_flashocc.py", *(w for w in sys.argv[1:] if w != "--measure-again")]),
+        "commit": git_commit(),
+        "machine": measuring.machine(),
+        "world": {key: getattr(options, key) for key in ("scenes", "val_scenes", "frames")} | {"image_size": WorldConfig().image_size},
+        "budget": {"steps": options.steps, "seeds": list(range(options.seeds))},
+        "settings": options.settings,
+        "accuracy": accuracy,
+        "groupings": groups,
+        "raypq_gain_of_centres_over": {
+            name: mean_and_spread([a - b for a, b in zip(rays["centres"], values, strict=True)]) for name, values in rays.items()
+        },
+        "runs": runs,
+        "cost": {task: tasks.read(task) for task in timed},
+    }
+
+
+def show(numbers: dict[str, Any]) -> None:
+    def cell(found: dict[str, Any]) -> str:
+        return f"{100 * found['mean']:7.2f} +- {100 * (found['std'] or 0):4.2f}"
+
+    print(f"\npercent, mean over {len(numbers['budget']['seeds'])} seeds +- spread")
+    for variant, found in numbers["accuracy"].items():
+        print(f"  {variant:<16} mIoU {cell(found['miou'])}   RayIoU {cell(found['ray_iou'])}")
+    print(f"  {'grouping':<16} {'RayPQ':>16} {'of things':>16} {'voxel PQ':>16} {'of things':>16}")
+    for name, found in numbers["groupings"].items():
+        cells = [cell(found[key]) for key in ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")]
+        print(f"  {name:<16} " + " ".join(f"{c:>16}" for c in cells))
+    for task, found in numbers["cost"].items():
+        print(f"{task}, median ms: " + ", ".join(f"{name} {value:g}" for name, value in found["milliseconds"].items()))
+
+
+def main() -> None:
+    options = parse()
+    tasks = Tasks(Path(__file__), options.out)
+    if options.work:
+        tasks.write(options.work, work(options.work, options))
+        return
+    world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
+    if not (world_of(options) / world.version).is_dir():
+        generate_world(world, world_of(options))
+    variants = [*VARIANTS, *(f"history{count}" for count in options.history)]
+    # the networks in turn, so that whatever else the machine does hits all
+    trained = [f"train+{variant}+{seed}" for seed in range(options.seeds) for variant in variants]
+    timed = ["cost"] if options.without_published else ["cost", "published_cost"]
+    if options.measure_again:
+        tasks.forget(timed)
+    tasks.make(trained, options.jobs, lambda _, r: f"mIoU {100 * r['miou']:.2f}, RayIoU {100 * r['ray_iou']:.2f}")
+    tasks.make(timed)
+    numbers = collect(options, tasks, trained, timed)
+    write_json(options.json, numbers, indent=2)
+    show(numbers)
+
+
+if __name__ == "__main__":
+    main()

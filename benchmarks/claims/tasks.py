@@ -1,0 +1,82 @@
+"""Long benchmarks as named results: each is made by a process of its own, kept in a folder, and not made twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frustum.data.files import make_folder, read_json, write_json
+from frustum.engine.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The results of one script.
+
+    A child is the script itself, called with the same words and `--work TASK`; it calls `write`.
+
+    Attributes:
+        script: its file.
+        out: folder of results and logs.
+    """
+
+    script: Path
+    out: Path
+
+    def path(self, task: str) -> Path:
+        return self.out / "results" / f"{task}.json"
+
+    def read(self, task: str) -> dict[str, Any]:
+        return read_json(self.path(task), "result")
+
+    def write(self, task: str, result: dict[str, Any]) -> None:
+        write_json(self.path(task), result, indent=2)
+
+    def forget(self, tasks: Sequence[str]) -> None:
+        for task in tasks:
+            self.path(task).unlink(missing_ok=True)
+
+    def make(self, tasks: Sequence[str], jobs: int = 1, say: Callable[[str, dict[str, Any]], str] | None = None) -> None:
+        """Make what is missing, `jobs` results at a time; the cores are shared out between them. `say` puts a result into words."""
+        waiting = [task for task in tasks if not self.path(task).is_file()]
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are stopped, too
+        running: dict[str, subprocess.Popen] = {}
+        with progress_bar("results", len(waiting), unit="results", every=30.0) as bar:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        task = waiting.pop(0)
+                        running[task] = self._start(task, max(1, (os.cpu_count() or 1) // jobs))
+                    time.sleep(0.2)
+                    for task in [t for t, process in running.items() if process.poll() is not None]:
+                        self.check(task, running.pop(task).returncode)
+                        bar.advance(task)
+                        if say is not None:
+                            bar.note(f"{task}: {say(task, self.read(task))}")
+            finally:
+                for process in running.values():
+                    process.terminate()
+
+    def check(self, task: str, code: int) -> None:
+        """Stop with the end of its log if a child failed."""
+        if code != 0 or not self.path(task).is_file():
+            log = self._log(task)
+            lines = log.read_text("utf-8").splitlines()[-12:] if log.is_file() else []
+            raise SystemExit(f"{task} failed (exit status {code}); the end of {log}:\n" + "\n".join(lines))
+
+    def _log(self, task: str) -> Path:
+        return self.out / "logs" / f"{task}.log"
+
+    def _start(self, task: str, threads: int) -> subprocess.Popen:
+        make_folder(self.out / "logs")
+        words = [sys.executable, str(self.script.resolve()), *sys.argv[1:], "--work", task]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+        with self._log(task).open("a", encoding="utf-8") as stream:
+            return subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, env=environment)
