@@ -12,7 +12,7 @@ from frustum.cli.predicting import choose_version
 from frustum.data.detection_results import is_detection_file, read_detections
 from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy_results import OccupancyResults
-from frustum.engine.score_detections import score_detections
+from frustum.engine.score_detections import PROTOCOL, score_detections
 from frustum.engine.score_results import score_occupancy_results
 from frustum.errors import DataError
 
@@ -31,6 +31,11 @@ def evaluate_results(results: Path, root: Path, version: str | None = None, spli
     if not results.exists():
         raise DataError(f"there is no file or folder {results}. --results takes {KINDS}.")
     if results.is_dir():
+        files = sorted(results.glob("*.json"))
+        if files and not any(results.glob("*.npz")):
+            raise DataError(
+                f"{results} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}."
+            )
         return _occupancy(results, NuScenes(root, version or choose_version(root, "v1.0-trainval")), split)
     if not is_detection_file(results):
         hint = f" This one is an npz: give its folder, --results {results.parent}." if results.suffix == ".npz" else ""
@@ -41,6 +46,8 @@ def evaluate_results(results: Path, root: Path, version: str | None = None, spli
     report = score_detections(given, database, split or split_of(database, given.boxes), name=results.stem)
     table(*report.class_table())
     table(*report.table())
+    for name, meaning in (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters")):
+        say(f"{name}: {PROTOCOL[meaning]}")
     return report.numbers()
 
 

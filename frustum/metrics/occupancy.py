@@ -85,6 +85,9 @@ class GeometricIoU(CountMetric):
         mask: MaskName = "camera",
         flat: tuple[int, ...] = OCC3D_FLAT,
     ):
+        taken_as_free = (free, *(flat if above_ground else ()))
+        if not all(0 <= i < num_classes for i in taken_as_free):
+            raise ConfigError(f"free and flat must be ids below num_classes = {num_classes}, got {taken_as_free}.")
         self.above_ground, self.num_classes, self.free, self.mask, self.flat = above_ground, num_classes, free, mask, flat
         self._state = {name: np.zeros((), np.int64) for name in ("tp", "fp", "fn")}
 

@@ -41,6 +41,9 @@ def test_a_detection_file(frustum: Run, toy: Path, database: NuScenes, tmp_path:
     outcome = frustum("eval", "--results", file, "--data", toy, "--json", tmp_path / "numbers.json")
     assert outcome.code == 0, outcome.err
     assert "mine on val, 3 samples" in outcome.out
+    said = " ".join(outcome.out.split())
+    for words in ("mAP: nuScenes detection_cvpr_2019", "errors: mean over classes", "NDS: (5 mAP + ", "counted: boxes nearer than 50 m"):
+        assert words in said
     for word in ("mAP", "NDS", "mATE (m)", "mAAE", "construction_vehicle"):
         assert word in outcome.out
     numbers = json.loads((tmp_path / "numbers.json").read_text())
@@ -75,6 +78,9 @@ def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path)
     refused(tmp_path / "nowhere.json", "there is no file", "--results takes a nuScenes detection submission")
     np.savez(tmp_path / "token.npz", np.zeros(3))
     refused(tmp_path / "token.npz", "give its folder", f"--results {tmp_path}")
+    (tmp_path / "detector").mkdir()
+    write_detections(tmp_path / "detector" / "results_nusc.json", {})
+    refused(tmp_path / "detector", "holds no npz file, but JSON", f"--results {tmp_path / 'detector' / 'results_nusc.json'}")
     (tmp_path / "text.json").write_text("hello")
     refused(tmp_path / "text.json", "no file of predictions that frustum knows")
     (tmp_path / "cut.json").write_text('{"meta": {}, "results": {"a": [')

@@ -176,3 +176,6 @@ def test_merging_or_loading_something_else_is_refused():
         OccupancyIoU(absent="none")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="free"):
         OccupancyIoU(num_classes=3)
+    for options in ({}, {"free": 0, "above_ground": True}):
+        with pytest.raises(ConfigError, match="free and flat must be ids below num_classes = 3"):
+            GeometricIoU(num_classes=3, **options)
