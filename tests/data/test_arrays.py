@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.data.arrays import ArrayReader
 from frustum.data.types import Batch
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import pose, rotation_z
@@ -134,3 +135,16 @@ def test_labels_follow_the_images_and_geometry_stays_on_the_cpu() -> None:
     assert moved.rig is batch.rig
     assert moved.bev_aug is batch.bev_aug
     assert moved.key_ego2global is batch.key_ego2global
+
+
+def test_timestamps_and_scenes():
+    reader = ArrayReader((2, 3, 4), (8, 8), torch.device("cpu"))
+    assert reader.times([3.0, 2.0, 1.0]).shape == (2, 3, 4)
+    times = reader.times(np.array([[3.0, 2, 1], [6, 5, 4]]))
+    assert times.dtype == torch.float64
+    assert times[1, :, 2].tolist() == [6, 5, 4]
+    for wrong in ([1.0, 2.0], np.zeros((3, 3)), np.zeros((2, 3, 4)), [1.0]):
+        with pytest.raises(ShapeError, match=r"timestamps must have shape \(3,\) or \(B, 3\) with B = 2"):
+            reader.times(wrong)
+    with pytest.raises(DataError, match="timestamps holds NaN"):
+        reader.times([1.0, float("nan"), 0.0])

@@ -150,3 +150,32 @@ def test_orders_are_permutations_and_differ() -> None:
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert orders[0] == list(np.random.default_rng([1, 0]).permutation(50))
+
+
+def _opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the images that are decoded from now on."""
+    paths, decode = [], Pipeline._decode
+    monkeypatch.setattr(Pipeline, "_decode", lambda self, frame: (paths.append(frame.path), decode(self, frame))[1])
+    return paths
+
+
+def test_keyframes_share_the_images_of_their_past(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = dataset.tokens[:3]  # one scene, two cameras
+    pipeline = Pipeline((24, 48), load_occupancy=False, history=2)
+    paths = _opened(monkeypatch)
+    in_order = KeyframeDataset(dataset.reader, tokens, pipeline)
+    items = [in_order[i] for i in range(3)]
+    assert len(paths) == len(set(paths)) == 6  # each once, though nine frames of two cameras are shown
+    assert len(in_order._images) == 6  # those of the last keyframe and its past, no more
+    paths.clear()
+    training = KeyframeDataset(dataset.reader, tokens, Pipeline((24, 48), load_occupancy=False, history=2, augment=Augmentation()))
+    _ = [training[i] for i in range(3)]
+    assert len(paths) == 2 + 4 + 6  # in random order there is nothing to keep
+    paths.clear()
+    cached = KeyframeDataset(dataset.reader, tokens, pipeline, cache="memory")
+    again = [[cached[i] for i in range(3)] for _ in range(2)]
+    assert len(paths) == 6
+    assert cached._room == (4 << 30) - 6 * 24 * 48 * 3  # an image that three keyframes show is kept, and counted, once
+    for first, second, plain in zip(*again, items, strict=True):
+        assert torch.equal(first["images"], plain["images"])
+        assert torch.equal(second["images"], plain["images"])

@@ -292,3 +292,34 @@ def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
         colours = before[:, row, column]
         assert _likeness(after, u, v, colours) > 0.9
         assert _likeness(after, u, v, colours) > max(_likeness(after, u + d, v, colours) for d in (-8, -4, 4, 8))
+
+
+def test_frames_of_the_past_bring_their_poses_and_say_whether_they_are_there(reader: NuScenes) -> None:
+    tokens = reader.tokens("train")
+    samples = [reader.sample(token, history=2) for token in tokens[:3]]
+    plain = [reader.sample(token) for token in tokens[:3]]
+    for frame in ("lidar", "camera0"):
+        pipeline = Pipeline((45, 80), history=2, map_frame=frame)
+        batch = collate([pipeline(sample) for sample in samples])
+        assert batch.is_present is not None
+        assert batch.frame_ego2global is not None
+        assert batch.is_present.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+        poses = [s.ego2global if frame == "lidar" else s.cameras[0].ego2global for s in plain]
+        expected = [[poses[0]] * 3, [poses[1], poses[0], poses[1]], [poses[2], poses[1], poses[0]]]
+        np.testing.assert_array_equal(batch.frame_ego2global.numpy(), np.array(expected))
+        assert torch.equal(batch.frame_ego2global[:, 0], batch.key_ego2global)
+    assert batch.scenes == [samples[0].scene] * 3
+    assert batch.has_poses
+    other = reader.sample(reader.tokens("all")[3], history=2)
+    assert other.scene != samples[0].scene
+    assert collate([pipeline(other)]).is_present.tolist() == [[True, False, False]]  # no history across scenes
+
+
+def test_a_past_keyframe_in_which_a_camera_failed_counts_as_missing(reader: NuScenes) -> None:
+    whole = reader.sample(reader.tokens("train")[2], history=2)
+    sample = replace(whole, history=(whole.history[0][:1], whole.history[1]))
+    batch = collate([Pipeline((45, 80), history=2)(sample)])
+    assert batch.is_present.tolist() == [[True, False, True]]
+    assert torch.equal(batch.frame_ego2global[0, 1], batch.key_ego2global[0])
+    np.testing.assert_array_equal(batch.frame_ego2global[0, 2].numpy(), whole.history_ego2global[1])
+    assert batch.rig.timestamps[0, 2, 0] < batch.rig.timestamps[0, 1, 0] == batch.rig.timestamps[0, 0, 0]

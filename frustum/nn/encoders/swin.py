@@ -68,7 +68,8 @@ class SwinTransformer(nn.Module):
         if not wanted or not set(wanted) <= {0, 1, 2, 3} or set(outputs) & set(raw_outputs):
             raise ConfigError(f"Swin outputs must name stages 0 to 3, each once, got {outputs} and raw {raw_outputs}.")
         widths = [config.embed_channels * 2**i for i in range(4)]
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        count = sum(config.depths)
+        rates = [config.drop_path * i / max(1, count - 1) for i in range(count)]
         self.outputs, self.out_channels = tuple(wanted), tuple(widths[i] for i in wanted)
         self.patch_embed = _PatchEmbed(config.embed_channels)
         self.stages = nn.ModuleList()

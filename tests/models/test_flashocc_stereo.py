@@ -1,0 +1,98 @@
+"""FlashOCC with stereo against the outputs of its reference implementation, and its parts at small size."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+import frustum
+from frustum.models.flashocc_stereo import FlashOccStereoConfig
+from frustum.nn.encoders.swin import SwinConfig
+from tests.models import golden_weights as gold
+from tests.models.moving import SMALL, Drive, farthest, lively
+
+_STAGES = {
+    "image_features": "neck", "matching": "cost_1", "depth": "depth_1", "pooled": "bev_1", "bev": "bev_enc", "occ_logits": "occ_logits",
+}  # fmt: skip
+# The reference looks features up at places that it rounds to float32 several times; sums over 256 channels feel that before the soft-max.
+_TOLERANCE = {"matching": 5e-4, "occ_logits": 1e-3}
+
+
+@pytest.mark.slow
+def test_m2_equals_the_reference(shared):
+    folder = gold.golden(shared, "stereo4d")
+    shapes, meta = (json.loads((folder / f"{name}.json").read_text()) for name in ("keys", "meta"))
+    with pytest.warns(UserWarning, match="model.align"):  # the fixture lifts, published evaluation warps
+        model = frustum.load("flashocc-r50-4d-stereo", gold.state_dict(shapes), source="official", align="lift")
+    assert model.config.voxel_rounding == "reference"
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(meta["params_M"])
+    batch, joined = gold.batch(3), []
+    model.img_bev_encoder_backbone.register_forward_pre_hook(lambda _, given: joined.append(given[0]))
+    with torch.inference_mode():
+        outputs = model(batch)
+    stored = np.load(folder / "outputs.npz")
+    np.testing.assert_allclose(gold.strided(joined[0], meta["stats"]["bev_cat"]["slice"]), stored["bev_cat"], atol=1e-4, rtol=0)
+    for ours, theirs in _STAGES.items():
+        assert list(outputs[ours].shape) == meta["stats"][theirs]["shape"], ours
+        found = gold.strided(outputs[ours], meta["stats"][theirs]["slice"])
+        np.testing.assert_allclose(found, stored[theirs], atol=_TOLERANCE.get(ours, 1e-4), rtol=0, err_msg=ours)
+    assert (model.predict(outputs, batch)[0].semantics.numpy() == stored["occ_argmax"]).mean() >= 0.999
+
+
+def test_names_and_shapes_of_the_published_file(shared):
+    shapes = json.loads((gold.golden(shared, "stereo4d") / "keys.json").read_text())
+    with torch.device("meta"):
+        model = FlashOccStereoConfig().build()
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == shapes
+
+
+def test_points_that_the_published_depths_pool(shared):
+    """Exact to the point: float32 in the reference's order, for a few points lie on borders of cells."""
+    stored = np.load(gold.golden(shared, "stereo4d") / "outputs.npz")
+    model = FlashOccStereoConfig(resnet=18, neck_channels=16, voxel_rounding="reference").build()
+    batch, splat = gold.batch(), model.img_view_transformer.splat
+    plan = splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44))
+    np.testing.assert_array_equal(plan.points_per_cell()[0, 0].numpy(), stored["points_per_cell"])
+    exact = splat.points(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44))
+    near = splat.reference_points(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44))
+    torch.testing.assert_close(near.double(), exact, rtol=0, atol=3e-5)
+
+
+def _small(**changes) -> FlashOccStereoConfig:
+    return FlashOccStereoConfig(**{**SMALL, "depth_bins": {"step": 4.0, "spacing": "sid"}, **changes})
+
+
+@pytest.mark.parametrize("swin", [None, SwinConfig(embed_channels=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), window=4)])
+def test_small_networks_see_the_past(swin):
+    model, drive = lively(_small(swin=swin).build()), Drive()
+    with torch.no_grad():
+        outputs = [model(drive.batch(4, frames)) for frames in range(3)]
+    assert outputs[0]["matching"].shape == (4, 11, 8, 16)
+    torch.testing.assert_close(outputs[2]["matching"].sum(1), torch.ones(4, 8, 16))
+    # one past frame changes matching and map; the frame before that one is seen only through the depth of the past map
+    assert (outputs[1]["depth"] - outputs[0]["depth"]).abs().max() > 1e-3
+    torch.testing.assert_close(outputs[1]["depth"], outputs[2]["depth"])
+    assert farthest(outputs[0], outputs[1]) > 5e-3
+    assert farthest(outputs[1], outputs[2]) > 1e-5
+
+
+def test_the_keyframe_comes_last_among_the_maps():
+    model, drive, joined = lively(_small().build()), Drive(), []
+    model.img_bev_encoder_backbone.register_forward_pre_hook(lambda _, given: joined.append(given[0]))
+    with torch.no_grad():
+        outputs = model(drive.batch(4, 2))
+        own = model.pre_process_net(outputs["pooled"])[0]
+    torch.testing.assert_close(joined[0][:, 8:], own)
+    assert (joined[0][:, :8] - own).abs().max() > 1e-2
+
+
+def test_settings_that_do_not_fit():
+    with pytest.raises(ValidationError, match="--init FILE"):
+        FlashOccStereoConfig(swin=SwinConfig(), pretrained=True)
+    with pytest.raises(ValidationError, match="history"):
+        FlashOccStereoConfig(history=0)
+    assert (FlashOccStereoConfig().frames_before, FlashOccStereoConfig(history=3).frames_before) == (2, 4)
