@@ -20,7 +20,7 @@ from frustum.engine.feed import open_database
 from frustum.engine.predict import predict, write_prediction
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.score_results import score_occupancy_results
-from frustum.engine.scores import Scores
+from frustum.engine.scores import Scores, true_instances
 from frustum.engine.statistics import labels_of
 from frustum.errors import DataError
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
@@ -108,14 +108,13 @@ def test_instances_and_no_instances_do_not_mix(database):
 def test_instances_are_derived_from_boxes_where_no_file_has_them(street_root, monkeypatch):
     """The street world knows who owns a voxel; the published rule guesses it from boxes and agrees but for a few voxels."""
     database = NuScenes(street_root)
-    scores = Scores(database, ray_iou=False)
     for token in database.tokens("val"):
         sample = database.sample(token, occupancy="instances")
         plain = Occupancy(sample.occupancy.semantics, sample.occupancy.mask_lidar, sample.occupancy.mask_camera)
-        np.testing.assert_array_equal(scores._instances(token, plain), sample.occupancy.instances)
+        np.testing.assert_array_equal(true_instances(database, token, plain), sample.occupancy.instances)
         with monkeypatch.context() as patch:
             patch.setattr(database, "labels_path", lambda scene, token, instances=False: labels_path(street_root, scene, token))
-            derived = scores._instances(token, plain)
+            derived = true_instances(database, token, plain)
         things = np.isin(plain.semantics, OCC3D_THINGS)
         pairs, counts = np.unique(np.stack([sample.occupancy.instances[things], derived[things]]), axis=1, return_counts=True)
         largest = sum(counts[pairs[0] == i].max() for i in np.unique(pairs[0]))
