@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from frustum.engine.feed import evaluation_batches, grid_of, open_database
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import pick_precision
 from frustum.engine.scores import origins_of, true_instances
+from frustum.engine.statistics import labels_of
+from frustum.geometry import VoxelGrid
+from frustum.losses.centres import centre_targets
 from frustum.metrics.occupancy import OccupancyIoU
 from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.models.flashocc_tiny import FlashOccTiny
-from frustum.models.panoptic_flashocc import panoptic_predictions, served_classes
-from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMini
+from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions, served_classes
 from frustum.nn.centre_head import decode_centres
 from frustum.ops.nearest_centre import nearest_centre
 
@@ -48,11 +50,11 @@ def components(semantics: Tensor) -> Tensor:
     return torch.from_numpy(np.minimum(numbers, 65535))
 
 
-def nearest_of_any_class(found: Prediction, outputs: dict[str, Tensor], network: PanopticFlashOccMini) -> Tensor:
+def nearest_of_any_class(found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid) -> Tensor:
     """Objects (X, Y, Z): every thing voxel belongs to the nearest centre of any thing class."""
-    centres = decode_centres(outputs, network.map_grid, network.config.most_centres)
+    centres = decode_centres(outputs, map_grid, config.most_centres)
     serves = torch.tensor(served_classes("fixed", found.class_names))[centres.classes]
-    is_used = (centres.scores > network.config.least_score) & (serves >= 0)
+    is_used = (centres.scores > config.least_score) & (serves >= 0)
     return _grouped(found.semantics, found.grid.indices(centres.points[0])[0], torch.where(is_used[0], 1, -1), any_class=True)
 
 
@@ -68,17 +70,18 @@ def _grouped(semantics: Tensor, cells: Tensor, serves: Tensor, any_class: bool) 
     return torch.where(nearest >= 0, nearest + len(OCC3D_CLASSES), semantics)
 
 
-def all_groupings(network: PanopticFlashOccMini, outputs: dict[str, Tensor], batch: Batch, database: NuScenes) -> dict[str, Tensor]:
-    """Instances (X, Y, Z) of a batch of one, by the names of GROUPINGS."""
-    found = FlashOccTiny.predict(network, outputs, batch)
+def all_groupings(
+    found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid, database: NuScenes
+) -> dict[str, Tensor]:
+    """Instances (X, Y, Z) of one frame, by the names of GROUPINGS."""
     volumes = {}
     for name, label_map in (("centres", "fixed"), ("reference_map", "reference")):
-        config = network.config.model_copy(update={"label_map": label_map})
-        volumes[name] = panoptic_predictions(found, outputs, config, network.map_grid)[0].instances
-    volumes["any_centre"] = nearest_of_any_class(found[0], outputs, network)
-    volumes["components"] = components(found[0].semantics)
-    volumes["one_per_class"] = found[0].semantics.int()
-    volumes["true_centres"] = nearest_true_centre(found[0], *true_boxes(database, batch.tokens[0]))
+        mapped = config.model_copy(update={"label_map": label_map})
+        volumes[name] = panoptic_predictions([found], outputs, mapped, map_grid)[0].instances
+    volumes["any_centre"] = nearest_of_any_class(found, outputs, config, map_grid)
+    volumes["components"] = components(found.semantics)
+    volumes["one_per_class"] = found.semantics.int()
+    volumes["true_centres"] = nearest_true_centre(found, *true_boxes(database, found.token))
     return volumes
 
 
@@ -91,6 +94,16 @@ def true_boxes(database: NuScenes, token: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows).float(), torch.tensor(classes, dtype=torch.long)
 
 
+def perfect_outputs(boxes: Tensor, classes: Tensor, grid: VoxelGrid) -> dict[str, Tensor]:
+    """What a centre head over a map of `grid` would say if it knew the boxes."""
+    targets = centre_targets([boxes], [classes], grid, len(DETECTION_CLASSES))
+    regressed = torch.zeros(1, 3, targets.heatmap[0, 0].numel())
+    here = targets.cells[0, targets.is_box[0]]
+    regressed[0, :, here] = torch.cat([targets.offset, targets.height[..., None]], -1)[0, targets.is_box[0]].T
+    regressed = regressed.unflatten(2, targets.heatmap.shape[2:])
+    return {"heatmap": torch.logit(targets.heatmap, 1e-4), "reg": regressed[:, :2], "height": regressed[:, 2:]}
+
+
 def frames(recipe: Recipe, network: torch.nn.Module, database: NuScenes) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
     """Keyframes of the validation split, one at a time, and what the network says."""
     tokens = database.tokens(recipe.data.val_split)[:: recipe.eval.every]
@@ -101,27 +114,53 @@ def frames(recipe: Recipe, network: torch.nn.Module, database: NuScenes) -> Iter
             yield batch, network.eval()(batch)
 
 
+class Tally:
+    """Figures of every grouping, from frames whose rays are cast once."""
+
+    def __init__(self, database: NuScenes):
+        self.database = database
+        self.miou, self.rays = OccupancyIoU(len(OCC3D_CLASSES), OCC3D_FREE, "camera"), RayIoU()
+        self.ray_pq, self.voxel_pq = ({name: metric() for name in GROUPINGS} for metric in (RayPQ, VoxelPQ))
+
+    def add(self, token: str, guess: np.ndarray, truth: np.ndarray, mask: np.ndarray, volumes: Mapping[str, Tensor]) -> None:
+        self.miou.add(guess, truth, mask)
+        hits, distances = self.rays.cast(guess, truth, origins_of(self.database, token))
+        self.rays.add_hits(hits, distances)
+        own = true_instances(self.database, token, Occupancy(truth, mask, mask)) if volumes else None
+        for name, volume in volumes.items():
+            self.ray_pq[name].add_hits(hits, distances, volume, own)
+            self.voxel_pq[name].add(guess, truth, volume, own, mask)
+
+    def compute(self) -> dict[str, Any]:
+        """mIoU and RayIoU of the semantics, and `groupings` by name."""
+        groups = {name: _figures(self.ray_pq[name], self.voxel_pq[name]) for name in GROUPINGS}
+        return {"miou": self.miou.compute()["miou"], "ray_iou": self.rays.compute()["rayiou"], "groupings": groups}
+
+
 def score(recipe: Recipe, network: torch.nn.Module) -> dict[str, Any]:
-    """mIoU and RayIoU of the semantics and, for a network with the instance part, RayPQ and voxel PQ of every grouping."""
+    """A network's figures; without the instance part there are no `groupings`."""
     database = open_database(recipe.data, grid_of(recipe))
-    miou, rays = OccupancyIoU(len(OCC3D_CLASSES), OCC3D_FREE, "camera"), RayIoU()
-    ray_pq, voxel_pq = ({name: metric() for name in GROUPINGS} for metric in (RayPQ, VoxelPQ))
+    tally = Tally(database)
     for batch, outputs in frames(recipe, network, database):
-        guess = FlashOccTiny.predict(network, outputs, batch)[0].semantics.numpy()
-        truth, mask, token = batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), batch.tokens[0]
-        miou.add(guess, truth, mask)
-        hits, distances = rays.cast(guess, truth, origins_of(database, token))
-        rays.add_hits(hits, distances)
-        if "heatmap" not in outputs:
-            continue
-        own = true_instances(database, token, Occupancy(truth, mask, mask))
-        for name, volume in all_groupings(network, outputs, batch, database).items():
-            ray_pq[name].add_hits(hits, distances, volume, own)
-            voxel_pq[name].add(guess, truth, volume, own, mask)
-    found: dict[str, Any] = {"miou": miou.compute()["miou"], "ray_iou": rays.compute()["rayiou"]}
-    if recipe.model.instances:
-        found["groupings"] = {name: _figures(ray_pq[name], voxel_pq[name]) for name in GROUPINGS}
-    return found
+        found = FlashOccTiny.predict(network, outputs, batch)[0]
+        has_centres = "heatmap" in outputs
+        volumes = all_groupings(found, outputs, network.config, network.map_grid, database) if has_centres else {}
+        tally.add(found.token, found.semantics.numpy(), batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), volumes)
+    figures = tally.compute()
+    return figures if recipe.model.instances else {key: figures[key] for key in ("miou", "ray_iou")}
+
+
+def score_truth(recipe: Recipe) -> dict[str, Any]:
+    """The same if semantics and centres were perfect: what a way of grouping is worth by itself."""
+    database, grid = open_database(recipe.data, grid_of(recipe)), grid_of(recipe)
+    tally = Tally(database)
+    tokens = database.tokens(recipe.data.val_split)[:: recipe.eval.every]
+    for token, labels in zip(tokens, labels_of(database, tokens), strict=True):
+        found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
+        outputs = perfect_outputs(*true_boxes(database, token), grid)
+        volumes = all_groupings(found, outputs, InstanceConfig(), grid, database)
+        tally.add(token, labels.semantics, labels.semantics, labels.mask_camera, volumes)
+    return tally.compute()
 
 
 def _figures(ray_pq: RayPQ, voxel_pq: VoxelPQ) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.losses.centres import centre_targets
 from frustum.models.panoptic_flashocc import panoptic_predictions
 from frustum.recipes.loading import get_recipe, load
 from frustum.worlds.street.world_config import WorldConfig
@@ -130,9 +129,7 @@ def published_cost(options: argparse.Namespace) -> dict[str, Any]:
     semantic = networks["semantic"]
     grid = recipe.model.grid
     boxes, classes = grouping.true_boxes(database, token)
-    heat = centre_targets([boxes], [classes], grid).heatmap
-    flat = torch.zeros(1, 3, *heat.shape[2:])
-    outputs = {"heatmap": torch.logit(heat, 1e-4), "reg": flat[:, :2] + 0.5, "height": flat[:, 2:]}
+    outputs = grouping.perfect_outputs(boxes, classes, grid)
     found = [Prediction(token, batch.semantics[0], grid, recipe.model.class_names)]
     head, config = networks["panoptic"].aux_centerness_head, networks["panoptic"].config
     bev = torch.randn(1, recipe.model.bev_channels, 200, 200)
@@ -151,6 +148,8 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     kind, *words = task.split("+")
     if kind == "train":
         return run_training(words[0], int(words[1]), options)
+    if kind == "truth":
+        return grouping.score_truth(recipe_of("panoptic", 0, options))
     return cost(options) if kind == "cost" else published_cost(options)
 
 
@@ -182,6 +181,7 @@ def collect(options: argparse.Namespace, tasks: Tasks, trained: list[str], timed
         "settings": options.settings,
         "accuracy": accuracy,
         "groupings": groups,
+        "groupings_of_the_truth": tasks.read("truth")["groupings"],
         "raypq_gain_of_centres_over": {
             name: mean_and_spread([a - b for a, b in zip(rays["centres"], values, strict=True)]) for name, values in rays.items()
         },
@@ -200,6 +200,10 @@ def show(numbers: dict[str, Any]) -> None:
     print(f"  {'grouping':<16} {'RayPQ':>16} {'of things':>16} {'voxel PQ':>16} {'of things':>16}")
     for name, found in numbers["groupings"].items():
         cells = [cell(found[key]) for key in ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")]
+        print(f"  {name:<16} " + " ".join(f"{c:>16}" for c in cells))
+    print("  with perfect semantics and centres")
+    for name, found in numbers["groupings_of_the_truth"].items():
+        cells = [f"{100 * found[key]:.2f}" for key in ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")]
         print(f"  {name:<16} " + " ".join(f"{c:>16}" for c in cells))
     for task, found in numbers["cost"].items():
         print(f"{task}, median ms: " + ", ".join(f"{name} {value:g}" for name, value in found["milliseconds"].items()))
@@ -221,7 +225,7 @@ def main() -> None:
     if options.measure_again:
         tasks.forget(timed)
     tasks.make(trained, options.jobs, lambda _, r: f"mIoU {100 * r['miou']:.2f}, RayIoU {100 * r['ray_iou']:.2f}")
-    tasks.make(timed)
+    tasks.make(["truth", *timed])
     numbers = collect(options, tasks, trained, timed)
     write_json(options.json, numbers, indent=2)
     show(numbers)

@@ -118,23 +118,34 @@ class TinyOccupancy(nn.Module):
 
     def lift(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Depth (B * N, D, h, w), a probability, and pooled features (B, Z / 2 * C, Y / 2, X / 2) of the keyframe of each sample."""
-        bins, rig = self.config.depth_bins.count, batch.rig[:, 0]
-        images = batch.images[:, 0].flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (M, 3, H, W)
-        fine, coarse = self.encoder(images)
+        rig = batch.rig[:, 0]
+        return self.spread(self.look(batch.images[:, 0], rig), rig, batch.key_ego2global, batch.bev_aug)
+
+    def look(self, images: Tensor, rig: CameraRig) -> Tensor:
+        """Depth logits and context (M, D + C, h, w) of images (B, N, 3, H, W)."""
+        fine, coarse = self.encoder(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         size = (fine.shape[-2], fine.shape[-1])
         features = self.fine(fine) + F.interpolate(self.coarse(coarse), size=size, mode="nearest")
-        lifted = self.depth_net(self.neck(torch.cat([features, self._rays(rig, size).to(features)], 1)))
+        return self.depth_net(self.neck(torch.cat([features, self._rays(rig, size).to(features)], 1)))
+
+    def spread(self, lifted: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
+        """What `look` returned -> what `lift` returns, in the augmented ego frame of `key_ego2global`."""
+        bins = self.config.depth_bins.count
         depth = lifted[:, :bins].float().softmax(1)
-        plan = self.splat.plan(rig, batch.key_ego2global, batch.bev_aug, size, depth.device)
+        plan = self.splat.plan(rig, key_ego2global, bev_aug, (lifted.shape[-2], lifted.shape[-1]), depth.device)
         return depth, torch.asinh(self.splat(depth, lifted[:, bins:], plan))
 
     def read_out(self, cells: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Cells (B, Y, X, *) that `head` maps to (B, Y, X, Z * K) -> `occ_logits`, or in training the logits of some columns."""
         if not self.training or batch.semantics is None or batch.mask_camera is None:
-            return {"occ_logits": self._logits(cells).transpose(1, 2)}
+            return {"occ_logits": self.logits_of(cells)}
         labels, mask = batch.semantics.transpose(1, 2), batch.mask_camera.transpose(1, 2)
         columns, share = draw_columns(labels, mask, self.free, self.config.free_columns * len(batch))
         return {"columns": columns, "column_share": share, "column_logits": self._logits(cells.flatten(0, 2)[columns])}
+
+    def logits_of(self, cells: Tensor) -> Tensor:
+        """Cells (B, Y, X, *) that `head` maps to (B, Y, X, Z * K) -> (B, X, Y, Z, K)."""
+        return self._logits(cells).transpose(1, 2)
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured; needs semantics and mask_camera."""
@@ -210,7 +221,11 @@ class FlashOccTiny(TinyOccupancy):
         """Outputs for the keyframe of each sample; see the class."""
         depth, pooled = self.lift(batch)
         bev = self.bev_net(pooled)
-        return {"depth": depth, "bev": bev} | self.read_out(self._doubled(self.refine(bev)).relu(), batch)
+        return {"depth": depth, "bev": bev} | self.read_out(self.cells_of(bev), batch)
+
+    def cells_of(self, bev: Tensor) -> Tensor:
+        """The map at full resolution, as `read_out` takes it."""
+        return self._doubled(self.refine(bev)).relu()
 
     def _doubled(self, x: Tensor) -> Tensor:
         """(B, 4 * c, Y / 2, X / 2) -> (B, Y, X, c): a pixel shuffle for channels-last memory."""

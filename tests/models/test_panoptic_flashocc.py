@@ -16,6 +16,7 @@ from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.losses.volume import focal_loss
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
+from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.panoptic_flashocc import InstanceConfig, PanopticFlashOccConfig, panoptic_predictions, served_classes
 from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
 from tests.models import golden_panoptic as crafted
@@ -232,3 +233,56 @@ def test_the_small_network_learns_where_objects_are():
     assert grouped.instance_classes.tolist() == [4]
     assert grouped.instance_centres[0].tolist() == pytest.approx([4.0, 3.0, 0.5], abs=0.5)
     assert (grouped.instances == grouped.instance_ids[0]).sum() == 4
+
+
+def _drive(count: int) -> Batch:
+    """A keyframe and `count` past ones, each a metre and a half further back."""
+    rig = gold.rig()
+    rig["image_aug"] = np.tile(np.diag([64 / 1600, 64 / 1600, 1.0]), (6, 1, 1))
+    poses = np.tile(np.eye(4), (1, 1 + count, 6, 1, 1))
+    poses[0, :, :, 0, 3] = -1.5 * np.arange(1 + count)[:, None]
+    rig["ego2global"] = poses
+    draw = torch.Generator().manual_seed(1)
+    return Batch.from_arrays(torch.randn(1, 1 + count, 6, 3, 32, 64, generator=draw), **rig)
+
+
+def test_the_small_network_uses_its_past():
+    model = _mini(history=2).build().eval()
+    batch = _drive(2)
+    other = replace(batch, images=torch.cat([batch.images[:, :2], batch.images[:, 2:].flip(2)], 1))
+    with torch.no_grad():
+        one, two = model(batch), model(other)
+    assert torch.equal(one["depth"], two["depth"])
+    assert (one["occ_logits"] - two["occ_logits"]).abs().max() > 1e-4
+    assert not torch.equal(one["heatmap"], two["heatmap"])
+
+
+@pytest.mark.parametrize("align", ["lift", "warp"])
+def test_the_small_network_streams(align):
+    """One frame per call gives what all frames at once give."""
+    model = _mini(history=2, align=align).build().eval()
+    batch, state = _drive(2), None
+    for t in (2, 1, 0):
+        moment = replace(
+            batch, images=batch.images[:, t : t + 1], rig=batch.rig[:, t : t + 1], key_ego2global=batch.rig.ego2global[:, t, 0]
+        )
+        outputs, state = model.step(moment, state)
+    with torch.no_grad():
+        whole = model(batch)
+    for name in ("occ_logits", "heatmap", "reg", "height"):
+        torch.testing.assert_close(outputs[name], whole[name], atol=1e-4, rtol=1e-4)
+
+
+def test_without_history_the_small_network_is_flashocc_tiny():
+    torch.manual_seed(0)
+    panoptic = _mini().build().eval()
+    plain = FlashOccTinyConfig(pretrained=False, neck_channels=16, bev_channels=8, grid=_GRID).build().eval()
+    plain.load_state_dict({key: value for key, value in panoptic.state_dict().items() if not key.startswith("centre_head.")})
+    batch = replace(_batch(), semantics=None)
+    with torch.no_grad():
+        assert torch.equal(panoptic(batch)["occ_logits"], plain(batch)["occ_logits"])
+
+
+@pytest.mark.slow
+def test_depth4d_equals_the_reference(shared):
+    _parity(shared, "pano_depth4d", "panoptic-flashocc-depth4d", frames=2, align="lift")
