@@ -2,6 +2,7 @@
 
     python benchmarks/claims/panoptic_flashocc.py                      # train three seeds, score every grouping, measure the cost
     python benchmarks/claims/panoptic_flashocc.py --measure-again      # the cost once more, on a quieter machine
+    python benchmarks/claims/panoptic_flashocc.py --truth-only         # only what each grouping is worth by itself, in minutes
 
 `panoptic-flashocc-mini` is trained with and without its instance part, with the same budget on the same generated world. The trained
 networks answer each validation frame once; every way to group voxels is scored on these same answers (benchmarks/claims/grouping.py).
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.claims import grouping, measuring
 from benchmarks.claims.tasks import Tasks
 from frustum.cli.worlds import generate_world
+from frustum.data.classes import OBJECT_CLASSES
 from frustum.data.files import write_json
 from frustum.data.types import Prediction
 from frustum.engine import overrides
@@ -53,6 +55,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; the cores are shared out between them")
     parser.add_argument("--repeats", type=int, default=15, help="of each timing")
     parser.add_argument("--without-published", action="store_true", help="leave out the timings at the published size")
+    parser.add_argument("--truth-only", action="store_true", help="only group true voxels by true centres; nothing is trained")
     parser.add_argument("--measure-again", action="store_true", help="forget the stored timings")
     parser.add_argument("--out", type=Path, default=Path("runs/claims/panoptic_flashocc"), help="folder of the runs")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/claims/panoptic_flashocc.json")
@@ -201,12 +204,17 @@ def show(numbers: dict[str, Any]) -> None:
     for name, found in numbers["groupings"].items():
         cells = [cell(found[key]) for key in ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")]
         print(f"  {name:<16} " + " ".join(f"{c:>16}" for c in cells))
-    print("  with perfect semantics and centres")
-    for name, found in numbers["groupings_of_the_truth"].items():
-        cells = [f"{100 * found[key]:.2f}" for key in ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")]
-        print(f"  {name:<16} " + " ".join(f"{c:>16}" for c in cells))
+    show_truth(numbers["groupings_of_the_truth"])
     for task, found in numbers["cost"].items():
         print(f"{task}, median ms: " + ", ".join(f"{name} {value:g}" for name, value in found["milliseconds"].items()))
+
+
+def show_truth(groups: dict[str, Any]) -> None:
+    keys = ("raypq", "raypq_things", "voxel_pq", "voxel_pq_things")
+    print(f"\n  {'true classes and centres':<24} " + " ".join(f"{key:>16}" for key in keys) + "   RayPQ of " + ", ".join(OBJECT_CLASSES))
+    for name, found in groups.items():
+        classes = ", ".join("-" if v is None else f"{100 * v:.1f}" for v in found["raypq_by_class"].values())
+        print(f"  {name:<24} " + " ".join(f"{100 * found[key]:>16.2f}" for key in keys) + f"   {classes}")
 
 
 def main() -> None:
@@ -222,6 +230,10 @@ def main() -> None:
     # the networks in turn, so that whatever else the machine does hits all
     trained = [f"train+{variant}+{seed}" for seed in range(options.seeds) for variant in variants]
     timed = ["cost"] if options.without_published else ["cost", "published_cost"]
+    if options.truth_only:
+        tasks.make(["truth"])
+        show_truth(tasks.read("truth")["groupings"])
+        return
     if options.measure_again:
         tasks.forget(timed)
     tasks.make(trained, options.jobs, lambda _, r: f"mIoU {100 * r['miou']:.2f}, RayIoU {100 * r['ray_iou']:.2f}")

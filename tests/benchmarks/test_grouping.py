@@ -1,0 +1,114 @@
+"""The ways of grouping that the claim compares, on volumes where the answer is known, and the results that are not made twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.claims import grouping, panoptic_flashocc
+from benchmarks.claims.tasks import Tasks
+from frustum.data.classes import OCC3D_CLASSES
+from frustum.data.types import Prediction
+from frustum.engine import overrides
+from frustum.geometry import VoxelGrid
+from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions
+from frustum.nn.centre_head import decode_centres
+from frustum.recipes.loading import get_recipe
+from tests.models.golden_panoptic import same_partition
+
+GRID = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 1), cell=(0.5, 0.5, 0.5))  # 32 x 32 x 4
+CAR, BUS, PERSON = (OCC3D_CLASSES.index(name) for name in ("car", "bus", "pedestrian"))
+
+
+def street() -> tuple[Prediction, torch.Tensor, torch.Tensor]:
+    """Two cars that touch, a bus and a pedestrian beside it; their boxes."""
+    semantics = torch.full(GRID.shape, 17, dtype=torch.uint8)
+    semantics[..., 0] = 11
+    semantics[2:10, 4:8, 1:3], semantics[10:18, 4:8, 1:3] = CAR, CAR
+    semantics[4:28, 16:22, 1:4] = BUS
+    semantics[15:17, 22:24, 1:4] = PERSON
+    rows = [(-5, -5, 0, 4, 2, 1), (-1, -5, 0, 4, 2, 1), (0, 1.5, 0.25, 12, 3, 1.5), (0, 3.5, 0.25, 1, 1, 1.5)]
+    boxes = torch.tensor([[*row, 0, 0, 0] for row in rows], dtype=torch.float32)
+    return Prediction("street", semantics, GRID, OCC3D_CLASSES), boxes, torch.tensor([0, 0, 3, 8])
+
+
+def test_components_merge_what_touches():
+    found, _, _ = street()
+    numbers = grouping.components(found.semantics)
+    objects = numbers[numbers >= 18].unique()
+    assert len(objects) == 3, "the two cars are one"
+    assert len(numbers[found.semantics == CAR].unique()) == 1
+    assert (numbers[found.semantics == 11] == 11).all()
+
+
+def test_centres_without_classes_cross_over():
+    """The pedestrian beside the bus takes the ends of nothing, but the bus loses voxels to the pedestrian's centre."""
+    found, boxes, classes = street()
+    outputs = grouping.perfect_outputs(boxes, classes, GRID)
+    numbers = grouping.nearest_of_any_class(found, outputs, InstanceConfig(), GRID)
+    assert len(numbers[found.semantics == BUS].unique()) > 1
+    own = panoptic_predictions([found], outputs, InstanceConfig(), GRID)[0].instances
+    assert len(own[found.semantics == BUS].unique()) == 1
+    assert len(own[found.semantics == CAR].unique()) == 2
+
+
+def test_perfect_outputs_give_the_boxes_back():
+    _, boxes, classes = street()
+    centres = decode_centres(grouping.perfect_outputs(boxes, classes, GRID), GRID)
+    found = centres.scores[0] > 0.9
+    assert sorted(centres.classes[0, found].tolist()) == sorted(classes.tolist())
+    for row, kind in zip(boxes, classes, strict=True):
+        distance = (centres.points[0, found] - row[:3]).norm(dim=1)[centres.classes[0, found] == kind]
+        assert distance.min() < 1e-4
+
+
+def test_true_centres_and_perfect_centres_agree():
+    found, boxes, classes = street()
+    perfect = panoptic_predictions([found], grouping.perfect_outputs(boxes, classes, GRID), InstanceConfig(), GRID)[0]
+    assert same_partition(perfect.instances.numpy(), grouping.nearest_true_centre(found, boxes, classes).numpy())
+
+
+def test_every_grouping_of_labelled_frames_is_scored(street_root):
+    settings = [f"data.root={street_root}", "eval.every=3"]
+    figures = grouping.score_truth(overrides.apply(get_recipe("panoptic-flashocc-mini"), settings))
+    assert figures["miou"] == 1.0
+    assert set(figures["groupings"]) == set(grouping.GROUPINGS)
+    rays = {name: found["raypq_things"] for name, found in figures["groupings"].items()}
+    assert rays["centres"] > 0.9
+    assert rays["centres"] > rays["one_per_class"]
+    assert rays["true_centres"] >= rays["centres"] - 0.05
+
+
+def test_settings_of_the_variants():
+    options = panoptic_flashocc.parse(["--steps", "7", "--world", "w", "optim.lr=0.01"])
+    panoptic, semantic, long = (panoptic_flashocc.recipe_of(v, 2, options) for v in ("panoptic", "semantic", "history2"))
+    assert (panoptic.train.steps, panoptic.train.seed, panoptic.data.root, panoptic.optim.lr) == (7, 2, "w", 0.01)
+    assert (panoptic.model.instances, semantic.model.instances) == (True, False)
+    assert (long.model.history, long.data.history, panoptic.model.history) == (2, 2, 0)
+
+
+def test_results_are_made_once(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, sys\nfrom pathlib import Path\ntask = sys.argv[-1]\nassert task != 'bad', 'it broke'\n"
+        "path = Path(sys.argv[1]) / 'results' / (task + '.json')\npath.parent.mkdir(exist_ok=True)\n"
+        "path.write_text(json.dumps({'n': len(task)}))\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path)])
+    tasks = Tasks(script, Path(tmp_path))
+    tasks.make(["one", "three"], jobs=2)
+    assert tasks.read("three") == {"n": 5}
+    tasks.path("one").write_text(json.dumps({"n": 100}))
+    tasks.make(["one", "three"])
+    assert tasks.read("one") == {"n": 100}
+    tasks.forget(["one"])
+    tasks.make(["one"])
+    assert tasks.read("one") == {"n": 3}
+    with pytest.raises(SystemExit, match="it broke"):
+        tasks.make(["bad"])
+    assert np.isclose(panoptic_flashocc.mean_and_spread([1.0, 3.0])["std"], np.sqrt(2))
