@@ -32,7 +32,7 @@ def street() -> tuple[Prediction, torch.Tensor, torch.Tensor]:
     semantics[2:10, 4:8, 1:3], semantics[10:18, 4:8, 1:3] = CAR, CAR
     semantics[4:28, 16:22, 1:4] = BUS
     semantics[15:17, 22:24, 1:4] = PERSON
-    rows = [(-5, -5, 0, 4, 2, 1), (-1, -5, 0, 4, 2, 1), (0, 1.5, 0.25, 12, 3, 1.5), (0, 3.5, 0.25, 1, 1, 1.5)]
+    rows = [(-5.1, -4.9, 0.1, 4, 2, 1), (-0.9, -4.9, 0.1, 4, 2, 1), (0.1, 1.6, 0.2, 12, 3, 1.5), (0.1, 3.6, 0.2, 1, 1, 1.5)]
     boxes = torch.tensor([[*row, 0, 0, 0] for row in rows], dtype=torch.float32)
     return Prediction("street", semantics, GRID, OCC3D_CLASSES), boxes, torch.tensor([0, 0, 3, 8])
 

@@ -93,20 +93,23 @@ def test_every_published_layout_is_recognised(shared, fixture):
 
 @pytest.mark.parametrize(
     ("fixture", "recipe"),
-    [("m0", "flashocc-r50-m0"), ("m1", "flashocc-r50"), ("pano_tiny", "panoptic-flashocc-tiny"), ("pano_depth4d", "")],
+    [
+        ("m0/keys.json", "flashocc-r50-m0"),
+        ("m1/keys.json", "flashocc-r50"),
+        ("pano_tiny/keys.json", "panoptic-flashocc-tiny"),
+        ("pano_depth4d/keys.json", "panoptic-flashocc-depth4d"),
+        ("keys_pano_8f.json", "panoptic-flashocc-longterm8f"),
+    ],
 )
 def test_the_settings_from_the_shapes_build_exactly_the_network_of_the_file(shared, fixture, recipe):
-    """Key by key and shape by shape. The two-frame network has no recipe of its own widths: those come from the file, like its history."""
-    shapes = _empty(json.loads((gold.golden(shared, fixture) / "keys.json").read_text()))
-    layout = flashocc.layout_of(shapes)
-    if recipe:
-        assert flashocc.recipe_for(layout) == recipe
-        assert flashocc.settings_for(layout, get_recipe(recipe).model) == []
-        assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
-    base = get_recipe(recipe or "panoptic-flashocc-depth")
-    settled = apply(base, flashocc.settings_for(layout, base.model))
-    assert describe_difference(_meta(settled.model), shapes) == ""
-    assert settled.data.history == layout.frames - 1
+    """Key by key and shape by shape."""
+    shapes = _empty(json.loads(gold.golden(shared, fixture).read_text()))
+    layout, base = flashocc.layout_of(shapes), get_recipe(recipe)
+    assert flashocc.recipe_for(layout) == recipe
+    assert flashocc.settings_for(layout, base.model) == []
+    assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
+    assert describe_difference(_meta(base.model), shapes) == ""
+    assert base.data.history == layout.frames - 1
 
 
 def test_the_semantic_network_of_a_panoptic_recipe(shared):

@@ -1,0 +1,63 @@
+"""A panoptic network through the verbs: evaluation adds panoptic quality, predictions and reports hold objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from frustum.cli.evaluation import evaluate_run
+from frustum.cli.predicting import predict_source
+from frustum.cli.reporting import panel_of, report_run
+from frustum.cli.resolve import resolve_recipe
+from frustum.data.nuscenes import NuScenes
+from frustum.data.types import PanopticOccupancy
+from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.engine.predict import read_prediction
+from frustum.engine.run import save_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, street_root: Path) -> Path:
+    """A run whose network has random weights, and finds objects everywhere."""
+    words = [f"data.root={street_root}", "model.pretrained=false", "model.bev_channels=8", "runtime.precision=fp32", "eval.every=3"]
+    folder = tmp_path_factory.mktemp("panoptic")
+    recipe = resolve_recipe("panoptic-flashocc-mini", words)
+    save_run(folder, recipe, source="panoptic-flashocc-mini", overrides=words)
+    torch.manual_seed(0)
+    network = recipe.model.build()
+    with torch.no_grad():
+        network.centre_head.task_heads[0]["heatmap"][1].bias.fill_(2.0)
+        network.head.bias[4::18] += 0.3  # cars
+    save_weights(folder / WEIGHTS, network)
+    return folder
+
+
+def test_evaluation_scores_objects(run):
+    metrics = evaluate_run(str(run))["metrics"]
+    assert 0 <= metrics["ray_pq"]["mean"] <= 1
+    assert set(metrics["voxel_pq"]) == {"camera", "lidar", "none"}
+    page = report_run(run, samples=1).read_text(encoding="utf-8")
+    assert "Predicted objects" in page
+    assert "True objects" in page
+    assert "RayPQ" in page
+
+
+def test_predictions_hold_objects(run, street_root, tmp_path):
+    done = predict_source(str(run), street_root, tmp_path, split="val", limit=1)
+    found = read_prediction(done["files"][0])
+    assert isinstance(found, PanopticOccupancy)
+    assert len(found.instance_ids) > 1
+    assert set(found.instance_ids.tolist()) <= set(found.instances.unique().tolist())
+    assert (found.instance_scores > 0.3).all()
+    assert Path(done["files"][0]).with_suffix(".png").is_file()
+
+    database = NuScenes(street_root)
+    sample = database.sample(found.token)
+    panel = panel_of(sample, found, database)
+    assert set(np.unique(panel.prediction_objects)) - {0} == set(found.instance_ids.tolist())
+    assert (sample.occupancy.semantics[panel.truth_objects > 0] < 11).all()
+    assert len(np.unique(panel.truth_objects)) > 3
+    assert panel_of(sample, found).truth_objects is None
