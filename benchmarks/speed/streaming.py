@@ -1,0 +1,110 @@
+"""A network over time on a stream: time per frame and memory against the number of past frames; `step` against the full recomputation.
+
+    python benchmarks/speed/streaming.py [--quick] [--json FILE]
+
+Six cameras on a moving vehicle, random weights, evaluation mode. Every frame has new poses, so that pooling plans are made anew, as on the
+road: one per frame with `warp`, one for each frame of the history with `lift`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from frustum.data.types import Batch
+from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.geometry import VoxelGrid, pose, rotation_z
+from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
+from frustum.nn.temporal import Align, TemporalState
+from frustum.worlds.street.rigs import StreetRig
+
+ALIGNMENTS: tuple[Align, ...] = ("warp", "lift")
+HISTORIES = (0, 1, 2, 4, 8, 16)
+RECOMPUTED = (0, 1, 8)
+"""Histories for which the full recomputation is timed, too."""
+
+
+def road(size: tuple[int, int], device: torch.device) -> Callable[[int, int], Batch]:
+    """Gives frame `now` of a drive and `history` frames before it: nuScenes' six cameras, which see noise."""
+    cameras = StreetRig.nuscenes().cameras
+    intrinsics, cam2ego = (np.stack(m) for m in ([c.fitted(*size)[0] for c in cameras], [c.cam2ego.sensor2ego for c in cameras]))
+    images = torch.randn(1, 1, len(cameras), 3, *size, device=device)
+
+    def frames(now: int, history: int = 0) -> Batch:
+        times = np.arange(now, now - history - 1, -1.0)
+        places = pose(rotation_z(0.02 * times), np.stack([3.0 * times, 0.2 * times, 0 * times], -1))  # (T, 4, 4)
+        poses = np.repeat(places[None, :, None], len(cameras), 2)
+        return Batch.from_arrays(images.expand(1, history + 1, *images.shape[2:]), intrinsics, cam2ego, poses, timestamps=times / 2)
+
+    return frames
+
+
+def streaming(
+    model: TemporalOccupancy, frames: Callable[[int, int], Batch], states: dict[str, TemporalState], name: str
+) -> Callable[[], object]:
+    """One call is the next frame of a stream whose history is full."""
+    clock = itertools.count()
+    for _ in range(model.history + 1):
+        _, states[name] = model.step(frames(next(clock), 0), states.get(name))
+
+    def run() -> None:
+        _, states[name] = model.step(frames(next(clock), 0), states[name])
+
+    return run
+
+
+def recomputing(model: TemporalOccupancy, frames: Callable[[int, int], Batch]) -> Callable[[], object]:
+    """One call is the next frame from all its images."""
+    clock = itertools.count(1000)
+
+    def run() -> None:
+        with torch.no_grad():
+            model(frames(next(clock), model.history))
+
+    return run
+
+
+def measure(quick: bool) -> Iterator[Table]:
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size, histories, recomputed, repeats = ((64, 192), (0, 2), (2,), 2) if quick else ((128, 352), HISTORIES, RECOMPUTED, 5)
+    config = TemporalConfig(resnet=18, neck_channels=64, lift_channels=80, bev_channels=64)
+    if quick:
+        config = config.model_copy(update={"grid": VoxelGrid.occ3d().scaled(2.5, 2.5, 2), "lift_channels": 16})
+    frames = road(size, device)
+    states: dict[str, TemporalState] = {}
+    jobs: dict[str, Callable[[], object]] = {}
+    for history in histories:
+        for align in ALIGNMENTS if history else ALIGNMENTS[:1]:
+            model = TemporalOccupancy(config.model_copy(update={"history": history, "align": align})).eval().to(device)
+            jobs[f"{align} {history}"] = streaming(model, frames, states, f"{align} {history}")
+            if align == "warp" and history in recomputed:
+                jobs[f"full {history}"] = recomputing(model, frames)
+    times = take_turns(jobs, repeats)
+    alone = times["warp 0"].median
+    rows = []
+    for history in histories:
+        cells: list[float | None] = []
+        for way in (*ALIGNMENTS, "full"):
+            time = times.get(f"{way} {history}")
+            cells += [None, None] if time is None else [1e3 * time.median, time.median / alone]
+        rows.append(
+            (str(history), *cells, *(states[name].num_bytes / 2**20 if (name := f"{a} {history}") in states else None for a in ALIGNMENTS))
+        )
+    shape = " x ".join(str(n) for n in (*config.grid.shape[:2], config.lift_channels))
+    yield Table(
+        f"A frame of a stream: ResNet-18, images of {size[0]}x{size[1]}, map of {shape} channels, {device.type}",
+        (
+            "past frames", "step, warp, ms", "x none", "step, lift, ms", "x none", "recomputed (warp), ms", "x none",
+            "memory of the past, warp, MiB", "lift, MiB",
+        ),
+        rows,
+        f"Medians of {repeats} rounds in turn. The first layer over the joined maps reads 1 + F maps, which is what grows with warp.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    benchmark_main(__doc__, measure)
