@@ -55,9 +55,12 @@ class CentreHead(nn.Module):
 
     def forward(self, bev: Tensor) -> dict[str, Tensor]:
         """Map (B, in_channels, Y, X) -> `reg` (B, 2, Y, X) cells, `height` (B, 1, Y, X) metres, `heatmap` (B, K, Y, X) logits; float32."""
-        shared = self.shared_conv(bev)
-        heads = self.task_heads[0]
-        return {name: heads[name](shared).float() for name in self.used}  # type: ignore[index]
+        shared, heads = self.shared_conv(bev), self.task_heads[0]
+        features = {name: heads[name][0](shared) for name in self.used}  # type: ignore[index]
+        device = bev.device.type
+        # Half precision has so few values that neighbours tie, and a tie makes two peaks of one: the last step is always float32.
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+            return {name: heads[name][1](feature.float()) for name, feature in features.items()}  # type: ignore[index]
 
 
 class _ConvBlock(nn.Module):

@@ -75,3 +75,15 @@ def test_names_and_idle_branches():
         assert parameter.requires_grad is not is_idle
         assert (parameter.grad is None) is is_idle
     assert not any(".dim." in key for key in CentreHead(6).state_dict())
+
+
+def test_heat_maps_keep_their_precision_under_autocast():
+    """Neighbours that are equal would both be peaks: one object would become two."""
+    head = CentreHead(6, 3, channels=8).eval()
+    bev = torch.randn(1, 6, 32, 32).cumsum(2).cumsum(3) * 0.05  # smooth
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        heat = head(bev)["heatmap"]
+    ties = (heat[..., 1:] == heat[..., :-1]).float().mean()
+    rounded = heat.bfloat16()
+    assert heat.dtype == torch.float32
+    assert ties < 0.25 * (rounded[..., 1:] == rounded[..., :-1]).float().mean()
