@@ -12,7 +12,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline
 from frustum.data.types import Batch
 from frustum.engine.recipe import DataConfig, Recipe
-from frustum.errors import TrainingError
+from frustum.errors import ConfigError, TrainingError
 from frustum.geometry import VoxelGrid
 
 
@@ -28,8 +28,14 @@ def grid_of(recipe: Recipe) -> VoxelGrid:
 
 
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
-    """The pipeline of a recipe: augmented for training; without augmentation, depth and boxes for evaluation; occupancy if `labels`."""
-    config = recipe.data
+    """The pipeline of a recipe: augmented for training; without augmentation, depth and boxes for evaluation; occupancy if `labels`.
+
+    Raises:
+        ConfigError: fewer past keyframes than the model reads.
+    """
+    config, needed = recipe.data, recipe.model.frames_before
+    if config.history < needed:
+        raise ConfigError(f"{recipe.name} reads {needed} past keyframes, but data.history={config.history}. Set data.history={needed}.")
     return Pipeline(
         image_size=config.image_size,
         channel_order=config.channel_order,

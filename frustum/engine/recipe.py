@@ -169,15 +169,6 @@ class Recipe(Config):
     published: tuple[PublishedNumber, ...] = ()
 
     @model_validator(mode="after")
-    def _history_fits_the_model(self) -> Recipe:
-        needed = self.model.frames_before
-        if self.data.history < needed:
-            raise ValueError(
-                f"{type(self.model).__name__} reads {needed} past keyframes, data.history={self.data.history}; set data.history={needed}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _image_fits_the_model(self) -> Recipe:
         multiple, size = self.model.image_multiple, self.data.image_size
         if any(side % multiple for side in size):

@@ -1,0 +1,90 @@
+"""The networks over time at small size: batches from the street world, training steps, the order of maps, one and many frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from frustum.engine import overrides
+from frustum.engine.feed import evaluation_batches, grid_of, open_database
+from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
+from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
+from frustum.nn.bev import FpnLss
+from frustum.nn.encoders.resnet import ResNet
+from frustum.nn.temporal import stream
+from frustum.recipes.loading import get_recipe
+from tests.models.moving import SMALL, Drive, farthest, lively
+
+
+def _recipe(root, **settings):
+    small = ["model.resnet=18", "model.neck_channels=16", "model.lift_channels=8", "model.bev_channels=8", "data.image_size=32,96"]
+    world = [f"data.root={root}", "data.channel_order=rgb", "data.load_depth=false", "train.num_workers=0"]
+    return overrides.apply(get_recipe("panoptic-flashocc-depth4d"), small + world + [f"{k}={v}" for k, v in settings.items()])
+
+
+def test_a_stream_of_the_world_equals_its_temporal_batches(street_root):
+    """Whole scenes through the loader: cameras with their own times and poses, scene starts, and the maps' frame at the LiDAR's time."""
+    recipe = _recipe(street_root, **{"model.history": 2, "data.history": 2, "model.instances": "false"})
+    database = open_database(recipe.data, grid_of(recipe))
+    tokens = database.tokens("all")
+    model = lively(recipe.model.build())
+    temporal = list(evaluation_batches(recipe, database, tokens, labels=False))
+    assert [b.is_present[0].tolist() for b in temporal[:4]] == [
+        [True, False, False], [True, True, False], [True, True, True], [True, False, False],
+    ]  # fmt: skip
+    assert temporal[2].images.shape[1] == 3
+    alone = overrides.apply(recipe, ["model.history=0", "data.history=0"])
+    single = list(evaluation_batches(alone, database, tokens, labels=False))
+    assert single[0].images.shape[1] == 1
+    with torch.no_grad():
+        full = [model(batch) for batch in temporal]
+    for number, (outputs, wanted) in enumerate(zip(stream(model, single), full, strict=True)):
+        assert farthest(outputs, wanted) < 2e-3, number
+    with torch.no_grad():
+        assert farthest(model(single[2]), full[2]) > 0.02
+
+
+def test_a_training_step_over_time():
+    torch.manual_seed(0)
+    model = PanopticFlashOccConfig(**{**SMALL, "history": 2, "instances": False, "depth_loss": 0.0}).build().train()
+    labels = torch.randint(0, 18, (2, *SMALL["grid"].shape), dtype=torch.uint8)
+    batch = Drive().batch(4, 2, semantics=labels)
+    before = model.img_backbone.bn1.num_batches_tracked.item()
+    losses = model.loss(model(batch), batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.grad is not None for p in model.parameters())
+    assert model.img_backbone.bn1.num_batches_tracked.item() == before + 3  # every frame passes by itself
+
+
+def test_the_keyframe_comes_first_among_the_maps():
+    model, drive, joined = lively(TemporalOccupancy(TemporalConfig(**SMALL, history=2))), Drive(), []
+    model.img_bev_encoder_backbone.register_forward_pre_hook(lambda _, given: joined.append(given[0]))
+    with torch.no_grad():
+        outputs = model(drive.batch(4, 2))
+        own = model.pre_process_net(outputs["pooled"])[0]
+    torch.testing.assert_close(joined[0][:, :8], own)
+    assert joined[0].shape[1] == 3 * 8
+
+
+def test_outputs_are_documented():
+    with torch.no_grad():
+        outputs = lively(TemporalOccupancy(TemporalConfig(**SMALL, history=1)))(Drive().batch(1, 1))
+    assert all(f"{name}:" in TemporalOccupancy.__doc__ for name in outputs)
+
+
+@pytest.mark.parametrize("doubles", [True, False])
+def test_the_neck_with_and_without_doubling(doubles):
+    neck = FpnLss(6 + 10, 8, scale=2, doubles=doubles)
+    out = neck(torch.randn(2, 6, 4, 6), torch.randn(2, 10, 2, 3))
+    assert out.shape == (2, 8, 8, 12) if doubles else (2, 8, 4, 6)
+    assert neck.conv[0].out_channels == (16 if doubles else 8)
+
+
+def test_an_encoder_stops_where_nothing_more_is_wanted(monkeypatch):
+    encoder = ResNet(18, outputs=(1, 3, 4)).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        whole = encoder(images)
+        monkeypatch.setattr(encoder.layer2, "forward", lambda _: pytest.fail("layer 2 is not needed"))
+        torch.testing.assert_close(encoder(images, outputs=(1,)), whole[:1])
