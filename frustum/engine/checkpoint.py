@@ -21,6 +21,7 @@ import frustum
 from frustum.data.files import atomic_path
 from frustum.errors import CheckpointError
 from frustum.nn.state import Fit, as_tensors, complete, describe_difference
+from frustum.nn.unreadable import refuse_what_is_no_checkpoint
 
 WEIGHTS = "weights.safetensors"
 PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
@@ -55,7 +56,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict (on the CPU) and the metadata of a weights file, or of a run folder's `weights.safetensors`.
 
     Raises:
-        CheckpointError: missing, a pickle, truncated, or not safetensors at all.
+        CheckpointError: missing, empty, a pickle, truncated, or not safetensors at all.
     """
     path = Path(path)
     if path.is_dir():
@@ -64,6 +65,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"there is no weights file {path}. Give a .safetensors file, or a run folder that `frustum train` has finished."
         )
+    refuse_what_is_no_checkpoint(path)
     if is_pickle(path):
         raise CheckpointError(
             f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "

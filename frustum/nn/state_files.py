@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import re
 import warnings
-import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from frustum.errors import CheckpointError
 from frustum.nn.state import as_tensors
+from frustum.nn.unreadable import refuse_what_is_no_checkpoint, why_damaged, why_refused
 
 # Where a state dict lies in what other projects save; the first one found is taken.
 _CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
@@ -58,8 +57,7 @@ def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
     if isinstance(checkpoint, Mapping):
         return _unwrapped(checkpoint, "the given dict")
     path = Path(checkpoint)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}. Give the path of a .pth or .safetensors file.")
+    refuse_what_is_no_checkpoint(path)
     with open(path, "rb") as file:
         is_safetensors = file.read(9)[8:9] == b"{"
     if not is_safetensors:
@@ -82,17 +80,11 @@ def _read_torch(path: Path) -> Any:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it refers to {found[1]}" if found else "it is no checkpoint of tensors and plain values"
-        raise CheckpointError(
-            f"{path} was refused without running it: {what}. A checkpoint must hold tensors and plain values only. If you trust its "
-            "author, save torch.load(file, weights_only=False)['state_dict'] with safetensors.torch.save_file and give that file."
-        ) from error
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint: {first}. It is truncated or damaged; get it again."
-        ) from error
+        raise CheckpointError(why_refused(path, error)) from error
+    except Exception as error:  # whatever bytes are in the file: the reader stumbles over them in many ways
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError from error
+        raise CheckpointError(why_damaged(path)) from error
 
 
 def _plain_data() -> list[Any]:

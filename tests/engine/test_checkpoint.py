@@ -69,14 +69,14 @@ def test_weights_of_another_model_are_called_that():
 def test_a_truncated_file_is_named(weights, keep):
     content = weights.read_bytes()
     weights.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(CheckpointError, match=r"a\.safetensors.*damaged"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors.*(damaged|is empty)"):
         read_weights(weights)
 
 
 def test_random_bytes_are_refused(tmp_path):
     path = tmp_path / "noise.safetensors"
     path.write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+    with pytest.raises(CheckpointError, match=r"noise\.safetensors is no checkpoint"):
         read_weights(path)
 
 
