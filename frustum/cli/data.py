@@ -63,6 +63,7 @@ def world(
     for any number of workers; an interrupted run goes on where it was stopped.
     """
     from frustum.cli.worlds import generate_world, world_config
+    from frustum.engine.progress import pace
 
     given: dict[str, Any] = {
         "train_scenes": scenes,
@@ -83,7 +84,7 @@ def world(
     made = generate_world(config, root, workers)
     say(
         f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
-        + (f", {made['keyframes_per_second']:.1f} keyframes/s. " if made["generated"] else ". ")
+        + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")
         + f"Look at them: frustum check {root}"
     )
     write_json(json_file, made)

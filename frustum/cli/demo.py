@@ -21,6 +21,7 @@ from frustum.engine import overrides as settings
 from frustum.engine.checkpoint import digest
 from frustum.engine.eval_report import EvalReport, compare, read_reports, write_reports
 from frustum.engine.feed import open_database
+from frustum.engine.progress import pace
 from frustum.engine.recipe import Recipe
 from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
@@ -73,7 +74,7 @@ def run_demo(
         made = generate_world(config, out / "world")
         say(
             f"{made['scenes']} scenes, {made['keyframes']} keyframes"
-            + (f", {made['keyframes_per_second']}/s" if made["generated"] else ", all there")
+            + (f", {pace(made['keyframes_per_second'], 'keyframes')}" if made["generated"] else ", all there")
         )
 
     recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])

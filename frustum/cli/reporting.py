@@ -20,7 +20,7 @@ from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.feed import evaluation_batches, open_database
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor
-from frustum.engine.progress import progress_bar
+from frustum.engine.progress import pace, progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import Run, load_run
 from frustum.engine.scores import true_instances
@@ -135,7 +135,7 @@ def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int) -> dict[s
         "images": f"{recipe.data.image_size[0]} x {recipe.data.image_size[1]}",
         "steps": lines[-1]["step"] if lines else "",
         "batch": recipe.train.batch_size * recipe.train.accumulate,
-        "speed": f"{lines[-1]['steps_per_second']:.2f} steps/s" if lines and "steps_per_second" in lines[-1] else "",
+        "speed": pace(lines[-1]["steps_per_second"]) if lines and "steps_per_second" in lines[-1] else "",
         "evaluated": f"{numbers[0].frames} frames" if numbers else "",
         "seed": recipe.train.seed,
         "machine": f"{platform.system()} {platform.machine()}",

@@ -32,9 +32,14 @@ def generate_world(config: WorldConfig, root: Path, workers: int | None = None) 
     """Generate with a progress bar; what was done, as JSON values."""
     total = (config.train_scenes + config.val_scenes) * config.frames
     with progress_bar("filming", total, unit="keyframes", every=5.0) as bar:
+        started = False
 
         def progress(done: int, _total: int) -> None:
-            if done > bar.done:
+            nonlocal started
+            if not started:  # the first call tells what an earlier run left
+                started = True
+                bar.already(done)
+            elif done > bar.done:
                 bar.advance(count=done - bar.done)
 
         report = generate(config, root, workers, progress)
@@ -44,6 +49,6 @@ def generate_world(config: WorldConfig, root: Path, workers: int | None = None) 
         "keyframes": report.keyframes,
         "generated": report.generated,
         "seconds": round(report.seconds, 2),
-        "keyframes_per_second": round(report.rate, 2),
+        "keyframes_per_second": round(report.rate, 4),
         "workers": report.workers,
     }

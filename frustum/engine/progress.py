@@ -25,16 +25,24 @@ class Reporter:
         """Units per second since the start."""
         return (self.done - self._first) / max(1e-9, time.monotonic() - self._start)
 
+    def already(self, count: int) -> None:
+        """`count` were there before: they tell nothing about the rate, which is taken from here on."""
+        self.done = self._first = count
+        self._start = self._last = time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.reset(self._task, completed=count)
+
     def advance(self, note: str = "", count: int = 1) -> None:
         """`count` more are done; `note` is shown beside them."""
         self.done += count
         now = time.monotonic()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self.done, rate=f"{self.rate:.2f} {self.unit}/s", note=note)
+            self._bar.update(self._task, completed=self.done, rate=pace(self.rate, self.unit), note=note)
         elif self._lines and (now - self._last >= self._every or self.done >= self.total):
             self._last = now
-            left = (self.total - self.done) / max(1e-9, self.rate)
-            text = f"{self.title}: {self.done}/{self.total}, {self.rate:.2f} {self.unit}/s, {_clock(left)} left"
+            text = f"{self.title}: {self.done}/{self.total}, {pace(self.rate, self.unit)}"
+            if self.done - self._first > 1 or self.done >= self.total:  # the first one alone has all that is done once in its time
+                text += f", {_clock((self.total - self.done) / max(1e-9, self.rate))} left"
             print(f"{text}, {note}" if note else text, flush=True)
 
     def note(self, text: str) -> None:
@@ -59,6 +67,14 @@ def progress_bar(
     )  # fmt: skip
     with Progress(*columns, console=Console(), refresh_per_second=4) as bar:
         yield Reporter(title, total, done, bar, True, unit, every)
+
+
+def pace(rate: float, unit: str = "steps", digits: int = 2) -> str:
+    """A number of `unit` (a plural) per second in words; slower than one in ten seconds as seconds for one of them: `25 s per step`."""
+    if rate >= 0.1:
+        return f"{rate:.{digits}f} {unit}/s"
+    one = unit.removesuffix("s")
+    return f"{1 / rate:.0f} s per {one}" if rate > 0 else f"no {one} yet"
 
 
 def _clock(seconds: float) -> str:
