@@ -89,7 +89,14 @@ def _torch() -> Iterator[Check]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else ("ROCm" if getattr(torch.version, "hip", None) else "CPU build")
     value = torch.ones(4, 4) @ torch.ones(4, 4)
     level: Level = "ok" if float(value.sum()) == 64.0 else "fail"
-    yield Check("torch", level, f"{torch.__version__} ({build}), {torch.get_num_threads()} threads")
+    threads, cores = torch.get_num_threads(), _usable_cores()
+    seen, fix = f"{torch.__version__} ({build}), {_count(threads, 'thread')}", ""
+    limit = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), "")
+    if limit and threads < cores:
+        seen += f" of {_count(cores, 'core')}, because {limit}={os.environ[limit]}"
+        level = "note" if level == "ok" else level
+        fix = f"unset {limit} for the speed of all cores; keep it where several programs share them"
+    yield Check("torch", level, seen, fix)
 
 
 def _cpu() -> Iterator[Check]:
@@ -104,7 +111,7 @@ def _cpu() -> Iterator[Check]:
         "amx": "_is_amx_tile_supported",
     }
     features = [name for name, probe in asked.items() if getattr(torch.cpu, probe, bool)()]
-    seen = f"{platform.machine()}, {os.cpu_count()} cores, {' '.join(features) or torch.backends.cpu.get_cpu_capability()}"
+    seen = f"{platform.machine()}, {_count(os.cpu_count() or 1, 'core')}, {' '.join(features) or torch.backends.cpu.get_cpu_capability()}"
     if computes_bf16("cpu"):
         yield Check("cpu", "ok", f"{seen}: computes in bfloat16")
     else:
@@ -234,6 +241,16 @@ def memory_gib() -> tuple[float | None, float | None]:
         if sysconf is None:
             return None, None
         return sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") / 2**30, None
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use: a container or a batch job may have fewer than the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

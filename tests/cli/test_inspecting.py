@@ -44,6 +44,28 @@ def test_doctor_prints_its_fixes_whole(frustum: Run, monkeypatch: pytest.MonkeyP
     assert str(tmp_path / "[bold]") in out
 
 
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_doctor_says_who_limits_the_threads(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(doctor, "_usable_cores", lambda: 4)
+    (check,) = doctor._torch()
+    assert check.level == "note"
+    assert check.seen.endswith(f", 1 thread of 4 cores, because {variable}=1")
+    assert f"unset {variable}" in check.fix
+    monkeypatch.setattr(doctor, "_usable_cores", lambda: 1)
+    (check,) = doctor._torch()
+    assert (check.level, check.fix) == ("ok", "")
+    assert check.seen.endswith(", 1 thread")
+    monkeypatch.delenv(variable)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    (check,) = doctor._torch()
+    assert check.seen.endswith(", 4 threads")
+
+
 def test_doctor_finds_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.1.0+cpu", "numpy": "1.26.4"}
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: ["torch>=2.4", "numpy>=1.26", 'pytest>=8; extra == "dev"'])
