@@ -122,19 +122,19 @@ class TemporalModel(nn.Module):
             `lifted` (M, D + C, h, w), depth logits and context; `compared` (M, c, h, w), own features that the next frame compares itself
             with, if it does; anything else is an output of the keyframe.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define see()")
+        raise TypeError(f"{type(self).__name__} must define see()")
 
     def glance(self, frame: Frame) -> Tensor:
         """`compared` of a frame of which nothing else is needed."""
-        raise NotImplementedError(f"{type(self).__name__} must define glance()")
+        raise TypeError(f"{type(self).__name__} must define glance()")
 
     def place(self, lifted: Tensor, rig: CameraRig, ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What was seen, as a map (B, C, Y, X) in the augmented ego frame of `ego2global`; and outputs of the keyframe."""
-        raise NotImplementedError(f"{type(self).__name__} must define place()")
+        raise TypeError(f"{type(self).__name__} must define place()")
 
     def read(self, maps: Tensor) -> dict[str, Tensor]:
         """Outputs from the joined maps (B, (1 + F) * C, Y, X)."""
-        raise NotImplementedError(f"{type(self).__name__} must define read()")
+        raise TypeError(f"{type(self).__name__} must define read()")
 
     # ---- all frames at once -------------------------------------------------------------------------------------------------
 
