@@ -98,3 +98,53 @@ def test_the_quaternion_of_the_docs() -> None:
     axis = quaternion_to_matrix(namespace["found"])[:, 2]
     assert np.rad2deg(np.arctan2(axis[1], axis[0])) == pytest.approx(55)
     assert np.rad2deg(np.arcsin(axis[2])) == pytest.approx(-2)
+
+
+def metrics_snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (PAGE.parent / "metrics.md").read_text(encoding="utf-8"), flags=re.S)
+
+
+def test_the_rays_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs as it stands, and the figures are those of the two metrics by themselves."""
+    from frustum.metrics.ray_pq import RayPQ
+    from frustum.metrics.rayiou import RayIoU
+
+    namespace: dict = {}
+    exec(metrics_snippets()[0], namespace)
+    alone, panoptic = RayIoU(), RayPQ()
+    volumes = [namespace[name] for name in ("pred", "truth")]
+    alone.add(*volumes, namespace["origins"])
+    panoptic.add(*volumes, *(namespace[name] for name in ("pred_instances", "true_instances", "origins")))
+    expected = alone.compute()["rayiou@2"], panoptic.compute()["raypq@2"]
+    assert [float(word) for word in capsys.readouterr().out.split()] == list(expected)
+    assert 0 < expected[0] < 1
+    assert 0 < expected[1] < 1
+    assert namespace["true_instances"].sum() == 11 * 5 * 4
+
+
+def test_the_detections_of_the_docs(street_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of two processes together have the figures of one; the truth shifted by a metre is found from 2 m on."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from frustum.data.detection_results import read_detections, write_detections
+    from frustum.data.detection_truth import detection_truth
+    from frustum.data.nuscenes import NuScenes
+    from frustum.engine.score_detections import score_detections
+
+    database = NuScenes(street_root)
+    found = {}
+    for token in database.tokens("val"):
+        boxes = detection_truth(database, token).boxes
+        found[token] = replace(boxes, centres=boxes.centres + [1, 0, 0], scores=np.linspace(0.1, 1, len(boxes)))
+    monkeypatch.chdir(tmp_path)
+    write_detections(Path("detections.json"), found, {"use_camera": True})
+    namespace: dict = {}
+    (code,) = metrics_snippets()[1:]
+    exec(code.replace("/data/nuscenes", str(street_root)), namespace)
+    whole = score_detections(read_detections("detections.json"), database, "val", name="x", progress=False)
+    assert namespace["figures"]["mean_ap"] == whole.metrics["mean_ap"]
+    assert namespace["figures"]["label_aps"] == whole.metrics["label_aps"]
+    cars = whole.metrics["label_aps"]["car"]
+    assert cars["0.5"] < 0.5 < cars["2.0"]
