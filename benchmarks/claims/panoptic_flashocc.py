@@ -124,7 +124,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 def published_cost(options: argparse.Namespace) -> dict[str, Any]:
     """The same at the published size with random weights; centres and voxels are those of a labelled frame."""
-    recipe = overrides.apply(get_recipe(PUBLISHED), [f"data.root={world_of(options)}"])
+    recipe = overrides.apply(get_recipe(PUBLISHED), [f"data.root={world_of(options)}", "train.num_workers=0"])
     database = open_database(recipe.data, grid_of(recipe))
     token = database.tokens(recipe.data.val_split)[0]
     batch = next(evaluation_batches(recipe, database, [token], labels=True))
