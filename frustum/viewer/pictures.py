@@ -168,7 +168,7 @@ def sample_picture(
     blocks += _rows([(name + suffix, view, top) for name, view, top in shown], inner, gap, agreement)
     objects = [
         ("predicted objects", pictures.prediction_objects, pictures.prediction_objects_top),
-        ("true objects, in the same colour where they match", pictures.truth_objects, pictures.truth_objects_top),
+        ("true objects", pictures.truth_objects, pictures.truth_objects_top),
     ]
     blocks += _rows([(name + suffix, view, top) for name, view, top in objects], inner, gap)
 
