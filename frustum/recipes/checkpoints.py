@@ -1,15 +1,13 @@
-"""From a weights file to a network that is fed and run as the weights need it; and from an upstream file to one of ours."""
+"""From a weights file to a network that is fed and run as the weights need it."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from frustum.engine import checkpoint as files
@@ -17,12 +15,8 @@ from frustum.engine import overrides as settings
 from frustum.engine import preprocessing
 from frustum.engine.recipe import Recipe
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
-from frustum.nn.state import Fit, complete, describe_difference
 from frustum.nn.state_files import open_state
-from frustum.recipes.loading import get_recipe
-
-SOURCES: tuple[str, ...] = ("flashocc",)
-"""Upstream projects whose files can be read: modules of weights/."""
+from frustum.weights.catalogue import SOURCES
 
 
 class Checkpoint(NamedTuple):
@@ -42,7 +36,7 @@ class Checkpoint(NamedTuple):
 
 
 def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, source: str = "frustum") -> Checkpoint:
-    """Read weights for `recipe`: a file or run folder of ours, an upstream file with the source `official`, or a dict.
+    """Read weights for `recipe`: a file or run folder of ours, an upstream file with the source `official` (or its project's), or a dict.
 
     Raises:
         ConfigError: unknown source, or a recipe without official weights. CheckpointError: missing, damaged or unsafe file.
@@ -50,7 +44,8 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, 
     adapter = _adapter(recipe, source)
     if adapter is not None:
         what = "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-        return Checkpoint(open_state(checkpoint).state, adapter.PREPROCESSING, adapter, what)
+        state = open_state(checkpoint).state
+        return Checkpoint(state, adapter.preprocessing_for(adapter.layout_of(state)), adapter, what)
     if isinstance(checkpoint, Mapping):
         return Checkpoint(checkpoint, {}, None, "the given state dict")
     state, metadata = files.read_weights(checkpoint)
@@ -67,15 +62,22 @@ def adapter_named(source: str) -> Any:
 
 
 def _adapter(recipe: Recipe, source: str) -> Any:
-    """For the source `official` the module of weights/ that reads upstream weights of a recipe's network, else None."""
-    if source not in ("frustum", "official"):
-        raise ConfigError(f"unknown source {source!r}; choose 'frustum' for weights that this package wrote or converted, or 'official'.")
+    """For `official`, or the project's name, the module of weights/ that reads upstream weights of a recipe's network, else None."""
     if source == "frustum":
         return None
-    for adapter in map(adapter_named, SOURCES):
+    if source != "official" and source not in SOURCES:
+        raise ConfigError(
+            f"unknown source {source!r}; choose 'frustum' for weights that this package wrote or converted, or 'official' "
+            f"(or its name: {', '.join(SOURCES)}) for a file of the project that published the network."
+        )
+    for adapter in map(adapter_named, SOURCES if source == "official" else (source,)):
         if _stem(recipe) in adapter.MODELS:
             return adapter
-    raise ConfigError(f"the recipe {recipe.name!r} has no official weights; use source='frustum'.")
+    raise ConfigError(f"the recipe {recipe.name!r} has no official weights{_of(source)}; use source='frustum'.")
+
+
+def _of(source: str) -> str:
+    return "" if source == "official" else f" of {source}"
 
 
 def _stem(recipe: Recipe) -> str:
@@ -116,7 +118,7 @@ def build_network(recipe: Recipe, checkpoint: Checkpoint | None = None, strict: 
         fit = files.load_state(model, checkpoint.state, checkpoint.what, strict)
     except CheckpointError as error:
         adapter = checkpoint.adapter
-        about = adapter.describe(adapter.layout_of(checkpoint.state)) if adapter else ""
+        about = adapter.about(checkpoint.state) if adapter else ""
         raise CheckpointError(f"{error}\n{about}".rstrip()) from error
     if not strict:
         warnings.warn(f"{checkpoint.what}: {fit}.", FrustumWarning, stacklevel=2)
@@ -129,73 +131,6 @@ def empty_network(recipe: Recipe) -> nn.Module:
     if "pretrained" in type(config).model_fields:
         config = config.model_copy(update={"pretrained": False})
     return config.build()
-
-
-class Conversion(NamedTuple):
-    """What `convert` did: the recipe that loads the file, what fitted, and what the upstream file was."""
-
-    recipe: str
-    fit: Fit
-    upstream: dict[str, Any]
-
-
-def convert(path: str | Path, out: str | Path, source: str = "flashocc", recipe: str | None = None, partial: bool = False) -> Conversion:
-    """Write an upstream checkpoint as a weights file of ours, which carries its preprocessing and loads without further words.
-
-    Args:
-        path: a .pth or .safetensors file of the upstream project.
-        out: the file to write (.safetensors); it appears when it is whole.
-        recipe: the recipe to convert for; by default the one that the shapes in the file belong to.
-        partial: keep only what fits the recipe's network; a file that lacks something of it loads with strict=False, or by --init.
-
-    Raises:
-        ConfigError: unknown source or recipe. DataError: `out` cannot be written.
-        CheckpointError: an unsafe or damaged file; no recipe for what is in it; keys or shapes that differ, listed.
-    """
-    if Path(out).suffix != ".safetensors":
-        raise ConfigError(f"the converted file is written as safetensors: give a name that ends in .safetensors, not {out}.")
-    adapter = adapter_named(source)
-    file = open_state(path)
-    layout = adapter.layout_of(file.state)
-    name = recipe or adapter.recipe_for(layout)
-    if not name:
-        raise CheckpointError(f"{path} was not converted: {adapter.describe(layout)}")
-    opened = Checkpoint(file.state, adapter.PREPROCESSING, adapter, str(path))
-    settled = settle(get_recipe(name), checkpoint=opened)
-    needed = _needed(settled)
-    state = complete(needed, file.state)
-    fit = Fit.of(needed, state)
-    if not partial and (difference := describe_difference(needed, state)):
-        raise CheckpointError(f"{path} does not fit the recipe {name!r}:\n{difference}\n{adapter.describe(layout)}")
-    if not fit.taken:
-        raise CheckpointError(f"nothing in {path} fits the recipe {name!r}. {adapter.describe(layout)}")
-    upstream = {"file": Path(path).name, "sha256": sha256(path), "layout": file.layout, **file.details}
-    if layout is not None and (published := adapter.published_name(layout)):
-        upstream["published_as"] = published
-    metadata = {"source": source, "upstream": upstream} | preprocessing.header_of(settled)
-    files.save_weights(out, {key: state[key] for key in fit.taken}, metadata)
-    return Conversion(name, fit, upstream)
-
-
-def fit_of(state: Mapping[str, Any], recipe: str) -> Fit:
-    """What of a state dict fits the network of a recipe as it stands."""
-    needed = _needed(get_recipe(recipe))
-    return Fit.of(needed, complete(needed, state))
-
-
-def _needed(recipe: Recipe) -> dict[str, Any]:
-    """Names and shapes of a network's state, without its memory."""
-    with torch.device("meta"):
-        return empty_network(recipe).state_dict()
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _as_wide_as(checkpoint: Checkpoint, recipe: Recipe, overrides: Sequence[str]) -> Recipe:

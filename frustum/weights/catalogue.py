@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+SOURCES: tuple[str, ...] = ("flashocc",)
+"""Upstream projects whose files can be read: modules of weights/."""
+
 UNKNOWN = "unknown"
 _OCCUPANCY = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
 _MASKLESS = "a row of the repository's README; trained without the camera mask"
@@ -80,9 +83,12 @@ CATALOGUE: tuple[Entry, ...] = (
         "flashocc-r50-maskless", "14XsvjSwp-vLpy_eBZzvKo3MAh-YWRHcu", UNKNOWN, "mIoU 15.41", _MASKLESS, "flashocc-r50",
         "M1 trained without the camera mask",
     ),
-    _flashocc("flashocc-r50-4d-stereo", "12WYaCdoZA8-A6_oh6vdLgOmqyEc3PNCe", UNKNOWN, "mIoU 37.84", _WARP, note="M2"),
     _flashocc(
-        "flashocc-stbase-4d-stereo-512x1408", "1f6E6Bm6enIJETSEbfXs57M0iOUU997kU", UNKNOWN, "mIoU 43.52", _WARP, note="M3, Swin-B"
+        "flashocc-r50-4d-stereo", "12WYaCdoZA8-A6_oh6vdLgOmqyEc3PNCe", UNKNOWN, "mIoU 37.84", _WARP, "flashocc-r50-4d-stereo", "M2"
+    ),
+    _flashocc(
+        "flashocc-stbase-4d-stereo-512x1408", "1f6E6Bm6enIJETSEbfXs57M0iOUU997kU", UNKNOWN, "mIoU 43.52", _WARP,
+        "flashocc-swin-b-4d-stereo", "M3, Swin-B",
     ),
     _panoptic("depth-tiny", "mIoU 28.83, RayIoU 34.57", "panoptic-flashocc-tiny", "without instances"),
     _panoptic("depth-tiny-pano", "mIoU 29.14, RayIoU 34.81, RayPQ 12.9", "panoptic-flashocc-tiny"),

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from frustum.weights.catalogue import recipe_of
 
-BASES = {"flashocc": "flashocc-r50-m0", "panoptic_flashocc": "panoptic-flashocc-tiny", "bevdet_occ": "bevdet-occ-r50"}
+BASES = {
+    "flashocc": "flashocc-r50-m0",
+    "flashocc_stereo": "flashocc-r50-4d-stereo",
+    "panoptic_flashocc": "panoptic-flashocc-tiny",
+    "bevdet_occ": "bevdet-occ-r50",
+}
 """Files of models/ whose networks this module reads weights for, and the recipe of a file that is none of the published ones."""
 
 MODELS: tuple[str, ...] = tuple(BASES)
@@ -33,6 +38,18 @@ PREPROCESSING: dict[str, Any] = {
     "model.align": "warp_reference",
     "model.label_map": "reference",
 }
+
+_HEAD, _MAP_NECK, _NECK = "occ_head.final_conv.conv.weight", "img_bev_encoder_neck.up2.4.weight", "img_neck.fpn_convs.0.conv.weight"
+_NET = "img_view_transformer.depth_net."
+# layers that follow each other: what the first gives, the second takes
+_JOINTS = (
+    (_NECK, f"{_NET}weight"),
+    (_NECK, f"{_NET}reduce_conv.0.weight"),
+    ("img_bev_encoder_neck.up2.1.weight", _MAP_NECK),
+    (_MAP_NECK, _HEAD),
+    (_HEAD, "occ_head.predicter.0.weight"),
+    ("occ_head.predicter.0.weight", "occ_head.predicter.2.weight"),
+)
 
 _DEPTH = (1.0, 45.0)  # metres: the range of every published setting; the weights only know the number of bins
 
@@ -84,11 +101,14 @@ class Layout(NamedTuple):
         return ", ".join([encoder, *(f"{count} {what}" for what, count in counts.items() if count)])
 
 
+_SWIN = "flashocc-stbase-4d-stereo-512x1408"
+
 # depth net, centres, frames, D, C, neck, map -> name in the catalogue
 _PUBLISHED = {
     ("conv", False, 1, 44, 64, 256, 128): "flashocc-r50-M0",
     ("conv", False, 1, 88, 64, 256, 256): "flashocc-r50",
     ("stereo", False, 2, 88, 80, 256, 256): "flashocc-r50-4d-stereo",
+    ("stereo", False, 2, 88, 80, 512, 256): _SWIN,
     ("camera-aware", False, 1, 44, 64, 256, 128): "panoptic-flashocc-r50-depth-tiny",
     ("camera-aware", True, 1, 44, 64, 256, 128): "panoptic-flashocc-r50-depth-tiny-pano",
     ("camera-aware", True, 1, 88, 80, 256, 256): "panoptic-flashocc-r50-depth-pano",  # the file called `depth` has the centre head, too
@@ -103,8 +123,9 @@ _PUBLISHED = {
 def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     """What a state dict holds; None if it is nothing of this project or of BEVDet, from which it descends."""
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    net, entry = "img_view_transformer.depth_net.", "img_bev_encoder_backbone.layers.0.0.conv1."
-    head = shapes.get("occ_head.final_conv.conv.weight")
+    net, entry = _NET, "img_bev_encoder_backbone.layers.0.0.conv1."
+    has_head = any(key.startswith("occ_head.") for key in shapes)
+    head = shapes.get(_HEAD, (0, 0))[1] if has_head else 0
     simple, context = shapes.get(net + "weight"), shapes.get(net + "context_conv.weight")
     if simple is None and context is None:
         return None
@@ -115,20 +136,20 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
         kind = "stereo" if any(key.startswith(net + "cost_volumn_net.") for key in shapes) else "camera-aware"
     else:
         assert simple is not None
-        lift, kind = into_map or shapes.get("occ_head.final_conv.conv.weight", (0, 0))[1], "conv"
+        lift, kind = into_map or shapes.get(_HEAD, (0, 0))[1], "conv"
         bins = simple[0] - lift
     return Layout(
         depth_net=kind,
         has_centres=any(key.startswith("aux_centerness_head.") for key in shapes),
         has_boxes=any(key.startswith("pts_bbox_head.") for key in shapes),
-        has_occupancy=head is not None,
+        has_occupancy=has_head,
         is_volume=any(len(shape) == 5 for shape in shapes.values()),
         resnet=_resnet(shapes),
         frames=max(1, into_map // lift) if lift else 1,
         depth_bins=bins,
         lift_channels=lift,
-        neck_channels=shapes.get("img_neck.fpn_convs.0.conv.weight", (0,))[0],
-        bev_channels=head[1] if head else 0,
+        neck_channels=shapes.get("img_neck.fpn_convs.0.conv.weight", shapes.get("img_neck.conv.0.weight", (0,)))[0],
+        bev_channels=shapes.get(_MAP_NECK, (head,))[0] if has_head else 0,
         outputs=shapes.get("occ_head.predicter.2.weight", (0,))[0],
     )
 
@@ -139,6 +160,12 @@ def published_name(layout: Layout) -> str:
         return ""
     kind, counts = (layout.depth_net, layout.has_centres, layout.frames), tuple(layout.widths.values())
     return next((name for key, name in _PUBLISHED.items() if key == (*kind, *counts)), "")
+
+
+def preprocessing_for(layout: Layout | None) -> dict[str, Any]:
+    """What weights of this layout must be run with: `PREPROCESSING`, with the larger images of the Swin network."""
+    larger = layout is not None and published_name(layout) == _SWIN
+    return PREPROCESSING | ({"data.image_size": [512, 1408]} if larger else {})
 
 
 def model_of(layout: Layout | None) -> str:
@@ -173,7 +200,7 @@ def settings_for(layout: Layout | None, config: Any) -> list[str]:
     if widths != has and published_name(layout) and recipe_for(layout):
         return []
     found = [f"model.{name}={count}" for name, count in widths.items() if name != "depth_bins" and count != has[name]]
-    if layout.depth_bins != has["depth_bins"]:
+    if 0 < layout.depth_bins != has["depth_bins"]:
         start, stop = _DEPTH
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
     if layout.resnet and layout.resnet != config.resnet:
@@ -186,6 +213,49 @@ def settings_for(layout: Layout | None, config: Any) -> list[str]:
     return found
 
 
+def contradictions(state: Mapping[str, Tensor]) -> list[str]:
+    """Widths in a file that cannot belong to one network, in words; empty for every file that a training wrote."""
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    joints = [(a, shapes[a][0], b, shapes[b][1]) for a, b in _JOINTS if shapes.get(a) and len(shapes.get(b, ())) > 1]
+    found = [f"{a} gives {gives} channels and {b} takes {takes}" for a, gives, b, takes in joints if gives != takes]
+    layout = layout_of(state)
+    if layout is not None and layout.depth_net == "conv" and layout.lift_channels and layout.depth_bins < 1:
+        given = shapes[f"{_NET}weight"][0]
+        found.append(f"{_NET}weight gives {given} channels, of which {layout.lift_channels} are lifted: none are left for depth bins")
+    return found
+
+
+def about(state: Mapping[str, Tensor]) -> str:
+    """What a file is, which recipe loads it, what in it contradicts itself, and what can be done with a part of a network."""
+    layout = layout_of(state)
+    if clashes := contradictions(state):
+        return (
+            f"the file has {layout}, but its widths contradict each other: {'; '.join(clashes)}. No network is like that: the file was "
+            "changed, or put together from two. Get it again; what fits can start a training: frustum train RECIPE --init FILE."
+        )
+    return describe(layout) if layout is not None else _encoder_alone(state) or describe(None)
+
+
+def _encoder_alone(state: Mapping[str, Tensor]) -> str:
+    """What to do with a file that holds an image encoder and nothing else; empty for other files."""
+    if "conv_stem.weight" in state or "_conv_stem.weight" in state:
+        return "only an image encoder (EfficientNet-Lite0?). A training starts from it: frustum train flashocc-tiny model.pretrained=FILE"
+    stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
+    prefix = stems[0].removesuffix("conv1.weight") if len(stems) == 1 else ""
+    if not stems or not all(re.match(re.escape(prefix) + r"(conv1|bn1|layer[1-4]|fc)\.", key) for key in state):
+        return ""
+    depth = _resnet({key: tuple(value.shape) for key, value in state.items()}, prefix)
+    if not depth:
+        return "only an image encoder, a residual network that no recipe has, so there is nothing to convert."
+    settings = "" if depth == 50 else f" model.resnet={depth}"
+    order = "" if prefix else " data.channel_order=rgb"
+    init = " (or --init FILE)" if prefix == "img_backbone." else ""
+    return (
+        f"only an image encoder (ResNet-{depth}), so there is nothing to convert. A training starts from it: "
+        f"frustum train flashocc-r50{settings} model.pretrained=FILE{order} data.root=FOLDER{init}"
+    )
+
+
 def describe(layout: Layout | None) -> str:
     """What a file is, and which recipe loads it, or which one is missing."""
     if layout is None:
@@ -194,7 +264,7 @@ def describe(layout: Layout | None) -> str:
     if recipe:
         if name:
             return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
-        return f"the file has {layout}: no file in the catalogue does; the recipe {recipe!r} builds this kind of network."
+        return f"the file has {layout}: no published file has these widths; the recipe {recipe!r} builds this kind of network."
     if name:
         kind = name
     elif layout.is_volume:
@@ -210,8 +280,8 @@ def describe(layout: Layout | None) -> str:
     )
 
 
-def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _resnet(shapes: Mapping[str, tuple[int, ...]], prefix: str = "img_backbone.") -> int:
     """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 where there is no ResNet of ours."""
-    blocks = {int(m[1]) for key in shapes if (m := re.match(r"img_backbone\.layer3\.(\d+)\.", key))}
-    is_deep = "img_backbone.layer3.0.conv3.weight" in shapes
+    blocks = {int(m[1]) for key in shapes if (m := re.match(re.escape(prefix) + r"layer3\.(\d+)\.", key))}
+    is_deep = f"{prefix}layer3.0.conv3.weight" in shapes
     return {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101}.get((len(blocks), is_deep), 0)

@@ -98,6 +98,7 @@ def test_every_published_layout_is_recognised(shared, fixture):
         ("m1/keys.json", "flashocc-r50"),
         ("pano_tiny/keys.json", "panoptic-flashocc-tiny"),
         ("pano_depth4d/keys.json", "panoptic-flashocc-depth4d"),
+        ("stereo4d/keys.json", "flashocc-r50-4d-stereo"),
         ("keys_pano_8f.json", "panoptic-flashocc-longterm8f"),
     ],
 )
@@ -109,7 +110,17 @@ def test_the_settings_from_the_shapes_build_exactly_the_network_of_the_file(shar
     assert flashocc.settings_for(layout, base.model) == []
     assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
     assert describe_difference(_meta(base.model), shapes) == ""
-    assert base.data.history == layout.frames - 1
+    assert base.data.history == layout.frames - (layout.depth_net != "stereo")
+
+
+def test_the_swin_network_is_recognised_and_sees_larger_images():
+    recipe = get_recipe("flashocc-swin-b-4d-stereo")
+    layout = flashocc.layout_of(_meta(recipe.model))
+    assert layout.resnet == 0
+    assert flashocc.recipe_for(layout) == recipe.name
+    assert flashocc.settings_for(layout, recipe.model) == []
+    assert flashocc.preprocessing_for(layout)["data.image_size"] == list(recipe.data.image_size)
+    assert flashocc.preprocessing_for(None) == flashocc.PREPROCESSING
 
 
 def test_the_semantic_network_of_a_panoptic_recipe(shared):
