@@ -9,6 +9,16 @@ import typer
 
 from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, verb, write_json
 from frustum.errors import ConfigError
+from frustum.weights.catalogue import SOURCES
+
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        "--source",
+        help="who wrote the checkpoint: frustum (also what `frustum weights convert` made), or official for the project that published the "
+        f"network, which may be named, too: {', '.join(SOURCES)}",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +106,7 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="weights to load instead of the run's own", show_default=False)
     ] = None,
-    source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
+    source: SourceOption = "frustum",
     split: Annotated[
         str | None,
         typer.Option("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of", show_default=False),
@@ -152,7 +162,7 @@ def predict(
     overrides: OverridesArgument = None,
     out: Annotated[Path, typer.Option("--out", help="folder for the predictions")] = Path("predictions"),
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="weights instead of the run's own", show_default=False)] = None,
-    source: Annotated[str, typer.Option("--source", help="who wrote the checkpoint: frustum or official")] = "frustum",
+    source: SourceOption = "frustum",
     version: Annotated[
         str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
     ] = None,

@@ -10,35 +10,73 @@ from typing import Annotated, Any
 import typer
 
 from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
+from frustum.errors import ConfigError, nearest_names
+from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entry
 
 app = typer.Typer(no_args_is_help=True, help="Published weights: what there is, what is in a file, and how it becomes one of ours.")
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="a .pth or .safetensors file")]
 
 
-@app.command("list", epilog=examples("frustum weights list", "frustum weights list --markdown"))
+@app.command("list", epilog=examples("frustum weights list", "frustum weights list flashocc-r50-M0", "frustum weights list --markdown"))
 @verb
 def list_(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="one entry, with all that is known of it", show_default=False)] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="print the table of docs/weights.md")] = False,
     json_file: JsonOption = None,
 ) -> None:
     """List published weights: where their authors publish them, under which licence, and which recipe loads them. Nothing is downloaded."""
-    from frustum.weights.catalogue import CATALOGUE
-
-    if markdown:
+    found = None if name is None else entry(name)
+    if name is not None and (found is None or markdown):
+        hint = nearest_names(name, [e.name for e in CATALOGUE])
+        raise ConfigError(
+            "--markdown prints the whole table: leave out NAME."
+            if found
+            else f"the catalogue has no entry {name!r}; {hint} `frustum weights list` shows all. For a file: frustum weights inspect FILE"
+        )
+    if found is not None:
+        say(details_of(found))
+    elif markdown:
         say(as_markdown())
     else:
-        rows = [(e.name, e.recipe or "no recipe yet", e.published or "-", e.file, e.where, e.licence) for e in CATALOGUE]
-        table("Published weights", ["name", "recipe", "published (%)", "file", "where", "licence"], rows, numbers=False)
+        for e in CATALOGUE:
+            say(f"{e.name}\n    {line_of(e)}")
         say(
-            "None of the figures was measured here yet; --json FILE has their protocols and notes. Got a file? frustum weights inspect FILE"
+            f"\n{len(CATALOGUE)} entries; the figures (%) are the authors'. Where to get one, its licence: frustum weights list NAME. "
+            "Got one? frustum weights inspect FILE"
         )
-    write_json(json_file, {e.name: {key: value for key, value in e._asdict().items() if key != "name"} for e in CATALOGUE})
+    listed = CATALOGUE if found is None else (found,)
+    write_json(json_file, {e.name: {key: value for key, value in e._asdict().items() if key != "name"} for e in listed})
+
+
+def line_of(e: Entry) -> str:
+    """What one line of the list says of an entry."""
+    return "; ".join(part for part in (f"recipe {e.recipe}" if e.recipe else "no recipe yet", e.published, e.status) if part)
+
+
+def details_of(e: Entry) -> str:
+    """All that is known of an entry, a fact per line so that each can be copied whole."""
+    size = f"{e.size:,} bytes" if isinstance(e.size, int) else str(e.size)
+    rows = {
+        "project": e.project,
+        "where": e.where,
+        "file": e.file,
+        "size": size,
+        "licence": e.licence,
+        "published": f"{e.published} (%)" if e.published else "no figure",
+        "protocol": e.protocol,
+        "status": e.status,
+        "recipe": e.recipe or "no recipe yet",
+        "note": e.note,
+    }
+    lines = [e.name, *(f"  {key:<10} {value}" for key, value in rows.items() if value)]
+    file = "FILE" if e.file == UNKNOWN or "," in e.file else e.file
+    if e.recipe and e.source:
+        lines.append(f"Next: frustum weights convert {file} --source {e.source} -o {e.recipe}.safetensors")
+    return "\n".join(lines)
 
 
 def as_markdown() -> str:
     """The catalogue as docs/weights.md shows it: a table, and the protocols that its figures were measured under."""
-    from frustum.weights.catalogue import CATALOGUE, UNKNOWN
-
     protocols = list(dict.fromkeys(e.protocol for e in CATALOGUE if e.protocol))
     lines = ["| name | project, place | licence | file | published (%) | recipe | status |", "|---|---|---|---|---|---|---|"]
     for e in CATALOGUE:
@@ -64,25 +102,37 @@ def inspect(
     ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Say what is in a weights file: layout, parts, channel counts, and the recipe that it belongs to. No code in it is run."""
+    """Say what is in a weights file: layout, parts, channel counts, the recipe that it belongs to, and what does not fit that one.
+
+    No code in it is run. FILE may also be the folder of a run.
+    """
     found = inspect_file(file, recipe)
-    shown = {key: value for key, value in found.items() if key not in ("parts", "file")}
     say(f"{file}: {found['entries']} entries, {found['values'] / 1e6:.3f} M values, {found['bytes']:,} bytes")
-    for key, value in shown.items():
-        if key not in ("entries", "values", "bytes", "channels") and value:
-            say(f"{key:>14}  {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+    for key, value in found.items():
+        if key not in ("file", "entries", "values", "bytes", "channels", "parts") and value:
+            text = value
+            if isinstance(value, dict):
+                text = ", ".join(f"{k} {v}" for k, v in value.items())
+            elif isinstance(value, list):
+                text = f"{len(value)}: {', '.join(value[:6])}{', ...' if value[6:] else ''}"
+            say(f"{key:>14}  {text}")
     rows = [(part, str(count), f"{values / 1e6:.3f}") for part, (count, values) in found["parts"].items()]
     table("", ["part", "entries", "M values"], rows)
     write_json(json_file, found)
 
 
 def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
-    """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file."""
-    from frustum.engine.checkpoint import decode_header
+    """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
+    from frustum.engine.checkpoint import WEIGHTS, decode_header
     from frustum.engine.preprocessing import stored_in
     from frustum.nn.state_files import open_state
-    from frustum.recipes.checkpoints import SOURCES, adapter_named, fit_of, sha256
+    from frustum.recipes.checkpoints import adapter_named
+    from frustum.recipes.conversion import diagnose, fit_of, kind_of, not_finite, sha256
+    from frustum.recipes.loading import get_recipe
 
+    if recipe is not None:
+        get_recipe(recipe)  # a misspelt name is told before a large file is read
+    file = file / WEIGHTS if (file / WEIGHTS).is_file() else file
     opened = open_state(file)
     header = decode_header(opened.metadata)
     parts, values = Counter(key.partition(".")[0] for key in opened.state), Counter[str]()
@@ -91,17 +141,25 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "file": str(file), "entries": len(opened.state), "values": sum(values.values()), "bytes": file.stat().st_size,
         "sha256": sha256(file), "layout": opened.layout, "details": opened.details,
+        "numbers": dict(Counter(map(kind_of, opened.state.values()))), "not finite": not_finite(opened.state),
     }  # fmt: skip
     if needs := stored_in(header, str(file)):
         recipe_name = header["recipe"].get("name", "") if isinstance(header.get("recipe"), dict) else ""
         found |= {"recipe": recipe_name, "preprocessing": needs, "upstream": header.get("upstream", {})}
+    fit, compared = None, recipe
     for source in SOURCES:
         adapter = adapter_named(source)
         layout = adapter.layout_of(opened.state)
         if layout is not None:
-            found |= {"source": source, "channels": layout._asdict(), "about": adapter.describe(layout)}
+            found |= {"source": source, "channels": layout._asdict()}
+        if not needs:  # ours say what they are
+            diagnosis = diagnose(opened.state, adapter)
+            found["about"], fit, compared = diagnosis.about, diagnosis.fit, recipe or diagnosis.recipe
     if recipe is not None:
-        found["fit"] = f"with {recipe}: {fit_of(opened.state, recipe)}"
+        fit = fit_of(opened.state, recipe)
+    if fit is not None:
+        found["fit"] = f"with {compared}: {fit}"
+        found |= {"missing": list(fit.missing), "unexpected": list(fit.unexpected), "other shape": list(fit.reshaped)}
     return found | {"parts": {part: (count, values[part]) for part, count in parts.items()}}
 
 
@@ -116,15 +174,20 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
 def convert(
     file: FileArgument,
     out: Annotated[Path, typer.Option("-o", "--out", help="file to write, .safetensors")],
-    source: Annotated[str, typer.Option("--source", help="upstream project of the file")] = "flashocc",
+    source: Annotated[
+        str, typer.Option("--source", help=f"upstream project of the file: {', '.join(SOURCES)}; or official, whichever it is")
+    ] = SOURCES[0],
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="recipe to convert for; by default the one that the file belongs to", show_default=False)
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="keep what fits the recipe, instead of refusing a file that differs")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Turn an official checkpoint into a weights file of ours, which knows how its images must be prepared. No code in it is run."""
-    from frustum.recipes.checkpoints import convert as run
+    """Turn an official checkpoint into a weights file of ours, which knows how its images must be prepared. No code in it is run.
+
+    Half precision becomes float32, the networks' own type. Widths that contradict each other, and NaN, are refused.
+    """
+    from frustum.recipes.conversion import convert as run
 
     done = run(file, out, source, recipe, partial)
     say(f"{out}: {done.fit}.")

@@ -67,7 +67,7 @@ def get_recipe(name: str) -> Recipe:
 def load(
     recipe: str | Recipe,
     checkpoint: str | Path | Mapping[str, Any] | None = None,
-    source: Literal["frustum", "official"] = "frustum",
+    source: Literal["frustum", "official", "flashocc"] = "frustum",
     strict: bool = True,
     **overrides: Any,
 ) -> nn.Module:
@@ -84,7 +84,8 @@ def load(
             recipe's initial weights.
         source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes), takes the widths of the layers from
             the file and switches the network to the published behaviour where ours is another by default (FlashOCC: voxel indices
-            rounded towards zero). Files that `frustum weights convert` wrote need no source: they carry all that.
+            rounded towards zero). The project's name (`flashocc`) means the same. Files that `frustum weights convert` wrote need no
+            source: they carry all that.
         strict: refuse weights that do not fit exactly; off, what fits is taken, and a warning lists what was and what was not.
         overrides: settings of the model (`bev_channels=64`); other settings by their path: `**{"data.image_size": (96, 256)}`. They win
             over what the weights carry, with a warning.

@@ -14,7 +14,7 @@ from frustum.data.types import Batch
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.flashocc import FlashOccConfig
-from frustum.recipes.checkpoints import convert
+from frustum.recipes.conversion import convert
 from tests.models import golden_weights as gold
 
 _STAGES = {"image_features": "neck", "depth": "depth_0", "pooled": "bev_0", "bev": "bev_enc", "occ_logits": "occ_logits"}

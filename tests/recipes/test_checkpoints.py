@@ -16,7 +16,8 @@ from frustum.engine.checkpoint import read_weights, save_weights
 from frustum.engine.preprocessing import preprocessing_of
 from frustum.errors import CheckpointError, ConfigError, DataError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
-from frustum.recipes.checkpoints import convert, fit_of, open_checkpoint, settle, sha256
+from frustum.recipes.checkpoints import open_checkpoint, settle
+from frustum.recipes.conversion import convert, fit_of, sha256
 from frustum.recipes.loading import get_recipe
 from frustum.weights.flashocc import PREPROCESSING, layout_of, recipe_for
 from tests.models import golden_weights as gold
