@@ -95,7 +95,8 @@ def _as_needed(state: Mapping[str, Any], needed: Mapping[str, Any], what: str) -
             f"{what} holds numbers that are not finite (NaN or infinite): {names}. A network with them predicts nothing: the training that "
             "wrote the file had broken down, or the file is damaged. Take an earlier epoch of it, or get it again."
         )
-    others = Counter(kind_of(value) for key, value in state.items() if value.is_floating_point() and value.dtype != needed[key].dtype)
+    floats = {key: value for key, value in state.items() if value.is_floating_point() and needed[key].is_floating_point()}
+    others = Counter(kind_of(value) for key, value in floats.items() if value.dtype != needed[key].dtype)
     if others:
         shown = ", ".join(f"{count} entries are {kind}" for kind, count in others.items())
         warnings.warn(

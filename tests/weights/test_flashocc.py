@@ -164,7 +164,7 @@ def test_widths_are_read_from_the_shapes(resnet):
     assert "model.lift_channels=24" in words
     assert apply(get_recipe("flashocc-r50-m0"), words).model == config
     assert flashocc.settings_for(layout, config) == []
-    assert "no file in the catalogue does; the recipe 'flashocc-r50-m0' builds this kind" in flashocc.describe(layout)
+    assert "no published file has these widths; the recipe 'flashocc-r50-m0' builds this kind" in flashocc.describe(layout)
 
 
 def _empty(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
