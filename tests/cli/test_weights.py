@@ -37,6 +37,71 @@ def test_the_list_has_every_entry(frustum: Run, tmp_path: Path) -> None:
     assert "no recipe yet" in out
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_name_of_the_list_is_broken(frustum: Run, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = frustum("weights", "list").out.splitlines()
+    assert [line for line in lines if line in {e.name for e in CATALOGUE}] == [e.name for e in CATALOGUE]
+    assert sum("not yet measured here" in line for line in lines) == len(CATALOGUE)
+    assert "    recipe flashocc-r50-m0; mIoU 31.95; not yet measured here" in lines
+
+
+def test_one_entry_of_the_list(frustum: Run, tmp_path: Path) -> None:
+    code, out, _ = frustum("weights", "list", "flashocc-r50-M0", "--json", tmp_path / "one.json")
+    assert code == 0
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0] == "flashocc-r50-M0"
+    assert "where      Google Drive 14my3jdqiIv6VIrkozQ6-ruEcBOPVlWGJ" in lines
+    assert "file       flashocc-r50-M0-256x704.pth" in lines
+    assert "status     not yet measured here" in lines
+    assert "frustum weights convert flashocc-r50-M0-256x704.pth --source flashocc -o flashocc-r50-m0.safetensors" in lines[-1]
+    assert list(json.loads((tmp_path / "one.json").read_text())) == ["flashocc-r50-M0"]
+    code, _, err = frustum("weights", "list", "flashocc-r50-m0")
+    assert code == 2
+    assert "did you mean 'flashocc-r50-M0'" in err
+    assert frustum("weights", "list", "flashocc-r50-M0", "--markdown").code == 2
+
+
+def test_help_names_the_sources(frustum: Run) -> None:
+    for verb in (("weights", "convert"), ("eval",), ("predict",)):
+        text = " ".join(frustum(*verb, "--help").out.split())
+        assert "flashocc" in text[text.index("--source") :][:600], verb
+        assert "official" in text
+
+
+def test_inspect_lists_what_does_not_fit(frustum: Run, upstream: Path, tmp_path: Path) -> None:
+    state = torch.load(upstream, weights_only=True)["state_dict"]
+    key = "occ_head.final_conv.conv.weight"
+    bad = state["img_backbone.bn1.bias"].clone()
+    bad[0] = torch.nan
+    torch.save({k: v for k, v in state.items() if k != key} | {"foo.bar": bad, "img_backbone.bn1.bias": bad.half()}, tmp_path / "x.pth")
+    code, out, _ = frustum("weights", "inspect", tmp_path / "x.pth", "--json", tmp_path / "x.json")
+    assert code == 0
+    lines = [line.strip() for line in out.splitlines()]
+    assert f"missing  1: {key}" in lines
+    assert "unexpected  1: foo.bar" in lines
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert (found["missing"], found["unexpected"], found["other shape"]) == ([key], ["foo.bar"], [])
+    assert found["not finite"] == {"foo.bar": 1, "img_backbone.bn1.bias": 1}
+    assert found["numbers"]["float16"] == 1
+    assert found["fit"].startswith("with flashocc-r50-m0: ")
+    assert "It is not whole: of " in found["about"]
+
+
+def test_inspect_of_a_folder_and_of_a_recipe_that_is_not_there(frustum: Run, upstream: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert frustum("weights", "convert", upstream, "-o", run / "weights.safetensors").code == 0
+    code, out, _ = frustum("weights", "inspect", run)
+    assert code == 0
+    assert "about" not in out, "a file of ours says what it is"
+    code, _, err = frustum("weights", "inspect", upstream.parent)
+    assert code == 4
+    assert "Give a file in it" in err
+    code, _, err = frustum("weights", "inspect", upstream, "--recipe", "flashocc-r50m0")
+    assert code == 2
+    assert "did you mean" in err
+
+
 def test_the_page_shows_the_table_that_the_command_prints(frustum: Run) -> None:
     code, out, _ = frustum("weights", "list", "--markdown")
     assert code == 0
