@@ -94,15 +94,17 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
 
 
 def test_progress_without_a_terminal_is_plain_lines(capsys):
-    with progress_bar("train", 3, done=1, every=0) as bar:
+    with progress_bar("train", 4, done=1, every=0) as bar:
         bar.advance("loss 0.5")
         bar.note("hello [x]")
+        bar.advance("loss 0.4")
         bar.advance()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("train: 2/3, ")
-    assert lines[0].endswith(" left, loss 0.5")
+    assert lines[0].startswith("train: 2/4, ")
+    assert lines[0].endswith("/s, loss 0.5")  # one step is no ground for a guess of the time left
     assert lines[1] == "hello [x]"
-    assert "0:00 left" in lines[2]
+    assert lines[2].endswith(" left, loss 0.4")
+    assert "0:00 left" in lines[3]
     with progress_bar("train", 3, show=False) as bar:
         bar.advance()
     assert capsys.readouterr().out == ""
