@@ -24,8 +24,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
+from benchmarks.claims.tasks import Tasks
 from frustum.cli.worlds import generate_world
-from frustum.data.files import make_folder, read_json, write_json
+from frustum.data.files import make_folder, write_json
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.progress import Reporter, progress_bar
@@ -96,32 +97,17 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     return measuring.part_memory(get_recipe(words[0]), words[1])
 
 
-def result_path(task: str, options: argparse.Namespace) -> Path:
-    return options.out / "results" / f"{task}.json"
-
-
-def child(task: str, options: argparse.Namespace, threads: int) -> subprocess.Popen:
-    """Start the process that makes a result; what it prints goes to a log."""
-    log = make_folder(options.out / "logs") / f"{task}.log"
-    words = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--work", task]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
-    with log.open("a", encoding="utf-8") as stream:
-        return subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-
-
-def finish(task: str, code: int, options: argparse.Namespace) -> None:
-    """Stop with the end of its log if a child failed."""
-    if code != 0 or not result_path(task, options).is_file():
-        log = options.out / "logs" / f"{task}.log"
-        raise SystemExit(f"{task} failed (exit status {code}); the end of {log}:\n" + "\n".join(log.read_text("utf-8").splitlines()[-12:]))
+def tasks_of(options: argparse.Namespace) -> Tasks:
+    return Tasks(Path(__file__), options.out)
 
 
 # ---- all results ------------------------------------------------------------------------------------------------------------------
 
 
-def train_all(tasks: list[str], options: argparse.Namespace) -> None:
+def train_all(names: list[str], options: argparse.Namespace) -> None:
     """Several trainings at a time, with one bar over the steps of all that are left."""
-    waiting = [task for task in tasks if not result_path(task, options).is_file()]
+    tasks = tasks_of(options)
+    waiting = [task for task in names if not tasks.path(task).is_file()]
     if not waiting:
         return
     cores = os.cpu_count() or 1
@@ -133,11 +119,11 @@ def train_all(tasks: list[str], options: argparse.Namespace) -> None:
             while left or running:
                 while left and len(running) < options.jobs:
                     task = left.pop(0)
-                    running[task] = child(task, options, max(1, cores // options.jobs))
+                    running[task] = tasks.start(task, max(1, cores // options.jobs))
                 time.sleep(0.5)
                 for task in [t for t, process in running.items() if process.poll() is not None]:
-                    finish(task, running.pop(task).returncode, options)
-                    found = read_json(result_path(task, options), "result")
+                    tasks.check(task, running.pop(task).returncode)
+                    found = tasks.read(task)
                     bar.note(f"{task}: mIoU {100 * found['miou']:.2f}, RayIoU {100 * found['ray_iou']:.2f}")
                 _advance(bar, sum(steps_done(task, options) for task in waiting))
         finally:
@@ -159,16 +145,6 @@ def steps_done(task: str, options: argparse.Namespace) -> int:
         return 0
 
 
-def measure_all(tasks: list[str], options: argparse.Namespace) -> None:
-    """One measurement after the other, alone on the machine as far as we can help it."""
-    waiting = [task for task in tasks if options.measure_again or not result_path(task, options).is_file()]
-    with progress_bar("measuring", len(waiting), unit="figures", every=0.0) as bar:
-        for task in waiting:
-            process = child(task, options, os.cpu_count() or 1)
-            finish(task, process.wait(), options)
-            bar.advance(task)
-
-
 def mean_and_spread(values: list[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (None for one value), and the values."""
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
@@ -185,7 +161,7 @@ def accuracy_of(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def collect(options: argparse.Namespace, trainings: list[str], measurements: list[str]) -> dict[str, Any]:
     """Everything as JSON values."""
-    results = {task: read_json(result_path(task, options), "result") for task in [*trainings, *measurements]}
+    results = {task: tasks_of(options).read(task) for task in [*trainings, *measurements]}
     runs = {name: [results[f"train+{name}+{seed}"] for seed in range(options.seeds)] for name in (FLAT, SOLID)}
     budget = {"steps": options.steps, "batch_size": recipe_of(FLAT, 0, options).train.batch_size, "seeds": list(range(options.seeds))}
     world = {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames, "image_size": WorldConfig().image_size}
@@ -235,7 +211,7 @@ def show(numbers: dict[str, Any]) -> None:
 def main() -> None:
     options = parse()
     if options.work:
-        write_json(result_path(options.work, options), work(options.work, options), indent=2)
+        tasks_of(options).write(options.work, work(options.work, options))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are stopped, too
     make_folder(options.out)
@@ -249,7 +225,9 @@ def main() -> None:
         for precision in measuring.precisions():
             measurements += [f"parts+{precision}", *(f"part_memory+{name}+{precision}" for name in PARTS)]
     train_all(trainings, options)
-    measure_all(measurements, options)
+    if options.measure_again:
+        tasks_of(options).forget(measurements)
+    tasks_of(options).make(measurements)  # one after the other, alone on the machine as far as we can help it
     numbers = collect(options, trainings, measurements)
     write_json(options.json, numbers, indent=2)
     show(numbers)

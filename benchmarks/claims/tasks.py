@@ -53,7 +53,7 @@ class Tasks:
                 while waiting or running:
                     while waiting and len(running) < jobs:
                         task = waiting.pop(0)
-                        running[task] = self._start(task, max(1, (os.cpu_count() or 1) // jobs))
+                        running[task] = self.start(task, max(1, (os.cpu_count() or 1) // jobs))
                     time.sleep(0.2)
                     for task in [t for t, process in running.items() if process.poll() is not None]:
                         self.check(task, running.pop(task).returncode)
@@ -74,7 +74,8 @@ class Tasks:
     def _log(self, task: str) -> Path:
         return self.out / "logs" / f"{task}.log"
 
-    def _start(self, task: str, threads: int) -> subprocess.Popen:
+    def start(self, task: str, threads: int) -> subprocess.Popen:
+        """The process that makes a result; what it prints goes to a log."""
         make_folder(self.out / "logs")
         words = [sys.executable, str(self.script.resolve()), *sys.argv[1:], "--work", task]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}

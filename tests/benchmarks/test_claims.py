@@ -59,7 +59,7 @@ def test_a_failed_run_shows_the_end_of_its_log(tmp_path):
     log.parent.mkdir()
     log.write_text("one\ntwo\n")
     with pytest.raises(SystemExit, match=r"exit status 3(?s:.)*two"):
-        flashocc.finish("train+flashocc-tiny+0", 3, options)
+        flashocc.tasks_of(options).check("train+flashocc-tiny+0", 3)
 
 
 def test_steps_done_are_read_from_the_log_of_the_run(tmp_path):
