@@ -66,7 +66,7 @@ def main() -> None:
     truth = paint_objects(labels.semantics, true, OCC3D_COLOURS)
     outputs = grouping.perfect_outputs(*grouping.true_boxes(database, token), grid)
     found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
-    volumes = grouping.all_groupings(found, outputs, InstanceConfig(), grid, database)
+    volumes = grouping.groupings_of(found, outputs, InstanceConfig(), grid, database)
     panels = [("truth", truth)]
     for name, title in SHOWN.items():
         objects = np.where(is_thing & (volumes[name].numpy() >= len(OCC3D_CLASSES)), volumes[name].numpy(), 0)

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -145,17 +144,12 @@ def steps_done(task: str, options: argparse.Namespace) -> int:
         return 0
 
 
-def mean_and_spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (None for one value), and the values."""
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
-
-
 def accuracy_of(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Mean and spread of every figure, and of the difference between the two networks with the same seed."""
     names = [*FIGURES, *(key for key in runs[FLAT][0] if key.startswith("ray_iou@"))]
-    figures = {name: {key: mean_and_spread([run[key] for run in rows]) for key in names} for name, rows in runs.items()}
+    figures = {name: {key: measuring.mean_and_spread([run[key] for run in rows]) for key in names} for name, rows in runs.items()}
     pairs = list(zip(runs[FLAT], runs[SOLID], strict=True))
-    figures["difference"] = {key: mean_and_spread([flat[key] - solid[key] for flat, solid in pairs]) for key in names}
+    figures["difference"] = {key: measuring.mean_and_spread([flat[key] - solid[key] for flat, solid in pairs]) for key in names}
     return figures
 
 

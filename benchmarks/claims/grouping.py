@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,19 +70,32 @@ def _grouped(semantics: Tensor, cells: Tensor, serves: Tensor, any_class: bool) 
     return torch.where(nearest >= 0, nearest + len(OCC3D_CLASSES), semantics)
 
 
-def all_groupings(
-    found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid, database: NuScenes
+def nearest_of_its_class(
+    found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid, label_map: str
+) -> Tensor:
+    """Objects (X, Y, Z) as Panoptic-FlashOcc groups them."""
+    mapped = config.model_copy(update={"label_map": label_map})
+    return panoptic_predictions([found], outputs, mapped, map_grid)[0].instances
+
+
+def groupings_of(
+    found: Prediction,
+    outputs: dict[str, Tensor],
+    config: InstanceConfig,
+    map_grid: VoxelGrid,
+    database: NuScenes,
+    names: Iterable[str] = GROUPINGS,
 ) -> dict[str, Tensor]:
     """Instances (X, Y, Z) of one frame, by the names of GROUPINGS."""
-    volumes = {}
-    for name, label_map in (("centres", "fixed"), ("reference_map", "reference")):
-        mapped = config.model_copy(update={"label_map": label_map})
-        volumes[name] = panoptic_predictions([found], outputs, mapped, map_grid)[0].instances
-    volumes["any_centre"] = nearest_of_any_class(found, outputs, config, map_grid)
-    volumes["components"] = components(found.semantics)
-    volumes["one_per_class"] = found.semantics.int()
-    volumes["true_centres"] = nearest_true_centre(found, *true_boxes(database, found.token))
-    return volumes
+    make = {
+        "centres": lambda: nearest_of_its_class(found, outputs, config, map_grid, "fixed"),
+        "reference_map": lambda: nearest_of_its_class(found, outputs, config, map_grid, "reference"),
+        "any_centre": lambda: nearest_of_any_class(found, outputs, config, map_grid),
+        "components": lambda: components(found.semantics),
+        "one_per_class": lambda: found.semantics.int(),
+        "true_centres": lambda: nearest_true_centre(found, *true_boxes(database, found.token)),
+    }
+    return {name: make[name]() for name in names}
 
 
 def true_boxes(database: NuScenes, token: str) -> tuple[Tensor, Tensor]:
@@ -117,10 +130,11 @@ def frames(recipe: Recipe, network: torch.nn.Module, database: NuScenes) -> Iter
 class Tally:
     """Figures of every grouping, from frames whose rays are cast once."""
 
-    def __init__(self, database: NuScenes):
+    def __init__(self, database: NuScenes, groupings: Iterable[str] = GROUPINGS):
         self.database = database
         self.miou, self.rays = OccupancyIoU(len(OCC3D_CLASSES), OCC3D_FREE, "camera"), RayIoU()
-        self.ray_pq, self.voxel_pq = ({name: metric() for name in GROUPINGS} for metric in (RayPQ, VoxelPQ))
+        names = list(groupings)
+        self.ray_pq, self.voxel_pq = ({name: metric() for name in names} for metric in (RayPQ, VoxelPQ))
 
     def add(self, token: str, guess: np.ndarray, truth: np.ndarray, mask: np.ndarray, volumes: Mapping[str, Tensor]) -> None:
         self.miou.add(guess, truth, mask)
@@ -133,19 +147,27 @@ class Tally:
 
     def compute(self) -> dict[str, Any]:
         """mIoU and RayIoU of the semantics, and `groupings` by name."""
-        groups = {name: _figures(self.ray_pq[name], self.voxel_pq[name]) for name in GROUPINGS}
+        groups = {name: _figures(self.ray_pq[name], self.voxel_pq[name]) for name in self.ray_pq}
         return {"miou": self.miou.compute()["miou"], "ray_iou": self.rays.compute()["rayiou"], "groupings": groups}
+
+
+def answers(
+    recipe: Recipe, network: torch.nn.Module, database: NuScenes, names: Iterable[str] = GROUPINGS
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, dict[str, Tensor]]]:
+    """What `Tally.add` takes, for every validation keyframe; without the instance part there are no volumes."""
+    for batch, outputs in frames(recipe, network, database):
+        found = FlashOccTiny.predict(network, outputs, batch)[0]
+        has_centres = "heatmap" in outputs
+        volumes = groupings_of(found, outputs, network.config, network.map_grid, database, names) if has_centres else {}
+        yield found.token, found.semantics.numpy(), batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), volumes
 
 
 def score(recipe: Recipe, network: torch.nn.Module) -> dict[str, Any]:
     """A network's figures; without the instance part there are no `groupings`."""
     database = open_database(recipe.data, grid_of(recipe))
     tally = Tally(database)
-    for batch, outputs in frames(recipe, network, database):
-        found = FlashOccTiny.predict(network, outputs, batch)[0]
-        has_centres = "heatmap" in outputs
-        volumes = all_groupings(found, outputs, network.config, network.map_grid, database) if has_centres else {}
-        tally.add(found.token, found.semantics.numpy(), batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), volumes)
+    for frame in answers(recipe, network, database):
+        tally.add(*frame)
     figures = tally.compute()
     return figures if recipe.model.instances else {key: figures[key] for key in ("miou", "ray_iou")}
 
@@ -158,7 +180,7 @@ def score_truth(recipe: Recipe) -> dict[str, Any]:
     for token, labels in zip(tokens, labels_of(database, tokens), strict=True):
         found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
         outputs = perfect_outputs(*true_boxes(database, token), grid)
-        volumes = all_groupings(found, outputs, InstanceConfig(), grid, database)
+        volumes = groupings_of(found, outputs, InstanceConfig(), grid, database)
         tally.add(token, labels.semantics, labels.semantics, labels.mask_camera, volumes)
     return tally.compute()
 

@@ -51,6 +51,11 @@ def precisions() -> list[str]:
     return ["fp32", "bf16"] if computes_bf16("cpu") else ["fp32"]
 
 
+def mean_and_spread(values: list[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None for one value), and the values."""
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
+
+
 def in_turn(jobs: dict[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, float]:
     """Median milliseconds of each job; every round does all of them once, so that a busy machine slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in jobs}

@@ -3,16 +3,18 @@
     python benchmarks/claims/panoptic_flashocc.py                      # train three seeds, score every grouping, measure the cost
     python benchmarks/claims/panoptic_flashocc.py --measure-again      # the cost once more, on a quieter machine
     python benchmarks/claims/panoptic_flashocc.py --truth-only         # only what each grouping is worth by itself, in minutes
+    python benchmarks/claims/panoptic_flashocc.py --history 0 1 8 --scenes 50 --val-scenes 12 --frames 20 \\
+        --out runs/claims/history                                      # more history: three networks, three seeds
 
 `panoptic-flashocc-mini` is trained with and without its instance part, with the same budget on the same generated world. The trained
 networks answer each validation frame once; every way to group voxels is scored on these same answers (benchmarks/claims/grouping.py).
+With --history, networks that read so many past keyframes are trained instead, and scored (benchmarks/claims/history.py).
 Speed is measured in turn within one process. What is finished is kept in the folder --out and not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.claims import grouping, measuring
+from benchmarks.claims import grouping, history, measuring
 from benchmarks.claims.tasks import Tasks
 from frustum.cli.worlds import generate_world
 from frustum.data.classes import OBJECT_CLASSES
@@ -47,7 +49,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
-    parser.add_argument("--history", type=int, nargs="*", default=[], help="also train with these numbers of past keyframes")
+    parser.add_argument("--history", type=int, nargs="*", default=[], help="train with these numbers of past keyframes instead")
     parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
     parser.add_argument("--val-scenes", type=int, default=18)
     parser.add_argument("--frames", type=int, default=5, help="keyframes per scene")
@@ -58,10 +60,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--truth-only", action="store_true", help="only group true voxels by true centres; nothing is trained")
     parser.add_argument("--measure-again", action="store_true", help="forget the stored timings")
     parser.add_argument("--out", type=Path, default=Path("runs/claims/panoptic_flashocc"), help="folder of the runs")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/claims/panoptic_flashocc.json")
+    parser.add_argument("--json", type=Path, help="by default panoptic_flashocc.json beside this file, or panoptic_flashocc_history.json")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    name = "panoptic_flashocc_history" if options.history else "panoptic_flashocc"
+    options.json = options.json or ROOT / f"benchmarks/claims/{name}.json"
+    return options
 
 
 def world_of(options: argparse.Namespace) -> Path:
@@ -70,14 +75,9 @@ def world_of(options: argparse.Namespace) -> Path:
 
 def recipe_of(variant: str, seed: int, options: argparse.Namespace) -> Recipe:
     """`variant` is a name in VARIANTS, or `history8` and the like."""
-    own = VARIANTS.get(variant) or history_settings(variant)
+    own = VARIANTS[variant] if variant in VARIANTS else history.settings(variant)
     changes = [f"data.root={world_of(options)}", f"train.steps={options.steps}", f"train.seed={seed}", *own]
     return overrides.apply(get_recipe(RECIPE), [*changes, *options.settings])
-
-
-def history_settings(variant: str) -> list[str]:
-    count = variant.removeprefix("history")
-    return [f"data.history={count}", f"model.history={count}"] if count != variant else []
 
 
 # ---- one result each, in a process of its own ----------------------------------------------------------------------------------
@@ -87,7 +87,8 @@ def run_training(variant: str, seed: int, options: argparse.Namespace) -> dict[s
     """Train and score; an interrupted training goes on where it was stopped."""
     recipe = recipe_of(variant, seed, options)
     result = train(recipe, options.out / f"{variant}-{seed}", source=RECIPE, progress=False)
-    return {"seed": seed, "steps": result.steps, "loss": result.loss, **grouping.score(recipe, result.model)}
+    figures = history.score(recipe, result.model, max(options.history)) if options.history else grouping.score(recipe, result.model)
+    return {"seed": seed, "steps": result.steps, "loss": result.loss, **figures}
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
@@ -159,21 +160,8 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
 # ---- all results ------------------------------------------------------------------------------------------------------------------
 
 
-def mean_and_spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (None for one value), and the values."""
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
-
-
-def collect(options: argparse.Namespace, tasks: Tasks, trained: list[str], timed: list[str]) -> dict[str, Any]:
-    """Everything as JSON values."""
-    variants = list(dict.fromkeys(task.split("+")[1] for task in trained))
-    runs = {variant: [tasks.read(f"train+{variant}+{seed}") for seed in range(options.seeds)] for variant in variants}
-    accuracy = {variant: {key: mean_and_spread([r[key] for r in rows]) for key in ("miou", "ray_iou")} for variant, rows in runs.items()}
-    groups = {}
-    for name in grouping.GROUPINGS:
-        rows = [run["groupings"][name] for run in runs["panoptic"]]
-        groups[name] = {key: mean_and_spread([r[key] for r in rows]) for key in rows[0] if key != "raypq_by_class"}
-    rays = {name: [run["groupings"][name]["raypq"] for run in runs["panoptic"]] for name in grouping.GROUPINGS}
+def origin(options: argparse.Namespace) -> dict[str, Any]:
+    """Where figures come from, as JSON values."""
     return {
         "benchmark": "claims/panoptic_flashocc",
         "command": " ".join(["python benchmarks/claims/panoptic_flashocc.py", *(w for w in sys.argv[1:] if w != "--measure-again")]),
@@ -182,11 +170,25 @@ def collect(options: argparse.Namespace, tasks: Tasks, trained: list[str], timed
         "world": {key: getattr(options, key) for key in ("scenes", "val_scenes", "frames")} | {"image_size": WorldConfig().image_size},
         "budget": {"steps": options.steps, "seeds": list(range(options.seeds))},
         "settings": options.settings,
+    }
+
+
+def collect(options: argparse.Namespace, tasks: Tasks, runs: dict[str, list[dict[str, Any]]], timed: list[str]) -> dict[str, Any]:
+    """Everything as JSON values."""
+    spread = measuring.mean_and_spread
+    accuracy = {variant: {key: spread([r[key] for r in rows]) for key in ("miou", "ray_iou")} for variant, rows in runs.items()}
+    groups = {}
+    for name in grouping.GROUPINGS:
+        rows = [run["groupings"][name] for run in runs["panoptic"]]
+        groups[name] = {key: spread([r[key] for r in rows]) for key in rows[0] if key != "raypq_by_class"}
+    rays = {name: [run["groupings"][name]["raypq"] for run in runs["panoptic"]] for name in grouping.GROUPINGS}
+    return {
+        **origin(options),
         "accuracy": accuracy,
         "groupings": groups,
         "groupings_of_the_truth": tasks.read("truth")["groupings"],
         "raypq_gain_of_centres_over": {
-            name: mean_and_spread([a - b for a, b in zip(rays["centres"], values, strict=True)]) for name, values in rays.items()
+            name: spread([a - b for a, b in zip(rays["centres"], values, strict=True)]) for name, values in rays.items()
         },
         "runs": runs,
         "cost": {task: tasks.read(task) for task in timed},
@@ -226,21 +228,26 @@ def main() -> None:
     world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
     if not (world_of(options) / world.version).is_dir():
         generate_world(world, world_of(options))
-    variants = [*VARIANTS, *(f"history{count}" for count in options.history)]
-    # the networks in turn, so that whatever else the machine does hits all
-    trained = [f"train+{variant}+{seed}" for seed in range(options.seeds) for variant in variants]
-    timed = ["cost"] if options.without_published else ["cost", "published_cost"]
     if options.truth_only:
         tasks.make(["truth"])
         show_truth(tasks.read("truth")["groupings"])
         return
+    timed = ["cost"] if options.without_published else ["cost", "published_cost"]
     if options.measure_again:
         tasks.forget(timed)
+    variants = [f"history{count}" for count in options.history] or list(VARIANTS)
+    # the networks in turn, so that whatever else the machine does hits all
+    trained = [f"train+{variant}+{seed}" for seed in range(options.seeds) for variant in variants]
     tasks.make(trained, options.jobs, lambda _, r: f"mIoU {100 * r['miou']:.2f}, RayIoU {100 * r['ray_iou']:.2f}")
-    tasks.make(["truth", *timed])
-    numbers = collect(options, tasks, trained, timed)
+    runs = {variant: [tasks.read(f"train+{variant}+{seed}") for seed in range(options.seeds)] for variant in variants}
+    if options.history:
+        numbers = origin(options) | history.collect(runs)
+        history.show(numbers)
+    else:
+        tasks.make(["truth", *timed])
+        numbers = collect(options, tasks, runs, timed)
+        show(numbers)
     write_json(options.json, numbers, indent=2)
-    show(numbers)
 
 
 if __name__ == "__main__":

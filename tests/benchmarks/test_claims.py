@@ -78,8 +78,8 @@ def test_both_networks_get_the_same_settings():
 
 
 def test_mean_and_spread():
-    assert flashocc.mean_and_spread([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, 3.0]}
-    assert flashocc.mean_and_spread([1.0])["std"] is None
+    assert measuring.mean_and_spread([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, 3.0]}
+    assert measuring.mean_and_spread([1.0])["std"] is None
 
 
 @pytest.mark.parametrize(("name", "gmacs"), [("flashocc-r50-m0", 60.95), ("flashocc-r50", 155.3)])

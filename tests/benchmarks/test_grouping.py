@@ -6,15 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from benchmarks.claims import grouping, panoptic_flashocc
+from benchmarks.claims import grouping, history, panoptic_flashocc
 from benchmarks.claims.tasks import Tasks
 from frustum.data.classes import OCC3D_CLASSES
 from frustum.data.types import Prediction
 from frustum.engine import overrides
+from frustum.engine.feed import open_database
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions
 from frustum.nn.centre_head import decode_centres
@@ -90,6 +90,38 @@ def test_settings_of_the_variants():
     assert (panoptic.train.steps, panoptic.train.seed, panoptic.data.root, panoptic.optim.lr) == (7, 2, "w", 0.01)
     assert (panoptic.model.instances, semantic.model.instances) == (True, False)
     assert (long.model.history, long.data.history, panoptic.model.history) == (2, 2, 0)
+    assert panoptic_flashocc.recipe_of("history0", 0, options) == panoptic_flashocc.recipe_of("panoptic", 0, options)
+
+
+def test_late_frames_have_a_full_history(street_root):
+    database = open_database(get_recipe("panoptic-flashocc-mini").data.model_copy(update={"root": str(street_root)}))
+    tokens = database.tokens("val")
+    scenes: dict[str, list[str]] = {}
+    for token in tokens:
+        scenes.setdefault(database.sample(token, occupancy=False).scene, []).append(token)
+    assert history.late_frames(database, tokens, 2) == {token for scene in scenes.values() for token in scene[2:]} != set()
+    assert history.late_frames(database, tokens, 0) == set(tokens)
+
+
+def test_history_is_scored_on_all_and_on_late_frames(street_root):
+    recipe = overrides.apply(get_recipe("panoptic-flashocc-mini"), [f"data.root={street_root}", *history.settings("history1")])
+    figures = history.score(recipe, recipe.model.build(), longest=2)
+    assert set(history.KEYS) < set(figures)
+    assert set(figures["late"]) == set(history.KEYS)
+    assert 0 < figures["late_frames"] < len(open_database(recipe.data).tokens("val"))
+    assert all(0 <= figures[key] < 0.3 for key in history.KEYS)  # random weights
+
+
+def test_gains_of_history_are_taken_seed_by_seed():
+    def run(value: float) -> dict:
+        figures = dict.fromkeys(history.KEYS, value)
+        return {**figures, "late": {key: 2 * v for key, v in figures.items()}}
+
+    table = history.collect({"history0": [run(0.1), run(0.2)], "history8": [run(0.2), run(0.4)]})["history"]
+    found = table["history8"]["late"]["miou"]
+    assert found["values"] == [0.4, 0.8]
+    assert found["gain"]["values"] == pytest.approx([0.2, 0.4])
+    assert table["history0"]["all"]["raypq"]["gain"]["mean"] == 0
 
 
 def test_results_are_made_once(tmp_path, monkeypatch):
@@ -111,4 +143,3 @@ def test_results_are_made_once(tmp_path, monkeypatch):
     assert tasks.read("one") == {"n": 3}
     with pytest.raises(SystemExit, match="it broke"):
         tasks.make(["bad"])
-    assert np.isclose(panoptic_flashocc.mean_and_spread([1.0, 3.0])["std"], np.sqrt(2))
