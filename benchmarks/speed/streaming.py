@@ -2,14 +2,15 @@
 
     python benchmarks/speed/streaming.py [--quick] [--json FILE]
 
-Six cameras on a moving vehicle, random weights, evaluation mode. Every frame has new poses, so that pooling plans are made anew, as on the
-road: one per frame with `warp`, one for each frame of the history with `lift`.
+Six cameras on a moving vehicle, random weights, evaluation mode: a small network, then one of the published size. Every frame has new
+poses, so that pooling plans are made anew, as on the road: one per frame with `warp`, one for each frame of the history with `lift`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from frustum.data.types import Batch
 from frustum.engine.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid, pose, rotation_z
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
+from frustum.models.panoptic_flashocc import PanopticFlashOcc
 from frustum.nn.temporal import Align, TemporalState
+from frustum.recipes.loading import get_recipe
 from frustum.worlds.street.rigs import StreetRig
 
 ALIGNMENTS: tuple[Align, ...] = ("warp", "lift")
-HISTORIES = (0, 1, 4, 8, 16)
-RECOMPUTED = (1, 8)
-"""Histories for which the full recomputation is timed, too."""
+PUBLISHED = "panoptic-flashocc-longterm8f"
 
 
 def road(size: tuple[int, int], device: torch.device) -> Callable[[int, int], Batch]:
@@ -67,42 +68,78 @@ def recomputing(model: TemporalOccupancy, frames: Callable[[int, int], Batch]) -
     return run
 
 
-def measure(quick: bool) -> Iterator[Table]:
-    torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size, histories, recomputed, repeats = ((64, 192), (0, 2), (2,), 2) if quick else ((64, 192), HISTORIES, RECOMPUTED, 3)
+@dataclass(frozen=True)
+class Setting:
+    """A network and what is timed of it.
+
+    Attributes:
+        name: of the network, for people.
+        network: its class.
+        config: its settings; histories and alignments are put in.
+        size: height and width of its images.
+        histories: numbers of past frames.
+        recomputed: those for which the full recomputation is timed, too.
+        repeats: rounds.
+    """
+
+    name: str
+    network: type[TemporalOccupancy]
+    config: TemporalConfig
+    size: tuple[int, int]
+    histories: tuple[int, ...]
+    recomputed: tuple[int, ...]
+    repeats: int = 3
+
+
+def settings(quick: bool) -> list[Setting]:
     grid = VoxelGrid.occ3d().scaled(2.5, 2.5, 2)
-    config = TemporalConfig(resnet=18, neck_channels=64, lift_channels=16 if quick else 80, bev_channels=32, grid=grid)
-    frames = road(size, device)
+    small = TemporalConfig(resnet=18, neck_channels=64, lift_channels=16 if quick else 80, bev_channels=32, grid=grid)
+    if quick:
+        return [Setting("ResNet-18", TemporalOccupancy, small, (64, 192), (0, 2), (2,), repeats=2)]
+    published = get_recipe(PUBLISHED)
+    return [
+        Setting("ResNet-18", TemporalOccupancy, small, (64, 192), (0, 1, 4, 8, 16), (1, 8)),
+        Setting(PUBLISHED, PanopticFlashOcc, published.model, published.data.image_size, (0, 1, 8), (1,)),
+    ]
+
+
+def measure_setting(setting: Setting, device: torch.device) -> Table:
+    frames = road(setting.size, device)
     states: dict[str, TemporalState] = {}
     jobs: dict[str, Callable[[], object]] = {}
-    for history in histories:
+    for history in setting.histories:
         for align in ALIGNMENTS if history else ALIGNMENTS[:1]:
-            model = TemporalOccupancy(config.model_copy(update={"history": history, "align": align})).eval().to(device)
+            model = setting.network(setting.config.model_copy(update={"history": history, "align": align})).eval().to(device)
             jobs[f"{align} {history}"] = streaming(model, frames, states, f"{align} {history}")
-            if align == "warp" and history in recomputed:
+            if align == "warp" and history in setting.recomputed:
                 jobs[f"full {history}"] = recomputing(model, frames)
-    times = take_turns(jobs, repeats)
+    times = take_turns(jobs, setting.repeats)
     alone = times["warp 0"].median
     rows = []
-    for history in histories:
+    for history in setting.histories:
         cells: list[float | None] = []
         for way in (*ALIGNMENTS, "full"):
             time = times.get(f"{way} {history}")
             cells += [None, None] if time is None else [1e3 * time.median, time.median / alone]
-        rows.append(
-            (str(history), *cells, *(states[name].num_bytes / 2**20 if (name := f"{a} {history}") in states else None for a in ALIGNMENTS))
-        )
-    shape = " x ".join(str(n) for n in (*config.grid.shape[:2], config.lift_channels))
-    yield Table(
-        f"A frame of a stream: ResNet-18, images of {size[0]}x{size[1]}, map of {shape} channels, {device.type}",
+        kept = (states[name].num_bytes / 2**20 if (name := f"{a} {history}") in states else None for a in ALIGNMENTS)
+        rows.append((str(history), *cells, *kept))
+    shape = " x ".join(str(n) for n in (*setting.config.grid.shape[:2], setting.config.lift_channels))
+    return Table(
+        f"A frame of a stream: {setting.name}, images of {setting.size[0]}x{setting.size[1]}, map of {shape} channels, {device.type}",
         (
             "past frames", "step, warp, ms", "x none", "step, lift, ms", "x none", "recomputed (warp), ms", "x none",
             "memory of the past, warp, MiB", "lift, MiB",
         ),
         rows,
-        f"Medians of {repeats} rounds in turn. The first layer over the joined maps reads 1 + F maps, which is what grows with warp.",
+        f"Medians of {setting.repeats} rounds in turn. With warp, the first layer over the joined maps reads 1 + F maps.",
     )  # fmt: skip
+
+
+def measure(quick: bool) -> Iterator[Table]:
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for setting in settings(quick):
+        yield measure_setting(setting, device)
 
 
 if __name__ == "__main__":
