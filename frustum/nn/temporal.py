@@ -76,8 +76,14 @@ class TemporalState:
     align: Align
 
     def forget(self, which: Tensor | list[bool]) -> TemporalState:
-        """The state with the history of some streams of the batch dropped; `which` (B,) is True there. For streams that change scene."""
+        """The state with the history of some streams of the batch dropped; `which` (B,) is True there. For streams that change scene.
+
+        Raises:
+            DataError: `which` has not one entry per stream.
+        """
         kept = ~torch.as_tensor(which, dtype=torch.bool).cpu()
+        if kept.shape != self.last.is_present.shape:
+            raise DataError(f"forget needs one entry for each of the {len(self.last.is_present)} streams, got shape {tuple(kept.shape)}.")
         before = self.before and self.before._replace(is_present=self.before.is_present & kept)
         past = tuple(p._replace(is_present=p.is_present & kept) for p in self.past)
         return replace(self, past=past, before=before, last=self.last._replace(is_present=self.last.is_present & kept))
@@ -165,6 +171,8 @@ class TemporalModel(nn.Module):
                 before = self._before(frame, seen)
                 memory = self._memory(align, seen, like)
                 aligned += self._aligned(align, key, [Past(memory, frame.rig, frame.ego2global, frame.is_present)])
+        if past and torch.is_grad_enabled():
+            torch.clear_autocast_cache()  # older versions of torch keep casts made without gradient, which would cut the keyframe's weights off
         return self._finish(key, before, aligned[::-1], [frame.is_present for frame in past])[0]
 
     # ---- one frame per call -------------------------------------------------------------------------------------------------
@@ -264,7 +272,7 @@ def stream(model: TemporalModel, batches: Iterable[Frames]) -> Iterator[dict[str
         if state is not None:
             if len(batch) != len(state.last.is_present):
                 state = None
-            elif batch.scenes != state.scenes:
+            elif batch.scenes and state.scenes and batch.scenes != state.scenes:
                 state = state.forget([a != b for a, b in zip(batch.scenes, state.scenes, strict=True)])
         outputs, state = model.step(batch, state)
         yield outputs

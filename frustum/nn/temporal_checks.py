@@ -69,9 +69,12 @@ def check_frames(batch: Frames, count: int) -> None:
     if times is None:
         return
     seconds = times[..., 0].double()
+    last = seconds[:, 0]  # of the frames before t, the oldest that is there
     for t in range(1, count):
         repeated = (seconds[:, t] == seconds[:, 0]) & (batch.rig.ego2global[:, t] == batch.rig.ego2global[:, 0]).all(-1).all(-1).all(-1)
-        wrong = is_present[:, t] & ~repeated & (seconds[:, t] >= seconds[:, t - 1])
+        counts = is_present[:, t] & ~repeated
+        wrong = counts & (seconds[:, t] >= last)
+        last = torch.where(counts, seconds[:, t], last)
         if wrong.any():
             sample = int(wrong.nonzero()[0])
             order = ", ".join(f"{float(s):.3f}" for s in seconds[sample, :count])
