@@ -172,7 +172,7 @@ class TemporalModel(nn.Module):
                 memory = self._memory(align, seen, like)
                 aligned += self._aligned(align, key, [Past(memory, frame.rig, frame.ego2global, frame.is_present)])
         if past and torch.is_grad_enabled():
-            torch.clear_autocast_cache()  # older versions of torch keep casts made without gradient, which would cut the keyframe's weights off
+            torch.clear_autocast_cache()  # torch may keep casts made without gradient; the keyframe's weights would learn nothing
         return self._finish(key, before, aligned[::-1], [frame.is_present for frame in past])[0]
 
     # ---- one frame per call -------------------------------------------------------------------------------------------------

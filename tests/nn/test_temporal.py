@@ -170,6 +170,34 @@ def test_streams_that_change_scene_one_by_one():
     assert sizes == [2, 1]
 
 
+def test_a_stream_goes_on_where_the_scene_is_not_known():
+    model, drive = _depth(), Drive()
+    batches = [drive.batch(now) for now in range(3)]
+    *_, named = stream(model, batches)
+    batches[1] = replace(batches[1], scenes=[])
+    *_, last = stream(model, batches)
+    assert farthest(last, named) == 0
+
+
+def test_half_precision_trains_the_weights_that_the_past_has_used():
+    """Casts to half precision are kept for reuse; those of the past, made without gradient, must not serve the keyframe."""
+    model, batch = _depth(history=1).train(), Drive().batch(3, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(batch)["occ_logits"].float().square().mean()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in model.named_parameters() if name.endswith("weight"))
+
+
+def test_casts_of_the_past_are_dropped_before_the_keyframe_is_seen(monkeypatch):
+    """Which versions of torch reuse them differs, so the order of events is looked at."""
+    model, events = _depth(history=1).train(), []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("dropped"))
+    see = model.see
+    monkeypatch.setattr(model, "see", lambda *given: events.append(torch.is_grad_enabled()) or see(*given))
+    model(Drive().batch(3, 1))
+    assert events == [False, "dropped", True]
+
+
 def _state(drive: Drive):
     return _depth().step(drive.batch(1))[1]
 
@@ -192,6 +220,20 @@ def test_frames_out_of_order_are_refused():
         images, rig = batch.images[:, order], batch.rig[:, order]
         with pytest.raises(DataError, match=r"out of order: their times are .* newest first"):
             model(replace(batch, images=images, rig=rig))
+
+
+def test_times_of_frames_that_are_missing_do_not_matter():
+    drive, model = Drive(), _depth()
+    batch = replace(drive.batch(4, 2), is_present=torch.tensor([[True, False, True]] * 2))
+    times = batch.rig.timestamps.clone()
+    times[:, 1] = 0.0
+    padded = replace(batch, rig=replace(batch.rig, timestamps=times))
+    with torch.no_grad():
+        assert farthest(model(padded), model(batch)) == 0
+    times = times.clone()
+    times[:, 2] = 7.0  # there, and later than the keyframe
+    with pytest.raises(DataError, match="out of order"):
+        model(replace(padded, rig=replace(batch.rig, timestamps=times)))
 
 
 def test_missing_ego_poses_are_refused():
@@ -248,6 +290,8 @@ def test_other_changes_between_steps_are_refused():
 
 def test_forgetting_lets_anything_follow():
     drive, model = Drive(), _depth()
+    with pytest.raises(DataError, match=r"each of the 2 streams, got shape \(1,\)"):
+        _state(drive).forget([True])
     state = _state(drive).forget([True, True])
     outputs, _ = model.step(replace(drive.batch(0), scenes=["new", "new"]), state)
     with torch.no_grad():
