@@ -159,7 +159,8 @@ class NuScenes:
 
         Args:
             token: sample token.
-            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene.
+            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene. One in which a camera failed has
+                fewer cameras.
             with_boxes: read the annotations.
             occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
             num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
@@ -184,7 +185,7 @@ class NuScenes:
             lidar=lidar[0] if lidar else None,
             boxes=self._boxes(row, ego2global) if with_boxes else None,
             occupancy=self._occupancy(scene.name, token, occupancy == "instances") if occupancy else None,
-            history=tuple(self._camera_frames(r) for r in earlier),
+            history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
             lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
         )
@@ -205,10 +206,11 @@ class NuScenes:
         token = self._index.frames["sample_token"][row].decode()
         raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
 
-    def _camera_frames(self, row: int) -> tuple[CameraFrame, ...]:
+    def _camera_frames(self, row: int, strict: bool = True) -> tuple[CameraFrame, ...]:
+        """Images of a keyframe; a camera that was asked for must have one there if `strict`."""
         frames, names = self._index.frames, list(self.channels)
         files = frames["key_file"][row, [names.index(c) for c in self.cameras]]
-        if self._wanted_cameras and (files < 0).any():
+        if strict and self._wanted_cameras and (files < 0).any():
             token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
             raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
         return self._frames_of_cameras(frames, files[files >= 0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -323,3 +325,23 @@ def test_a_past_keyframe_in_which_a_camera_failed_counts_as_missing(reader: NuSc
     assert torch.equal(batch.frame_ego2global[0, 1], batch.key_ego2global[0])
     np.testing.assert_array_equal(batch.frame_ego2global[0, 2].numpy(), whole.history_ego2global[1])
     assert batch.rig.timestamps[0, 2, 0] < batch.rig.timestamps[0, 1, 0] == batch.rig.timestamps[0, 0, 0]
+
+
+@pytest.mark.parametrize("cameras", [None, ("CAM_FRONT", "CAM_BACK")])
+def test_a_camera_that_failed_in_the_past_does_not_stop_the_keyframe(
+    toy_root: Path, tmp_path: Path, cameras: tuple[str, ...] | None
+) -> None:
+    """Whether the cameras were asked for by name or not. Where it fails in the keyframe itself, names are taken at their word."""
+    shutil.copytree(toy_root, tmp_path / "db")
+    table = tmp_path / "db" / VERSION / "sample_data.json"
+    rows, tokens = json.loads(table.read_text()), NuScenes(toy_root, VERSION).tokens("train")
+    kept = [row for row in rows if not (row["sample_token"] == tokens[1] and row["is_key_frame"] and "CAM_BACK" in row["filename"])]
+    assert len(kept) == len(rows) - 1
+    table.write_text(json.dumps(kept))
+    reader = NuScenes(tmp_path / "db", VERSION, cameras=cameras)
+    sample = reader.sample(tokens[2], history=2)
+    assert [len(time) for time in (sample.cameras, *sample.history)] == [2, 1, 2]
+    assert collate([Pipeline((45, 80), history=2)(sample)]).is_present.tolist() == [[True, False, True]]
+    if cameras is not None:
+        with pytest.raises(DataError, match="has no image of CAM_BACK"):
+            reader.sample(tokens[1])
