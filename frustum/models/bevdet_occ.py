@@ -9,6 +9,8 @@ Shape letters: B batch, N cameras, h w feature map, C channels, D depth bins, K 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -26,6 +28,8 @@ class BevDetOccConfig(FlashOccConfig):
         lift_channels: C, channels of the pooled voxels; the stages of the 3D network have C, 2 * C and 4 * C.
         bev_channels: channels of the voxels that the head reads.
     """
+
+    map_multiple: ClassVar[int] = 1
 
     depth_bins: DepthBins = DepthBins(start=1, stop=45, step=0.5)
     lift_channels: PositiveInt = 32

@@ -40,7 +40,7 @@ class FlashOccConfig(ModelConfig):
         pretrained: start the encoder from the weights of a package (true, ResNet-50) or of a torchvision or timm file (its path).
         neck_channels: channels of the image features.
         depth_bins: D candidate depths.
-        grid: the labelled voxels, in the ego frame of the keyframe.
+        grid: the labelled voxels, in the ego frame of the keyframe; even numbers of cells along x and y.
         lift_channels: C, channels of the pooled map.
         bev_channels: channels of the map that the head reads (128 in M0, 256 in M1).
         voxel_rounding: how a point finds its cell. `floor` is correct; `reference` rounds towards zero as the published code does, which
@@ -54,6 +54,7 @@ class FlashOccConfig(ModelConfig):
     """
 
     image_multiple: ClassVar[int] = 32
+    map_multiple: ClassVar[int] = 2  # the map is halved, and doubled again at the end
 
     resnet: int = 50
     pretrained: Pretrained = False
@@ -74,6 +75,15 @@ class FlashOccConfig(ModelConfig):
     def _balance_fits_the_classes(self) -> FlashOccConfig:
         if self.class_balance and self.class_names != OCC3D_CLASSES:
             raise ValueError("the frequency table is that of Occ3D's 18 classes; set model.class_balance=false for other class_names")
+        return self
+
+    @model_validator(mode="after")
+    def _map_can_be_halved(self) -> FlashOccConfig:
+        x, y, _ = self.grid.shape
+        if x % self.map_multiple or y % self.map_multiple:
+            raise ValueError(
+                f"this network needs a grid whose cells along x and y are multiples of {self.map_multiple}, got {x} x {y}; set model.grid"
+            )
         return self
 
     def build(self) -> FlashOcc:

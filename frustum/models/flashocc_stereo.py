@@ -94,7 +94,7 @@ class FlashOccStereo(TemporalOccupancy):
             resnet = ResNet(config.resnet, outputs=(1, 3, 4), pretrained=config.pretrained)
             return resnet, CustomFPN(resnet.out_channels[1:], config.neck_channels)
         swin = SwinTransformer(config.swin, outputs=(2, 3), raw_outputs=(0,))
-        return swin, FpnLss(sum(swin.out_channels[1:]), config.neck_channels, scale=2, doubles=False)
+        return swin, FpnLss(sum(swin.out_channels[1:]), config.neck_channels, doubles=False)
 
     def glance(self, frame: Frame) -> Tensor:
         """Features that the next frame is compared with."""

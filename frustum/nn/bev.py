@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.nn.encoders.resnet import BasicBlock
@@ -72,17 +73,17 @@ def _mapped(in_channels: int, width: int, stride: int) -> BasicBlock:
 class FpnLss(nn.Module):
     """Joins the finest and the coarsest stage, and doubles the resolution; all up-sampling is bilinear with aligned corners.
 
+    The coarse stage is stretched over the fine one whatever their sizes are (published: 4 times, or twice in M3's image neck).
+
     Args:
         in_channels: channels of the two joined stages together.
         out_channels: channels of the result.
-        scale: how much smaller the coarse stage is.
         doubles: off, the result stays at the resolution of the fine stage (as the neck of image features in FlashOCC's M3).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, scale: int = 4, doubles: bool = True):
+    def __init__(self, in_channels: int, out_channels: int, doubles: bool = True):
         super().__init__()
         hidden = 2 * out_channels if doubles else out_channels
-        self.up = nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=True)
         self.conv = nn.Sequential(
             nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
             nn.BatchNorm2d(hidden),
@@ -101,6 +102,7 @@ class FpnLss(nn.Module):
         self.up2 = last if doubles else None
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(B, c, Y / 2, X / 2) and (B, c', Y / 2 / scale, X / 2 / scale) -> (B, out_channels, Y, X), or half of that without doubling."""
-        joined = self.conv(torch.cat([fine, self.up(coarse)], 1))
+        """(B, c, Y / 2, X / 2) and (B, c', y, x) -> (B, out_channels, Y, X), or half of that without doubling."""
+        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
+        joined = self.conv(torch.cat([fine, coarse], 1))
         return joined if self.up2 is None else self.up2(joined)

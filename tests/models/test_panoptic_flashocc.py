@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import frustum
 from frustum.data.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
@@ -16,6 +17,7 @@ from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.losses.volume import focal_loss
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
+from frustum.models.bevdet_occ import BevDetOccConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.panoptic_flashocc import InstanceConfig, PanopticFlashOccConfig, panoptic_predictions, served_classes
 from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
@@ -244,6 +246,36 @@ def _drive(count: int) -> Batch:
     rig["ego2global"] = poses
     draw = torch.Generator().manual_seed(1)
     return Batch.from_arrays(torch.randn(1, 1 + count, 6, 3, 32, 64, generator=draw), **rig)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(_small, (20, 14, 4)), (_small, (16, 24, 3)), (_mini, (20, 14, 4))])
+def test_grids_of_other_sizes(make, shape):
+    """Neither square nor multiples of eight; all outputs and what is found there have the grid's size."""
+    grid = VoxelGrid(lower=(-16, -16, -1), upper=(2 * shape[0] - 16, 2 * shape[1] - 16, 1.6 * shape[2] - 1), cell=(2, 2, 1.6))
+    model, batch = make(grid=grid, history=1, least_score=0.05).build().eval(), _drive(1)
+    with torch.no_grad():
+        outputs = model(batch)
+    assert outputs["occ_logits"].shape == (1, *shape, 18)
+    assert outputs["heatmap"].shape[2:] == ((shape[1], shape[0]) if make is _small else (shape[1] // 2, shape[0] // 2))
+    assert model.predict(outputs, batch)[0].instances.shape == shape
+    assert all(torch.isfinite(v).all() for v in outputs.values())
+
+
+def test_a_grid_that_cannot_be_halved_is_refused():
+    with pytest.raises(ValidationError, match=r"multiples of 2, got 31 x 16"):
+        _small(grid=VoxelGrid(lower=(-16, -16, -1), upper=(46, 16, 5.4), cell=(2, 2, 1.6)))
+    BevDetOccConfig(grid=VoxelGrid(lower=(-16, -16, -1), upper=(46, 16, 5.4), cell=(2, 2, 1.6)))  # takes any
+
+
+def test_nothing_found():
+    """No peak reaches the score: a panoptic prediction without objects, in which every voxel keeps its class as number."""
+    model, batch = _small(least_score=1.0).build().eval(), _batch()
+    with torch.no_grad():
+        found = model.predict(model(batch), batch)[0]
+    assert isinstance(found, PanopticOccupancy)
+    assert torch.equal(found.instances, found.semantics.int())
+    shapes = [tuple(v.shape) for v in (found.instance_ids, found.instance_classes, found.instance_centres, found.instance_scores)]
+    assert shapes == [(0,), (0,), (0, 3), (0,)]
 
 
 def test_the_small_network_uses_its_past():

@@ -47,6 +47,23 @@ def test_fpn_lss_upsamples_with_aligned_corners():
     assert expected.shape == (1, 4, 16, 16)
 
 
+def test_fpn_lss_takes_maps_that_do_not_divide_by_eight():
+    """100 cells become 50, 25, 13: corners are laid on corners."""
+    neck = FpnLss(2, 4).eval()
+    fine, coarse = torch.zeros(1, 1, 50, 46), torch.rand(1, 1, 13, 12)
+    seen = []
+    neck.conv.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert neck(fine, coarse).shape == (1, 4, 100, 92)
+    stretched = seen[0][0, 1]
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        torch.testing.assert_close(stretched[corner], coarse[0, 0][corner])
+    y, x = 20 * 12 / 49, 30 * 11 / 45  # where row 20 and column 30 lie in the coarse map
+    (i, a), (j, b) = ((int(v), v - int(v)) for v in (y, x))
+    rows = coarse[0, 0, i : i + 2, j : j + 2]
+    expected = torch.tensor([1 - a, a]) @ rows @ torch.tensor([1 - b, b])
+    torch.testing.assert_close(stretched[20, 30], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_channels_become_heights_class_fastest():
     head = ChannelToHeight(3, heights=2, num_classes=5).eval()
     bev = torch.randn(1, 3, 4, 6)  # Y = 4, X = 6
