@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from frustum.geometry import VoxelGrid
+from frustum.geometry.grids import Rounding
 
 
 class CentreTargets(NamedTuple):
@@ -47,7 +48,13 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float = 0.1) -> Tens
 
 @torch.no_grad()
 def centre_targets(
-    boxes: Sequence[Tensor], classes: Sequence[Tensor], grid: VoxelGrid, num_classes: int = 10, least_radius: int = 2, most: int = 500
+    boxes: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    grid: VoxelGrid,
+    num_classes: int = 10,
+    least_radius: int = 2,
+    most: int = 500,
+    rounding: Rounding = "floor",
 ) -> CentreTargets:
     """Targets of a batch, all boxes drawn at once.
 
@@ -59,6 +66,8 @@ def centre_targets(
         classes: per sample (M,) channel of the heat map.
         grid: the map's cells.
         most: boxes per sample that count; the rest is dropped.
+        rounding: how a centre finds its cell, see `VoxelGrid.indices`. With `truncate`, as in the reference, centres up to one cell before
+            the map belong to its first row or column, with a negative offset.
     """
     (num_x, num_y, _), device = grid.shape, boxes[0].device
     slots = max(1, min(most, max(len(b) for b in boxes)))
@@ -68,8 +77,7 @@ def centre_targets(
         count = min(len(box), slots)
         table[i, :count], kind[i, :count], is_box[i, :count] = box[:count], label[:count], True
     limit = torch.tensor([num_x, num_y], device=device)
-    place = grid.to_cells(table[..., :3])[..., :2]
-    corner = place.floor().long()
+    place, corner = grid.to_cells(table[..., :3])[..., :2], grid.indices(table[..., :3], rounding)[0][..., :2]
     is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1)
     size = table[..., 3:5] / table.new_tensor(grid.cell[:2])
     radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=least_radius)

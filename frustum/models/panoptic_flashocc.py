@@ -109,7 +109,7 @@ class PanopticFlashOcc(TemporalOccupancy):
         Needs semantics, and mask_camera, depth and boxes where they are used.
         """
         losses = super().loss(outputs, batch)
-        return losses | instance_losses(outputs, batch, self.config, self.config.grid)
+        return losses | instance_losses(outputs, batch, self.config, self.config.grid, self.rounding)
 
     def occupancy_loss(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """The four losses on voxels, see `loss`."""
@@ -127,13 +127,19 @@ class PanopticFlashOcc(TemporalOccupancy):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel, and its object (`PanopticOccupancy`) if the network has the instance part."""
-        config = self.config
-        rounding: Rounding = "truncate" if config.voxel_rounding == "reference" else "floor"
-        return panoptic_predictions(super().predict(outputs, batch), outputs, config, config.grid, rounding)
+        found = super().predict(outputs, batch)
+        return panoptic_predictions(found, outputs, self.config, self.config.grid, self.rounding)
+
+    @property
+    def rounding(self) -> Rounding:
+        """How centres find their cells, in training and after."""
+        return "truncate" if self.config.voxel_rounding == "reference" else "floor"
 
 
-def instance_losses(outputs: dict[str, Tensor], batch: Batch, config: InstanceConfig, map_grid: VoxelGrid) -> dict[str, Tensor]:
-    """`centre_heat`, `centre_xy` and `centre_z` of a centre head over a map of `map_grid`.
+def instance_losses(
+    outputs: dict[str, Tensor], batch: Batch, config: InstanceConfig, map_grid: VoxelGrid, rounding: Rounding = "floor"
+) -> dict[str, Tensor]:
+    """`centre_heat`, `centre_xy` and `centre_z` of a centre head over a map of `map_grid`; `rounding` finds the cell of a true centre.
 
     Raises:
         DataError: the batch has no boxes.
@@ -144,7 +150,7 @@ def instance_losses(outputs: dict[str, Tensor], batch: Batch, config: InstanceCo
         raise DataError(
             "object centres are learned from boxes; set data.load_boxes=true, or model.instances=false, or model.centre_loss=0."
         )
-    targets = centre_targets(batch.boxes, batch.box_classes, map_grid, len(DETECTION_CLASSES))
+    targets = centre_targets(batch.boxes, batch.box_classes, map_grid, len(DETECTION_CLASSES), rounding=rounding)
     return {name: config.centre_loss * loss for name, loss in centre_losses(outputs, targets).items()}
 
 

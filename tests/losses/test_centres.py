@@ -32,6 +32,18 @@ def test_targets_equal_the_reference():
     np.testing.assert_allclose(targets.height[0].numpy()[mask], stored["centerness_anno"][mask, 2], atol=1e-6)
 
 
+def test_centres_just_before_the_map():
+    """Truncation puts them into the first row or column, as the reference does; rounding down leaves them out."""
+    rows = torch.tensor([box(-8.2, 1.0), box(3.0, -4.3), box(-8.6, 0.0), box(8.1, 0.0)])
+    kinds = torch.zeros(4, dtype=torch.long)
+    assert not centre_targets([rows], [kinds], GRID, 1).is_box.any()
+    targets = centre_targets([rows], [kinds], GRID, 1, rounding="truncate")
+    assert targets.is_box[0].tolist() == [True, True, False, False]
+    assert targets.cells[0, :2].tolist() == [10 * 32 + 0, 0 * 32 + 22]
+    np.testing.assert_allclose(targets.offset[0, :2], [[-0.4, 0.0], [0.0, -0.6]], atol=1e-5)
+    assert (targets.heatmap == 1).nonzero().tolist() == [[0, 0, 0, 22], [0, 0, 10, 0]]
+
+
 def test_losses_equal_the_reference():
     boxes, classes = gold.boxes()
     losses = centre_losses(gold.head_outputs(), centre_targets([boxes], [classes], VoxelGrid.occ3d()))

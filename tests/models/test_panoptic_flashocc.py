@@ -187,6 +187,16 @@ def test_centres_need_boxes(make):
     assert not any("centre" in name for name in free.loss(free(batch), batch))
 
 
+def test_the_reference_rounding_also_places_true_centres():
+    """A box whose centre lies just before the map is trained on as the reference does, and not otherwise."""
+    batch = replace(_batch(), boxes=[torch.tensor([[-17.0, 3.0, 0.5, 4.0, 2.0, 1.5, 0.0, 0.0, 0.0]])])
+    found = []
+    for rounding in ("floor", "reference"):
+        model = _small(voxel_rounding=rounding).build().eval()
+        found.append(model.loss(model(batch), batch)["centre_xy"].item())
+    assert found[0] == 0 < found[1]
+
+
 @pytest.mark.parametrize("make", [_small, _mini])
 def test_the_centre_losses_are_weighted(make):
     batch, found = _batch(), []
