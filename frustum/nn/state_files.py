@@ -20,7 +20,7 @@ from frustum.nn.unreadable import refuse_what_is_no_checkpoint, why_damaged, why
 
 # Where a state dict lies in what other projects save; the first one found is taken.
 _CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning; one inside the other, too
 _DETAILS = ("epoch", "iter", "updates", "step", "mmcv_version", "mmdet_version", "mmdet3d_version", "CLASSES")
 
 
@@ -44,7 +44,7 @@ def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers.
 
     Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
-    arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel).
+    arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
@@ -109,10 +109,9 @@ def _unwrapped(content: Any, what: str) -> StateFile:
         kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{what} holds no state dict: expected names with tensors, or such a dict under 'state_dict', got {kind}.")
     state = as_tensors({str(key): value for key, value in content.items()}, what)
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-            layout += f", keys under {prefix!r}"
+    while wrapper := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
+        state = {key.removeprefix(wrapper): value for key, value in state.items()}
+        layout += f", keys under {wrapper!r}"
     return StateFile(state, layout, _details(around), {})
 
 

@@ -39,6 +39,10 @@ LAYOUTS = {
     "data parallel": {f"module.{k}": v for k, v in STATE.items()},
     "ema of data parallel": {"state_dict": {f"module.{k}": v for k, v in STATE.items()}, "updates": 1},
     "compiled": {f"_orig_mod.{k}": v for k, v in STATE.items()},
+    "lightning": {"state_dict": {f"model.{k}": v for k, v in STATE.items()}, "epoch": 3},
+    "compiled, then data parallel": {f"module._orig_mod.{k}": v for k, v in STATE.items()},
+    "data parallel, then compiled": {f"_orig_mod.module.{k}": v for k, v in STATE.items()},
+    "data parallel in lightning": {"state_dict": {f"model.module.{k}": v for k, v in STATE.items()}},
 }
 
 
@@ -123,6 +127,7 @@ def test_files_without_a_state_dict(content, tmp_path):
         ("ema", "moving average", {"epoch": 24, "updates": 180_000}),
         ("data parallel", "plain state dict, keys under 'module.'", {}),
         ("ema of data parallel", "moving average, keys under 'module.'", {"updates": 1}),
+        ("data parallel, then compiled", "plain state dict, keys under '_orig_mod.', keys under 'module.'", {}),
     ],
 )
 def test_the_layout_is_named_and_plain_facts_are_kept(layout, words, details, tmp_path):
