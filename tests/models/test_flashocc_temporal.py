@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -10,10 +13,11 @@ from frustum.engine.feed import evaluation_batches, grid_of, open_database
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
 from frustum.nn.bev import FpnLss
+from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.temporal import stream
 from frustum.recipes.loading import get_recipe
-from tests.models.moving import SMALL, Drive, farthest, lively
+from tests.models.moving import GRID, SMALL, Drive, farthest, lively
 
 
 def _recipe(root, **settings):
@@ -65,6 +69,42 @@ def test_the_keyframe_comes_first_among_the_maps():
         own = model.pre_process_net(outputs["pooled"])[0]
     torch.testing.assert_close(joined[0][:, :8], own)
     assert joined[0].shape[1] == 3 * 8
+
+
+def _shifted(past: torch.Tensor, now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
+    """BEVDet's warp (B, C, Y, X), cell by cell; `now` and `then` (B, 4, 4): first camera to the keyframe's augmented ego frame."""
+    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in past.shape[-2:]), indexing="ij")
+    low, cell = torch.tensor(GRID.lower[:2], dtype=torch.float64), torch.tensor(GRID.cell[:2], dtype=torch.float64)
+    place = torch.stack([columns, rows], -1) * cell + low  # corners of the cells
+    move = now @ torch.linalg.inv(then)
+    there = place @ move[:, None, :2, :2].mT + move[:, None, None, :2, 3]
+    lookup = (there - low) / cell / torch.tensor([past.shape[-1] - 1.0, past.shape[-2] - 1.0]) * 2 - 1
+    return torch.nn.functional.grid_sample(past, lookup.float(), align_corners=True)
+
+
+@pytest.mark.parametrize("flip", [(1.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("spread", [0.0, 0.04])
+def test_the_reference_warp_against_its_formula(flip, spread):
+    """Every frame is told and lifted with the keyframe's camera poses, prepared, and its map warped, as in the published code."""
+    config = PanopticFlashOccConfig(**SMALL, history=3, align="warp_reference", voxel_rounding="reference")
+    model, batch = lively(config.build()), Drive(spread=spread).batch(4, 3, bev_aug=np.diag([*flip, 1.0]))
+    augment, key = batch.bev_aug.double(), batch.rig.ego2global[:, 0, 0]
+    camera2key = torch.linalg.inv(key)[:, None, None] @ batch.rig.ego2global @ batch.rig.cam2ego  # (B, T, N, 4, 4)
+    here = torch.eye(4, dtype=torch.float64).expand(2, 2, 4, 4)
+    maps = []
+    with torch.no_grad():
+        outputs = model(batch)
+        for t in range(4):
+            rig = replace(batch.rig[:, t], cam2ego=camera2key[:, 0], ego2global=here)
+            features = model.img_neck(model.img_backbone(batch.images[:, t].flatten(0, 1)))
+            lifted = model.img_view_transformer.depth_net(features, camera_vector(rig, camera2key[:, 0], batch.bev_aug))
+            pooled, _ = model.img_view_transformer.spread(lifted, rig, here[:, 0], batch.bev_aug)
+            own = model.pre_process_net(pooled)[0]
+            maps.append(_shifted(own, augment @ camera2key[:, 0, 0], augment @ camera2key[:, t, 0]) if t else own)
+        wanted = model.read(torch.cat(maps, 1))
+    for name in ("bev", "occ_logits", "heatmap"):
+        torch.testing.assert_close(outputs[name], wanted[name], rtol=1e-4, atol=1e-4)
+    assert (maps[3] - own).abs().max() > 0.05
 
 
 def test_outputs_are_documented():
