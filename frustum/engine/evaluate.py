@@ -63,7 +63,8 @@ def evaluate(
         raise DataError(f"the split {split!r} of {recipe.data.root} has no keyframes.")
     predictor = NetworkPredictor(model, recipe.runtime, black=black, data=recipe.data) if isinstance(model, nn.Module) else model
     scores = Scores(database, recipe.eval.ray_iou)
-    mine = tokens[accelerator.process_index :: accelerator.num_processes]
+    first, last = (len(tokens) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
+    mine = tokens[first:last]  # neighbours stay together: networks over time run them as a stream
     title = name or recipe.name
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
         for prediction, labels in _answers(recipe, database, predictor, mine):

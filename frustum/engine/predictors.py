@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -12,6 +12,8 @@ from torch import nn
 from frustum.data.types import Batch, Prediction
 from frustum.engine.recipe import DataConfig, RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
+from frustum.nn.temporal import TemporalModel
+from frustum.nn.temporal_stream import StreamedForward
 
 
 class Predictor(Protocol):
@@ -28,7 +30,7 @@ class Predictor(Protocol):
 
 
 class NetworkPredictor:
-    """A network in evaluation mode on the recipe's device and in its precision.
+    """A network in evaluation mode on the recipe's device and in its precision; networks over time see each image once where they can.
 
     Args:
         network: keeps the contract (forward, predict); it is moved to the device.
@@ -45,6 +47,9 @@ class NetworkPredictor:
         self.network = place(network, runtime, self.device).eval()
         self.bf16 = pick_precision(runtime, self.device) == "bf16"
         self.black, self.data = black, data or DataConfig()
+        # a compiled network is compiled as a whole, `step` is not
+        streamed = StreamedForward(self.network) if isinstance(self.network, TemporalModel) and not runtime.compile else None
+        self.forward: Callable[[Batch], Any] = streamed or self.network
 
     def __call__(self, batch: Batch) -> list[Prediction]:
         """Predict; tensors of the result are on the CPU."""
@@ -52,7 +57,7 @@ class NetworkPredictor:
             batch = black_images(batch, self.data)
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found = self.network.predict(self.network(batch), batch)  # type: ignore[operator]
+            found = self.network.predict(self.forward(batch), batch)  # type: ignore[operator]
         return [replace(p, **{n: t.cpu() for n, t in vars(p).items() if isinstance(t, torch.Tensor)}) for p in found]
 
 

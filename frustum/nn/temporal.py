@@ -153,7 +153,7 @@ class TemporalModel(nn.Module):
             DataError: frames without ego poses, not newest first, or of cameras that differ between frames.
         """
         align = self.train_align if self.training else self.align
-        frames = _frames(batch, self.history + self.compares_images if self.history else 0)
+        frames = frames_of(batch, self.history + self.compares_images if self.history else 0)
         check_frames(batch, len(frames))
         key, past = frames[0], frames[1 : self.history + 1]
         before: Before | None = None
@@ -195,7 +195,7 @@ class TemporalModel(nn.Module):
         """
         if self.training:
             raise DataError("step() runs a trained network over a stream; call model.eval() first. Train with forward().")
-        frame = _frames(batch, 0)[0]
+        frame = frames_of(batch, 0)[0]
         if self.history:
             check_poses(batch)
         if state is not None:
@@ -278,7 +278,7 @@ def stream(model: TemporalModel, batches: Iterable[Frames]) -> Iterator[dict[str
         yield outputs
 
 
-def _frames(batch: Frames, count: int) -> list[Frame]:
+def frames_of(batch: Frames, count: int) -> list[Frame]:
     """The keyframe and `count` past frames, newest first; those that the batch has not are the keyframe, marked as missing."""
     size, have = len(batch), batch.images.shape[1]
     frames = []
