@@ -108,7 +108,8 @@ class FlashOccStereo(TemporalOccupancy):
         fine, *coarse = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(coarse) if self.config.swin is None else self.img_neck(*coarse)
         other, rig = (fine, frame.rig) if before is None else _or_own(before, fine, frame.rig)
-        likely = matching(fine, other, frame.rig, rig, self.config.depth_bins.values(), self.config.sampling)
+        bins, rounded = self.config.depth_bins.values(), self.config.voxel_rounding == "reference"
+        likely = matching(fine, other, frame.rig, rig, bins, self.config.sampling, as_reference=rounded)
         cameras = camera_vector(frame.rig, told, frame.bev_aug).to(features.device)
         lifted = self.img_view_transformer.depth_net(features, cameras, likely)
         return {"image_features": features, "matching": likely, "lifted": lifted, "compared": fine.detach()}

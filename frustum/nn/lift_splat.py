@@ -33,7 +33,7 @@ def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.devi
     return (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (size / count)
 
 
-def _float32_pixels(size: int, count: int, sampling: Sampling, device: torch.device) -> Tensor:
+def float32_pixels(size: int, count: int, sampling: Sampling, device: torch.device) -> Tensor:
     """As `feature_pixels`, but computed in float32, which differs in the last bit."""
     if sampling == "corners":
         return torch.linspace(0, size - 1, count, device=device)
@@ -82,7 +82,7 @@ class Splat(nn.Module):
         height, width = rig.image_size
         device, lead = rig.intrinsics.device, rig.intrinsics.shape[:2]
         wide = (*lead, 1, 1, 1)
-        v, u = (_float32_pixels(side, n, self.sampling, device) for side, n in zip((height, width), feature_size, strict=True))
+        v, u = (float32_pixels(side, n, self.sampling, device) for side, n in zip((height, width), feature_size, strict=True))
         frustum = torch.stack(torch.meshgrid(self.bins.values(device), v, u, indexing="ij")[::-1], -1)  # (D, h, w, 3): u, v, depth
         turn, shift = rig.image_aug.float().clone(), rig.image_aug.new_zeros(*lead, 3, dtype=torch.float32)
         shift[..., :2], turn[..., :2, 2] = turn[..., :2, 2], 0

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, invert
 from frustum.nn.depth_net import DepthNet
-from frustum.nn.lift_splat import Sampling, feature_pixels
+from frustum.nn.lift_splat import Sampling, feature_pixels, float32_pixels
 from frustum.ops.cost_volume import cost_volume
 
 UNSEEN = 5.0
 """Cost of a depth at which the frame before did not see the place (`bias` of the published configurations)."""
+_NEAREST = 1e-3  # metres before the camera
 
 
 class StereoDepthNet(DepthNet):
@@ -42,7 +43,14 @@ class StereoDepthNet(DepthNet):
 
 @torch.no_grad()
 def matching(
-    current: Tensor, before: Tensor, now: CameraRig, then: CameraRig, depths: Tensor, sampling: Sampling, unseen: float = UNSEEN
+    current: Tensor,
+    before: Tensor,
+    now: CameraRig,
+    then: CameraRig,
+    depths: Tensor,
+    sampling: Sampling,
+    unseen: float = UNSEEN,
+    as_reference: bool = False,
 ) -> Tensor:
     """Probability (M, D, h, w), float32, of each depth of each pixel from its likeness to the frame before.
 
@@ -51,8 +59,11 @@ def matching(
         now, then: rigs (B,) of the two frames; camera i is matched with camera i.
         depths: (D,) metres.
         sampling: where in the image a feature stands, see `lift_splat.feature_pixels`.
+        unseen: cost of a depth at which the frame before did not see the place.
+        as_reference: round as the published code does, see `reference_sweep`.
     """
-    lookup = sweep(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
+    find = reference_sweep if as_reference else sweep
+    lookup = find(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
     return (-cost_volume(current, before, lookup, unseen)).softmax(1)
 
 
@@ -75,10 +86,47 @@ def sweep(
     grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
     rays = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], -1) @ turn[:, None].mT  # (M, h, w, 3)
     points = rays[:, None] * depths.to(device, torch.float32)[:, None, None, None] + shift[:, None, None, None]  # (M, D, h, w, 3)
-    pixels = points[..., :2] / points[..., 2:].clamp(min=1e-3)
+    pixels = points[..., :2] / points[..., 2:].clamp(min=_NEAREST)
+    return _lookup(pixels, points[..., 2:] < _NEAREST, size, now.image_size, sampling)
+
+
+def reference_sweep(
+    now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
+) -> Tensor:
+    """As `sweep`, but with the operations of BEVDet and FlashOCC in their order, in float32: undo the augmentation, lift, move, project.
+
+    The places differ by 3e-5 of the image; costs, which are sums over hundreds of channels before a soft-max, feel that.
+    """
+    height, width = now.image_size
+    device = torch.device(device or now.intrinsics.device)
+
+    def of_images(matrix: Tensor) -> Tensor:
+        return matrix.flatten(0, 1).to(device, torch.float32)[:, None, None]  # (M, 1, 1, *, *)
+
+    (undo, augment), (unproject, project) = ([of_images(getattr(r, name)) for r in (now, then)] for name in ("image_aug", "intrinsics"))
+    cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
+    # Poses in float32 are not quite rigid: a kilometre from the origin, their general inverse is 1e-4 m off that of a rigid transform.
+    motion = of_images(torch.linalg.inv(cam2global[0]) @ cam2global[1])
+    v, u = (float32_pixels(side, count, sampling, device) for side, count in zip((height, width), size, strict=True))
+    grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
+    pixels = (torch.stack([grid_u, grid_v], -1) - undo[..., :2, 2]) @ torch.inverse(undo[:, 0, ..., :2, :2]).mT  # (M, h, w, 2)
+    depth = depths.to(device, torch.float32)[:, None, None, None]
+    points = pixels[:, None] * depth
+    points = torch.cat([points, depth.expand(*points.shape[:-1], 1)], -1)  # (M, D, h, w, 3)
+    points = points @ (motion[..., :3, :3] @ torch.inverse(unproject)).mT + motion[:, None, ..., :3, 3]
+    behind = points[..., 2:] < _NEAREST
+    points = points @ project.mT
+    pixels = points[..., :2] / points[..., 2:]
+    pixels = pixels @ augment[..., :2, :2].mT + augment[:, None, ..., :2, 2]
+    return _lookup(pixels, behind, size, now.image_size, sampling)
+
+
+def _lookup(pixels: Tensor, behind: Tensor, size: tuple[int, int], image_size: tuple[int, int], sampling: Sampling) -> Tensor:
+    """Pixels (M, D, h, w, 2) of an image as -1 to 1 from the first feature to the last; -2 for points `behind` the camera."""
+    height, width = image_size
     if sampling == "corners":
         lookup = pixels / pixels.new_tensor([width - 1.0, height - 1.0]) * 2 - 1
     else:
         cells = pixels * pixels.new_tensor([size[1] / width, size[0] / height]) - 0.5
         lookup = cells / cells.new_tensor([max(size[1] - 1, 1), max(size[0] - 1, 1)]) * 2 - 1
-    return lookup.masked_fill_(points[..., 2:] < 1e-3, -2.0)
+    return lookup.masked_fill_(behind, -2.0)

@@ -18,8 +18,7 @@ from tests.models.moving import SMALL, Drive, farthest, lively
 _STAGES = {
     "image_features": "neck", "matching": "cost_1", "depth": "depth_1", "pooled": "bev_1", "bev": "bev_enc", "occ_logits": "occ_logits",
 }  # fmt: skip
-# The reference looks features up at places that it rounds to float32 several times; sums over 256 channels feel that before the soft-max.
-_TOLERANCE = {"matching": 5e-4, "occ_logits": 1e-3}
+_TOLERANCE = {"occ_logits": 1e-3}
 
 
 @pytest.mark.slow
@@ -39,7 +38,8 @@ def test_m2_equals_the_reference(shared):
     for ours, theirs in _STAGES.items():
         assert list(outputs[ours].shape) == meta["stats"][theirs]["shape"], ours
         found = gold.strided(outputs[ours], meta["stats"][theirs]["slice"])
-        np.testing.assert_allclose(found, stored[theirs], atol=_TOLERANCE.get(ours, 1e-4), rtol=0, err_msg=ours)
+        # rtol: pooled values reach 37, and one thread convolves in another order than several
+        np.testing.assert_allclose(found, stored[theirs], atol=_TOLERANCE.get(ours, 1e-4), rtol=1e-5, err_msg=ours)
     assert (model.predict(outputs, batch)[0].semantics.numpy() == stored["occ_argmax"]).mean() >= 0.999
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from frustum.geometry import CameraRig
+from frustum.geometry.depth import DepthBins
+from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.lift_splat import feature_pixels
-from frustum.nn.stereo import StereoDepthNet, matching, sweep
+from frustum.nn.stereo import StereoDepthNet, matching, reference_sweep, sweep
+from tests.models import golden_weights as gold
 from tests.models.moving import SIZE, Drive
 
 DEPTHS = torch.tensor([2.0, 5.0, 12.0, 30.0])
@@ -49,6 +54,34 @@ def test_the_sweep_follows_the_world(sampling):
             assert (ours[~ahead] == -2).all()
             checked += int(near.sum())
     assert checked > 500
+
+
+@pytest.mark.parametrize("sampling", ["corners", "centres"])
+def test_the_reference_rounding_changes_the_last_digits_only(sampling):
+    now, then = _rigs()
+    exact, rounded = (find(now, then, DEPTHS, (8, 16), sampling) for find in (sweep, reference_sweep))
+    assert torch.equal(exact == -2, rounded == -2)
+    near = (exact.abs() < 2).all(-1)
+    assert 0.2 < near.float().mean() < 1
+    torch.testing.assert_close(rounded[near], exact[near], rtol=0, atol=5e-5)
+    assert not torch.equal(rounded, exact)
+
+
+@pytest.mark.slow
+def test_matching_equals_the_reference(shared):
+    """Costs of the published size, which feel the last digits of the places: both pairs of three frames."""
+    folder = gold.golden(shared, "stereo4d")
+    shapes, meta = (json.loads((folder / f"{name}.json").read_text()) for name in ("keys", "meta"))
+    encoder, name = ResNet(50, outputs=(1, 3, 4)).eval(), "img_backbone."
+    encoder.load_state_dict({k.removeprefix(name): v for k, v in gold.state_dict(shapes).items() if k.startswith(name)})
+    batch, stored = gold.batch(3), np.load(folder / "outputs.npz")
+    depths = DepthBins(start=1, stop=45, step=0.5, spacing="sid").values()
+    with torch.inference_mode():
+        seen = [encoder(batch.images[0, t], outputs=(1,))[0] for t in range(3)]
+        for t, golden in ((0, "cost_1"), (1, "cost_0")):
+            likely = matching(seen[t], seen[t + 1], batch.rig[:, t], batch.rig[:, t + 1], depths, "corners", as_reference=True)
+            found = gold.strided(likely, meta["stats"][golden]["slice"])
+            np.testing.assert_allclose(found, stored[golden], atol=1e-4, rtol=0)
 
 
 def test_no_motion_matches_every_pixel_with_itself():
