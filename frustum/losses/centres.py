@@ -82,7 +82,7 @@ def centre_targets(
     size = table[..., 3:5] / table.new_tensor(grid.cell[:2])
     radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=least_radius)
 
-    reach = int(radius.amax())
+    reach = min(int(radius.amax()), max(num_x, num_y))  # a bump may be larger than the map: a box of a kilometre is a mistake, not a crash
     steps = torch.arange(-reach, reach + 1, device=device)
     dx, dy = steps, steps[:, None]
     sigma = (2 * radius + 1)[..., None, None] / 6

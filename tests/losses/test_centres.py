@@ -93,6 +93,16 @@ def test_heat_is_the_highest_bump(objects):
     np.testing.assert_allclose(targets.heatmap[0].numpy(), expected, atol=1e-6)
 
 
+def test_a_bump_larger_than_the_map():
+    """Its values are those of the whole bump, and no more than the map is computed."""
+    targets = centre_targets([torch.tensor([box(0.1, 0.1, 0.0, 4000.0, 3000.0)])], [torch.zeros(1, dtype=torch.long)], GRID, 1)
+    radius = int(gaussian_radius(torch.tensor(6000.0), torch.tensor(8000.0)))
+    assert radius > 1000
+    y, x = torch.meshgrid(torch.arange(16.0) - 8, torch.arange(32.0) - 16, indexing="ij")
+    expected = torch.exp(-(x**2 + y**2) / (2 * ((2 * radius + 1) / 6) ** 2))
+    torch.testing.assert_close(targets.heatmap[0, 0], expected)
+
+
 def test_a_perfect_head_has_no_regression_loss():
     rows, kinds = torch.tensor([box(1.3, -2.2, 0.7), box(-5.1, 3.4, -0.2)]), torch.tensor([0, 1])
     targets = centre_targets([rows], [kinds], GRID, 2)
