@@ -76,27 +76,37 @@ def _preset(override: str) -> list[str]:
 
 
 def _set(config: C, path: list[str], text: str, key: str) -> C:
+    return _with(config, {path[0]: _value(config, path, text, key)}, f"{key}={text}", key[: len(key) - len(".".join(path))])
+
+
+def _value(config: Config, path: list[str], text: str, key: str) -> Any:
+    """What the field `path[0]` becomes."""
     name, rest = path[0], path[1:]
     fields = type(config).model_fields
     if name not in fields:
         raise ConfigError(_unknown(config, path, key))
     field, current = fields[name], getattr(config, name)
-    if rest:
-        section = _section(current, field)
-        if section is None:
-            parent = key[: -len(".".join(rest)) - 1]
-            raise ConfigError(f"{key}: {parent} is a plain value, now {current!r}. Set it with {parent}=VALUE.")
-        value: Any = _set(section, rest, text, key)
-    else:
-        value = _parse(text, field, current, key)
-    # Values are kept as they are (no dump), so that a model's own config class survives; validation runs on the whole section.
-    values = {n: value if n == name else getattr(config, n) for n in fields}
-    if key in _REPLACES and not rest and value is not None:
-        values[_REPLACES[key].rpartition(".")[2]] = None
+    if not rest:
+        return _parse(text, field, current, key)
+    section = _section(current, field)
+    if section is None:
+        parent = key[: -len(".".join(rest)) - 1]
+        raise ConfigError(f"{key}: {parent} is a plain value, now {current!r}. Set it with {parent}=VALUE.")
+    return _set(section, rest, text, key)
+
+
+def _with(config: C, changes: dict[str, Any], words: str, prefix: str) -> C:
+    """The section with new values, validated as a whole; `words` is what the user wrote, `prefix` the section's path with its dot."""
+    # Values are kept as they are (no dump), so that a model's own config class survives.
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    for name, value in changes.items():
+        values[name] = value
+        if prefix + name in _REPLACES and value is not None:
+            values[_REPLACES[prefix + name].rpartition(".")[2]] = None
     try:
         return type(config).model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{key}={text} is not allowed: {_reasons(error)}.") from error
+        raise ConfigError(f"{words} is not allowed: {_reasons(error)}.") from error
 
 
 def _unknown(config: Config, path: list[str], key: str) -> str:
@@ -127,14 +137,14 @@ def _section(value: Any, field: FieldInfo) -> Config | None:
 def _parse(text: str, field: FieldInfo, current: Any, key: str) -> Any:
     """`text` as the field's type. The first reading that validates wins: JSON, a comma-separated list, the plain words."""
     if isinstance(current, Config) and text.startswith("{"):
-        # A JSON object changes the named entries of a section and keeps the others, and the section's own class.
+        # A JSON object changes the named entries of a section, all at once, and keeps the others, and the section's own class.
         try:
             given = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{key}={text} is not valid JSON: {error}.") from error
-        for name, value in given.items():
-            current = _set(current, [name], json.dumps(value) if not isinstance(value, str) else value, f"{key}.{name}")
-        return current
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+        changes = {name: _value(current, [name], words, f"{key}.{name}") for name, words in texts.items()}
+        return _with(current, changes, f"{key}={text}", f"{key}.")
     adapter: TypeAdapter = TypeAdapter(_annotated(field))
     first: ValidationError | None = None
     for candidate in _readings(text):

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from itertools import permutations
 
 import pytest
 
+import frustum
 from frustum.engine.overrides import DATA_PRESETS, apply, paths
 from frustum.engine.recipe import EmaConfig, Recipe
 from frustum.errors import ConfigError
+from frustum.geometry import VoxelGrid
+from frustum.recipes.loading import get_recipe
 from tests.engine import toy
 
 RECIPE = toy.recipe()
@@ -96,6 +101,27 @@ def test_json_changes_several_entries_of_a_section():
     changed = apply(RECIPE, ['train={"steps": 7, "batch_size": 2}'])
     assert (changed.train.steps, changed.train.batch_size) == (7, 2)
     assert changed.train.num_workers == RECIPE.train.num_workers
+
+
+def test_entries_of_a_json_object_change_together():
+    """Neither 31 m with cells of 0.4 m, nor cells of 2 m between the old bounds, would be allowed on the way."""
+    grid = {"lower": [-31, -16, -1], "upper": [33, 16, 5.4], "cell": [2, 2, 1.6]}
+    recipe = get_recipe("flashocc-r50-m0")
+    for names in permutations(grid):
+        words = json.dumps({name: grid[name] for name in names})
+        assert apply(recipe, [f"model.grid={words}"]).model.grid.shape == (32, 16, 4)
+    assert frustum.load(recipe, resnet=18, grid=VoxelGrid(**grid)).config.grid.shape == (32, 16, 4)
+    with pytest.raises(ConfigError, match=r"model\.grid=.* is not allowed: cells of 3.0 m do not divide x"):
+        apply(recipe, [f"model.grid={json.dumps(grid | {'cell': [3, 2, 1.6]})}"])
+    with pytest.raises(ConfigError, match=r"model\.grid\.lowr"):
+        apply(recipe, ['model.grid={"lowr": [-31, -16, -1]}'])
+
+
+def test_of_two_entries_that_replace_each_other_the_last_one_counts():
+    for names, expected in ((("steps", "epochs"), (None, 3)), (("epochs", "steps"), (7, None))):
+        numbers = {"steps": 7, "epochs": 3}
+        train = apply(RECIPE, [f"train={json.dumps({name: numbers[name] for name in names})}"]).train
+        assert (train.steps, train.epochs) == expected
 
 
 @pytest.mark.parametrize(
