@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from frustum.data.classes import FLAT_CLASSES, OCC3D_CLASSES
@@ -71,6 +71,13 @@ class FlashOccTinyConfig(ModelConfig):
     standing_iou_loss: NonNegativeFloat = 1.0
     depth_loss: NonNegativeFloat = 0.3
     pool: Backend = "auto"
+
+    @model_validator(mode="after")
+    def _grid_can_be_halved(self) -> FlashOccTinyConfig:
+        if any(count % 2 for count in self.grid.shape):
+            cells = " x ".join(str(count) for count in self.grid.shape)
+            raise ValueError(f"this network needs a grid with an even number of cells along each axis, got {cells}; set model.grid")
+        return self
 
     def build(self) -> FlashOccTiny:
         """The network; only the encoder may start from trained weights."""
