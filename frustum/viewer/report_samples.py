@@ -117,7 +117,7 @@ def _objects(pictures: OccupancyPictures) -> str:
     """Objects in colours of their own, one that is in both pictures in the same."""
     predicted, true = pictures.prediction_objects, pictures.truth_objects
     if predicted is not None and true is not None:
-        same = "True objects, in the same colour where they match"
+        same = "True objects, in the same colour where they match; predicted ones that match none are grey"
         return (
             f'<div class="two">{_figure(predicted, "Predicted objects")}{_figure(true, same)}</div>'
             f'<div class="two">{_figure(pictures.prediction_objects_top, "Predicted objects from above")}'

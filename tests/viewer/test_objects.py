@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from frustum.data.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.errors import ShapeError
-from frustum.viewer.objects import object_colour, objects_of, paint_objects
+from frustum.viewer.objects import object_colour, objects_of, paint_objects, unmatched_colour
 from frustum.viewer.pictures import occupancy_pictures, sample_picture
 from frustum.viewer.report import report_html
 from frustum.viewer.report_data import ReportData, SamplePanel
@@ -50,7 +50,7 @@ def test_the_same_object_has_the_same_colour_in_both_pictures():
     found = paint_objects(semantics, guess, OCC3D_COLOURS, (truth, true))
     colour_of = lambda painted, where: painted.colours[int(painted.labels[where][0])]  # noqa: E731
     assert colour_of(found, guess == 30) == colour_of(true, truth == 4)
-    assert colour_of(found, guess == 40) not in (colour_of(true, truth == 3), colour_of(true, truth == 4))
+    assert colour_of(found, guess == 40) == unmatched_colour(0)
 
 
 def test_two_halves_of_one_object_are_told_apart():
@@ -77,10 +77,26 @@ def test_any_number_of_objects_fits_a_byte(seed, most):
         assert len({n for n, _ in pairs}) == len({v for _, v in pairs}) == len(pairs)
 
 
-def test_colours_in_a_row_are_far_apart():
-    colours = np.array([object_colour(i) for i in range(30)], int)
-    for i in range(29):
-        assert np.abs(colours[i] - colours[i + 1]).sum() > 120
+def _lab(colours: list[tuple[int, int, int]]) -> np.ndarray:
+    """CIE L*a*b*, in which 2.3 is the smallest difference people see."""
+    c = np.array(colours) / 255
+    c = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
+    xyz = c @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], -1)
+
+
+def _least_distance(one: np.ndarray, other: np.ndarray) -> float:
+    distance = np.linalg.norm(one[:, None] - other, axis=-1)
+    return float(distance[distance > 0].min())
+
+
+def test_colours_are_told_apart():
+    bright, dull = (_lab([colour(i) for i in range(24)]) for colour in (object_colour, unmatched_colour))
+    assert _least_distance(bright[:8], bright[:8]) > 40
+    assert _least_distance(bright, bright) > 20
+    assert _least_distance(dull[:6], dull[:6]) > 8
+    assert _least_distance(bright, dull) > 10
 
 
 def test_no_objects_and_wrong_shapes():
