@@ -15,7 +15,7 @@ def lidar2camera(lidar: LidarFrame, camera: CameraFrame) -> np.ndarray:
 
 
 def depth_map(
-    points: np.ndarray, lidar: LidarFrame, camera: CameraFrame, image_aug: np.ndarray, size: tuple[int, int], min_depth: float = 0.1
+    points: np.ndarray, lidar: LidarFrame, camera: CameraFrame, image_aug: np.ndarray, size: tuple[int, int], min_depth: float = 1.0
 ) -> np.ndarray:
     """Depth (H, W) float32 in metres along the optical axis; 0 where no point falls, the nearest where several do.
 
@@ -24,10 +24,11 @@ def depth_map(
         lidar, camera: calibration and poses.
         image_aug: (3, 3) from original pixels to pixels of the output.
         size: (height, width) of the output.
-        min_depth: nearer points are left out (parts of the vehicle).
+        min_depth: nearer points are left out (parts of the vehicle), as BEVDepth does: one would stand for its whole block of pixels in a
+            depth loss, and hide what can be learned there.
     """
     local = transform_points(lidar2camera(lidar, camera), points[:, :3].astype(np.float64))
-    local = local[local[:, 2] > min_depth]
+    local = local[local[:, 2] >= min_depth]
     homogeneous = local @ (image_aug @ camera.intrinsics).T
     pixels = np.floor(homogeneous[:, :2] / homogeneous[:, 2:])
     inside = ((pixels >= 0) & (pixels < (size[1], size[0]))).all(1)
