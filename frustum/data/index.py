@@ -23,7 +23,7 @@ from frustum.data.index_build import build_boxes, build_frames, build_sweeps
 from frustum.data.tables import TABLES
 from frustum.errors import DataError
 
-_VERSION = 1
+_VERSION = 2
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
 _WHOLE = 1 << 22  # tables up to this size are digested whole
 

@@ -1,7 +1,7 @@
 """From JSON tables to arrays. Poses are rows (x, y, z, qw, qx, qy, qz); strings are fixed-width UTF-8 bytes.
 
-frames: scene_{name,token,log,location,description}; sample_{token,time,scene}, by scene and time; channel, modality; key_file (samples,
-channels) row into file_*, -1 where a sensor has none; file_{token,name,time,pose,calibration,size}; calibration_{pose,intrinsics}.
+frames: scene_{name,token,log,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
+key_file (samples, channels) row into file_*, -1 where a sensor has none; file_{token,name,time,pose,calibration,size}; calibration_{pose,intrinsics}.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def build_frames(folder: Path) -> Arrays:
         "scene_log": _strings(logs.get(s["log_token"], {}).get("logfile", "") for s in scenes),
         "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
         "scene_description": _strings(s.get("description", "") for s in scenes),
+        "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours
         "sample_token": _strings(s["token"] for s in samples),
         "sample_time": np.array([s["timestamp"] for s in samples], np.int64),
         "sample_scene": np.array([scene_row[s["scene_token"]] for s in samples], np.int32),

@@ -188,6 +188,7 @@ class NuScenes:
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
             lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
+            has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
     @cached_property

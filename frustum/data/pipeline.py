@@ -166,6 +166,7 @@ class Pipeline:
             "frame_ego2global": torch.from_numpy(np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)),
             "is_present": torch.tensor(loaded.is_present),
             "scene": sample.scene,
+            "has_poses": sample.has_poses,
             "bev_aug": torch.from_numpy(bev.matrix()),
         }
         if loaded.depth is not None or loaded.points is not None:
@@ -299,4 +300,5 @@ def collate(items: list[dict[str, Any]]) -> Batch:
         boxes=[item["boxes"] for item in items] if all("boxes" in item for item in items) else None,
         box_classes=[item["box_classes"] for item in items] if all("boxes" in item for item in items) else None,
         tokens=[item["token"] for item in items],
+        has_poses=all(item.get("has_poses", True) for item in items),
     )

@@ -97,4 +97,5 @@ class SceneRecord:
     location: str = "boston-seaport"  # one of tables.MAP_FILES, or any name
     date: str = "2026-01-01"
     vehicle: str = "frustum"
+    has_poses: bool = True  # False: ego2global is unknown, and what stands there a mere identity
     fingerprint: str = ""  # anything that says how the scene was made; `has_scene(name, fingerprint)` compares it on resume

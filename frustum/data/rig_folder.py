@@ -11,16 +11,20 @@ calibration.json, everything in metres, pixels and seconds:
          "cam2ego": {"translation": [1.5, 0.0, 1.6], "rotation": [w, x, y, z]}}       or a 4x4 matrix
      ],
      "pixel_origin": "centre",       optional: where (0, 0) is: the centre of the first pixel (OpenCV, ROS, Kalibr) or its "corner"
-     "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart, the car at rest
+     "stands_still": true,           optional: the rig does not move, which networks over time must know
+     "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart
         {"timestamp": 0.0, "ego2global": ..., "images": {"front": "front/0001.jpg"}}]}
 
 The camera frame is x right, y down, z forward, the ego frame x forward, y left, z up with z = 0 on the ground.
+
+Where frames lack poses, and without "stands_still", the data set says that they are unknown: networks that join frames over time then
+refuse it, others need none.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,7 @@ from frustum.data.writer import DatabaseWriter
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import pose, quaternion_to_matrix
 
-_TOP_KEYS = {"cameras", "frames", "pixel_origin"}
+_TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _FRAME_SECONDS = 0.5
@@ -59,7 +63,7 @@ class RigFrame:
     """One moment: the ego pose and one image per camera."""
 
     timestamp: float  # seconds
-    ego2global: np.ndarray  # (4, 4)
+    ego2global: np.ndarray | None  # (4, 4); None where unknown
     images: dict[str, Path]
 
 
@@ -93,11 +97,14 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
             target = f"samples/{channels[camera.name]}/{scene}__{channels[camera.name]}__{micro}{suffix}"
             size, was_changed = _store_image(camera, source, writer.root / target)
             undistorted += was_changed
-            data.append(SampleDataRecord(channels[camera.name], micro, target, frame.ego2global, size))
+            pose_then = np.eye(4) if frame.ego2global is None else frame.ego2global
+            data.append(SampleDataRecord(channels[camera.name], micro, target, pose_then, size))
         keyframes.append(KeyframeRecord(micro, tuple(data)))
     sensors = tuple(SensorRecord(channels[c.name], "camera", c.cam2ego, c.intrinsics) for c in cameras)
+    has_poses = len(frames) == 1 or all(frame.ego2global is not None for frame in frames)
+    about = f"imported from {src.name}"
     writer.add_scene(
-        SceneRecord(scene, sensors, tuple(keyframes), description=f"imported from {src.name}", location="own-rig", vehicle="own")
+        SceneRecord(scene, sensors, tuple(keyframes), description=about, location="own-rig", vehicle="own", has_poses=has_poses)
     )
     writer.finish({"test": [scene]}, keep_splits=True)
     return {"scene": scene, "cameras": list(channels.values()), "frames": len(frames), "undistorted_images": undistorted}
@@ -121,7 +128,8 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     names = [c.name for c in cameras]
     if len(set(names)) != len(names):
         raise DataError(f"{path} names a camera twice: {', '.join(names)}. Give every camera its own name.")
-    return cameras, _frames(content["frames"], cameras, Path(src), path) if explicit else _paired_frames(cameras, path)
+    frames = _frames(content["frames"], cameras, Path(src), path) if explicit else _paired_frames(cameras, path)
+    return cameras, _settled(frames, content.get("stands_still", False), path)
 
 
 def _camera(entry: Any, number: int, src: Path, shift: float, explicit: bool) -> RigCamera:
@@ -182,7 +190,7 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
     counts = {c.name: len(c.files) for c in cameras}
     if len(set(counts.values())) > 1:
         raise DataError(f'the cameras of {path} have different numbers of images ({counts}); list them moment by moment under "frames".')
-    return [RigFrame(k * _FRAME_SECONDS, np.eye(4), {c.name: c.files[k] for c in cameras}) for k in range(next(iter(counts.values())))]
+    return [RigFrame(k * _FRAME_SECONDS, None, {c.name: c.files[k] for c in cameras}) for k in range(next(iter(counts.values())))]
 
 
 def _frames(listed: Any, cameras: list[RigCamera], src: Path, path: Path) -> list[RigFrame]:
@@ -202,9 +210,19 @@ def _frames(listed: Any, cameras: list[RigCamera], src: Path, path: Path) -> lis
         if lacking:
             raise DataError(f"{what} has no image of {', '.join(lacking)}; every frame needs one of each camera.")
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
-        ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else np.eye(4)
+        ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
         frames.append(RigFrame(stamp, ego2global, {name: _existing(src / str(file), what) for name, file in images.items()}))
     return sorted(frames, key=lambda f: f.timestamp)
+
+
+def _settled(frames: list[RigFrame], stands_still: Any, path: Path) -> list[RigFrame]:
+    """The frames, with identities for poses if the rig stands still. Raises DataError if it says so and has poses all the same."""
+    if not isinstance(stands_still, bool):
+        raise DataError(f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
+    with_pose = sum(frame.ego2global is not None for frame in frames)
+    if stands_still and with_pose:
+        raise DataError(f'{path} says "stands_still", but {with_pose} of its frames have an ego2global. Leave out one or the other.')
+    return [replace(frame, ego2global=np.eye(4)) for frame in frames] if stands_still else frames
 
 
 def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[tuple[int, int], bool]:

@@ -37,7 +37,7 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
             {
                 "token": scene_token, "log_token": token("log", log), "nbr_samples": len(samples), "first_sample_token": samples[0],
                 "last_sample_token": samples[-1], "name": scene.name, "description": scene.description,
-            }
+            } | ({} if scene.has_poses else {"has_poses": False})
         ],
         "sample": [
             {"token": key, "timestamp": int(keyframe.timestamp), "prev": prev, "next": following, "scene_token": scene_token}

@@ -108,6 +108,7 @@ class Sample:
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
     history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
     lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
+    has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Batch:
             None: the pose of the first camera of each past frame.
         is_present: (B, T) bool, False where a scene has no such frame and the keyframe's images were repeated; None: all are real.
         scenes: name of each sample's scene, or empty where unknown: a history must not cross from one scene to the next.
-        has_poses: False when no ego poses were given: nothing can be aligned over time then.
+        has_poses: False when ego poses are unknown: nothing can be aligned over time then.
     """
 
     images: Tensor

@@ -43,8 +43,9 @@ def check_poses(batch: Frames) -> None:
     """Raise DataError if the batch was made without ego poses."""
     if not batch.has_poses:
         raise DataError(
-            "this network joins frames over time and needs the ego pose of each: give Batch.from_arrays(..., ego2global=...). "
-            "For a rig that stands still, give identities (numpy.eye(4))."
+            "this network joins frames over time and needs the ego pose of each. In calibration.json of a rig folder, give each entry of "
+            '"frames" its "ego2global", or write "stands_still": true if the rig does not move; then import it again. In Python, give '
+            "Batch.from_arrays(..., ego2global=...), identities (numpy.eye(4)) for a rig that stands still."
         )
 
 

@@ -18,6 +18,7 @@ from frustum.data.pipeline import Pipeline, collate
 from frustum.data.rig_folder import import_rig, read_rig
 from frustum.data.undistort import undistort_image
 from frustum.errors import DataError
+from frustum.recipes.loading import get_recipe
 
 SIZE = (90, 120)  # height, width
 FORWARD = [0.5, -0.5, 0.5, -0.5]  # camera x right, y down, z forward in the ego frame
@@ -103,6 +104,39 @@ def test_frames_carry_times_and_poses(tmp_path):
     first, second = (dataset.sample(t) for t in dataset.tokens())
     assert (first.timestamp, second.timestamp) == (1.5e9, 1.5e9 + 0.25)
     np.testing.assert_allclose(second.ego2global, pose)
+    assert not second.has_poses  # that of the first frame is unknown
+
+
+def test_unknown_poses_are_known_to_be_unknown(tmp_path):
+    """Images alone do not say whether the rig moved; single images need no poses, for nothing is joined."""
+    still = calibration(("front",)) | {"stands_still": True}
+    known = calibration(("front",))
+    known["frames"] = [{"ego2global": np.eye(4).tolist(), "images": {"front": f"front/00{k}.png"}} for k in (0, 1)]
+    for name, content, frames, has_poses in (
+        ("unknown", calibration(("front",)), 2, False),
+        ("still", still, 2, True),
+        ("known", known, 2, True),
+        ("single", calibration(("front",)), 1, True),
+    ):
+        import_rig(write_rig(tmp_path / name, content, ("front",), frames), tmp_path / "out")
+        dataset = NuScenes(tmp_path / "out")
+        pipeline = Pipeline(image_size=(45, 60), history=1)
+        batch = collate([pipeline(dataset.sample(t, **pipeline.read_options)) for t in dataset.tokens(name)])
+        assert batch.has_poses == has_poses, name
+    network = get_recipe("panoptic-flashocc-mini").model
+    network = type(network)(pretrained=False, bev_channels=8, history=1).build().eval()
+    pipeline = Pipeline(image_size=(96, 256), history=1)
+    batch = collate([pipeline(dataset.sample(dataset.tokens("unknown")[1], **pipeline.read_options))])
+    with pytest.raises(DataError, match=r'"frames" its "ego2global", or write "stands_still": true'):
+        network(batch)
+
+
+@pytest.mark.parametrize(("stands_still", "words"), [("yes", "must be true or false"), (True, "2 of its frames have an ego2global")])
+def test_standing_still_is_said_once(tmp_path, stands_still, words):
+    content = calibration(("front",)) | {"stands_still": stands_still}
+    content["frames"] = [{"ego2global": np.eye(4).tolist(), "images": {"front": f"front/00{k}.png"}} for k in (0, 1)]
+    with pytest.raises(DataError, match=words):
+        import_rig(write_rig(tmp_path / "rig", content, ("front",)), tmp_path / "out")
 
 
 def tree(folder: Path) -> set[str]:
