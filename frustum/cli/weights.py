@@ -11,40 +11,46 @@ import typer
 
 from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
 from frustum.errors import ConfigError, nearest_names
-from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entry
+from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entries
 
 app = typer.Typer(no_args_is_help=True, help="Published weights: what there is, what is in a file, and how it becomes one of ours.")
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="a .pth or .safetensors file")]
 
 
-@app.command("list", epilog=examples("frustum weights list", "frustum weights list flashocc-r50-M0", "frustum weights list --markdown"))
+@app.command(
+    "list", epilog=examples("frustum weights list panoptic", "frustum weights list flashocc-r50-M0", "frustum weights list --markdown")
+)
 @verb
 def list_(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="one entry, with all that is known of it", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="an entry, with all that is known of it; or a part of its name, for all that have it", show_default=False
+        ),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="print the table of docs/weights.md")] = False,
     json_file: JsonOption = None,
 ) -> None:
     """List published weights: where their authors publish them, under which licence, and which recipe loads them. Nothing is downloaded."""
-    found = None if name is None else entry(name)
-    if name is not None and (found is None or markdown):
+    listed = CATALOGUE if name is None else entries(name)
+    if name is not None and (not listed or markdown):
         hint = nearest_names(name, [e.name for e in CATALOGUE])
         raise ConfigError(
             "--markdown prints the whole table: leave out NAME."
-            if found
+            if listed
             else f"the catalogue has no entry {name!r}; {hint} `frustum weights list` shows all. For a file: frustum weights inspect FILE"
         )
-    if found is not None:
-        say(details_of(found))
+    if name is not None and len(listed) == 1:
+        say(details_of(listed[0]))
     elif markdown:
         say(as_markdown())
     else:
-        for e in CATALOGUE:
+        for e in listed:
             say(f"{e.name}\n    {line_of(e)}")
         say(
-            f"\n{len(CATALOGUE)} entries; the figures (%) are the authors'. Where to get one, its licence: frustum weights list NAME. "
+            f"\n{len(listed)} entries; the figures (%) are the authors'. Where to get one, its licence: frustum weights list NAME. "
             "Got one? frustum weights inspect FILE"
         )
-    listed = CATALOGUE if found is None else (found,)
     write_json(json_file, {e.name: {key: value for key, value in e._asdict().items() if key != "name"} for e in listed})
 
 

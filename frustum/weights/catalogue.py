@@ -137,6 +137,13 @@ def entry(name: str) -> Entry | None:
     return next((found for found in CATALOGUE if found.name == name), None)
 
 
+def entries(part: str) -> tuple[Entry, ...]:
+    """The entry of that name, upper and lower case being the same, or else those whose names hold `part`."""
+    low = part.lower()
+    exact = tuple(found for found in CATALOGUE if found.name.lower() == low)
+    return exact or tuple(found for found in CATALOGUE if low in found.name.lower())
+
+
 def recipe_of(name: str) -> str:
     """The recipe that loads the entry `name`; empty when there is none yet."""
     found = entry(name)

@@ -56,10 +56,21 @@ def test_one_entry_of_the_list(frustum: Run, tmp_path: Path) -> None:
     assert "status     not yet measured here" in lines
     assert "frustum weights convert flashocc-r50-M0-256x704.pth --source flashocc -o flashocc-r50-m0.safetensors" in lines[-1]
     assert list(json.loads((tmp_path / "one.json").read_text())) == ["flashocc-r50-M0"]
-    code, _, err = frustum("weights", "list", "flashocc-r50-m0")
+    assert frustum("weights", "list", "FlashOCC-r50-m0").out.splitlines()[0] == "flashocc-r50-M0"
+    code, _, err = frustum("weights", "list", "flashocc-r50-m1")
     assert code == 2
-    assert "did you mean 'flashocc-r50-M0'" in err
+    assert "'flashocc-r50-M0'" in err[err.index("did you mean") :]
     assert frustum("weights", "list", "flashocc-r50-M0", "--markdown").code == 2
+
+
+def test_a_part_of_a_name_lists_all_that_have_it(frustum: Run, tmp_path: Path) -> None:
+    code, out, _ = frustum("weights", "list", "Panoptic", "--json", tmp_path / "some.json")
+    assert code == 0
+    names = [e.name for e in CATALOGUE if "panoptic" in e.name]
+    assert list(json.loads((tmp_path / "some.json").read_text())) == names
+    assert [line for line in out.splitlines() if line and not line.startswith(" ")][:-1] == names
+    assert f"{len(names)} entries" in out
+    assert frustum("weights", "list", "flashocc-r50").out.startswith("flashocc-r50\n  project"), "a whole name is that entry"
 
 
 def test_help_names_the_sources(frustum: Run) -> None:

@@ -37,6 +37,12 @@ def test_listing_imports_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_public_names_are_there_before_they_are_loaded():
+    code = "import sys, frustum; print(set(frustum.__all__) <= set(dir(frustum)), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_is_complete_and_survives_json(name):
     recipe = get_recipe(name)
