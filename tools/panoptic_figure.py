@@ -22,6 +22,7 @@ from frustum.data.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.data.nuscenes import NuScenes
 from frustum.data.types import Prediction
 from frustum.engine.scores import true_instances
+from frustum.errors import FrustumError
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig
 from frustum.viewer.objects import paint_objects
@@ -86,4 +87,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FrustumError as error:
+        raise SystemExit(str(error)) from None

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks
+from benchmarks.claims.tasks import HelpFormatter, Tasks
 from frustum.cli.worlds import generate_world
 from frustum.data.files import make_folder, write_json
 from frustum.engine import overrides
@@ -42,7 +42,7 @@ FIGURES = ("miou", "ray_iou", "geometric_iou", "above_ground")
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
     parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")

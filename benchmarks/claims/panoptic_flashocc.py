@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import grouping, history, measuring
-from benchmarks.claims.tasks import Tasks
+from benchmarks.claims.tasks import HelpFormatter, Tasks
 from frustum.cli.worlds import generate_world
 from frustum.data.classes import OBJECT_CLASSES
 from frustum.data.files import write_json
@@ -46,7 +46,7 @@ VARIANTS = {"panoptic": [], "semantic": ["model.instances=false", "data.load_box
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
     parser.add_argument("--history", type=int, nargs="*", default=[], help="train with these numbers of past keyframes instead")
@@ -64,6 +64,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
     options = parser.parse_args(words)
+    if options.history and max(options.history) >= options.frames:
+        parser.error(f"a history of {max(options.history)} needs scenes of at least {max(options.history) + 1} keyframes; add --frames")
     name = "panoptic_flashocc_history" if options.history else "panoptic_flashocc"
     options.json = options.json or ROOT / f"benchmarks/claims/{name}.json"
     return options

@@ -93,6 +93,12 @@ def test_settings_of_the_variants():
     assert panoptic_flashocc.recipe_of("history0", 0, options) == panoptic_flashocc.recipe_of("panoptic", 0, options)
 
 
+def test_a_history_longer_than_the_scenes_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        panoptic_flashocc.parse(["--history", "8", "--frames", "8"])
+    assert "scenes of at least 9 keyframes" in capsys.readouterr().err
+
+
 def test_late_frames_have_a_full_history(street_root):
     database = open_database(get_recipe("panoptic-flashocc-mini").data.model_copy(update={"root": str(street_root)}))
     tokens = database.tokens("val")
