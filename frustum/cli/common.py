@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar
 
 import typer
 
-from frustum.errors import ConfigError, DataError, FrustumError, FrustumWarning
+from frustum.errors import CheckpointError, ConfigError, DataError, FrustumError, FrustumWarning
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -93,13 +93,18 @@ def invalid(error: ValidationError) -> str:
 
 
 def report(error: BaseException) -> int:
-    """Print an error to standard error, as one paragraph or, with --debug, as a traceback; return the exit code."""
+    """Print an error to standard error, as one paragraph or, with --debug, as a traceback; return the exit code.
+
+    What does not fit in a checkpoint is a list: that keeps its lines.
+    """
     text, code = explain(error)
+    if not isinstance(error, CheckpointError):
+        text = " ".join(text.split())
     if Settings.debug:
         traceback.print_exception(error)
     from rich.markup import escape
 
-    console(stderr=True).print(f"[bold red]error:[/] {escape(' '.join(text.split()))}")
+    console(stderr=True).print(f"[bold red]error:[/] {escape(text)}")
     return code
 
 

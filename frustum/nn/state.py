@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.errors import CheckpointError, nearest_names
+from frustum.errors import CheckpointError
 
 COUNTER = "num_batches_tracked"
 """A batch norm counts its updates in this entry, which nothing reads with a fixed momentum; old and converted files lack it."""
@@ -103,9 +104,17 @@ def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[
     fit = Fit.of(model_state, given_state)
     missing, extra, shapes = list(fit.missing), list(fit.unexpected), list(fit.reshaped)
     lines: list[str] = []
-    if missing and len(missing) == len(model_state):
-        lines.append(f"not one of the model's {len(model_state)} keys is in the given weights: they belong to another model")
-    lines += _listed("missing", missing, most, lambda key: _size(model_state[key]) + _hint(key, extra))
+    known = len(model_state) - len(missing)
+    is_another = 2 * known < len(model_state)
+    if is_another:
+        shared = (
+            f"only {known} of the model's {len(model_state)} keys are" if known else f"not one of the model's {len(model_state)} keys is"
+        )
+        lines.append(f"{shared} in the given weights: they look like another network's")
+    offered: dict[torch.Size, list[str]] = {}
+    for key in () if is_another else extra:
+        offered.setdefault(given_state[key].shape, []).append(key)
+    lines += _listed("missing", missing, most, lambda key: _size(model_state[key]) + _hint(key, offered.get(model_state[key].shape, [])))
     lines += _listed("not in the model", extra, most, lambda key: _size(given_state[key]))
     lines += _listed("other shape", shapes, most, lambda key: f"needed {_size(model_state[key])}, given {_size(given_state[key])}")
     return "\n".join(lines)
@@ -123,6 +132,6 @@ def _size(tensor: Tensor) -> str:
 
 
 def _hint(key: str, extra: list[str]) -> str:
-    """A name among the left-over keys that looks like the missing one."""
-    hint = nearest_names(key, extra[:2000], most=1) if extra else ""
-    return f"  {hint}" if hint.startswith("did you mean") else ""
+    """A name among left-over keys of the same shape that is nearly the missing one."""
+    close = difflib.get_close_matches(key, extra, n=1, cutoff=0.75)
+    return f"  did you mean {close[0]!r}?" if close else ""

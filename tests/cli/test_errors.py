@@ -189,7 +189,13 @@ def test_mismatched_checkpoint(frustum: Run, tmp_path: Path) -> None:
 
     file = tmp_path / "other.safetensors"
     save_weights(file, {"head.weight": torch.zeros(2, 2)})
-    paragraph(frustum("eval", "flashocc-r50-m0", "--checkpoint", file), CheckpointError.exit_code, "head.weight")
+    code, _, err = frustum("eval", "flashocc-r50-m0", "--checkpoint", file)
+    assert code == CheckpointError.exit_code
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert lines[1].endswith("they look like another network's")
+    assert lines[2:4] == ["missing (430):", "  img_backbone.conv1.weight  (64, 3, 7, 7)"], "an entry a line, as in Python"
+    assert "  head.weight  (2, 2)" in lines
 
 
 def test_recipe_without_weights(frustum: Run) -> None:

@@ -70,5 +70,19 @@ def test_a_fit_is_told_by_parts():
     assert str(Fit.of(many, {key: torch.zeros(2) for key in many})).endswith("x.5, ... and 3 more")
 
 
-def test_unrelated_weights_are_called_another_model():
-    assert "belong to another model" in describe_difference(MODEL, {"x": torch.zeros(1)})
+def test_weights_of_another_network_are_called_so_without_guesses():
+    text = describe_difference(MODEL, {"x": torch.zeros(1)})
+    assert text.startswith("not one of the model's 3 keys is in the given weights: they look like another network's\n")
+    text = describe_difference(
+        MODEL, {"conv.bias": torch.zeros(4), "conv.weights": torch.zeros(4, 3, 1, 1), "fine.weight": torch.zeros(2, 4)}
+    )
+    assert text.startswith("only 1 of the model's 3 keys are in the given weights")
+    assert "did you mean" not in text
+
+
+@pytest.mark.parametrize(("given", "shape"), [("head.weights", (2, 5)), ("fine.1.weight", (2, 4))])
+def test_names_are_guessed_only_when_close_and_of_the_same_shape(given, shape):
+    state = {"conv.weight": MODEL["conv.weight"], "conv.bias": MODEL["conv.bias"], given: torch.zeros(shape)}
+    text = describe_difference(MODEL, state)
+    assert "another network" not in text
+    assert "did you mean" not in text
