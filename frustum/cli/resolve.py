@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 from frustum.engine import overrides as settings
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
+from frustum.recipes.loading import get_recipe
+from frustum.recipes.loading import is_run as is_run
 
 if TYPE_CHECKING:
     from torch import nn
 
     from frustum.config import Config
-
-
-def is_run(name: str) -> bool:
-    """True if `name` is the folder of a run."""
-    return (Path(name) / "recipe.json").is_file()
 
 
 def resolve_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -27,16 +24,6 @@ def resolve_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe or run, or a setting that does not fit.
     """
-    if is_run(name):
-        from frustum.engine.run import load_run
-
-        return settings.apply(load_run(name).recipe, overrides)
-    if Path(name).is_dir() or ("/" in name and ":" not in name):
-        raise ConfigError(
-            f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe."
-        )
-    from frustum.recipes.loading import get_recipe
-
     return settings.apply(get_recipe(name), overrides)
 
 

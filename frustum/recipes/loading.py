@@ -46,16 +46,31 @@ def list_recipes() -> list[RecipeInfo]:
     return [found[name] for name in sorted(found)]
 
 
-def get_recipe(name: str) -> Recipe:
-    """The recipe called `name` (`flashocc-r50`), or returned by a function given by import path (`my_pkg.my_file:my_recipe`).
+def is_run(name: str | Path) -> bool:
+    """True if `name` is the folder of a run."""
+    return (Path(name) / "recipe.json").is_file()
+
+
+def get_recipe(name: str | Path) -> Recipe:
+    """The recipe called `name` (`flashocc-r50`), of the run in the folder `name`, or of a function (`my_pkg.my_file:my_recipe`).
 
     Raises:
-        ConfigError: no such recipe (with the nearest names), the import fails, or the function returns something else.
+        ConfigError: no such recipe (with the nearest names) or run, the import fails, or the function returns something else.
+        DataError: the run's recipe.json cannot be read.
     """
+    if is_run(name):
+        from frustum.engine.run import load_run
+
+        return load_run(name).recipe
+    name = str(name)
     if ":" in name:
         return _imported(name)
     known = {info.name: info for info in list_recipes()}
     info = known.get(name.replace("_", "-"), known.get(name))
+    if info is None and (Path(name).is_dir() or "/" in name):
+        raise ConfigError(
+            f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe."
+        )
     if info is None:
         raise ConfigError(
             f"there is no recipe {name!r}; {nearest_names(name, known)} `frustum list` shows all; "
@@ -65,7 +80,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def load(
-    recipe: str | Recipe,
+    recipe: str | Path | Recipe,
     checkpoint: str | Path | Mapping[str, Any] | None = None,
     source: Literal["frustum", "official", "flashocc"] = "frustum",
     strict: bool = True,
@@ -73,15 +88,16 @@ def load(
 ) -> nn.Module:
     """A network in eval mode that keeps the contract of docs/add_a_method.md: forward, loss, predict.
 
+        model = frustum.load("runs/mine")                                                            # a run, with its weights
         model = frustum.load("flashocc-r50-m0", "flashocc-r50-M0-256x704.pth", source="official")
         outputs = model(frustum.Batch.from_arrays(images, intrinsics, cam2ego))
 
     Its attribute `preprocessing` says how images must be prepared: `model.preprocessing["data.channel_order"]` and so on.
 
     Args:
-        recipe: a recipe's name, an import path `pkg.mod:function`, or a Recipe.
+        recipe: a recipe's name, an import path `pkg.mod:function`, a Recipe, or the folder of a run, which is the recipe as it was run.
         checkpoint: a file or run folder of ours, a file of the upstream project, a state dict (tensors or numpy arrays), or None for the
-            recipe's initial weights.
+            run's own weights, or the recipe's initial ones.
         source: `official` reads the layouts of the upstream project (mmcv, EMA, `module.` prefixes), takes the widths of the layers from
             the file and switches the network to the published behaviour where ours is another by default (FlashOCC: voxel indices
             rounded towards zero). The project's name (`flashocc`) means the same. Files that `frustum weights convert` wrote need no
@@ -97,6 +113,8 @@ def load(
     from frustum.recipes.checkpoints import build_network, open_checkpoint, settle
 
     if not isinstance(recipe, Recipe):
+        if checkpoint is None and is_run(recipe):
+            checkpoint = recipe
         recipe = get_recipe(recipe)
     texts = [f"{_path(key)}={_text(value)}" for key, value in overrides.items()]
     opened = None if checkpoint is None else open_checkpoint(checkpoint, recipe, source)

@@ -124,6 +124,32 @@ def test_weights_survive_a_round_trip_through_a_file(tmp_path):
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in first.state_dict().items())
 
 
+def test_a_run_folder_is_its_recipe_with_its_weights(tmp_path):
+    from frustum.engine.checkpoint import WEIGHTS, save_weights
+    from frustum.engine.preprocessing import header_of
+    from frustum.engine.run import save_run
+
+    recipe = apply(get_recipe("flashocc-tiny"), ["model.pretrained=false", "model.bev_channels=8", "data.image_size=64,192"])
+    folder = tmp_path / "run"
+    save_run(folder, recipe)
+    assert get_recipe(folder) == get_recipe(str(folder)) == recipe
+    with pytest.raises(CheckpointError, match="a run folder that `frustum train` has finished"):
+        load(folder)
+    trained = recipe.model.build()
+    save_weights(folder / WEIGHTS, trained, header_of(recipe))
+    for name in (folder, str(folder)):
+        model = load(name, depth_loss=0.5)
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.state_dict().items())
+        assert (model.config.bev_channels, model.config.depth_loss, model.preprocessing["data.image_size"]) == (8, 0.5, [64, 192])
+    other = recipe.model.build().state_dict()
+    other["class_weight"] = other["class_weight"] + 1
+    assert torch.equal(load(folder, other).state_dict()["class_weight"], other["class_weight"]), "weights that are given win"
+    with pytest.raises(CheckpointError, match="other shape"):
+        load(folder, bev_channels=4)
+    with pytest.raises(ConfigError, match=r"runs/none is no run: there is no runs.none.recipe\.json"):
+        load("runs/none")
+
+
 def test_numpy_states_and_missing_counters():
     first = load("flashocc-tiny", **SMALL).state_dict()
     counters = [key for key in first if key.endswith("num_batches_tracked")]
