@@ -13,6 +13,7 @@ from frustum.geometry import CameraRig
 if TYPE_CHECKING:
     from frustum.nn.temporal import Frame, TemporalState
 
+_FASTEST, _FARTHEST = 150.0, 500.0  # metres per second where times are known, else metres between two frames
 _TOLERANCE = {"intrinsics": 0.5, "cam2ego": 5e-3, "image_aug": 1e-4}  # pixels; metres and radians; of an affine matrix
 
 
@@ -66,6 +67,13 @@ def check_frames(batch: Frames, count: int) -> None:
                 f"the rig of past frame {t} differs from the keyframe's in {what}. Frames that are joined must come from the same cameras "
                 "with the same image augmentation; leave frames from before a change of the rig out (Batch.is_present)."
             )
+    for t in range(1, count):
+        jump = _jump(batch.rig[:, t - 1], batch.rig[:, t], is_present[:, t - 1] & is_present[:, t])
+        if jump:
+            raise DataError(
+                f"between past frames {t - 1} and {t} the vehicle moves {jump}: they are not of one drive, or their ego2global are in "
+                "different frames. Leave frames of another scene out (Batch.is_present)."
+            )
     times = batch.rig.timestamps
     if times is None:
         return
@@ -114,6 +122,12 @@ def check_next(state: TemporalState, frame: Frame, scenes: list[str], align: str
                 f"the frame of stream {i} was taken at {float(times[i]):.3f} s, not after the one before ({float(earlier[i]):.3f} s). "
                 "Give frames in the order of time; leave a late one out."
             )
+    jump = _jump(frame.rig, last.rig, alive)
+    if jump:
+        raise DataError(
+            f"since the last frame of the stream the vehicle moves {jump}: this is another drive, or ego2global is in another frame. "
+            "Start with state=None at a new scene."
+        )
     what = _difference(last.rig, frame.rig, alive)
     if not what and (last.bev_aug - frame.bev_aug).abs()[alive].max() > 1e-6:
         what = "bev_aug, the augmentation of the map"
@@ -121,6 +135,19 @@ def check_next(state: TemporalState, frame: Frame, scenes: list[str], align: str
         raise DataError(
             f"the rig changed within a stream: {what} differs from the frame before. Start with state=None after such a change."
         )
+
+
+def _jump(one: CameraRig, other: CameraRig, where: Tensor) -> str:
+    """What no vehicle moves between two frames (B,), in words; empty if all is plausible. A gap in time allows for more."""
+    if not where.any():
+        return ""
+    metres = (one.ego2global[:, 0, :3, 3] - other.ego2global[:, 0, :3, 3]).double().norm(dim=-1)
+    if one.timestamps is None or other.timestamps is None:
+        wrong = where & (metres > _FARTHEST)
+        return f"{float(metres[wrong][0]):.0f} m" if wrong.any() else ""
+    seconds = (one.timestamps[..., 0] - other.timestamps[..., 0]).double().abs()
+    wrong = where & (metres > 5 + _FASTEST * seconds)
+    return f"{float(metres[wrong][0]):.0f} m in {float(seconds[wrong][0]):.2f} s" if wrong.any() else ""
 
 
 def _difference(one: CameraRig, other: CameraRig, where: Tensor) -> str:

@@ -210,6 +210,22 @@ def test_a_history_of_another_scene_is_refused():
     _depth().step(unknown, _state(drive))  # nothing is known about it
 
 
+@pytest.mark.parametrize("times", [True, False])
+def test_a_past_of_another_drive_is_noticed_by_its_place(times):
+    drive, model = Drive(streams=1), _depth()
+    known = {} if times else {"timestamps": None}
+    state = model.step(drive.batch(2, scenes=None, **known))[1]
+    model.step(drive.batch(3, scenes=None, **known), state)
+    drive.poses[:3, :, :, 0, 3] += 900
+    said = r"moves 89\d m in 0.50 s" if times else r"moves 89\d m"
+    with pytest.raises(DataError, match=f"between past frames 0 and 1 the vehicle {said}.*not of one drive"), torch.no_grad():
+        model(drive.batch(3, 2, scenes=None, **known))
+    state = model.step(drive.batch(2, scenes=None, **known))[1]
+    with pytest.raises(DataError, match=f"the vehicle {said}.*state=None"):
+        model.step(drive.batch(3, scenes=None, **known), state)
+    model.step(drive.batch(3, scenes=None, **known), state.forget([True]))
+
+
 def test_frames_out_of_order_are_refused():
     drive, model = Drive(), _depth()
     for now in (0, 1):
