@@ -6,6 +6,7 @@ and occupancy in the ego frame at the keyframe's LIDAR_TOP time, seconds, metres
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from frustum.data.classes import CAMERAS, DETECTION_OF_CATEGORY
+from frustum.data.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY
 from frustum.data.files import read_json
 from frustum.data.index import Arrays, Index
 from frustum.data.occupancy import labels_path, read_labels
@@ -254,6 +255,17 @@ class NuScenes:
         }
         names = {name: table[name] for name in ("category_name", "attribute_name")}
         return _poses(self._index.frames["file_pose"][self._key_file(row)]), columns | names
+
+    def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
+        """Boxes of the ten detection classes in these keyframes that hold at least so many LiDAR or radar points."""
+        table = self._index.boxes
+        start = table["start"]
+        names = [name.decode() for name in table["category_name"]]
+        named = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
+        good = named[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)
+        before = np.concatenate([[0], np.cumsum(good)])
+        rows = np.array([self._row(token) for token in tokens], np.int64)
+        return int((before[start[rows + 1]] - before[start[rows]]).sum())
 
     def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
         table = self._index.boxes

@@ -12,7 +12,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline
 from frustum.data.types import Batch
 from frustum.engine.recipe import DataConfig, Recipe
-from frustum.errors import ConfigError, TrainingError
+from frustum.errors import ConfigError, DataError, TrainingError
 from frustum.geometry import VoxelGrid
 
 
@@ -61,12 +61,17 @@ class TrainingFeed:
 
     Attributes:
         steps_per_epoch: optimiser steps.
+
+    Raises:
+        DataError: no keyframes, or no boxes where the recipe learns from them. ConfigError: see `build_pipeline` and `build_loader`.
     """
 
     def __init__(self, recipe: Recipe, database: NuScenes, rank: int = 0, world_size: int = 1):
         train, data = recipe.train, recipe.data
         tokens = database.tokens(data.train_split)
-        dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=True), train.seed, data.cache)
+        pipeline = build_pipeline(recipe, training=True)
+        _require_boxes(recipe, database, tokens, pipeline)
+        dataset = KeyframeDataset(database, tokens, pipeline, train.seed, data.cache)
         workers = 0 if data.cache == "memory" else train.num_workers  # a cache in each worker would hold everything several times
         self._loader = build_loader(dataset, train.batch_size, True, train.seed, workers, rank, world_size)
         self._accumulate = train.accumulate
@@ -112,6 +117,20 @@ class TrainingFeed:
         batch = next(self._batches)
         self._given += 1
         return batch
+
+
+def _require_boxes(recipe: Recipe, database: NuScenes, tokens: Sequence[str], pipeline: Pipeline) -> None:
+    """Raise DataError if the recipe learns from boxes and the keyframes have none: all that it could learn is that nothing is there."""
+    if not pipeline.load_boxes or not tokens or database.count_boxes(tokens, pipeline.min_points):
+        return
+    without = "data.load_boxes=false"
+    if getattr(recipe.model, "instances", False):
+        without = f"model.instances=false {without}"
+    raise DataError(
+        f"{recipe.name} learns from boxes, but none of the {len(tokens)} keyframes of the split {recipe.data.train_split!r} in "
+        f"{database.root} has a box of a detection class with a LiDAR or radar point in it (sample_annotation.json). "
+        f"Add annotations, or train without: {without}"
+    )
 
 
 def evaluation_batches(recipe: Recipe, database: NuScenes, tokens: Sequence[str], labels: bool = True) -> Iterator[Batch]:

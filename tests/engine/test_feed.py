@@ -3,10 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from frustum.data.augment import BevTransform
+from frustum.data.pipeline import Pipeline
 from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches, grid_of, open_database
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError, DataError, TrainingError
 from frustum.geometry import VoxelGrid
+from frustum.recipes.loading import get_recipe
 from tests.engine import toy
 
 
@@ -64,6 +67,21 @@ def test_a_split_that_changed_is_not_resumed(toy_root):
 def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):
     with pytest.raises(ConfigError, match="batch"):
         feed(toy_root, batch_size=9)
+
+
+def test_learning_from_boxes_needs_boxes(toy_root, street_root):
+    recipe = apply(toy.recipe(toy_root), ["data.load_boxes=true"])
+    with pytest.raises(DataError, match=r"none of the 8 keyframes of the split 'train'.*train without: data\.load_boxes=false$"):
+        TrainingFeed(recipe, open_database(recipe.data))
+    panoptic = apply(get_recipe("panoptic-flashocc-mini"), [f"data.root={toy_root}", "data.image_size=96,256"])
+    with pytest.raises(DataError, match=r"train without: model\.instances=false data\.load_boxes=false$"):
+        TrainingFeed(panoptic, open_database(panoptic.data))
+    database = open_database(apply(recipe, [f"data.root={street_root}"]).data)
+    TrainingFeed(panoptic, database)
+    wanted = database.tokens("train")
+    boxes = [Pipeline(image_size=(96, 256), load_boxes=True, min_points=3)._boxes(database.sample(t), BevTransform())[0] for t in wanted]
+    assert database.count_boxes(wanted, 3) == sum(map(len, boxes)) > 0
+    assert database.count_boxes([]) == 0
 
 
 def test_evaluation_is_in_order_and_not_augmented(toy_root):
