@@ -53,6 +53,9 @@ def world(
     rig: Annotated[Path | None, typer.Option("--rig", help="JSON file with cameras and LiDAR (--print-rig)", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="another seed, another city", show_default=False)] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; by default one per core", show_default=False)] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="delete a world with other settings that is in the folder, instead of refusing")
+    ] = False,
     print_rig: Annotated[bool, typer.Option("--print-rig", help="print the default rig as JSON and stop")] = False,
     print_settings: Annotated[bool, typer.Option("--print-settings", help="print all settings as JSON and stop")] = False,
     json_file: JsonOption = None,
@@ -60,7 +63,7 @@ def world(
     """Generate a street world: a procedural city, filmed by a camera rig and a LiDAR, with exact labels of every kind.
 
     Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes
-    for any number of workers; an interrupted run goes on where it was stopped.
+    for any number of workers; an interrupted run goes on where it was stopped, and more scenes join those that are there.
     """
     from frustum.cli.worlds import generate_world, world_config
     from frustum.engine.progress import pace
@@ -81,7 +84,7 @@ def world(
         return
     if root is None:
         raise ConfigError("say where the data set goes: frustum data world OUT, for example frustum data world data/street.")
-    made = generate_world(config, root, workers)
+    made = generate_world(config, root, workers, overwrite)
     say(
         f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
         + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")

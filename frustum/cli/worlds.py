@@ -28,7 +28,7 @@ def world_config(given: dict[str, Any], rig: Path | None, overrides: list[str]) 
     return settings.apply(config, overrides)
 
 
-def generate_world(config: WorldConfig, root: Path, workers: int | None = None) -> dict[str, Any]:
+def generate_world(config: WorldConfig, root: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, Any]:
     """Generate with a progress bar; what was done, as JSON values."""
     total = (config.train_scenes + config.val_scenes) * config.frames
     with progress_bar("filming", total, unit="keyframes", every=5.0) as bar:
@@ -42,7 +42,7 @@ def generate_world(config: WorldConfig, root: Path, workers: int | None = None) 
             elif done > bar.done:
                 bar.advance(count=done - bar.done)
 
-        report = generate(config, root, workers, progress)
+        report = generate(config, root, workers, progress, overwrite)
     return {
         "root": str(root),
         "scenes": report.scenes,

@@ -90,6 +90,15 @@ class DatabaseWriter:
         """Names of the scenes added so far."""
         return sorted(p.name.removesuffix(".json.gz") for p in self.parts.glob("*.json.gz"))
 
+    def fingerprints(self) -> set[tuple[str, str]]:
+        """Name and fingerprint of every scene, of those that were set aside too; damaged parts are left out."""
+        found = set()
+        for path in self.parts.glob("*.json.gz*"):
+            with contextlib.suppress(DataError):
+                part = self._read_part(path)
+                found.add((part["name"], part["fingerprint"]))
+        return found
+
     def span(self, name: str) -> tuple[int, int]:
         """Timestamps of the first and the last keyframe of an added scene, microseconds. Raises DataError when its part is damaged."""
         times = [row["timestamp"] for row in self._read_part(self._part(name))["rows"]["sample"]]

@@ -13,7 +13,6 @@ report/              pages of `frustum report`
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ import torch
 from pydantic import ValidationError
 
 import frustum
+from frustum.config import differences, in_words
 from frustum.data.files import make_folder, read_json, write_error, write_json
 from frustum.engine.eval_report import BASELINES, EVALUATION
 from frustum.engine.recipe import ModelConfig, Recipe
@@ -94,14 +94,11 @@ def load_run(folder: Path | str) -> Run:
 def require_same(recipe: Recipe, folder: Path) -> None:
     """Raise ConfigError if the run in `folder` was made with other settings than `recipe`, naming each; see FREE_TO_CHANGE."""
     stored = load_run(folder).recipe
-    differences = []
-    for path, (old, new) in _differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json")).items():
-        if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE):
-            differences.append(f"{path} was {json.dumps(old)}, now {json.dumps(new)}")
-    if differences:
-        shown = "; ".join(differences[:6]) + ("; ..." if len(differences) > 6 else "")
+    found = differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
+    if fixed:
         raise ConfigError(
-            f"{folder} holds a run with other settings: {shown}. "
+            f"{folder} holds a run with other settings: {in_words(fixed)}. "
             "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
         )
 
@@ -148,12 +145,3 @@ def _model_config(path: str) -> type[ModelConfig]:
     if not (isinstance(found, type) and issubclass(found, ModelConfig)):
         raise ConfigError(f"{path}, named by the run as its model config, is not a ModelConfig.")
     return found
-
-
-def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
-        for key in [*old, *(k for k in new if k not in old)]:
-            found.update(_differences(old.get(key), new.get(key), f"{path}.{key}" if path else key))
-        return found
-    return {} if old == new else {path: (old, new)}

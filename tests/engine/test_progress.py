@@ -96,7 +96,7 @@ def test_nothing_is_said_when_switched_off(clock, capsys):
 
 
 def test_a_resumed_world_counts_only_what_it_films(clock, capsys, monkeypatch, tmp_path):
-    def generate(config, root, workers, tick):
+    def generate(config, root, workers, tick, overwrite):
         tick(6, 10)
         for done in (7, 8):
             clock.now += 20

@@ -17,6 +17,7 @@ from queue import Empty
 from typing import Any
 
 from frustum.data.writer import DatabaseWriter
+from frustum.worlds.street.kept import settle
 from frustum.worlds.street.world_config import WorldConfig
 
 Progress = Callable[[int, int], None]
@@ -41,24 +42,26 @@ class GenerationReport:
 
 
 def generate(
-    config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None
+    config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None, overwrite: bool = False
 ) -> GenerationReport:
     """Write the world that `config` describes below `root`, in the nuScenes table format with Occ3D labels.
 
     Scenes that are complete already are kept, so an interrupted call is resumed by repeating it. A scene enters the tables only when
-    all its files are written; a scene that was made with other settings is made anew. Of the scenes of this seed, the tables hold those
-    that `config` asks for; the others' files stay, for a later call that wants them back. Scenes of other seeds and imported ones stay
-    in the tables and in their splits.
+    all its files are written. Of the scenes of this seed, the tables hold those that `config` asks for; the others' files stay, for a
+    later call that wants them back. Scenes of other seeds and imported ones stay in the tables and in their splits.
 
     Args:
         root: the folder; created if needed.
         workers: processes, 61 at most; None takes one per core that this process may use, 8 at most.
         progress: called with (keyframes done, keyframes in all).
+        overwrite: delete a world of this seed with other settings that the folder holds, instead of refusing.
 
     Raises:
+        ConfigError: the folder holds a world of this seed with other settings, whole or in part (see kept.py).
         DataError: the folder cannot be written, or is full, or holds a scene that starts when one of these does.
     """
     start = time.perf_counter()
+    settle(config, root, overwrite)
     writer = DatabaseWriter(root, config.version)
     splits = config.scene_names()
     names = splits["train"] + splits["val"]

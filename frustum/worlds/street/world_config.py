@@ -12,6 +12,9 @@ from frustum.config import Config
 from frustum.worlds.street.config import SceneConfig
 from frustum.worlds.street.rigs import StreetRig
 
+NUMBERS = {"train_scenes", "val_scenes"}
+"""Settings that change no scene."""
+
 _START = 1_600_000_000_000_000  # microseconds since 1970
 _DAYS, _SLOT = 20_000, 8_640_000  # days for seeds; microseconds, 10000 to a day
 
@@ -58,7 +61,7 @@ class WorldConfig(Config):
 
     def fingerprint(self) -> str:
         """Changes whenever a scene's files would change; how many scenes there are does not matter."""
-        text = frustum.__version__ + self.model_dump_json(exclude={"train_scenes", "val_scenes"})
+        text = frustum.__version__ + self.model_dump_json(exclude=NUMBERS)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def scene_config(self) -> SceneConfig:

@@ -189,10 +189,47 @@ def test_a_repeated_call_generates_nothing(world):
     assert digest(world) == before
 
 
-def test_other_settings_make_scenes_anew(world, tmp_path):
-    config = TINY.model_copy(update={"train_scenes": 0, "save": (), "sweeps": 0, "frames": 1})
-    generate(config, tmp_path, workers=1)
-    assert generate(config.model_copy(update={"jpeg_quality": 50}), tmp_path, workers=1).generated == 1
+def test_other_settings_are_refused_or_replace_all_files(tmp_path):
+    config = TINY.model_copy(update={"train_scenes": 0, "image_size": (16, 32)})
+    generate(config, tmp_path / "world", workers=1)
+    before = digest(tmp_path / "world")
+    other = config.model_copy(update={"frames": 1, "save": (), "sweeps": 0, "jpeg_quality": 50})
+    with pytest.raises(ConfigError, match=r"other settings: frames was 2, now 1; sweeps was 1, now 0; save was .*--overwrite"):
+        generate(other, tmp_path / "world", workers=1)
+    assert digest(tmp_path / "world") == before
+    assert generate(other, tmp_path / "world", workers=1, overwrite=True).generated == 1
+    generate(other, tmp_path / "fresh", workers=1)
+    assert digest(tmp_path / "world") == digest(tmp_path / "fresh")  # nothing of the old world is left
+    assert generate(other, tmp_path / "world", workers=1, overwrite=True).generated == 0
+
+
+def test_what_was_begun_with_other_settings_is_refused_too(paper, tmp_path, monkeypatch):
+    film = generator._film
+    monkeypatch.setattr(generator, "_film", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        generate(paper, tmp_path, workers=1)
+    (tmp_path / "gts" / "street-000-0000").mkdir(parents=True)  # of the scene that it was at
+    monkeypatch.setattr(generator, "_film", film)
+    other = paper.model_copy(update={"rate": 4.0})
+    with pytest.raises(ConfigError, match=r"rate was 2\.0, now 4\.0"):
+        generate(other, tmp_path, workers=1)
+    assert generate(other.model_copy(update={"seed": 1}), tmp_path, workers=1).generated == 4  # another city beside it
+    assert generate(paper, tmp_path, workers=1).generated == 4
+    assert generate(other, tmp_path, workers=1, overwrite=True).generated == 4
+    assert not (tmp_path / "gts" / "street-000-0000").exists()
+    assert len(NuScenes(tmp_path, paper.version).tokens("all")) == 8
+
+
+def test_a_world_whose_settings_were_not_written_down(paper, tmp_path):
+    """As earlier versions left them; scenes that were set aside count, too."""
+    generate(paper, tmp_path, workers=1)
+    generate(paper.model_copy(update={"train_scenes": 0, "val_scenes": 1}), tmp_path, workers=1)
+    (tmp_path / "world-000.json").unlink()
+    writer = DatabaseWriter(tmp_path, paper.version)
+    writer._part("street-000-5000").unlink()
+    with pytest.raises(ConfigError, match="they were not written down"):
+        generate(paper.model_copy(update={"rate": 4.0}), tmp_path, workers=1)
+    assert generate(paper, tmp_path, workers=1).generated == 1
 
 
 def test_train_and_validation_scenes_differ(data):
