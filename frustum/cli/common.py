@@ -131,14 +131,17 @@ def verb(function: F) -> F:
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """Print our own warnings as one line each; those of others as Python does."""
+    """Print our own warnings as one line each, and each once; those of others as Python does."""
+    told = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", FrustumWarning)
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
             if issubclass(category, FrustumWarning):
-                console(stderr=True).print(f"note: {message}", markup=False, emoji=False)
+                if str(message) not in told:
+                    console(stderr=True).print(f"note: {message}", markup=False, emoji=False)
+                told.add(str(message))
             else:
                 others(message, category, *rest, **options)
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from frustum.data.cores import count_cores
+
 Level = Literal["ok", "note", "fail"]
 
 
@@ -89,7 +91,7 @@ def _torch() -> Iterator[Check]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else ("ROCm" if getattr(torch.version, "hip", None) else "CPU build")
     value = torch.ones(4, 4) @ torch.ones(4, 4)
     level: Level = "ok" if float(value.sum()) == 64.0 else "fail"
-    threads, cores = torch.get_num_threads(), _usable_cores()
+    threads, cores = torch.get_num_threads(), count_cores()
     seen, fix = f"{torch.__version__} ({build}), {_count(threads, 'thread')}", ""
     limit = next((name for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(name)), "")
     if limit and threads < cores:
@@ -241,12 +243,6 @@ def memory_gib() -> tuple[float | None, float | None]:
         if sysconf is None:
             return None, None
         return sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") / 2**30, None
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use: a container or a batch job may have fewer than the machine."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _count(number: int, word: str) -> str:

@@ -17,9 +17,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from frustum.data.cores import count_cores
 from frustum.data.pipeline import Loaded, Pipeline, collate
 from frustum.data.types import Sample
-from frustum.errors import ConfigError, DataError
+from frustum.errors import ConfigError, DataError, FrustumWarning
 
 Item = tuple[int, int]
 """Epoch and position in the list of tokens."""
@@ -210,7 +211,7 @@ def build_loader(
         batch_size: samples per batch and rank.
         shuffle: a new order each epoch (`set_epoch`).
         seed: of the order.
-        num_workers: loading processes; 0 loads in this one.
+        num_workers: loading processes, at most one per core; 0 loads in this one.
         rank, world_size: which share of the batches this process gets.
         drop_last: leave out incomplete batches and uneven shares; by default when shuffling.
 
@@ -219,13 +220,18 @@ def build_loader(
         ConfigError: fewer samples than one step needs.
     """
     batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, shuffle if drop_last is None else drop_last)
+    cores = count_cores()
+    if num_workers > cores:
+        warnings.warn(
+            f"{cores} loading processes instead of {num_workers}: one per core. Set train.num_workers.", FrustumWarning, stacklevel=2
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with torch 2.13
         return KeyframeLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,
-            num_workers=num_workers,
+            num_workers=min(num_workers, cores),
             persistent_workers=False,
             pin_memory=False,
             worker_init_fn=_leave_signals_to_the_main_process,

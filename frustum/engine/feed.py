@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline
 from frustum.data.types import Batch
 from frustum.engine.recipe import DataConfig, Recipe
-from frustum.errors import ConfigError, DataError, TrainingError
+from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
 
 
@@ -70,6 +71,7 @@ class TrainingFeed:
         train, data = recipe.train, recipe.data
         tokens = database.tokens(data.train_split)
         pipeline = build_pipeline(recipe, training=True)
+        _note_history(recipe, database, tokens)
         _require_boxes(recipe, database, tokens, pipeline)
         dataset = KeyframeDataset(database, tokens, pipeline, train.seed, data.cache)
         workers = 0 if data.cache == "memory" else train.num_workers  # a cache in each worker would hold everything several times
@@ -119,6 +121,22 @@ class TrainingFeed:
         return batch
 
 
+def _note_history(recipe: Recipe, database: NuScenes, tokens: Sequence[str]) -> None:
+    """Warn of past keyframes that nobody uses, and of scenes that are all too short for what the network reads."""
+    loaded, needed = recipe.data.history, recipe.model.frames_before
+    if loaded > needed:
+        told = f"data.history={loaded} past keyframes are loaded, but the network reads {needed}: the others cost time and change nothing."
+        warnings.warn(f"{told} Set data.history={needed}.", FrustumWarning, stacklevel=3)
+    longest = max((len(database.scene(token).tokens) for token in tokens), default=0)
+    if 0 < longest <= needed:
+        warnings.warn(
+            f"no keyframe has a full past: the network reads {needed} past keyframes, but the longest scene here has {longest} in all. "
+            "What is missing is replaced by the keyframe itself.",
+            FrustumWarning,
+            stacklevel=3,
+        )
+
+
 def _require_boxes(recipe: Recipe, database: NuScenes, tokens: Sequence[str], pipeline: Pipeline) -> None:
     """Raise DataError if the recipe learns from boxes and the keyframes have none: all that it could learn is that nothing is there."""
     if not pipeline.load_boxes or not tokens or database.count_boxes(tokens, pipeline.min_points):
@@ -135,5 +153,6 @@ def _require_boxes(recipe: Recipe, database: NuScenes, tokens: Sequence[str], pi
 
 def evaluation_batches(recipe: Recipe, database: NuScenes, tokens: Sequence[str], labels: bool = True) -> Iterator[Batch]:
     """The given keyframes in order, without augmentation; with their occupancy labels, where they have some, if `labels`."""
+    _note_history(recipe, database, tokens)
     dataset = KeyframeDataset(database, tokens, build_pipeline(recipe, training=False, labels=labels))
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers, drop_last=False))

@@ -104,7 +104,7 @@ class TrainConfig(Config):
     init: str | None = Field(None, description="weights to start from, of ours or of an upstream project: what fits is taken (--init FILE)")
     batch_size: int = Field(4, ge=1, description="samples per process and micro-step")
     accumulate: int = Field(1, ge=1, description="micro-steps per optimiser step")
-    num_workers: int = Field(4, ge=0)
+    num_workers: int = Field(4, ge=0, description="loading processes, at most one per core; 0 loads in the main process")
     seed: int = 0
     checkpoint_every: int = Field(500, ge=1, description="optimiser steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1)

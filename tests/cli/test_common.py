@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from frustum.cli.common import examples, explain, invalid, percent, plain, say, split_overrides, table, write_json
+from frustum.cli.common import examples, explain, invalid, percent, plain, say, split_overrides, table, verb, write_json
 from frustum.cli.data import parse_size
-from frustum.errors import CheckpointError, ConfigError
+from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 
 
 def test_plain_values_are_json() -> None:
@@ -40,6 +41,17 @@ def test_explanations_carry_the_exit_code() -> None:
     text, code = explain(ValueError("odd"))
     assert code == 1
     assert "ValueError: odd" in text
+
+
+def test_a_note_is_told_once_per_command(capsys: pytest.CaptureFixture[str]) -> None:
+    @verb
+    def command() -> None:
+        for text in ("first", "second", "first"):
+            warnings.warn(text, FrustumWarning, stacklevel=1)
+
+    for _ in range(2):
+        command()
+        assert capsys.readouterr().err.splitlines() == ["note: first", "note: second"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.12345, "12.35"), (0, "0.00"), (None, "-"), (math.nan, "-")])

@@ -51,12 +51,12 @@ def test_doctor_says_who_limits_the_threads(variable: str, monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv(variable, "1")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(doctor, "_usable_cores", lambda: 4)
+    monkeypatch.setattr(doctor, "count_cores", lambda: 4)
     (check,) = doctor._torch()
     assert check.level == "note"
     assert check.seen.endswith(f", 1 thread of 4 cores, because {variable}=1")
     assert f"unset {variable}" in check.fix
-    monkeypatch.setattr(doctor, "_usable_cores", lambda: 1)
+    monkeypatch.setattr(doctor, "count_cores", lambda: 1)
     (check,) = doctor._torch()
     assert (check.level, check.fix) == ("ok", "")
     assert check.seen.endswith(", 1 thread")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from frustum.data import loader as loader_module
 from frustum.data.augment import Augmentation
 from frustum.data.loader import EpochBatches, KeyframeDataset, build_loader
 from frustum.data.nuscenes import NuScenes
 from frustum.data.pipeline import Pipeline
 from frustum.data.types import Batch
-from frustum.errors import ConfigError, DataError
+from frustum.errors import ConfigError, DataError, FrustumWarning
 from tests.data.toy import VERSION, toy_database
 
 
@@ -179,3 +181,12 @@ def test_keyframes_share_the_images_of_their_past(dataset: KeyframeDataset, monk
     for first, second, plain in zip(*again, items, strict=True):
         assert torch.equal(first["images"], plain["images"])
         assert torch.equal(second["images"], plain["images"])
+
+
+def test_at_most_one_process_per_core(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "count_cores", lambda: 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch and torchdata have nothing to say
+        assert build_loader(dataset, 1, num_workers=2).num_workers == 2
+    with pytest.warns(FrustumWarning, match="2 loading processes instead of 5: one per core"):
+        assert build_loader(dataset, 1, num_workers=5).num_workers == 2

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import pytest
 import torch
 
@@ -7,10 +10,18 @@ from frustum.data.augment import BevTransform
 from frustum.data.pipeline import Pipeline
 from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches, grid_of, open_database
 from frustum.engine.overrides import apply
-from frustum.errors import ConfigError, DataError, TrainingError
+from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
 from frustum.recipes.loading import get_recipe
 from tests.engine import toy
+
+
+class Reads(toy.ToyConfig):
+    reads: int = 0
+
+    @property
+    def frames_before(self) -> int:
+        return self.reads
 
 
 def tokens(feed: TrainingFeed, steps: int) -> list[list[str]]:
@@ -82,6 +93,36 @@ def test_learning_from_boxes_needs_boxes(toy_root, street_root):
     boxes = [Pipeline(image_size=(96, 256), load_boxes=True, min_points=3)._boxes(database.sample(t), BevTransform())[0] for t in wanted]
     assert database.count_boxes(wanted, 3) == sum(map(len, boxes)) > 0
     assert database.count_boxes([]) == 0
+
+
+@contextlib.contextmanager
+def notes():
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", FrustumWarning)
+        yield (words := [])
+    words += [str(w.message) for w in found if issubclass(w.category, FrustumWarning)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_history_that_nobody_reads_or_no_scene_has_is_told(toy_root, training):
+    """The toy's scenes have four keyframes."""
+
+    def told(reads: int, *words: str) -> list[str]:
+        recipe = apply(toy.recipe(toy_root), words)
+        recipe = recipe.model_copy(update={"model": Reads(reads=reads)})
+        database = open_database(recipe.data)
+        with notes() as found:
+            if training:
+                TrainingFeed(recipe, database)
+            else:
+                evaluation_batches(recipe, database, database.tokens("val"))
+        return found
+
+    assert told(0) == told(3, "data.history=3") == []
+    (line,) = told(1, "data.history=2")
+    assert "data.history=2 past keyframes are loaded, but the network reads 1:" in line
+    (line,) = told(4, "data.history=4")
+    assert line.startswith("no keyframe has a full past: the network reads 4 past keyframes, but the longest scene here has 4 in all.")
 
 
 def test_evaluation_is_in_order_and_not_augmented(toy_root):

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import itertools
 import multiprocessing
-import os
 import time
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from frustum.data.cores import count_cores
 from frustum.data.writer import DatabaseWriter
 from frustum.worlds.street.kept import settle
 from frustum.worlds.street.world_config import WorldConfig
@@ -87,9 +87,8 @@ def generate(
 
 
 def usable_cores() -> int:
-    """Cores that this process may use (a container or a batch job may have fewer than the machine), 8 at most."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    """Cores that this process may use, 8 at most."""
+    return min(8, count_cores())
 
 
 def first_stamp(config: WorldConfig, name: str) -> int:
