@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
+from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, table, verb, write_json
 from frustum.errors import ConfigError, nearest_names
 from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entries
 
@@ -132,7 +132,7 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     from frustum.engine.checkpoint import WEIGHTS, decode_header
     from frustum.engine.preprocessing import stored_in
     from frustum.nn.state_files import open_state
-    from frustum.recipes.checkpoints import adapter_named
+    from frustum.recipes.checkpoints import adapter_named, has_official_weights
     from frustum.recipes.conversion import diagnose, fit_of, kind_of, not_finite, sha256
     from frustum.recipes.loading import get_recipe
 
@@ -161,6 +161,8 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         if not needs:  # ours say what they are
             diagnosis = diagnose(opened.state, adapter)
             found["about"], fit, compared = diagnosis.about, diagnosis.fit, recipe or diagnosis.recipe
+            if recipe is not None and not has_official_weights(get_recipe(recipe)):
+                del found["about"]  # which says only what is of upstream
     if recipe is not None:
         fit = fit_of(opened.state, recipe)
     if fit is not None:
@@ -174,31 +176,48 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     epilog=examples(
         "frustum weights convert flashocc-r50-M0-256x704.pth --source flashocc -o m0.safetensors",
         "frustum weights convert bevdet-r50-cbgs.pth --recipe flashocc-r50 --partial -o start.safetensors",
+        "frustum weights convert mine.pth --recipe flashocc-tiny model.bev_channels=64 -o mine.safetensors",
     ),
 )
 @verb
 def convert(
     file: FileArgument,
     out: Annotated[Path, typer.Option("-o", "--out", help="file to write, .safetensors")],
+    overrides: OverridesArgument = None,
     source: Annotated[
-        str, typer.Option("--source", help=f"upstream project of the file: {', '.join(SOURCES)}; or official, whichever it is")
-    ] = SOURCES[0],
+        str | None,
+        typer.Option(
+            "--source",
+            help=f"upstream project of the file: {', '.join(SOURCES)}; or official, whichever it is; or frustum: a state dict that was "
+            "trained here. By default frustum for a recipe without official weights, else official",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="recipe to convert for; by default the one that the file belongs to", show_default=False)
+        str | None,
+        typer.Option(
+            "--recipe", help="recipe to convert for, or a run's folder; by default the one that the file belongs to", show_default=False
+        ),
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="keep what fits the recipe, instead of refusing a file that differs")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Turn an official checkpoint into a weights file of ours, which knows how its images must be prepared. No code in it is run.
+    """Turn an official checkpoint, or a state dict of yours, into a weights file that knows how its images must be prepared.
 
+    No code in it is run. Images are prepared as the official code does, or, for weights that were trained here, as the recipe says.
     Half precision becomes float32, the networks' own type. Widths that contradict each other, and NaN, are refused.
     """
     from frustum.recipes.conversion import convert as run
 
-    done = run(file, out, source, recipe, partial)
+    words = split_overrides(overrides)
+    done = run(file, out, source, recipe, partial, words)
     say(f"{out}: {done.fit}.")
+    if done.source == "frustum":
+        say(f"Its images are prepared as {done.recipe} says; what was otherwise in its training, add as KEY=VALUE.")
+    else:
+        say(f"Its images are prepared as {done.source}'s code does. A network trained here needs --source frustum --recipe NAME.")
     if done.fit.missing or done.fit.reshaped:
         say(f"It lacks a part of {done.recipe}. Next: frustum train {done.recipe} --init {out}")
     else:
-        say(f"Next: frustum eval {done.recipe} --checkpoint {out} data.root=FOLDER")
-    write_json(json_file, {"recipe": done.recipe, "upstream": done.upstream, **asdict(done.fit)})
+        say(f"Next: frustum eval {' '.join([done.recipe, '--checkpoint', str(out), *words])} data.root=FOLDER")
+    write_json(json_file, {"recipe": done.recipe, "source": done.source, "upstream": done.upstream, **asdict(done.fit)})

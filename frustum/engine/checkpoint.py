@@ -70,7 +70,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "
             f'Weights of the official repository load with frustum.load(recipe, "{path}", source="official"), which reads tensors only; '
-            "other PyTorch files convert with safetensors.torch.save_file(state_dict, path)."
+            f"a state dict of your own becomes such a file with `frustum weights convert {path} --recipe NAME -o NAME.safetensors`."
         )
     try:
         with safe_open(path, "pt") as file:

@@ -41,7 +41,7 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, 
     Raises:
         ConfigError: unknown source, or a recipe without official weights. CheckpointError: missing, damaged or unsafe file.
     """
-    adapter = _adapter(recipe, source)
+    adapter = adapter_for(recipe, source)
     if adapter is not None:
         what = "the official checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
         state = open_state(checkpoint).state
@@ -61,8 +61,17 @@ def adapter_named(source: str) -> Any:
     return importlib.import_module(f"frustum.weights.{source}")
 
 
-def _adapter(recipe: Recipe, source: str) -> Any:
-    """For `official`, or the project's name, the module of weights/ that reads upstream weights of a recipe's network, else None."""
+def has_official_weights(recipe: Recipe) -> bool:
+    """True if an upstream project publishes weights for networks of this kind, of whatever widths."""
+    return any(_stem(recipe) in adapter_named(source).MODELS for source in SOURCES)
+
+
+def adapter_for(recipe: Recipe, source: str) -> Any:
+    """The module of weights/ that reads the weights of a recipe's network; None for the source `frustum`, weights that were trained here.
+
+    Raises:
+        ConfigError: unknown source, or a recipe without official weights.
+    """
     if source == "frustum":
         return None
     if source != "official" and source not in SOURCES:
@@ -95,7 +104,7 @@ def settle(recipe: Recipe, overrides: Sequence[str] = (), source: str = "frustum
         ConfigError: unknown source or setting, or a recipe without official weights.
     """
     if checkpoint is None:
-        adapter = _adapter(recipe, source)
+        adapter = adapter_for(recipe, source)
         return preprocessing.settle(recipe, adapter.PREPROCESSING if adapter else {}, overrides)
     if checkpoint.adapter is not None:
         recipe = _as_wide_as(checkpoint, recipe, overrides)

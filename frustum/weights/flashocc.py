@@ -259,7 +259,7 @@ def _encoder_alone(state: Mapping[str, Tensor]) -> str:
 def describe(layout: Layout | None) -> str:
     """What a file is, and which recipe loads it, or which one is missing."""
     if layout is None:
-        return "no network of FlashOCC or BEVDet: its depth net is missing."
+        return "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
     name, recipe = published_name(layout), recipe_for(layout)
     if recipe:
         if name:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.cli.resolve import resolve_recipe
 from frustum.cli.weights import as_markdown
 from frustum.engine.recipe import Recipe
 from frustum.engine.train import TrainResult
@@ -176,6 +177,26 @@ def test_init_is_a_setting_of_the_run(
     monkeypatch.setattr("frustum.engine.train.train", train)
     assert frustum("train", "flashocc-r50-m0", "--init", upstream, "--out", tmp_path, "optim.lr=1e-3").code == 0
     assert seen == [(str(upstream), ["optim.lr=1e-3", f"train.init={upstream}"])]
+
+
+def test_a_state_dict_of_a_network_trained_here(frustum: Run, tmp_path: Path) -> None:
+    words = ["model.pretrained=false", "model.bev_channels=8"]
+    torch.save(resolve_recipe("flashocc-tiny", words).model.build().state_dict(), tmp_path / "mine.pth")
+    code, _, err = frustum("weights", "convert", tmp_path / "mine.pth", "-o", tmp_path / "x.safetensors")
+    assert code == 4
+    assert "--recipe flashocc-tiny" in err
+    named = ("weights", "convert", tmp_path / "mine.pth", "--recipe", "flashocc-tiny", "-o", tmp_path / "x.safetensors")
+    code, out, err = frustum(*named, *words, "--json", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    assert "prepared as flashocc-tiny says" in out
+    assert f"frustum eval flashocc-tiny --checkpoint {tmp_path / 'x.safetensors'} model.pretrained=false model.bev_channels=8" in out
+    assert json.loads((tmp_path / "c.json").read_text())["source"] == "frustum"
+    out = frustum("weights", "inspect", tmp_path / "x.safetensors").out
+    assert "data.image_size [96, 256], data.channel_order rgb" in out
+    code, out, _ = frustum("weights", "inspect", tmp_path / "mine.pth", "--recipe", "flashocc-tiny")
+    assert code == 0
+    assert "about" not in out, "nothing to guess"
+    assert "with flashocc-tiny: " in out
 
 
 def test_a_part_is_converted_only_when_asked(frustum: Run, upstream: Path, tmp_path: Path) -> None:

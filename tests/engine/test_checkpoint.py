@@ -61,7 +61,7 @@ def test_a_mismatch_is_listed_readably(weights):
 
 
 def test_weights_of_another_model_are_called_that():
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match="another network's"):
         load_state(toy.ToyConfig().build(), {"backbone.weight": torch.zeros(3)}, "x")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,19 @@ import torch
 
 import frustum
 from frustum.engine.checkpoint import read_weights
+from frustum.engine.overrides import apply
+from frustum.engine.preprocessing import preprocessing_of
+from frustum.engine.run import save_run
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
-from frustum.recipes.checkpoints import settle
+from frustum.recipes.checkpoints import has_official_weights, open_checkpoint, settle
 from frustum.recipes.conversion import convert, diagnose, not_finite
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.loading import get_recipe, list_recipes
 from frustum.weights import flashocc
 
 HEAD = "occ_head.final_conv.conv.weight"
 State = dict[str, torch.Tensor]
+WITHOUT_OFFICIAL = [info.name for info in list_recipes() if not has_official_weights(get_recipe(info.name))]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,10 @@ def test_a_file_without_its_depth_net_is_known_by_its_names(m0):
     found = diagnose(state, flashocc)
     assert (found.recipe, len(found.fit.missing)) == ("flashocc-r50-m0", 2)
     assert "a part of the network of the recipe 'flashocc-r50-m0', without its depth net" in found.about
-    assert diagnose({"conv.weight": meta(3)}, flashocc) == ("no network of FlashOCC or BEVDet: its depth net is missing.", "", None)
+    found = diagnose({"conv.weight": meta(3)}, flashocc)
+    assert found.about.startswith("no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net. ")
+    assert "--recipe my_package.my_file:my_recipe" in found.about, "what to type next"
+    assert (found.recipe, found.fit) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,74 @@ def test_what_cannot_be_converted(small, tmp_path):
     other = tiny.model_copy(update={"name": "mine", "model": _Other()})
     with pytest.raises(ConfigError, match="'mine' has no official weights of flashocc"):
         settle(other, source="flashocc")
+
+
+@pytest.mark.parametrize("name", WITHOUT_OFFICIAL)
+def test_what_was_trained_here_carries_its_own_preprocessing(name, tmp_path):
+    """And not FlashOCC's, with which it would predict nonsense without a word."""
+    recipe = get_recipe(name)
+    first = frustum.load(name, pretrained=False)
+    done = convert(save(first.state_dict(), tmp_path), tmp_path / "x.safetensors", recipe=name)
+    assert (done.source, done.recipe, done.fit.missing) == ("frustum", name, ())
+    header = read_weights(tmp_path / "x.safetensors")[1]
+    assert (header["source"], header["preprocessing"]) == ("frustum", preprocessing_of(recipe))
+    assert header["recipe"] == recipe.model_dump(mode="json")
+    again = frustum.load(name, tmp_path / "x.safetensors")
+    assert again.preprocessing == first.preprocessing
+    assert settle(recipe, checkpoint=open_checkpoint(tmp_path / "x.safetensors", recipe)) == recipe
+    for source in ("official", "flashocc"):
+        with pytest.raises(ConfigError, match=r"has no official weights.*use source='frustum'"):
+            convert(tmp_path / "x.pth", tmp_path / "y.safetensors", source, name)
+
+
+def test_a_recipe_with_official_weights_may_have_been_trained_here(small, tmp_path):
+    words = ["model.resnet=18", "model.neck_channels=16", "model.lift_channels=8", "model.bev_channels=12", "data.channel_order=rgb"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FrustumWarning)  # the settings are the weights' own
+        convert(save(small, tmp_path), tmp_path / "x.safetensors", "frustum", "flashocc-r50-m0", overrides=words)
+    needs = read_weights(tmp_path / "x.safetensors")[1]["preprocessing"]
+    assert (needs["data.channel_order"], needs["data.map_frame"], needs["model.voxel_rounding"]) == ("rgb", "lidar", "floor")
+    model = frustum.load("flashocc-r50-m0", tmp_path / "x.safetensors", resnet=18, neck_channels=16, lift_channels=8, bev_channels=12)
+    assert model.preprocessing == needs
+    with pytest.raises(ConfigError, match="--recipe NAME, or --recipe FOLDER"):
+        convert(tmp_path / "x.pth", tmp_path / "y.safetensors", "frustum")
+
+
+def test_the_run_or_the_settings_say_what_a_state_dict_is(tmp_path):
+    words = ["model.pretrained=false", "model.history=1", "data.history=1", "data.image_size=64,192"]
+    recipe = apply(get_recipe("panoptic-flashocc-mini"), words)
+    save_run(tmp_path / "run", recipe)
+    path = save(recipe.model.build().state_dict(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"(?s)frame_net.*--recipe NAME model\.history=2.*--recipe FOLDER"):
+        convert(path, tmp_path / "x.safetensors", recipe="panoptic-flashocc-mini")
+    by_run = convert(path, tmp_path / "x.safetensors", recipe=str(tmp_path / "run"))
+    by_words = convert(path, tmp_path / "y.safetensors", recipe="panoptic-flashocc-mini", overrides=words)
+    assert by_run.fit == by_words.fit
+    headers = [read_weights(tmp_path / name)[1] for name in ("x.safetensors", "y.safetensors")]
+    assert headers[0] == headers[1]
+    assert headers[0]["preprocessing"]["data.image_size"] == [64, 192]
+    (tmp_path / "run" / "weights.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"is a run, whose weights need no conversion: frustum eval .*frustum\.load\("):
+        convert(tmp_path / "run", tmp_path / "z.safetensors")
+
+
+def test_a_state_dict_of_ours_is_known_by_its_names_and_not_converted_by_guess(tmp_path):
+    networks = {name: apply(get_recipe(name), ["model.pretrained=false"]).model.build() for name in WITHOUT_OFFICIAL}
+    states = {name: network.state_dict() for name, network in networks.items()}
+    assert "'flashocc-tiny' or 'flashocc-tiny-kitti', which" in diagnose(states["flashocc-tiny"], flashocc).about, (
+        "they differ in images only"
+    )
+    for name in ("panoptic-flashocc-mini", "bevdet-occ-tiny"):
+        found = diagnose(states[name], flashocc)
+        assert found.recipe == name
+        assert found.about.startswith(f"the network of the recipe {name!r}, which has no official weights.")
+        with pytest.raises(CheckpointError, match=f"was not converted: .* --recipe {name}, or --recipe FOLDER"):
+            convert(save(states[name], tmp_path), tmp_path / "x.safetensors")
+    with torch.device("meta"):
+        past = apply(get_recipe("panoptic-flashocc-mini"), ["model.pretrained=false", "model.history=1"]).model.build().state_dict()
+    found = diagnose(past, flashocc)
+    assert found.recipe == "panoptic-flashocc-mini"
+    assert "It is not quite that network: 1 is of another shape (bev_net.enter.0.weight); 6 are in the file only" in found.about
 
 
 class _Other:
