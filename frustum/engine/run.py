@@ -103,6 +103,19 @@ def require_same(recipe: Recipe, folder: Path) -> None:
         )
 
 
+def changed_length(recipe: Recipe, folder: Path) -> str:
+    """What to tell about a run in `folder` that goes on with another length than it was begun with; "" if there is nothing to tell."""
+    names = {"steps", "epochs"}
+    old, new = (r.train.model_dump(mode="json", include=names) for r in (load_run(folder).recipe, recipe))
+    found = differences(old, new, "train")
+    if not found or recipe.optim.schedule != "cosine":
+        return ""
+    return (
+        f"{in_words(found)}: the cosine schedule now ends elsewhere, so the learning rates of all steps to come differ from those of the "
+        "earlier length, and this is not what a run of the new length from the start gives"
+    )
+
+
 def clear_run(folder: Path) -> None:
     """Remove what an earlier run left in `folder`, its numbers and report included; other files there stay. Raises DataError."""
     try:

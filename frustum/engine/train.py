@@ -19,7 +19,7 @@ from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
-from frustum.engine.run import clear_run, require_same, save_run
+from frustum.engine.run import changed_length, clear_run, require_same, save_run
 from frustum.engine.runtime import make_accelerator
 from frustum.engine.signals import StopSignals
 from frustum.engine.snapshots import Snapshots
@@ -37,7 +37,7 @@ class TrainResult:
 
     folder: Path
     weights: Path
-    steps: int
+    steps: int  # taken in all, by earlier processes too
     loss: float  # mean over the last logged steps
     seconds: float  # of this process, set-up included
     resumed_from: int  # step, 0 for a fresh run
@@ -82,7 +82,7 @@ def train(
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
-    _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
+    changed = _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
 
     database = open_database(recipe.data, grid_of(recipe))
     feed = TrainingFeed(recipe, database, accelerator.process_index, accelerator.num_processes)
@@ -102,7 +102,7 @@ def train(
         for line in begin:
             bar.note(line)
         if first:
-            bar.note(f"going on after step {first} of {total}")
+            bar.note(_how_it_goes_on(recipe, first, total, changed))
         while stepper.step_number < total:
             try:
                 result = stepper.step(feed.next_batches(), stop=signals.received is not None)
@@ -121,11 +121,11 @@ def train(
                 raise StoppedError(
                     f"stopped by {why} after step {step} of {total}; {last_saved} is saved. The same command goes on from there."
                 )
-    trained = stepper.result()
+    trained, steps = stepper.result(), stepper.step_number
     if is_main:
-        save_weights(out / WEIGHTS, trained, preprocessing.header_of(recipe) | {"step": total})
+        save_weights(out / WEIGHTS, trained, preprocessing.header_of(recipe) | {"step": steps})
     accelerator.wait_for_everyone()
-    return TrainResult(out, out / WEIGHTS, total, window.last_loss, time.monotonic() - began, first, trained)
+    return TrainResult(out, out / WEIGHTS, steps, window.last_loss, time.monotonic() - began, first, trained)
 
 
 def build_model(recipe: Recipe, database: Any, cache: Path | None = None) -> nn.Module:
@@ -181,12 +181,14 @@ class Window:
 
 def _open_folder(
     out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, accelerator: Accelerator, source: str | None, overrides: Sequence[str]
-) -> None:
-    """Make the run folder fit for this run, before anything slow happens."""
+) -> str:
+    """Make the run folder fit for this run, before anything slow happens; returns what to tell about a run that it goes on with."""
     if mode not in ("auto", "never", "must"):
         raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
+    changed = ""
     if mode != "never" and snapshots.latest() is not None:
         require_same(recipe, out)
+        changed = changed_length(recipe, out)
     elif mode == "must":
         raise CheckpointError(f"{out} holds no snapshot to resume from. Start the run without resume, or give the folder of a run.")
     accelerator.wait_for_everyone()
@@ -198,6 +200,15 @@ def _open_folder(
             (out / STATISTICS).unlink(missing_ok=True)  # of labels that may have changed since
         save_run(out, recipe, source=source, overrides=overrides)
     accelerator.wait_for_everyone()
+    return changed
+
+
+def _how_it_goes_on(recipe: Recipe, done: int, total: int, changed: str) -> str:
+    """What to tell when an earlier run is taken up after `done` steps; `changed` is from `run.changed_length`."""
+    if done < total:
+        return f"going on after step {done} of {total}" + (f". {changed}" if changed else "")
+    key = "train.steps" if recipe.train.steps else "train.epochs"
+    return f"this run is finished: {done} steps are done, {total} are asked for. To train longer, set a larger {key}."
 
 
 def _resume(snapshots: Snapshots, stepper: Stepper, feed: TrainingFeed) -> tuple[dict[str, float], int, float]:

@@ -217,3 +217,27 @@ def test_a_wrong_root_and_split_are_data_errors(toy_root, tmp_path):
         train(toy.recipe(tmp_path / "nowhere"), tmp_path / "run")
     with pytest.raises(DataError, match="trian"):
         train(apply(toy.recipe(toy_root), ["data.train_split=trian"]), tmp_path / "run2")
+
+
+def test_what_is_told_when_a_run_is_taken_up_again(toy_root, tmp_path, capsys):
+    """A finished run does not seem to train, and another length is told where it changes the learning rates."""
+
+    def told(**length) -> tuple[int, str]:
+        result = train(toy.recipe(toy_root, checkpoint_every=2, **length), tmp_path)
+        return result.steps, " ".join(capsys.readouterr().out.split())
+
+    assert "step 2" not in told(steps=2)[1]
+    steps, text = told(steps=2)
+    assert "this run is finished: 2 steps are done, 2 are asked for. To train longer, set a larger train.steps." in text
+    assert "going on" not in text
+    steps, text = told(steps=4)
+    assert steps == 4
+    assert "going on after step 2 of 4. train.steps was 2, now 4: the cosine schedule now ends elsewhere" in text
+    steps, text = told(steps=3)
+    assert "finished: 4 steps are done, 3 are asked for" in text
+    assert steps == read_weights(tmp_path / "weights.safetensors")[1]["step"] == 4  # what was done, not what was asked for
+    constant = apply(toy.recipe(toy_root, steps=2, checkpoint_every=2), ["optim.schedule=constant"])
+    train(constant, tmp_path / "constant")
+    capsys.readouterr()
+    train(apply(constant, ["train.steps=3"]), tmp_path / "constant")
+    assert "cosine" not in capsys.readouterr().out
