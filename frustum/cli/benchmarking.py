@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
+from frustum.cli.common import JsonOption, examples, say, table, verb_that, write_json
 from frustum.errors import ConfigError, FrustumError, nearest_names
 
 
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     )(bench)
 
 
-@verb
+@verb_that("the tables so far stand above, no figures were written; name the benchmarks that are left")
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="benchmarks to run; by default all", show_default=False)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small sizes, few repeats: shows that they run; the figures mean little")] = False,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+GOES_ON = "the same command goes on from the last saved state"
 
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="also write the numbers to FILE as JSON", show_default=False)
@@ -108,8 +109,8 @@ def report(error: BaseException) -> int:
     return code
 
 
-def verb(function: F) -> F:
-    """Decorator of a command: turn errors and Ctrl-C into a message and an exit code."""
+def verb(function: F, after_interrupt: str = "the same command starts again from the beginning") -> F:
+    """Decorator of a command: turn errors and Ctrl-C into a message, which says what comes after Ctrl-C, and an exit code."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -117,7 +118,7 @@ def verb(function: F) -> F:
             with _notes():
                 return function(*args, **kwargs)
         except KeyboardInterrupt:
-            console(stderr=True).print("\ninterrupted: nothing was damaged; the same command goes on from the last saved state.")
+            console(stderr=True).print(f"\ninterrupted: nothing was damaged; {after_interrupt}.")
             raise typer.Exit(INTERRUPTED) from None
         except typer.Exit:
             raise
@@ -127,6 +128,11 @@ def verb(function: F) -> F:
             raise typer.Exit(report(error)) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def verb_that(after_interrupt: str) -> Callable[[F], F]:
+    """`verb` for a command of which something else than starting again holds after Ctrl-C."""
+    return functools.partial(verb, after_interrupt=after_interrupt)
 
 
 @contextlib.contextmanager

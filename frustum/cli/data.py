@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from frustum.cli.common import (
+    GOES_ON,
     JsonOption,
     OverridesArgument,
     examples,
@@ -17,6 +18,7 @@ from frustum.cli.common import (
     split_overrides,
     table,
     verb,
+    verb_that,
     write_json,
 )
 from frustum.errors import ConfigError
@@ -42,7 +44,7 @@ def parse_size(text: str) -> tuple[int, int]:
         "frustum data world --print-rig > rig.json",
     ),
 )
-@verb
+@verb_that(GOES_ON)
 def world(
     root: Annotated[Path | None, typer.Argument(metavar="OUT", help="folder of the data set", show_default=False)] = None,
     overrides: OverridesArgument = None,
@@ -97,7 +99,7 @@ def world(
     "kitti-raw",
     epilog=examples("frustum data import kitti-raw kitti/2011_09_26 data/kitti --train 0-119 --val 120-153"),
 )
-@verb
+@verb_that(GOES_ON)
 def kitti_raw(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder of a date or a drive, with calibration, oxts and velodyne data")],
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from frustum.cli.common import say
-from frustum.cli.resolve import is_run
+from frustum.cli.resolve import is_run, open_network
 from frustum.data.classes import OBJECT_CLASSES, OCC3D_CLASSES
 from frustum.data.nuscenes import NuScenes
 from frustum.data.types import PanopticOccupancy, Prediction, Sample
-from frustum.engine.checkpoint import WEIGHTS, digest
+from frustum.engine.checkpoint import digest
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.feed import evaluation_batches, open_database
 from frustum.engine.metrics_log import read_lines
@@ -26,23 +27,23 @@ from frustum.engine.run import Run, load_run
 from frustum.engine.scores import true_instances
 from frustum.engine.statistics import labels_of, spread
 from frustum.errors import CheckpointError
-from frustum.recipes.loading import load
 from frustum.viewer.objects import objects_of
 from frustum.viewer.report import ReportData, SamplePanel, Scores, write_report
 
 
-def report_run(folder: Path, out: Path | None = None, samples: int = 4) -> Path:
-    """Write the report of the run in `folder` to `out` (by default folder/report) and return the page.
+def report_run(folder: Path, out: Path | None = None, samples: int = 4, overrides: Sequence[str] = ()) -> Path:
+    """Write the report of the run in `folder` to `out` (by default folder/report) and return the page; `overrides` are settings.
 
     Raises:
-        CheckpointError: there is no run, or it has no weights yet. DataError: its data set cannot be read, or `out` not be written to.
+        ConfigError: a setting that does not fit. CheckpointError: there is no run, or it has no weights yet.
+        DataError: its data set cannot be read, or `out` not be written to.
     """
     if not is_run(str(folder)):
         raise CheckpointError(f"{folder} is no run: there is no recipe.json in it. Give the folder that `frustum train` wrote.")
-    run = load_run(folder)
+    recipe, network = open_network(str(folder), overrides)
+    run = replace(load_run(folder), recipe=recipe)
     database = open_database(run.recipe.data)
     tokens = pick(database, run.recipe.data.val_split, samples)
-    network = load(run.recipe, folder / WEIGHTS)
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
         predictor = NetworkPredictor(network, run.recipe.runtime)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, verb, write_json
+from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, examples, say, split_overrides, verb, verb_that, write_json
 from frustum.errors import ConfigError
 from frustum.weights.catalogue import SOURCES
 
@@ -52,10 +52,10 @@ def register(app: typer.Typer) -> None:
             "frustum predict flashocc-r50 /data/nuscenes --checkpoint r50.safetensors --split val --no-pictures --submission challenge",
         ),
     )(predict)
-    app.command("report", epilog=examples("frustum report runs/demo/train"))(report)
+    app.command("report", epilog=examples("frustum report runs/demo/train", "frustum report runs/tiny data.root=/new/place"))(report)
 
 
-@verb
+@verb_that(GOES_ON)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for the world, the run and the report")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
@@ -74,7 +74,7 @@ def demo(
     write_json(json_file, numbers)
 
 
-@verb
+@verb_that(GOES_ON)
 def train(
     recipe: Annotated[str, typer.Argument(help="a recipe (`frustum list`), module:function, or the folder of a run to resume or repeat")],
     overrides: OverridesArgument = None,
@@ -93,7 +93,8 @@ def train(
     from frustum.engine.train import train as run
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
-    say(f"trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
+    done = "nothing was left to train:" if result.resumed_from >= result.steps else "trained"
+    say(f"{done} {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
     write_json(json_file, result.as_dict())
 
 
@@ -155,7 +156,7 @@ def evaluate(
     write_json(json_file, numbers)
 
 
-@verb
+@verb_that("the predictions so far are kept, and the same command makes all of them again")
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
     where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a data set, or a rig folder with images and calibration.json")],
@@ -182,7 +183,10 @@ def predict(
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
     json_file: JsonOption = None,
 ) -> None:
-    """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist."""
+    """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist.
+
+    A network that tells objects apart adds `instances`, and class, centre and score of each object; the picture colours them one by one.
+    """
     from frustum.cli.predicting import predict_source
 
     words = split_overrides(overrides)
@@ -197,10 +201,11 @@ def predict(
 @verb
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run")],
+    overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the report; by default RUN/report", show_default=False)] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes of the validation split to draw")] = 4,
 ) -> None:
     """Write a report: one self-contained HTML page and pictures. It needs no network, no GL and no server."""
     from frustum.cli.reporting import report_run
 
-    say(f"The report: {report_run(run, out, samples)}")
+    say(f"The report: {report_run(run, out, samples, split_overrides(overrides))}")

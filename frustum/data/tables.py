@@ -52,13 +52,21 @@ def table_folder(root: Path, version: str) -> Path:
         return root / version
     advice = f"Check with `frustum data status {root}`, or generate a data set with `frustum data world {root}`."
     if not root.is_dir():
-        raise DataError(f"the data root {root} does not exist; it must be a folder with {version}/*.json and samples/. {advice}")
+        raise DataError(
+            f"the data root {root} does not exist; it must be a folder with {version}/*.json and samples/. "
+            f"If the data lie elsewhere, set data.root=FOLDER. {advice}"
+        )
     if found:
         hint = nearest_names(version, found)
         raise DataError(f"the data set {root} has no version {version!r}; {hint} Set data.version. {advice}")
     if (root / "sample.json").is_file():
         above = f"data.root={root.parent} data.version={root.name}"
         raise DataError(f"{root} is itself a folder of tables; the data root is the folder above it: try {above}.")
+    if (root / "calibration.json").is_file():
+        raise DataError(
+            f"{root} is a rig folder, images without labels, and no data set yet: make it one with `frustum data import rig {root} DST`. "
+            f"`frustum predict RUN {root}` and `frustum check {root}` take it as it is."
+        )
     held = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
     raise DataError(f"{root} is not a nuScenes data set: it must hold {version}/*.json and samples/, but holds {held}. {advice}")
 

@@ -161,7 +161,8 @@ def describe(found: Mapping[str, Any]) -> str:
     """One line about a machine, as `machine()` returns it."""
     load = "" if found.get("load_before") is None else f", load {found['load_before']:.1f} before the start"
     versions = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "numba", "frustum"))
-    on = f"{found['processor']}, {found['cores']} cores, {found['torch_threads']} threads" + (f", {found['gpu']}" if "gpu" in found else "")
+    cores, threads = (f"{found[key]} {word}" + "s" * (found[key] != 1) for key, word in (("cores", "core"), ("torch_threads", "thread")))
+    on = f"{found['processor']}, {cores}, {threads}" + (f", {found['gpu']}" if "gpu" in found else "")
     return f"{on}; {versions}{load}"
 
 

@@ -240,8 +240,32 @@ def test_interrupt(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "diagnose", interrupted)
     outcome = frustum("doctor")
     assert outcome.code == 130
-    assert "interrupted" in outcome.err
+    assert "interrupted: nothing was damaged; the same command starts again from the beginning." in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "worker", "what_holds"),
+    [
+        (("train", "flashocc-tiny"), "frustum.engine.train.train", "the same command goes on from the last saved state"),
+        (("data", "world", "w"), "frustum.cli.worlds.generate_world", "the same command goes on from the last saved state"),
+        (("predict", "run", "rig"), "frustum.cli.predicting.predict_source", "the predictions so far are kept"),
+        (("eval", "run"), "frustum.cli.evaluation.evaluate_run", "the same command starts again from the beginning"),
+        (("report", "run"), "frustum.cli.reporting.report_run", "the same command starts again from the beginning"),
+        (("bench",), "frustum.cli.benchmarking.run", "name the benchmarks that are left"),
+    ],
+)
+def test_what_holds_after_an_interrupt(
+    frustum: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], worker: str, what_holds: str
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, interrupted)
+    outcome = frustum(*words)
+    assert outcome.code == 130
+    assert what_holds in outcome.err
 
 
 def test_system_errors_are_readable(frustum: Run, monkeypatch: pytest.MonkeyPatch) -> None:

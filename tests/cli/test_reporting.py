@@ -17,7 +17,7 @@ from frustum.data.nuscenes import NuScenes
 from frustum.engine.checkpoint import WEIGHTS, digest, save_weights
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
-from frustum.errors import CheckpointError
+from frustum.errors import CheckpointError, ConfigError, DataError
 from frustum.recipes.loading import load
 from frustum.viewer.report import METRICS
 
@@ -115,3 +115,19 @@ def test_a_run_without_weights(run: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_bytes((run / "recipe.json").read_bytes())
     with pytest.raises(CheckpointError, match=WEIGHTS):
         report_run(tmp_path)
+
+
+def test_a_run_whose_data_were_moved(run: Path, street_root: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    described = json.loads((run / "recipe.json").read_text())
+    described["recipe"]["data"]["root"] = str(tmp_path / "gone")
+    moved.mkdir()
+    (moved / "recipe.json").write_text(json.dumps(described))
+    (moved / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes())
+    for verb in (evaluate_run, lambda name: report_run(Path(name))):
+        with pytest.raises(DataError, match=r"gone does not exist.* If the data lie elsewhere, set data\.root=FOLDER\."):
+            verb(str(moved))
+    page = report_run(moved, samples=1, overrides=[f"data.root={street_root}"])
+    assert str(street_root) in page.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="did you mean"):
+        report_run(moved, overrides=["data.rot=x"])

@@ -200,6 +200,9 @@ def test_wrong_roots(toy_root: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=r"is not a nuScenes data set: it must hold v1.0-toy/\*.json and samples/, but holds photos"):
         NuScenes(tmp_path, VERSION)
+    (tmp_path / "photos" / "calibration.json").write_text("{}")
+    with pytest.raises(DataError, match=r"is a rig folder.*`frustum data import rig .*photos DST`"):
+        NuScenes(tmp_path / "photos", VERSION)
     with pytest.raises(DataError, match=r"no version 'v1.0-mini'; did you mean 'v1.0-toy'"):
         NuScenes(toy_root, "v1.0-mini")
     with pytest.raises(DataError, match=f"try data.root={toy_root} data.version={VERSION}"):

@@ -105,3 +105,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert report["tables"][0]["rows"] == [["plain", 20.0, 1.0], ["quick one", 2.5, 8.0]]
     benchmark_main("What it measures.", measure, [])
     assert asked == [True, False]
+
+
+def test_one_thread_is_no_threads():
+    about = {"processor": "CPU", "cores": 1, "torch_threads": 1, "python": "3", "torch": "2", "numba": "0", "frustum": "0"}
+    assert describe(about).startswith("CPU, 1 core, 1 thread; python 3")
+    assert describe(about | {"cores": 2, "torch_threads": 2}).startswith("CPU, 2 cores, 2 threads; ")
