@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from frustum.engine import overrides as settings
 from frustum.engine.recipe import Recipe
@@ -61,13 +63,37 @@ def open_network(
 
 
 def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted path, value, description) of every setting."""
+    """(dotted path, value, description) of every setting.
+
+    The description is the field's own, else the first sentence that a class of the config says about it under `Attributes`; choices follow.
+    """
     from frustum.config import Config
 
+    documented = _documented(type(config))
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, Config):
             yield from describe(value, f"{prefix}{name}.")
         else:
             plain = config.model_dump(mode="json", include={name})[name]
-            yield prefix + name, plain, field.description or ""
+            about = field.description or documented.get(name, "")
+            choices = ", ".join(map(str, _choices(field.annotation)))
+            yield prefix + name, plain, " ".join(filter(None, [about, f"({choices})" if choices else ""]))
+
+
+def _documented(kind: type) -> dict[str, str]:
+    """First sentence about each attribute in the docstrings of a class and its bases, without its full stop."""
+    found: dict[str, str] = {}
+    for base in kind.__mro__:
+        _, _, entries = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:\n")
+        for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {5,}.*)*)", entries, re.MULTILINE):
+            sentence = re.split(r"\.(?:\s|$)", " ".join(text.split()))[0]
+            found = {name.strip(): sentence for name in names.split(",")} | found  # what a subclass says wins
+    return found
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The words that a Literal allows, wherever it stands in an annotation."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))

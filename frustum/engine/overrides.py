@@ -50,8 +50,20 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
         key = key.strip()
         if not equals or not key:
             raise ConfigError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes.")
-        recipe = _set(recipe, key.split("."), text.strip(), key)
+        try:
+            recipe = _set(recipe, key.split("."), text.strip(), key)
+        except _UnknownSettingError as error:
+            elsewhere = [path for path in paths(recipe) if path.rpartition(".")[2] == error.name]
+            raise ConfigError(f"{error.what}; {_did_you_mean(elsewhere) if elsewhere else error.hint}") from None
     return recipe
+
+
+class _UnknownSettingError(ConfigError):
+    """A section has no such setting; `name` is the last word of the path if it was that one, for another section may have it."""
+
+    def __init__(self, what: str, hint: str, name: str):
+        super().__init__(f"{what}; {hint}")
+        self.what, self.hint, self.name = what, hint, name
 
 
 def paths(config: Config, prefix: str = "") -> list[str]:
@@ -84,7 +96,7 @@ def _value(config: Config, path: list[str], text: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     fields = type(config).model_fields
     if name not in fields:
-        raise ConfigError(_unknown(config, path, key))
+        raise _unknown(config, path, key)
     field, current = fields[name], getattr(config, name)
     if not rest:
         return _parse(text, field, current, key)
@@ -109,16 +121,20 @@ def _with(config: C, changes: dict[str, Any], words: str, prefix: str) -> C:
         raise ConfigError(f"{words} is not allowed: {_reasons(error)}.") from error
 
 
-def _unknown(config: Config, path: list[str], key: str) -> str:
+def _unknown(config: Config, path: list[str], key: str) -> _UnknownSettingError:
     prefix = key[: len(key) - len(".".join(path))]
     here = list(type(config).model_fields)
     hint = nearest_names(path[0], here)
     if not hint.startswith("did you mean"):  # the right word in the wrong section?
         inside = [prefix + p for p in paths(config) if p.rpartition(".")[2] == path[-1]]
         if inside:
-            hint = "did you mean " + " or ".join(repr(p) for p in inside[:3]) + "?"
+            hint = _did_you_mean(inside)
     what = f"{prefix.rstrip('.')} has no setting {path[0]!r}" if prefix else f"there is no setting {path[0]!r}"
-    return f"{key}: {what}; {hint}"
+    return _UnknownSettingError(f"{key}: {what}", hint, path[0] if len(path) == 1 else "")
+
+
+def _did_you_mean(there: list[str]) -> str:
+    return "did you mean " + " or ".join(repr(path) for path in there[:3]) + "?"
 
 
 def _section(value: Any, field: FieldInfo) -> Config | None:

@@ -93,3 +93,23 @@ def test_describe_covers_all_settings() -> None:
     rows = {key: value for key, value, _ in describe(recipe)}
     assert {path for path in paths(recipe)} - {p for p in paths(recipe) if p.startswith("ema.")} <= set(rows)
     assert rows["data.image_size"] == [256, 704]
+
+
+def test_describe_says_what_the_model_s_docstring_says() -> None:
+    about = {key: text for key, _, text in describe(get_recipe("panoptic-flashocc-mini"))}
+    assert about["model.history"].startswith("F, past keyframes whose maps are joined with the keyframe's; ")
+    assert about["model.align"].endswith("(lift, warp, warp_reference)")
+    assert about["model.label_map"] == "which heat map serves which class of voxels (fixed, reference)"
+    assert about["model.standing_iou_loss"] == about["model.occupied_iou_loss"] != ""  # one entry for both
+    assert about["model.pretrained"].startswith("start the encoder from ImageNet weights")  # of a base class
+    assert about["data.channel_order"] == "(rgb, bgr)"
+    inherited = {key: text for key, _, text in describe(get_recipe("flashocc-r50-4d-stereo"))}
+    assert inherited["model.history"].endswith("one more is read for the matching")  # what the class itself says wins
+
+
+def test_settings_of_our_models_are_all_described() -> None:
+    from frustum.recipes.loading import list_recipes
+
+    for info in list_recipes():
+        rows = [(key, text) for key, _, text in describe(get_recipe(info.name)) if key.count(".") == 1 and key.startswith("model.")]
+        assert [key for key, text in rows if not text] == [], info.name

@@ -131,6 +131,8 @@ def test_of_two_entries_that_replace_each_other_the_last_one_counts():
         ("optm.lr=3", ["no setting 'optm'", "'optim'"]),
         ("lr=3", ["no setting 'lr'", "'optim.lr'"]),
         ("model.widht=3", ["model has no setting", "'width'"]),
+        ("data.num_workers=2", ["data has no setting 'num_workers'; did you mean 'train.num_workers'?"]),
+        ('data={"num_workers": 2}', ["did you mean 'train.num_workers'?"]),
         ("optim.lr=fast", ["optim.lr=fast", "number", "0.1"]),
         ("optim.lr=true", ["optim.lr=true", "number"]),
         ("optim.lr=-1", ["greater than 0"]),
