@@ -130,7 +130,7 @@ def inspect(
 def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
     from frustum.engine.checkpoint import WEIGHTS, decode_header
-    from frustum.engine.preprocessing import stored_in
+    from frustum.engine.preprocessing import recipe_in, stored_in
     from frustum.nn.state_files import open_state
     from frustum.recipes.checkpoints import adapter_named, has_official_weights
     from frustum.recipes.conversion import diagnose, fit_of, kind_of, not_finite, sha256
@@ -150,8 +150,13 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         "numbers": dict(Counter(map(kind_of, opened.state.values()))), "not finite": not_finite(opened.state),
     }  # fmt: skip
     if needs := stored_in(header, str(file)):
-        recipe_name = header["recipe"].get("name", "") if isinstance(header.get("recipe"), dict) else ""
-        found |= {"recipe": recipe_name, "preprocessing": needs, "upstream": header.get("upstream", {})}
+        trained = recipe_in(header)
+        found |= {
+            "recipe": trained.get("name", ""),
+            "trained with": _changed(trained),
+            "preprocessing": needs,
+            "upstream": header.get("upstream", {}),
+        }
     fit, compared = None, recipe
     for source in SOURCES:
         adapter = adapter_named(source)
@@ -169,6 +174,18 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         found["fit"] = f"with {compared}: {fit}"
         found |= {"missing": list(fit.missing), "unexpected": list(fit.unexpected), "other shape": list(fit.reshaped)}
     return found | {"parts": {part: (count, values[part]) for part, count in parts.items()}}
+
+
+def _changed(trained: dict[str, Any]) -> str:
+    """What a training changed of its recipe's network, as words to type; empty where the recipe is not known here."""
+    from frustum.engine.preprocessing import network_changes
+    from frustum.recipes.checkpoints import settings_as_typed
+    from frustum.recipes.loading import get_recipe, list_recipes
+
+    name = str(trained.get("name"))
+    if not any(info.name == name for info in list_recipes()):
+        return ""
+    return " ".join(settings_as_typed({path: old for path, (old, _) in network_changes(trained, get_recipe(name)).items()}))
 
 
 @app.command(

@@ -100,12 +100,18 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str, strict: bool = True) -> Fit:
+GIVE_THE_RECIPE = "Give the recipe (and the model.* overrides) that the weights were trained with."
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str, strict: bool = True, advice: str = GIVE_THE_RECIPE
+) -> Fit:
     """Fill `model` from a state dict of tensors or arrays; counters of batch norms that are missing are 0. Returns what fitted.
 
     Args:
         what: names the source in messages.
         strict: refuse anything but an exact fit, and load nothing then; off, every entry of equal name and shape is taken.
+        advice: what to type where the fit is not exact.
 
     Raises:
         CheckpointError: the readable difference; or, if not strict, nothing fits at all.
@@ -114,10 +120,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what:
     state = complete(needed, as_tensors(state, what))
     fit = Fit.of(needed, state)
     if strict and (difference := describe_difference(needed, state)):
-        raise CheckpointError(
-            f"{what} does not fit {type(model).__name__}:\n{difference}\n"
-            "Give the recipe (and the model.* overrides) that the weights were trained with."
-        )
+        raise CheckpointError(f"{what} does not fit {type(model).__name__}:\n{difference}\n{advice}")
     if not fit.taken:
         raise CheckpointError(f"nothing in {what} fits {type(model).__name__}: no entry has name and shape of one of the network's.")
     with torch.no_grad():

@@ -46,12 +46,57 @@ def header_of(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": recipe.model_dump(mode="json"), KEY: preprocessing_of(recipe)}
 
 
+def recipe_in(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe, as JSON, in the header of a weights file; empty where there is none."""
+    found = header.get("recipe")
+    return found if isinstance(found, dict) else {}
+
+
 def stored_in(header: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The preprocessing in the header of the weights file `what`; empty where there is none. Raises CheckpointError if it is damaged."""
     found = header.get(KEY, {})
     if not isinstance(found, dict):
         raise CheckpointError(f"the header of {what} is damaged: its {KEY} is no JSON object. Copy or convert the file again.")
     return found
+
+
+def network_changes(stored: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Settings of the network in which the recipe of a file's header differs from `recipe`: the file's value and the recipe's, by path.
+
+    With `model.history` also the history that samples need. What the weights carry anyway is left out, and where the encoder started.
+    Empty for another kind of network.
+    """
+    plain = recipe.model_dump(mode="json", include={"model", "data"})
+    if not is_of_kind(stored, recipe):
+        return {}
+    paths = [p for p in settings.paths(recipe) if p.startswith("model.") and p not in (*PATHS, "model.pretrained")]
+    found = _changes(stored, plain, paths)
+    return found | (_changes(stored, plain, ["data.history"]) if "model.history" in found else {})
+
+
+def is_of_kind(stored: Mapping[str, Any], recipe: Recipe) -> bool:
+    """True if the recipe of a file's header (JSON) builds the kind of network that `recipe` builds, of whatever widths."""
+    model = stored.get("model")
+    return isinstance(model, dict) and (stored.get("name") == recipe.name or model.keys() == type(recipe.model).model_fields.keys())
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    pairs = {path: (_at(old, path), _at(new, path)) for path in paths}
+    return {path: pair for path, pair in pairs.items() if _ABSENT not in pair and pair[0] != pair[1]}
+
+
+_ABSENT = "absent"  # a setting of another version, or of a section that is switched off
+
+
+def _at(plain: Any, path: str) -> Any:
+    for name in path.split("."):
+        plain = plain.get(name, _ABSENT) if isinstance(plain, Mapping) else _ABSENT
+    return plain
+
+
+def as_words(values: Mapping[str, Any]) -> list[str]:
+    """Settings as a user writes them: `["model.history=2", "data.channel_order=rgb"]`."""
+    return [f"{path}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}" for path, value in values.items()]
 
 
 def as_overrides(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
@@ -66,11 +111,7 @@ def as_overrides(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
         what = f"the resize rule {rule!r}" if rule != RESIZE else f"the settings {', '.join(unknown)}"
         raise CheckpointError(f"the weights need {what} in their preprocessing, which this version does not know. Use a newer frustum.")
     known = type(recipe.model).model_fields
-    return [
-        f"{path}={value if isinstance(value, str) else json.dumps(value)}"
-        for path, value in stored.items()
-        if path != "resize" and (not path.startswith("model.") or path.partition(".")[2] in known)
-    ]
+    return as_words({p: v for p, v in stored.items() if p != "resize" and (not p.startswith("model.") or p.partition(".")[2] in known)})
 
 
 def settle(recipe: Recipe, stored: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

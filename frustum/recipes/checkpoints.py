@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,12 +28,14 @@ class Checkpoint(NamedTuple):
         preprocessing: recipe settings that the weights must be run with (engine/preprocessing.py).
         adapter: the module of weights/ for the upstream project; None for weights that were trained here.
         what: the file's name, for messages.
+        trained: the recipe in the file's header, as JSON; empty where there is none.
     """
 
     state: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     adapter: Any
     what: str
+    trained: Mapping[str, Any] = {}
 
 
 def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, source: str = "frustum") -> Checkpoint:
@@ -51,7 +54,8 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, 
     state, metadata = files.read_weights(checkpoint)
     upstream = metadata.get("source")
     stored = preprocessing.stored_in(metadata, str(checkpoint))
-    return Checkpoint(state, stored, adapter_named(upstream) if upstream in SOURCES else None, str(checkpoint))
+    adapter = adapter_named(upstream) if upstream in SOURCES else None
+    return Checkpoint(state, stored, adapter, str(checkpoint), preprocessing.recipe_in(metadata))
 
 
 def adapter_named(source: str) -> Any:
@@ -124,7 +128,7 @@ def build_network(recipe: Recipe, checkpoint: Checkpoint | None = None, strict: 
     if checkpoint is None:
         return model.eval()
     try:
-        fit = files.load_state(model, checkpoint.state, checkpoint.what, strict)
+        fit = files.load_state(model, checkpoint.state, checkpoint.what, strict, _advice(checkpoint.trained, recipe))
     except CheckpointError as error:
         adapter = checkpoint.adapter
         about = adapter.about(checkpoint.state) if adapter else ""
@@ -132,6 +136,22 @@ def build_network(recipe: Recipe, checkpoint: Checkpoint | None = None, strict: 
     if not strict:
         warnings.warn(f"{checkpoint.what}: {fit}.", FrustumWarning, stacklevel=2)
     return model.eval()
+
+
+def _advice(trained: Mapping[str, Any], recipe: Recipe) -> str:
+    """What to type for weights that do not fit, as far as their header says what they were trained with."""
+    changes = preprocessing.network_changes(trained, recipe)
+    if changes:
+        theirs, ours = (" ".join(settings_as_typed({p: pair[i] for p, pair in changes.items()})) for i in (0, 1))
+        return f"These weights were trained with {theirs} (here {ours}): add {theirs}"
+    if trained.get("name") not in (None, recipe.name):
+        return f"These weights were trained by the recipe {trained['name']!r}: give that one."
+    return files.GIVE_THE_RECIPE
+
+
+def settings_as_typed(values: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command line, quoted where a shell needs it."""
+    return [shlex.quote(word) for word in preprocessing.as_words(values)]
 
 
 def empty_network(recipe: Recipe) -> nn.Module:

@@ -193,6 +193,7 @@ def test_a_state_dict_of_a_network_trained_here(frustum: Run, tmp_path: Path) ->
     assert json.loads((tmp_path / "c.json").read_text())["source"] == "frustum"
     out = frustum("weights", "inspect", tmp_path / "x.safetensors").out
     assert "data.image_size [96, 256], data.channel_order rgb" in out
+    assert "trained with  model.bev_channels=8" in out
     code, out, _ = frustum("weights", "inspect", tmp_path / "mine.pth", "--recipe", "flashocc-tiny")
     assert code == 0
     assert "about" not in out, "nothing to guess"

@@ -8,7 +8,19 @@ import warnings
 import pytest
 
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import PATHS, RESIZE, as_overrides, differences, preprocessing_of, settle
+from frustum.engine.preprocessing import (
+    PATHS,
+    RESIZE,
+    as_overrides,
+    as_words,
+    differences,
+    header_of,
+    is_of_kind,
+    network_changes,
+    preprocessing_of,
+    recipe_in,
+    settle,
+)
 from frustum.errors import CheckpointError, FrustumWarning
 from frustum.recipes.loading import get_recipe
 
@@ -69,7 +81,7 @@ def test_what_this_version_does_not_know_is_refused(stored, words):
 
 def test_values_become_settings():
     assert as_overrides({"data.mean": [1.5, 2, 3], "data.map_frame": "camera0", "resize": RESIZE}, M0) == [
-        "data.mean=[1.5, 2, 3]",
+        "data.mean=[1.5,2,3]",
         "data.map_frame=camera0",
     ]
 
@@ -79,3 +91,35 @@ def test_differences_are_readable():
     text = differences(preprocessing_of(M0), TINY)
     assert text.startswith("data.image_size=[96, 256] (they were trained with [256, 704]); ")
     assert 'data.channel_order="rgb" (they were trained with "bgr")' in text
+
+
+def test_what_a_network_was_trained_with_is_told_from_its_header():
+    recipe = get_recipe("panoptic-flashocc-mini")
+    words = [
+        "model.history=2",
+        "data.history=2",
+        "model.depth_bins.step=2",
+        "model.pretrained=false",
+        "model.align=warp_reference",
+        "optim.lr=1",
+    ]
+    stored = json.loads(json.dumps(header_of(apply(recipe, words))))["recipe"]
+    found = network_changes(stored, recipe)
+    assert found == {"model.depth_bins.step": (2.0, 1.0), "model.history": (2, 0), "data.history": (2, 0)}
+    assert apply(recipe, as_words({path: old for path, (old, _) in found.items()})).model.depth_bins.step == 2
+    assert network_changes(stored, apply(recipe, words)) == {}
+    assert network_changes(header_of(apply(recipe, ["data.history=2"]))["recipe"], recipe) == {}, "nothing of the network"
+    del stored["model"]["depth_bins"], stored["data"]
+    assert network_changes(stored, recipe) == {"model.history": (2, 0)}, "what an older version did not know is not told"
+    tiny = header_of(get_recipe("flashocc-tiny"))["recipe"]
+    assert not is_of_kind(tiny, recipe)
+    assert is_of_kind(tiny, get_recipe("flashocc-tiny-kitti"))
+    for nothing in ({}, {"model": 3}, {"name": recipe.name, "model": []}):
+        assert network_changes(nothing, recipe) == {}
+    assert recipe_in({"recipe": [1]}) == recipe_in({}) == {}
+
+
+def test_settings_are_written_as_they_are_typed():
+    assert as_words({"data.channel_order": "bgr", "data.image_size": [64, 192], "model.swin": None}) == [
+        "data.channel_order=bgr", "data.image_size=[64,192]", "model.swin=null",
+    ]  # fmt: skip

@@ -12,7 +12,8 @@ import torch
 import frustum
 from frustum.data.types import Batch
 from frustum.engine.checkpoint import read_weights, save_weights
-from frustum.engine.preprocessing import preprocessing_of
+from frustum.engine.overrides import apply
+from frustum.engine.preprocessing import header_of, preprocessing_of
 from frustum.errors import CheckpointError, ConfigError, DataError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.checkpoints import open_checkpoint, settle
@@ -212,6 +213,26 @@ def test_our_own_weights_carry_their_preprocessing(tmp_path):
     settled = settle(recipe, checkpoint=open_checkpoint(tmp_path / "w.safetensors", recipe))
     assert (settled.data.channel_order, settled.data.image_size, settled.data.mean) == ("bgr", (64, 192), recipe.data.mean)
     assert frustum.load(recipe, tmp_path / "w.safetensors", **small).config.bev_channels == 8
+
+
+def test_weights_of_other_settings_say_which(tmp_path):
+    base = get_recipe("panoptic-flashocc-mini")
+    recipe = apply(base, ["model.history=2", "data.history=2", "model.pretrained=false"])
+    file = tmp_path / "w.safetensors"
+    save_weights(file, recipe.model.build(), header_of(recipe))
+    with pytest.raises(
+        CheckpointError, match=r"with model\.history=2 data\.history=2 \(here model\.history=0 data\.history=0\): add .*=2$"
+    ):
+        frustum.load(base, file)
+    with pytest.raises(CheckpointError, match=r"\(here model\.history=1\): add model\.history=2$"):
+        frustum.load(recipe, file, history=1)
+    assert frustum.load(base, file, history=2).config.history == 2
+    with pytest.raises(CheckpointError, match="trained by the recipe 'panoptic-flashocc-mini': give that one"):
+        frustum.load("flashocc-tiny", file)
+    save_weights(file, recipe.model.build())  # as files were before they held a recipe
+    with pytest.raises(CheckpointError, match=r"Give the recipe \(and the model\.\* overrides\)"):
+        frustum.load(base, file)
+    assert frustum.load(base, file, history=2).config.history == 2
 
 
 @pytest.mark.parametrize("header", ["rgb", ["data.mean"], 3])
