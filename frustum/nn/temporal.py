@@ -81,12 +81,18 @@ class TemporalState:
         Raises:
             DataError: `which` has not one entry per stream.
         """
-        kept = ~torch.as_tensor(which, dtype=torch.bool).cpu()
-        if kept.shape != self.last.is_present.shape:
-            raise DataError(f"forget needs one entry for each of the {len(self.last.is_present)} streams, got shape {tuple(kept.shape)}.")
+        kept, count = ~torch.as_tensor(which, dtype=torch.bool).cpu(), len(self.last.is_present)
+        if kept.shape != (count,):
+            what = f"forget needs one entry for each of the {count} streams, got shape {tuple(kept.shape)}"
+            raise DataError(f"{what}. All of them: state.forget([True] * {count}).")
         before = self.before and self.before._replace(is_present=self.before.is_present & kept)
         past = tuple(p._replace(is_present=p.is_present & kept) for p in self.past)
         return replace(self, past=past, before=before, last=self.last._replace(is_present=self.last.is_present & kept))
+
+    def __repr__(self) -> str:
+        """One line; the tensors themselves would fill screens."""
+        counts = f"{len(self.last.is_present)} streams, {len(self.past)} past frames, align={self.align!r}"
+        return f"TemporalState({counts}, scenes={self.scenes}, {self.num_bytes / 2**20:.1f} MiB)"
 
     @property
     def num_bytes(self) -> int:
@@ -190,11 +196,15 @@ class TemporalModel(nn.Module):
             state: of the call before, or None at the start of a scene. `TemporalState.forget` ends the history of single streams.
 
         Raises:
-            DataError: the model is in training mode, no ego poses, or the frame does not follow the state: another scene, not later,
-                another number of streams, or other cameras.
+            DataError: the model is in training mode, `state` is no state, no ego poses, or the frame does not follow the state: another
+                scene, not later, another number of streams, or other cameras.
         """
         if self.training:
             raise DataError("step() runs a trained network over a stream; call model.eval() first. Train with forward().")
+        if state is not None and not isinstance(state, TemporalState):
+            raise DataError(
+                f"the state must be None or what the call before returned, got {type(state).__name__}: outputs, state = step(batch, state)."
+            )
         frame = frames_of(batch, 0)[0]
         if self.history:
             check_poses(batch)

@@ -308,7 +308,20 @@ def test_forgetting_lets_anything_follow():
     drive, model = Drive(), _depth()
     with pytest.raises(DataError, match=r"each of the 2 streams, got shape \(1,\)"):
         _state(drive).forget([True])
+    with pytest.raises(DataError, match=r"got shape \(\)\. All of them: state\.forget\(\[True\] \* 2\)"):
+        _state(drive).forget(True)
     state = _state(drive).forget([True, True])
     outputs, _ = model.step(replace(drive.batch(0), scenes=["new", "new"]), state)
     with torch.no_grad():
         assert farthest(model(drive.batch(0)), outputs) < 1e-4
+
+
+def test_a_state_is_told_in_a_line_and_nothing_else_passes_for_one():
+    drive, model = Drive(), _depth()
+    state = _state(drive)
+    scenes = drive.batch(1).scenes
+    told = f"TemporalState(2 streams, {len(state.past)} past frames, align='warp', scenes={scenes}, {state.num_bytes / 2**20:.1f} MiB)"
+    assert repr(state) == str(state) == told
+    for wrong in ({}, model.step(drive.batch(2), state)):
+        with pytest.raises(DataError, match=f"what the call before returned, got {type(wrong).__name__}"):
+            model.step(drive.batch(3), wrong)
