@@ -54,8 +54,13 @@ def open_checkpoint(checkpoint: str | Path | Mapping[str, Any], recipe: Recipe, 
     state, metadata = files.read_weights(checkpoint)
     upstream = metadata.get("source")
     stored = preprocessing.stored_in(metadata, str(checkpoint))
-    adapter = adapter_named(upstream) if upstream in SOURCES else None
-    return Checkpoint(state, stored, adapter, str(checkpoint), preprocessing.recipe_in(metadata))
+    adapter, trained = adapter_named(upstream) if upstream in SOURCES else None, preprocessing.recipe_in(metadata)
+    if adapter is not None and not has_official_weights(recipe) and preprocessing.is_of_kind(trained, recipe):
+        raise CheckpointError(
+            f"{checkpoint} says that it holds weights of {upstream}, which has none of this network: an early frustum wrote the wrong "
+            f"preprocessing into it. Convert the original again: frustum weights convert FILE --recipe {recipe.name} -o {checkpoint}"
+        )
+    return Checkpoint(state, stored, adapter, str(checkpoint), trained)
 
 
 def adapter_named(source: str) -> Any:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import frustum
-from frustum.engine.checkpoint import read_weights
+from frustum.engine.checkpoint import read_weights, save_weights
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import preprocessing_of
+from frustum.engine.preprocessing import header_of, preprocessing_of
 from frustum.engine.run import save_run
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
@@ -200,6 +200,14 @@ def test_what_was_trained_here_carries_its_own_preprocessing(name, tmp_path):
     for source in ("official", "flashocc"):
         with pytest.raises(ConfigError, match=r"has no official weights.*use source='frustum'"):
             convert(tmp_path / "x.pth", tmp_path / "y.safetensors", source, name)
+
+
+def test_a_file_that_was_given_the_preprocessing_of_another_network_is_refused(tmp_path):
+    """As conversion did once, for every recipe."""
+    recipe = get_recipe("flashocc-tiny")
+    save_weights(tmp_path / "x.safetensors", frustum.load(recipe, pretrained=False), {"source": "flashocc"} | header_of(recipe))
+    with pytest.raises(CheckpointError, match="Convert the original again: frustum weights convert FILE --recipe flashocc-tiny"):
+        frustum.load("flashocc-tiny", tmp_path / "x.safetensors")
 
 
 def test_a_recipe_with_official_weights_may_have_been_trained_here(small, tmp_path):
