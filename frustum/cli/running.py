@@ -93,8 +93,8 @@ def train(
     from frustum.engine.train import train as run
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
-    done = "nothing was left to train:" if result.resumed_from >= result.steps else "trained"
-    say(f"{done} {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
+    was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
+    say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
     write_json(json_file, result.as_dict())
 
 
