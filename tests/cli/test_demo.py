@@ -143,4 +143,4 @@ def test_verbs_on_a_finished_run(finished: tuple[Path, dict], frustum: Run, tmp_
 
     code, text, err = frustum("train", run)
     assert code == 0, err
-    assert f"trained {numbers['steps']} steps" in text
+    assert f"nothing was left to do: trained {numbers['steps']} steps" in text
