@@ -92,10 +92,15 @@ def load_run(folder: Path | str) -> Run:
 
 
 def require_same(recipe: Recipe, folder: Path) -> None:
-    """Raise ConfigError if the run in `folder` was made with other settings than `recipe`, naming each; see FREE_TO_CHANGE."""
+    """Raise ConfigError if the run in `folder` was made with other settings than `recipe`, naming each; see FREE_TO_CHANGE.
+
+    The data may have been moved: another data.root is fine once the old one is gone. Other keyframes in it are found when it is opened.
+    """
     stored = load_run(folder).recipe
     found = differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
     fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
+    if not Path(stored.data.root).exists():
+        fixed.pop("data.root", None)
     if fixed:
         raise ConfigError(
             f"{folder} holds a run with other settings: {in_words(fixed)}. "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -241,3 +242,14 @@ def test_what_is_told_when_a_run_is_taken_up_again(toy_root, tmp_path, capsys):
     capsys.readouterr()
     train(apply(constant, ["train.steps=3"]), tmp_path / "constant")
     assert "cosine" not in capsys.readouterr().out
+
+
+def test_a_run_goes_on_where_its_data_were_moved_to(toy_root, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(toy_root, here)
+    train(toy.recipe(here, steps=2, checkpoint_every=2), tmp_path / "run")
+    shutil.copytree(here, there)
+    with pytest.raises(ConfigError, match=r"data\.root was"):  # another data set, as far as one can tell
+        train(toy.recipe(there, steps=3), tmp_path / "run")
+    shutil.rmtree(here)
+    assert train(toy.recipe(there, steps=3), tmp_path / "run").resumed_from == 2
