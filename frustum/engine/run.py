@@ -99,7 +99,7 @@ def require_same(recipe: Recipe, folder: Path) -> None:
     stored = load_run(folder).recipe
     found = differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
     fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
-    if not Path(stored.data.root).exists():
+    if Path(recipe.data.root).exists() and not Path(stored.data.root).exists():
         fixed.pop("data.root", None)
     if fixed:
         raise ConfigError(
