@@ -60,7 +60,7 @@ def paint_objects(
 
 
 def object_colour(index: int) -> tuple[int, int, int]:
-    """Colour of the object at a position: steps of hue in four shades, chosen so that any two of the first 24 are told apart at a glance."""
+    """Colour of the object at a position: steps of hue in four shades, so chosen that any two of the first 24 can be told apart."""
     return _rgb(0.02 + 0.595 * index, *_SHADES[index // 5 % 4])
 
 
