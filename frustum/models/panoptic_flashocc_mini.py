@@ -11,7 +11,7 @@ Shape letters: B batch, N cameras, M = B * N images, h w feature map, D depth bi
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from frustum.data.classes import DETECTION_CLASSES
@@ -32,9 +32,12 @@ class PanopticFlashOccMiniConfig(InstanceConfig, FlashOccTinyConfig):
         centre_channels: width of the centre head.
         history: F, past keyframes whose maps are joined with the keyframe's; `data.history` must bring them.
         align: how past maps are brought into the keyframe's ego frame, in training too, see nn/temporal.py.
+        centre_loss: weight of the losses of the centre head. FlashOccTiny's losses of voxels are far smaller than the published ones; with a
+            weight of 1, centres are learned at the cost of voxels.
     """
 
     centre_channels: PositiveInt = 32
+    centre_loss: NonNegativeFloat = 0.2
     history: NonNegativeInt = 0
     align: Align = "warp"
 
