@@ -32,8 +32,8 @@ class PanopticFlashOccMiniConfig(InstanceConfig, FlashOccTinyConfig):
         centre_channels: width of the centre head.
         history: F, past keyframes whose maps are joined with the keyframe's; `data.history` must bring them.
         align: how past maps are brought into the keyframe's ego frame, in training too, see nn/temporal.py.
-        centre_loss: weight of the losses of the centre head. FlashOccTiny's losses of voxels are far smaller than the published ones; with a
-            weight of 1, centres are learned at the cost of voxels.
+        centre_loss: weight of the losses of the centre head. FlashOccTiny's losses of voxels are far smaller than the published ones; with
+            a weight of 1, centres are learned at the cost of voxels.
     """
 
     centre_channels: PositiveInt = 32
