@@ -1,6 +1,6 @@
-"""Swin against an independent implementation: the one of Hugging Face transformers 5.23, whose maps are stored.
+"""Swin against an independent implementation: the one of Hugging Face transformers 5.23, whose maps of a tiny network are stored.
 
-The maps were written, and can be checked again where transformers is installed, by
+Where transformers is installed, they are checked again, and Swin-B is compared directly:
 
     python -m pytest tests/nn/encoders/test_swin_golden.py -k transformers
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,25 +24,24 @@ SIZE = (160, 224)
 """Maps of 40x56 to 5x7: no stage is a whole number of windows, each is larger than one."""
 
 
-def by_rule(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Weights that need no file: a sine that runs through all parameters by name."""
+def by_rule(model: torch.nn.Module, scale: float) -> dict[str, Tensor]:
+    """Weights that need no file: a sine that runs through all parameters by name; matrices are `scale` high."""
     state, start = dict(model.state_dict()), 0
     for name, value in sorted(model.named_parameters()):
-        scale = 0.3 if value.ndim > 1 else 0.5
-        state[name] = scale * torch.sin(0.7 * (start + torch.arange(value.numel(), dtype=torch.float64))).view(value.shape).float()
+        height = scale if value.ndim > 1 else 0.5
+        state[name] = height * torch.sin(0.7 * (start + torch.arange(value.numel(), dtype=torch.float64))).view(value.shape).float()
         start += value.numel()
     return state
 
 
-def network() -> SwinTransformer:
-    model = SwinTransformer(TINY, outputs=(0, 1, 2, 3)).eval()
-    model.load_state_dict(by_rule(model))
+def network(config: SwinConfig = TINY, scale: float = 0.3) -> SwinTransformer:
+    model = SwinTransformer(config, outputs=(0, 1, 2, 3)).eval()
+    model.load_state_dict(by_rule(model, scale))
     return model
 
 
-def images() -> Tensor:
-    count = 3 * SIZE[0] * SIZE[1]
-    return torch.cos(0.37 * torch.arange(count, dtype=torch.float64) ** 1.1).view(1, 3, *SIZE).float()
+def images(size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.cos(0.37 * torch.arange(3 * size[0] * size[1], dtype=torch.float64) ** 1.1).view(1, 3, *size).float()
 
 
 def test_maps_are_those_of_another_implementation():
@@ -70,21 +70,37 @@ def theirs(name: str, value: Tensor) -> dict[str, Tensor]:
     return {name: value}
 
 
-def test_stored_maps_are_those_of_transformers():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.SwinConfig(
-        image_size=SIZE, embed_dim=TINY.embed_channels, depths=list(TINY.depths), num_heads=list(TINY.heads), window_size=TINY.window,
-        drop_path_rate=0.0, out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    model = transformers.SwinBackbone(config).eval()
-    ours = {k: v for name, value in by_rule(network()).items() if "position_index" not in name for k, v in theirs(name, value).items()}
-    missing, unknown = model.load_state_dict(ours, strict=False)
+@pytest.fixture
+def transformers() -> ModuleType:
+    return pytest.importorskip("transformers", reason="no dependency of frustum; its maps of the tiny network are stored")
+
+
+def their_maps(transformers: ModuleType, ours: SwinTransformer, config: SwinConfig, size: tuple[int, int]) -> list[Tensor]:
+    """What transformers makes of the same weights."""
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    sizes = {"embed_dim": config.embed_channels, "depths": list(config.depths), "num_heads": list(config.heads)}
+    wanted = transformers.SwinConfig(image_size=size, window_size=config.window, drop_path_rate=0.0, out_features=stages, **sizes)
+    model = transformers.SwinBackbone(wanted).eval()
+    renamed = [theirs(name, value) for name, value in ours.state_dict().items() if "position_index" not in name]
+    missing, unknown = model.load_state_dict({name: value for part in renamed for name, value in part.items()}, strict=False)
     assert not unknown
     assert all(name.startswith("swin.layernorm.") or "position_index" in name for name in missing)
     with torch.no_grad():
-        maps = model(images()).feature_maps
-    if not STORED.exists():
-        np.savez_compressed(STORED, **{f"stage{i}": m[0].numpy() for i, m in enumerate(maps)})
+        return [m[0] for m in model(images(size)).feature_maps]
+
+
+def test_stored_maps_are_those_of_transformers(transformers):
+    maps = their_maps(transformers, network(), TINY, SIZE)
     with np.load(STORED, allow_pickle=False) as stored:
         for i, found in enumerate(maps):
-            np.testing.assert_allclose(found[0].numpy(), stored[f"stage{i}"], atol=1e-5)
+            np.testing.assert_allclose(found.numpy(), stored[f"stage{i}"], atol=1e-5)
+
+
+def test_swin_b_equals_transformers(transformers):
+    size, config = (416, 800), SwinConfig()  # maps of 104x200 to 13x25, windows of 12
+    ours = network(config, scale=0.07)
+    with torch.no_grad():
+        maps = ours(images(size))
+    for found, expected in zip(maps, their_maps(transformers, ours, config, size), strict=True):
+        assert found.std() > 0.1
+        torch.testing.assert_close(found[0], expected, atol=2e-5, rtol=0)
