@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin
-from torch import nn
+from torch import distributed, nn
 
 from frustum.engine.recipe import RuntimeConfig
 from frustum.errors import ConfigError
+
+if distributed.is_available():
+    # Before a group exists: default arguments in there hold the group that they find, with its threads, for good.
+    import torch.distributed.nn.functional
 
 
 def computes_bf16(device_type: str) -> bool:
@@ -49,13 +56,32 @@ def make_accelerator(config: RuntimeConfig, accumulate: int = 1) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     # The state of an earlier run in this process (a test, train followed by eval) must not decide over this one.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    theirs = _connected()
+    AcceleratorState._reset_state(reset_partial_state=not theirs)
     GradientState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if pick_precision(config, device) == "bf16" else "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False),
     )
+    if _connected() and not theirs:
+        atexit.register(_leave_processes)
+    return accelerator
+
+
+def _connected() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _leave_processes() -> None:
+    """Close the connection to the other processes while Python still runs.
+
+    Gloo's threads may hold the last reference to a tensor for a moment after its exchange. If they drop it when the interpreter is
+    already going down, the process aborts (SIGABRT, "terminate called without an active exception") although all its work is done.
+    """
+    if _connected():
+        gc.collect()  # a wrapped network in a cycle would keep the threads
+        distributed.destroy_process_group()
 
 
 def place(model: nn.Module, config: RuntimeConfig, device: torch.device) -> nn.Module:

@@ -27,7 +27,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def start(root: Path, out: Path, *settings: str, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.engine.run_toy", str(root), str(out), *settings]
+    return start_python(["-m", "tests.engine.run_toy", str(root), str(out), *settings], **environment)
+
+
+def start_python(arguments: list[str], **environment: str) -> subprocess.Popen:
+    command = [sys.executable, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -113,6 +117,33 @@ def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
         "rank_1.pt",
         "trainer.pt",
     ]
+
+
+PENDING = """
+import torch
+from frustum.engine.recipe import RuntimeConfig
+from frustum.engine.runtime import make_accelerator
+
+def work():
+    accelerator = make_accelerator(RuntimeConfig(device="cpu"))
+    network = accelerator.prepare(torch.nn.Linear(8, 8))
+    network(torch.ones(4, 8)).sum().backward()
+    for _ in range(300):
+        torch.distributed.all_reduce(torch.ones(20_000), async_op=True)
+
+work()
+"""
+
+
+def test_processes_part_before_python_ends():
+    """Gloo's threads drop tensors after their exchange. Without care, a process aborts if its Python is already going down then."""
+    port = free_port()
+    ranks = [
+        start_python(["-c", PENDING], RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        for r in range(2)
+    ]
+    outputs = [process.communicate(timeout=180) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], outputs
 
 
 def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
