@@ -44,13 +44,19 @@ class Settings:
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console; colours only where there is a terminal."""
+    """A rich console; colours only where there is a terminal. Of several processes all report errors, but one does the talking."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream, quiet = sys.stderr if stderr else sys.stdout, not (stderr or is_first_process())
     if stream.isatty():
-        return Console(stderr=stderr, highlight=False)
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=int(os.environ.get("COLUMNS", 140)))  # a log: lines stay whole
+        return Console(stderr=stderr, highlight=False, quiet=quiet)
+    width = int(os.environ.get("COLUMNS", 140))
+    return Console(stderr=stderr, highlight=False, quiet=quiet, soft_wrap=True, width=width)  # a log: lines stay whole
+
+
+def is_first_process() -> bool:
+    """False in all processes of a torchrun or `accelerate launch` but one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, markup: bool = False) -> None:
@@ -145,7 +151,7 @@ def _notes() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
             if issubclass(category, FrustumWarning):
-                if str(message) not in told:
+                if str(message) not in told and is_first_process():
                     console(stderr=True).print(f"note: {message}", markup=False, emoji=False)
                 told.add(str(message))
             else:
@@ -166,7 +172,7 @@ def split_overrides(words: Iterable[str] | None) -> list[str]:
 
 def write_json(path: Path | None, numbers: Any) -> None:
     """Write numbers to `path` (nothing if None), completely or not at all. Raises DataError."""
-    if path is not None:
+    if path is not None and is_first_process():
         from frustum.data import files
 
         files.write_json(path, plain(numbers), indent=2)

@@ -48,7 +48,7 @@ class InstanceConfig(ModelConfig):
             those of trailers, trailers by those of construction vehicles, pedestrians by those of bicycles.
         least_score: peaks below are no objects.
         most_centres: peaks per sample that are looked at, best first.
-        centre_loss: weight of the losses of the centre head, which need boxes; 0 needs none.
+        centre_loss: weight of the losses of the centre head, which need boxes; 0 needs none and leaves the head as it is.
     """
 
     instances: bool = True
@@ -95,8 +95,11 @@ class PanopticFlashOcc(TemporalOccupancy):
 
     def __init__(self, config: PanopticFlashOccConfig):
         super().__init__(config)
-        idle = ("dim", "rot", "vel")
-        self.aux_centerness_head = CentreHead(config.bev_channels, len(DETECTION_CLASSES), idle=idle) if config.instances else None
+        self.aux_centerness_head = None
+        if config.instances:
+            self.aux_centerness_head = CentreHead(config.bev_channels, len(DETECTION_CLASSES), idle=("dim", "rot", "vel"))
+            if not config.centre_loss:
+                self.aux_centerness_head.requires_grad_(False)
 
     def read(self, maps: Tensor) -> dict[str, Tensor]:
         """Occupancy and object centres from the joined maps."""

@@ -77,7 +77,11 @@ class PanopticFlashOccMini(FlashOccTiny, TemporalModel):
         self.frame_net = ConvNorm(pooled, width) if config.history else None
         if config.history:
             self.bev_net = UNet((1 + config.history) * width, width)
-        self.centre_head = CentreHead(2 * width, len(DETECTION_CLASSES), config.centre_channels) if config.instances else None
+        self.centre_head = None
+        if config.instances:
+            self.centre_head = CentreHead(2 * width, len(DETECTION_CLASSES), config.centre_channels)
+            if not config.centre_loss:
+                self.centre_head.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from frustum.cli.common import examples, explain, invalid, percent, plain, say, split_overrides, table, verb, write_json
 from frustum.cli.data import parse_size
@@ -26,6 +29,29 @@ def test_write_json(tmp_path: Path) -> None:
     write_json(target, {"x": math.inf})
     assert json.loads(target.read_text()) == {"x": None}
     assert [p.name for p in target.parent.iterdir()] == ["numbers.json"]
+
+
+def test_of_several_processes_one_does_the_talking(tmp_path, capsys, monkeypatch):
+    def tell(name: str) -> None:
+        say("done")
+        write_json(tmp_path / name, {})
+        warnings.warn("look", FrustumWarning, stacklevel=1)
+
+    monkeypatch.setenv("RANK", "1")
+    verb(tell)("second.json")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(typer.Exit):
+        verb(split_overrides)(["fast"])
+    assert "'fast' is neither" in capsys.readouterr().err, "errors are told by all: they may be those of one process alone"
+    monkeypatch.setenv("RANK", "0")
+    verb(tell)("first.json")
+    assert capsys.readouterr() == ("done\n", "note: look\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["first.json"]
+
+
+def test_python_m_frustum():
+    done = subprocess.run([sys.executable, "-m", "frustum", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("frustum ")
 
 
 def test_overrides_are_told_from_other_words() -> None:
