@@ -156,7 +156,7 @@ def evaluate(
     write_json(json_file, numbers)
 
 
-@verb_that("the predictions so far are kept, and the same command makes all of them again")
+@verb_that("the predictions so far are kept, and the same command goes on from there")
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
     where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a data set, or a rig folder with images and calibration.json")],
@@ -184,6 +184,8 @@ def predict(
     json_file: JsonOption = None,
 ) -> None:
     """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist.
+
+    An interrupted prediction goes on with the same command, a finished one is made anew.
 
     A network that tells objects apart adds `instances`, and class, centre and score of each object; the picture colours them one by one.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from frustum.data.files import atomic_path, make_folder
 from frustum.data.nuscenes import NuScenes
 from frustum.data.occupancy_results import write_result
 from frustum.data.types import PanopticOccupancy, Prediction, Sample
+from frustum.engine.checkpoint import digest
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
+from frustum.engine.unfinished import Unfinished
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 
@@ -38,7 +41,7 @@ def predict(
     draw: Draw | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Predict keyframes of a database; labels need not exist.
+    """Predict keyframes of a database; labels need not exist. What was interrupted goes on, if weights, settings and input are the same.
 
     Writes `<out>/<token>.npz` with `semantics` uint8 (X, Y, Z), `class_names` (K,) text, the grid as `lower`, `upper` and `cell`
     (3,) in metres, `token` and `scene`; read it with `read_prediction` or plain `np.load`. A model that tells objects apart adds
@@ -59,20 +62,44 @@ def predict(
     Raises:
         DataError: unreadable images, no keyframes, a folder cannot be written to, or a submission of other voxels than Occ3D's.
     """
-    folder, predictor, written = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime), []
+    folder, predictor = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime)
     if not tokens:
         raise DataError(f"there are no keyframes to predict in {database.root}.")
-    with progress_bar("predict", len(tokens), show=progress, unit="frames") as bar:
-        for batch in evaluation_batches(recipe, database, tokens, labels=False):
+    files = [folder / f"{token}.npz" for token in tokens]
+    work = f"{digest(model)} {recipe.model_dump_json()} {draw is not None} {submission}"
+    unfinished, history = Unfinished(folder, hashlib.sha256(work.encode()).hexdigest()), recipe.data.history
+
+    def open_sample(token: str) -> Sample:
+        return database.sample(token, with_boxes=False, occupancy=False, history=history)
+
+    left = [t for t, file in zip(tokens, files, strict=True) if not (unfinished and file.is_file() and _part(open_sample(t)) in unfinished)]
+    done = len(tokens) - len(left)
+    with progress_bar("predict", len(tokens), done=done, show=progress, unit="frames") as bar:
+        if done:
+            bar.note(f"going on: {done} of {len(tokens)} keyframes are there already")
+        for batch in evaluation_batches(recipe, database, left, labels=False) if left else ():
             for prediction in predictor(batch):
-                sample = database.sample(prediction.token, with_boxes=False, occupancy=False)
-                written.append(write_prediction(folder / f"{prediction.token}.npz", prediction, sample.scene))
+                sample = open_sample(prediction.token)
+                write_prediction(folder / f"{prediction.token}.npz", prediction, sample.scene)
                 if submission is not None and prediction.semantics is not None:
                     write_result(submission, prediction.token, prediction.semantics)
                 if draw is not None:
                     draw(sample, prediction, folder)
+                unfinished.add(_part(sample))
                 bar.advance()
-    return written
+    unfinished.finish()
+    return files
+
+
+def _part(sample: Sample) -> str:
+    """A keyframe and what its prediction is made from: calibration, poses and the sizes of the image files."""
+    total = hashlib.sha256()
+    for frame in (*sample.cameras, *(frame for past in sample.history for frame in past)):
+        size = frame.path.stat().st_size if frame.path.is_file() else -1
+        total.update(f"{frame.channel} {size} {frame.timestamp}".encode())
+        for matrix in (frame.intrinsics, frame.cam2ego, frame.ego2global):
+            total.update(matrix.tobytes())
+    return f"{sample.token} {total.hexdigest()}"
 
 
 def write_prediction(path: Path, prediction: Prediction, scene: str = "") -> Path:

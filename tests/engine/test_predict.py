@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from frustum.data.types import PanopticOccupancy, Prediction
 from frustum.engine.feed import open_database
+from frustum.engine.overrides import apply
 from frustum.engine.predict import predict, read_prediction, write_prediction
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.speedtest import SpeedTest, choose_steps
@@ -37,6 +41,71 @@ def test_prediction_needs_no_labels(tmp_path):
     recipe = toy.recipe(toy.write_database(tmp_path / "bare", labels=False))
     database = open_database(recipe.data)
     assert len(predict(toy.ToyConfig().build(), recipe, database, database.tokens("val"), tmp_path / "out", progress=False)) == 4
+
+
+def test_an_interrupted_prediction_goes_on(toy_root, tmp_path, capsys):
+    recipe, network, drawn = toy.recipe(toy_root), toy.ToyConfig().build(), []
+    database, out = open_database(recipe.data), tmp_path / "out"
+    tokens = database.tokens("val")
+
+    def draw(sample, prediction, folder):
+        drawn.append(prediction.token)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(network, recipe, database, tokens, out, draw=draw)
+    assert drawn == tokens[:3]
+    files = predict(network, recipe, database, tokens, out, draw=draw)
+    assert drawn[3:] == tokens[2:], "the one that was interrupted is made again"
+    assert "going on: 2 of 4 keyframes are there already" in capsys.readouterr().out
+    assert sorted(out.iterdir()) == sorted(files)
+    assert [read_prediction(file).token for file in files] == tokens
+    predict(network, recipe, database, tokens, out, draw=draw)
+    assert drawn[5:] == tokens, "finished work is made anew"
+
+
+def _other_weights(root, recipe, network):
+    with torch.no_grad():
+        network.head.bias.add_(1.0)
+    return recipe
+
+
+def _other_setting(root, recipe, network):
+    return apply(recipe, ["data.image_size=24,48"])
+
+
+def _other_image(root, recipe, network):
+    for file in (root / "samples/CAM_FRONT").iterdir():
+        Image.new("RGB", (32, 16), "red").save(file)
+    return recipe
+
+
+def _other_calibration(root, recipe, network):
+    path = root / "v1.0-trainval/calibrated_sensor.json"
+    rows = json.loads(path.read_text())
+    for row in rows:
+        row["translation"][2] += 0.5
+    path.write_text(json.dumps(rows))
+    return recipe
+
+
+@pytest.mark.parametrize("change", [_other_weights, _other_setting, _other_image, _other_calibration])
+def test_predictions_of_something_else_are_not_kept(change, tmp_path):
+    root = toy.write_database(tmp_path / "database")
+    recipe, network, drawn = toy.recipe(root), toy.ToyConfig().build(), []
+
+    def draw(sample, prediction, folder):
+        drawn.append(prediction.token)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+
+    database = open_database(recipe.data)
+    with pytest.raises(KeyboardInterrupt):
+        predict(network, recipe, database, database.tokens("val"), tmp_path / "out", draw=draw)
+    recipe = change(root, recipe, network)
+    predict(network, recipe, open_database(recipe.data), database.tokens("val"), tmp_path / "out", draw=draw)
+    assert drawn[3:] == database.tokens("val")
 
 
 def test_bf16_gives_cpu_results(toy_root):
