@@ -3,8 +3,8 @@
     python benchmarks/claims/panoptic_flashocc.py                      # train three seeds, score every grouping, measure the cost
     python benchmarks/claims/panoptic_flashocc.py --measure-again      # the cost once more, on a quieter machine
     python benchmarks/claims/panoptic_flashocc.py --truth-only         # only what each grouping is worth by itself, in minutes
-    python benchmarks/claims/panoptic_flashocc.py --history 0 1 8 --scenes 50 --val-scenes 12 --frames 20 \\
-        --out runs/claims/history                                      # more history: three networks, three seeds
+    python benchmarks/claims/panoptic_flashocc.py --history 0 1 8 --scenes 50 --val-scenes 12 --frames 20 --steps 6000 --seeds 2 \\
+        --out runs/claims/history                                      # more history: three networks, two seeds each
 
 `panoptic-flashocc-mini` is trained with and without its instance part, with the same budget on the same generated world. The trained
 networks answer each validation frame once; every way to group voxels is scored on these same answers (benchmarks/claims/grouping.py).
