@@ -4,7 +4,7 @@
     python benchmarks/claims/panoptic_flashocc.py --measure-again      # the cost once more, on a quieter machine
     python benchmarks/claims/panoptic_flashocc.py --truth-only         # only what each grouping is worth by itself, in minutes
     python benchmarks/claims/panoptic_flashocc.py --history 0 1 8 --scenes 50 --val-scenes 12 --frames 20 --steps 6000 --seeds 2 \\
-        --out runs/claims/history                                      # more history: three networks, two seeds each
+        --out runs/claims/history6000                                  # more history: three networks, two seeds each
 
 `panoptic-flashocc-mini` is trained with and without its instance part, with the same budget on the same generated world. The trained
 networks answer each validation frame once; every way to group voxels is scored on these same answers (benchmarks/claims/grouping.py).
@@ -240,6 +240,9 @@ def main() -> None:
     variants = [f"history{count}" for count in options.history] or list(VARIANTS)
     # the networks in turn, so that whatever else the machine does hits all
     trained = [f"train+{variant}+{seed}" for seed in range(options.seeds) for variant in variants]
+    others = [task for task in trained if tasks.path(task).is_file() and tasks.read(task)["steps"] != options.steps]
+    if others:
+        sys.exit(f"{options.out} holds results of {tasks.read(others[0])['steps']} steps, not {options.steps}: give another --out.")
     tasks.make(trained, options.jobs, lambda _, r: f"mIoU {100 * r['miou']:.2f}, RayIoU {100 * r['ray_iou']:.2f}")
     runs = {variant: [tasks.read(f"train+{variant}+{seed}") for seed in range(options.seeds)] for variant in variants}
     if options.history:

@@ -56,15 +56,15 @@ def make_accelerator(config: RuntimeConfig, accumulate: int = 1) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     # The state of an earlier run in this process (a test, train followed by eval) must not decide over this one.
-    theirs = _connected()
-    AcceleratorState._reset_state(reset_partial_state=not theirs)
+    given = _connected()  # by the caller, who also closes the connection
+    AcceleratorState._reset_state(reset_partial_state=not given)
     GradientState._reset_state()
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if pick_precision(config, device) == "bf16" else "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=accumulate, sync_with_dataloader=False),
     )
-    if _connected() and not theirs:
+    if _connected() and not given:
         atexit.register(_leave_processes)
     return accelerator
 

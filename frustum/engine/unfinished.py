@@ -21,9 +21,11 @@ class Unfinished:
 
     def __init__(self, folder: Path, work: str):
         self.path, self._work = folder / ".unfinished", work
-        kept = [line for line in self._lines() if line.startswith(f"{work} ")]
+        found = self._lines()
+        kept = [line for line in found if line.startswith(f"{work} ")]
         self._done = set(kept)
-        write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
+        if found:  # leaves out other work, and a last line that was cut off
+            write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def __contains__(self, part: str) -> bool:
         return f"{self._work} {part}" in self._done

@@ -99,6 +99,15 @@ def test_a_history_longer_than_the_scenes_is_refused(capsys):
     assert "scenes of at least 9 keyframes" in capsys.readouterr().err
 
 
+def test_results_of_another_length_are_not_taken_for_these(tmp_path, monkeypatch):
+    (tmp_path / "world/v1.0-trainval").mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/train+panoptic+0.json").write_text('{"steps": 6000}')
+    monkeypatch.setattr("sys.argv", ["panoptic_flashocc.py", "--steps", "2000", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="results of 6000 steps, not 2000: give another --out"):
+        panoptic_flashocc.main()
+
+
 def test_late_frames_have_a_full_history(street_root):
     database = open_database(get_recipe("panoptic-flashocc-mini").data.model_copy(update={"root": str(street_root)}))
     tokens = database.tokens("val")

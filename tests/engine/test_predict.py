@@ -129,6 +129,13 @@ def test_bad_places_and_files_are_named(toy_root, tmp_path):
         predict(toy.ToyConfig().build(), recipe, database, [], tmp_path / "out")
     with pytest.raises(DataError, match="no prediction"):
         read_prediction(tmp_path / "file")
+    for image in (toy.write_database(tmp_path / "damaged") / "samples/CAM_FRONT").iterdir():
+        image.write_bytes(b"no image")
+    recipe = toy.recipe(tmp_path / "damaged")
+    database = open_database(recipe.data)
+    with pytest.raises(DataError, match="cannot read the image"):
+        predict(toy.ToyConfig().build(), recipe, database, database.tokens("val"), tmp_path / "nothing")
+    assert not list((tmp_path / "nothing").iterdir())
 
 
 def test_the_speed_test_counts_what_fits(toy_root):
