@@ -11,7 +11,7 @@ import sys
 import torch
 
 import frustum
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pipeline import Pipeline, collate
 from frustum.engine.statistics import class_statistics
 from frustum.metrics.occupancy import OccupancyIoU

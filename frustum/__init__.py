@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from frustum.version import __version__
+
 __all__ = ["Batch", "CameraRig", "Prediction", "VoxelGrid", "__version__", "list_recipes", "load"]
 
 if TYPE_CHECKING:
-    from frustum.data.types import Batch, Prediction
     from frustum.geometry import CameraRig, VoxelGrid
-    from frustum.recipes.loading import list_recipes, load
+    from frustum.recipes.finding import list_recipes
+    from frustum.types.batch import Batch
+    from frustum.types.predictions import Prediction
+    from frustum.weights.loading import load
 
 _HOMES = {
-    "Batch": "frustum.data.types",
-    "Prediction": "frustum.data.types",
+    "Batch": "frustum.types.batch",
+    "Prediction": "frustum.types.predictions",
     "CameraRig": "frustum.geometry",
     "VoxelGrid": "frustum.geometry",
-    "load": "frustum.recipes.loading",
-    "list_recipes": "frustum.recipes.loading",
+    "load": "frustum.weights.loading",
+    "list_recipes": "frustum.recipes.finding",
 }
 
 

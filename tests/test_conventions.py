@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from frustum import errors
-from frustum.data.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.types import Batch
 from frustum.geometry import (
     BOX_FIELDS,
     CameraRig,
@@ -26,6 +24,8 @@ from frustum.geometry import (
     transform_points,
     yaw_of,
 )
+from frustum.types.batch import Batch
+from frustum.types.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
 
 PAGE = Path(__file__).parents[1] / "docs" / "conventions.md"
 
@@ -150,7 +150,8 @@ def test_free_is_a_class() -> None:
 
 def test_bev_is_y_by_x() -> None:
     """A feature at 30 m ahead and 10 m to the left lands in the row of its y and the column of its x."""
-    from frustum.ops.bev_pool import PoolPlan, bev_pool
+    from frustum.ops.bev_pool import bev_pool
+    from frustum.ops.pool_plan import PoolPlan
 
     grid = VoxelGrid.occ3d().collapsed_z()
     plan = PoolPlan.create(torch.tensor([30.0, 10.0, 0.0]).view(1, 1, 1, 1, 1, 3), grid)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from frustum.data.types import Batch
 from frustum.geometry import VoxelGrid
+from frustum.types.batch import Batch
 
 PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
 
@@ -69,7 +69,7 @@ def test_the_calibration_file_of_the_docs(tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from frustum.data.rig_folder import read_rig
+    from frustum.data.rig.importer import read_rig
 
     page = (PAGE.parent / "your_own_cameras.md").read_text(encoding="utf-8")
     content = json.loads(re.findall(r"```json\n(.*?)```", page, flags=re.S)[0])
@@ -128,9 +128,9 @@ def test_the_detections_of_the_docs(street_root: Path, tmp_path: Path, monkeypat
 
     import numpy as np
 
-    from frustum.data.detection_results import read_detections, write_detections
-    from frustum.data.detection_truth import detection_truth
-    from frustum.data.nuscenes import NuScenes
+    from frustum.data.nuscenes.detection_results import read_detections, write_detections
+    from frustum.data.nuscenes.detection_truth import detection_truth
+    from frustum.data.nuscenes.reader import NuScenes
     from frustum.engine.score_detections import score_detections
 
     database = NuScenes(street_root)

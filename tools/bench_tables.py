@@ -14,9 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from frustum.data.files import read_json, write_bytes
-from frustum.engine.benchmark import Table, describe
+from frustum.benchmark import Table, describe
 from frustum.errors import DataError
+from frustum.files import read_json, write_bytes
 
 BLOCK = re.compile(r"(<!-- bench (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from frustum.data.label_statistics import LabelStatistics
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy import read_labels
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.label_files import read_labels
+from frustum.data.occ3d.label_statistics import LabelStatistics
 
 
 def statistics(root: Path, version: str, split: str) -> LabelStatistics:

@@ -18,13 +18,13 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.claims import grouping
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Prediction
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.scores import true_instances
 from frustum.errors import FrustumError
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
+from frustum.types.predictions import Prediction
 from frustum.viewer.objects import paint_objects
 from frustum.viewer.voxels import top_view
 

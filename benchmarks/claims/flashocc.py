@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.claims import measuring
 from benchmarks.claims.tasks import HelpFormatter, Tasks
 from frustum.cli.worlds import generate_world
-from frustum.data.files import make_folder, write_json
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.recipes.loading import get_recipe
+from frustum.files import make_folder, write_json
+from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from frustum.data.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Batch, Occupancy, Prediction
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.sample import Occupancy
 from frustum.engine.feed import evaluation_batches, grid_of, open_database
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import pick_precision
@@ -28,6 +27,9 @@ from frustum.models.flashocc_tiny import FlashOccTiny
 from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions, served_classes
 from frustum.nn.centre_head import decode_centres
 from frustum.ops.nearest_centre import nearest_centre
+from frustum.types.batch import Batch
+from frustum.types.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
 
 THINGS = [OCC3D_CLASSES.index(name) for name in OBJECT_CLASSES]
 GROUPINGS = {

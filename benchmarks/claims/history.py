@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.claims import grouping, measuring
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.feed import grid_of, open_database
 from frustum.engine.recipe import Recipe
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frustum.data.types import Batch
 from frustum.engine.feed import TrainingFeed, evaluation_batches, grid_of, open_database
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
@@ -27,6 +26,7 @@ from frustum.engine.runtime import computes_bf16, pick_precision
 from frustum.models.flashocc import FlashOcc, LiftSplatOccupancy
 from frustum.models.flashocc_tiny import TinyOccupancy
 from frustum.nn.voxel import as_voxels
+from frustum.types.batch import Batch
 
 CPU = torch.device("cpu")
 

@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.claims import grouping, history, measuring
 from benchmarks.claims.tasks import HelpFormatter, Tasks
 from frustum.cli.worlds import generate_world
-from frustum.data.classes import OBJECT_CLASSES
-from frustum.data.files import write_json
-from frustum.data.types import Prediction
 from frustum.engine import overrides
 from frustum.engine.feed import TrainingFeed, evaluation_batches, grid_of, open_database
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
+from frustum.files import write_json
 from frustum.models.panoptic_flashocc import panoptic_predictions
-from frustum.recipes.loading import get_recipe, load
+from frustum.recipes.finding import get_recipe, load
+from frustum.types.classes import OBJECT_CLASSES
+from frustum.types.predictions import Prediction
 from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frustum.data.files import make_folder, read_json, write_json
 from frustum.engine.progress import progress_bar
+from frustum.files import make_folder, read_json, write_json
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

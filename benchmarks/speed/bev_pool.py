@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.nn.lift_splat import Splat

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.ops.cost_volume import cost_volume
 
 

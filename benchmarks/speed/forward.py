@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frustum.data.types import Batch
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.engine.recipe import RuntimeConfig
 from frustum.engine.runtime import place
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
+from frustum.types.batch import Batch
 from frustum.worlds.street.rigs import StreetRig
 
 WAYS = {  # name: channels_last, bfloat16, compiled

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.images import ImageTransform, normalise
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.data.loader import KeyframeDataset, build_loader
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.data.pixels import ImageTransform, normalise
 from frustum.engine.feed import build_pipeline, grid_of, open_database
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.generate import generate
 from frustum.worlds.street.world_config import WorldConfig
 

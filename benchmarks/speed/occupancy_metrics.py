@@ -16,7 +16,7 @@ from rayiou import FREE, street
 from scipy.ndimage import label
 from scipy.spatial import cKDTree
 
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.metrics.fscore import FScore
 from frustum.metrics.occupancy import OccupancyIoU
 from frustum.metrics.panoptic_quality import OCC3D_THINGS

@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.rays import ray_cells, ray_directions

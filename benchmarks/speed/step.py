@@ -18,14 +18,14 @@ from typing import Any
 from accelerate.utils import set_seed
 from torch.profiler import ProfilerActivity, profile
 
-from frustum.engine.benchmark import Table, benchmark_main
+from frustum.benchmark import Table, benchmark_main
 from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import make_accelerator
 from frustum.engine.step import Stepper
 from frustum.engine.train import build_model
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.generate import generate
 from frustum.worlds.street.world_config import WorldConfig
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from frustum.data.types import Batch
-from frustum.engine.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid, pose, rotation_z
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.models.panoptic_flashocc import PanopticFlashOcc
 from frustum.nn.temporal import Align, TemporalState
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
+from frustum.types.batch import Batch
 from frustum.worlds.street.rigs import StreetRig
 
 ALIGNMENTS: tuple[Align, ...] = ("warp", "lift")

@@ -101,7 +101,7 @@ def choose(names: Sequence[str], there: Sequence[Benchmark]) -> list[Benchmark]:
 
 def run(benchmark: Benchmark, quick: bool = False) -> Any:
     """Run a script, which prints its tables, and return what it wrote; None if it failed."""
-    from frustum.data.files import read_json
+    from frustum.files import read_json
 
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary) / "figures.json"

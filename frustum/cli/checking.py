@@ -14,13 +14,13 @@ from frustum.cli.common import loop_progress, say
 from frustum.cli.predicting import choose_version
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.augment import Augmentation
-from frustum.data.files import make_folder
-from frustum.data.findings import SEVERITIES, Finding
-from frustum.data.inspection import inspect
-from frustum.data.nuscenes import NuScenes
-from frustum.data.rig_folder import import_rig
+from frustum.data.check.findings import SEVERITIES, Finding
+from frustum.data.check.inspection import inspect
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.rig.importer import import_rig
 from frustum.engine.statistics import spread
 from frustum.errors import DataError
+from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}

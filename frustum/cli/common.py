@@ -173,7 +173,7 @@ def split_overrides(words: Iterable[str] | None) -> list[str]:
 def write_json(path: Path | None, numbers: Any) -> None:
     """Write numbers to `path` (nothing if None), completely or not at all. Raises DataError."""
     if path is not None and is_first_process():
-        from frustum.data import files
+        from frustum import files
 
         files.write_json(path, plain(numbers), indent=2)
 

@@ -112,7 +112,7 @@ def kitti_raw(
 
     Without --train and --val, the first 78 % of each drive are for training. An interrupted import goes on where it was stopped.
     """
-    from frustum.data.kitti import import_kitti_raw
+    from frustum.data.kitti.importer import import_kitti_raw
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
@@ -134,7 +134,7 @@ def rig_folder(
     json_file: JsonOption = None,
 ) -> None:
     """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
-    from frustum.data.rig_folder import import_rig
+    from frustum.data.rig.importer import import_rig
 
     made = import_rig(source, root)
     undone = made["undistorted_images"]
@@ -156,7 +156,7 @@ def status(
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
-    from frustum.data.status import data_status
+    from frustum.data.nuscenes.status import data_status
 
     found = data_status(root, version)
     for entry in found.versions:

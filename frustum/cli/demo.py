@@ -12,13 +12,12 @@ from typing import Any
 
 from torch import nn
 
+from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import console, say, table
 from frustum.cli.evaluation import numbers_of, score
 from frustum.cli.worlds import generate_world
-from frustum.data.files import make_folder, read_json, write_json
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine import overrides as settings
-from frustum.engine.checkpoint import digest
 from frustum.engine.eval_report import EvalReport, compare, read_reports, write_reports
 from frustum.engine.feed import open_database
 from frustum.engine.progress import pace
@@ -26,7 +25,8 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
 from frustum.errors import ConfigError
-from frustum.recipes.loading import get_recipe
+from frustum.files import make_folder, read_json, write_json
+from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
 RECIPE = "flashocc-tiny"

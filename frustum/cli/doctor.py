@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from frustum.data.cores import count_cores
+from frustum.ops.threads import count_cores
 
 Level = Literal["ok", "note", "fail"]
 
@@ -49,7 +49,7 @@ def as_json(checks: list[Check]) -> dict:
 
 
 def _python() -> Iterator[Check]:
-    from frustum import __version__
+    from frustum.version import __version__
 
     yield Check("frustum", "ok", f"{__version__} in {Path(__file__).resolve().parents[1]}")
     seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"

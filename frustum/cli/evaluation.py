@@ -10,7 +10,7 @@ from torch import nn
 
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.baselines import BlindPrior
 from frustum.engine.eval_figures import class_table, coverage, figures_table
 from frustum.engine.eval_report import EvalReport, compare, write_reports

@@ -59,7 +59,7 @@ def list_(
     if settings is not None:
         _settings(settings, json_file)
         return
-    from frustum.recipes.loading import list_recipes
+    from frustum.recipes.finding import list_recipes
 
     found = list_recipes()
     table("Recipes", ["name", "what it is"], [(info.name, info.help) for info in found], numbers=False)

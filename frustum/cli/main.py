@@ -26,7 +26,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from frustum import __version__
+        from frustum.version import __version__
 
         typer.echo(f"frustum {__version__}")
         raise typer.Exit

@@ -12,14 +12,15 @@ from typing import Any
 
 from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
-from frustum.data.files import write_error
-from frustum.data.nuscenes import NuScenes
-from frustum.data.rig_folder import import_rig
-from frustum.data.tables import versions
-from frustum.data.types import Prediction, Sample
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.tables import versions
+from frustum.data.rig.importer import import_rig
+from frustum.data.sample import Sample
 from frustum.engine.predict import predict
 from frustum.engine.statistics import spread
 from frustum.errors import DataError
+from frustum.files import write_error
+from frustum.types.predictions import Prediction
 from frustum.viewer.pictures import sample_picture
 
 

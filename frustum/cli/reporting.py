@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.classes import OBJECT_CLASSES, OCC3D_CLASSES
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import PanopticOccupancy, Prediction, Sample
-from frustum.engine.checkpoint import digest
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.sample import Sample
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.feed import evaluation_batches, open_database
 from frustum.engine.metrics_log import read_lines
@@ -27,6 +26,8 @@ from frustum.engine.run import Run, load_run
 from frustum.engine.scores import true_instances
 from frustum.engine.statistics import labels_of, spread
 from frustum.errors import CheckpointError
+from frustum.types.classes import OBJECT_CLASSES, OCC3D_CLASSES
+from frustum.types.predictions import PanopticOccupancy, Prediction
 from frustum.viewer.objects import objects_of
 from frustum.viewer.report import ReportData, SamplePanel, Scores, write_report
 

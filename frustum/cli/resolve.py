@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from frustum.engine import overrides as settings
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.recipes.loading import get_recipe
-from frustum.recipes.loading import is_run as is_run
+from frustum.recipes.finding import get_recipe
+from frustum.recipes.finding import is_run as is_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def open_network(
     Raises:
         ConfigError: a recipe without a checkpoint, or settings that do not fit. CheckpointError: weights that do not fit.
     """
-    from frustum.recipes.checkpoints import build_network, open_checkpoint, settle
+    from frustum.weights.checkpoints import build_network, open_checkpoint, settle
 
     asked = resolve_recipe(name, overrides)
     weights = checkpoint or (Path(name) if is_run(name) else None)

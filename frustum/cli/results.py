@@ -9,9 +9,9 @@ from typing import Any
 from frustum.cli.common import say, table
 from frustum.cli.evaluation import print_figures
 from frustum.cli.predicting import choose_version
-from frustum.data.detection_results import is_detection_file, read_detections
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy_results import OccupancyResults
+from frustum.data.nuscenes.detection_results import is_detection_file, read_detections
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.result_files import OccupancyResults
 from frustum.engine.score_detections import PROTOCOL, score_detections
 from frustum.engine.score_results import score_occupancy_results
 from frustum.errors import DataError

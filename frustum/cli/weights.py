@@ -129,12 +129,12 @@ def inspect(
 
 def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
-    from frustum.engine.checkpoint import WEIGHTS, decode_header
+    from frustum.checkpoint.upstream_file import open_state
+    from frustum.checkpoint.weights_file import WEIGHTS, decode_header
     from frustum.engine.preprocessing import recipe_in, stored_in
-    from frustum.nn.state_files import open_state
-    from frustum.recipes.checkpoints import adapter_named, has_official_weights
-    from frustum.recipes.conversion import diagnose, fit_of, kind_of, not_finite, sha256
-    from frustum.recipes.loading import get_recipe
+    from frustum.recipes.finding import get_recipe
+    from frustum.weights.checkpoints import adapter_named, has_official_weights
+    from frustum.weights.conversion import diagnose, fit_of, kind_of, not_finite, sha256
 
     if recipe is not None:
         get_recipe(recipe)  # a misspelt name is told before a large file is read
@@ -179,8 +179,8 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
 def _changed(trained: dict[str, Any]) -> str:
     """What a training changed of its recipe's network, as words to type; empty where the recipe is not known here."""
     from frustum.engine.preprocessing import network_changes
-    from frustum.recipes.checkpoints import settings_as_typed
-    from frustum.recipes.loading import get_recipe, list_recipes
+    from frustum.recipes.finding import get_recipe, list_recipes
+    from frustum.weights.checkpoints import settings_as_typed
 
     name = str(trained.get("name"))
     if not any(info.name == name for info in list_recipes()):
@@ -224,7 +224,7 @@ def convert(
     No code in it is run. Images are prepared as the official code does, or, for weights that were trained here, as the recipe says.
     Half precision becomes float32, the networks' own type. Widths that contradict each other, and NaN, are refused.
     """
-    from frustum.recipes.conversion import convert as run
+    from frustum.weights.conversion import convert as run
 
     words = split_overrides(overrides)
     done = run(file, out, source, recipe, partial, words)

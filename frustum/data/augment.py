@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.data.images import ImageTransform
-from frustum.data.occupancy import IGNORE
-from frustum.data.types import Occupancy
+from frustum.data.pixels import ImageTransform
+from frustum.data.sample import Occupancy
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid, rotation_z, transform_points
+from frustum.types.classes import IGNORE
 
 
 @dataclass(frozen=True)

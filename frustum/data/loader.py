@@ -17,10 +17,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from frustum.data.cores import count_cores
 from frustum.data.pipeline import Loaded, Pipeline, collate
-from frustum.data.types import Sample
+from frustum.data.sample import Sample
 from frustum.errors import ConfigError, DataError, FrustumWarning
+from frustum.ops.threads import count_cores
 
 Item = tuple[int, int]
 """Epoch and position in the list of tokens."""

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Augmentation, BevTransform
-from frustum.data.classes import DETECTION_CLASSES
-from frustum.data.images import ImageTransform, jitter_colours, normalise
-from frustum.data.lidar import depth_map
-from frustum.data.occupancy import IGNORE
-from frustum.data.types import Batch, CameraFrame, Occupancy, Sample
+from frustum.data.labels.depth import depth_map
+from frustum.data.pixels import ImageTransform, jitter_colours, normalise
+from frustum.data.sample import CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import CameraRig, VoxelGrid
+from frustum.types.batch import Batch
+from frustum.types.classes import DETECTION_CLASSES, IGNORE
 
 _CLASS_IDS = {name: i for i, name in enumerate(DETECTION_CLASSES)}
 

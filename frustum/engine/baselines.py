@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Batch, Prediction
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.progress import progress_bar
 from frustum.engine.statistics import labels_of, spread
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.occupancy import OccupancyIoU
+from frustum.types.batch import Batch
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
 
 VARIANTS = {"argmax": 0.0, "class-balanced": 0.5}
 """Name of a variant -> p: each voxel takes the class with the largest count * frequency^-p; p = 0 is its most likely class."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.engine.eval_report import EvalReport, Table, percent
 from frustum.engine.recipe import PublishedNumber
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 
 MASKS = {"camera": "camera mask", "lidar": "LiDAR mask", "none": "all voxels"}
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import frustum
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.files import read_json, write_json
+from frustum.files import read_json, write_json
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.version import __version__
 
 EVALUATION, BASELINES = "eval.json", "baselines.json"
 """Files of a run folder."""
@@ -83,7 +83,7 @@ class EvalReport:
     def numbers(self) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
-        made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": frustum.__version__}
+        made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
         return about | made | {"metrics": self.metrics, "protocol": PROTOCOL}
 
     @classmethod

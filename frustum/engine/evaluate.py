@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from frustum.data.files import write_json
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy import IGNORE
-from frustum.data.types import Batch, Occupancy, Prediction
-from frustum.engine.checkpoint import digest
+from frustum.checkpoint.weights_file import digest
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.sample import Occupancy
 from frustum.engine.eval_report import EvalReport
 from frustum.engine.feed import evaluation_batches, grid_of, open_database
 from frustum.engine.predictors import NetworkPredictor, Predictor
@@ -23,6 +21,10 @@ from frustum.engine.runtime import make_accelerator
 from frustum.engine.scores import Scores
 from frustum.engine.statistics import labels_of
 from frustum.errors import DataError
+from frustum.files import write_json
+from frustum.types.batch import Batch
+from frustum.types.classes import IGNORE
+from frustum.types.predictions import Prediction
 
 
 def evaluate(

@@ -9,12 +9,12 @@ from typing import Any
 
 from frustum.data.augment import Augmentation
 from frustum.data.loader import KeyframeDataset, build_loader
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pipeline import Pipeline
-from frustum.data.types import Batch
 from frustum.engine.recipe import DataConfig, Recipe
 from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
+from frustum.types.batch import Batch
 
 
 def open_database(config: DataConfig, grid: VoxelGrid | None = None) -> NuScenes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from frustum.data.files import make_folder, write_bytes, write_error
+from frustum.files import make_folder, write_bytes, write_error
 
 
 class MetricsLog:

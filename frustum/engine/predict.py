@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from frustum.data.files import atomic_path, make_folder
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy_results import write_result
-from frustum.data.types import PanopticOccupancy, Prediction, Sample
-from frustum.engine.checkpoint import digest
+from frustum.checkpoint.weights_file import digest
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.result_files import write_result
+from frustum.data.sample import Sample
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.unfinished import Unfinished
 from frustum.errors import DataError
+from frustum.files import atomic_path, make_folder
 from frustum.geometry import VoxelGrid
+from frustum.types.predictions import PanopticOccupancy, Prediction
 
 _OBJECTS = ("instance_ids", "instance_classes", "instance_centres", "instance_scores")
 

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from frustum.data.types import Batch, Prediction
 from frustum.engine.recipe import DataConfig, RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
 from frustum.nn.temporal import TemporalModel
 from frustum.nn.temporal_stream import StreamedForward
+from frustum.types.batch import Batch
+from frustum.types.predictions import Prediction
 
 
 class Predictor(Protocol):

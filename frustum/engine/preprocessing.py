@@ -31,7 +31,7 @@ PATHS: tuple[str, ...] = (
 """The settings that travel. A model that does not know one of its own does not store it."""
 
 RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
-"""How this version fits an image into the network's (data/images.py). Stored with the settings, so that another rule is noticed."""
+"""How this version fits an image into the network's (data/pixels.py). Stored with the settings, so that another rule is noticed."""
 
 
 def preprocessing_of(recipe: Recipe) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from frustum.config import Config
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.nn.contract import ModelConfig as ModelConfig
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.contract import ModelConfig as ModelConfig
 
 
 def _ordered(values: tuple[float, float]) -> tuple[float, float]:

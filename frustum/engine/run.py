@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-import frustum
 from frustum.config import differences, in_words
-from frustum.data.files import make_folder, read_json, write_error, write_json
 from frustum.engine.eval_report import BASELINES, EVALUATION
 from frustum.engine.recipe import ModelConfig, Recipe
 from frustum.errors import ConfigError
+from frustum.files import make_folder, read_json, write_error, write_json
+from frustum.version import __version__
 
 FREE_TO_CHANGE = (
     "name", "train.steps", "train.epochs", "train.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.log_every",
@@ -68,7 +68,7 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
         "recipe": recipe.model_dump(mode="json"),
         "model_config": f"{config.__module__}:{config.__qualname__}",
         "seed": recipe.train.seed,
-        "frustum": frustum.__version__,
+        "frustum": __version__,
         "torch": torch.__version__,
         "commit": git_commit(),
     }
@@ -86,7 +86,7 @@ def load_run(folder: Path | str) -> Run:
         return Run(folder, recipe, content["source"], tuple(content["overrides"]), content["frustum"], content["commit"])
     except (KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
-            f"{folder / 'recipe.json'} does not describe a run that frustum {frustum.__version__} can use: {error}. "
+            f"{folder / 'recipe.json'} does not describe a run that frustum {__version__} can use: {error}. "
             "Use the version that wrote it (named in the file), or train anew."
         ) from error
 
@@ -135,7 +135,7 @@ def clear_run(folder: Path) -> None:
 
 def git_commit() -> str | None:
     """Commit of the checkout that frustum is imported from, with `-dirty` when files differ; None outside a checkout."""
-    root = Path(frustum.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import frustum
-from frustum.data.detection_results import DetectionResults
-from frustum.data.detection_truth import detection_truth
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.detection_results import DetectionResults
+from frustum.data.nuscenes.detection_truth import detection_truth
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.eval_report import Table, percent
 from frustum.engine.progress import progress_bar
 from frustum.errors import DataError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import ERRORS, Surroundings
+from frustum.version import __version__
 
 SHORT = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
 UNITS = {"trans_err": "m", "scale_err": "1 - IoU", "orient_err": "rad", "vel_err": "m/s", "attr_err": "1 - accuracy"}
@@ -43,7 +43,7 @@ class DetectionReport:
     def numbers(self) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
         about = {"kind": "detection", "name": self.name, "split": self.split, "samples": self.samples, "meta": self.meta}
-        made = {"seconds": round(self.seconds, 3), "frustum": frustum.__version__}
+        made = {"seconds": round(self.seconds, 3), "frustum": __version__}
         return about | made | {"metrics": self.metrics, "counts": self.counts, "protocol": PROTOCOL}
 
     def table(self) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy_results import OccupancyResults
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.result_files import OccupancyResults
 from frustum.engine.eval_report import EvalReport
 from frustum.engine.progress import progress_bar
 from frustum.engine.scores import Scores
@@ -26,7 +26,7 @@ def score_occupancy_results(
     name: str | None = None,
     progress: bool = True,
 ) -> EvalReport:
-    """All occupancy metrics of a folder of npz files, see `data.occupancy_results`, with the labels of the database.
+    """All occupancy metrics of a folder of npz files, see `data.occ3d.result_files`, with the labels of the database.
 
     Args:
         folder: one `<token>.npz` for every keyframe of the split; others are not looked at.

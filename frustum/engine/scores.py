@@ -9,10 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.instances import instances_from_boxes
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Occupancy, Prediction
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.instances import instances_from_boxes
+from frustum.data.sample import Occupancy
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.counts import CountMetric
@@ -22,6 +21,8 @@ from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.rays import lidar_origins
 from frustum.metrics.voxel_pq import VoxelPQ
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
 
 MASKS: tuple[MaskName, ...] = ("camera", "lidar", "none")
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from frustum.data.files import make_folder, write_error
-from frustum.engine.checkpoint import flush, load_state, read_weights, save_weights
+from frustum.checkpoint.weights_file import flush, load_state, read_weights, save_weights
 from frustum.engine.preprocessing import header_of
 from frustum.engine.step import Stepper
 from frustum.errors import CheckpointError
+from frustum.files import make_folder, write_error
 
 
 class Snapshots:

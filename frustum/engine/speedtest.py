@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate.utils import set_seed
 
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe

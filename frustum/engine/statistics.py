@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.files import atomic_path
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import Occupancy
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.sample import Occupancy
 from frustum.errors import DataError
+from frustum.files import atomic_path
+from frustum.types.classes import OCC3D_CLASSES
 
 STATISTICS = "statistics.npz"
 

@@ -13,12 +13,12 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from frustum.data.types import Batch
 from frustum.engine.ema import build_ema
 from frustum.engine.optim import build_optimizer, build_scheduler
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import place
 from frustum.errors import TrainingError
+from frustum.types.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from frustum.data.files import make_folder
+from frustum.checkpoint.upstream_file import open_state
+from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.engine import preprocessing
-from frustum.engine.checkpoint import WEIGHTS, decode_header, load_state, save_weights
 from frustum.engine.feed import TrainingFeed, grid_of, open_database
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
@@ -26,7 +26,7 @@ from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, class_statistics
 from frustum.engine.step import Stepper, StepResult
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
-from frustum.nn.state_files import open_state
+from frustum.files import make_folder
 
 Resume = Literal["auto", "never", "must"]
 

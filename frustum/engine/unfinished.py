@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from frustum.data.files import write_bytes, write_error
+from frustum.files import write_bytes, write_error
 
 
 class Unfinished:

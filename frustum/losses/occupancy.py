@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.errors import ShapeError
-
-IGNORE = 255
-"""Label of voxels without a class."""
+from frustum.types.classes import IGNORE
 
 # Voxels per class in the training split of Occ3D-nuScenes, in the order of OCC3D_CLASSES (FlashOCC's table).
 OCC3D_FREQUENCIES: tuple[int, ...] = (

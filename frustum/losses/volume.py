@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.errors import ShapeError
-from frustum.losses.occupancy import IGNORE
+from frustum.types.classes import IGNORE
 
 _EPSILON = 1e-5
 

@@ -79,7 +79,7 @@ class BevIoU(CountMetric):
         Args:
             logits: floats before the sigmoid.
             target: 1 or True where the class is.
-            visibility: 1 to 4 where a box is, 255 elsewhere, as `data.bev_labels` draws it. Needed unless all cells count.
+            visibility: 1 to 4 where a box is, 255 elsewhere, as `data.labels.bev_map` draws it. Needed unless all cells count.
 
         Raises:
             ShapeError: shapes differ.

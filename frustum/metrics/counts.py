@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.types.classes import IGNORE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Labels = np.ndarray | torch.Tensor
-IGNORE = 255
 
 
 class CountMetric:

@@ -14,10 +14,10 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from torch import Tensor
 
-from frustum.data.types import Batch
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig, LiftSplatOccupancy
 from frustum.nn.voxel import CustomResNet3D, LssFpn3D, VoxelHead, as_voxels
+from frustum.types.batch import Batch
 
 
 class BevDetOccConfig(FlashOccConfig):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from frustum.data.types import Batch
 from frustum.models.flashocc_tiny import FlashOccTinyConfig, TinyOccupancy
 from frustum.nn.voxel import CustomResNet3D, LinearPerHeight, LssFpn3D, as_voxels
+from frustum.types.batch import Batch
 
 
 class BevDetOccTinyConfig(FlashOccTinyConfig):

@@ -14,8 +14,6 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.types import Batch, Prediction
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
@@ -23,13 +21,16 @@ from frustum.geometry.grids import Rounding
 from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import flashocc_class_weights, masked_cross_entropy
 from frustum.nn.bev import CustomResNet, FpnLss
-from frustum.nn.contract import ClassNames, ModelConfig
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
 from frustum.nn.lift_splat import LiftSplat, Sampling, Splat
 from frustum.nn.occupancy_head import ChannelToHeight
 from frustum.ops.bev_pool import Backend
+from frustum.types.batch import Batch
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.contract import ClassNames, ModelConfig
+from frustum.types.predictions import Prediction
 
 
 class FlashOccConfig(ModelConfig):

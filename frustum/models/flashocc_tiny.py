@@ -18,20 +18,21 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from frustum.data.classes import FLAT_CLASSES, OCC3D_CLASSES
-from frustum.data.types import Batch, Prediction
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import draw_columns, occupancy_losses
-from frustum.nn.contract import ClassCounts, ClassNames, ModelConfig
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.lift_splat import Splat, feature_pixels
 from frustum.nn.unet import ConvNorm, UNet
 from frustum.nn.voxel import LinearPerHeight
 from frustum.ops.bev_pool import Backend
+from frustum.types.batch import Batch
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
+from frustum.types.contract import ClassCounts, ClassNames, ModelConfig
+from frustum.types.predictions import Prediction
 
 
 class FlashOccTinyConfig(ModelConfig):

@@ -17,18 +17,18 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from frustum.data.classes import DETECTION_CLASSES, OBJECT_CLASSES
-from frustum.data.types import Batch, PanopticOccupancy, Prediction
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
 from frustum.losses.centres import centre_losses, centre_targets
-from frustum.losses.occupancy import IGNORE
 from frustum.losses.volume import affinity_losses, distance_weight, focal_loss, lovasz_softmax
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.nn.centre_head import CentreHead, decode_centres
-from frustum.nn.contract import ModelConfig
 from frustum.ops.nearest_centre import nearest_centre
+from frustum.types.batch import Batch
+from frustum.types.classes import DETECTION_CLASSES, IGNORE, OBJECT_CLASSES
+from frustum.types.contract import ModelConfig
+from frustum.types.predictions import PanopticOccupancy, Prediction
 
 # The order in which the reference reads its own heat maps. They were trained in that of DETECTION_CLASSES: four classes are confused.
 _REFERENCE_ORDER = (

@@ -14,8 +14,6 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from frustum.data.classes import DETECTION_CLASSES
-from frustum.data.types import Batch, Prediction
 from frustum.geometry import CameraRig
 from frustum.models.flashocc_tiny import FlashOccTiny, FlashOccTinyConfig
 from frustum.models.panoptic_flashocc import InstanceConfig, instance_losses, panoptic_predictions
@@ -23,6 +21,9 @@ from frustum.nn.centre_head import CentreHead
 from frustum.nn.temporal import Align, Before, Frame, TemporalModel, TemporalState
 from frustum.nn.temporal_checks import Frames
 from frustum.nn.unet import ConvNorm, UNet
+from frustum.types.batch import Batch
+from frustum.types.classes import DETECTION_CLASSES
+from frustum.types.predictions import Prediction
 
 
 class PanopticFlashOccMiniConfig(InstanceConfig, FlashOccTinyConfig):

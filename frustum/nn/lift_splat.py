@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
-from frustum.ops.bev_pool import Backend, PoolPlan, bev_pool
+from frustum.ops.bev_pool import Backend, bev_pool
+from frustum.ops.pool_plan import PoolPlan
 
 Sampling = Literal["corners", "centres"]
 

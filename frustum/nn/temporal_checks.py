@@ -18,7 +18,7 @@ _TOLERANCE = {"intrinsics": 0.5, "cam2ego": 5e-3, "image_aug": 1e-4}  # pixels; 
 
 
 class Frames(Protocol):
-    """What this module and nn/temporal.py read of a `data.types.Batch`."""
+    """What this module and nn/temporal.py read of a `types.batch.Batch`."""
 
     def __len__(self) -> int: ...
 

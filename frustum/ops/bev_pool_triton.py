@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from frustum.ops.bev_pool import PoolPlan
+from frustum.ops.pool_plan import PoolPlan
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _POINTS = 16  # points of a cell, or bins of a ray, that a program reads at once
@@ -92,7 +91,7 @@ def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **sizes: int) -
 @functools.cache
 def why_not(device: torch.device) -> str:
     """ "" if Triton can compile and run a kernel on `device`, else the reason: a driver without a C compiler, a GPU that is too old."""
-    from frustum.ops.bev_pool import PoolPlan
+    from frustum.ops.pool_plan import PoolPlan
 
     one = torch.zeros(1, dtype=torch.int32, device=device)
     plan = PoolPlan(one, one, one, one, torch.tensor([0, 1], dtype=torch.int32, device=device), (1, 1, 1, 1), 1, (1, 1, 1))

@@ -1,13 +1,20 @@
-"""As many threads for numba's parallel kernels as for torch's operations, and torch's number left as it was."""
+"""How many processes and threads are worth starting: numba's parallel kernels get as many threads as torch's operations."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import torch
+
+
+def count_cores() -> int:
+    """Cores that this process may use: a container or a batch job may have fewer than the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def on_torch_threads(kernel: Callable[..., Any]) -> Callable[..., Any]:

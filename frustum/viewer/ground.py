@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from frustum.data.images import ImageTransform
-from frustum.data.types import CameraFrame, Sample
+from frustum.data.pixels import ImageTransform
+from frustum.data.sample import CameraFrame, Sample
 from frustum.geometry import invert, transform_points
 
 RINGS = (5.0, 10.0, 20.0, 40.0)  # metres around the origin of the ego frame

@@ -9,15 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from frustum.data.augment import Augmentation, BevTransform
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
-from frustum.data.files import atomic_path
-from frustum.data.images import ImageTransform
-from frustum.data.lidar import lidar2camera
-from frustum.data.occupancy import IGNORE
-from frustum.data.types import Boxes, CameraFrame, LidarFrame, Sample
+from frustum.data.labels.depth import lidar2camera
+from frustum.data.pixels import ImageTransform
+from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError
+from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid, box_corners, invert, transform_points
 from frustum.ops.raycast import raycast
+from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.ground import clip_near, draw_fields_of_view, draw_ground
 from frustum.viewer.pictures import camera_rows
 from frustum.viewer.voxels import top_view

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from frustum.data.classes import CAMERAS, OCC3D_COLOURS, OCC3D_FREE
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import CAMERAS, OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.objects import ObjectVolume, paint_objects
 from frustum.viewer.report_data import SamplePanel
 from frustum.viewer.voxels import Colours, render_voxels, top_view

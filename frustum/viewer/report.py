@@ -9,8 +9,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-import frustum
 from frustum.errors import DataError
+from frustum.version import __version__
 from frustum.viewer.charts import line_chart
 from frustum.viewer.pictures import OccupancyPictures, sample_picture
 from frustum.viewer.report_data import HEADLINE, METRICS, ReportData, SamplePanel, Scores
@@ -80,7 +80,7 @@ def report_html(report: ReportData, drawn: Sequence[Sequence[OccupancyPictures]]
         story=escape(report.story or _story(report)),
         tiles=_tiles(report),
         sections="\n".join(s for s in sections if s),
-        footer=f"Made by frustum {escape(frustum.__version__)}. This page is one file: it needs no network and can be sent as it is.",
+        footer=f"Made by frustum {escape(__version__)}. This page is one file: it needs no network and can be sent as it is.",
     )
 
 

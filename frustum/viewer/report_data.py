@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 
 
 class Metric(NamedTuple):

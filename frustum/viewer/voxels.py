@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from frustum.data.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.errors import ConfigError, ShapeError, nearest_names
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.ego_shape import ego_shape
 from frustum.viewer.voxel_kernels import render_rows
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.claims import flashocc, measuring
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["model.pretrained=false", "model.neck_channels=8", "model.bev_channels=8", "model.voxel_channels=4", "model.lift_channels=4"]

@@ -11,14 +11,14 @@ import torch
 
 from benchmarks.claims import grouping, history, panoptic_flashocc
 from benchmarks.claims.tasks import Tasks
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.types import Prediction
 from frustum.engine import overrides
 from frustum.engine.feed import open_database
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions
 from frustum.nn.centre_head import decode_centres
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.predictions import Prediction
 from tests.models.golden_panoptic import same_partition
 
 GRID = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 1), cell=(0.5, 0.5, 0.5))  # 32 x 32 x 4

@@ -18,7 +18,7 @@ GOOD = '''"""Counts to ten. And more.
 
     python good.py
 """
-from frustum.engine.benchmark import Table, benchmark_main
+from frustum.benchmark import Table, benchmark_main
 
 def measure(quick):
     yield Table("Counting", ("way", "ms"), [("quickly" if quick else "slowly", 1.5)], "A note.")

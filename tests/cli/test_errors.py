@@ -185,7 +185,7 @@ def test_torch_file_where_ours_is_expected(frustum: Run, tmp_path: Path) -> None
 
 
 def test_mismatched_checkpoint(frustum: Run, tmp_path: Path) -> None:
-    from frustum.engine.checkpoint import save_weights
+    from frustum.checkpoint.weights_file import save_weights
 
     file = tmp_path / "other.safetensors"
     save_weights(file, {"head.weight": torch.zeros(2, 2)})

@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found.append({"src": src, "dst": dst, **options})
         return dict(MADE)
 
-    monkeypatch.setattr("frustum.data.kitti.import_kitti_raw", fake)
+    monkeypatch.setattr("frustum.data.kitti.importer.import_kitti_raw", fake)
     return found
 
 
@@ -68,7 +68,7 @@ def test_errors_keep_their_code(error: Exception, code: int, frustum: Run, monke
     def fail(*args: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("frustum.data.kitti.import_kitti_raw", fail)
+    monkeypatch.setattr("frustum.data.kitti.importer.import_kitti_raw", fail)
     outcome = frustum("data", "import", "kitti-raw", tmp_path, tmp_path / "db")
     assert outcome.code == code
     assert outcome.err == f"error: {error}\n"

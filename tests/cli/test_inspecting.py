@@ -152,7 +152,7 @@ def test_list(frustum: Run, tmp_path: Path) -> None:
 def test_settings_can_be_typed_back(frustum: Run, tmp_path: Path) -> None:
     """What --settings prints are overrides that change nothing."""
     from frustum.engine import overrides
-    from frustum.recipes.loading import get_recipe
+    from frustum.recipes.finding import get_recipe
 
     code, out, _ = frustum("list", "--settings", "flashocc-r50-m0", "--json", tmp_path / "settings.json")
     assert code == 0

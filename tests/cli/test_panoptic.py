@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.checkpoint.weights_file import WEIGHTS, save_weights
 from frustum.cli.evaluation import evaluate_run
 from frustum.cli.predicting import predict_source
 from frustum.cli.reporting import panel_of, report_run
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.nuscenes import NuScenes
-from frustum.data.types import PanopticOccupancy
-from frustum.engine.checkpoint import WEIGHTS, save_weights
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.predict import read_prediction
 from frustum.engine.run import save_run
+from frustum.types.predictions import PanopticOccupancy
 
 
 @pytest.fixture(scope="module")

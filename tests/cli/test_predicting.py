@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from frustum.checkpoint.weights_file import WEIGHTS, save_weights
 from frustum.cli.predicting import choose_version
 from frustum.cli.resolve import resolve_recipe
-from frustum.engine.checkpoint import WEIGHTS, save_weights
 from frustum.engine.run import save_run
 from frustum.errors import DataError
 from tests.cli.conftest import Run
@@ -78,7 +78,7 @@ def test_an_imported_rig_is_a_database(run: Path, rig: Path, tmp_path: Path, fru
 
 
 def test_predict_a_single_keyframe(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
-    from frustum.data.nuscenes import NuScenes
+    from frustum.data.nuscenes.reader import NuScenes
 
     frustum("data", "import", "rig", rig, tmp_path / "db")
     token = NuScenes(tmp_path / "db").tokens("all")[1]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.checkpoint.weights_file import WEIGHTS, digest, save_weights
 from frustum.cli.evaluation import evaluate_run, numbers_of
 from frustum.cli.reporting import facts_of, frequencies, pick, report_run, scores_of
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.engine.checkpoint import WEIGHTS, digest, save_weights
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
 from frustum.errors import CheckpointError, ConfigError, DataError
-from frustum.recipes.loading import load
+from frustum.recipes.finding import load
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.viewer.report import METRICS
 
 

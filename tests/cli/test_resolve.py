@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from frustum.checkpoint.weights_file import WEIGHTS, save_weights
 from frustum.cli.resolve import describe, is_run, open_network, resolve_recipe, run_folder
-from frustum.engine.checkpoint import WEIGHTS, save_weights
 from frustum.engine.overrides import paths
 from frustum.engine.run import save_run
 from frustum.errors import ConfigError, FrustumWarning
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 
 SMALL = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8", "model.lift_channels=4"]
 
@@ -108,7 +108,7 @@ def test_describe_says_what_the_model_s_docstring_says() -> None:
 
 
 def test_settings_of_our_models_are_all_described() -> None:
-    from frustum.recipes.loading import list_recipes
+    from frustum.recipes.finding import list_recipes
 
     for info in list_recipes():
         rows = [(key, text) for key, _, text in describe(get_recipe(info.name)) if key.count(".") == 1 and key.startswith("model.")]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from frustum.cli.results import split_of
-from frustum.data.detection_boxes import DetectionBoxes
-from frustum.data.detection_results import write_detections
-from frustum.data.detection_truth import detection_truth
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy_results import write_result
+from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.data.nuscenes.detection_results import write_detections
+from frustum.data.nuscenes.detection_truth import detection_truth
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.result_files import write_result
 from frustum.errors import ConfigError, DataError
 from tests.cli.conftest import Run
 from tests.cli.test_errors import paragraph

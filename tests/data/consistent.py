@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.occupancy import labels_path, write_labels
-from frustum.data.records import AnnotationRecord, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
-from frustum.data.types import Occupancy
-from frustum.data.writer import DatabaseWriter
+from frustum.data.nuscenes.records import AnnotationRecord, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
+from frustum.data.nuscenes.writer import DatabaseWriter
+from frustum.data.occ3d.label_files import labels_path, write_labels
+from frustum.data.sample import Occupancy
 from frustum.geometry import VoxelGrid, pose, rotation_z
 
 VERSION = "v1.0-mini"

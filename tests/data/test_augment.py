@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frustum.data.augment import Augmentation, BevTransform
-from frustum.data.types import Occupancy
+from frustum.data.sample import Occupancy
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from tests.data.toy import random_labels

@@ -12,10 +12,10 @@ import torch
 from frustum.data import loader as loader_module
 from frustum.data.augment import Augmentation
 from frustum.data.loader import EpochBatches, KeyframeDataset, build_loader
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pipeline import Pipeline
-from frustum.data.types import Batch
 from frustum.errors import ConfigError, DataError, FrustumWarning
+from frustum.types.batch import Batch
 from tests.data.toy import VERSION, toy_database
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from frustum.data.augment import Augmentation
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pipeline import Pipeline, collate
-from frustum.data.types import Sample
+from frustum.data.sample import Sample
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, transform_points
 from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, SIZE, VERSION, ego2global, random_labels

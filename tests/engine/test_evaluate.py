@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.classes import OCC3D_CLASSES
-from frustum.data.occupancy import labels_path
-from frustum.data.types import Prediction
+from frustum.checkpoint.weights_file import digest
+from frustum.data.occ3d.label_files import labels_path
 from frustum.engine.baselines import VARIANTS, BlindPrior, count_classes, most_likely
-from frustum.engine.checkpoint import digest
 from frustum.engine.eval_figures import figures_table
 from frustum.engine.eval_report import EvalReport, compare, percent, read_reports, write_reports
 from frustum.engine.evaluate import Scores, evaluate
@@ -20,6 +18,8 @@ from frustum.engine.predictors import NetworkPredictor, black_images
 from frustum.engine.statistics import class_statistics, labels_of, spread
 from frustum.engine.train import train
 from frustum.errors import DataError, ShapeError
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.predictions import Prediction
 from tests.engine import toy
 
 

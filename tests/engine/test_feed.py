@@ -12,7 +12,7 @@ from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from tests.engine import toy
 
 
@@ -157,7 +157,7 @@ def test_evaluation_cuts_off_the_middle_of_the_range():
 def test_labels_are_not_read_for_predictions(toy_root, monkeypatch):
     recipe = toy.recipe(toy_root)
     database = open_database(recipe.data)
-    monkeypatch.setattr("frustum.data.nuscenes.read_labels", lambda *a, **k: pytest.fail("labels were read"))
+    monkeypatch.setattr("frustum.data.nuscenes.reader.read_labels", lambda *a, **k: pytest.fail("labels were read"))
     (batch,) = list(evaluation_batches(recipe, database, database.tokens("val")[:1], labels=False))
     assert batch.semantics is None
     assert batch.mask_camera is None

@@ -12,7 +12,7 @@ from frustum.engine.overrides import DATA_PRESETS, apply, paths
 from frustum.engine.recipe import EmaConfig, Recipe
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from tests.engine import toy
 
 RECIPE = toy.recipe()

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from frustum.data.types import PanopticOccupancy, Prediction
 from frustum.engine.feed import open_database
 from frustum.engine.overrides import apply
 from frustum.engine.predict import predict, read_prediction, write_prediction
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.speedtest import SpeedTest, choose_steps
 from frustum.errors import ConfigError, DataError
+from frustum.types.predictions import PanopticOccupancy, Prediction
 from tests.engine import toy
 
 

@@ -7,7 +7,7 @@ import torch
 from frustum.engine import overrides
 from frustum.engine.feed import evaluation_batches, open_database
 from frustum.engine.predictors import NetworkPredictor
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 
 
 def test_keyframes_of_a_scene_are_seen_once_each(street_root):

@@ -22,7 +22,7 @@ from frustum.engine.preprocessing import (
     settle,
 )
 from frustum.errors import CheckpointError, FrustumWarning
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 
 TINY, M0 = get_recipe("flashocc-tiny"), get_recipe("flashocc-r50-m0")
 CHANGED = [

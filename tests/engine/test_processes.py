@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from frustum.engine.checkpoint import load_weights, read_weights
+from frustum.checkpoint.weights_file import load_weights, read_weights
 from frustum.engine.eval_report import EvalReport
 from frustum.engine.evaluate import evaluate
 from frustum.engine.metrics_log import read_lines

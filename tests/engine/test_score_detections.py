@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.detection_boxes import DetectionBoxes
-from frustum.data.detection_results import DetectionResults, read_detections, write_detections
-from frustum.data.detection_truth import detection_truth
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.data.nuscenes.detection_results import DetectionResults, read_detections, write_detections
+from frustum.data.nuscenes.detection_truth import detection_truth
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.score_detections import DetectionReport, score_detections
 from frustum.errors import DataError
 from tests.data.toy import VERSION, toy_database

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.data.occupancy import labels_path, write_labels
-from frustum.data.occupancy_results import write_result
-from frustum.data.types import Occupancy, Prediction
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.occ3d.label_files import labels_path, write_labels
+from frustum.data.occ3d.result_files import write_result
+from frustum.data.sample import Occupancy
 from frustum.engine.eval_figures import class_table, coverage, figures, figures_table
 from frustum.engine.eval_report import PROTOCOL, EvalReport
 from frustum.engine.evaluate import evaluate
@@ -24,6 +23,8 @@ from frustum.engine.scores import Scores, true_instances
 from frustum.engine.statistics import labels_of
 from frustum.errors import DataError
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
 from tests.engine import toy
 
 CAR = OCC3D_CLASSES.index("car")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from frustum.engine.checkpoint import save_weights
+from frustum.checkpoint.weights_file import save_weights
 from frustum.engine.overrides import apply
 from frustum.engine.preprocessing import KEY, preprocessing_of
 from frustum.engine.train import start, train
@@ -74,7 +74,7 @@ def test_a_start_that_cannot_be_is_an_error_before_training(toy_root, tmp_path):
 
 
 def test_trained_weights_carry_their_preprocessing(toy_root, tmp_path):
-    from frustum.engine.checkpoint import read_weights
+    from frustum.checkpoint.weights_file import read_weights
 
     recipe = apply(toy.recipe(toy_root, steps=1, checkpoint_every=1), ["data.channel_order=bgr"])
     train(recipe, tmp_path / "run")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import frustum
-from frustum.engine.checkpoint import load_weights, read_weights
+from frustum.checkpoint.weights_file import load_weights, read_weights
 from frustum.engine.feed import TrainingFeed, open_database
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply

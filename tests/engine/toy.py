@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from frustum.data.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.occupancy import labels_path, write_labels
-from frustum.data.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
-from frustum.data.types import Batch, Occupancy, Prediction
-from frustum.data.writer import DatabaseWriter
+from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
+from frustum.data.nuscenes.writer import DatabaseWriter
+from frustum.data.occ3d.label_files import labels_path, write_labels
+from frustum.data.sample import Occupancy
 from frustum.engine.recipe import (
     AugmentConfig,
     DataConfig,
@@ -27,6 +26,9 @@ from frustum.engine.recipe import (
     TrainConfig,
 )
 from frustum.geometry import VoxelGrid
+from frustum.types.batch import Batch
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
 
 GRID = VoxelGrid(lower=(-4.0, -4.0, -1.0), upper=(4.0, 4.0, 2.2), cell=(0.8, 0.8, 0.8))
 X, Y, Z = GRID.shape

@@ -174,7 +174,7 @@ def test_the_street_rig_looks_where_its_names_say():
 @pytest.mark.data
 def test_lidar_points_of_a_real_rig_lie_in_the_images_where_their_boxes_are(shared):
     """Points inside an annotated box must project into the box's outline in every camera that sees it."""
-    from frustum.data.nuscenes import NuScenes
+    from frustum.data.nuscenes.reader import NuScenes
     from frustum.geometry import box_corners, points_in_boxes
 
     data = NuScenes(shared / "data" / "nuscenes_keyframes", "v1.0-mini")

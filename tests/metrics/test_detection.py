@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.classes import DETECTION_CLASSES
-from frustum.data.detection_boxes import DetectionBoxes
+from frustum.data.nuscenes.detection_boxes import DetectionBoxes
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import ERRORS, DetectionRules
+from frustum.types.classes import DETECTION_CLASSES
 from tests.metrics.detection_toy import boxes
 
 RULES = DetectionRules()

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.occupancy import OCC3D_FLAT, GeometricIoU, OccupancyIoU
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 
 EDGE = json.loads((Path(__file__).parents[1] / "data" / "metrics" / "miou_edge.json").read_text())
 

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.classes import DETECTION_CLASSES, OCC3D_CLASSES
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, panoptic_quality
@@ -22,6 +21,7 @@ from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.sums import from_words
 from frustum.metrics.voxel_pq import VoxelPQ
+from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
 from tests.metrics.street_frames import add, expected, frames, metrics
 
 COUNTS = ("tp", "fp", "fn")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.cityscapes_classes import CATEGORY_NAMES, CATEGORY_OF_CLASS, CLASS_NAMES, train_ids
+from frustum.data.images.cityscapes import CATEGORY_NAMES, CATEGORY_OF_CLASS, CLASS_NAMES, train_ids
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.semantic_iou import SemanticIoU
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.data.classes import DETECTION_CLASSES, OCC3D_CLASSES
+from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
 from tests.models.golden_weights import rng
 
 SMALL = Path(__file__).resolve().parents[1] / "data" / "panoptic"

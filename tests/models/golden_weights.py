@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.data.types import Batch
+from frustum.types.batch import Batch
 
 _GAINS = (
     r"^img_neck\.",

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from frustum.data.types import Batch
 from frustum.geometry import VoxelGrid, rotation_z
+from frustum.types.batch import Batch
 from tests.models import golden_weights as gold
 
 GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 1.6))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.types import Batch
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.bevdet_occ import BevDetOccConfig
@@ -14,7 +13,8 @@ from frustum.models.bevdet_occ_tiny import BevDetOccTinyConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.nn.voxel import as_voxels
 from frustum.ops.bev_pool import bev_pool
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
+from frustum.types.batch import Batch
 from tests.models import golden_weights as gold
 
 GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 0.8))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.types import Batch, Prediction
 from frustum.engine import overrides
 from frustum.geometry import CameraRig, rotation_z
-from frustum.recipes.loading import get_recipe, list_recipes
+from frustum.recipes.finding import get_recipe, list_recipes
+from frustum.types.batch import Batch
+from frustum.types.predictions import Prediction
 
 SIZE = (64, 96)
 # Small sizes, so that every recipe runs in a moment; a setting that a model does not have is left out.

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import frustum
-from frustum.data.types import Batch
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.flashocc import FlashOccConfig
-from frustum.recipes.conversion import convert
+from frustum.types.batch import Batch
+from frustum.weights.conversion import convert
 from tests.models import golden_weights as gold
 
 _STAGES = {"image_features": "neck", "depth": "depth_0", "pooled": "bev_0", "bev": "bev_enc", "occ_logits": "occ_logits"}

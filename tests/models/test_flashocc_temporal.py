@@ -16,7 +16,7 @@ from frustum.nn.bev import FpnLss
 from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.temporal import stream
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from tests.models.moving import GRID, SMALL, Drive, farthest, lively
 
 

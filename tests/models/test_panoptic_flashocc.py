@@ -11,8 +11,6 @@ import torch
 from pydantic import ValidationError
 
 import frustum
-from frustum.data.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
-from frustum.data.types import Batch, PanopticOccupancy, Prediction
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.losses.volume import focal_loss
@@ -21,6 +19,9 @@ from frustum.models.bevdet_occ import BevDetOccConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.panoptic_flashocc import InstanceConfig, PanopticFlashOccConfig, panoptic_predictions, served_classes
 from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
+from frustum.types.batch import Batch
+from frustum.types.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
+from frustum.types.predictions import PanopticOccupancy, Prediction
 from tests.models import golden_panoptic as crafted
 from tests.models import golden_weights as gold
 

@@ -10,7 +10,7 @@ import torch
 from frustum.geometry import CameraRig, VoxelGrid, rotation_z
 from frustum.geometry.depth import DepthBins
 from frustum.nn.lift_splat import LiftSplat, Splat, feature_pixels
-from frustum.ops.bev_pool import PoolPlan
+from frustum.ops.pool_plan import PoolPlan
 
 GRID = VoxelGrid(lower=(-10, -10, -1), upper=(10, 10, 3), cell=(1, 1, 2))
 BINS = DepthBins(start=1.3, stop=9.3, step=1)  # no point on a cell's border

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.types import Batch
 from frustum.errors import DataError
 from frustum.models.flashocc_stereo import FlashOccStereoConfig
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.nn.temporal import stream
+from frustum.types.batch import Batch
 from tests.models.moving import SMALL, Drive, farthest, lively
 
 ALIGNMENTS = ("lift", "warp", "warp_reference")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from frustum.data.types import Batch
 from frustum.models.flashocc_stereo import FlashOccStereoConfig
 from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.nn.temporal_stream import StreamedForward
+from frustum.types.batch import Batch
 from tests.models.moving import SMALL, Drive, lively
 
 ONE = slice(0, 1)

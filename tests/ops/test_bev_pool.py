@@ -16,7 +16,8 @@ from frustum.errors import ConfigError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.ops import bev_pool as module
 from frustum.ops import bev_pool_numba
-from frustum.ops.bev_pool import PoolPlan, bev_pool
+from frustum.ops.bev_pool import bev_pool
+from frustum.ops.pool_plan import PoolPlan
 
 GRID = VoxelGrid(lower=(-4, -3, -1), upper=(4, 3, 2), cell=(1, 1, 1.5))  # 8 x 6 x 2
 BACKENDS = ("torch", "numba")

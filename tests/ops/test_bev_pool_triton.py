@@ -17,7 +17,8 @@ import torch
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.ops import bev_pool as module
-from frustum.ops.bev_pool import PoolPlan, bev_pool, default_backend
+from frustum.ops.bev_pool import bev_pool, default_backend
+from frustum.ops.pool_plan import PoolPlan
 
 pytest.importorskip("triton", reason="Triton is not installed")
 

@@ -11,7 +11,7 @@ from frustum.engine import overrides
 from frustum.engine.feed import build_pipeline
 from frustum.engine.preprocessing import preprocessing_of
 from frustum.errors import ConfigError
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 
 # past keyframes joined, read; millions of parameters
 RECIPES = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.images import ImageTransform
-from frustum.data.types import CameraFrame, Sample
+from frustum.data.pixels import ImageTransform
+from frustum.data.sample import CameraFrame, Sample
 from frustum.geometry import rotation_xyz
 from frustum.viewer.ground import GRID, HORIZON, X_AXIS, Y_AXIS, clip_near, draw_fields_of_view, draw_ground, field_of_view, horizon
 

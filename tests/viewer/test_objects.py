@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.errors import ShapeError
+from frustum.types.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.objects import object_colour, objects_of, paint_objects, unmatched_colour
 from frustum.viewer.pictures import occupancy_pictures, sample_picture
 from frustum.viewer.report import report_html

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from frustum.data.augment import Augmentation, BevTransform
-from frustum.data.images import ImageTransform
-from frustum.data.nuscenes import NuScenes
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.pixels import ImageTransform
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.viewer.overlay import (

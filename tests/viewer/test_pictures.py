@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.classes import CAMERAS, OCC3D_FREE
+from frustum.types.classes import CAMERAS, OCC3D_FREE
 from frustum.viewer.pictures import (
     AGREEMENT,
     camera_rows,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
 from frustum.errors import DataError
+from frustum.types.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
 from frustum.viewer.report import ReportData, SamplePanel, Scores, report_html, write_report
 from frustum.viewer.report_data import METRICS
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.errors import ConfigError, ShapeError
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.ego_shape import ego_shape
 from frustum.viewer.voxels import VIEWS, ground_height, render_voxels, top_view
 

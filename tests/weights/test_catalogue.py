@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from frustum.recipes.loading import get_recipe, list_recipes
+from frustum.recipes.finding import get_recipe, list_recipes
 from frustum.weights import flashocc
 from frustum.weights.catalogue import CATALOGUE, SOURCES, entry, recipe_of
 

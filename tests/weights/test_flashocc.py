@@ -8,16 +8,16 @@ import pytest
 import torch
 
 import frustum
+from frustum.checkpoint.fit import describe_difference
 from frustum.engine.overrides import apply
 from frustum.engine.preprocessing import PATHS
 from frustum.errors import CheckpointError, FrustumWarning
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
-from frustum.nn.state import describe_difference
-from frustum.recipes.checkpoints import settle
-from frustum.recipes.loading import get_recipe
+from frustum.recipes.finding import get_recipe
 from frustum.weights import flashocc
 from frustum.weights.catalogue import recipe_of
+from frustum.weights.checkpoints import settle
 from tests.models import golden_weights as gold
 
 

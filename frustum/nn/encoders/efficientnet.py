@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frustum.checkpoint.fit import complete, describe_difference
 from frustum.errors import CheckpointError, ConfigError
 from frustum.nn.encoders.pretrained import Pretrained, lite0_state
-from frustum.nn.state import complete, describe_difference
 
 # What the network was trained on: RGB images as (x - 127) / 128.
 MEAN: tuple[float, float, float] = (127.0, 127.0, 127.0)

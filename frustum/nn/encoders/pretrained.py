@@ -6,7 +6,7 @@
     ResNet-50           package imgsim 0.1.2: self-supervised (AugNet), MIT. Install it with `pip install --no-deps imgsim==0.1.2`: it
                         names opencv-python as a dependency, which is not needed to read its weights
 
-and `pretrained=FILE` a state dict in any layout that nn/state_files.py reads. No code of a package or of a file is run for it.
+and `pretrained=FILE` a state dict in any layout that checkpoint/upstream_file.py reads. No code of a package or of a file is run for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from frustum.checkpoint.upstream_file import read_state
 from frustum.errors import CheckpointError, ConfigError
-from frustum.nn.state_files import read_state
 
 Pretrained = bool | str
 """`true` for the weights of a package, `false` for random ones, or the path of a file."""

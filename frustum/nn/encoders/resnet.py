@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from frustum.checkpoint.fit import complete, describe_difference
 from frustum.errors import CheckpointError, ConfigError
 from frustum.nn.encoders.pretrained import Pretrained, resnet_state
-from frustum.nn.state import complete, describe_difference
 
 _LAYOUTS: dict[int, tuple[bool, tuple[int, int, int, int]]] = {
     18: (False, (2, 2, 2, 2)),

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.files import write_bytes
-from frustum.data.occupancy import append_arrays, write_both_labels
-from frustum.data.records import (
+from frustum.data.nuscenes.records import (
     AnnotationRecord,
     KeyframeRecord,
     SampleDataRecord,
@@ -21,6 +19,8 @@ from frustum.data.records import (
     panoptic_file,
     sample_token,
 )
+from frustum.data.occ3d.label_files import append_arrays, write_both_labels
+from frustum.files import write_bytes
 from frustum.geometry import VoxelGrid
 from frustum.ops.box_points import count_points_in_boxes
 from frustum.worlds.street.moment import track_poses

@@ -15,8 +15,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from frustum.data.cores import count_cores
-from frustum.data.writer import DatabaseWriter
+from frustum.data.nuscenes.writer import DatabaseWriter
+from frustum.ops.threads import count_cores
 from frustum.worlds.street.kept import settle
 from frustum.worlds.street.world_config import WorldConfig
 

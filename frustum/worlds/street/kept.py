@@ -10,12 +10,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import frustum
 from frustum.config import differences, in_words
-from frustum.data.files import read_json, write_error, write_json
-from frustum.data.records import lidarseg_file, panoptic_file
-from frustum.data.writer import DatabaseWriter
+from frustum.data.nuscenes.records import lidarseg_file, panoptic_file
+from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError
+from frustum.files import read_json, write_error, write_json
+from frustum.version import __version__
 from frustum.worlds.street.world_config import NUMBERS, WorldConfig
 
 
@@ -66,7 +66,7 @@ def remove(config: WorldConfig, root: Path) -> None:
 
 
 def _settings(config: WorldConfig) -> dict[str, Any]:
-    return {"frustum": frustum.__version__} | config.model_dump(mode="json", exclude=NUMBERS)
+    return {"frustum": __version__} | config.model_dump(mode="json", exclude=NUMBERS)
 
 
 def _has_strangers(config: WorldConfig, root: Path) -> bool:

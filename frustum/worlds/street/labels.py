@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.data.classes import DETECTION_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.geometry import VoxelGrid, invert
+from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.worlds.street.kernels_labels import label_actors, label_static
 from frustum.worlds.street.materials import GENERAL_OF_MATERIAL, OCC3D_OF_GENERAL
 from frustum.worlds.street.moment import Stage

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.data.classes import GENERAL_CLASSES, OCC3D_CLASSES
+from frustum.types.classes import GENERAL_CLASSES, OCC3D_CLASSES
 
 # How the renderer varies the base colour over a surface.
 TEXTURES = (

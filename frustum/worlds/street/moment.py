@@ -6,8 +6,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.spatial.transform import Rotation
 
-from frustum.data.classes import GENERAL_CLASSES
 from frustum.geometry import invert
+from frustum.types.classes import GENERAL_CLASSES
 from frustum.worlds.street.arrays import BRICK, Actors, Models, World, pack_models, pack_world
 from frustum.worlds.street.culling import box_corners_global
 from frustum.worlds.street.kernels_light import Light, splat_actors, splat_static

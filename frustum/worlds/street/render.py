@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from frustum.data.classes import OCC3D_FREE
-from frustum.data.types import Occupancy
+from frustum.data.sample import Occupancy
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_FREE
 from frustum.worlds.street.arrays import pack_surfaces
 from frustum.worlds.street.culling import TILE, pixel_table, sector_lists, sector_of, tile_lists
 from frustum.worlds.street.jit import forget_stale

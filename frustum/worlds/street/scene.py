@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from frustum.data.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY
+from frustum.types.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY
 from frustum.worlds.street.city import City, build_city
 from frustum.worlds.street.config import SceneConfig
 from frustum.worlds.street.crowd import ROADS, Crowd

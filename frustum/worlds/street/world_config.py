@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-import frustum
 from frustum.config import Config
+from frustum.version import __version__
 from frustum.worlds.street.config import SceneConfig
 from frustum.worlds.street.rigs import StreetRig
 
@@ -61,7 +61,7 @@ class WorldConfig(Config):
 
     def fingerprint(self) -> str:
         """Changes whenever a scene's files would change; how many scenes there are does not matter."""
-        text = frustum.__version__ + self.model_dump_json(exclude=NUMBERS)
+        text = __version__ + self.model_dump_json(exclude=NUMBERS)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def scene_config(self) -> SceneConfig:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
-from frustum.data.nuscenes import NuScenes
-from frustum.data.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
-from frustum.data.writer import DatabaseWriter
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
+from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
+from frustum.types.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.worlds.street import filming
 from frustum.worlds.street import generate as generator
 from frustum.worlds.street.config import SceneConfig

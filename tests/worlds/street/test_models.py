@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frustum.data.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY
+from frustum.types.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY
 from frustum.worlds.street.heavy import BUS_STYLES, MACHINE_STYLES, TRAILER_STYLES, TRUCK_STYLES, bus, machine, trailer, truck
 from frustum.worlds.street.kinds import random_kind
 from frustum.worlds.street.materials import MATERIAL_ID, MATERIALS

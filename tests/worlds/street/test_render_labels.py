@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frustum.data.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, pose, rotation_xyz
 from frustum.ops.box_points import count_points_in_boxes
+from frustum.types.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.worlds.street.culling import sector_lists
 from frustum.worlds.street.labels import instance_ids
 from frustum.worlds.street.lidar import LidarPattern

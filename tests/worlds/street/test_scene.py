@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from frustum.data.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY, OCC3D_CLASSES
+from frustum.types.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY, OCC3D_CLASSES
 from frustum.worlds.street.config import SceneConfig
 from frustum.worlds.street.materials import GENERAL_OF_MATERIAL, MATERIAL_ID, OCC3D_OF_GENERAL
 from frustum.worlds.street.scene import build_scene

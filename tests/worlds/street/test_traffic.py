@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frustum.data.classes import DETECTION_OF_CATEGORY
+from frustum.types.classes import DETECTION_OF_CATEGORY
 from frustum.worlds.street.crowd import Crowd
 from frustum.worlds.street.ground import CARRIAGEWAY, PARCEL, PAVED, WALK
 from frustum.worlds.street.standing import lean_cycles, open_sites, park, road_works

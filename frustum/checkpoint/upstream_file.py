@@ -1,0 +1,122 @@
+"""Reads state dicts that other projects wrote, tensors only: no code in a file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from frustum.checkpoint.fit import as_tensors
+from frustum.checkpoint.unreadable import refuse_what_is_no_checkpoint, why_damaged, why_refused
+from frustum.errors import CheckpointError
+
+# Where a state dict lies in what other projects save; the first one found is taken.
+_CONTAINERS = ("state_dict", "state_dict_ema", "model_state_dict", "model", "ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning; one inside the other, too
+_DETAILS = ("epoch", "iter", "updates", "step", "mmcv_version", "mmdet_version", "mmdet3d_version", "CLASSES")
+
+
+class StateFile(NamedTuple):
+    """A state dict without its wrappers, and what was around it.
+
+    Attributes:
+        state: names with tensors, on the CPU.
+        layout: how it was wrapped, in words.
+        details: plain facts from around it (epoch, number of averaging steps, versions, class names), as far as there are any.
+        metadata: the header of a safetensors file.
+    """
+
+    state: dict[str, Tensor]
+    layout: str
+    details: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers.
+
+    Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
+    arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
+    """
+    return open_state(checkpoint).state
+
+
+def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
+    """As `read_state`, with what was around the state dict."""
+    if isinstance(checkpoint, Mapping):
+        return _unwrapped(checkpoint, "the given dict")
+    path = Path(checkpoint)
+    refuse_what_is_no_checkpoint(path)
+    with open(path, "rb") as file:
+        is_safetensors = file.read(9)[8:9] == b"{"
+    if not is_safetensors:
+        return _unwrapped(_read_torch(path), str(path))
+    state, metadata = _read_safetensors(path)
+    return _unwrapped(state, str(path))._replace(layout="safetensors", metadata=metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}. Download or copy it again.") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_plain_data()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(why_refused(path, error)) from error
+    except Exception as error:  # whatever bytes are in the file: the reader stumbles over them in many ways
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError from error
+        raise CheckpointError(why_damaged(path)) from error
+
+
+def _plain_data() -> list[Any]:
+    """Harmless types that mmcv's `meta` holds beside strings and numbers: numpy scalars and ordinary containers."""
+    multiarray = getattr(np, "_core", None) or np.core  # type: ignore[attr-defined]
+    scalar = multiarray.multiarray.scalar
+    kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
+    names = [(scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")]
+    return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]
+
+
+def _unwrapped(content: Any, what: str) -> StateFile:
+    layout = "plain state dict"
+    around: Mapping[str, Any] = {}
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            around = content
+            layout = "mmcv" if "meta" in content else "moving average" if "updates" in content else f"state dict under {key!r}"
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
+        kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{what} holds no state dict: expected names with tensors, or such a dict under 'state_dict', got {kind}.")
+    state = as_tensors({str(key): value for key, value in content.items()}, what)
+    while wrapper := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
+        state = {key.removeprefix(wrapper): value for key, value in state.items()}
+        layout += f", keys under {wrapper!r}"
+    return StateFile(state, layout, _details(around), {})
+
+
+def _details(around: Mapping[str, Any]) -> dict[str, Any]:
+    meta = around.get("meta")
+    found = {**(meta if isinstance(meta, Mapping) else {}), **{k: v for k, v in around.items() if k != "meta"}}
+    plain = {key: found[key] for key in _DETAILS if isinstance(found.get(key), (str, int, float, list, tuple))}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

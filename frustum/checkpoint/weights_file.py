@@ -1,0 +1,153 @@
+"""Weights on disk: safetensors, written atomically, loaded strictly with a readable difference. Pickles are refused."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference
+from frustum.checkpoint.unreadable import refuse_what_is_no_checkpoint
+from frustum.errors import CheckpointError
+from frustum.files import atomic_path
+from frustum.version import __version__
+
+WEIGHTS = "weights.safetensors"
+PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a state dict as safetensors, atomically, with the version and `metadata` (JSON values) in its header.
+
+    Raises:
+        DataError: the folder is missing, read-only or full.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    # Entries that share memory (tied weights) or are strided otherwise are stored as plain copies of their own.
+    tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
+    header = {"frustum": __version__} | {key: json.dumps(value) for key, value in (metadata or {}).items()}
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:  # a full disk arrives as this, not as OSError
+            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+        flush(temporary)
+
+
+def flush(path: Path) -> None:
+    """Have the operating system put a file on the disk, so that a rename after it never exposes an empty one."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict (on the CPU) and the metadata of a weights file, or of a run folder's `weights.safetensors`.
+
+    Raises:
+        CheckpointError: missing, empty, a pickle, truncated, or not safetensors at all.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no weights file {path}. Give a .safetensors file, or a run folder that `frustum train` has finished."
+        )
+    refuse_what_is_no_checkpoint(path)
+    if is_pickle(path):
+        raise CheckpointError(
+            f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "
+            f'Weights of the official repository load with frustum.load(recipe, "{path}", source="official"), which reads tensors only; '
+            f"a state dict of your own becomes such a file with `frustum weights convert {path} --recipe NAME -o NAME.safetensors`."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; "
+            "copy it again, or take an older one from the run's checkpoints folder."
+        ) from error
+    return state, decode_header(header)
+
+
+def decode_header(header: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata of a weights file as values; text that is no JSON stays text."""
+    return {key: _decoded(text) for key, text in header.items()}
+
+
+def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
+    """Fill `model` from a weights file, strictly, and return the file's metadata.
+
+    Raises:
+        CheckpointError: as `read_weights`; or keys or shapes differ, with the list of differences.
+    """
+    state, metadata = read_weights(path)
+    load_state(model, state, str(path))
+    return metadata
+
+
+GIVE_THE_RECIPE = "Give the recipe (and the model.* overrides) that the weights were trained with."
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor | np.ndarray], what: str, strict: bool = True, advice: str = GIVE_THE_RECIPE
+) -> Fit:
+    """Fill `model` from a state dict of tensors or arrays; counters of batch norms that are missing are 0. Returns what fitted.
+
+    Args:
+        what: names the source in messages.
+        strict: refuse anything but an exact fit, and load nothing then; off, every entry of equal name and shape is taken.
+        advice: what to type where the fit is not exact.
+
+    Raises:
+        CheckpointError: the readable difference; or, if not strict, nothing fits at all.
+    """
+    needed = model.state_dict()
+    state = complete(needed, as_tensors(state, what))
+    fit = Fit.of(needed, state)
+    if strict and (difference := describe_difference(needed, state)):
+        raise CheckpointError(f"{what} does not fit {type(model).__name__}:\n{difference}\n{advice}")
+    if not fit.taken:
+        raise CheckpointError(f"nothing in {what} fits {type(model).__name__}: no entry has name and shape of one of the network's.")
+    with torch.no_grad():
+        model.load_state_dict({key: state[key] for key in fit.taken}, strict=strict)
+    return fit
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the names and values of a network's state: equal for equal weights, wherever they are and however they were saved."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        total.update(name.encode() + plain.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def is_pickle(path: Path) -> bool:
+    """True for what torch.save or pickle wrote: a zip archive, or a stream that starts with a pickle protocol marker."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head[8:9] == b"{":  # safetensors: 8 bytes of header length, then JSON
+        return False
+    return head[:1] == b"\x80" or zipfile.is_zipfile(path) or (path.suffix in PICKLES and bool(head))
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

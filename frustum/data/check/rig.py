@@ -1,0 +1,42 @@
+"""Checks on how cameras are mounted: what a wrong rotation or a swapped axis looks like without any LiDAR."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from frustum.data.check.findings import Finding
+from frustum.data.sample import CameraFrame
+
+STEEP = 45.0  # degrees that an optical axis may look up or down, and that an image may be rolled by
+_HINT = (
+    "Right for a camera that is really mounted so; else check cam2ego: quaternion w, x, y, z; camera (x right, y down, z forward) to "
+    "ego (x forward, y left, z up) and not back. The pictures show the ground as this calibration has it."
+)
+
+
+def inspect_mounting(camera: CameraFrame) -> list[Finding]:
+    """Warnings about a camera that looks steeply up or down, whose image is rolled, or that sits below the ground (z < 0)."""
+    elevation, roll = mounting_angles(camera.cam2ego)
+    found = []
+    if abs(elevation) > STEEP:
+        found.append(f"its optical axis looks {abs(elevation):.0f} degrees {'up' if elevation > 0 else 'down'}")
+    if abs(roll) > STEEP:
+        found.append(f"its image is rolled by {abs(roll):.0f} degrees {'clockwise' if roll > 0 else 'counter-clockwise'}")
+    height = float(camera.cam2ego[2, 3])
+    if height < 0:
+        found.append(f"it sits {-height:.2f} m below the ground (z = 0 of the ego frame)")
+    return [Finding("warning", "", f"{camera.channel}: {what}", _HINT) for what in found]
+
+
+def mounting_angles(cam2ego: np.ndarray) -> tuple[float, float]:
+    """Elevation of the optical axis, positive upwards, and roll of the camera about it, positive clockwise seen from behind; degrees.
+
+    The roll is 0 for an axis within 10 degrees of the vertical, where there is no level direction to compare with.
+    """
+    right, axis = cam2ego[:3, 0], cam2ego[:3, 2]
+    elevation = float(np.degrees(np.arcsin(np.clip(axis[2], -1, 1))))
+    if abs(elevation) > 80:
+        return elevation, 0.0
+    level = np.cross(axis, [0.0, 0.0, 1.0])
+    level /= np.linalg.norm(level)
+    return elevation, float(np.degrees(np.arctan2(right @ np.cross(axis, level), right @ level)))

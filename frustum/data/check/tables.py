@@ -1,0 +1,82 @@
+"""Checks on the raw tables, before a reader has normalised anything: calibration, poses, the order of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frustum.data.check.findings import Finding
+from frustum.data.nuscenes.tables import load_table
+
+_CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
+
+
+def inspect_tables(folder: Path) -> list[Finding]:
+    """Findings about `<root>/<version>`: calibrations that are not finite, singular or not rigid, and keyframes out of time order.
+
+    Raises:
+        DataError: a table is missing or is not JSON.
+    """
+    sensors = {row["token"]: row for row in load_table(folder, "sensor")}
+    findings: list[Finding] = []
+    seen: set[str] = set()
+    for row in load_table(folder, "calibrated_sensor"):
+        sensor = sensors.get(row.get("sensor_token"), {})
+        channel = sensor.get("channel", "an unknown sensor")
+        for problem in _pose_problems(row) + (_intrinsics_problems(row) if sensor.get("modality") == "camera" else []):
+            text = f"the calibration of {channel} {problem}"
+            if text not in seen:  # every scene has its own record of the same sensor
+                seen.add(text)
+                findings.append(Finding("error", "", text, _CALIBRATION_HINT))
+    broken = [row["token"] for row in load_table(folder, "ego_pose") if _pose_problems(row)]
+    if broken:
+        hint = "Quaternions are (w, x, y, z) of length 1, translations are finite metres; correct ego_pose.json."
+        findings.append(Finding("error", "", f"{len(broken)} ego poses are not rigid transforms, the first is {broken[0]}", hint))
+    return findings + _time_order(folder)
+
+
+def _pose_problems(row: dict[str, Any]) -> list[str]:
+    try:
+        translation, rotation = np.array(row["translation"], float), np.array(row["rotation"], float)
+    except (KeyError, TypeError, ValueError):
+        return ["lacks a translation or a rotation"]
+    if translation.shape != (3,) or rotation.shape != (4,):
+        return ["needs 3 numbers of translation and 4 of rotation"]
+    if not (np.isfinite(translation).all() and np.isfinite(rotation).all()):
+        return ["holds NaN or infinity"]
+    length = float(np.linalg.norm(rotation))
+    return [] if abs(length - 1) < 1e-3 else [f"is not rigid: its quaternion has length {length:.4f} instead of 1"]
+
+
+def _intrinsics_problems(row: dict[str, Any]) -> list[str]:
+    try:
+        matrix = np.array(row["camera_intrinsic"], float)
+    except (KeyError, TypeError, ValueError):
+        return ["has no intrinsics"]
+    if matrix.shape != (3, 3):
+        return [f"has intrinsics of shape {matrix.shape}, not (3, 3)"]
+    if not np.isfinite(matrix).all():
+        return ["holds NaN or infinity in its intrinsics"]
+    if abs(np.linalg.det(matrix)) < 1e-9:
+        return ["has singular intrinsics"]
+    return [] if matrix[0, 0] > 0 and matrix[1, 1] > 0 else ["has a negative focal length"]
+
+
+def _time_order(folder: Path) -> list[Finding]:
+    samples = {row["token"]: row for row in load_table(folder, "sample")}
+    findings = []
+    for scene in load_table(folder, "scene"):
+        token, last, count = scene.get("first_sample_token", ""), -np.inf, 0
+        while token and token in samples and count <= len(samples):
+            row = samples[token]
+            if row["timestamp"] <= last:
+                what = f"scene {scene['name']} goes back in time at this keyframe ({row['timestamp']} after {last} microseconds)"
+                findings.append(Finding("error", token, what, "Correct timestamp, prev and next in sample.json."))
+                break
+            token, last, count = row["next"], row["timestamp"], count + 1
+        if token and token not in samples:
+            what = f"scene {scene['name']} links to the keyframe {token}, which is not in sample.json"
+            findings.append(Finding("error", "", what, "The tables belong to different releases; restore all of them from one archive."))
+    return findings

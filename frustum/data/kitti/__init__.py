@@ -1,0 +1,1 @@
+"""KITTI raw drives into the one format."""

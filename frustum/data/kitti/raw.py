@@ -1,0 +1,258 @@
+"""The raw recordings of KITTI on disk: calibration, GPS/IMU poses, LiDAR scans and tracklets of one synchronised drive.
+
+Layout (Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013): `<date>/calib_*.txt` beside
+`<date>/<date>_drive_<number>_sync/{image_02,image_03,oxts,velodyne_points}` and, where annotated, `tracklet_labels.xml` in the drive.
+`data.kitti.importer` turns a drive into this project's database format.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from frustum.errors import DataError
+from frustum.geometry import pose, rotation_xyz, rotation_z
+
+_EARTH_RADIUS = 6378137.0
+_SPIN_SECONDS = 0.1
+IMAGE_FOLDERS = ("image_02", "image_03")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One annotated object: its KITTI type, size and pose in every frame of its life."""
+
+    kind: str
+    size: np.ndarray  # (3,) length, width, height in metres
+    first_frame: int
+    box2lidar: np.ndarray  # (F, 4, 4), box origin at its centre
+    occlusion: np.ndarray  # (F,) int, 0 visible, 1 partly, 2 fully hidden, -1 unknown
+
+    def at(self, frame: int) -> np.ndarray | None:
+        """box2lidar (4, 4) in the frame of that number, or None where the object is not annotated."""
+        offset = frame - self.first_frame
+        return self.box2lidar[offset] if 0 <= offset < len(self.box2lidar) else None
+
+
+@dataclass(frozen=True)
+class KittiDrive:
+    """One synchronised drive. All lists and arrays are indexed by position in `frames`, the file numbers that every sensor has."""
+
+    name: str
+    folder: Path
+    frames: tuple[int, ...]
+    images: dict[str, tuple[Path, ...]]  # by image folder
+    scans: tuple[Path, ...]
+    intrinsics: dict[str, np.ndarray]  # (3, 3), corner-origin pixels
+    lidar2cam: dict[str, np.ndarray]  # (4, 4)
+    lidar2imu: np.ndarray  # (4, 4)
+    imu2global: np.ndarray  # (F, 4, 4), origin at the first frame, x east, y north, z up
+    twist: np.ndarray  # (F, 6) velocity (m/s) and turn rate (rad/s) in IMU axes
+    timestamps: dict[str, np.ndarray]  # seconds, by sensor folder
+    tracks: tuple[Track, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def box(self, track: int, index: int) -> np.ndarray | None:
+        """box2lidar (4, 4) of a track at a position in `frames`, or None where it is not annotated."""
+        return self.tracks[track].at(self.frames[index])
+
+    def scan(self, index: int) -> np.ndarray:
+        """Points (P, 5) float32 of one turn: x, y, z in the LiDAR frame, reflectance 0..1, ring (0 = lowest beam).
+
+        The motion of the car during the turn is taken out: every point is moved to the moment the beam looked straight ahead.
+        """
+        raw = np.fromfile(self.scans[index], np.float32)
+        if raw.size == 0 or raw.size % 4:
+            raise DataError(
+                f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance): truncated? Unpack it again."
+            )
+        raw = raw.reshape(-1, 4)
+        raw = raw[np.isfinite(raw).all(1)]
+        points = raw[:, :3].astype(np.float64)
+        seconds = np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi) * _SPIN_SECONDS  # counter-clockwise, 0 straight ahead
+        imu2lidar = self.lidar2imu[:3, :3].T
+        velocity, turn = imu2lidar @ self.twist[index, :3], imu2lidar @ self.twist[index, 3:]
+        points += seconds[:, None] * (velocity + np.cross(turn, points))
+        return np.column_stack([points, raw[:, 3], rings(raw)]).astype(np.float32)
+
+
+def rings(points: np.ndarray, count: int = 64) -> np.ndarray:
+    """Beam numbers (P,), 0 = lowest, of a scan (P, >=3) whose file lost them.
+
+    The files list one beam after another from the top, each with rising azimuth, so the drops of azimuth count the beams; where that
+    count is implausible (points were shuffled or removed) the elevation is cut into `count` equal parts instead.
+    """
+    azimuth = np.arctan2(points[:, 1], points[:, 0]) % (2 * np.pi)
+    turn = np.concatenate([[0], np.cumsum(np.diff(azimuth) < -0.3)])
+    if 0.6 * count <= turn[-1] + 1 <= count:
+        return turn[-1] - turn
+    elevation = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
+    low, high = np.radians(-24.9), np.radians(2.0)
+    return np.clip((elevation - low) / (high - low) * count, 0, count - 1).astype(np.int64)
+
+
+def find_drives(src: Path) -> list[Path]:
+    """The drive folders at or below `src`: a KITTI raw root, a date folder, or one drive. Raises DataError if there is none."""
+    src = Path(src)
+    if (src / "oxts").is_dir():
+        return [src]
+    for pattern in ("*_drive_*", "*/*_drive_*"):
+        found = sorted(p for p in src.glob(pattern) if (p / "oxts").is_dir()) if src.is_dir() else []
+        if found:
+            return found
+    raise DataError(
+        f"no KITTI raw drive found in {src}: expected <date>/<date>_drive_<number>_sync/oxts below it. "
+        "Unpack the archives of one drive (synced data, calibration, tracklets) into one folder and give that folder."
+    )
+
+
+def open_drive(folder: Path) -> KittiDrive:
+    """Read everything of one drive but images and points.
+
+    Raises:
+        DataError: a calibration file, sensor folder, or timestamp is missing or damaged; the text names it.
+    """
+    folder = Path(folder).resolve()
+    date = folder.parent
+    cam = _read_calibration(date / "calib_cam_to_cam.txt")
+    lidar2cam0 = _read_transform(date / "calib_velo_to_cam.txt")
+    imu2lidar = _read_transform(date / "calib_imu_to_velo.txt")
+    rectify = np.eye(4)
+    rectify[:3, :3] = _matrix(cam, "R_rect_00", 3, 3, date / "calib_cam_to_cam.txt")
+    intrinsics, lidar2cam = {}, {}
+    for name in IMAGE_FOLDERS:
+        projection = _matrix(cam, f"P_rect_{name[-2:]}", 3, 4, date / "calib_cam_to_cam.txt")
+        matrix = projection[:, :3].copy()
+        shift = np.eye(4)
+        shift[:3, 3] = np.linalg.solve(matrix, projection[:, 3])
+        matrix[:2, 2] += 0.5  # KITTI counts from the centre of the first pixel, we from its corner
+        intrinsics[name], lidar2cam[name] = matrix, shift @ rectify @ lidar2cam0
+
+    numbered: dict[str, dict[int, Path]] = {}
+    for sensor, suffixes in {
+        **dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")),
+        "velodyne_points": (".bin",),
+        "oxts": (".txt",),
+    }.items():
+        files = sorted((folder / sensor / "data").glob("*")) if (folder / sensor / "data").is_dir() else []
+        numbered[sensor] = {int(p.stem): p for p in files if p.suffix.lower() in suffixes and p.stem.isdigit()}
+        if not numbered[sensor]:
+            raise DataError(
+                f"the KITTI drive {folder} has no files in {sensor}/data ({', '.join(suffixes)}). It needs image_02, image_03, oxts and "
+                "velodyne_points of the synced and rectified download; restore that folder."
+            )
+    frames = tuple(sorted(set.intersection(*(set(files) for files in numbered.values()))))
+    if not frames:
+        raise DataError(f"no frame number of {folder} has images, LiDAR and GPS/IMU alike: the folders belong to different drives?")
+    oxts = np.array([_read_oxts(numbered["oxts"][i]) for i in frames])
+    return KittiDrive(
+        name=folder.name,
+        folder=folder,
+        frames=frames,
+        images={name: tuple(numbered[name][i] for i in frames) for name in IMAGE_FOLDERS},
+        scans=tuple(numbered["velodyne_points"][i] for i in frames),
+        intrinsics=intrinsics,
+        lidar2cam=lidar2cam,
+        lidar2imu=np.linalg.inv(imu2lidar),
+        imu2global=oxts_poses(oxts),
+        twist=oxts[:, [8, 9, 10, 17, 18, 19]],
+        timestamps={s: _read_timestamps(folder / s / "timestamps.txt", frames) for s in (*IMAGE_FOLDERS, "velodyne_points")},
+        tracks=read_tracklets(folder / "tracklet_labels.xml"),
+    )
+
+
+def oxts_poses(oxts: np.ndarray) -> np.ndarray:
+    """IMU poses (F, 4, 4) from rows (F, >=6) latitude, longitude (degrees), altitude (m), roll, pitch, yaw (rad).
+
+    Mercator projection scaled at the first latitude, as in KITTI's development kit, with the first position as origin.
+    """
+    scale = np.cos(np.radians(oxts[0, 0])) * _EARTH_RADIUS
+    x = scale * np.radians(oxts[:, 1])
+    y = scale * np.log(np.tan(np.pi / 4 + np.radians(oxts[:, 0]) / 2))
+    position = np.stack([x, y, oxts[:, 2]], -1)
+    rotation = np.stack([rotation_xyz(*row[3:6]) for row in oxts])
+    return pose(rotation, position - position[0])
+
+
+def read_tracklets(path: Path) -> tuple[Track, ...]:
+    """The annotated tracks of `tracklet_labels.xml`; empty where a drive was never annotated. Raises DataError when it is damaged."""
+    if not path.is_file():
+        return ()
+    tracks = []
+    try:
+        for item in ElementTree.parse(path).getroot().findall("tracklets/item"):
+            number = lambda node, key: float(node.findtext(key))  # noqa: E731
+            size = np.array([number(item, "l"), number(item, "w"), number(item, "h")])
+            poses = item.findall("poses/item")
+            centre = np.array([[number(p, "tx"), number(p, "ty"), number(p, "tz") + size[2] / 2] for p in poses]).reshape(-1, 3)
+            yaw = np.array([number(p, "rz") for p in poses])
+            hidden = np.array([int(p.findtext("occlusion", "-1")) for p in poses])
+            kind, first = item.findtext("objectType"), int(item.findtext("first_frame"))  # type: ignore[arg-type]
+            tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(yaw), centre), hidden))
+    except (ElementTree.ParseError, TypeError, ValueError) as error:
+        raise DataError(
+            f"cannot read the tracklets {path}: {error}. Unpack the drive's tracklet archive again, or remove the file."
+        ) from error
+    return tuple(tracks)
+
+
+def _read_calibration(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"the calibration file {path} is missing. Unpack the drive's calibration archive beside the drive folder.")
+    values = {}
+    for line in path.read_text().splitlines():
+        key, _, rest = line.partition(":")
+        try:
+            values[key] = np.array(rest.split(), float)
+        except ValueError:
+            continue  # calib_time and the like
+    return values
+
+
+def _matrix(values: dict[str, np.ndarray], key: str, rows: int, columns: int, path: Path) -> np.ndarray:
+    found = values.get(key)
+    if found is None or found.size != rows * columns or not np.isfinite(found).all():
+        raise DataError(f"{path} has no usable {key}: {rows * columns} finite numbers are needed. Restore the calibration file.")
+    matrix = found.reshape(rows, columns)
+    if abs(np.linalg.det(matrix[:, :3])) < 1e-9:
+        raise DataError(f"{key} in {path} is singular: no pixel can be unprojected. Restore the calibration file.")
+    return matrix
+
+
+def _read_transform(path: Path) -> np.ndarray:
+    values = _read_calibration(path)
+    shift = values.get("T", np.zeros(0))
+    if shift.size != 3 or not np.isfinite(shift).all():
+        raise DataError(f"{path} has no usable T: 3 finite numbers are needed. Restore the calibration file.")
+    return pose(_matrix(values, "R", 3, 3, path), shift)
+
+
+def _read_oxts(path: Path) -> np.ndarray:
+    try:
+        row = np.array(path.read_text().split(), float)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the GPS/IMU file {path}: {error}.") from error
+    if row.size < 20 or not np.isfinite(row[:20]).all():
+        raise DataError(f"the GPS/IMU file {path} holds {row.size} values; at least 20 finite ones are needed (see oxts/dataformat.txt).")
+    return row[:20]
+
+
+def _read_timestamps(path: Path, frames: tuple[int, ...]) -> np.ndarray:
+    """Seconds of each frame; the files have nanoseconds, which strptime does not know."""
+    if not path.is_file():
+        raise DataError(f"the timestamp file {path} is missing. Restore it from the drive's archive.")
+    lines = path.read_text().splitlines()
+    if len(lines) <= max(frames):
+        raise DataError(f"{path} has {len(lines)} lines, but the drive has frame {max(frames)}. Restore it from the drive's archive.")
+    try:
+        parts = [lines[i].strip().partition(".") for i in frames]
+        whole = [datetime.strptime(p[0], "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp() for p in parts]
+        return np.array(whole) + np.array([float(f"0.{p[2] or 0}") for p in parts])
+    except ValueError as error:
+        raise DataError(f"cannot read the timestamps {path}: {error}.") from error

@@ -1,0 +1,156 @@
+"""Bird's-eye-view labels: boxes drawn from above exactly as the published code bases draw them (100 m x 100 m, cells of 0.5 m).
+
+| convention | frame | rows, columns | corners | cell of a corner | polygon | cells of barely visible boxes |
+|---|---|---|---|---|---|---|
+| lss | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillPoly | count |
+| pointbev | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillConvexPoly | by the box drawn last |
+| cvt | ego, heading only | -x, -y: forward is up | bottom | round(100 - 2 p) | fillPoly | by the box drawn last |
+| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, whatever is drawn over them |
+
+"By the box drawn last": where boxes overlap, a visible car is masked when an invisible one comes later in the list of annotations.
+(lift-splat-shoot src/data.py; PointBeV nuscenes_common.py; cross_view_transformers nuscenes_dataset.py; simple_bev nuscenesdataset.py.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from frustum.data.sample import Sample
+from frustum.errors import ConfigError, DataError, ShapeError, nearest_names
+from frustum.geometry import box_corners, invert, pose, rotation_z, yaw_of
+from frustum.ops.polygon_fill import fill_convex_polygon, fill_polygons
+from frustum.types.classes import DETECTION_OF_CATEGORY
+
+BevConvention = Literal["lss", "pointbev", "cvt", "simplebev"]
+BACKGROUND = 255
+"""Visibility of cells without a box."""
+
+_REACH, _CELL, _CELLS = 50.0, 0.5, 200
+_LAYERS = 255  # boxes that fit into one uint8 image
+VEHICLES: tuple[str, ...] = tuple(sorted({d for c, d in DETECTION_OF_CATEGORY.items() if c.startswith("vehicle.")}))
+"""Detection classes whose nuScenes category begins with `vehicle.`: two-wheelers among them."""
+
+
+@dataclass(frozen=True)
+class BevLabel:
+    """One class from above; rows and columns as the convention has them.
+
+    Attributes:
+        instances: (200, 200) int32, number of the box + 1, the later one where boxes overlap, 0 for none.
+        visibility: (200, 200) uint8, 1 to 4 of the box drawn last, BACKGROUND elsewhere; `metrics.bev_iou.BevIoU.add` takes it. Under
+            "simplebev", 1 wherever a box of visibility 1 is.
+    """
+
+    instances: np.ndarray
+    visibility: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(200, 200) bool: where the class is."""
+        return self.instances > 0
+
+
+def bev_cells(corners: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """Corners (*, 3) or (*, 2) in metres of the convention's frame as int32 (*, 2): column and row. Raises ConfigError."""
+    if convention not in get_args(BevConvention):
+        raise ConfigError(f"there is no BEV label convention {convention!r}; {nearest_names(str(convention), get_args(BevConvention))}")
+    if convention == "cvt":
+        scale, middle = 1 / _CELL, _CELLS / 2
+        return np.round(middle - scale * corners[..., 1::-1]).astype(np.int32)
+    if convention == "simplebev":
+        return ((corners[..., 0::2] + _REACH) / _CELL - 0.5).astype(np.int32)  # truncates towards zero
+    return np.round((corners[..., 1::-1] + _REACH) / _CELL).astype(np.int32)
+
+
+def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, convention: BevConvention) -> BevLabel:
+    """Draw boxes in their order.
+
+    Args:
+        box2frame: (M, 4, 4) poses in the convention's frame: the ego frame ("lss", "pointbev"), the ego frame with the heading alone
+            ("cvt"), or that of CAM_FRONT ("simplebev"). The box's own z axis points up.
+        size: (M, 3) length, width, height in metres.
+        visibility: (M,) 1 to 4; "lss" takes 0 for unknown too.
+        convention: see the table of this module.
+
+    Raises:
+        ConfigError: unknown convention.
+        ShapeError: shapes do not fit together.
+        DataError: a visibility is not 1 to 4, or not known where the convention needs it.
+    """
+    box2frame, size, visibility = np.asarray(box2frame, np.float64), np.asarray(size, np.float64), np.asarray(visibility)
+    count = len(size)
+    if box2frame.shape != (count, 4, 4) or size.shape != (count, 3) or visibility.shape != (count,):
+        raise ShapeError(
+            f"boxes need poses (M, 4, 4), sizes (M, 3), visibility (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}."
+        )
+    least = 0 if convention == "lss" else 1
+    if count and (visibility.min() < least or visibility.max() > 4):
+        raise DataError(
+            f"{convention!r} labels need visibility tokens {least} to 4, got {visibility.min()} to {visibility.max()}. "
+            "Data without visibility has 'lss' labels only."
+        )
+    corners = box_corners(box2frame, size) if count else np.zeros((0, 8, 3))
+    # The four corners of a face in the order of the devkit: front right, front left, back left, back right.
+    face = corners[:, [7, 4, 5, 6]] if convention == "simplebev" else corners[:, [3, 0, 1, 2]]
+    polygons = bev_cells(face, convention)
+    instances = np.zeros((_CELLS, _CELLS), np.int32)
+    for first in range(0, count, _LAYERS):
+        layer = np.zeros((_CELLS, _CELLS), np.uint8)
+        for number, polygon in enumerate(polygons[first : first + _LAYERS], start=1):
+            _fill(layer, polygon, number, convention)
+        instances = np.where(layer > 0, first + layer.astype(np.int32), instances)
+    seen = np.append(BACKGROUND, visibility).astype(np.uint8)[instances]
+    if convention == "simplebev":
+        hidden = np.zeros((_CELLS, _CELLS), np.uint8)
+        for polygon in polygons[visibility == 1]:
+            _fill(hidden, polygon, 1, convention)
+        seen = np.where(hidden > 0, np.uint8(1), np.where(seen == 1, np.uint8(BACKGROUND), seen))
+    return BevLabel(instances, seen)
+
+
+def vehicle_label(
+    sample: Sample, convention: BevConvention = "lss", classes: tuple[str, ...] | None = None, camera: str = "CAM_FRONT"
+) -> BevLabel:
+    """The label of one keyframe.
+
+    Args:
+        sample: with boxes.
+        convention: see the table of this module.
+        classes: detection classes to draw. By default all vehicles, as published: everything whose category begins with `vehicle.`,
+            except that "cvt" leaves out emergency vehicles.
+        camera: channel whose frame "simplebev" draws in.
+
+    Raises:
+        ConfigError: unknown convention.
+        DataError: the sample has no boxes, or the convention needs a camera or a visibility that it lacks.
+    """
+    if sample.boxes is None:
+        raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels are drawn from them (with_boxes=True).")
+    wanted = np.array([_is_wanted(name, classes, convention) for name in sample.boxes.names], bool)
+    poses = sample.boxes.box2ego[wanted]
+    if convention == "cvt":
+        flat = pose(rotation_z(yaw_of(sample.ego2global[:3, :3])), sample.ego2global[:3, 3])
+        poses = invert(flat) @ sample.ego2global @ poses
+    elif convention == "simplebev":
+        frames = {frame.channel: frame for frame in sample.cameras}
+        if camera not in frames:
+            hint = nearest_names(camera, frames)
+            raise DataError(f"'simplebev' labels are drawn in the frame of {camera!r}, but the keyframe {sample.token} lacks it; {hint}")
+        poses = invert(frames[camera].cam2ego) @ poses
+    return draw_boxes(poses, sample.boxes.boxes[wanted, 3:6], sample.boxes.visibility[wanted], convention)
+
+
+def _is_wanted(name: str, classes: tuple[str, ...] | None, convention: str) -> bool:
+    if classes is not None:
+        return name in classes
+    return name in VEHICLES or (convention != "cvt" and name.startswith("vehicle."))
+
+
+def _fill(image: np.ndarray, polygon: np.ndarray, value: int, convention: str) -> None:
+    if convention == "pointbev":
+        fill_convex_polygon(image, polygon, value)
+    else:
+        fill_polygons(image, [polygon], value)

@@ -1,0 +1,1 @@
+"""Reader and writers of the nuScenes table format."""

@@ -1,0 +1,134 @@
+"""Detected or true boxes of the ten nuScenes classes in the global frame, and the way there from our convention and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from frustum.data.nuscenes.tables import ATTRIBUTES
+from frustum.errors import DataError, ShapeError, nearest_names
+from frustum.geometry import invert, matrix_to_quaternion, quaternion_to_matrix, rotation_z, transform_boxes, transform_points, yaw_of
+from frustum.types.classes import DETECTION_CLASSES
+
+LABEL_OF: dict[str, int] = {name: label for label, name in enumerate(DETECTION_CLASSES)}
+ATTRIBUTE_OF: dict[str, int] = {name: i for i, name in enumerate(ATTRIBUTES)} | {"": -1}
+
+_DEFAULT_ATTRIBUTE = {
+    "car": "vehicle.parked", "truck": "vehicle.parked", "construction_vehicle": "vehicle.parked", "trailer": "vehicle.parked",
+    "bus": "vehicle.moving", "pedestrian": "pedestrian.moving", "motorcycle": "cycle.without_rider", "bicycle": "cycle.without_rider",
+    "barrier": "", "traffic_cone": "",
+}  # fmt: skip
+_MOVING_ATTRIBUTE = {
+    **dict.fromkeys(("car", "truck", "construction_vehicle", "trailer", "bus"), "vehicle.moving"),
+    **dict.fromkeys(("motorcycle", "bicycle"), "cycle.with_rider"),
+}
+_STANDING_ATTRIBUTE = {"pedestrian": "pedestrian.standing", "bus": "vehicle.stopped"}
+
+
+@dataclass(frozen=True)
+class DetectionBoxes:
+    """M boxes of one keyframe, global frame."""
+
+    labels: np.ndarray  # (M,) int, positions in DETECTION_CLASSES
+    centres: np.ndarray  # (M, 3) metres
+    sizes: np.ndarray  # (M, 3) length, width, height
+    rotations: np.ndarray  # (M, 4) quaternions (w, x, y, z)
+    velocities: np.ndarray  # (M, 2) m/s, NaN where unknown
+    attributes: np.ndarray  # (M,) int, positions in ATTRIBUTES, -1 for none
+    scores: np.ndarray  # (M,) confidence; -1 of true boxes
+    num_points: np.ndarray  # (M,) LiDAR and radar points inside; -1 unknown
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def yaws(self) -> np.ndarray:
+        """(M,) headings seen from above, radians."""
+        return yaw_of(quaternion_to_matrix(self.rotations))
+
+    @property
+    def names(self) -> list[str]:
+        """Class names."""
+        return [DETECTION_CLASSES[label] for label in self.labels]
+
+    @property
+    def attribute_names(self) -> list[str]:
+        """Attribute names, "" for none."""
+        return ["" if a < 0 else ATTRIBUTES[a] for a in self.attributes]
+
+    def select(self, rows: np.ndarray) -> DetectionBoxes:
+        """The boxes of some rows: indices, or a bool mask."""
+        return DetectionBoxes(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def best(self, count: int) -> DetectionBoxes:
+        """The `count` boxes with the highest scores, in the order that they have."""
+        return self.select(np.sort(np.argsort(-self.scores, kind="stable")[:count]))
+
+    @classmethod
+    def empty(cls) -> DetectionBoxes:
+        """No boxes."""
+        integers, numbers = np.zeros(0, np.int64), np.zeros(0)
+        return cls(integers, np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 2)), integers, numbers, integers)
+
+
+def boxes_to_global(
+    boxes: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray,
+    ego2global: np.ndarray,
+    attributes: Sequence[str] | None = None,
+) -> DetectionBoxes:
+    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as a submission states them.
+
+    Args:
+        boxes: float64; velocities relative to the ground, along the axes of the ego frame.
+        names, scores: class and confidence of each.
+        ego2global: (4, 4) of the keyframe, at the time of its LIDAR_TOP.
+        attributes: names, "" for none; left out, they follow from class and speed (`likely_attributes`).
+
+    Raises:
+        DataError: an unknown class or attribute. ShapeError: not (M, 9), or another number of names, scores or attributes.
+    """
+    boxes, scores = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
+    lengths = {"boxes": len(boxes), "names": len(names), "scores": len(scores)}
+    lengths |= {} if attributes is None else {"attributes": len(attributes)}
+    if boxes.ndim != 2 or boxes.shape[1] != 9 or len(set(lengths.values())) > 1:
+        raise ShapeError(f"detections need boxes (M, 9) with M names and scores, got boxes {boxes.shape} and lengths {lengths}.")
+    for given, known, what in ((names, LABEL_OF, "class"), (attributes or (), ATTRIBUTE_OF, "attribute")):
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            raise DataError(f"a detection has the unknown {what} {unknown!r}; {nearest_names(unknown, known)}")
+    there = transform_boxes(ego2global, boxes)
+    chosen = likely_attributes(names, boxes[:, 7:9]) if attributes is None else attributes
+    return DetectionBoxes(
+        labels=np.array([LABEL_OF[name] for name in names], np.int64),
+        centres=there[:, :3],
+        sizes=boxes[:, 3:6],
+        rotations=matrix_to_quaternion(ego2global[:3, :3] @ rotation_z(boxes[:, 6])),
+        velocities=there[:, 7:9],
+        attributes=np.array([ATTRIBUTE_OF[name] for name in chosen], np.int64),
+        scores=scores,
+        num_points=np.full(len(boxes), -1, np.int64),
+    )
+
+
+def boxes_to_ego(boxes: DetectionBoxes, ego2global: np.ndarray) -> np.ndarray:
+    """The boxes (M, 9) float64 in the ego frame of a keyframe (geometry.BOX_FIELDS); a velocity's vertical part is taken as 0."""
+    global2ego = invert(ego2global)
+    yaw = yaw_of(global2ego[:3, :3] @ quaternion_to_matrix(boxes.rotations))
+    velocity = boxes.velocities @ global2ego[:2, :2].T
+    return np.concatenate([transform_points(global2ego, boxes.centres), boxes.sizes, yaw[:, None], velocity], 1)
+
+
+def likely_attributes(names: Sequence[str], velocities: np.ndarray) -> list[str]:
+    """Attributes of detections that bring none, from class and velocity (M, 2), as BEVDet and FlashOCC submit them.
+
+    Faster than 0.2 m/s, vehicles move and cycles have a rider; slower, pedestrians stand and buses are stopped; all others have their
+    class's usual attribute, barriers and cones none. An unknown velocity counts as slow.
+    """
+    is_moving = np.sqrt((np.asarray(velocities, np.float64) ** 2).sum(-1)) > 0.2
+    choices = (_STANDING_ATTRIBUTE, _MOVING_ATTRIBUTE)
+    return [choices[moving].get(name, _DEFAULT_ATTRIBUTE[name]) for name, moving in zip(names, is_moving.tolist(), strict=True)]

@@ -1,0 +1,188 @@
+"""From JSON tables to arrays. Poses are rows (x, y, z, qw, qx, qy, qz); strings are fixed-width UTF-8 bytes.
+
+frames: scene_{name,token,log,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
+key_file (samples, channels) row into file_*, -1 where a sensor has none; file_{token,name,time,pose,calibration,size};
+calibration_{pose,intrinsics}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frustum.data.nuscenes.tables import load_table
+from frustum.errors import DataError
+
+Arrays = dict[str, np.ndarray]
+Rows = list[dict[str, Any]]
+
+
+def _strings(values: Iterable[str]) -> np.ndarray:
+    encoded = [v.encode() for v in values]
+    return np.array(encoded, f"S{max(map(len, encoded), default=1) or 1}")
+
+
+def _poses(rows: Rows) -> np.ndarray:
+    return np.array([[*r["translation"], *r["rotation"]] for r in rows], np.float64).reshape(-1, 7)
+
+
+class _Rows(dict[str, int]):
+    """Token to row number; an unknown token is a DataError that names both tables."""
+
+    def __init__(self, folder: Path, table: str, tokens: Iterable[str]) -> None:
+        super().__init__((t, i) for i, t in enumerate(tokens))
+        self.folder, self.table = folder, table
+
+    def __missing__(self, token: str) -> int:
+        raise DataError(
+            f"a table in {self.folder} refers to the token {token!r}, which {self.table}.json does not have: the tables do not belong "
+            f"together. Restore all of them from one source."
+        )
+
+
+def _guarded(build):
+    """Turn a missing or ill-typed field of a record into a DataError that names the folder."""
+
+    def run(folder: Path, *args: Arrays) -> Arrays:
+        try:
+            return build(folder, *args)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them from their source."
+            ) from error
+
+    return run
+
+
+@_guarded
+def build_frames(folder: Path) -> Arrays:
+    """Scenes, keyframes, calibration and the files of keyframes (see the module's docstring)."""
+    scenes, logs = load_table(folder, "scene"), {r["token"]: r for r in load_table(folder, "log")}
+    samples = load_table(folder, "sample")
+    first: dict[str, int] = {}
+    for row in samples:
+        first[row["scene_token"]] = min(row["timestamp"], first.get(row["scene_token"], row["timestamp"]))
+    scenes = sorted((s for s in scenes if s["token"] in first), key=lambda s: (first[s["token"]], s["name"]))
+    scene_row = _Rows(folder, "scene", (s["token"] for s in scenes))
+    samples = sorted(samples, key=lambda r: (scene_row[r["scene_token"]], r["timestamp"]))
+    sample_row = _Rows(folder, "sample", (s["token"] for s in samples))
+
+    sensors = load_table(folder, "sensor")
+    channels = sorted({s["channel"] for s in sensors})
+    modality = {s["channel"]: s["modality"] for s in sensors}
+    channel_of_sensor = {s["token"]: channels.index(s["channel"]) for s in sensors}
+    calibrations = load_table(folder, "calibrated_sensor")
+    calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))
+    channel_of_calibration = [channel_of_sensor[c["sensor_token"]] for c in calibrations]
+    intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
+
+    files = [f for f in load_table(folder, "sample_data") if f["is_key_frame"]]
+    key_file = np.full((len(samples), len(channels)), -1, np.int32)
+    for i, file in enumerate(files):
+        calibration = calibration_row[file["calibrated_sensor_token"]]
+        key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
+    arrays = {
+        "scene_name": _strings(s["name"] for s in scenes),
+        "scene_token": _strings(s["token"] for s in scenes),
+        "scene_log": _strings(logs.get(s["log_token"], {}).get("logfile", "") for s in scenes),
+        "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
+        "scene_description": _strings(s.get("description", "") for s in scenes),
+        "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours
+        "sample_token": _strings(s["token"] for s in samples),
+        "sample_time": np.array([s["timestamp"] for s in samples], np.int64),
+        "sample_scene": np.array([scene_row[s["scene_token"]] for s in samples], np.int32),
+        "channel": _strings(channels),
+        "modality": _strings(modality[c] for c in channels),
+        "key_file": key_file,
+        "calibration_pose": _poses(calibrations),
+        "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
+        "calibration_token": _strings(c["token"] for c in calibrations),
+        "calibration_channel": np.array(channel_of_calibration, np.int32),
+    }
+    return arrays | _file_columns(folder, files, calibration_row)
+
+
+def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
+    wanted = {f["ego_pose_token"] for f in files}
+    poses = [p for p in load_table(folder, "ego_pose") if p["token"] in wanted]
+    pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
+    return {
+        "file_token": _strings(f["token"] for f in files),
+        "file_name": _strings(f["filename"] for f in files),
+        "file_time": np.array([f["timestamp"] for f in files], np.int64),
+        "file_pose": _poses(poses)[[pose_row[f["ego_pose_token"]] for f in files]].reshape(-1, 7),
+        "file_calibration": np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32),
+        "file_size": np.array([[f["height"], f["width"]] for f in files], np.int32).reshape(-1, 2),
+    }
+
+
+@_guarded
+def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
+    """All files, by scene, channel and time: start (scenes, channels + 1) row ranges, and file_* as in `frames`."""
+    sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
+    calibration_row = _Rows(folder, "calibrated_sensor", (t.decode() for t in frames["calibration_token"]))
+    scene_of, channel_of = frames["sample_scene"], frames["calibration_channel"]
+    files = load_table(folder, "sample_data")
+    scene = np.array([scene_of[sample_row[f["sample_token"]]] for f in files], np.int64)
+    channel = np.array([channel_of[calibration_row[f["calibrated_sensor_token"]]] for f in files], np.int64)
+    order = np.lexsort(([f["timestamp"] for f in files], channel, scene))
+    num_channels = len(frames["channel"])
+    group = (scene * num_channels + channel)[order]
+    start = np.searchsorted(group, np.arange(len(frames["scene_name"]) * num_channels + 1))
+    return _file_columns(folder, [files[i] for i in order], calibration_row) | {"start": start.astype(np.int64)}
+
+
+@_guarded
+def build_boxes(folder: Path, frames: Arrays) -> Arrays:
+    """Annotations by keyframe: start (samples + 1), and per box token, instance, category, attribute, visibility, pose, size
+    (length, width, height), velocity (global, m/s, NaN where unknown), points."""
+    sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
+    rows = load_table(folder, "sample_annotation")
+    categories, attributes = load_table(folder, "category"), load_table(folder, "attribute")
+    category_row = _Rows(folder, "category", (c["token"] for c in categories))
+    attribute_row = _Rows(folder, "attribute", (a["token"] for a in attributes))
+    instances = load_table(folder, "instance")
+    instance_row = _Rows(folder, "instance", (i["token"] for i in instances))
+    category_of_instance = [category_row[i["category_token"]] for i in instances]
+    levels = {v["token"]: v["level"] for v in load_table(folder, "visibility")}
+    rank = {"v0-40": 1, "v40-60": 2, "v60-80": 3, "v80-100": 4}
+
+    sample = np.array([sample_row[r["sample_token"]] for r in rows], np.int64)
+    instance = np.array([instance_row[r["instance_token"]] for r in rows], np.int64)
+    velocity = _velocities(folder, rows, frames["sample_time"][sample] if rows else np.zeros(0, np.int64))
+    order = np.argsort(sample, kind="stable")
+    rows = [rows[i] for i in order]
+    return {
+        "start": np.searchsorted(sample[order], np.arange(len(frames["sample_token"]) + 1)),
+        "token": _strings(r["token"] for r in rows),
+        "instance_token": _strings(i["token"] for i in instances),
+        "instance": instance[order],
+        "category_name": _strings(c["name"] for c in categories),
+        "category": np.array([category_of_instance[i] for i in instance[order]], np.int64),
+        "attribute_name": _strings(a["name"] for a in attributes),
+        "attribute": np.array([attribute_row[r["attribute_tokens"][0]] if r["attribute_tokens"] else -1 for r in rows], np.int64),
+        "visibility": np.array([rank.get(levels.get(r["visibility_token"], ""), 0) for r in rows], np.int64),
+        "pose": _poses(rows),
+        "size": np.array([r["size"] for r in rows], np.float64).reshape(-1, 3)[:, [1, 0, 2]],
+        "velocity": velocity[order],
+        "num_lidar_pts": np.array([r["num_lidar_pts"] for r in rows], np.int64),
+        "num_radar_pts": np.array([r["num_radar_pts"] for r in rows], np.int64),
+    }
+
+
+def _velocities(folder: Path, rows: Rows, times: np.ndarray) -> np.ndarray:
+    """Global velocity (M, 3) of every annotation, by nuScenes' rule: difference of the neighbouring annotations of the object, one-sided
+    at the ends of its track; NaN for a single annotation, or when the neighbours are more than 1.5 s (centred: 3 s) apart."""
+    row_of = _Rows(folder, "sample_annotation", (r["token"] for r in rows))
+    here = np.arange(len(rows))
+    before = np.array([row_of[r["prev"]] if r["prev"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
+    after = np.array([row_of[r["next"]] if r["next"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
+    centres = np.array([r["translation"] for r in rows], np.float64).reshape(-1, 3)
+    gap = 1e-6 * times[after] - 1e-6 * times[before]
+    limit = np.where((before != here) & (after != here), 3.0, 1.5)
+    known = (before != after) & (gap <= limit)
+    return np.where(known[:, None], (centres[after] - centres[before]) / np.where(known, gap, 1.0)[:, None], np.nan)

@@ -1,0 +1,376 @@
+"""Read a nuScenes database (real, generated or imported) without the devkit.
+
+Tables are read when first needed and kept as a compact cached index (index.py). Everything is given in our frames: poses a2b, boxes
+and occupancy in the ego frame at the keyframe's LIDAR_TOP time, seconds, metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from frustum.data.nuscenes.index import Arrays, Index
+from frustum.data.nuscenes.splits import custom_splits, official_splits
+from frustum.data.nuscenes.tables import load_table, table_folder
+from frustum.data.occ3d.label_files import labels_path, read_labels
+from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Occupancy, Sample
+from frustum.errors import DataError, nearest_names
+from frustum.files import read_json
+from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
+from frustum.types.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY
+
+
+@dataclass(frozen=True)
+class SceneInfo:
+    """One scene and its keyframes in time order."""
+
+    name: str
+    token: str
+    tokens: tuple[str, ...]
+    log: str
+    location: str
+    description: str
+
+
+class NuScenes:
+    """A nuScenes database.
+
+    Args:
+        root: folder with `<version>/*.json`, `samples/`, and where there are such `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
+            `panoptic/`.
+        version: name of the folder with the tables.
+        cameras: channels, in the order that samples will have; None takes all, FlashOCC's order first.
+        camera_only: leave out LiDAR points, whose files need not exist; the LIDAR_TOP record still defines the keyframe's pose.
+        grid_shape: (X, Y, Z) that occupancy labels must have; None takes any.
+
+    Raises:
+        DataError: wrong root, unknown version or camera, missing table. (A damaged table raises when it is first read.)
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        version: str = "v1.0-trainval",
+        cameras: tuple[str, ...] | list[str] | None = None,
+        camera_only: bool = False,
+        grid_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.version = version
+        self.camera_only = camera_only
+        self.grid_shape = grid_shape
+        self.folder = table_folder(self.root, version)
+        self._index = Index(self.folder)
+        self._wanted_cameras = None if cameras is None else tuple(cameras)
+
+    # ---- what there is ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def channels(self) -> dict[str, str]:
+        """Modality (camera, lidar, radar) by sensor channel."""
+        frames = self._index.frames
+        return {c.decode(): m.decode() for c, m in zip(frames["channel"], frames["modality"], strict=True)}
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera channels in the order that samples have them."""
+        there = [c for c, modality in self.channels.items() if modality == "camera"]
+        if self._wanted_cameras is None:
+            return tuple([c for c in CAMERAS if c in there] + [c for c in there if c not in CAMERAS])
+        for camera in self._wanted_cameras:
+            if camera not in there:
+                raise DataError(f"{self.root} has no camera {camera!r}; {nearest_names(camera, there)} Set data.cameras.")
+        return self._wanted_cameras
+
+    @cached_property
+    def scenes(self) -> tuple[SceneInfo, ...]:
+        """All scenes, by the time of their first keyframe."""
+        frames = self._index.frames
+        bounds = np.searchsorted(frames["sample_scene"], np.arange(len(frames["scene_name"]) + 1))
+        text = [frames[f"scene_{name}"] for name in ("name", "token", "log", "location", "description")]
+        return tuple(
+            SceneInfo(name.decode(), token.decode(), tuple(t.decode() for t in frames["sample_token"][a:b]), *(x.decode() for x in rest))
+            for name, token, *rest, a, b in zip(*text, bounds[:-1], bounds[1:], strict=True)
+        )
+
+    @cached_property
+    def _scene_of(self) -> dict[str, SceneInfo]:
+        return {scene.name: scene for scene in self.scenes}
+
+    @cached_property
+    def _split_scenes(self) -> dict[str, list[str]]:
+        """Splits that have a scene here; splits.json wins over the official lists."""
+        named = official_splits() | custom_splits(self.folder)
+        present = {split: [s for s in names if s in self._scene_of] for split, names in named.items()}
+        return {split: names for split, names in present.items() if names}
+
+    def splits(self) -> list[str]:
+        """Names of the splits that have scenes in this database; `tokens` takes also `all` and the name of a single scene."""
+        return sorted(self._split_scenes)
+
+    def split_scenes(self, split: str) -> list[str]:
+        """Scene names of a split, by time. Raises DataError for an unknown split, or one without a scene here."""
+        if split == "all":
+            return [s.name for s in self.scenes]
+        if split in self._scene_of:
+            return [split]
+        if split in self._split_scenes:
+            members = set(self._split_scenes[split])
+            return [s.name for s in self.scenes if s.name in members]
+        if split in official_splits() | custom_splits(self.folder):
+            raise DataError(
+                f"none of the scenes of split {split!r} is in {self.folder}; splits that have scenes: {', '.join(self.splits()) or 'none'}."
+            )
+        hint = nearest_names(split, [*self.splits(), "all"])
+        raise DataError(f"{self.folder} has no split {split!r}; {hint} Add your own in {self.folder / 'splits.json'}.")
+
+    def tokens(self, split: str = "all") -> list[str]:
+        """Keyframe tokens of a split (or scene, or `all`), scene after scene, in time order. Raises DataError as `split_scenes`."""
+        return [token for name in self.split_scenes(split) for token in self._scene_of[name].tokens]
+
+    # ---- one keyframe -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {token.decode(): i for i, token in enumerate(self._index.frames["sample_token"])}
+
+    def _row(self, token: str) -> int:
+        if token not in self._row_of:
+            raise DataError(f"{self.folder} has no keyframe {token!r}. List them with `frustum data status {self.root}`.")
+        return self._row_of[token]
+
+    def scene(self, token: str) -> SceneInfo:
+        """The scene of a keyframe."""
+        return self.scenes[int(self._index.frames["sample_scene"][self._row(token)])]
+
+    def sample(
+        self,
+        token: str,
+        history: int = 0,
+        with_boxes: bool = True,
+        occupancy: bool | Literal["instances"] = True,
+        num_sweeps: int = 0,
+    ) -> Sample:
+        """One keyframe; images and points stay on disk until asked for.
+
+        Args:
+            token: sample token.
+            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene. One in which a camera failed has
+                fewer cameras.
+            with_boxes: read the annotations.
+            occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
+            num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
+
+        Raises:
+            DataError: unknown token, a wanted camera has no image in this keyframe, or a label file is damaged.
+        """
+        row = self._row(token)
+        frames = self._index.frames
+        scene = self.scenes[int(frames["sample_scene"][row])]
+        first = self._row_of[scene.tokens[0]]
+        key_file = self._key_file(row)
+        ego2global = _poses(frames["file_pose"][key_file])
+        earlier = range(row - 1, max(first, row - history) - 1, -1)
+        lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
+        return Sample(
+            token=token,
+            scene=scene.name,
+            timestamp=int(frames["sample_time"][row]) / 1e6,
+            ego2global=ego2global,
+            cameras=self._camera_frames(row),
+            lidar=lidar[0] if lidar else None,
+            boxes=self._boxes(row, ego2global) if with_boxes else None,
+            occupancy=self._occupancy(scene.name, token, occupancy == "instances") if occupancy else None,
+            history=tuple(self._camera_frames(r, strict=False) for r in earlier),
+            history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
+            lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
+            has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
+        )
+
+    @cached_property
+    def _key_channel(self) -> str:
+        """The sensor whose time and pose define the keyframe's ego frame, or "" without a LiDAR: then it is the first camera."""
+        lidars = [c for c, modality in self.channels.items() if modality == "lidar"]
+        return "LIDAR_TOP" if "LIDAR_TOP" in lidars else (lidars or [""])[0]
+
+    def _key_file(self, row: int) -> int:
+        """Row of the file that defines the keyframe's pose."""
+        present = self._index.frames["key_file"][row]
+        names = list(self.channels)
+        for channel in (self._key_channel, *self.cameras, *names):
+            if channel and present[names.index(channel)] >= 0:
+                return int(present[names.index(channel)])
+        token = self._index.frames["sample_token"][row].decode()
+        raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
+
+    def _camera_frames(self, row: int, strict: bool = True) -> tuple[CameraFrame, ...]:
+        """Images of a keyframe; a camera that was asked for must have one there if `strict`."""
+        frames, names = self._index.frames, list(self.channels)
+        files = frames["key_file"][row, [names.index(c) for c in self.cameras]]
+        if strict and self._wanted_cameras and (files < 0).any():
+            token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
+            raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
+        return self._frames_of_cameras(frames, files[files >= 0])
+
+    def _frames_of_cameras(self, table: Arrays, files: np.ndarray) -> tuple[CameraFrame, ...]:
+        shared = self._index.frames
+        calibration = table["file_calibration"][files]
+        cam2ego, ego2global = _poses(shared["calibration_pose"][calibration]), _poses(table["file_pose"][files])
+        return tuple(
+            CameraFrame(
+                channel=shared["channel"][shared["calibration_channel"][c]].decode(),
+                path=self.root / table["file_name"][f].decode(),
+                timestamp=int(table["file_time"][f]) / 1e6,
+                intrinsics=shared["calibration_intrinsics"][c],
+                cam2ego=cam2ego[i],
+                ego2global=ego2global[i],
+                size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
+            )
+            for i, (f, c) in enumerate(zip(files, calibration, strict=True))
+        )
+
+    def _lidar_frames(self, table: Arrays, files: np.ndarray) -> list[LidarFrame]:
+        lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
+        ego2global = _poses(table["file_pose"][files])
+        return [
+            LidarFrame(self.root / table["file_name"][f].decode(), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
+            for i, f in enumerate(files)
+        ]
+
+    def annotations(self, token: str) -> tuple[np.ndarray, Arrays]:
+        """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
+
+        The columns are those of `index_build.build_boxes`; `pose` holds rows (x, y, z, qw, qx, qy, qz), and `category` and `attribute` are
+        positions in `category_name` and `attribute_name`, or -1. Raises DataError for an unknown token.
+        """
+        row, table = self._row(token), self._index.boxes
+        part = slice(int(table["start"][row]), int(table["start"][row + 1]))
+        columns = {
+            name: table[name][part] for name in ("category", "attribute", "pose", "size", "velocity", "num_lidar_pts", "num_radar_pts")
+        }
+        names = {name: table[name] for name in ("category_name", "attribute_name")}
+        return _poses(self._index.frames["file_pose"][self._key_file(row)]), columns | names
+
+    def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
+        """Boxes of the ten detection classes in these keyframes that hold at least so many LiDAR or radar points."""
+        table = self._index.boxes
+        start = table["start"]
+        names = [name.decode() for name in table["category_name"]]
+        named = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
+        good = named[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)
+        before = np.concatenate([[0], np.cumsum(good)])
+        rows = np.array([self._row(token) for token in tokens], np.int64)
+        return int((before[start[rows + 1]] - before[start[rows]]).sum())
+
+    def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
+        table = self._index.boxes
+        part = slice(int(table["start"][row]), int(table["start"][row + 1]))
+        global2ego = invert(ego2global)
+        box2ego = global2ego @ _poses(table["pose"][part])
+        velocity = table["velocity"][part] @ global2ego[:3, :3].T
+        size, yaw = table["size"][part], yaw_of(box2ego[:, :3, :3])
+        categories = [table["category_name"][c].decode() for c in table["category"][part]]
+        return Boxes(
+            boxes=np.concatenate([box2ego[:, :3, 3], size, yaw[:, None], velocity[:, :2]], 1),
+            box2ego=box2ego,
+            names=[DETECTION_OF_CATEGORY.get(c, c) for c in categories],
+            tokens=[t.decode() for t in table["token"][part]],
+            instances=[table["instance_token"][i].decode() for i in table["instance"][part]],
+            attributes=["" if a < 0 else table["attribute_name"][a].decode() for a in table["attribute"][part]],
+            visibility=table["visibility"][part],
+            num_lidar_pts=table["num_lidar_pts"][part],
+            num_radar_pts=table["num_radar_pts"][part],
+        )
+
+    def _occupancy(self, scene: str, token: str, instances: bool) -> Occupancy | None:
+        path = self.labels_path(scene, token, instances)
+        return None if path is None else read_labels(path, self.grid_shape)
+
+    def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
+        """The label file of a keyframe, or None when it has none. `instances` prefers the panoptic variant; else it is the fallback."""
+        for panoptic in (True, False) if instances else (False, True):
+            path = labels_path(self.root, scene, token, panoptic)
+            if path.is_file():
+                return path
+        return None
+
+    # ---- between keyframes --------------------------------------------------------------------------------------------------
+
+    def _earlier(self, row: int, channel: str, count: int) -> np.ndarray:
+        """Rows in `sweeps` of up to `count` files of `channel` before the keyframe's own file, newest first."""
+        frames, sweeps, column = self._index.frames, self._index.sweeps, list(self.channels).index(channel)
+        group = int(frames["sample_scene"][row]) * len(self.channels) + column
+        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
+        key = int(frames["key_file"][row, column])
+        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
+        end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
+        return np.arange(end - 1, max(start, end - count) - 1, -1)
+
+    def _sweeps(self, row: int, count: int) -> tuple[LidarFrame, ...]:
+        return tuple(self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, count)))
+
+    def camera_sweeps(self, token: str, channel: str, count: int) -> tuple[CameraFrame, ...]:
+        """Up to `count` images of one camera before the keyframe's own, newest first, keyframes among them. Raises DataError."""
+        if self.channels.get(channel) != "camera":
+            raise DataError(f"{self.root} has no camera {channel!r}; {nearest_names(channel, self.cameras)}")
+        return self._frames_of_cameras(self._index.sweeps, self._earlier(self._row(token), channel, count))
+
+    def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
+        """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""
+        if not self._key_channel:
+            raise DataError(f"{self.root} has no LiDAR, so there are no LiDAR origins; ray metrics need them.")
+        frames = self._index.frames
+        files = [self._key_file(self._row(token)) for token in self._scene_of[scene].tokens]
+        return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])
+
+    # ---- labels of points ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def categories(self) -> dict[int, str]:
+        """Category name by lidarseg id, as category.json says (never assume the order)."""
+        return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
+
+    @cached_property
+    def _point_labels(self) -> dict[str, dict[str, str]]:
+        """By table (lidarseg, panoptic): file name by sample_data token."""
+        found: dict[str, dict[str, str]] = {}
+        for table in ("lidarseg", "panoptic"):
+            path = self.folder / f"{table}.json"
+            rows = read_json(path, f"table {table}") if path.is_file() else []
+            found[table] = {row["sample_data_token"]: row["filename"] for row in rows}
+        return found
+
+    def point_labels_path(self, token: str, kind: Literal["lidarseg", "panoptic"] = "lidarseg") -> Path | None:
+        """The file with the classes (or class * 1000 + instance) of the keyframe's LiDAR points, or None when there is none."""
+        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
+        name = self._point_labels[kind].get(file_token)
+        return None if name is None else self.root / name
+
+    def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.
+
+        Returns None when the keyframe has no lidarseg labels. Raises DataError when a file is missing or damaged.
+        """
+        segments, panoptic = self.point_labels_path(token), self.point_labels_path(token, "panoptic")
+        if segments is None:
+            return None
+        try:
+            classes = np.fromfile(segments, np.uint8)
+            if panoptic is None:
+                return classes, None
+            with np.load(panoptic, allow_pickle=False) as archive:
+                return classes, archive["data"] % 1000
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise DataError(
+                f"cannot read the point labels of keyframe {token} ({segments}, {panoptic}): {error}. Restore the files."
+            ) from error
+
+
+def _poses(rows: np.ndarray) -> np.ndarray:
+    """Transforms (*, 4, 4) of pose rows (*, 7)."""
+    return pose(quaternion_to_matrix(rows[..., 3:]), rows[..., :3])

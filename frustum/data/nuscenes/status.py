@@ -1,0 +1,179 @@
+"""`frustum data status`: what of a nuScenes data set (with Occ3D labels) is there, what is missing, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from frustum.data.nuscenes.index import Index
+from frustum.data.nuscenes.splits import custom_splits, official_splits
+from frustum.data.nuscenes.tables import TABLES, versions
+from frustum.data.occ3d.label_files import labels_path
+from frustum.errors import DataError
+
+State = Literal["complete", "partial", "missing"]
+_NUSCENES = "nuscenes.org, page Download (free, login needed, non-commercial terms)"
+_OCC3D = "the Occ3D-nuScenes project page (CVPR 2023 3D Occupancy Prediction Challenge); extract as gts/ below the data root"
+
+_ARCHIVES = {
+    "v1.0-mini": "v1.0-mini.tgz, about 4 GB: everything of 10 scenes",
+    "v1.0-trainval": "v1.0-trainval_meta.tgz (about 0.5 GB) and the ten sensor archives (about 30 GB each; keyframes alone suffice)",
+    "v1.0-test": "v1.0-test_meta.tgz and its sensor archives (about 55 GB together)",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One part of a data set."""
+
+    name: str
+    state: State
+    found: int
+    expected: int
+    needed_for: str
+    get: str  # where it comes from and about how much it is; "" when complete
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """What is there of one version."""
+
+    version: str
+    scenes: int
+    keyframes: int
+    splits: dict[str, int]  # scenes that are here, by split
+    items: list[Item] = field(default_factory=list)
+    problem: str = ""  # why the tables cannot be read
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """What is there below a data root."""
+
+    root: str
+    bytes_on_disk: dict[str, int]  # by top folder
+    versions: list[VersionStatus]
+    advice: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def data_status(root: Path | str, version: str | None = None) -> DataStatus:
+    """Look what is below `root`; reads tables and folder listings, no images.
+
+    Args:
+        root: data root.
+        version: only this one; None takes all that are there.
+
+    Raises:
+        DataError: `root` does not exist, or has no such version.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(
+            f"the data root {root} does not exist. Create one with `frustum data world {root}`, or give the folder of your data."
+        )
+    present = versions(root)
+    if version is not None and version not in present and not (root / version).is_dir():
+        raise DataError(f"{root} has no version {version!r}; it has {', '.join(present) or 'none'}.")
+    chosen = [version] if version is not None else present or sorted(v for v in _ARCHIVES if (root / v).is_dir())
+    found = [_version_status(root, name) for name in chosen]
+    if not found:
+        advice = (
+            f"There are no tables here. Generate a world (`frustum data world {root}`), import a recording (`frustum data import --help`), "
+            f"or get nuScenes from {_NUSCENES}: {_ARCHIVES['v1.0-mini']}; {_ARCHIVES['v1.0-trainval']}. Labels: {_OCC3D}, about 2.4 GB."
+        )
+    elif any(v.problem or any(i.state != "complete" and i.needed_for == "all work" for i in v.items) for v in found):
+        advice = "Something that all work needs is missing: see the lines above."
+    else:
+        advice = f"Ready. Look at it: frustum check {root}"
+    return DataStatus(str(root), _sizes(root), found, advice)
+
+
+def _version_status(root: Path, version: str) -> VersionStatus:
+    folder = root / version
+    tables = [name for name in TABLES if (folder / f"{name}.json").is_file()]
+    source = f"{_NUSCENES}: {_ARCHIVES.get(version, 'the archives of ' + version)}"
+    table_item = _item("tables", len(tables), len(TABLES), "all work", f"{', '.join(sorted(set(TABLES) - set(tables)))}; {source}")
+    if len(tables) < len(TABLES):
+        return VersionStatus(version, 0, 0, {}, [table_item])
+    try:
+        frames = Index(folder).frames
+    except DataError as error:
+        return VersionStatus(version, 0, 0, {}, [table_item], str(error))
+    names = [n.decode() for n in frames["scene_name"]]
+    here = set(names)
+    splits = {split: len(here & set(members)) for split, members in (official_splits() | custom_splits(folder)).items()}
+    items = [table_item]
+    listing = lru_cache(maxsize=None)(_listing)
+    exists = lambda name: os.path.basename(name) in listing(root / os.path.dirname(name))  # noqa: E731
+    expected: dict[str, int] = defaultdict(int)
+    there: dict[str, int] = defaultdict(int)
+    channels, modality = [c.decode() for c in frames["channel"]], [m.decode() for m in frames["modality"]]
+    calibration_channel = frames["calibration_channel"]
+    for name, calibration in zip(frames["file_name"], frames["file_calibration"], strict=True):
+        channel = channels[calibration_channel[calibration]]
+        expected[channel] += 1
+        there[channel] += exists(name.decode())
+    purpose = {"camera": "all work", "lidar": "depth supervision, check", "radar": "nothing here yet"}
+    is_official = bool(here & set().union(*official_splits().values()))
+    own = "it was generated or imported: run that command again"
+    has_lidar = any(kind == "lidar" and expected[channel] for channel, kind in zip(channels, modality, strict=True))
+    own_labels = own if has_lidar else "cameras that were imported alone have no labels; predicting needs none"
+    own_points = "a generated world has them, an import has not" if has_lidar else own_labels
+    source = source if is_official else own
+    for channel, kind in zip(channels, modality, strict=True):
+        if expected[channel]:
+            items.append(_item(f"samples/{channel}", there[channel], expected[channel], purpose.get(kind, "nothing here"), source))
+    scene_of = frames["sample_scene"]
+    for panoptic in (False, True):
+        folders = [labels_path(root, names[scene_of[i]], t.decode(), panoptic) for i, t in enumerate(frames["sample_token"])]
+        count = sum(p.is_file() for p in folders)
+        name = "occ3d_panoptic" if panoptic else "gts"
+        get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"
+        get = get if is_official else own_labels
+        items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
+    labelled = (folder / "lidarseg.json").is_file()
+    get = f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own_points
+    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", get))
+    return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
+
+
+def _item(name: str, found: int, expected: int, needed_for: str, get: str) -> Item:
+    state: State = "complete" if found >= expected else "partial" if found else "missing"
+    return Item(name, state, found, expected, needed_for, "" if state == "complete" else get)
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError:
+        return set()
+
+
+def _sizes(root: Path) -> dict[str, int]:
+    """Bytes per top folder; large sensor folders are estimated from 200 files each, which is quick on network disks too."""
+    sizes = {}
+    for top in sorted(p for p in root.iterdir() if p.is_dir()):
+        total = 0
+        for path, _, files in os.walk(top):
+            picked = files if len(files) <= 200 else files[:: len(files) // 200]
+            known = [size for name in picked if (size := _size(os.path.join(path, name))) >= 0]
+            total += round(float(np.mean(known)) * len(files)) if known else 0
+        sizes[top.name] = total
+    return sizes
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1

@@ -1,0 +1,1 @@
+"""Occupancy label and result files as in Occ3D."""

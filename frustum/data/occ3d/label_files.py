@@ -1,0 +1,122 @@
+"""Occupancy label files as in Occ3D-nuScenes: `labels.npz` with semantics, mask_lidar and mask_camera, uint8 (X, Y, Z)."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from frustum.data.sample import Occupancy
+from frustum.errors import DataError
+from frustum.files import write_bytes
+from frustum.types.classes import IGNORE, OCC3D_FREE
+
+_ARRAYS = ("semantics", "mask_lidar", "mask_camera")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same time stamp in every archive, so that equal labels are equal files
+
+
+def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False) -> Path:
+    """Where the labels of a keyframe lie: `gts/<scene>/<token>/labels.npz`, or `occ3d_panoptic/...` for the variant with instances."""
+    return Path(root) / ("occ3d_panoptic" if panoptic else "gts") / scene / token / "labels.npz"
+
+
+def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> Occupancy:
+    """Read one label file.
+
+    Args:
+        path: an npz with semantics, mask_lidar, mask_camera and optionally instances.
+        shape: the (X, Y, Z) that the grid has; None takes any.
+
+    Raises:
+        DataError: the file is missing or damaged, an array is missing or has another shape, or a label is above 17 and not 255.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in (*_ARRAYS, "instances") if name in archive.files}
+            names = archive.files
+    except FileNotFoundError as error:
+        raise DataError(
+            f"the label file {path} does not exist. Extract the Occ3D labels there, or run `frustum data status` on the root."
+        ) from error
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"the label file {path} is damaged ({error}): truncated download? Delete it and extract or generate it again."
+        ) from error
+    missing = [name for name in _ARRAYS if name not in arrays]
+    if missing:
+        raise DataError(
+            f"the label file {path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}. Expected Occ3D's arrays."
+        )
+    wanted = tuple(shape) if shape is not None else arrays["semantics"].shape
+    for name, array in arrays.items():
+        if array.shape != wanted or array.ndim != 3 or array.dtype.kind not in "uib":
+            raise DataError(
+                f"{name} in {path} has shape {array.shape} and type {array.dtype}, but the grid needs integers of shape {wanted}. "
+                f"Set the recipe's grid to the one these labels were made with, or regenerate the labels."
+            )
+    semantics = arrays["semantics"]
+    wrong = (semantics > OCC3D_FREE) & (semantics != IGNORE)
+    if wrong.any() or semantics.min(initial=0) < 0:
+        value = int(semantics[wrong][0]) if wrong.any() else int(semantics.min())
+        raise DataError(f"semantics in {path} holds the label {value}; Occ3D has 0 to {OCC3D_FREE}, and {IGNORE} for ignored voxels.")
+    return Occupancy(
+        semantics.astype(np.uint8, copy=False),
+        (arrays["mask_lidar"] != 0).view(np.uint8),
+        (arrays["mask_camera"] != 0).view(np.uint8),
+        arrays["instances"].astype(np.uint8, copy=False) if "instances" in arrays else None,
+    )
+
+
+def write_labels(path: Path | str, labels: Occupancy, level: int = 1) -> None:
+    """Write one label file atomically; equal labels give equal bytes.
+
+    Args:
+        path: target; folders are created.
+        labels: uint8 (X, Y, Z) arrays; `instances` is written when there.
+        level: deflate level; 1 is fast, 9 saves about a third of the size.
+
+    Raises:
+        DataError: the arrays do not fit together, or the place is full or read-only.
+    """
+    plain, panoptic = _archives(labels, level)
+    write_bytes(path, panoptic or plain)
+
+
+def write_both_labels(root: Path | str, scene: str, token: str, labels: Occupancy, level: int = 1) -> None:
+    """Write the two label files of a keyframe, where `labels_path` says: the plain one and the one with instances. As `write_labels`."""
+    plain, panoptic = _archives(labels, level)
+    write_bytes(labels_path(root, scene, token), plain)
+    write_bytes(labels_path(root, scene, token, panoptic=True), panoptic)
+
+
+def _archives(labels: Occupancy, level: int) -> tuple[bytes, bytes]:
+    """Contents of a label file without and with instances; the latter is empty if there are none."""
+    arrays = {name: np.ascontiguousarray(getattr(labels, name), np.uint8) for name in _ARRAYS}
+    if labels.instances is not None:
+        arrays["instances"] = np.ascontiguousarray(labels.instances, np.uint8)
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or arrays["semantics"].ndim != 3:
+        raise DataError(f"labels must be three-dimensional and of one shape, got {sorted(shapes)}.")
+    content = io.BytesIO()
+    append_arrays(content, {name: arrays[name] for name in _ARRAYS}, level)
+    plain = content.getvalue()
+    if labels.instances is None:
+        return plain, b""
+    append_arrays(content, {"instances": arrays["instances"]}, level)
+    return plain, content.getvalue()
+
+
+def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray], level: int) -> None:
+    """Add arrays to an npz file."""
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o644 << 16
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, allow_pickle=False)
+            archive.writestr(member, content.getvalue(), compresslevel=level)

@@ -1,0 +1,141 @@
+"""Occupancy predictions as files, one npz per keyframe: the format of the Occ3D challenge, and two more that are read.
+
+The challenge (CVPR 2023) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
+written by `np.savez_compressed(path, semantics)`: numpy calls it `arr_0`. SparseOcc's RayIoU tool reads the same under the name `pred`,
+and `frustum predict` writes `semantics`, where `instances` may lie beside it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from frustum.errors import DataError
+from frustum.files import atomic_path
+from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.predictions import Prediction
+
+SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
+"""Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
+MOST_INSTANCES = 65536
+_GRID = ("lower", "upper", "cell")  # `frustum predict` tells them
+
+
+def result_path(folder: Path | str, token: str) -> Path:
+    """Where the prediction of a keyframe lies in a submission."""
+    return Path(folder) / f"{token}.npz"
+
+
+def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.Tensor, grid: VoxelGrid | None = None) -> Path:
+    """Write one file of a challenge submission, atomically.
+
+    Args:
+        folder: created if needed.
+        token: sample token.
+        semantics: (X, Y, Z) class ids of the 18 Occ3D classes.
+        grid: the voxels; Occ3D's by default, which are those of the challenge.
+
+    Raises:
+        DataError: another shape, ids that are no class, or the place cannot be written to.
+    """
+    labels = semantics.cpu().numpy() if isinstance(semantics, torch.Tensor) else np.asarray(semantics)
+    _require_labels(labels, grid or VoxelGrid.occ3d(), f"the prediction of {token}")
+    path = result_path(folder, token)
+    with atomic_path(path, ".npz") as temporary:
+        np.savez_compressed(temporary, labels.astype(np.uint8))
+    return path
+
+
+def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Class ids (X, Y, Z) uint8 of one file and, where it holds `instances`, those (X, Y, Z) int32.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds no array of a known name, another shape, other types or ids.
+    """
+    path, grid = Path(path), grid or VoxelGrid.occ3d()
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an npz archive")
+        with archive:
+            names = list(archive.files)
+            found = [name for name in SEMANTICS_KEYS if name in names]
+            labels = archive[found[0]] if found else None
+            instances = archive["instances"] if "instances" in names else None
+            bounds = [tuple(archive[name].tolist()) if name in names else getattr(grid, name) for name in _GRID]
+    except FileNotFoundError as error:
+        raise DataError(f"the prediction {path} does not exist. Write one npz per keyframe, named by its sample token.") from error
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"the prediction {path} is damaged or no npz file ({error}). Write it again with np.savez_compressed.") from error
+    if labels is None:
+        raise DataError(
+            f"the prediction {path} holds {', '.join(names) or 'nothing'}, but needs the class ids as {', '.join(SEMANTICS_KEYS[:-1])} "
+            f"or {SEMANTICS_KEYS[-1]}. The challenge's form is np.savez_compressed(path, ids)."
+        )
+    if not np.allclose(bounds, [getattr(grid, name) for name in _GRID]):
+        raise DataError(f"the prediction {path} was made on the grid {dict(zip(_GRID, bounds, strict=True))}, but {grid} is scored.")
+    labels = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels  # a batch of one
+    _require_labels(labels, grid, f"the prediction {path}")
+    if instances is not None:
+        _require(instances, grid, f"instances in the prediction {path}")
+        if instances.min(initial=0) < 0 or instances.max(initial=0) >= MOST_INSTANCES:
+            raise DataError(f"instances in the prediction {path} must be from 0 to {MOST_INSTANCES - 1}.")
+        instances = instances.astype(np.int32)
+    return labels.astype(np.uint8, copy=False), instances
+
+
+class OccupancyResults:
+    """A folder of predictions.
+
+    Args:
+        folder: holds `<token>.npz`.
+        grid: the voxels of every file.
+
+    Raises:
+        DataError: there is no such folder, or it holds no npz file.
+    """
+
+    def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
+        self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder} is no folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
+        self.tokens = sorted(path.stem for path in self.folder.glob("*.npz") if not path.name.startswith("."))
+        if not self.tokens:
+            raise DataError(f"{self.folder} holds no npz file. Occupancy results are one npz per keyframe, named by its sample token.")
+
+    def require(self, tokens: Sequence[str]) -> None:
+        """Raise DataError unless every one of these keyframes has a file."""
+        there = set(self.tokens)
+        missing = [token for token in tokens if token not in there]
+        if missing:
+            some = ", ".join(f"{token}.npz" for token in missing[:3])
+            raise DataError(
+                f"{self.folder} lacks {len(missing)} of the {len(tokens)} keyframes to be scored: {some}{', ...' if missing[3:] else ''}. "
+                f"It holds {len(self.tokens)} files, {self.tokens[0]}.npz first. Predict all of the split, or score another with --split."
+            )
+
+    def read(self, token: str) -> Prediction:
+        """The prediction of one keyframe. Raises DataError as `read_result`."""
+        labels, instances = read_result(result_path(self.folder, token), self.grid)
+        ids = None if instances is None else torch.from_numpy(instances)
+        return Prediction(token, torch.from_numpy(labels), self.grid, OCC3D_CLASSES, instances=ids)
+
+
+def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:
+    if array.shape != grid.shape or array.dtype.kind not in "ui":
+        raise DataError(
+            f"{what} has shape {array.shape} and type {array.dtype}, but integers of shape {grid.shape} are needed, indexed [x, y, z]."
+        )
+
+
+def _require_labels(labels: np.ndarray, grid: VoxelGrid, what: str) -> None:
+    _require(labels, grid, what)
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > OCC3D_FREE:
+        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
+        raise DataError(f"{what} holds the class id {wrong}; Occ3D has 0 to {OCC3D_FREE}, and {OCC3D_FREE} is free.")

@@ -1,0 +1,1 @@
+"""Your own cameras into the one format."""

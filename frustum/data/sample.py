@@ -1,0 +1,102 @@
+"""What a reader finds on disk of one keyframe: Sample and its parts, numpy. `data.pipeline` turns samples into a Batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frustum.errors import DataError
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One image of one camera with its own time, calibration and ego pose."""
+
+    channel: str
+    path: Path
+    timestamp: float  # seconds
+    intrinsics: np.ndarray  # (3, 3)
+    cam2ego: np.ndarray  # (4, 4)
+    ego2global: np.ndarray  # (4, 4) at this camera's timestamp
+    size: tuple[int, int]  # (height, width) in pixels
+
+    def open(self) -> Image.Image:
+        """The image, RGB. Raises DataError when the file is missing or unreadable."""
+        try:
+            with Image.open(self.path) as image:
+                return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(
+                f"cannot read the image {self.path}: {error}. Restore the file or run `frustum check` to list all such files."
+            ) from error
+
+
+@dataclass(frozen=True)
+class LidarFrame:
+    """One LiDAR sweep."""
+
+    path: Path
+    timestamp: float  # seconds
+    lidar2ego: np.ndarray  # (4, 4)
+    ego2global: np.ndarray  # (4, 4) at the sweep's timestamp
+
+    def load(self) -> np.ndarray:
+        """Points (P, 5) float32: x, y, z in the sensor frame in metres, intensity, ring. Raises DataError."""
+        try:
+            raw = np.fromfile(self.path, np.float32)
+        except OSError as error:
+            raise DataError(f"cannot read the LiDAR file {self.path}: {error}.") from error
+        if raw.size % 5:
+            raise DataError(
+                f"the LiDAR file {self.path} holds {raw.size} floats, which is not a multiple of 5 (x, y, z, intensity, ring): truncated?"
+            )
+        return raw.reshape(-1, 5)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """M annotated boxes of one keyframe, ego frame at the keyframe."""
+
+    boxes: np.ndarray  # (M, 9) float64, geometry.BOX_FIELDS; velocity NaN where unknown
+    box2ego: np.ndarray  # (M, 4, 4) full pose: the ego vehicle pitches and rolls, `boxes` keeps the heading only
+    names: list[str]  # detection class, or the raw category where it is none of the ten
+    tokens: list[str]
+    instances: list[str]  # instance tokens
+    attributes: list[str]  # attribute name or ""
+    visibility: np.ndarray  # (M,) int, 1..4, 0 unknown
+    num_lidar_pts: np.ndarray  # (M,) int
+    num_radar_pts: np.ndarray  # (M,) int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Labels of one keyframe as in Occ3D, all uint8 (X, Y, Z); masks are 1 where observed, `instances` 0 where none."""
+
+    semantics: np.ndarray
+    mask_lidar: np.ndarray
+    mask_camera: np.ndarray
+    instances: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One keyframe as found on disk; images and points are read when asked for."""
+
+    token: str
+    scene: str
+    timestamp: float  # seconds
+    ego2global: np.ndarray  # (4, 4) at the keyframe's LIDAR_TOP time; the frame of boxes and occupancy
+    cameras: tuple[CameraFrame, ...]
+    lidar: LidarFrame | None = None
+    boxes: Boxes | None = None
+    occupancy: Occupancy | None = None
+    history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
+    history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
+    lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
+    has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it

@@ -1,0 +1,79 @@
+"""Class names, ids and colours of nuScenes and Occ3D. Refer to classes by name; the orders differ between systems."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OCC3D_CLASSES: tuple[str, ...] = (
+    "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian", "traffic_cone", "trailer",
+    "truck", "driveable_surface", "other_flat", "sidewalk", "terrain", "manmade", "vegetation", "free",
+)  # fmt: skip
+OCC3D_FREE = OCC3D_CLASSES.index("free")
+IGNORE = 255
+"""Label of voxels and pixels that no metric and no loss counts."""
+FLAT_CLASSES: tuple[str, ...] = ("driveable_surface", "other_flat", "sidewalk", "terrain")
+
+DETECTION_CLASSES: tuple[str, ...] = (
+    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
+)  # fmt: skip
+"""The ten detection classes in the training order of mmdet3d, BEVDet and FlashOCC."""
+
+OBJECT_CLASSES: tuple[str, ...] = tuple(name for name in DETECTION_CLASSES if name not in ("barrier", "traffic_cone"))
+"""The classes whose objects panoptic occupancy tells apart (SparseOcc)."""
+
+OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
+    (120, 122, 130), (255, 128, 48), (255, 138, 190), (252, 200, 40), (22, 128, 240), (0, 178, 172), (158, 148, 20), (230, 30, 52),
+    (255, 226, 120), (148, 78, 32), (134, 62, 224), (98, 104, 124), (160, 136, 158), (202, 172, 166), (170, 200, 120), (226, 212, 186),
+    (38, 134, 74), (255, 255, 255),
+)  # fmt: skip
+"""RGB per Occ3D class for pictures: quiet ground and buildings on which saturated objects stand out; neighbours differ in lightness."""
+
+
+class GeneralClass(NamedTuple):
+    """One of nuScenes' 32 general classes (lidarseg ids are the position in GENERAL_CLASSES)."""
+
+    name: str
+    detection: str | None
+    occ3d: str
+
+
+GENERAL_CLASSES: tuple[GeneralClass, ...] = (
+    GeneralClass("noise", None, "others"),
+    GeneralClass("animal", None, "others"),
+    GeneralClass("human.pedestrian.adult", "pedestrian", "pedestrian"),
+    GeneralClass("human.pedestrian.child", "pedestrian", "pedestrian"),
+    GeneralClass("human.pedestrian.construction_worker", "pedestrian", "pedestrian"),
+    GeneralClass("human.pedestrian.personal_mobility", None, "others"),
+    GeneralClass("human.pedestrian.police_officer", "pedestrian", "pedestrian"),
+    GeneralClass("human.pedestrian.stroller", None, "others"),
+    GeneralClass("human.pedestrian.wheelchair", None, "others"),
+    GeneralClass("movable_object.barrier", "barrier", "barrier"),
+    GeneralClass("movable_object.debris", None, "others"),
+    GeneralClass("movable_object.pushable_pullable", None, "others"),
+    GeneralClass("movable_object.trafficcone", "traffic_cone", "traffic_cone"),
+    GeneralClass("static_object.bicycle_rack", None, "others"),
+    GeneralClass("vehicle.bicycle", "bicycle", "bicycle"),
+    GeneralClass("vehicle.bus.bendy", "bus", "bus"),
+    GeneralClass("vehicle.bus.rigid", "bus", "bus"),
+    GeneralClass("vehicle.car", "car", "car"),
+    GeneralClass("vehicle.construction", "construction_vehicle", "construction_vehicle"),
+    GeneralClass("vehicle.emergency.ambulance", None, "others"),
+    GeneralClass("vehicle.emergency.police", None, "others"),
+    GeneralClass("vehicle.motorcycle", "motorcycle", "motorcycle"),
+    GeneralClass("vehicle.trailer", "trailer", "trailer"),
+    GeneralClass("vehicle.truck", "truck", "truck"),
+    GeneralClass("flat.driveable_surface", None, "driveable_surface"),
+    GeneralClass("flat.other", None, "other_flat"),
+    GeneralClass("flat.sidewalk", None, "sidewalk"),
+    GeneralClass("flat.terrain", None, "terrain"),
+    GeneralClass("static.manmade", None, "manmade"),
+    GeneralClass("static.other", None, "others"),
+    GeneralClass("static.vegetation", None, "vegetation"),
+    GeneralClass("vehicle.ego", None, "others"),
+)
+DETECTION_OF_CATEGORY: dict[str, str] = {c.name: c.detection for c in GENERAL_CLASSES if c.detection}
+
+CAMERAS: tuple[str, ...] = (
+    "CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT",
+)  # fmt: skip
+"""nuScenes' six cameras in FlashOCC's order."""

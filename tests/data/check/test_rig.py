@@ -1,0 +1,62 @@
+"""Mountings that are almost always a mistake in the calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frustum.data.check.rig import inspect_mounting, mounting_angles
+from frustum.data.sample import CameraFrame
+from frustum.geometry import rotation_xyz
+
+AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+
+
+def camera(rotation: np.ndarray, height: float = 1.5) -> CameraFrame:
+    cam2ego = np.eye(4)
+    cam2ego[:3, :3], cam2ego[2, 3] = rotation, height
+    return CameraFrame(
+        "CAM_A", Path("none.jpg"), size=(90, 120), intrinsics=np.eye(3), cam2ego=cam2ego, ego2global=np.eye(4), timestamp=0.0
+    )
+
+
+def words(rotation: np.ndarray, height: float = 1.5) -> str:
+    return "; ".join(finding.what for finding in inspect_mounting(camera(rotation, height)))
+
+
+@pytest.mark.parametrize("yaw", [0, 55, 110, 180, -70])
+def test_usual_mountings_are_fine(yaw: float) -> None:
+    for pitch, roll in ((0, 0), (30, 0), (-20, 10)):
+        rotation = rotation_xyz(0, np.radians(pitch), np.radians(yaw)) @ AHEAD @ rotation_xyz(0, 0, np.radians(roll))
+        assert words(rotation) == ""
+        elevation, found = mounting_angles(camera(rotation).cam2ego)
+        assert elevation == pytest.approx(-pitch)
+        assert found == pytest.approx(roll)
+
+
+def test_an_axis_that_looks_up_or_down() -> None:
+    assert words(rotation_xyz(0, np.radians(60), 1.0) @ AHEAD) == "CAM_A: its optical axis looks 60 degrees down"
+    assert words(rotation_xyz(0, np.radians(-50), 1.0) @ AHEAD) == "CAM_A: its optical axis looks 50 degrees up"
+
+
+def test_an_image_on_its_side() -> None:
+    assert words(AHEAD @ rotation_xyz(0, 0, np.pi / 2)) == "CAM_A: its image is rolled by 90 degrees clockwise"
+    assert "rolled by 60 degrees counter-clockwise" in words(AHEAD @ rotation_xyz(0, 0, -np.pi / 3))
+    assert "rolled by 180 degrees" in words(AHEAD @ rotation_xyz(0, 0, np.pi))
+
+
+def test_a_camera_below_the_ground() -> None:
+    assert words(AHEAD, -1.6) == "CAM_A: it sits 1.60 m below the ground (z = 0 of the ego frame)"
+    assert words(AHEAD, 0.0) == ""
+
+
+def test_common_mistakes_are_seen() -> None:
+    """Ego to camera instead of camera to ego, and no rotation at all; the hint says what to check."""
+    assert "rolled" in words(AHEAD.T)
+    assert "90 degrees up" in words(np.eye(3))
+    (finding,) = inspect_mounting(camera(np.eye(3)))
+    assert finding.severity == "warning"
+    assert "w, x, y, z" in finding.hint
+    assert "not back" in finding.hint

@@ -1,0 +1,129 @@
+"""The cached index: used when the tables are the same, built again when they or the cache changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frustum.data.nuscenes.index import Index, cache_folder, tables_key
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.reader import index as index_module
+from frustum.errors import DataError
+from frustum.files import read_json, write_json
+from tests.data.toy import VERSION
+
+
+@pytest.fixture
+def root(toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private copy of the tables, and an empty cache."""
+    monkeypatch.setenv("FRUSTUM_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(toy_root / VERSION, tmp_path / "db" / VERSION)
+    return tmp_path / "db"
+
+
+def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a)
+
+
+def test_second_opening_reads_only_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Index(root / VERSION)
+    parts = [first.frames, first.boxes, first.sweeps]
+    assert len(list(cache_folder().glob("nuscenes-*.npz"))) == 3
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the tables were read again")
+
+    for name in ("build_frames", "build_boxes", "build_sweeps"):
+        monkeypatch.setattr(index_module, name, refuse)
+    again = Index(root / VERSION)
+    for a, b in zip(parts, [again.frames, again.boxes, again.sweeps], strict=True):
+        assert equal(a, b)
+
+
+def test_nothing_is_built_before_it_is_needed(root: Path) -> None:
+    reader = NuScenes(root, VERSION, camera_only=True)
+    assert not cache_folder().exists()
+    reader.sample(reader.tokens()[0], with_boxes=False)
+    assert [p.stem.rsplit("-", 1)[1] for p in cache_folder().iterdir()] == ["frames"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "text", "pickle"])
+def test_a_damaged_cache_is_built_again(root: Path, damage: str) -> None:
+    good = Index(root / VERSION).frames
+    path = next(cache_folder().glob("*-frames.npz"))
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        position = content.index(b"scene-0001")
+        content[position] ^= 1
+        path.write_bytes(content)
+    elif damage == "pickle":
+        np.savez(path, scene_name=np.array([{}], dtype=object))
+    else:
+        path.write_bytes({"empty": b"", "truncated": bytes(content[:-100]), "text": b"hello"}[damage])
+    assert equal(Index(root / VERSION).frames, good)
+    with np.load(path, allow_pickle=False) as archive:
+        assert archive["scene_name"][0] == b"scene-0001"
+
+
+def test_the_key_follows_the_content(root: Path) -> None:
+    before = tables_key(root / VERSION)
+    assert tables_key(root / VERSION) == before
+    rows = read_json(root / VERSION / "scene.json")
+    rows[0]["description"] = "changed"
+    write_json(root / VERSION / "scene.json", rows)
+    assert tables_key(root / VERSION) != before
+    assert NuScenes(root, VERSION).scenes[0].description == "changed"
+
+
+def test_large_tables_are_sampled_at_both_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_WHOLE", 1000)
+    monkeypatch.setattr(index_module, "_SAMPLED", 100)
+    before = tables_key(root / VERSION)
+    path = root / VERSION / "ego_pose.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    assert tables_key(root / VERSION) != before
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FRUSTUM_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(NuScenes(root, VERSION).tokens()) == 6
+
+
+def test_the_default_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FRUSTUM_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "frustum"
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "words"),
+    [("sample_data", "ego_pose_token", "do not belong together"), ("sample_annotation", "instance_token", "do not belong together"),
+     ("sample", None, "lacks the field 'timestamp'"), ("sample_annotation", None, "lacks the field 'size'")],
+)  # fmt: skip
+def test_tables_that_do_not_fit_are_explained(root: Path, table: str, field: str | None, words: str) -> None:
+    rows = read_json(root / VERSION / f"{table}.json")
+    if field:
+        rows[0][field] = "f" * 32
+    else:
+        del rows[1]["timestamp" if table == "sample" else "size"]
+    write_json(root / VERSION / f"{table}.json", rows)
+    reader = NuScenes(root, VERSION)
+    with pytest.raises(DataError, match=words):
+        reader.sample(reader.tokens()[0])
+
+
+def test_broken_tables_are_explained(root: Path) -> None:
+    path = root / VERSION / "sample_data.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"sample_data.json is not valid JSON"):
+        NuScenes(root, VERSION).tokens()
+    path.write_text("{}")
+    with pytest.raises(DataError, match="must be a JSON list"):
+        NuScenes(root, VERSION).tokens()
+    path.unlink()
+    with pytest.raises(DataError, match=r"sample_data.json is missing; a nuScenes database needs all of attribute, "):
+        NuScenes(root, VERSION)

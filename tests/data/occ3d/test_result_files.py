@@ -1,0 +1,114 @@
+"""Files of the Occ3D challenge and their relatives: written, read back, refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from frustum.data.occ3d.result_files import OccupancyResults, read_result, result_path, write_result
+from frustum.engine.predict import write_prediction
+from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
+from frustum.types.predictions import Prediction
+
+GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(4.0, 3.2, 1.6), cell=(0.4, 0.4, 0.4))
+
+
+@pytest.fixture
+def labels():
+    return np.random.default_rng(0).integers(0, 18, GRID.shape)
+
+
+def test_the_challenge_form_is_one_unnamed_array(tmp_path):
+    occ3d = np.full((200, 200, 16), 17)
+    occ3d[3, 4, 5] = 9
+    path = write_result(tmp_path / "new folder", "token", torch.from_numpy(occ3d))
+    assert path == result_path(tmp_path / "new folder", "token") == tmp_path / "new folder" / "token.npz"
+    with np.load(path, allow_pickle=False) as stored:
+        assert stored.files == ["arr_0"]
+        assert stored["arr_0"].dtype == np.uint8
+        np.testing.assert_array_equal(stored["arr_0"], occ3d)
+    assert path.stat().st_size < 5000, "compressed"
+    found, instances = read_result(path)
+    np.testing.assert_array_equal(found, occ3d)
+    assert instances is None
+
+
+@pytest.mark.parametrize("key", ["arr_0", "pred", "semantics"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_all_known_names_are_read(tmp_path, labels, key, batch):
+    np.savez_compressed(tmp_path / "a.npz", **{key: labels[None] if batch else labels})
+    found, _ = read_result(tmp_path / "a.npz", GRID)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_our_own_predictions_are_read_with_their_instances(tmp_path, labels):
+    ids = torch.randint(0, 60000, GRID.shape, dtype=torch.int32)
+    prediction = Prediction("abc", torch.from_numpy(labels).to(torch.uint8), GRID, ("x",), ids)
+    write_prediction(tmp_path / "abc.npz", prediction)
+    found = OccupancyResults(tmp_path, GRID).read("abc")
+    assert torch.equal(found.semantics, prediction.semantics)
+    assert torch.equal(found.instances, ids)
+    assert (found.token, found.grid, len(found.class_names)) == ("abc", GRID, 18)
+    shifted = VoxelGrid(lower=(1.0, 0.0, 0.0), upper=(5.0, 3.2, 1.6), cell=GRID.cell)
+    with pytest.raises(DataError, match="was made on the grid"):
+        OccupancyResults(tmp_path, shifted).read("abc")
+
+
+def test_missing_keyframes_are_named(tmp_path, labels):
+    for token in ("a", "b"):
+        write_result(tmp_path, token, labels, GRID)
+    (tmp_path / "picture.png").touch()
+    (tmp_path / ".b.npz.tmp.npz").touch()
+    results = OccupancyResults(tmp_path, GRID)
+    assert results.tokens == ["a", "b"]
+    results.require(["b"])
+    with pytest.raises(DataError, match=r"lacks 4 of the 5 .*: c.npz, d.npz, e.npz, \.\.\.") as error:
+        results.require(["a", "c", "d", "e", "f"])
+    assert "--split" in str(error.value)
+    with pytest.raises(DataError, match="does not exist"):
+        results.read("zzz")
+    with pytest.raises(DataError, match="is no folder"):
+        OccupancyResults(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no npz"):
+        OccupancyResults(tmp_path / "empty")
+
+
+def test_what_does_not_fit_is_refused(tmp_path, labels):
+    def stored(name, **arrays):
+        np.savez_compressed(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    with pytest.raises(DataError, match=r"shape \(10, 8, 4\).*\(200, 200, 16\)"):
+        read_result(stored("a.npz", arr_0=labels))
+    with pytest.raises(DataError, match="class id 18"):
+        read_result(stored("b.npz", arr_0=np.where(labels == 3, 18, labels)), GRID)
+    with pytest.raises(DataError, match="class id -1"):
+        read_result(stored("c.npz", arr_0=labels - 1), GRID)
+    with pytest.raises(DataError, match="float64"):
+        read_result(stored("d.npz", arr_0=labels.astype(float)), GRID)
+    with pytest.raises(DataError, match="holds logits, but needs the class ids as arr_0, pred or semantics"):
+        read_result(stored("e.npz", logits=labels), GRID)
+    with pytest.raises(DataError, match="0 to 65535"):
+        read_result(stored("f.npz", arr_0=labels, instances=labels + 65536), GRID)
+    with pytest.raises(DataError, match="instances in the prediction"):
+        read_result(stored("g.npz", arr_0=labels, instances=labels[1:]), GRID)
+    with pytest.raises(DataError, match="damaged or no npz"):
+        read_result(stored("h.npz", arr_0=np.array([{"a": 1}], object)), GRID)
+    np.save(tmp_path / "i.npy", labels)
+    with pytest.raises(DataError, match="not an npz archive"):
+        read_result(tmp_path / "i.npy", GRID)
+    whole = result_path(tmp_path, "a").read_bytes()
+    (tmp_path / "j.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="damaged"):
+        read_result(tmp_path / "j.npz", GRID)
+    for wrong in (labels + 1, labels[1:], labels.astype(np.float32)):
+        with pytest.raises(DataError, match="the prediction of t"):
+            write_result(tmp_path / "out", "t", wrong, GRID)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        write_result(tmp_path / "file", "t", labels, GRID)
