@@ -214,9 +214,11 @@ class DataConfig(Config):
 
     Attributes:
         presets: settings that `data=NAME` on the command line stands for, by name.
+        has_rigs: samples come from rigs of calibrated cameras; else they are single images.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    has_rigs: ClassVar[bool] = True
 
     root: str = Field("data", description="folder of the data set")
     train_split: str = "train"
