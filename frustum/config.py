@@ -13,6 +13,11 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Settings stored by an earlier version, in the names of this one. A class whose fields were renamed overrides this."""
+        return stored
+
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None stands for a setting that one has not."""

@@ -71,7 +71,8 @@ def measure_recipe(recipe: Recipe, before: int, timed: int) -> Iterator[Table]:
     watch.replace(stepper.network, "loss", "loss")
     watch.replace(accelerator, "backward", "backward")
     watch.replace(accelerator, "clip_grad_norm_", "gradient norm and clipping")
-    watch.replace(stepper.optimizer, "step", "optimiser")
+    for optimizer in stepper.optimizers:
+        watch.replace(optimizer, "step", "optimiser")
     if stepper.ema is not None:
         watch.replace(stepper.ema, "update_parameters", "running average (EMA)")
     for _ in range(before + timed):

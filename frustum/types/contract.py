@@ -4,13 +4,19 @@
     loss(outputs, batch) -> dict[str, Tensor]    named scalars, already weighted; the total is their plain sum
     predict(outputs, batch) -> list[Prediction]  one per sample, keyframe ego frame, SI units
 
-A model may also offer `prepare(statistics: ClassCounts)`, which the training loop calls once on fresh weights before the first step.
-Its image encoder, if it has one, is the part called `encoder` (`img_backbone` in published layouts): `optim.encoder_lr_scale` acts on it.
+A model may also define
+
+    prepare(statistics: ClassCounts) -> None                  called once on fresh weights, before the first step
+    parameter_groups() -> dict[str, list[Parameter]]          names for `optim.lr_scale`; an image encoder is called "encoder"
+    turns() -> tuple[Turn, ...]                               who is trained by which loss, in which order
+
 This module imports no torch, so that recipes can be described without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
 
 from pydantic import AfterValidator
@@ -19,7 +25,9 @@ from frustum.config import Config
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
+
+    from frustum.types.batch import Batch
 
 
 class ClassCounts(Protocol):
@@ -27,6 +35,22 @@ class ClassCounts(Protocol):
 
     @property
     def counts(self) -> np.ndarray: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A part of a training step: one forward pass, the step of one optimiser. A model without `turns` has one, with `loss`.
+
+    Attributes:
+        name: for messages.
+        parameters: what is trained in this turn. All others get no gradient meanwhile; one may be trained in several turns.
+        loss: from the outputs of `forward` and the batch to named scalars. The names of different turns must differ. Networks that it
+            calls itself, such as a discriminator, compute in float32 whatever `runtime.precision` is.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    loss: Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
 
 
 def _classes(names: tuple[str, ...]) -> tuple[str, ...]:
