@@ -93,7 +93,7 @@ def test_settings_of_before_lr_scale_are_understood():
     [
         (
             {"kind": "sgd", "momentum": 0.8},
-            lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.8, weight_decay=0.02, nesterov=False),
+            lambda params: SGD(params, lr=0.05, momentum=0.8, weight_decay=0.02, nesterov=False),
         ),
         ({"kind": "adam", "betas": (0.8, 0.95)}, lambda params: torch.optim.Adam(params, lr=0.05, betas=(0.8, 0.95), weight_decay=0.02)),
         ({"betas": (0.8, 0.95)}, lambda params: torch.optim.AdamW(params, lr=0.05, betas=(0.8, 0.95), weight_decay=0.02)),
@@ -158,9 +158,10 @@ def test_one_cycle_equals_torch(total, share):
     network = nn.Linear(1, 1)
     optimizer = build_optimizer(network, config)
     ours = build_scheduler(optimizer, config, total, 10)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
-        SGD(network.parameters(), lr=1.0), 0.2, total_steps=total, pct_start=share, div_factor=10, final_div_factor=100, cycle_momentum=False
-    ) if share * total != 1 else None  # torch divides by zero there  # fmt: skip
+    theirs = None
+    if share * total != 1:  # torch divides by zero there
+        cycle = {"pct_start": share, "div_factor": 10, "final_div_factor": 100, "cycle_momentum": False}
+        theirs = torch.optim.lr_scheduler.OneCycleLR(SGD(network.parameters(), lr=1.0), 0.2, total_steps=total, **cycle)
     seen = []
     for step in range(total):
         seen.append(ours.get_last_lr()[0])
