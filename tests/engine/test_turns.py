@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -151,6 +152,10 @@ def test_a_snapshot_of_before_turns_resumes_exactly(toy_root, tmp_path):
     (optimizer,), (scheduler,) = state.pop("optimizers"), state.pop("schedulers")
     assert sorted(state) == ["ema_updates", "extra", "step"]
     torch.save({"optimizer": optimizer, "scheduler": scheduler, **state}, path)
+    described = json.loads((tmp_path / "parts/recipe.json").read_text())
+    names = ("lr", "weight_decay", "clip_norm", "schedule", "warmup_steps", "warmup_ratio", "step_epochs")
+    described["recipe"]["optim"] = {name: described["recipe"]["optim"][name] for name in names} | {"encoder_lr_scale": 1.0}
+    (tmp_path / "parts/recipe.json").write_text(json.dumps(described))
     assert train(recipe, tmp_path / "parts", resume="must").resumed_from == 6
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     torch.save({"optimizers": [optimizer] * 2, "schedulers": [scheduler] * 2, **state}, path)
