@@ -15,7 +15,7 @@ class Config(BaseModel):
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Fields as a file of an earlier version stores them, as the fields of this version."""
+        """Settings stored by an earlier version, in the names of this one. A class whose fields were renamed overrides this."""
         return stored
 
 

@@ -117,6 +117,10 @@ class LiftSplatOccupancy(nn.Module):
         backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
         return backbone, CustomFPN(backbone.out_channels, config.neck_channels)
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`encoder`: the image encoder, without its neck."""
+        return {"encoder": list(self.img_backbone.parameters())}
+
     def lift(self, batch: Batch) -> dict[str, Tensor]:
         """`image_features`, `depth` and `pooled` (B, Z * lift_channels, Y, X), Z that of the pooled grid, for each keyframe."""
         images = batch.images[:, 0].flatten(0, 1)  # (B*N, 3, H, W)

@@ -124,6 +124,10 @@ class TinyOccupancy(nn.Module):
             self.head.bias.copy_(prior.log().flatten().float())
             self.head.weight.mul_(0.1)
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`encoder`: the image encoder."""
+        return {"encoder": list(self.encoder.parameters())}
+
     def lift(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Depth (B * N, D, h, w), a probability, and pooled features (B, Z / 2 * C, Y / 2, X / 2) of the keyframe of each sample."""
         rig = batch.rig[:, 0]

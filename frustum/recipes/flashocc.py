@@ -55,7 +55,7 @@ def _small(name: str, data: DataConfig, steps: int) -> Recipe:
         data=data,
         augment=AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2),
         optim=OptimConfig(
-            lr=4e-3, weight_decay=1e-2, encoder_lr_scale=0.3, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
+            lr=4e-3, weight_decay=1e-2, lr_scale={"encoder": 0.3}, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
         ),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
         train=TrainConfig(epochs=None, steps=steps, batch_size=1, num_workers=0, checkpoint_every=500),

@@ -241,7 +241,11 @@ def test_what_is_told_when_a_run_is_taken_up_again(toy_root, tmp_path, capsys):
     train(constant, tmp_path / "constant")
     capsys.readouterr()
     train(apply(constant, ["train.steps=3"]), tmp_path / "constant")
-    assert "cosine" not in capsys.readouterr().out
+    assert "schedule" not in capsys.readouterr().out
+    poly = apply(toy.recipe(toy_root, steps=2, checkpoint_every=2), ["optim.schedule=poly"])
+    train(poly, tmp_path / "poly")
+    train(apply(poly, ["train.steps=3"]), tmp_path / "poly")
+    assert "the poly schedule now ends elsewhere" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_goes_on_where_its_data_were_moved_to(toy_root, tmp_path):
