@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from frustum.engine.feed import TrainingFeed, open_database
+from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.optim import lr_factor
 from frustum.engine.recipe import Recipe
@@ -28,7 +28,7 @@ from tests.engine.test_train import losses, stop_after
 def stepper_and_feed(recipe: Recipe) -> tuple[Stepper, TrainingFeed]:
     torch.manual_seed(0)
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
-    feed = TrainingFeed(recipe, open_database(recipe.data))
+    feed = TrainingFeed(recipe, recipe.data.open())
     return Stepper(recipe, recipe.model.build(), accelerator, 12, feed.steps_per_epoch), feed
 
 
@@ -82,7 +82,7 @@ def test_steps_equal_a_loop_by_hand(toy_root, accumulate):
 
 def test_a_turn_whose_loss_is_not_finite_is_named_and_everything_needs_gradients_again(toy_root, tmp_path):
     recipe = toy_gan.recipe(toy_root)
-    token = TrainingFeed(recipe, open_database(recipe.data)).next_batches()[0].tokens[0]
+    token = TrainingFeed(recipe, recipe.data.open()).next_batches()[0].tokens[0]
     poisoned = toy_gan.recipe(toy_root, toy_gan.GanConfig(poison=token))
     with pytest.raises(TrainingError, match=f"step 1, turn 'discriminator': judge = nan on {token}"):
         train(poisoned, tmp_path)
