@@ -19,6 +19,12 @@ class Config(BaseModel):
         return stored
 
 
+def into_section(stored: dict[str, Any], section: str, names: dict[str, str]) -> dict[str, Any]:
+    """Settings that were stored flat, some of them moved into a section: `names` gives the new name of each by its old one."""
+    moved = {new: stored[old] for old, new in names.items() if old in stored}
+    return {name: value for name, value in stored.items() if name not in names} | {section: moved}
+
+
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None stands for a setting that one has not."""
     if isinstance(old, dict) and isinstance(new, dict):
