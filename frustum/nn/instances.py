@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from frustum.config import Config, into_section
+from frustum.config import TRAVELS, Config, into_section
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
 from frustum.nn.centre_head import decode_centres
@@ -43,7 +43,7 @@ class InstanceConfig(Config):
         centre_loss: weight of the losses of the centre head, which need boxes; 0 needs none and leaves the head as it is.
     """
 
-    label_map: LabelMap = "fixed"
+    label_map: Annotated[LabelMap, TRAVELS] = "fixed"
     score_threshold: float = Field(0.3, ge=0, le=1)
     max_centres: int = Field(500, ge=1, le=32767)
     centre_loss: NonNegativeFloat = 1.0

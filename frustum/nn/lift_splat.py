@@ -7,11 +7,12 @@ Shape letters: B batch, N cameras, M = B * N, D depth bins, h w feature map, C c
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from frustum.config import TRAVELS
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
@@ -19,8 +20,9 @@ from frustum.ops.bev_pool import Backend, bev_pool
 from frustum.ops.pool_plan import PoolPlan
 from frustum.types.frame import Frame
 
-Sampling = Literal["corners", "centres"]
-VoxelRounding = Literal["floor", "reference"]
+Sampling = Annotated[Literal["corners", "centres"], TRAVELS]
+"""Where in the image a feature stands, see `feature_pixels`; as a setting it travels with the weights."""
+VoxelRounding = Annotated[Literal["floor", "reference"], TRAVELS]
 """How a point finds its cell, in settings. `floor` is correct; `reference` rounds towards zero as the code of BEVDet and FlashOCC."""
 
 _HAVE_FLOAT64 = ("cpu", "cuda")  # Apple's GPUs (mps) and others do not

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from frustum.config import Config, into_section
+from frustum.config import TRAVELS, Config, into_section
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.nn.bev_warp import key_to_past, key_to_past_by_camera, warp_map
@@ -47,7 +47,9 @@ class HistoryConfig(Config):
     """How past keyframes are used."""
 
     frames: NonNegativeInt = Field(0, description="F, past keyframes whose maps are joined with the keyframe's; 0 for a single frame")
-    align: Align = Field("warp", description="how past maps are brought into the keyframe's ego frame in evaluation and streaming")
+    align: Annotated[Align, TRAVELS] = Field(
+        "warp", description="how past maps are brought into the keyframe's ego frame in evaluation and streaming"
+    )
     train_align: Align | None = Field("lift", description="the same in training; null for the same way as in evaluation")
 
 
