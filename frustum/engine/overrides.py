@@ -28,8 +28,8 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
     """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
     A key is the dotted path of a field (`optim.lr`, `model.depth_bins`). A value is a number, `true`, `false`, `null`, a word, a list
-    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the presets of the recipe's data section, and any other
-    setting wins over them. `train.epochs` replaces `train.steps` and the other way round.
+    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for a preset of the recipe's data section, and any other
+    setting wins over it. `train.epochs` replaces `train.steps` and the other way round.
 
     Raises:
         ConfigError: no `=`, an unknown key (with the nearest names) or a value that the field does not allow (with what it does).
