@@ -7,13 +7,17 @@ Pillow's bicubic filter shrinks with anti-aliasing, as in the FlashOCC pipeline.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from frustum.errors import ConfigError, DataError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class ImageTransform:
     def apply(self, image: Image.Image, ignore: int | None = None) -> Image.Image:
         """The transformed image. An image that already fits is returned as it is.
 
-        With `ignore` it is a map of class ids: pixels are moved whole, to the nearest place, and what the source does not show gets this id.
+        With `ignore` it is a map of class ids: each pixel takes the nearest one, and this id where the source shows nothing.
         """
         sampling = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR) if ignore is None else (Image.Resampling.NEAREST,) * 2
         height, width = self.size
@@ -106,11 +110,11 @@ class ImageTransform:
         return window
 
 
-def open_rgb(path: Path, advice: str = "Restore the file.") -> Image.Image:
-    """An image file, RGB. Raises DataError when it is missing or unreadable; `advice` says what to do then."""
+def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "Restore the file.") -> Value:
+    """What `use` makes of an image file. Raises DataError when it is missing or unreadable; `advice` says what to do then."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return use(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.pixels import open_rgb
+from frustum.data.pixels import read_image
 from frustum.errors import DataError
 
 
@@ -26,7 +26,8 @@ class CameraFrame:
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is missing or unreadable."""
-        return open_rgb(self.path, "Restore the file or run `frustum check` to list all such files.")
+        advice = "Restore the file or run `frustum check` to list all such files."
+        return read_image(self.path, lambda image: image.convert("RGB"), advice)
 
 
 @dataclass(frozen=True)

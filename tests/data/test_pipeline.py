@@ -130,7 +130,7 @@ def test_the_published_test_time_input(reader: NuScenes, sample: Sample) -> None
     frames = tuple(replace(c, size=(900, 1600)) for c in sample.cameras)
     big = replace(sample, cameras=frames, history=())
     pipeline = pipe((256, 704))
-    rig = pipeline._rig(replace(pipeline.load(reader, sample.token), frames=(frames,)), pipeline._plain(big))
+    rig = pipeline._rig(replace(pipeline.load(reader, sample.token), frames=(frames,)), pipeline._draw(None, big))
     np.testing.assert_allclose(rig.image_aug[0, 0].numpy(), [[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]], atol=1e-12)
 
 

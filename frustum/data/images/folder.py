@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.pixels import open_rgb
+from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
 from frustum.files import read_json
 from frustum.types.classes import IGNORE
@@ -35,7 +35,7 @@ class ImageSample:
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is damaged."""
-        return open_rgb(self.path)
+        return read_image(self.path, lambda image: image.convert("RGB"))
 
 
 class ImageFolder:
@@ -46,7 +46,7 @@ class ImageFolder:
         class_names: what the ids in label maps mean.
 
     Raises:
-        DataError: there is no such folder, no images/ or classes.json in it, or two images share a token.
+        DataError: there is no such folder, no images/ or a good classes.json in it, or two images share a token.
     """
 
     def __init__(self, root: Path | str):
@@ -67,20 +67,17 @@ class ImageFolder:
 
     def tokens(self, split: str = "all") -> list[str]:
         """Images of a split, or of all, by name. Raises DataError for an unknown split."""
-        if split == "all":
-            return list(self._files)
-        if split not in self._splits:
-            raise DataError(f"{self.root / 'images'} has no folder {split!r}; {nearest_names(split, [*self._splits, 'all'])}")
-        return list(self._splits[split])
+        splits = {**self._splits, "all": list(self._files)}
+        if split not in splits:
+            raise DataError(f"{self.root / 'images'} has no folder {split!r}; {nearest_names(split, splits)}")
+        return list(splits[split])
 
     def sample(self, token: str) -> ImageSample:
         """One image; its size is read from the file. Raises DataError for an unknown token or a damaged file."""
-        path = self._file(token)
-        try:
-            with Image.open(path) as image:
-                return ImageSample(token, path, (image.height, image.width))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {path}: {error}. Restore the file.") from error
+        path = self._files.get(token)
+        if path is None:
+            raise DataError(f"{self.root} has no image {token!r}. Tokens are SPLIT-NAME, without the ending of the file.")
+        return ImageSample(token, path, read_image(path, lambda image: (image.height, image.width)))
 
     def neighbours(self, token: str) -> tuple[str]:
         """The image alone: there is no time."""
@@ -92,22 +89,16 @@ class ImageFolder:
         Raises:
             DataError: the file is damaged, has another size than the image, or holds something else than ids of classes.
         """
-        file = self._file(token)
-        path = self.root / "labels" / file.parent.name / f"{file.stem}.png"
+        sample = self.sample(token)
+        path = self.root / "labels" / sample.path.parent.name / f"{sample.path.stem}.png"
         if not path.is_file():
             return None
-        try:
-            with Image.open(path) as image:
-                mode, ids = image.mode, np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the label map {path}: {error}. Restore the file.") from error
+        mode, ids = read_image(path, lambda image: (image.mode, np.asarray(image)))
         if mode not in ("L", "P"):  # a palette's colours do not matter
-            raise DataError(
-                f"the label map {path} has pixels of the kind {mode}, but class ids are one channel of 8 bits. Write it as grey."
-            )
-        size = self.sample(token).size
-        if ids.shape != size:
-            raise DataError(f"the label map {path} has {ids.shape[0]} x {ids.shape[1]} pixels, but its image {size[0]} x {size[1]}.")
+            raise DataError(f"the label map {path} has pixels of the kind {mode}, but class ids need one channel of 8 bits. Convert it.")
+        if ids.shape != sample.size:
+            have, need = (f"{height} x {width}" for height, width in (ids.shape, sample.size))
+            raise DataError(f"the label map {path} has {have} pixels, but its image {need}. Make them alike.")
         wrong = ids[(ids >= len(self.class_names)) & (ids != IGNORE)]
         if wrong.size:
             raise DataError(
@@ -116,17 +107,9 @@ class ImageFolder:
             )
         return ids
 
-    def _file(self, token: str) -> Path:
-        if token not in self._files:
-            known = f"tokens are SPLIT-NAME, for example {next(iter(self._files))!r}." if self._files else "it has no images at all."
-            raise DataError(f"{self.root} has no image {token!r}; {known}")
-        return self._files[token]
-
 
 def _class_names(file: Path) -> tuple[str, ...]:
-    if not file.is_file():
-        raise DataError(f'there is no {file}. Write the names of the classes in the order of their ids, for example ["road", "sky"].')
-    names = read_json(file, "list of class names")
+    names = read_json(file, 'list of class names, such as ["road", "sky"],')
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or not 0 < len(set(names)) == len(names) <= IGNORE:
         raise DataError(f'{file} must be a list of 1 to {IGNORE} different names, for example ["road", "sky"].')
     return tuple(names)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 
+from frustum.data.augment import Draw
 from frustum.data.images.folder import ImageFolder, ImageSample
 from frustum.data.pipeline import collate_labels, count_bytes
 from frustum.data.pixels import jitter_colours, normalise
@@ -47,7 +48,10 @@ class ImagePipeline:
         labels: kinds of label, where an image has some.
         augment: the random changes of the image; those of the ego frame do nothing here.
         training: draw at random.
+        shares_images: no; every sample is an image of its own.
     """
+
+    shares_images: ClassVar[bool] = False
 
     data: DataConfig
     labels: tuple[Label[Any], ...]
@@ -59,11 +63,6 @@ class ImagePipeline:
         """Whether `apply` draws at random."""
         return self.training
 
-    @property
-    def shares_images(self) -> bool:
-        """Every sample is an image of its own."""
-        return False
-
     def __call__(self, source: ImageFolder, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one image, for `collate`. Raises DataError as `load` does."""
         return self.apply(self.load(source, token), rng)
@@ -71,23 +70,19 @@ class ImagePipeline:
     def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> LoadedImage:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
+        fixed = None if self._moves_pixels else self._draw(None, sample)
         if sample.path not in known:
             image = sample.open()
-            fitted = image if self._moves_pixels else self.augment.fit(sample.size, self.data.image_size).apply(image)
-            known[sample.path] = np.asarray(fitted)
-        fixed = None if self._moves_pixels else self.augment.plain([sample.size], self.data.image_size)
+            known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
         return LoadedImage(sample, known[sample.path], tuple(label.read(source, token, fixed) for label in self.labels))
 
     def apply(self, loaded: LoadedImage, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise: `image` (3, H, W), token and labels."""
-        sizes, image = [loaded.sample.size], loaded.image
-        if self.training and rng is not None:
-            draw = self.augment.draw(rng, sizes, self.data.image_size)
-        else:
-            draw = self.augment.plain(sizes, self.data.image_size)
+        rng, image = rng if self.training else None, loaded.image
+        draw = self._draw(rng, loaded.sample)
         if self._moves_pixels:
             image = np.asarray(draw.images[0].apply(Image.fromarray(image)))
-        if self.training and rng is not None and self.augment.colour_jitter:
+        if rng is not None and self.augment.colour_jitter:
             image = jitter_colours(image, *self.augment.draw_colours(rng))
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
         moved = [None if found is None else label.apply(found, draw) for label, found in zip(self.labels, loaded.labels, strict=True)]
@@ -101,3 +96,6 @@ class ImagePipeline:
     @property
     def _moves_pixels(self) -> bool:
         return self.training and self.augment.moves_pixels
+
+    def _draw(self, rng: np.random.Generator | None, sample: ImageSample) -> Draw:
+        return self.augment.draw(rng, [sample.size], self.data.image_size)

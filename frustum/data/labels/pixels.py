@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,18 +15,6 @@ from frustum.data.augment import Draw
 from frustum.errors import DataError
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
-
-
-@runtime_checkable
-class PixelSource(Protocol):
-    """A source with label maps, such as `data.images.folder.ImageFolder`."""
-
-    root: Path
-    class_names: tuple[str, ...]
-
-    def labels(self, token: str) -> np.ndarray | None:
-        """The label map (H, W) uint8 of a sample, or None."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +28,7 @@ class PixelLabels(Label[Tensor]):
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
         """See `Label.read`: (H, W) uint8, as large as the image. Raises DataError for a damaged or wrong file."""
-        return self._source(source).labels(token)
+        return _with_maps(source).labels(token)
 
     def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
         """The label map at the network's size, moved like the image; no id is mixed with another."""
@@ -62,7 +49,7 @@ class PixelLabels(Label[Tensor]):
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if the data set has other classes, or none of the images has a label map."""
-        pixels = self._source(source)
+        pixels = _with_maps(source)
         if tuple(pixels.class_names) != self.class_names:
             raise DataError(
                 f"the network learns the classes {', '.join(self.class_names)}, but the labels in {pixels.root} have "
@@ -71,7 +58,9 @@ class PixelLabels(Label[Tensor]):
         if tokens and all(pixels.labels(token) is None for token in tokens):
             raise DataError(f"none of the {len(tokens)} training images in {pixels.root} has a label map in labels/. Add some.")
 
-    def _source(self, source: Any) -> PixelSource:
-        if not isinstance(source, PixelSource):
-            raise DataError(f"label maps are read from images that have them, but {source.root} has none. Choose other data.")
-        return source
+
+def _with_maps(source: Any) -> Any:
+    """The source, if its samples may have label maps: it has `labels(token)` and `class_names`, as `data.images.folder.ImageFolder`."""
+    if not hasattr(source, "labels") or not hasattr(source, "class_names"):
+        raise DataError(f"label maps are read from sets of images, but {source.root} is a {type(source).__name__}. Choose other data.")
+    return source
