@@ -93,9 +93,7 @@ def test_single_images_have_no_rig() -> None:
     assert torch.equal(batch.images[:, 0, 0], images)
     assert (len(batch), batch.tokens, batch.has_poses, batch.calibration) == (2, ["a", "b"], False, None)
     assert torch.equal(batch.bev_aug, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
-    with pytest.raises(
-        DataError, match=r"needs calibrated cameras, but the data set holds single images\. Choose another"
-    ):
+    with pytest.raises(DataError, match=r"needs calibrated cameras, but the data set holds single images\. Choose another"):
         batch.rig  # noqa: B018
     assert (batch[1:].tokens, batch[1:].calibration) == (["b"], None)
     assert batch.to("meta").images.device.type == "meta"

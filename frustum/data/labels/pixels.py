@@ -43,9 +43,8 @@ class PixelLabels(Label[Tensor]):
 
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
         """Pixels of random classes, one in ten ignored."""
-        size = (shapes.batch, *shapes.image_size)
-        ids = np.where(rng.random(size) < 0.1, IGNORE, rng.integers(0, len(self.class_names), size))
-        return torch.from_numpy(ids.astype(np.uint8))
+        ids = rng.integers(0, len(self.class_names), (shapes.batch, *shapes.image_size))
+        return torch.from_numpy(np.where(rng.random(ids.shape) < 0.1, IGNORE, ids).astype(np.uint8))
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if the data set has other classes, or none of the images has a label map."""
