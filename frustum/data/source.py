@@ -70,6 +70,15 @@ def as_rig_source(source: Any, what: str) -> RigSource:
     return source
 
 
+def spread(tokens: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the tokens, at even steps, in order."""
+    if len(tokens) <= count:
+        return list(tokens)
+    import numpy as np
+
+    return [tokens[i] for i in np.linspace(0, len(tokens) - 1, count).round().astype(int)]
+
+
 class Loaded(Protocol):
     """A decoded sample, small enough to be kept in memory."""
 
