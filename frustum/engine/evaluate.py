@@ -99,7 +99,8 @@ def _evaluate(
     tokens = source.tokens(split)[::every]
     if not tokens:
         raise DataError(f"the split {split!r} of {source.root} has no samples.")
-    predictor = NetworkPredictor(model, runtime, black=black, data=recipe and recipe.data) if isinstance(model, nn.Module) else model
+    data = None if recipe is None else recipe.data
+    predictor = NetworkPredictor(model, runtime, black=black, data=data) if isinstance(model, nn.Module) else model
     if isinstance(predictor, Predictor):
         tokens = predictor.ordered(tokens, split)
     first, last = (len(tokens) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))

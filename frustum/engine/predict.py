@@ -106,8 +106,8 @@ class _Writers:
             self._submit(task, prediction.token, part, sample)
         if self.folder is not None and not self._open:
             raise ConfigError(
-                f"there is no public challenge for what this model predicts ({', '.join(task.part for task, _ in parts)}), so nothing can be "
-                "submitted. Leave out --submission."
+                f"this model predicts {', '.join(task.part for task, _ in parts)}, for which there is no public challenge, so nothing can "
+                "be submitted. Leave out --submission."
             )
         for task, part in parts:
             yield task.save(part, folder, prediction.token, sample.scene)

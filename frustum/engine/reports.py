@@ -12,7 +12,7 @@ from frustum.errors import ConfigError
 from frustum.files import read_json, write_json
 from frustum.tasks import TASKS
 from frustum.tasks.task import ClassFigures, Figure, Task, titles
-from frustum.types.table import Table, percent
+from frustum.types.table import Cell, Table, percent
 from frustum.version import __version__
 
 EVALUATION, BASELINES = "eval.json", "baselines.json"
@@ -87,7 +87,7 @@ def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (),
     """All figures with what they count and their convention, beside the published ones."""
     known = {number.metric: number for number in published}
     columns = ["figure", "counted on", "convention", "here", *(["published"] if known else [])]
-    rows: list[list[str]] = []
+    rows: list[Sequence[Cell]] = []
     for figure in figures(report, tasks):
         row = [figure.name, figure.counted, figure.convention, figure.text()]
         if known:
@@ -100,7 +100,7 @@ def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (),
 def class_figures(
     report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS
 ) -> Iterator[tuple[type[Task], ClassFigures]]:
-    """The figures of every class, task after task, with the published ones. Raises ConfigError if those are of another number of classes."""
+    """The figures of every class, task after task, with the published ones. Raises ConfigError if those are of more or fewer classes."""
     for task, metrics in scored(report, tasks):
         found = task.classes(metrics)
         if found is None:
@@ -124,7 +124,7 @@ def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), 
     for task, found in class_figures(report, published, tasks):
         theirs = next((number for number in published if number.per_class), None) if found.published else None
         columns = ["class", *found.columns, *([f"published {theirs.metric}"] if theirs else [])]
-        rows = [
+        rows: list[Sequence[Cell]] = [
             [
                 name,
                 *(_cell(values[name], found.units.get(column, "%")) for column, values in found.columns.items()),
@@ -149,7 +149,7 @@ def compare(reports: Sequence[EvalReport], tasks: Tasks = TASKS) -> Table:
     first = reports[0]
     shown = [figure for figure in figures(first, tasks) if figure.group]
     keys, columns = [(figure.key, figure.name) for figure in shown], titles(shown)
-    rows: list[list[str]] = []
+    rows: list[Sequence[Cell]] = []
     for report in reports:
         known = {(figure.key, figure.name): figure for figure in figures(report, tasks)}
         rows.append([report.name, *(known[key].text() if key in known else "-" for key in keys)])

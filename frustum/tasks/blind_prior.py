@@ -95,7 +95,8 @@ def count_classes(
 ) -> np.ndarray:
     """How often each voxel was observed (camera mask) with each class: (X*Y*Z, K) uint32."""
     counts = np.zeros((grid.num_cells, num_classes), np.uint32)
-    for labels in occupancy_of(source, progress("blind prior", tokens)):
+    for token in progress("blind prior", tokens):
+        labels = next(occupancy_of(source, [token]))
         if labels.semantics.shape != grid.shape:
             raise DataError(f"labels have shape {labels.semantics.shape}, but the grid has {grid.shape} cells.")
         semantics = labels.semantics.reshape(-1)

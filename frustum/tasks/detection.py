@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHORT = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
 UNITS = {"trans_err": "m", "scale_err": "1 - IoU", "orient_err": "rad", "vel_err": "m/s", "attr_err": "1 - accuracy"}
+_COUNTED = {"true boxes": "true", "predicted": "predicted"}
 _MEANINGS = {
     "trans_err": "distance between the centres of matched boxes, from above",
     "scale_err": "how much matched boxes differ in size",
@@ -71,7 +72,7 @@ class DetectionFile(Predictor):
                 f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes wants every sample of the split and no "
                 "other; one without detections is an empty list. Choose the split with --split."
             )
-        return self.tokens
+        return list(self.tokens)
 
 
 class DetectionSubmission(Submission):
@@ -135,12 +136,10 @@ class DetectionTask(Task):
         """See `Task.figures`."""
         boxes = "boxes in range"
         means = (
-            ("mean_ap", "mAP", "mean over ten classes and distances of 0.5, 1, 2 and 4 m", "how many objects are found, and how few are not there"),
+            ("mean_ap", "mAP", "mean over ten classes and distances of 0.5, 1, 2 and 4 m", "how many objects are found, how few invented"),
             ("nd_score", "NDS", "(5 mAP + the sum of max(0, 1 - error)) / 10", "mAP and the five errors in one figure"),
         )  # fmt: skip
-        found = [
-            Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means
-        ]
+        found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
         for e in ERRORS:
             name, rule = f"m{SHORT[e]}", "matches within 2 m, mean over classes"
             found.append(
@@ -157,9 +156,9 @@ class DetectionTask(Task):
         columns = {"AP": metrics["mean_dist_aps"]}
         columns |= {f"@{t} m": {name: aps[name][t] for name in names} for t in aps[names[0]]}
         columns |= {SHORT[e]: {name: errors[name][e] for name in names} for e in ERRORS}
-        columns |= {title: {name: counts[name][key] for name in names} for title, key in (("true boxes", "true"), ("predicted", "predicted"))}
+        columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
         means = {"AP": metrics["mean_ap"], **{SHORT[e]: metrics["tp_errors"][e] for e in ERRORS}}
-        units = {SHORT[e]: UNITS[e] for e in ERRORS} | {"true boxes": "count", "predicted": "count"}
+        units = {SHORT[e]: UNITS[e] for e in ERRORS} | dict.fromkeys(_COUNTED, "count")
         return ClassFigures("AP by class", legend_of(names), columns, means, units)
 
     @classmethod
@@ -204,7 +203,8 @@ class DetectionTask(Task):
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
         """The inverse of `arrays`."""
-        return PredictedBoxes(*(torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores")), names_from(stored))
+        boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
+        return PredictedBoxes(boxes, classes, scores, names_from(stored))
 
 
 def submitted(part: PredictedBoxes, ego2global: np.ndarray) -> DetectionBoxes:

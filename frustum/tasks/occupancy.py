@@ -289,9 +289,17 @@ class OccupancyTask(Task):
                 convention, meaning = (text.format(n=count, where=_WHERE[mask]) for text in (row.convention, row.meaning))
                 found.append(
                     Figure(
-                        f"{row.key}.{mask}", row.name, value, "%", MASKS[mask], convention, row.published_as if main else "",
-                        meaning, row.group if shown else "", row.is_headline and main,
-                    )  # fmt: skip
+                        f"{row.key}.{mask}",
+                        row.name,
+                        value,
+                        "%",
+                        MASKS[mask],
+                        convention,
+                        row.published_as if main else "",
+                        meaning,
+                        row.group if shown else "",
+                        row.is_headline and main,
+                    )
                 )
         for row in _BY_TOLERANCE:
             for tolerance, value in (metrics.get(row.key) or {}).items():

@@ -101,12 +101,14 @@ class Predictor(ABC):
     Attributes:
         name: in reports.
         note: what it is, in a sentence.
+        tokens: the samples that its files hold; empty for a baseline, which knows all.
         about: what its files say of themselves, JSON values.
     """
 
     needs_images: ClassVar[bool] = False
     name: str
     note: str = ""
+    tokens: Sequence[str] = ()
     about: Mapping[str, Any] = {}
 
     @abstractmethod
@@ -125,7 +127,7 @@ class Submission(ABC):
     def add(self, token: str, part: Any, sample: Any) -> None:
         """Take the prediction of one sample. Raises DataError where the challenge does not allow it."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 (most write each sample at once)
         """Call this when all samples were added."""
 
 
