@@ -66,8 +66,19 @@ class RigSource(Protocol):
 def as_rig_source(source: Any, what: str) -> RigSource:
     """The source, if its samples are keyframes of a rig. Raises DataError: `what` is read from such data sets only."""
     if not isinstance(source, RigSource):
-        raise DataError(f"{what} are read from keyframes of a camera rig, but {source.root} is a {type(source).__name__}. Choose other data.")
+        raise DataError(
+            f"{what} are read from keyframes of a camera rig, but {source.root} is a {type(source).__name__}. Choose other data."
+        )
     return source
+
+
+def spread(tokens: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the tokens, at even steps, in order."""
+    import numpy as np
+
+    if len(tokens) <= count:
+        return list(tokens)
+    return [tokens[i] for i in np.linspace(0, len(tokens) - 1, count).round().astype(int)]
 
 
 class Loaded(Protocol):
@@ -203,9 +214,11 @@ class DataConfig(Config):
 
     Attributes:
         presets: settings that `data=NAME` on the command line stands for, by name.
+        has_rigs: samples come from rigs of calibrated cameras; else they are single images.
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    has_rigs: ClassVar[bool] = True
 
     root: str = Field("data", description="folder of the data set")
     train_split: str = "train"

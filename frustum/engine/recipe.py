@@ -7,34 +7,14 @@ answers at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from frustum.config import Config
-from frustum.types.classes import OCC3D_CLASSES
+from frustum.data.source import AugmentConfig as AugmentConfig
+from frustum.data.source import DataConfig
 from frustum.types.contract import ModelConfig as ModelConfig
-
-
-class DataConfig(Config):
-    """Where samples come from and how they become network input. All data sets share one format."""
-
-    root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
-    version: str = Field("v1.0-trainval", description="name of the folder with the tables")
-    train_split: str = "train"
-    val_split: str = "val"
-    cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
-    image_size: tuple[PositiveInt, PositiveInt] = Field((256, 704), description="(height, width) of the network's image")
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
-    history: int = Field(0, ge=0, description="past keyframes per sample")
-    load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
-    load_boxes: bool = False
-    map_frame: Literal["lidar", "camera0"] = Field(
-        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
-    )
-    cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
 
 
 class OptimConfig(Config):
@@ -107,13 +87,7 @@ class PublishedNumber(Config):
     value: float = Field(description="percent")
     protocol: str
     source: str
-    per_class: tuple[float, ...] = Field((), description="percent, one for each occupied class in Occ3D's order, where published")
-
-    @model_validator(mode="after")
-    def _names_every_class(self) -> PublishedNumber:
-        if len(self.per_class) not in (0, len(OCC3D_CLASSES) - 1):
-            raise ValueError(f"per_class needs {len(OCC3D_CLASSES) - 1} figures or none, got {len(self.per_class)}")
-        return self
+    per_class: tuple[float, ...] = Field((), description="percent, one for each class in the order of the metric's table, where published")
 
 
 class Recipe(Config):
@@ -121,8 +95,8 @@ class Recipe(Config):
 
     name: str
     model: SerializeAsAny[ModelConfig]
-    data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
+    data: SerializeAsAny[DataConfig]
+    augment: SerializeAsAny[AugmentConfig] = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     ema: EmaConfig | None = EmaConfig()
     train: TrainConfig = TrainConfig()

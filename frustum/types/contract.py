@@ -84,8 +84,8 @@ class Label(ABC, Generic[Value]):
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Value:
         """A made-up value of a batch, for tests."""
 
-    def require(self, source: Any, tokens: Sequence[str], without: str = "") -> None:
-        """Raise DataError if nothing can be learned from these samples; `without` says how to train without this label."""
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
+        """Raise DataError if nothing can be learned from these training samples."""
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """What a network's `prepare` may want to know of the labels of these samples, as named arrays. Empty for most kinds."""

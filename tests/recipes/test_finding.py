@@ -17,7 +17,8 @@ from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.recipes import finding as loading
-from frustum.recipes.finding import get_recipe, list_recipes, load
+from frustum.recipes.finding import get_recipe, list_recipes
+from frustum.weights.loading import load
 from frustum.weights.checkpoints import settle
 
 SMALL = {"pretrained": False, "bev_channels": 8, "neck_channels": 8}
