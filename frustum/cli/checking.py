@@ -13,7 +13,6 @@ from rich.markup import escape
 from frustum.cli.common import loop_progress, say
 from frustum.cli.predicting import choose_version
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.augment import Augmentation
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
 from frustum.data.nuscenes.reader import NuScenes
@@ -90,7 +89,7 @@ def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str
     options: dict[str, Any] = {}
     if augment is not None:
         recipe = resolve_recipe(augment)
-        options = {"augment": Augmentation(**recipe.augment.model_dump()), "image_size": recipe.data.image_size}
+        options = {"augment": recipe.augment, "image_size": recipe.data.image_size}
     files: list[Path] = []
     drawn: set[str] = set()
     make_folder(out)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from frustum.types.layers import BoxLayer, Colour, Legend, PointLayer, VoxelLayer
+from frustum.viewer.cameras import resized
 from frustum.viewer.ground import clip_near
 from frustum.viewer.report_data import Calibration
 from frustum.viewer.voxels import PLAIN, top_view
@@ -50,12 +51,12 @@ def draw_box_lines(
                 draw.line([tuple(p) for p in pixels], fill=colours[m], width=width)
 
 
-def boxes_in_image(image: np.ndarray, camera: Calibration, predicted: BoxLayer | None, true: BoxLayer | None, width: int = 800) -> np.ndarray:
-    """An image, at most `width` wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
-    scale = min(1.0, width / image.shape[1])
-    picture = Image.fromarray(image)
-    if scale < 1:
-        picture = picture.resize((width, max(round(image.shape[0] * scale), 1)), Image.Resampling.LANCZOS)
+def boxes_in_image(
+    image: np.ndarray, camera: Calibration, predicted: BoxLayer | None, true: BoxLayer | None, width: int = 800
+) -> np.ndarray:
+    """An image, `width` wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
+    scale = width / image.shape[1]
+    picture = Image.fromarray(resized(image, width))
     matrix = np.diag([scale, scale, 1.0]) @ camera.intrinsics
     draw = ImageDraw.Draw(picture, "RGBA")
     for layer, is_true in ((true, True), (predicted, False)):

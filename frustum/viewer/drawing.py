@@ -130,10 +130,7 @@ def _same_cells(predicted: Layer | None, true: Layer | None) -> bool:
 def _comparable(predicted: Layer | None, true: Layer | None) -> bool:
     """Whether both are there, with the same cells and classes."""
     return (
-        predicted is not None
-        and true is not None
-        and _same_cells(predicted, true)
-        and predicted.legend.names == true.legend.names  # type: ignore[union-attr]
+        predicted is not None and true is not None and _same_cells(predicted, true) and predicted.legend.names == true.legend.names  # type: ignore[union-attr]
     )
 
 

@@ -114,9 +114,7 @@ def project_points(
     return pixels[inside][order], local[inside, 2][order]
 
 
-def voxel_picture(
-    voxels: VoxelLayer, sample: Sample, camera: CameraFrame, transform: ImageTransform, opacity: float = 0.55
-) -> Image.Image:
+def voxel_picture(voxels: VoxelLayer, sample: Sample, camera: CameraFrame, transform: ImageTransform, opacity: float = 0.55) -> Image.Image:
     """One image with the first occupied voxel along each pixel's ray: its class colour, dark outlines between voxels."""
     picture = np.asarray(_open(camera, transform), np.float32)
     labels, coords = first_voxels(voxels, sample, camera, transform.matrix() @ camera.intrinsics, transform.size)

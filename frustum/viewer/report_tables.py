@@ -88,14 +88,15 @@ def classes_section(report: ReportData) -> str:
 
 
 def _rows(report: ReportData) -> Iterator[tuple[str, dict[str, Figure | None]]]:
-    """Title and figure by predictor of every figure that has a group, question by question; None where a predictor does not have it."""
+    """Title and figure by predictor of all figures that have a group, question by question; None where a predictor does not have one."""
     for question in dict.fromkeys(question for results in report.results.values() for question in results):
         found = {name: list(results[question].figures) if question in results else [] for name, results in report.results.items()}
         by_key = {name: {figure.key: figure for figure in figures} for name, figures in found.items()}
         named = {f.key: (f, title) for figures in found.values() for f, title in zip(figures, titles(figures), strict=True)}
-        for key, (figure, title) in named.items():
-            if figure.group:
-                yield title, {name: figures.get(key) for name, figures in by_key.items()}
+        for group in dict.fromkeys(figure.group for figure, _ in named.values() if figure.group):
+            for key, (figure, title) in named.items():
+                if figure.group == group:
+                    yield title, {name: figures.get(key) for name, figures in by_key.items()}
 
 
 def _classes(tables: Mapping[str, ClassFigures]) -> str:
