@@ -26,8 +26,8 @@ import torch
 from pydantic import ValidationError
 
 from frustum.config import differences, in_words
-from frustum.engine.eval_report import BASELINES, EVALUATION
 from frustum.engine.recipe import ModelConfig, Recipe
+from frustum.engine.reports import BASELINES, EVALUATION
 from frustum.errors import ConfigError
 from frustum.files import make_folder, read_json, write_error, write_json
 from frustum.version import __version__
