@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,15 @@ from frustum.engine.feed import evaluation_batches
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import pace, progress_bar
-from frustum.engine.reports import EvalReport, read_reports
+from frustum.engine.recipe import PublishedNumber
+from frustum.engine.reports import EvalReport, class_figures, notes, read_reports, scored
 from frustum.engine.run import Run, load_run
 from frustum.errors import CheckpointError, DataError
 from frustum.geometry import invert
 from frustum.tasks import TASKS
+from frustum.types.layers import Layer
 from frustum.types.predictions import Prediction
 from frustum.viewer.report import Calibration, Question, ReportData, Result, SamplePanel, write_report
-
-ABOUT = {
-    "none": "answers every frame alike, as learned from the labels of the training split",
-    "black": "the trained network with black images instead of those of the cameras",
-}
 
 
 def report_run(folder: Path, out: Path | None = None, samples: int = 4, overrides: Sequence[str] = ()) -> Path:
@@ -49,14 +47,14 @@ def report_run(folder: Path, out: Path | None = None, samples: int = 4, override
         predictor = NetworkPredictor(network, recipe.runtime)
         for batch in evaluation_batches(recipe, source, tokens):
             for prediction in predictor(batch):
-                panels.append(panel_of(recipe.data, source, prediction.cpu()))
+                panels.append(panel_of(recipe.data, source, prediction))
                 bar.advance()
     numbers = read_reports(folder, digest(network))
     data = ReportData(
         title=f"{recipe.name} on {recipe.data.val_split}",
-        results={report.name: results_of(report) for report in numbers},
-        about={report.name: ABOUT[report.images] for report in numbers if report.images in ABOUT},
-        notes=notes_of(numbers[0]) if numbers else (),
+        results={report.name: results_of(report, recipe.published if report is numbers[0] else ()) for report in numbers},
+        about={report.name: report.note for report in numbers},
+        notes=notes(numbers[0]) if numbers else (),
         panels=panels,
         losses=read_lines(folder / "metrics.jsonl"),
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
@@ -85,12 +83,10 @@ def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_trut
         part = getattr(prediction, task.part)
         if part is None:
             continue
-        truth = []
+        truth: list[Layer] = []
         if with_truth:
-            try:
+            with suppress(DataError):  # not labelled: the prediction is shown alone
                 truth = task.truth_layers(task(ray_iou=False).truth(source, token), part)
-            except DataError:  # not labelled: the prediction is shown alone
-                pass
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
     return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=calibrations(source, token))
 
@@ -103,15 +99,10 @@ def calibrations(source: Source, token: str) -> list[Calibration]:
     return [Calibration(c.intrinsics, invert(c.ego2global @ c.cam2ego) @ sample.ego2global) for c in sample.cameras]
 
 
-def results_of(report: EvalReport) -> dict[str, Result]:
-    """An evaluation in the report's form: figures by question."""
-    scored = {task.name: task for task in TASKS if task.name in report.results}
-    return {name: Result(task.figures(report.results[name]), task.classes(report.results[name])) for name, task in scored.items()}
-
-
-def notes_of(report: EvalReport) -> list[str]:
-    """What a reader must know to read the figures."""
-    return [note for task in TASKS if task.name in report.results for note in task.notes(report.results[task.name])]
+def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> dict[str, Result]:
+    """An evaluation in the report's form: figures by question, beside the published ones."""
+    classes = {task.name: found for task, found in class_figures(report, published)}
+    return {task.name: Result(task.figures(metrics), classes.get(task.name)) for task, metrics in scored(report)}
 
 
 def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int) -> dict[str, str]:

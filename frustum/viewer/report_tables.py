@@ -131,7 +131,8 @@ def _classes(tables: Mapping[str, ClassFigures]) -> str:
     head = "".join(f'<th class="n">{escape(name)}</th>' for name, _, _ in columns)
     head += "" if first.share is None else '<th class="n">share</th>'
     explain = f" The dark line marks the {escape(mark)}." if mark else ""
-    return f"""<p>{escape(first.title.rstrip("."))}.{explain} Rare classes are the hard ones; n/a: there was nothing of the class to count.</p>
+    explain += " Rare classes are the hard ones; n/a: there was nothing of the class to count."
+    return f"""<p>{escape(first.title.rstrip("."))}.{explain}</p>
 <div class="card scroll"><table class="classes"><thead><tr><th>class</th><th></th>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div>"""
 

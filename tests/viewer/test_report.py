@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from frustum.tasks.task import ClassFigures, Figure
 from PIL import Image
 
 from frustum.errors import DataError
+from frustum.tasks.task import ClassFigures, Figure
 from frustum.types.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.layers import BoxLayer, Legend
 from frustum.viewer.report import Question, ReportData, Result, SamplePanel, report_html, write_report
