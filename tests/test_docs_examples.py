@@ -124,11 +124,11 @@ def test_the_detections_of_the_docs(street_root: Path, tmp_path: Path, monkeypat
     from dataclasses import replace
 
     import numpy as np
+    from frustum.engine.score_detections import score_detections
 
     from frustum.data.nuscenes.detection_results import read_detections, write_detections
     from frustum.data.nuscenes.detection_truth import detection_truth
     from frustum.data.nuscenes.reader import NuScenes
-    from frustum.engine.score_detections import score_detections
 
     database = NuScenes(street_root)
     found = {}

@@ -35,9 +35,9 @@ from frustum.engine.train import train
 from frustum.files import write_json
 from frustum.models.panoptic_flashocc import panoptic_predictions
 from frustum.recipes.finding import get_recipe
-from frustum.weights.loading import load
 from frustum.types.classes import OBJECT_CLASSES
 from frustum.types.predictions import Prediction
+from frustum.weights.loading import load
 from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]
