@@ -15,12 +15,38 @@ class Config(BaseModel):
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Fields as a file of an earlier version stores them, as the fields of this version."""
+        """Settings stored by an earlier version, in the names of this one. A class whose fields were renamed overrides this."""
         return stored
 
 
+class Travels:
+    """Marks a setting that must travel with the weights: what they were trained with, and must be fed or run with."""
+
+
+TRAVELS = Travels()
+"""`channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"` marks the setting where it is declared."""
+
+
+def travelling(config: Config, prefix: str = "") -> dict[str, Any]:
+    """The settings marked TRAVELS, of a configuration and its sections: JSON values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            found |= travelling(value, f"{prefix}{name}.")
+        elif any(isinstance(mark, Travels) for mark in field.metadata):
+            found[prefix + name] = config.model_dump(mode="json", include={name})[name]
+    return found
+
+
+def into_section(stored: dict[str, Any], section: str, names: dict[str, str]) -> dict[str, Any]:
+    """Settings that were stored flat, some of them moved into a section: `names` gives the new name of each by its old one."""
+    moved = {new: stored[old] for old, new in names.items() if old in stored}
+    return {name: value for name, value in stored.items() if name not in names} | {section: moved}
+
+
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None stands for a setting that one has not."""
+    """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None for a setting that one does not have."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = {}
         for key in [*old, *(k for k in new if k not in old)]:

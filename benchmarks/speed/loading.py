@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +25,6 @@ from frustum.data.pixels import ImageTransform, normalise
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.recipes.finding import get_recipe
-from frustum.types.contract import Label
 from frustum.types.contract import Label
 from frustum.worlds.street.generate import generate
 from frustum.worlds.street.world_config import WorldConfig
@@ -105,16 +105,17 @@ def pipeline(folder: Path, quick: bool) -> Table:
     base = apply(get_recipe("flashocc-r50-m0"), [f"data.root={root}", f"data.image_size={size[0]},{size[1]}"])
     still = ["augment.flip=false", "augment.resize=0,0", "augment.rotate_deg=0,0"]
     cores = os.cpu_count() or 1
-    cases: dict[str, tuple[Recipe, int, *tuple[Label, ...]]] = {
+    cached = apply(base, [*still, "data.cache=memory"])
+    cases: dict[str, tuple[Recipe, int]] = {
         "augmented, in the training process": (base, 0),
         "augmented, cached in memory": (apply(base, ["data.cache=memory"]), 0),
         "augmented, one worker": (base, 1),
         f"augmented, {cores} workers": (base, cores),
         "pixels stay in place": (apply(base, still), 0),
-        "pixels stay in place, cached in memory": (apply(base, [*still, "data.cache=memory"]), 0),
-        "pixels stay in place, cached, with depth maps": (apply(base, [*still, "data.cache=memory"]), 0, DepthLabels()),
+        "pixels stay in place, cached in memory": (cached, 0),
     }
-    jobs = {name: epoch(*case) for name, case in cases.items()}
+    jobs = {name: epoch(recipe, workers) for name, (recipe, workers) in cases.items()}
+    jobs["pixels stay in place, cached, with depth maps"] = epoch(cached, 0, DepthLabels())
     times = take_turns(jobs, 2 if quick else 5)
     first = times["augmented, in the training process"].median
     return Table(
@@ -125,11 +126,11 @@ def pipeline(folder: Path, quick: bool) -> Table:
     )
 
 
-def epoch(recipe: Recipe, workers: int, *more: Label) -> Callable[[], float]:
-    """A function that loads every keyframe once, as training does, with `more` labels than the recipe's."""
-    source = recipe.data.open()
-    chain = recipe.data.pipeline(recipe.model.reads(), (*recipe.model.learns_from(), *more), recipe.augment, training=True)
-    dataset = SampleDataset(source, source.tokens("train"), chain, 0, recipe.data.cache)
+def epoch(recipe: Recipe, workers: int, *more: Label[Any]) -> Callable[[], float]:
+    """A function that loads every keyframe once, as training does, with more labels than the network needs."""
+    source, model = recipe.data.open(), recipe.model
+    loading = recipe.data.pipeline(model.reads(), (*model.learns_from(), *more), recipe.augment, training=True)
+    dataset = SampleDataset(source, source.tokens("train"), loading, 0, recipe.data.cache)
     loader = build_loader(dataset, 1, shuffle=True, num_workers=workers)
 
     def run() -> float:

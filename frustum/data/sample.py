@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from frustum.data.pixels import read_image
 from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
+from frustum.types.layers import Legend, VoxelLayer
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,8 @@ class CameraFrame:
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is missing or unreadable."""
-        try:
-            with Image.open(self.path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"cannot read the image {self.path}: {error}. Restore the file or run `frustum check` to list all such files."
-            ) from error
+        advice = "Restore the file or run `frustum check` to list all such files."
+        return read_image(self.path, lambda image: image.convert("RGB"), advice)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,11 @@ class Occupancy:
     mask_lidar: np.ndarray
     mask_camera: np.ndarray
     instances: np.ndarray | None = None
+
+    def layer(self, grid: VoxelGrid) -> VoxelLayer:
+        """The labels as something to draw, inside the camera mask; objects are left out."""
+        flat = tuple(OCC3D_CLASSES.index(name) for name in FLAT_CLASSES)
+        return VoxelLayer(self.semantics, Legend(OCC3D_CLASSES, OCC3D_COLOURS), OCC3D_FREE, grid, flat, self.mask_camera)
 
 
 @dataclass(frozen=True)

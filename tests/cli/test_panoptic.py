@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from frustum.checkpoint.weights_file import WEIGHTS, save_weights
 from frustum.cli.evaluation import evaluate_run
 from frustum.cli.predicting import predict_source
-from frustum.cli.reporting import report_run
+from frustum.cli.reporting import panel_of, report_run
 from frustum.cli.resolve import resolve_recipe
-from frustum.engine.run import save_run
+from frustum.engine.run import load_run, save_run
 from frustum.tasks.occupancy import read_prediction
 
 
@@ -44,8 +45,19 @@ def test_evaluation_scores_objects(run):
 
 def test_predictions_hold_objects(run, street_root, tmp_path):
     done = predict_source(str(run), street_root, tmp_path, split="val", limit=1)
-    found = read_prediction(done["files"][0]).occupancy
-    assert len(found.objects.ids) > 1
-    assert set(found.objects.ids.tolist()) <= set(found.instances.unique().tolist())
-    assert (found.objects.scores > 0.3).all()
+    found = read_prediction(done["files"][0])
+    occupancy = found.occupancy
+    assert occupancy.objects is not None
+    assert len(occupancy.objects.ids) > 1
+    assert set(occupancy.objects.ids.tolist()) <= set(occupancy.instances.unique().tolist())
+    assert (occupancy.objects.scores > 0.3).all()
     assert Path(done["files"][0]).with_suffix(".png").is_file()
+
+    data = load_run(run).recipe.data
+    database = data.open()
+    (question,) = panel_of(data, database, found).questions
+    assert set(np.unique(question.prediction[0].objects)) - {0} == set(occupancy.objects.ids.tolist())
+    true = question.truth[0]
+    assert (true.labels[true.objects > 0] < 11).all()
+    assert len(np.unique(true.objects)) > 3
+    assert not panel_of(data, database, found, with_truth=False).questions[0].truth

@@ -69,6 +69,9 @@ class Toy(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.from_numpy(np.log(share)).float().flatten())
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoder": list(self.encoder.parameters()), "head": list(self.head.parameters())}
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         if self.config.slow:
             import time

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from frustum.errors import ConfigError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.ops import bev_pool as module
-from frustum.ops import pool_plan
-from frustum.ops import bev_pool_numba
+from frustum.ops import bev_pool_numba, pool_plan
 from frustum.ops.bev_pool import bev_pool
 from frustum.ops.pool_plan import PoolPlan
 

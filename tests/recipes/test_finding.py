@@ -18,8 +18,8 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.recipes import finding as loading
 from frustum.recipes.finding import get_recipe, list_recipes
-from frustum.weights.loading import load
 from frustum.weights.checkpoints import settle
+from frustum.weights.loading import load
 
 SMALL = {"pretrained": False, "bev_channels": 8, "neck_channels": 8}
 NAMES = [info.name for info in list_recipes()]
