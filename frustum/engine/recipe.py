@@ -18,6 +18,7 @@ from frustum.types.contract import ModelConfig as ModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
+
 class OptimConfig(Config):
     """The optimiser and its schedule. A model with several turns has one of each per turn, all with these settings."""
 
