@@ -13,9 +13,34 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Settings stored by an earlier version, in the names of this one. A class whose fields were renamed overrides this."""
+        return stored
+
+
+class Travels:
+    """Marks a setting that must travel with the weights: what they were trained with, and must be fed or run with."""
+
+
+TRAVELS = Travels()
+"""`channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"` marks the setting where it is declared."""
+
+
+def travelling(config: Config, prefix: str = "") -> dict[str, Any]:
+    """The settings marked TRAVELS, of a configuration and its sections: JSON values by dotted path."""
+    found: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            found |= travelling(value, f"{prefix}{name}.")
+        elif any(isinstance(mark, Travels) for mark in field.metadata):
+            found[prefix + name] = config.model_dump(mode="json", include={name})[name]
+    return found
+
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None stands for a setting that one has not."""
+    """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None for a setting that one does not have."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = {}
         for key in [*old, *(k for k in new if k not in old)]:

@@ -69,7 +69,8 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if is_pickle(path):
         raise CheckpointError(
             f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "
-            f'Weights of the official repository load with frustum.load(recipe, "{path}", source="official"), which reads tensors only; '
+            f"Weights of an official repository load with --source official (frustum eval RECIPE --checkpoint {path} --source official; in "
+            f'Python frustum.load(recipe, "{path}", source="official")), which reads tensors only; '
             f"a state dict of your own becomes such a file with `frustum weights convert {path} --recipe NAME -o NAME.safetensors`."
         )
     try:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
-from frustum.config import Config
+from frustum.config import TRAVELS, Config
 from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.contract import ModelConfig as ModelConfig
 
@@ -46,14 +46,16 @@ class DataConfig(Config):
     train_split: str = "train"
     val_split: str = "val"
     cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
-    image_size: tuple[PositiveInt, PositiveInt] = Field((256, 704), description="(height, width) of the network's image")
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
+    image_size: Annotated[tuple[PositiveInt, PositiveInt], TRAVELS] = Field(
+        (256, 704), description="(height, width) of the network's image"
+    )
+    channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"
+    mean: Annotated[tuple[float, float, float], TRAVELS] = (123.675, 116.28, 103.53)
+    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], TRAVELS] = (58.395, 57.12, 57.375)
     history: int = Field(0, ge=0, description="past keyframes per sample")
     load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
     load_boxes: bool = False
-    map_frame: Literal["lidar", "camera0"] = Field(
+    map_frame: Annotated[Literal["lidar", "camera0"], TRAVELS] = Field(
         "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
     )
     cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
@@ -65,7 +67,7 @@ class AugmentConfig(Config):
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: Annotated[Range, AfterValidator(_share)] = Field(
+    crop_h: Annotated[Range, AfterValidator(_share), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")

@@ -8,12 +8,13 @@ D depth bins, K classes, X Y Z voxels.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from frustum.config import TRAVELS
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
@@ -64,8 +65,8 @@ class FlashOccConfig(ModelConfig):
     grid: VoxelGrid = VoxelGrid.occ3d()
     lift_channels: PositiveInt = 64
     bev_channels: PositiveInt = 128
-    voxel_rounding: Literal["floor", "reference"] = "floor"
-    sampling: Sampling = "corners"
+    voxel_rounding: Annotated[Literal["floor", "reference"], TRAVELS] = "floor"
+    sampling: Annotated[Sampling, TRAVELS] = "corners"
     class_names: ClassNames = OCC3D_CLASSES
     camera_mask: bool = True
     class_balance: bool = False

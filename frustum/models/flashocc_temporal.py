@@ -9,9 +9,12 @@ Shape letters: B batch, N cameras, M = B * N images, h w feature map, C channels
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import NonNegativeInt
 from torch import Tensor
 
+from frustum.config import TRAVELS
 from frustum.geometry import CameraRig
 from frustum.models.flashocc import FlashOccConfig, LiftSplatOccupancy
 from frustum.nn.bev import CustomResNet, FpnLss
@@ -31,7 +34,7 @@ class TemporalConfig(FlashOccConfig):
     """
 
     history: NonNegativeInt = 0
-    align: Align = "warp"
+    align: Annotated[Align, TRAVELS] = "warp"
     train_align: Align = "lift"
 
     @property

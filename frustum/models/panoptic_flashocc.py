@@ -11,12 +11,13 @@ Shape letters: B batch, N cameras, h w feature map, C channels, D depth bins, K 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
+from frustum.config import TRAVELS
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
@@ -52,7 +53,7 @@ class InstanceConfig(ModelConfig):
     """
 
     instances: bool = True
-    label_map: Literal["fixed", "reference"] = "fixed"
+    label_map: Annotated[Literal["fixed", "reference"], TRAVELS] = "fixed"
     least_score: float = Field(0.3, ge=0, le=1)
     most_centres: int = Field(500, ge=1, le=32767)
     centre_loss: NonNegativeFloat = 1.0

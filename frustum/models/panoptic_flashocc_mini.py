@@ -10,10 +10,13 @@ Shape letters: B batch, N cameras, M = B * N images, h w feature map, D depth bi
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from frustum.config import TRAVELS
 from frustum.geometry import CameraRig
 from frustum.models.flashocc_tiny import FlashOccTiny, FlashOccTinyConfig
 from frustum.models.panoptic_flashocc import InstanceConfig, instance_losses, panoptic_predictions
@@ -40,7 +43,7 @@ class PanopticFlashOccMiniConfig(InstanceConfig, FlashOccTinyConfig):
     centre_channels: PositiveInt = 32
     centre_loss: NonNegativeFloat = 0.2
     history: NonNegativeInt = 0
-    align: Align = "warp"
+    align: Annotated[Align, TRAVELS] = "warp"
 
     @property
     def frames_before(self) -> int:

@@ -44,9 +44,11 @@ class ModelConfig(Config):
 
     Attributes:
         image_multiple: the sides of the network's image must be multiples of this: the stride of its coarsest feature map.
+        renamed: parts of the state dict that earlier versions called otherwise: old prefix of the keys, new prefix.
     """
 
     image_multiple: ClassVar[int] = 1
+    renamed: ClassVar[dict[str, str]] = {}
 
     @property
     def frames_before(self) -> int:

@@ -17,9 +17,9 @@ from frustum.data.nuscenes.reader import NuScenes
 from frustum.engine.eval_report import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
 from frustum.errors import CheckpointError, ConfigError, DataError
-from frustum.recipes.finding import load
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.viewer.report import METRICS
+from frustum.weights.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from frustum.config import travelling
 from frustum.engine import overrides
 from frustum.engine.feed import build_pipeline
-from frustum.engine.preprocessing import preprocessing_of
 from frustum.errors import ConfigError
 from frustum.recipes.finding import get_recipe
 
@@ -32,7 +32,7 @@ def test_published_sizes(name):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
     assert recipe.data.load_depth
     assert (recipe.model.align, recipe.model.train_align) == ("warp", "lift")
-    assert preprocessing_of(recipe)["model.align"] == "warp"
+    assert travelling(recipe)["model.align"] == "warp"
 
 
 def test_nine_frames_have_the_published_names(shared):
