@@ -102,7 +102,7 @@ def test_nor_does_python(name: str, got: Path) -> None:
     [
         ("eval", "got.safetensors"),
         ("predict", "got.safetensors", "DATA", "--limit", 1, "--no-pictures"),
-        ("report", "got.safetensors", "--samples", 0),
+        ("report", "got.safetensors", "--samples", 1),
         ("train", "run", "--out", "again"),
     ],
     ids=lambda words: words[0],

@@ -161,9 +161,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("path", ["evil:X", "evil_package.inner:X", "evil", "evil:", "frustumevil:X", ":X", "", "evil_package/../evil:X"])
 def test_nothing_of_a_stranger_is_executed(path, folder):
-    with pytest.raises(
-        ConfigError, match="which belongs neither to frustum nor to an installed plug-in of it. Nothing was imported"
-    ) as error:
+    with pytest.raises(ConfigError, match="which belongs neither to frustum nor to an installed plug-in of it") as error:
         restored(names(path), "runs/got")
     assert not (folder / "executed").exists()
     assert not {"evil", "evil_package"} & sys.modules.keys()
