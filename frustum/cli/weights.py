@@ -157,8 +157,8 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         if channels := dict(adapter.identify(opened.state).channels):
             found |= {"source": adapter.SOURCE, "channels": channels}
         if not is_ours:  # ours say what they are
-            diagnosis = diagnose(opened.state, adapter)
-            found["about"], fit, compared = diagnosis.about, diagnosis.fit, recipe or diagnosis.recipe
+            upstream, fit = diagnose(opened.state, adapter)
+            found["about"], compared = upstream.about, recipe or upstream.recipe
             if recipe is not None and not has_official_weights(get_recipe(recipe).model):
                 del found["about"]  # which says only what is of upstream
     if recipe is not None:

@@ -19,7 +19,7 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import header_of
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run
-from frustum.weights.adapter import Adapter
+from frustum.weights.adapter import Adapter, Found
 from frustum.weights.loading import empty_network
 from frustum.weights.upstream import adapter_for, adapters, as_published, has_official_weights
 
@@ -84,8 +84,8 @@ def convert(
         assert asked is not None
         settled, about = asked, _TRAINED_HERE
     else:
-        found = adapter.identify(file.state)
-        about = diagnose(file.state, adapter).about
+        found, _ = diagnose(file.state, adapter)
+        about = found.about
         asked = asked or (get_recipe(found.recipe) if found.recipe else None)
         if asked is None or not found.is_consistent:
             raise CheckpointError(f"{path} was not converted: {about}")
@@ -154,44 +154,19 @@ def kind_of(value: torch.Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-class Diagnosis(NamedTuple):
-    """What a state dict is: in words, the recipe that it belongs to ("" for none), and how it fits that one."""
-
-    about: str
-    recipe: str
-    fit: Fit | None
-
-
-def diagnose(state: Mapping[str, Any], adapter: Adapter) -> Diagnosis:
-    """Find the recipe of upstream weights by their shapes, and compare the two."""
+def diagnose(state: Mapping[str, Any], adapter: Adapter) -> tuple[Found, Fit | None]:
+    """What upstream weights are, found by their shapes, and how they fit the network of the recipe that they belong to."""
     found = adapter.identify(state)
     if not found.recipe:
         hint = "" if found.channels else " A network of a recipe of ours or yours? Name it: --recipe NAME, or --recipe FOLDER of its run."
-        return Diagnosis(found.about + hint, "", None)
+        return found._replace(about=found.about + hint), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrustumWarning)
         needed = _needed(as_published(get_recipe(found.recipe), adapter, state))
     fit = Fit.of(needed, complete(needed, state))
-    findings = _findings(fit, len(needed)) if found.is_consistent else []
-    about = f"{found.about} It is not whole: {'; '.join(findings)}." if findings else found.about
-    return Diagnosis(about, found.recipe, fit)
-
-
-def _findings(fit: Fit, total: int) -> list[str]:
-    kinds = (
-        (fit.missing, f"of {total} entries {{}} missing"),
-        (fit.reshaped, "{} of another shape"),
-        (fit.unexpected, "{} in the file only"),
-    )
-    return [f"{text.format(f'{len(keys)} {_is(keys)}')} ({_some(keys)})" for keys, text in kinds if keys]
-
-
-def _is(keys: Sequence[str]) -> str:
-    return "is" if len(keys) == 1 else "are"
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if keys[3:] else "")
+    kinds = {"missing": fit.missing, "of another shape": fit.reshaped, "in the file only": fit.unexpected}
+    lacks = [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if keys[3:] else ''})" for what, keys in kinds.items() if keys]
+    return found._replace(about=f"{found.about} It is not whole: {'; '.join(lacks)}.") if lacks and found.is_consistent else found, fit
 
 
 def fit_of(state: Mapping[str, Any], recipe: str) -> Fit:

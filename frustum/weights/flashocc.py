@@ -184,7 +184,8 @@ def identify(state: Mapping[str, Tensor]) -> Found:
     """What a state dict is, which recipe loads it, what in it contradicts itself, and what can be done with a part of a network."""
     layout, clashes = layout_of(state), contradictions(state)
     if layout is None:
-        return Found(_encoder_alone(state) or describe(None))
+        stranger = "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
+        return Found(_encoder_alone(state) or stranger)
     about = describe(layout)
     if clashes:
         about = (
@@ -270,24 +271,16 @@ def _encoder_alone(state: Mapping[str, Tensor]) -> str:
     )
 
 
-def describe(layout: Layout | None) -> str:
-    """What a file is, and which recipe loads it, or which one is missing."""
-    if layout is None:
-        return "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
+def describe(layout: Layout) -> str:
+    """What a file is, and which recipe loads it, or that none does."""
     name, recipe = published_name(layout), recipe_for(layout)
-    if recipe:
-        if name:
-            return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
-        return f"the file has {layout}: no published file has these widths; the recipe {recipe!r} builds this kind of network."
     if name:
-        kind = name
-    elif layout.is_volume:
-        kind = "an occupancy network with 3D convolutions (of BEVDetOCC's kind)"
-    elif not layout.has_occupancy:
-        kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
-    else:
-        past = f", {layout.frames} frames" if layout.frames > 1 else ""
-        kind = f"a FlashOCC with a {layout.depth_net} depth net{past}{', instance centres' if layout.has_centres else ''}"
+        return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
+    if recipe:
+        return f"the file has {layout}: no published file has these widths; the recipe {recipe!r} builds this kind of network."
+    kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
+    if layout.has_occupancy:
+        kind = f"an occupancy network with a {layout.depth_net} depth net{' and 3D convolutions' if layout.is_volume else ''}"
     return (
         f"the file has {layout}: {kind}, for which there is no recipe yet (`frustum list` shows those there are). "
         "What fits another network can start its training: frustum train RECIPE --init FILE."

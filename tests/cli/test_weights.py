@@ -97,7 +97,7 @@ def test_inspect_lists_what_does_not_fit(frustum: Run, upstream: Path, tmp_path:
     assert found["not finite"] == {"foo.bar": 1, "img_backbone.bn1.bias": 1}
     assert found["numbers"]["float16"] == 1
     assert found["fit"].startswith("with flashocc-r50-m0: ")
-    assert "It is not whole: of " in found["about"]
+    assert "It is not whole: 1 missing (" in found["about"]
 
 
 def test_inspect_of_a_folder_and_of_a_recipe_that_is_not_there(frustum: Run, upstream: Path, tmp_path: Path) -> None:
