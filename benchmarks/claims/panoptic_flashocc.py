@@ -34,9 +34,10 @@ from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import write_json
 from frustum.models.panoptic_flashocc import panoptic_predictions
-from frustum.recipes.finding import get_recipe, load
+from frustum.recipes.finding import get_recipe
 from frustum.types.classes import OBJECT_CLASSES
 from frustum.types.predictions import Prediction
+from frustum.weights.loading import load
 from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]
