@@ -64,11 +64,8 @@ def restored(content: Mapping[str, Any], what: str, code: Collection[str] = ()) 
             base = _config_in(field.annotation)
             if base is None or not isinstance(fields.get(name), Mapping):
                 continue
-            kind = base
-            if _is_open(field) and (name in classes or field.is_required()):
-                kind = imported(classes[name], base, what, code)
-            elif _is_open(field):  # the file is older than the choice, and means the class that was the only one
-                kind = type(field.get_default(call_default_factory=True))
+            path = classes.get(name, base.first_class or None) if _is_open(field) else None
+            kind = base if path is None else imported(path, base, what, code)
             fields[name] = kind.model_validate(kind.upgraded(dict(fields[name])))
         return Recipe.model_validate(fields)
     except (KeyError, TypeError, ValueError) as error:  # pydantic's findings are a ValueError

@@ -12,7 +12,7 @@ from pydantic import SerializeAsAny
 
 from frustum.config import TRAVELS, Config, travelling
 from frustum.engine.overrides import apply
-from frustum.engine.recipe import OptimConfig, Recipe
+from frustum.engine.recipe import ModelConfig, OptimConfig, Recipe
 from frustum.engine.run import load_run, save_run
 from frustum.engine.sections import (
     RESIZE,
@@ -71,10 +71,10 @@ def test_old_settings_are_brought_up_to_date_by_their_class(monkeypatch):
 
 def test_a_file_from_before_a_class_could_be_chosen_means_the_only_one(monkeypatch):
     content = stored(TINY)
-    content["classes"].pop("data", None)
-    assert restored(content, "x") == TINY
-    with pytest.raises(ConfigError, match=r"x does not hold a recipe that frustum .* can use: 'model'"):
+    with pytest.raises(ConfigError, match=r"x does not hold a recipe that frustum .* can use: "):
         restored(content | {"classes": {}}, "x")
+    monkeypatch.setattr(ModelConfig, "first_class", content["classes"]["model"])
+    assert restored(content | {"classes": {}}, "x") == TINY
 
 
 # ---- what travels --------------------------------------------------------------------------------------------------------------
