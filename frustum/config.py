@@ -46,6 +46,12 @@ def travelling(config: Config, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def into_section(stored: dict[str, Any], section: str, names: dict[str, str]) -> dict[str, Any]:
+    """Settings that were stored flat, some of them moved into a section: `names` gives the new name of each by its old one."""
+    moved = {new: stored[old] for old, new in names.items() if old in stored}
+    return {name: value for name, value in stored.items() if name not in names} | {section: moved}
+
+
 def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """Where two configurations, dumped as JSON values, differ: (old, new) by dotted path; None for a setting that one does not have."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numba
 import numpy as np
 
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import read_detections, write_detections
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import DetectionRules, Surroundings

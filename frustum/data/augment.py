@@ -1,4 +1,4 @@
-"""Training-time augmentation: what to draw, and how a bird's-eye-view change moves boxes and labels (FlashOCC, input pipeline)."""
+"""What augmentation draws for a sample, and how a change of the ego frame moves boxes and labels (FlashOCC, input pipeline)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
-from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid, rotation_z, transform_points
 from frustum.types.classes import IGNORE
 
@@ -69,55 +68,15 @@ class BevTransform:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What training draws at random; the fields are those of the recipe's `augment` section.
+class Draw:
+    """What was drawn for one sample.
 
     Attributes:
-        resize: range added to the base scale (output width / source width).
-        rotate_deg: range of the image rotation.
-        flip: mirror each image with probability 0.5.
-        crop_h: range of the share of the resized height that is cut off at the bottom; evaluation cuts off its middle.
-        colour_jitter: brightness, contrast and saturation are scaled by 1 +- this.
-        bev_flip_x, bev_flip_y: probability of negating an axis of the ego frame.
-        bev_rotate_deg, bev_scale: ranges.
+        images: the transform of each camera, the same at all times.
+        bev: the change of the ego frame.
+        size: (height, width) of the network's image.
     """
 
-    resize: tuple[float, float] = (-0.06, 0.11)
-    rotate_deg: tuple[float, float] = (-5.4, 5.4)
-    flip: bool = True
-    crop_h: tuple[float, float] = (0.0, 0.0)
-    colour_jitter: float = 0.0
-    bev_flip_x: float = 0.5
-    bev_flip_y: float = 0.5
-    bev_rotate_deg: tuple[float, float] = (0.0, 0.0)
-    bev_scale: tuple[float, float] = (1.0, 1.0)
-
-    @property
-    def moves_pixels(self) -> bool:
-        """Whether training moves pixels away from where the plain fit to the network's size has them."""
-        return bool(self.flip or any((*self.resize, *self.rotate_deg, *self.crop_h)))
-
-    def check(self, grid: VoxelGrid) -> None:
-        """Raise ConfigError when a flip does not map the grid onto itself."""
-        for axis, name, share in ((0, "x", self.bev_flip_x), (1, "y", self.bev_flip_y)):
-            if share and abs(grid.lower[axis] + grid.upper[axis]) > 1e-6:
-                raise ConfigError(
-                    f"augment.bev_flip_{name} needs a grid that is symmetric in {name}, but it goes from {grid.lower[axis]} to "
-                    f"{grid.upper[axis]} m. Set augment.bev_flip_{name}=0."
-                )
-
-    def draw_image(self, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-        """A random transform of one camera; (height, width) of source and output."""
-        resize, rotate = rng.uniform(*self.resize), rng.uniform(*self.rotate_deg)
-        crop_h, crop_w, mirror = rng.uniform(*self.crop_h), rng.random(), rng.random() < 0.5
-        return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(self.flip and mirror), rotate)
-
-    def draw_colours(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Random factors of brightness, contrast and saturation."""
-        brightness, contrast, saturation = rng.uniform(1 - self.colour_jitter, 1 + self.colour_jitter, 3)
-        return max(0.0, float(brightness)), max(0.0, float(contrast)), max(0.0, float(saturation))
-
-    def draw_bev(self, rng: np.random.Generator) -> BevTransform:
-        """A random change of the ego frame."""
-        rotate, scale = math.radians(rng.uniform(*self.bev_rotate_deg)), float(rng.uniform(*self.bev_scale))
-        return BevTransform(rotate, scale, bool(rng.random() < self.bev_flip_x), bool(rng.random() < self.bev_flip_y))
+    images: tuple[ImageTransform, ...]
+    bev: BevTransform
+    size: tuple[int, int]

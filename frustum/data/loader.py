@@ -10,56 +10,44 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from frustum.data.pipeline import Loaded, Pipeline, collate
-from frustum.data.sample import Sample
+from frustum.data.source import Loaded, Pipeline, Source
 from frustum.errors import ConfigError, DataError, FrustumWarning
 from frustum.ops.threads import count_cores
+from frustum.types.batch import Batch
 
 Item = tuple[int, int]
 """Epoch and position in the list of tokens."""
 
 
-class Reader(Protocol):
-    """What a dataset needs of a reader such as `NuScenes`."""
-
-    def sample(self, token: str, *args: Any, **kwargs: Any) -> Sample:
-        """One keyframe."""
-        ...
-
-
-class KeyframeDataset(Dataset[dict[str, Any]]):
-    """Keyframes through a pipeline.
+class SampleDataset(Dataset[dict[str, Any]]):
+    """Samples through a pipeline.
 
     Args:
-        reader: a `NuScenes`.
-        tokens: keyframes, e.g. `reader.tokens("train")`.
+        source: an opened data set.
+        tokens: samples, e.g. `source.tokens("train")`.
         pipeline: reading, augmentation, normalisation.
         seed: of the augmentation.
         cache: `memory` keeps decoded samples up to `cache_bytes`, images that several of them show only once; each worker process has its
-            own cache, so use it with num_workers=0. Without it, evaluation of keyframes with a past keeps the images of the last one, for
+            own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, for
             the next one shows most of them again.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        source: Source,
         tokens: Sequence[str],
         pipeline: Pipeline,
         seed: int = 0,
         cache: Literal["none", "memory"] = "none",
         cache_bytes: int = 4 << 30,
     ) -> None:
-        self.reader = reader
-        self.tokens = list(tokens)
-        self.pipeline = pipeline
-        self.seed = seed
+        self.source, self.tokens, self.pipeline, self.seed = source, list(tokens), pipeline, seed
         self._room = cache_bytes if cache == "memory" else 0
         self._cache: dict[int, Loaded] = {}
         self._images: dict[Path, np.ndarray] = {}
@@ -70,20 +58,20 @@ class KeyframeDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         """Network input of the sample at a position, augmented for an epoch (0 if not given)."""
         epoch, index = item if isinstance(item, tuple) else (0, int(item))
-        rng = None if self.pipeline.augment is None else np.random.default_rng([self.seed, epoch, index])
+        rng = np.random.default_rng([self.seed, epoch, index]) if self.pipeline.augments else None
         return self.pipeline.apply(self._loaded(index), rng)
 
     def _loaded(self, index: int) -> Loaded:
         if index in self._cache:
             return self._cache[index]
         images = dict(self._images)
-        loaded = self.pipeline.load(self.reader.sample(self.tokens[index], **self.pipeline.read_options), images)
-        shown = {frame.path for time in loaded.frames for frame in time}
+        loaded = self.pipeline.load(self.source, self.tokens[index], images)
+        shown = set(loaded.paths)
         size = loaded.num_bytes - sum(self._images[path].nbytes for path in shown & self._images.keys())
         if self._room and self._room >= size:
             self._room -= size
             self._cache[index], self._images = loaded, images
-        elif self.pipeline.history and self.pipeline.augment is None and not self._cache:
+        elif self.pipeline.shares_images and not self.pipeline.augments and not self._cache:
             self._images = {path: images[path] for path in shown}
         return loaded
 
@@ -129,7 +117,12 @@ class EpochBatches(Sampler[list[Item]]):
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return _BatchIterator(self, self.epoch, self.start)
+        start, self.start = self.start, 0  # only this iteration goes on in the middle
+        return (self.batch(self.epoch, number) for number in range(start, len(self)))
+
+    def go_to(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch of the next iteration, and the number of its batches to skip."""
+        self.epoch, self.start = epoch, start
 
     def batch(self, epoch: int, number: int) -> list[Item]:
         """The `number`-th batch of this rank in an epoch."""
@@ -140,54 +133,6 @@ class EpochBatches(Sampler[list[Item]]):
         return [(epoch, int(i)) for i in self._order[1][first : first + self.batch_size]]
 
 
-class _BatchIterator(Iterator[list[Item]]):
-    """Iterator whose state torchdata saves and restores."""
-
-    def __init__(self, batches: EpochBatches, epoch: int, position: int) -> None:
-        self.batches, self.epoch, self.position = batches, epoch, position
-
-    def __next__(self) -> list[Item]:
-        if self.position >= len(self.batches):
-            raise StopIteration
-        self.position += 1
-        return self.batches.batch(self.epoch, self.position - 1)
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "batch": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.position = state["epoch"], state["batch"]
-
-
-class KeyframeLoader(StatefulDataLoader):
-    """A StatefulDataLoader whose state is {"epoch", "batch"}, valid for any number of workers. Build it with `build_loader`."""
-
-    batch_sampler: EpochBatches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration; it starts at the first batch unless a state of this very epoch was loaded."""
-        if epoch != self.batch_sampler.epoch:
-            self.batch_sampler.epoch, self.batch_sampler.start = epoch, 0
-
-    def __iter__(self) -> Any:
-        iterator = super().__iter__()
-        self.batch_sampler.start = 0  # only this iteration goes on in the middle
-        return iterator
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of its batches that this loader has given out."""
-        if self._iterator is None:
-            return {"epoch": self.batch_sampler.epoch, "batch": self.batch_sampler.start}
-        state = super().state_dict()
-        main = state if "_sampler_iter_state" in state else state["_snapshot"]["_main_snapshot"]
-        return dict(main["_sampler_iter_state"])
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after the batches that `state_dict` counts."""
-        super().load_state_dict({})
-        self.batch_sampler.epoch, self.batch_sampler.start = state_dict["epoch"], state_dict["batch"]
-
-
 def _leave_signals_to_the_main_process(worker: int) -> None:
     """Ctrl-C reaches the whole process group; a worker that died of it would keep the main process from saving its state."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,7 +140,7 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def build_loader(
-    dataset: KeyframeDataset,
+    dataset: SampleDataset,
     batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
@@ -203,11 +148,11 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     drop_last: bool | None = None,
-) -> KeyframeLoader:
-    """A loader of `Batch` objects.
+) -> DataLoader[Batch]:
+    """A loader of `Batch` objects; its `batch_sampler` is an `EpochBatches`, where the position in the data is chosen.
 
     Args:
-        dataset: the keyframes.
+        dataset: the samples.
         batch_size: samples per batch and rank.
         shuffle: a new order each epoch (`set_epoch`).
         seed: of the order.
@@ -225,15 +170,11 @@ def build_loader(
         warnings.warn(
             f"{cores} loading processes instead of {num_workers}: one per core. Set train.num_workers.", FrustumWarning, stacklevel=2
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with torch 2.13
-        return KeyframeLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=min(num_workers, cores),
-            persistent_workers=False,
-            pin_memory=False,
-            worker_init_fn=_leave_signals_to_the_main_process,
-            generator=torch.Generator().manual_seed(seed),  # its own, so that starting an epoch draws nothing from the global one
-        )
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=dataset.pipeline.collate,
+        num_workers=min(num_workers, cores),
+        worker_init_fn=_leave_signals_to_the_main_process,
+        generator=torch.Generator().manual_seed(seed),  # its own, so that starting an epoch draws nothing from the global one
+    )

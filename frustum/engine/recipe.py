@@ -16,28 +16,6 @@ from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.contract import ModelConfig as ModelConfig
 
 
-def _ordered(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] > values[1]:
-        raise ValueError(f"a range is low,high, but {values[0]:g} is above {values[1]:g}")
-    return values
-
-
-def _share(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] < 0 or values[1] >= 1:
-        raise ValueError("a share of the height lies between 0 and 1, 1 excluded")
-    return values
-
-
-def _positive(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] <= 0:
-        raise ValueError("a scale is greater than 0")
-    return values
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""(low, high), both included."""
-
-
 class DataConfig(Config):
     """Where samples come from and how they become network input. All data sets share one format."""
 
@@ -59,22 +37,6 @@ class DataConfig(Config):
         "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
     )
     cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
-
-
-class AugmentConfig(Config):
-    """Training-time augmentation (facts: FlashOCC section 2)."""
-
-    resize: Range = Field((-0.06, 0.11), description="range added to the base scale")
-    rotate_deg: Range = (-5.4, 5.4)
-    flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: Annotated[Range, AfterValidator(_share), TRAVELS] = Field(
-        (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
-    )
-    colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
-    bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x")
-    bev_flip_y: float = Field(0.5, ge=0, le=1)
-    bev_rotate_deg: Range = (0.0, 0.0)
-    bev_scale: Annotated[Range, AfterValidator(_positive)] = (1.0, 1.0)
 
 
 class OptimConfig(Config):

@@ -16,7 +16,7 @@ from frustum.geometry.grids import Rounding
 
 
 class CentreTargets(NamedTuple):
-    """What the head should say.
+    """What the head should give.
 
     Attributes:
         heatmap: (B, K, Y, X) in 0..1, exactly 1 in the cells of centres.
@@ -52,25 +52,25 @@ def centre_targets(
     classes: Sequence[Tensor],
     grid: VoxelGrid,
     num_classes: int = 10,
-    least_radius: int = 2,
-    most: int = 500,
+    min_radius: int = 2,
+    max_boxes: int = 500,
     rounding: Rounding = "floor",
 ) -> CentreTargets:
     """Targets of a batch, all boxes drawn at once.
 
-    Every box paints a Gaussian bump of radius r = max(least_radius, gaussian_radius), sigma = (2r + 1) / 6, into the map of its class;
+    Every box paints a Gaussian bump of radius r = max(min_radius, gaussian_radius), sigma = (2r + 1) / 6, into the map of its class;
     where bumps overlap the larger value stays.
 
     Args:
         boxes: per sample (M, 9), ego frame, centres.
         classes: per sample (M,) channel of the heat map.
         grid: the map's cells.
-        most: boxes per sample that count; the rest is dropped.
-        rounding: how a centre finds its cell, see `VoxelGrid.indices`. With `truncate`, as in the reference, centres up to one cell before
+        max_boxes: boxes per sample that count; the rest is dropped.
+        rounding: how a centre finds its cell, see `VoxelGrid.indices`. With `truncate`, as in the reference, centres up to one cell below
             the map belong to its first row or column, with a negative offset.
     """
     (num_x, num_y, _), device = grid.shape, boxes[0].device
-    slots = max(1, min(most, max(len(b) for b in boxes)))
+    slots = max(1, min(max_boxes, max(len(b) for b in boxes)))
     table, kind = boxes[0].new_zeros(len(boxes), slots, 9), torch.zeros(len(boxes), slots, dtype=torch.long, device=device)
     is_box = torch.zeros(len(boxes), slots, dtype=torch.bool, device=device)
     for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):
@@ -80,7 +80,7 @@ def centre_targets(
     place, corner = grid.to_cells(table[..., :3])[..., :2], grid.indices(table[..., :3], rounding)[0][..., :2]
     is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1)
     size = table[..., 3:5] / table.new_tensor(grid.cell[:2])
-    radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=least_radius)
+    radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=min_radius)
 
     reach = min(int(radius.amax()), max(num_x, num_y))  # a bump may be larger than the map: a box of a kilometre is a mistake, not a crash
     steps = torch.arange(-reach, reach + 1, device=device)
@@ -103,23 +103,23 @@ def centre_targets(
     )
 
 
-def centre_losses(outputs: dict[str, Tensor], targets: CentreTargets, regression_weight: float = 0.25) -> dict[str, Tensor]:
+def centre_losses(
+    outputs: dict[str, Tensor], targets: CentreTargets, weight: float = 1.0, regression_weight: float = 0.25
+) -> dict[str, Tensor]:
     """`centre_heat` (Gaussian focal loss), `centre_xy` and `centre_z` (L1 at the boxes), as Panoptic-FlashOcc weighs them.
 
     Args:
         outputs: `heatmap` logits, `reg` and `height` of a centre head, (B, *, Y, X).
         targets: of the same map.
+        weight: factor on all three.
         regression_weight: factor on both L1 losses.
     """
     regressed = torch.cat([outputs["reg"], outputs["height"]], 1).float().flatten(2)  # (B, 3, Y*X)
     found = regressed.gather(2, targets.cells[:, None].expand(-1, 3, -1)).mT  # (B, S, 3)
     wanted = torch.cat([targets.offset, targets.height[..., None]], -1).float()
     error = ((found - wanted).abs() * targets.is_box[..., None]).sum((0, 1)) * regression_weight / (targets.is_box.sum() + 1e-4)
-    return {
-        "centre_heat": gaussian_focal_loss(outputs["heatmap"], targets.heatmap.float()),
-        "centre_xy": error[0] + error[1],
-        "centre_z": error[2],
-    }
+    heat = gaussian_focal_loss(outputs["heatmap"], targets.heatmap.float())
+    return {"centre_heat": weight * heat, "centre_xy": weight * (error[0] + error[1]), "centre_z": weight * error[2]}
 
 
 def gaussian_focal_loss(logits: Tensor, heat: Tensor, alpha: float = 2.0, gamma: float = 4.0) -> Tensor:

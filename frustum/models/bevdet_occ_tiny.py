@@ -1,40 +1,91 @@
 """BEVDetOCC's occupancy part on the rest of `flashocc-tiny`: what the 3D convolutions are worth when nothing else differs.
 
-images -> FlashOccTiny's encoder, lift and pooling -> CustomResNet3D + LssFpn3D over half-resolution voxels
+images -> SmallTrunk, as FlashOccTiny -> CustomResNet3D + LssFpn3D over half-resolution voxels
        -> voxel shuffle to full resolution -> two linear layers per voxel -> voxel logits
 
 The 3D network has BEVDetOCC's shape (1, 2 and 4 blocks at strides 1, 2 and 4, widths w, 2w, 4w) at half its width. As in FlashOccTiny the
 last step doubles the resolution, and the last bias starts at the prior of each height.
-Shape letters: B batch, C channels, K classes, X Y Z voxels.
+Shape letters: B batch, N cameras, h w feature map, C channels, D depth bins, K classes, X Y Z voxels.
 """
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from frustum.models.flashocc_tiny import FlashOccTinyConfig, TinyOccupancy
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.geometry import VoxelGrid
+from frustum.geometry.depth import DepthBins
+from frustum.losses.depth import depth_cross_entropy
+from frustum.losses.occupancy import column_losses, drawn_columns
+from frustum.models.flashocc import occupancy_labels
+from frustum.nn.encoders.pretrained import Pretrained
+from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
+from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
 from frustum.nn.voxel import CustomResNet3D, LinearPerHeight, LssFpn3D, as_voxels
+from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.contract import ClassNames, Label, ModelConfig
+from frustum.types.frame import keyframe_of
+from frustum.types.predictions import Prediction
 
 
-class BevDetOccTinyConfig(FlashOccTinyConfig):
+class BevDetOccTinyConfig(ModelConfig):
     """Settings of BevDetOccTiny: those of FlashOccTiny, with features for voxels instead of a map.
 
     Attributes:
+        pretrained: start the encoder from ImageNet weights: those of the package (true, extra `pretrained`), or of a timm file (its path).
+        frozen_blocks: blocks of the encoder that are not trained, 0 to 11.
+        neck_channels: channels of the image features.
+        depth_bins: D candidate depths.
+        grid: the labelled voxels, in the ego frame of the keyframe; even numbers along each axis.
+        lift_channels: C, context channels per height bin.
         bev_channels: width of the 3D network at its finest level, and of the voxels it returns.
         voxel_channels: channels of a full-resolution voxel before its class is read out.
+        class_names: the K classes; the last one is free space.
+        class_weight_power: classes weigh (frequency / frequency of free) ** -power.
+        free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
+        occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
+        depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        pool: backend of the pooling.
     """
 
+    image_multiple: ClassVar[int] = 16
+    renamed: ClassVar[dict[str, str]] = RENAMED
+
+    pretrained: Pretrained = True
+    frozen_blocks: int = Field(5, ge=0, le=11)
+    neck_channels: PositiveInt = 64
+    depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
+    grid: EvenGrid = VoxelGrid.occ3d()
+    lift_channels: PositiveInt = 16
     bev_channels: PositiveInt = 16
     voxel_channels: PositiveInt = 16
+    class_names: ClassNames = OCC3D_CLASSES
+    class_weight_power: NonNegativeFloat = 0.35
+    free_columns: PositiveInt = 3000
+    occupied_iou_loss: NonNegativeFloat = 1.0
+    standing_iou_loss: NonNegativeFloat = 1.0
+    depth_loss: NonNegativeFloat = 0.3
+    pool: Backend = "auto"
 
-    def build(self) -> BevDetOccTiny:  # type: ignore[override]
+    def learns_from(self) -> tuple[Label[Any], ...]:
+        """Occupancy, and depth where it has a weight."""
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+
+    def build(self) -> BevDetOccTiny:
         """The network; only the encoder may start from trained weights."""
         return BevDetOccTiny(self)
 
 
-class BevDetOccTiny(TinyOccupancy):
+class BevDetOccTiny(nn.Module):
     """Single-frame occupancy with 3D convolutions, for a fair comparison with FlashOccTiny.
 
     `forward` returns
@@ -47,26 +98,62 @@ class BevDetOccTiny(TinyOccupancy):
         column_logits: (n, Z, K)
     """
 
+    class_weight: Tensor
+
     def __init__(self, config: BevDetOccTinyConfig):
-        super().__init__(config)
-        w = config.bev_channels
+        super().__init__()
+        self.config = config
+        w, heights, classes = config.bev_channels, config.grid.shape[2], len(config.class_names)
+        self.trunk = SmallTrunk(
+            config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
+        )
         self.voxel_net = CustomResNet3D(config.lift_channels, (w, 2 * w, 4 * w))
         self.voxel_neck = LssFpn3D(w + 2 * w + 4 * w, w)
         self.refine = nn.Conv3d(w, 8 * config.voxel_channels, 1)
         self.hidden = nn.Sequential(nn.Linear(config.voxel_channels, 2 * config.voxel_channels), nn.Softplus())
-        self.head = LinearPerHeight(2 * config.voxel_channels, config.grid.shape[2], len(config.class_names))
+        self.head = LinearPerHeight(2 * config.voxel_channels, heights, classes)
+        self.register_buffer("class_weight", torch.ones(classes))
+
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        start_at_prior(self.head, self.class_weight, statistics[OccupancyLabels]["counts"], self.config.class_weight_power)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
-        depth, pooled = self.lift(batch)
+        pooled, depth = self.trunk(keyframe_of(batch))
         voxels = self.voxel_neck(self.voxel_net(as_voxels(pooled, self.config.grid.shape[2] // 2)))
-        cells = self._doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
-        return {"depth": depth, "voxels": voxels} | self.read_out(cells, batch)
+        cells = doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
+        truth = batch.labels.get(OccupancyLabels) if self.training else None
+        if truth is None:
+            return {"depth": depth, "voxels": voxels, "occ_logits": self.logits(cells).transpose(1, 2)}
+        free = len(self.config.class_names) - 1
+        drawn = drawn_columns(cells, self.logits, truth.semantics, truth.mask_camera, self.config.free_columns, free)
+        return {"depth": depth, "voxels": voxels} | drawn
 
-    def _logits(self, cells: Tensor) -> Tensor:
-        return super()._logits(self.hidden(cells))
+    def logits(self, cells: Tensor) -> Tensor:
+        """Cells (*, Z, voxel_channels) at full resolution -> (*, Z, K)."""
+        return self.head(self.hidden(cells)).unflatten(-1, (-1, len(self.config.class_names)))
 
-    def _doubled(self, x: Tensor) -> Tensor:
-        """(B, 8 * c, Z / 2, Y / 2, X / 2) -> (B, Y, X, Z, c): a voxel shuffle."""
-        x = x.unflatten(1, (2, 2, 2, -1)).permute(0, 6, 2, 7, 3, 5, 1, 4)  # (B, Y/2, 2, X/2, 2, Z/2, 2, c)
-        return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
+        config, truth = self.config, batch.need(OccupancyLabels)
+        weights = (config.occupied_iou_loss, config.standing_iou_loss)
+        losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
+        if config.depth_loss:
+            depth = batch.need(DepthLabels).flatten(0, 1)
+            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], depth, config.depth_bins)
+        return losses
+
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        """The most likely class of every voxel."""
+        return occupancy_predictions(outputs["occ_logits"], batch.tokens, self.config.grid, self.config.class_names)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`encoder`, the image encoder."""
+        return {"encoder": list(self.trunk.encoder.parameters())}
+
+
+def doubled(x: Tensor) -> Tensor:
+    """(B, 8 * c, Z / 2, Y / 2, X / 2) -> (B, Y, X, Z, c): a voxel shuffle."""
+    x = x.unflatten(1, (2, 2, 2, -1)).permute(0, 6, 2, 7, 3, 5, 1, 4)  # (B, Y/2, 2, X/2, 2, Z/2, 2, c)
+    return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)

@@ -1,6 +1,6 @@
 """Panoptic-FlashOcc small enough for two CPU cores: FlashOccTiny with the centre head, grouping and history of Panoptic-FlashOcc.
 
-each frame: images -> FlashOccTiny's encoder, lift and pooling (-> one convolution, if there are several frames)
+each frame: images -> SmallTrunk, as FlashOccTiny (-> one convolution, if there are several frames)
 all frames: maps aligned by the ego motion and joined -> FlashOccTiny's U-Net -> voxel logits
             its map at half resolution -> centre head -> peaks per class -> voxels grouped by class
 
@@ -10,52 +10,106 @@ Shape letters: B batch, N cameras, M = B * N images, h w feature map, D depth bi
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
 
-from frustum.config import TRAVELS
-from frustum.geometry import CameraRig
-from frustum.models.flashocc_tiny import FlashOccTiny, FlashOccTinyConfig
-from frustum.models.panoptic_flashocc import InstanceConfig, instance_losses, panoptic_predictions
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.geometry import VoxelGrid
+from frustum.geometry.depth import DepthBins
+from frustum.losses.depth import depth_cross_entropy
+from frustum.losses.occupancy import column_losses, drawn_columns
+from frustum.models.flashocc import occupancy_labels
+from frustum.models.panoptic_flashocc import instance_labels, instance_losses
 from frustum.nn.centre_head import CentreHead
-from frustum.nn.temporal import Align, Before, Frame, TemporalModel, TemporalState
-from frustum.nn.temporal_checks import Frames
+from frustum.nn.encoders.pretrained import Pretrained
+from frustum.nn.instances import InstanceConfig, panoptic_predictions, upgraded_instances
+from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
+from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
+from frustum.nn.temporal import History, HistoryConfig, upgraded_history
+from frustum.nn.temporal_state import Previous, TemporalState
+from frustum.nn.temporal_stream import StreamedForward
 from frustum.nn.unet import ConvNorm, UNet
+from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
-from frustum.types.classes import DETECTION_CLASSES
+from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
+from frustum.types.contract import ClassNames, Label, ModelConfig, Reads
+from frustum.types.frame import Frame
 from frustum.types.predictions import Prediction
 
 
-class PanopticFlashOccMiniConfig(InstanceConfig, FlashOccTinyConfig):
-    """Settings of PanopticFlashOccMini: those of FlashOccTiny and of the instance part, and
+class PanopticFlashOccMiniConfig(ModelConfig):
+    """Settings of PanopticFlashOccMini.
 
     Attributes:
+        pretrained: start the encoder from ImageNet weights: those of the package (true, extra `pretrained`), or of a timm file (its path).
+        frozen_blocks: blocks of the encoder that are not trained, 0 to 11.
+        neck_channels: channels of the image features.
+        history: past keyframes, none by default; trained with the alignment that it is evaluated with.
+        depth_bins: D candidate depths.
+        grid: the labelled voxels, in the ego frame of the keyframe; even numbers along each axis.
+        lift_channels: C, context channels per height bin.
+        bev_channels: width of the U-Net at its finest level, and of the maps that are joined.
+        voxel_channels: channels of a full-resolution cell before its heights and classes are read out.
+        instances: tell objects apart; null makes it a semantic network without the centre head. FlashOccTiny's losses of voxels are far
+            smaller than the published ones; with a `centre_loss` of 1, centres are learned at the cost of voxels.
         centre_channels: width of the centre head.
-        history: F, past keyframes whose maps are joined with the keyframe's; `data.history` must bring them.
-        align: how past maps are brought into the keyframe's ego frame, in training too, see nn/temporal.py.
-        centre_loss: weight of the losses of the centre head. FlashOccTiny's losses of voxels are far smaller than the published ones; with
-            a weight of 1, centres are learned at the cost of voxels.
+        class_names: the K classes; the last one is free space.
+        class_weight_power: classes weigh (frequency / frequency of free) ** -power.
+        free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
+        occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
+        depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        pool: backend of the pooling.
     """
 
+    image_multiple: ClassVar[int] = 16
+    renamed: ClassVar[dict[str, str]] = RENAMED
+
+    pretrained: Pretrained = True
+    frozen_blocks: int = Field(5, ge=0, le=11)
+    neck_channels: PositiveInt = 64
+    history: HistoryConfig = HistoryConfig(train_align=None)
+    depth_bins: DepthBins = DepthBins(start=1, stop=45, step=1)
+    grid: EvenGrid = VoxelGrid.occ3d()
+    lift_channels: PositiveInt = 16
+    bev_channels: PositiveInt = 32
+    voxel_channels: PositiveInt = 32
+    instances: InstanceConfig | None = InstanceConfig(centre_loss=0.2)
     centre_channels: PositiveInt = 32
-    centre_loss: NonNegativeFloat = 0.2
-    history: NonNegativeInt = 0
-    align: Annotated[Align, TRAVELS] = "warp"
+    class_names: ClassNames = OCC3D_CLASSES
+    class_weight_power: NonNegativeFloat = 0.35
+    free_columns: PositiveInt = 3000
+    occupied_iou_loss: NonNegativeFloat = 1.0
+    standing_iou_loss: NonNegativeFloat = 1.0
+    depth_loss: NonNegativeFloat = 0.3
+    pool: Backend = "auto"
 
-    @property
-    def frames_before(self) -> int:
-        """Past keyframes that the network reads, for `data.history`."""
-        return self.history
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the first version, which had those of history and instances side by side, and one `align` for all."""
+        found = upgraded_instances(upgraded_history(stored))
+        history = found.get("history")
+        return found | {"history": {"train_align": None} | history} if isinstance(history, dict) else found
 
-    def build(self) -> PanopticFlashOccMini:  # type: ignore[override]
+    def reads(self) -> Reads:
+        """The past keyframes that are joined."""
+        return Reads(past=self.history.frames)
+
+    def learns_from(self) -> tuple[Label[Any], ...]:
+        """Occupancy, and depth and boxes where they have a weight."""
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss) + instance_labels(self.instances)
+
+    def build(self) -> PanopticFlashOccMini:
         """The network; only the encoder may start from trained weights."""
         return PanopticFlashOccMini(self)
 
 
-class PanopticFlashOccMini(FlashOccTiny, TemporalModel):
+class PanopticFlashOccMini(nn.Module):
     """Panoptic occupancy for small machines, from the keyframe and F past ones; `step` runs it over a stream.
 
     `forward` returns
@@ -71,53 +125,86 @@ class PanopticFlashOccMini(FlashOccTiny, TemporalModel):
         height: (B, 1, Y / 2, X / 2) z of the centre in metres
     """
 
-    config: PanopticFlashOccMiniConfig
+    class_weight: Tensor
 
     def __init__(self, config: PanopticFlashOccMiniConfig):
-        super().__init__(config)
-        width, pooled = config.bev_channels, config.grid.shape[2] // 2 * config.lift_channels
-        self.map_grid, self.history = config.grid.scaled(2, 2), config.history
-        self.align = self.train_align = config.align
-        self.frame_net = ConvNorm(pooled, width) if config.history else None
-        if config.history:
-            self.bev_net = UNet((1 + config.history) * width, width)
+        super().__init__()
+        self.config, self.map_grid = config, config.grid.scaled(2, 2)
+        width, frames, classes = config.bev_channels, config.history.frames, len(config.class_names)
+        self.trunk = SmallTrunk(
+            config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
+        )
+        self.history = History(config.history, self.map_grid)
+        self.bev_net = UNet((1 + frames) * width if frames else self.trunk.out_channels, width)
+        self.refine = nn.Conv2d(2 * width, 4 * config.voxel_channels, 1)
+        self.head = nn.Linear(config.voxel_channels, config.grid.shape[2] * classes)
+        self.frame_net = ConvNorm(self.trunk.out_channels, width) if frames else None
         self.centre_head = None
-        if config.instances:
-            self.centre_head = CentreHead(2 * width, len(DETECTION_CLASSES), config.centre_channels)
-            if not config.centre_loss:
-                self.centre_head.requires_grad_(False)
+        if config.instances is not None:
+            centres = CentreHead(2 * width, len(DETECTION_CLASSES), config.centre_channels)
+            self.centre_head = centres if config.instances.centre_loss else centres.requires_grad_(False)
+        self.register_buffer("class_weight", torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:  # type: ignore[override]
-        """Outputs for the keyframe of each sample; see the class, and `TemporalModel.forward` for what is refused."""
-        outputs = TemporalModel.forward(self, batch)
-        return outputs | self.read_out(self.cells_of(outputs["bev"]), batch)
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        start_at_prior(self.head, self.class_weight, statistics[OccupancyLabels]["counts"], self.config.class_weight_power)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs for the keyframe of each sample, from all its frames; see the class, and `nn.temporal.History` for what is refused."""
+        maps, outputs = self.history(batch, self.encode, self.lift_to_bev, training=self.training)
+        return outputs | self.heads(maps, batch)
 
     @torch.no_grad()
-    def step(self, batch: Frames, state: TemporalState | None = None) -> tuple[dict[str, Tensor], TemporalState]:
-        """Outputs for the newest frame of a stream; see `TemporalModel.step`."""
-        outputs, state = super().step(batch, state)
-        return outputs | {"occ_logits": self.logits_of(self.cells_of(outputs["bev"]))}, state
+    def step(self, batch: Batch, state: TemporalState | None = None) -> tuple[dict[str, Tensor], TemporalState]:
+        """Outputs for the newest frame of a stream, and the state for the next call; see `nn.temporal.History.step`."""
+        maps, outputs, state = self.history.step(batch, state, self.encode, self.lift_to_bev, training=self.training)
+        return outputs | self.heads(maps, batch), state
 
-    def see(self, frame: Frame, told: Tensor, before: Before | None) -> dict[str, Tensor]:
-        """Depth and context of each pixel; see `TemporalModel.see`."""
-        return {"lifted": self.look(frame.images, frame.rig)}
+    def streamed(self) -> StreamedForward:
+        """A `forward` that remembers: keyframes in order cost one step each."""
+        return StreamedForward(self, self.history)
 
-    def place(self, lifted: Tensor, rig: CameraRig, ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One frame's part of the map; see `TemporalModel.place`."""
-        depth, pooled = self.spread(lifted, rig, ego2global, bev_aug)
+    def encode(self, frame: Frame, cam2key: Tensor, previous: Previous | None = None) -> dict[str, Tensor]:
+        """Depth and context of each pixel; see `nn.temporal.Encode`."""
+        return {"lifted": self.trunk.encode(frame)}
+
+    def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
+        """One frame's part of the map; see `nn.temporal.LiftToBev`."""
+        pooled, depth = self.trunk.lift_to_bev(lifted, frame)
         return pooled if self.frame_net is None else self.frame_net(pooled), {"depth": depth}
 
-    def read(self, maps: Tensor) -> dict[str, Tensor]:
-        """The map of all frames, and object centres."""
+    def heads(self, maps: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The map of all frames, object centres, and the class of every voxel, in training of those columns that the loss needs."""
         bev = self.bev_net(maps)
-        return {"bev": bev} | ({} if self.centre_head is None else self.centre_head(bev))
+        outputs = {"bev": bev} | ({} if self.centre_head is None else self.centre_head(bev))
+        cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
+        truth = batch.labels.get(OccupancyLabels) if self.training else None
+        if truth is None:
+            return outputs | {"occ_logits": self.logits(cells).transpose(1, 2)}
+        free = len(self.config.class_names) - 1
+        return outputs | drawn_columns(cells, self.logits, truth.semantics, truth.mask_camera, self.config.free_columns, free)
+
+    def logits(self, cells: Tensor) -> Tensor:
+        """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""
+        return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The losses of FlashOccTiny, and `centre_*`, which need boxes."""
-        return super().loss(outputs, batch) | instance_losses(outputs, batch, self.config, self.map_grid)
+        config, truth = self.config, batch.need(OccupancyLabels)
+        weights = (config.occupied_iou_loss, config.standing_iou_loss)
+        losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
+        if config.depth_loss:
+            depth = batch.need(DepthLabels).flatten(0, 1)
+            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], depth, config.depth_bins)
+        return losses | instance_losses(outputs, batch, config.instances, self.map_grid)
 
-    @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """The most likely class of every voxel, and its object (`PanopticOccupancy`) if the network has the instance part."""
-        return panoptic_predictions(super().predict(outputs, batch), outputs, self.config, self.map_grid)
+        """The most likely class of every voxel, and its object if the network has the instance part."""
+        config = self.config
+        found = occupancy_predictions(outputs["occ_logits"], batch.tokens, config.grid, config.class_names)
+        return panoptic_predictions(found, outputs, config.instances, self.map_grid) if config.instances else found
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`encoder`, the image encoder."""
+        return {"encoder": list(self.trunk.encoder.parameters())}

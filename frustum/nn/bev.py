@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
+from frustum.geometry import VoxelGrid
 from frustum.nn.encoders.resnet import BasicBlock
+
+
+def _can_be_halved(grid: VoxelGrid) -> VoxelGrid:
+    x, y, _ = grid.shape
+    if x % 2 or y % 2:
+        raise ValueError(f"this network needs a grid whose cells along x and y are multiples of 2, got {x} x {y}; set model.grid")
+    return grid
+
+
+MapGrid = Annotated[VoxelGrid, AfterValidator(_can_be_halved)]
+"""A grid whose map `CustomResNet` can halve and `FpnLss` double again."""
 
 
 class ResidualStages(nn.Module):

@@ -1,7 +1,7 @@
 """Moves a bird's-eye-view map from one ego frame into another: where did what lies here now lie in the past map?
 
 Two conventions. `warp_map(..., centres=True)` is correct: the value of a cell belongs to its centre. With `centres=False` cell i stands at
-its lower corner, as in BEVDet and FlashOCC, so that a turn happens about a point half a cell off and published weights see what they know.
+its lower corner, as in BEVDet and FlashOCC, so that a turn happens about a point half a cell off, as published weights expect.
 Shape letters: B batch, C channels, Y X cells.
 """
 
@@ -11,28 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frustum.geometry import CameraRig, VoxelGrid, invert
+from frustum.geometry import VoxelGrid, invert
+from frustum.types.frame import Frame
 
 
-def key_to_past(key_ego2global: Tensor, past_ego2global: Tensor, bev_aug: Tensor) -> Tensor:
+def key_to_past(key: Frame, past: Frame) -> Tensor:
     """Where a point of the keyframe's (augmented) ego frame lies in that of a past frame: (B, 4, 4), float64, from the poses of both."""
-    augment = bev_aug.double()
-    motion = invert(past_ego2global.double()) @ key_ego2global.double()
+    augment = key.bev_aug.double()
+    motion = invert(past.ego2global.double()) @ key.ego2global.double()
     return augment @ motion @ torch.linalg.inv(augment)
 
 
-def key_to_past_by_camera(key: CameraRig, past: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> Tensor:
-    """As `key_to_past`, but as BEVDet computes it: from where the first camera is now and where it was, seen from the keyframe.
+def key_to_past_by_camera(key: Frame, past: Frame) -> Tensor:
+    """As `key_to_past`, but as BEVDet computes it: from where the first camera is now and where it was, in the keyframe's ego frame.
 
     The two agree if the first camera keeps its place on the vehicle and the maps stand in the ego frame at its time.
     """
-    augment = bev_aug.double()
-    now, then = (augment @ rig.cam2key(key_ego2global)[..., 0, :, :].double() for rig in (key, past))
+    augment = key.bev_aug.double()
+    now, then = (augment @ rig.cam2key(key.ego2global)[..., 0, :, :].double() for rig in (key.rig, past.rig))
     return now @ torch.linalg.inv(then)
 
 
 def warp_map(past: Tensor, key2past: Tensor, grid: VoxelGrid, centres: bool = True) -> Tensor:
-    """Look up a past map in the keyframe's frame, bilinearly; cells that the past map did not see are 0.
+    """Look up a past map in the keyframe's frame, bilinearly; cells beyond the past map are 0.
 
     Args:
         past: (B, C, Y, X) map of the past frame over `grid`, any float type.

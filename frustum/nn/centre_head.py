@@ -75,8 +75,8 @@ class _ConvBlock(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, most: int = 500) -> Centres:
-    """The `most` best peaks of the heat maps: cells that no neighbour of the same class exceeds.
+def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, max_centres: int = 500) -> Centres:
+    """The `max_centres` best peaks of the heat maps: cells that no neighbour of the same class exceeds.
 
     Args:
         outputs: `heatmap` (B, K, Y, X) logits, `reg` (B, 2, Y, X) offset in cells, `height` (B, 1, Y, X) metres.
@@ -85,7 +85,7 @@ def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, most: int = 500)
     heat = outputs["heatmap"].float().sigmoid()
     peaks = heat * (heat == F.max_pool2d(heat, 3, 1, 1))
     num_y, num_x = heat.shape[-2:]
-    scores, place = peaks.flatten(1).topk(min(most, peaks[0].numel()))
+    scores, place = peaks.flatten(1).topk(min(max_centres, peaks[0].numel()))
     cell = place % (num_y * num_x)
     regressed = torch.cat([outputs["reg"], outputs["height"]], 1).float().flatten(2)  # (B, 3, Y*X)
     dx, dy, z = regressed.gather(2, cell[:, None].expand(-1, 3, -1)).unbind(1)

@@ -1,7 +1,7 @@
 """BEVDepth's camera-aware depth net (Li et al., AAAI 2023), with the key names of BEVDet and FlashOCC.
 
-A depth net that sees only pixels has to guess the focal length. This one is told the calibration: 27 numbers per camera pass a small MLP
-whose output scales the channels, once for the depth branch and once for the context branch.
+A depth net that reads only pixels has to guess the focal length. This one also reads the calibration: 27 numbers per camera pass a small
+MLP whose output scales the channels, once for the depth branch and once for the context branch.
 Shape letters: B batch, N cameras, M = B * N images, D depth bins, C channels, h w feature map.
 """
 
@@ -12,25 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
-from frustum.geometry import CameraRig
 from frustum.nn.encoders.resnet import BasicBlock
-from frustum.nn.lift_splat import LiftSplat, Splat
+from frustum.types.frame import Frame
 
 CAMERA_NUMBERS = 27
 
 
-def camera_vector(rig: CameraRig, cam2key: Tensor, bev_aug: Tensor) -> Tensor:
-    """What the depth net is told of each camera: float32 (M, 27), where the rig lies.
+def camera_vector(frame: Frame, cam2key: Tensor) -> Tensor:
+    """What the depth net reads of each camera: float32 (M, 27), where the rig lies.
 
     fx, fy, cx, cy; the image augmentation as a00, a01, shift x, a10, a11, shift y; of the bird's-eye-view augmentation 00, 01, 10, 11, 22;
-    and the first three rows of `cam2key`.
-
-    Args:
-        rig: leads with (B,).
-        cam2key: (B, N, 4, 4) camera to the keyframe's ego frame.
-        bev_aug: (B, 4, 4).
+    and the first three rows of `cam2key`, (B, N, 4, 4) camera to the ego frame.
     """
-    k, a, flip = rig.intrinsics, rig.image_aug, bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
+    rig = frame.rig
+    k, a, flip = rig.intrinsics, rig.image_aug, frame.bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
     numbers = [
         k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2],
         a[..., 0, 0], a[..., 0, 1], a[..., 0, 2], a[..., 1, 0], a[..., 1, 1], a[..., 1, 2],
@@ -89,36 +84,6 @@ class DepthNet(nn.Module):
         return torch.cat([depth, context], 1)
 
 
-class CameraAwareLiftSplat(LiftSplat):
-    """Lift-splat whose depth and context come from a `DepthNet`.
-
-    Args:
-        in_channels: channels of the image features, and inside the depth net.
-        channels: C, channels of the lifted context.
-        splat: the geometry.
-        extra_channels: see `DepthNet`.
-    """
-
-    depth_net: DepthNet  # type: ignore[assignment]
-
-    def __init__(self, in_channels: int, channels: int, splat: Splat, extra_channels: int = 0):
-        super().__init__(in_channels, channels, splat, DepthNet(in_channels, in_channels, channels, splat.bins.count, extra_channels))
-
-    def forward(
-        self,
-        features: Tensor,
-        rig: CameraRig,
-        key_ego2global: Tensor,
-        bev_aug: Tensor,
-        told: Tensor | None = None,
-        extra: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """As `LiftSplat`; `told` (B, N, 4, 4) is the camera pose that the depth net is told, by default the rig's in the keyframe."""
-        told = rig.cam2key(key_ego2global) if told is None else told
-        cameras = camera_vector(rig, told, bev_aug).to(features.device)
-        return self.spread(self.depth_net(features, cameras, extra), rig, key_ego2global, bev_aug)
-
-
 class Aspp(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al., 2017): four dilations and the global mean, joined."""
 
@@ -165,7 +130,7 @@ class _Mlp(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Scales the channels of a map by what another vector says (squeeze-and-excitation)."""
+    """Scales the channels of a map by another vector (squeeze-and-excitation)."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -7,20 +7,30 @@ Shape letters: B batch, N cameras, M = B * N, D depth bins, h w feature map, C c
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from frustum.geometry import CameraRig, VoxelGrid
+from frustum.config import TRAVELS
+from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
 from frustum.ops.bev_pool import Backend, bev_pool
 from frustum.ops.pool_plan import PoolPlan
+from frustum.types.frame import Frame
 
-Sampling = Literal["corners", "centres"]
+Sampling = Annotated[Literal["corners", "centres"], TRAVELS]
+"""Where in the image a feature stands, see `feature_pixels`; as a setting it travels with the weights."""
+VoxelRounding = Annotated[Literal["floor", "reference"], TRAVELS]
+"""How a point finds its cell, in settings. `floor` is correct; `reference` rounds towards zero as the code of BEVDet and FlashOCC."""
 
-_HAVE_FLOAT64 = ("cpu", "cuda")  # Apple's GPUs (mps) and others have not
+_HAVE_FLOAT64 = ("cpu", "cuda")  # Apple's GPUs (mps) and others do not
+
+
+def rounding_of(setting: VoxelRounding) -> Rounding:
+    """As `VoxelGrid.indices` calls it."""
+    return "truncate" if setting == "reference" else "floor"
 
 
 def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.device | str | None = None) -> Tensor:
@@ -66,20 +76,22 @@ class Splat(nn.Module):
         self.grid, self.bins, self.rounding, self.sampling, self.backend, self.remember = grid, bins, rounding, sampling, backend, remember
         self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
 
-    def points(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> Tensor:
-        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of the keyframe, float64 metres; `rig` leads with (B,)."""
+    def points(self, frame: Frame, feature_size: tuple[int, int]) -> Tensor:
+        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of `frame`, float64 metres."""
+        rig = frame.rig
         height, width = rig.image_size
         device = rig.intrinsics.device
         u = feature_pixels(width, feature_size[1], self.sampling, device)
         v = feature_pixels(height, feature_size[0], self.sampling, device)
-        points = rig.frustum_points(u, v, self.bins.values(device).double(), key_ego2global)
-        augment = bev_aug.to(points.dtype)[:, None, None, None]
+        points = rig.frustum_points(u, v, self.bins.values(device).double(), frame.ego2global)
+        augment = frame.bev_aug.to(points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 
-    def reference_points(self, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor, feature_size: tuple[int, int]) -> Tensor:
+    def reference_points(self, frame: Frame, feature_size: tuple[int, int]) -> Tensor:
         """As `points`, float32 in the order of operations of BEVDet and FlashOCC: a handful of points within 1e-5 m of a cell's border
-        fall on its other side, which at full resolution can be seen in the outputs.
+        fall on its other side, which at full resolution shows in the outputs.
         """
+        rig = frame.rig
         height, width = rig.image_size
         device, lead = rig.intrinsics.device, rig.intrinsics.shape[:2]
         wide = (*lead, 1, 1, 1)
@@ -89,35 +101,30 @@ class Splat(nn.Module):
         shift[..., :2], turn[..., :2, 2] = turn[..., :2, 2], 0
         points = torch.inverse(turn).view(*wide, 3, 3) @ (frustum - shift.view(*wide, 3))[..., None]
         points = torch.cat([points[..., :2, :] * points[..., 2:, :], points[..., 2:, :]], -2)
-        cam2key = rig.cam2key(key_ego2global.to(device)).float()
+        cam2key = rig.cam2key(frame.ego2global.to(device)).float()
         points = ((cam2key[..., :3, :3] @ torch.inverse(rig.intrinsics.float())).view(*wide, 3, 3) @ points)[..., 0]
         points = points + cam2key[..., :3, 3].reshape(*wide, 3)
-        augment = bev_aug.float().view(-1, 1, 1, 1, 1, 4, 4)
+        augment = frame.bev_aug.float().view(-1, 1, 1, 1, 1, 4, 4)
         return (augment[..., :3, :3] @ points[..., None])[..., 0] + augment[..., :3, 3]
 
     @torch.no_grad()
-    def plan(
-        self,
-        rig: CameraRig,
-        key_ego2global: Tensor,
-        bev_aug: Tensor,
-        feature_size: tuple[int, int],
-        device: torch.device | str | None = None,
-    ) -> PoolPlan:
-        """Where the points of this rig fall, on `device` (None: the rig's), from memory when the same calibration was seen before.
+    def plan(self, frame: Frame, feature_size: tuple[int, int], device: torch.device | str | None = None) -> PoolPlan:
+        """Where the points of a frame's rig fall, on `device` (None: the rig's), from memory when the same calibration was there before.
 
         Points are computed in float64, on the device itself if it has that type, else on the CPU; with the reference's rounding (truncate)
         in float32 as the reference does.
         """
+        rig = frame.rig
         device = rig.intrinsics.device if device is None else torch.device(device)
-        matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, key_ego2global, bev_aug)
+        matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, frame.ego2global, frame.bev_aug)
         content = torch.cat([m.cpu().double().flatten() for m in matrices]).numpy().tobytes()
         key = (content, rig.intrinsics.shape, str(device), rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
         plan = self._plans.pop(key, None)
         if plan is None:
             home = device if device.type in _HAVE_FLOAT64 else torch.device("cpu")
             where = self.reference_points if self.rounding == "truncate" else self.points
-            points = where(rig.to(home), key_ego2global.to(home), bev_aug.to(home), feature_size)
+            there = frame._replace(rig=rig.to(home), ego2global=frame.ego2global.to(home), bev_aug=frame.bev_aug.to(home))
+            points = where(there, feature_size)
             plan = PoolPlan.create(points, self.grid, self.rounding).to(device)
         self._plans[key] = plan
         while len(self._plans) > self.remember:
@@ -148,14 +155,14 @@ class LiftSplat(nn.Module):
         self.splat = splat
         self.depth_net = depth_net or nn.Conv2d(in_channels, splat.bins.count + channels, 1)
 
-    def forward(self, features: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """Features (M, in_channels, h, w) -> pooled (B, Z * C, Y, X) and depth probabilities (M, D, h, w), both float32."""
-        return self.spread(self.depth_net(features), rig, key_ego2global, bev_aug)
+        return self.lift_to_bev(self.depth_net(features), frame)
 
-    def spread(self, lifted: Tensor, rig: CameraRig, key_ego2global: Tensor, bev_aug: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth logits and context (M, D + C, h, w) of the rig's cameras -> what `forward` returns."""
+    def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+        """Depth logits and context (M, D + C, h, w) of the frame's cameras -> what `forward` returns."""
         size = (lifted.shape[-2], lifted.shape[-1])
         depth = lifted[:, : self.splat.bins.count].float().softmax(1)
         context = lifted[:, self.splat.bins.count :]
-        plan = self.splat.plan(rig, key_ego2global, bev_aug, size, lifted.device)
+        plan = self.splat.plan(frame, size, lifted.device)
         return self.splat(depth, context, plan), depth

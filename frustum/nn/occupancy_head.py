@@ -1,8 +1,20 @@
-"""Channel-to-height: the channels of a bird's-eye-view cell are read as Z heights times K classes (FlashOCC, section 3)."""
+"""From features to the class of every voxel: channel-to-height (FlashOCC, section 3), the start of a last layer, the decoding.
+
+Shape letters: B batch, C channels, K classes, X Y Z voxels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+import torch
 from torch import Tensor, nn
+
+from frustum.errors import ShapeError
+from frustum.geometry import VoxelGrid
+from frustum.nn.voxel import LinearPerHeight
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 
 class _ConvRelu(nn.Module):
@@ -35,3 +47,36 @@ class ChannelToHeight(nn.Module):
         """(B, C, Y, X) -> voxel logits (B, X, Y, Z, K), a transposed view of (B, Y, X, Z, K) memory."""
         rows = self.final_conv(bev).permute(0, 2, 3, 1)  # (B, Y, X, C)
         return self.predicter(rows).unflatten(-1, (self.heights, self.num_classes)).transpose(1, 2)
+
+
+@torch.no_grad()
+def occupancy_predictions(logits: Tensor, tokens: Sequence[str], grid: VoxelGrid, class_names: tuple[str, ...]) -> list[Prediction]:
+    """The most likely class of every voxel, from logits (B, X, Y, Z, K)."""
+    semantics = logits.argmax(-1).to(torch.uint8)
+    return [Prediction(token, PredictedOccupancy(s, grid, class_names)) for token, s in zip(tokens, semantics, strict=True)]
+
+
+@torch.no_grad()
+def start_at_prior(head: nn.Linear | LinearPerHeight, class_weight: Tensor, counts: np.ndarray, power: float) -> None:
+    """Fill class weights and a last layer from what labels look like: its bias becomes the weighted log prior of each height.
+
+    Args:
+        head: its bias (Z * K,) is replaced, its weight shrinks to a tenth.
+        class_weight: (K,), becomes (frequency / frequency of free) ** -power; the last class is free space.
+        counts: (Z, K) voxels of each class at each height.
+        power: see `class_weight`.
+
+    Raises:
+        ShapeError: counts of other heights or classes.
+    """
+    table = torch.as_tensor(counts, dtype=torch.float64)
+    expected = (len(head.bias) // len(class_weight), len(class_weight))
+    if tuple(table.shape) != expected:
+        raise ShapeError(f"class counts must have shape (Z, K) = {expected}, got {tuple(table.shape)}.")
+    frequency = table.sum(0) / table.sum()
+    weight = (frequency.clamp(min=1e-6) / frequency[-1]) ** -power
+    prior = (table + 1) * weight
+    prior = prior / prior.sum(1, keepdim=True)
+    class_weight.copy_(weight.float())  # cast here: the device may be one without float64
+    head.bias.copy_(prior.log().flatten().float())
+    head.weight.mul_(0.1)

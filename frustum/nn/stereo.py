@@ -1,4 +1,4 @@
-"""Stereo over time: the camera has moved since the frame before, so that matching the two says how far away things are.
+"""Stereo over time: the camera has moved since the previous frame, so that matching the two says how far away things are.
 
 After BEVStereo (Li et al., AAAI 2023) as BEVDet and FlashOCC use it: a plane sweep over the depth bins, its soft-max as extra input of
 the depth net. Key names are those of the published checkpoints.
@@ -16,12 +16,12 @@ from frustum.nn.lift_splat import Sampling, feature_pixels, float32_pixels
 from frustum.ops.cost_volume import cost_volume
 
 UNSEEN = 5.0
-"""Cost of a depth at which the frame before did not see the place (`bias` of the published configurations)."""
+"""Cost of a depth at which the place lies outside the previous frame (`bias` of the published configurations)."""
 _NEAREST = 1e-3  # metres before the camera
 
 
 class StereoDepthNet(DepthNet):
-    """A `DepthNet` that is shown the matching probability of each depth at four times its resolution.
+    """A `DepthNet` that also reads the matching probability of each depth at four times its resolution.
 
     Args:
         in_channels, channels, context_channels, bins: see `DepthNet`.
@@ -44,7 +44,7 @@ class StereoDepthNet(DepthNet):
 @torch.no_grad()
 def matching(
     current: Tensor,
-    before: Tensor,
+    previous: Tensor,
     now: CameraRig,
     then: CameraRig,
     depths: Tensor,
@@ -52,25 +52,25 @@ def matching(
     unseen: float = UNSEEN,
     as_reference: bool = False,
 ) -> Tensor:
-    """Probability (M, D, h, w), float32, of each depth of each pixel from its likeness to the frame before.
+    """Probability (M, D, h, w), float32, of each depth of each pixel from its likeness to the previous frame.
 
     Args:
-        current, before: (M, C, h, w) features.
+        current, previous: (M, C, h, w) features.
         now, then: rigs (B,) of the two frames; camera i is matched with camera i.
         depths: (D,) metres.
         sampling: where in the image a feature stands, see `lift_splat.feature_pixels`.
-        unseen: cost of a depth at which the frame before did not see the place.
+        unseen: cost of a depth at which the place lies outside the previous frame.
         as_reference: round as the published code does, see `reference_sweep`.
     """
     find = reference_sweep if as_reference else sweep
     lookup = find(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
-    return (-cost_volume(current, before, lookup, unseen)).softmax(1)
+    return (-cost_volume(current, previous, lookup, unseen)).softmax(1)
 
 
 def sweep(
     now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
 ) -> Tensor:
-    """Where pixels at given depths lay in the frame before: (M, D, h, w, 2), float32, as `ops.cost_volume` wants it.
+    """Where pixels at given depths lay in the previous frame: (M, D, h, w, 2), float32, as `ops.cost_volume` wants it.
 
     The matrices are multiplied in float64 where the rigs lie; the points are computed in float32 on `device`.
     """

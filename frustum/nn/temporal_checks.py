@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 import torch
 from torch import Tensor
 
 from frustum.errors import DataError
 from frustum.geometry import CameraRig
-
-if TYPE_CHECKING:
-    from frustum.nn.temporal import Frame, TemporalState
+from frustum.nn.temporal_state import TemporalState
+from frustum.types.batch import Batch
+from frustum.types.frame import Frame
 
 _FASTEST, _FARTHEST = 150.0, 500.0  # metres per second where times are known, else metres between two frames
 _TOLERANCE = {"intrinsics": 0.5, "cam2ego": 5e-3, "image_aug": 1e-4}  # pixels; metres and radians; of an affine matrix
 
 
-class Frames(Protocol):
-    """What this module and nn/temporal.py read of a `types.batch.Batch`."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def images(self) -> Tensor: ...  # noqa: D102
-    @property
-    def rig(self) -> CameraRig: ...  # noqa: D102
-    @property
-    def key_ego2global(self) -> Tensor: ...  # noqa: D102
-    @property
-    def bev_aug(self) -> Tensor: ...  # noqa: D102
-    @property
-    def frame_ego2global(self) -> Tensor | None: ...  # noqa: D102
-    @property
-    def is_present(self) -> Tensor | None: ...  # noqa: D102
-    @property
-    def scenes(self) -> list[str]: ...  # noqa: D102
-    @property
-    def has_poses(self) -> bool: ...  # noqa: D102
-
-
-def check_poses(batch: Frames) -> None:
+def check_poses(batch: Batch) -> None:
     """Raise DataError if the batch was made without ego poses."""
     if not batch.has_poses:
         raise DataError(
@@ -50,7 +25,7 @@ def check_poses(batch: Frames) -> None:
         )
 
 
-def check_frames(batch: Frames, count: int) -> None:
+def check_frames(batch: Batch, count: int) -> None:
     """Raise DataError unless the first `count` frames of a batch are newest first, with poses, of one unchanging rig."""
     count = min(count, batch.images.shape[1])
     if count < 2:
@@ -78,7 +53,7 @@ def check_frames(batch: Frames, count: int) -> None:
     if times is None:
         return
     seconds = times[..., 0].double()
-    last = seconds[:, 0]  # of the frames before t, the oldest that is there
+    last = seconds[:, 0]  # of the frames newer than t, the oldest that is there
     for t in range(1, count):
         repeated = (seconds[:, t] == seconds[:, 0]) & (batch.rig.ego2global[:, t] == batch.rig.ego2global[:, 0]).all(-1).all(-1).all(-1)
         counts = is_present[:, t] & ~repeated
@@ -119,7 +94,7 @@ def check_next(state: TemporalState, frame: Frame, scenes: list[str], align: str
         if wrong.any():
             i = int(wrong.nonzero()[0])
             raise DataError(
-                f"the frame of stream {i} was taken at {float(times[i]):.3f} s, not after the one before ({float(earlier[i]):.3f} s). "
+                f"the frame of stream {i} was taken at {float(times[i]):.3f} s, not after the previous one ({float(earlier[i]):.3f} s). "
                 "Give frames in the order of time; leave a late one out."
             )
     jump = _jump(frame.rig, last.rig, alive)
@@ -133,7 +108,7 @@ def check_next(state: TemporalState, frame: Frame, scenes: list[str], align: str
         what = "bev_aug, the augmentation of the map"
     if what:
         raise DataError(
-            f"the rig changed within a stream: {what} differs from the frame before. Start with state=None after such a change."
+            f"the rig changed within a stream: {what} differs from the previous frame. Start with state=None after such a change."
         )
 
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from frustum.engine.recipe import (
-    AugmentConfig,
-    DataConfig,
-    EmaConfig,
-    OptimConfig,
-    PublishedNumber,
-    Recipe,
-    RuntimeConfig,
-    TrainConfig,
-)
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.source import AugmentConfig
+from frustum.engine.recipe import EmaConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
@@ -37,25 +30,25 @@ def flashocc_r50() -> Recipe:
 
 def flashocc_tiny() -> Recipe:
     """FlashOCC for two CPU cores: EfficientNet-Lite0, 96x256 images, learns the street world in minutes."""
-    return _small("flashocc-tiny", DataConfig(root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=6000)
+    return _small("flashocc-tiny", NuScenesData(root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=6000)
 
 
 def flashocc_tiny_kitti() -> Recipe:
     """The same network for an imported KITTI raw drive: two forward cameras, 96x320 images."""
-    return _small("flashocc-tiny-kitti", DataConfig(root="data/kitti", image_size=(96, 320), **_SMALL_DATA), steps=1500)
+    return _small("flashocc-tiny-kitti", NuScenesData(root="data/kitti", image_size=(96, 320), **_SMALL_DATA), steps=1500)
 
 
-_SMALL_DATA: dict[str, Any] = {"mean": MEAN, "std": STD, "load_depth": True, "cache": "memory"}
+_SMALL_DATA: dict[str, Any] = {"mean": MEAN, "std": STD, "cache": "memory"}
 
 
-def _small(name: str, data: DataConfig, steps: int) -> Recipe:
+def _small(name: str, data: NuScenesData, steps: int) -> Recipe:
     return Recipe(
         name=name,
         model=FlashOccTinyConfig(),
         data=data,
         augment=AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2),
         optim=OptimConfig(
-            lr=4e-3, weight_decay=1e-2, encoder_lr_scale=0.3, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
+            lr=4e-3, weight_decay=1e-2, lr_scale={"encoder": 0.3}, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
         ),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
         train=TrainConfig(epochs=None, steps=steps, batch_size=1, num_workers=0, checkpoint_every=500),
@@ -72,7 +65,7 @@ def _published(name: str, model: FlashOccConfig, miou: float, per_class: tuple[f
     return Recipe(
         name=name,
         model=model,
-        data=DataConfig(root="data/nuscenes", image_size=(256, 704), channel_order="bgr"),
+        data=NuScenesData(root="data/nuscenes", image_size=(256, 704), channel_order="bgr"),
         augment=AugmentConfig(),
         optim=OptimConfig(
             lr=1e-4, weight_decay=1e-2, clip_norm=5.0, schedule="step", warmup_steps=200, warmup_ratio=1e-3, step_epochs=(24,)

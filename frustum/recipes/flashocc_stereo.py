@@ -34,9 +34,9 @@ def flashocc_swin_b_4d_stereo() -> Recipe:
 def _published(
     name: str, model: FlashOccStereoConfig, image_size: tuple[int, int], lr: float, miou: float, per_class: tuple[float, ...]
 ) -> Recipe:
-    """FlashOCC's training settings, with depth maps and the past."""
+    """FlashOCC's training settings."""
     base = flashocc_r50_m0()
-    data = base.data.model_copy(update={"image_size": image_size, "load_depth": True, "history": model.frames_before})
+    data = base.data.model_copy(update={"image_size": image_size})
     number = PublishedNumber(
         metric="mIoU", value=miou, protocol=_PROTOCOL, source="FlashOCC repository, README and config", per_class=per_class
     )

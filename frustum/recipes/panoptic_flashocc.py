@@ -1,16 +1,15 @@
 """Panoptic-FlashOcc: the published settings for nuScenes, and a small one for the street world.
 
-`model.instances=false` gives the semantic network of each; the published repository ships both.
+`model.instances=null` gives the semantic network of each; the published repository ships both.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from frustum.engine.recipe import PublishedNumber, Recipe
 from frustum.geometry.depth import DepthBins
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
 from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
+from frustum.nn.temporal import HistoryConfig
 from frustum.recipes.flashocc import flashocc_r50_m0, flashocc_tiny
 
 _MIOU = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, trained without the mask, EMA weights"
@@ -39,35 +38,29 @@ def panoptic_flashocc_depth() -> Recipe:
 def panoptic_flashocc_depth4d() -> Recipe:
     """Panoptic-FlashOcc with one past keyframe (nuScenes, RayPQ 14.5, RayIoU 36.76 published)."""
     rays, quality = (36.76, 31.2, 37.6, 41.5), (14.5, 10.6, 15.0, 18.0)
-    return _published("panoptic-flashocc-depth4d", _wide(history=1, neck_channels=512), 30.31, _DEPTH4D, rays, quality)
+    return _published("panoptic-flashocc-depth4d", _wide(frames=1, neck_channels=512), 30.31, _DEPTH4D, rays, quality)
 
 
 def panoptic_flashocc_longterm8f() -> Recipe:
     """Panoptic-FlashOcc with eight past keyframes, nine in all (nuScenes, RayPQ 16.0, RayIoU 38.50 published)."""
     rays, quality = (38.50, 32.9, 39.3, 43.3), (16.0, 11.9, 16.3, 19.7)
-    return _published("panoptic-flashocc-longterm8f", _wide(history=8, neck_channels=512), 31.57, _LONG8, rays, quality)
+    return _published("panoptic-flashocc-longterm8f", _wide(frames=8, neck_channels=512), 31.57, _LONG8, rays, quality)
 
 
 def panoptic_flashocc_longterm16f() -> Recipe:
     """Panoptic-FlashOcc with sixteen past keyframes (nuScenes, RayIoU 38.31 published, of the network without instances)."""
     rays = (38.31, 32.8, 39.1, 43.0)
-    return _published("panoptic-flashocc-longterm16f", _wide(history=16, neck_channels=512), 31.55, (), rays, ())
+    return _published("panoptic-flashocc-longterm16f", _wide(frames=16, neck_channels=512), 31.55, (), rays, ())
 
 
 def panoptic_flashocc_mini() -> Recipe:
     """Panoptic-FlashOcc for two CPU cores: flashocc-tiny with instance centres, learns the street world in minutes."""
-    base = flashocc_tiny()
-    return base.model_copy(
-        update={
-            "name": "panoptic-flashocc-mini",
-            "model": PanopticFlashOccMiniConfig(),
-            "data": base.data.model_copy(update={"load_boxes": True}),
-        }
-    )
+    return flashocc_tiny().model_copy(update={"name": "panoptic-flashocc-mini", "model": PanopticFlashOccMiniConfig()})
 
 
-def _wide(**changes: Any) -> PanopticFlashOccConfig:
-    return PanopticFlashOccConfig(bev_channels=256, lift_channels=80, depth_bins=DepthBins(start=1, stop=45, step=0.5), **changes)
+def _wide(frames: int = 0, neck_channels: int = 256) -> PanopticFlashOccConfig:
+    bins, history = DepthBins(start=1, stop=45, step=0.5), HistoryConfig(frames=frames)
+    return PanopticFlashOccConfig(bev_channels=256, lift_channels=80, depth_bins=bins, history=history, neck_channels=neck_channels)
 
 
 def _published(
@@ -78,11 +71,10 @@ def _published(
     rays: tuple[float, ...],
     quality: tuple[float, ...],
 ) -> Recipe:
-    """FlashOCC's training settings with depth maps and boxes; `rays` and `quality` are RayIoU and RayPQ: the mean, then at 1, 2, 4 m."""
+    """FlashOCC's training settings; `rays` and `quality` are RayIoU and RayPQ: the mean, then at 1, 2, 4 m."""
     base = flashocc_r50_m0()
     numbers = [PublishedNumber(metric="mIoU", value=miou, protocol=_MIOU, source=_SOURCE, per_class=per_class)]
     for metric, values in (("RayIoU", rays), ("RayPQ", quality)):
         names = (metric, *(f"{metric}@{metres}" for metres in (1, 2, 4))) if values else ()
         numbers += [PublishedNumber(metric=n, value=v, protocol=_RAYS, source=_SOURCE) for n, v in zip(names, values, strict=True)]
-    data = base.data.model_copy(update={"load_depth": True, "load_boxes": True, "history": model.frames_before})
-    return base.model_copy(update={"name": name, "model": model, "data": data, "published": tuple(numbers)})
+    return base.model_copy(update={"name": name, "model": model, "published": tuple(numbers)})

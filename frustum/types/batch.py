@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig
 from frustum.types.arrays import ArrayReader, network_images
+from frustum.types.contract import Label
+from frustum.types.tensors import count_samples, moved, part
 
-_GEOMETRY = ("rig", "key_ego2global", "bev_aug", "frame_ego2global", "is_present")
+_GEOMETRY = ("calibration", "key_ego2global", "bev_aug", "frame_ego2global", "is_present")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model receives. Shape letters: B batch, T time (0 = keyframe, then the past), N cameras, H W image, X Y Z voxels.
+    """What a model receives. Shape letters: B batch, T time (0 = keyframe, then the past), N cameras, H W image.
 
     Attributes:
-        images: (B, T, N, 3, H, W) float, normalised as the model's recipe says.
-        rig: CameraRig with leading dimensions (B, T).
+        images: (B, T, N, 3, H, W) float, normalised as the model's recipe says; a set of single images has T = N = 1.
+        calibration: CameraRig with leading dimensions (B, T), or None for images of uncalibrated cameras; `rig` is the same, and never None.
         key_ego2global: (B, 4, 4) ego pose at the keyframe: the frame of all labels and predictions. With `data.map_frame=camera0` it is the
             pose at the first camera's time, as published FlashOCC weights expect; labels ignore the difference.
-        bev_aug: (B, 4, 4) ego frame to augmented ego frame (labels and boxes are already in it).
-        semantics, mask_camera, mask_lidar: (B, X, Y, Z), uint8 and bool, or None.
-        instances: (B, X, Y, Z) uint8, or None.
-        depth: (B, N, H, W) metres along the optical axis of the keyframe's cameras, 0 where unknown, or None.
-        boxes, box_classes: per sample (M, 9) float and (M,) int64 ids in DETECTION_CLASSES, or None.
+        bev_aug: (B, 4, 4) ego frame to augmented ego frame (labels are already in it).
+        labels: the value of each kind of label that is there, by its class; `need` finds them.
         tokens: sample tokens.
         frame_ego2global: (B, T, 4, 4) the ego pose that `key_ego2global` was when each frame was the newest; entry 0 is `key_ego2global`.
             None: the pose of the first camera of each past frame.
-        is_present: (B, T) bool, False where a scene has no such frame and the keyframe's images were repeated; None: all are real.
+        is_present: (B, T) bool, False where a scene does not have such a frame and the keyframe's images were repeated; None: all are real.
         scenes: name of each sample's scene, or empty where unknown: a history must not cross from one scene to the next.
         has_poses: False when ego poses are unknown: nothing can be aligned over time then.
     """
 
     images: Tensor
-    rig: CameraRig
+    calibration: CameraRig | None
     key_ego2global: Tensor
     bev_aug: Tensor
-    semantics: Tensor | None = None
-    mask_camera: Tensor | None = None
-    mask_lidar: Tensor | None = None
-    instances: Tensor | None = None
-    depth: Tensor | None = None
-    boxes: list[Tensor] | None = None
-    box_classes: list[Tensor] | None = None
+    labels: Mapping[type[Label[Any]], Any] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
     frame_ego2global: Tensor | None = None
     is_present: Tensor | None = None
@@ -57,20 +53,46 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    @property
+    def rig(self) -> CameraRig:
+        """The cameras, with leading dimensions (B, T). Raises DataError for images of uncalibrated cameras."""
+        if self.calibration is None:
+            raise DataError("this network needs calibrated cameras, but the data set holds single images. Choose another data set or recipe.")
+        return self.calibration
+
+    def need(self, kind: type[Label[Value]]) -> Value:
+        """The labels of a kind: `batch.need(OccupancyLabels).semantics`. Raises DataError if the batch does not have them."""
+        if kind not in self.labels:
+            raise DataError(f"this network's loss needs {kind.what} in the batch, but there are none. {kind.advice}".rstrip())
+        return self.labels[kind]
+
+    def with_labels(self, labels: Mapping[type[Label[Any]], Any]) -> Batch:
+        """The batch with labels added, or replaced, on the device of the images. Raises ShapeError for another number of samples."""
+        for kind, value in labels.items():
+            if (count := count_samples(value)) not in (None, len(self)):
+                raise ShapeError(f"the labels {kind.__name__} are of {count} samples, but the batch has {len(self)}.")
+        return replace(self, labels={**self.labels, **{kind: moved(value, self.images.device) for kind, value in labels.items()}})
+
+    def __getitem__(self, samples: slice) -> Batch:
+        """Some samples as a batch: `batch[1:2]`."""
+        cut = {f.name: part(getattr(self, f.name), samples) for f in fields(self) if f.name not in ("calibration", "labels")}
+        rig = None if self.calibration is None else self.calibration[samples]
+        return replace(self, **cut, calibration=rig, labels={kind: part(value, samples) for kind, value in self.labels.items()})
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device, except its geometry: rig, poses, bev_aug and is_present stay where they are, on the CPU.
 
         Geometry is a few small matrices that need float64, which not every device has. Who computes with them moves the results.
         """
+        labels = {kind: moved(value, device) for kind, value in self.labels.items()}
+        return replace(self, images=self.images.to(device), labels=labels)
 
-        def move(value):
-            if isinstance(value, Tensor):
-                return value.to(device)
-            if isinstance(value, list) and value and isinstance(value[0], Tensor):
-                return [v.to(device) for v in value]
-            return value
-
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name not in _GEOMETRY})
+    @classmethod
+    def of_images(cls, images: Tensor, tokens: list[str] | None = None) -> Batch:
+        """A batch of single images (B, 3, H, W), float and normalised, without calibration."""
+        count = len(images)
+        eye = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+        return cls(images[:, None, None], None, eye, eye, tokens=tokens or [f"sample-{i}" for i in range(count)], has_poses=False)
 
     @classmethod
     def from_arrays(
@@ -83,10 +105,7 @@ class Batch:
         bev_aug: np.ndarray | Tensor | None = None,
         *,
         key_ego2global: np.ndarray | Tensor | None = None,
-        semantics: np.ndarray | Tensor | None = None,
-        mask_camera: np.ndarray | Tensor | None = None,
-        mask_lidar: np.ndarray | Tensor | None = None,
-        depth: np.ndarray | Tensor | None = None,
+        labels: Mapping[type[Label[Any]], Any] | None = None,
         tokens: list[str] | None = None,
         timestamps: np.ndarray | Tensor | None = None,
         scenes: list[str] | None = None,
@@ -101,18 +120,17 @@ class Batch:
             image_aug: (*, N, 3, 3) from original to network pixels, last row (0, 0, 1); identity if None.
             bev_aug: (*B, 3, 3) or (*B, 4, 4) from ego to augmented ego; identity if None.
             key_ego2global: (*B, 4, 4); by default the ego pose of camera 0 of the keyframe, as in FlashOCC.
-            semantics, mask_camera, mask_lidar: (*B, X, Y, Z) labels.
-            depth: (*B, N, H, W) metres.
+            labels: values by the class of label, for training: {OccupancyLabels: OccupancyTruth.from_arrays(semantics, ...)}.
             tokens: B names.
             timestamps: (B, T) or (T,) seconds, the same for all cameras; newest first. With them, frames out of order are noticed.
             scenes: B names; with them, a history from another scene is noticed.
 
-        The arguments may lie on different devices: labels and depth follow the images, calibration goes to the CPU (see `to`).
+        The arguments may lie on different devices: labels follow the images, calibration goes to the CPU (see `to`).
 
         Raises:
             ShapeError: a shape does not fit.
-            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, images are not float,
-                or labels hold something else than class ids, masks something else than 0 and 1.
+            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, or images are not
+                float.
         """
         images = network_images(images)
         batch, time, cameras, _, height, width = images.shape
@@ -128,17 +146,13 @@ class Batch:
             None if image_aug is None else read.per_camera(image_aug, 3, "image_aug"),
             None if timestamps is None else read.times(timestamps),
         )
-        voxels = read.voxels({"semantics": semantics, "mask_camera": mask_camera, "mask_lidar": mask_lidar})
-        return cls(
+        made = cls(
             images=images,
-            rig=rig,
+            calibration=rig,
             key_ego2global=rig.ego2global[:, 0, 0] if key_ego2global is None else read.pose(key_ego2global, "key_ego2global"),
             bev_aug=read.transform(torch.eye(4) if bev_aug is None else bev_aug, "bev_aug"),
-            semantics=voxels["semantics"],
-            mask_camera=voxels["mask_camera"],
-            mask_lidar=voxels["mask_lidar"],
-            depth=read.depth(depth),
             tokens=tokens or [f"sample-{i}" for i in range(batch)],
             scenes=scenes or [],
             has_poses=ego2global is not None,
         )
+        return made.with_labels(labels or {})

@@ -18,6 +18,12 @@ DETECTION_CLASSES: tuple[str, ...] = (
 )  # fmt: skip
 """The ten detection classes in the training order of mmdet3d, BEVDet and FlashOCC."""
 
+ATTRIBUTES: tuple[str, ...] = (
+    "vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider",
+    "pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving",
+)  # fmt: skip
+"""Attributes of nuScenes' boxes: what an object does."""
+
 OBJECT_CLASSES: tuple[str, ...] = tuple(name for name in DETECTION_CLASSES if name not in ("barrier", "traffic_cone"))
 """The classes whose objects panoptic occupancy tells apart (SparseOcc)."""
 

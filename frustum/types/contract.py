@@ -1,17 +1,21 @@
-"""What the rest of the package expects of a model: a frozen config that builds it, and three methods (docs/add_a_method.md).
+"""What a method brings: a frozen config that says what the network reads and learns from, and builds it (docs/add_a_method.md).
+
+The network has three methods:
 
     forward(batch) -> dict[str, Tensor]          keys and shapes documented in the model's class docstring
     loss(outputs, batch) -> dict[str, Tensor]    named scalars, already weighted; the total is their plain sum
     predict(outputs, batch) -> list[Prediction]  one per sample, keyframe ego frame, SI units
 
-A model may also offer `prepare(statistics: ClassCounts)`, which the training loop calls once on fresh weights before the first step.
-Its image encoder, if it has one, is the part called `encoder` (`img_backbone` in published layouts): `optim.encoder_lr_scale` acts on it.
+and, where it needs them, `turns`, `parameter_groups`, `prepare(statistics)`, `streamed` and `export`.
 This module imports no torch, so that recipes can be described without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import AfterValidator
 
@@ -21,12 +25,71 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+Value = TypeVar("Value")
 
-class ClassCounts(Protocol):
-    """What `prepare` receives: `counts` (Z, K) training voxels of each class at each height, inside the camera mask."""
 
-    @property
-    def counts(self) -> np.ndarray: ...  # noqa: D102
+@dataclass(frozen=True)
+class Reads:
+    """What a network reads beside the images of the keyframe.
+
+    Attributes:
+        past: past keyframes.
+    """
+
+    past: int = 0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of the batch that `Label.example` makes labels for: B samples, N cameras, (height, width) of the images."""
+
+    batch: int
+    cameras: int
+    image_size: tuple[int, int]
+
+
+class Label(ABC, Generic[Value]):
+    """A kind of label that a network learns from. A subclass is a small frozen dataclass of its settings, one file in data/labels.
+
+    A label is read from a source, moved by the same random draw as the images, and joined to a `Value` in the batch, where
+    `batch.need(TheLabel)` finds it.
+
+    Attributes:
+        what: what is missing where there is none, in words.
+        advice: how to get it.
+    """
+
+    what: ClassVar[str]
+    advice: ClassVar[str] = ""
+
+    @abstractmethod
+    def read(self, source: Any, token: str, fixed: Any = None) -> Any | None:
+        """The label of a sample as numpy arrays, small enough to be kept in memory; None if the sample has none.
+
+        Args:
+            source: a data source (data/source.py).
+            token: the sample.
+            fixed: the draw that will always be applied, if images are never moved: what depends on it alone can be done here, once.
+        """
+
+    @abstractmethod
+    def apply(self, found: Any, draw: Any) -> Any:
+        """What `read` found, moved by a draw (data/augment.py)."""
+
+    @abstractmethod
+    def collate(self, moved: Sequence[Any | None]) -> Value | None:
+        """The value of a batch from what `apply` returned for its samples, None where a sample has no label; None without any label."""
+
+    @abstractmethod
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Value:
+        """A made-up value of a batch, for tests."""
+
+    def require(self, source: Any, tokens: Sequence[str], without: str = "") -> None:
+        """Raise DataError if nothing can be learned from these samples; `without` says how to train without this label."""
+
+    def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
+        """What a network's `prepare` may want to know of the labels of these samples, as named arrays. Empty for most kinds."""
+        return {}
 
 
 def _classes(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,20 +103,23 @@ ClassNames = Annotated[tuple[str, ...], AfterValidator(_classes)]
 
 
 class ModelConfig(Config):
-    """Base of every model's config. A subclass sits in the model's file and builds it.
+    """Base of every model's config. A subclass is in the model's file and builds it.
 
     Attributes:
         image_multiple: the sides of the network's image must be multiples of this: the stride of its coarsest feature map.
-        renamed: parts of the state dict that earlier versions called otherwise: old prefix of the keys, new prefix.
+        renamed: prefixes of the state dict that earlier versions called otherwise, {old: new}, so that their weights still load.
     """
 
     image_multiple: ClassVar[int] = 1
     renamed: ClassVar[dict[str, str]] = {}
 
-    @property
-    def frames_before(self) -> int:
-        """Past keyframes that the network reads; `data.history` must bring as many."""
-        return 0
+    def reads(self) -> Reads:
+        """What the network reads; by default the keyframe alone."""
+        return Reads()
+
+    def learns_from(self) -> tuple[Label[Any], ...]:
+        """The labels that the loss needs."""
+        return ()
 
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""

@@ -1,46 +1,113 @@
-"""Prediction: what a model says about one sample."""
+"""What a model says about one sample: a token and typed parts, one for each question that it answers. Ego frame, SI units."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from frustum.geometry import VoxelGrid
+from frustum.types.boxes import DetectionBoxes
+from frustum.types.tensors import moved
+
+
+@dataclass(frozen=True)
+class Objects:
+    """I objects of a panoptic prediction.
+
+    Attributes:
+        ids: (I,) the numbers in `PredictedOccupancy.instances` that are objects.
+        classes: (I,) int64 class ids.
+        centres: (I, 3) metres.
+        scores: (I,) confidence, 0..1.
+    """
+
+    ids: Tensor
+    classes: Tensor
+    centres: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class PredictedOccupancy:
+    """What is occupied, by which class.
+
+    Attributes:
+        semantics: (X, Y, Z) uint8 class ids.
+        grid, class_names: what the voxels and ids mean; the last class is free space.
+        instances: (X, Y, Z) integers from 0 to 65535, or None. Voxels of one class that share a number are one segment; so all voxels of a
+            class without objects, such as driveable_surface, share one.
+        objects: which of these segments are objects, or None where objects are not told apart.
+    """
+
+    semantics: Tensor
+    grid: VoxelGrid
+    class_names: tuple[str, ...]
+    instances: Tensor | None = None
+    objects: Objects | None = None
+
+
+@dataclass(frozen=True)
+class PredictedBoxes:
+    """M detected objects in the ego frame of the keyframe.
+
+    Attributes:
+        boxes: (M, 9), `geometry.BOX_FIELDS`: x, y, z of the centre, length, width, height, yaw, vx, vy; velocity NaN where unknown.
+        classes: (M,) int64 ids.
+        scores: (M,) confidence, 0..1.
+        class_names: what the ids mean.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    scores: Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictedMap:
+    """Classes seen from above, each a map of its own.
+
+    Attributes:
+        logits: (K, Y, X) float, before the sigmoid; rows along y, columns along x.
+        grid: the cells, one layer high.
+        class_names: the K classes.
+    """
+
+    logits: Tensor
+    grid: VoxelGrid
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictedSegmentation:
+    """The class of every pixel of an image.
+
+    Attributes:
+        labels: (H, W) uint8 class ids.
+        class_names: what the ids mean.
+    """
+
+    labels: Tensor
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one sample, in the ego frame of its keyframe and SI units.
+    """One sample. A part is None where the model does not answer that question.
 
     Attributes:
         token: sample token.
-        semantics: (X, Y, Z) uint8 class ids, or None.
-        grid, class_names: what the voxels and ids mean.
-        instances: (X, Y, Z) integers from 0 to 65535, or None. Voxels of one class that share a number are one segment; so all voxels of a
-            class without objects, such as driveable_surface, share one.
+        boxes: those of a network in the ego frame; those of a submission file as the file states them, in the global frame.
     """
 
     token: str
-    semantics: Tensor | None = None
-    grid: VoxelGrid | None = None
-    class_names: tuple[str, ...] = ()
-    instances: Tensor | None = None
+    occupancy: PredictedOccupancy | None = None
+    boxes: PredictedBoxes | DetectionBoxes | None = None
+    bev_map: PredictedMap | None = None
+    segmentation: PredictedSegmentation | None = None
 
-
-@dataclass(frozen=True)
-class PanopticOccupancy(Prediction):
-    """Occupancy whose objects are told apart.
-
-    Attributes:
-        instance_ids: (I,) the numbers in `instances` that are objects.
-        instance_classes: (I,) int64 class ids.
-        instance_centres: (I, 3) metres.
-        instance_scores: (I,) confidence, 0..1.
-    """
-
-    instance_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    instance_classes: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    instance_centres: Tensor = field(default_factory=lambda: torch.zeros(0, 3))
-    instance_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
+    def cpu(self) -> Prediction:
+        """The prediction with all tensors on the CPU."""
+        parts = {name: moved(part, "cpu") for name, part in vars(self).items() if name != "token" and part is not None}
+        return replace(self, **parts)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from frustum.cli.results import split_of
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes

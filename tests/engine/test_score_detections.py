@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import DetectionResults, read_detections, write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes

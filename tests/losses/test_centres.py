@@ -127,7 +127,7 @@ def test_no_boxes_leave_only_the_background():
 
 def test_only_so_many_boxes_count():
     rows = torch.tensor([box(x, 0.0) for x in range(-6, 6)])
-    targets = centre_targets([rows], [torch.zeros(12, dtype=torch.long)], GRID, 1, most=5)
+    targets = centre_targets([rows], [torch.zeros(12, dtype=torch.long)], GRID, 1, max_boxes=5)
     assert targets.is_box.shape == (1, 5)
     assert (targets.heatmap == 1).sum() == 5
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.data.nuscenes.detection_boxes import LABEL_OF, DetectionBoxes
+from frustum.types.boxes import LABEL_OF, DetectionBoxes
 
 
 def boxes(*rows: tuple[str, float, float], **given: Any) -> DetectionBoxes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.types.boxes import DetectionBoxes
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import ERRORS, DetectionRules

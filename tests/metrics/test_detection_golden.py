@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.nuscenes.detection_boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.errors import ConfigError, DataError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import DetectionRules, Surroundings

@@ -31,7 +31,7 @@ def random_outputs(batch=2, classes=3, seed=0):
 
 def test_peaks_are_local_maxima_of_their_class():
     outputs = random_outputs()
-    centres = decode_centres(outputs, GRID, most=10_000)
+    centres = decode_centres(outputs, GRID, max_centres=10_000)
     for b in range(2):
         expected = []
         heat = outputs["heatmap"][b].sigmoid()
@@ -46,7 +46,7 @@ def test_peaks_are_local_maxima_of_their_class():
 
 def test_best_first_and_no_more_than_asked():
     outputs = random_outputs()
-    some, all_ = decode_centres(outputs, GRID, most=7), decode_centres(outputs, GRID, most=10_000)
+    some, all_ = decode_centres(outputs, GRID, max_centres=7), decode_centres(outputs, GRID, max_centres=10_000)
     assert some.scores.shape == (2, 7)
     assert (some.scores.diff() <= 0).all()
     torch.testing.assert_close(some.scores, all_.scores[:, :7])
@@ -54,9 +54,9 @@ def test_best_first_and_no_more_than_asked():
 
 def test_samples_are_decoded_as_if_alone():
     outputs = random_outputs()
-    together = decode_centres(outputs, GRID, most=20)
+    together = decode_centres(outputs, GRID, max_centres=20)
     for b in range(2):
-        alone = decode_centres({name: value[b : b + 1] for name, value in outputs.items()}, GRID, most=20)
+        alone = decode_centres({name: value[b : b + 1] for name, value in outputs.items()}, GRID, max_centres=20)
         torch.testing.assert_close(together.points[b], alone.points[0])
         assert torch.equal(together.classes[b], alone.classes[0])
 

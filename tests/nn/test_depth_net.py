@@ -1,4 +1,4 @@
-"""The camera-aware depth net: what it is told, that it listens, and its shapes."""
+"""The camera-aware depth net: what it reads of the cameras, that it listens, and its shapes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import torch
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid, invert
 from frustum.geometry.depth import DepthBins
-from frustum.nn.depth_net import CAMERA_NUMBERS, Aspp, CameraAwareLiftSplat, DepthNet, camera_vector
-from frustum.nn.lift_splat import Splat
+from frustum.nn.depth_net import CAMERA_NUMBERS, Aspp, DepthNet, camera_vector
+from frustum.nn.lift_splat import LiftSplat, Splat
+from frustum.types.frame import keyframe_of
 from tests.models import golden_weights as gold
 
 
 def test_the_vector_equals_the_reference(shared):
     batch = gold.batch()
-    rig = batch.rig[:, 0]
+    frame = keyframe_of(batch)
     stored = np.load(gold.golden(shared, "pano_tiny") / "outputs.npz")["mlp_input"][0]
-    np.testing.assert_allclose(camera_vector(rig, rig.cam2key(batch.key_ego2global), batch.bev_aug).numpy(), stored, atol=1e-6)
+    np.testing.assert_allclose(camera_vector(frame, frame.rig.cam2key(frame.ego2global)).numpy(), stored, atol=1e-6)
 
 
 def test_order_of_the_numbers():
     batch = gold.batch()
     rig, flip = batch.rig[:, 0], torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))[None]
-    vector = camera_vector(rig, rig.cam2ego, flip)
+    vector = camera_vector(keyframe_of(batch)._replace(bev_aug=flip), rig.cam2ego)
     assert vector.shape == (6, CAMERA_NUMBERS)
     assert vector.dtype == torch.float32
     first = vector[0].tolist()
@@ -34,13 +35,13 @@ def test_order_of_the_numbers():
     assert vector[2, 15:].tolist() == pytest.approx(rig.cam2ego[0, 2, :3].flatten().tolist())
 
 
-def test_a_moved_keyframe_moves_the_cameras_it_is_told():
+def test_a_moved_keyframe_moves_the_cameras_that_it_reads():
     batch = gold.batch()
     rig = batch.rig[:, 0]
     moved = batch.key_ego2global.double().clone()
     moved[:, 0, 3] += 2.0
     expected = (invert(moved)[:, None] @ rig.ego2global.double() @ rig.cam2ego.double())[..., :3, :].flatten(-2)[0]
-    torch.testing.assert_close(camera_vector(rig, rig.cam2key(moved), batch.bev_aug)[:, 15:], expected.float(), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(camera_vector(keyframe_of(batch), rig.cam2key(moved))[:, 15:], expected.float(), atol=1e-4, rtol=1e-5)
 
 
 def test_depth_and_context_listen_to_the_camera():
@@ -89,9 +90,10 @@ def test_the_pyramid_sees_as_far_as_its_dilations():
 
 def test_depth_is_a_probability_and_gradients_reach_the_cameras_part():
     grid = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 6.4))
-    lift = CameraAwareLiftSplat(8, 4, Splat(grid, DepthBins(step=4.0), sampling="corners"))
-    batch = gold.batch()
-    pooled, depth = lift(torch.randn(6, 8, 16, 44), batch.rig[:, 0], batch.key_ego2global, batch.bev_aug)
+    bins, frame = DepthBins(step=4.0), keyframe_of(gold.batch())
+    lift = LiftSplat(8, 4, Splat(grid, bins, sampling="corners"), DepthNet(8, 8, 4, bins.count))
+    cameras = camera_vector(frame, frame.rig.cam2key(frame.ego2global))
+    pooled, depth = lift.lift_to_bev(lift.depth_net(torch.randn(6, 8, 16, 44), cameras), frame)
     assert pooled.shape == (1, 4, 16, 16)
     torch.testing.assert_close(depth.sum(1), torch.ones(6, 16, 44))
     pooled.square().sum().backward()

@@ -11,13 +11,13 @@ from frustum.geometry import CameraRig, VoxelGrid, rotation_z
 from frustum.geometry.depth import DepthBins
 from frustum.nn.lift_splat import LiftSplat, Splat, feature_pixels
 from frustum.ops.pool_plan import PoolPlan
+from tests.nn.frames import EYE, frame_of
 
 GRID = VoxelGrid(lower=(-10, -10, -1), upper=(10, 10, 3), cell=(1, 1, 2))
 BINS = DepthBins(start=1.3, stop=9.3, step=1)  # no point on a cell's border
 FORWARD = torch.tensor(
     [[0, 0, 1.0, 0], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]], dtype=torch.float64
 )  # half a metre up, looking along x
-EYE = torch.eye(4, dtype=torch.float64)[None]
 
 
 def _rig(yaws=(0.0,), size=(16, 32)) -> CameraRig:
@@ -38,7 +38,7 @@ def test_a_pixel_lands_where_its_ray_leads():
     rig = CameraRig.create(torch.tensor([[[[20.0, 0, 1], [0, 20, 1], [0, 0, 1]]]], dtype=torch.float64), rig.cam2ego, (2, 2))
     depth = torch.zeros(1, BINS.count, 1, 1)
     depth[0, 4] = 1  # 5.3 m ahead
-    out = splat(depth, torch.full((1, 3, 1, 1), 2.0), splat.plan(rig, EYE, EYE, (1, 1)))
+    out = splat(depth, torch.full((1, 3, 1, 1), 2.0), splat.plan(frame_of(rig), (1, 1)))
     assert out.shape == (1, 2 * 3, 20, 20)
     assert out.nonzero().tolist() == [[0, c, 10, 15] for c in range(3)]  # y = 0 m, x = 5 m, lower height bin
     assert out.max() == 2
@@ -48,8 +48,8 @@ def test_a_pixel_lands_where_its_ray_leads():
 def test_turning_the_rig_turns_the_map(yaw):
     features, depth = torch.randn(1, 2, 4, 8), torch.rand(1, BINS.count, 4, 8)
     splat = Splat(GRID, BINS)
-    ahead = splat(depth, features, splat.plan(_rig(), EYE, EYE, (4, 8)))
-    turned = splat(depth, features, splat.plan(_rig((float(yaw),)), EYE, EYE, (4, 8)))
+    ahead = splat(depth, features, splat.plan(frame_of(_rig()), (4, 8)))
+    turned = splat(depth, features, splat.plan(frame_of(_rig((float(yaw),))), (4, 8)))
     # counter-clockwise seen from above: x becomes y; rows of the map are y
     torch.testing.assert_close(turned, ahead.rot90(-round(float(yaw) / (torch.pi / 2)), (2, 3)), atol=1e-5, rtol=1e-5)
 
@@ -58,19 +58,19 @@ def test_moving_between_camera_and_keyframe_moves_the_map():
     features, depth = torch.randn(1, 2, 4, 8), torch.rand(1, BINS.count, 4, 8)
     splat, rig, key = Splat(GRID, BINS), _rig(), EYE.clone()
     key[0, 0, 3] = 2.0  # the ego vehicle drove two metres after the image was taken
-    here, later = (splat(depth, features, splat.plan(rig, pose, EYE, (4, 8))) for pose in (EYE, key))
+    here, later = (splat(depth, features, splat.plan(frame_of(rig, pose), (4, 8))) for pose in (EYE, key))
     torch.testing.assert_close(later[..., :-2], here[..., 2:])
 
 
 def test_plans_are_kept_by_content():
     splat = Splat(GRID, BINS, remember=2)
-    first = splat.plan(_rig(), EYE, EYE, (4, 8))
-    assert splat.plan(_rig(), EYE, EYE, (4, 8)) is first
+    first = splat.plan(frame_of(_rig()), (4, 8))
+    assert splat.plan(frame_of(_rig()), (4, 8)) is first
     moved = EYE.clone()
     moved[0, 0, 3] = 0.5
-    assert splat.plan(_rig(), moved, EYE, (4, 8)) is not first
-    assert splat.plan(_rig(), EYE, moved, (4, 8)) is not first
-    assert splat.plan(_rig(), EYE, EYE, (4, 8)) is not first  # forgotten: only two are kept
+    assert splat.plan(frame_of(_rig(), moved), (4, 8)) is not first
+    assert splat.plan(frame_of(_rig(), EYE, moved), (4, 8)) is not first
+    assert splat.plan(frame_of(_rig()), (4, 8)) is not first  # forgotten: only two are kept
     assert len(splat._plans) == 2
 
 
@@ -85,16 +85,16 @@ def test_a_device_without_float64_gets_the_finished_plan():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PoolPlan, "create", classmethod(watched))
-        plan = splat.plan(_rig(), EYE, EYE, (4, 8), "meta")
+        plan = splat.plan(frame_of(_rig()), (4, 8), "meta")
     assert devices == [("cpu", torch.float64)]
     assert {t.device.type for t in (plan.cells, plan.order, plan.pixels, plan.occupied, plan.starts)} == {"meta"}
-    assert splat.plan(_rig(), EYE, EYE, (4, 8), "meta") is plan
-    assert splat.plan(_rig(), EYE, EYE, (4, 8)).cells.device.type == "cpu"  # a plan of its own for each device
+    assert splat.plan(frame_of(_rig()), (4, 8), "meta") is plan
+    assert splat.plan(frame_of(_rig()), (4, 8)).cells.device.type == "cpu"  # a plan of its own for each device
 
 
 def test_plans_do_not_travel_with_a_pickle():
     splat = Splat(GRID, BINS)
-    splat.plan(_rig(), EYE, EYE, (4, 8))
+    splat.plan(frame_of(_rig()), (4, 8))
     assert not pickle.loads(pickle.dumps(splat))._plans
     assert not list(splat.state_dict())
 
@@ -103,7 +103,7 @@ def test_plans_do_not_travel_with_a_pickle():
 def test_any_number_of_cameras(cameras):
     lift = LiftSplat(5, 3, Splat(GRID, BINS))
     rig = _rig(tuple(torch.linspace(0, 6, cameras).tolist()))
-    pooled, depth = lift(torch.randn(cameras, 5, 4, 8), rig, EYE, EYE)
+    pooled, depth = lift(torch.randn(cameras, 5, 4, 8), frame_of(rig))
     assert pooled.shape == (1, 6, 20, 20)
     assert depth.shape == (cameras, 8, 4, 8)
     torch.testing.assert_close(depth.sum(1), torch.ones(cameras, 4, 8))
@@ -114,7 +114,7 @@ def test_first_channels_are_depth_the_rest_context():
     with torch.no_grad():
         lift.depth_net.weight.zero_()
         lift.depth_net.bias.copy_(torch.cat([torch.zeros(8), torch.tensor([1.0, 2.0, 3.0])]))
-    pooled, depth = lift(torch.randn(1, 2, 4, 8), _rig(), EYE, EYE)
+    pooled, depth = lift(torch.randn(1, 2, 4, 8), frame_of(_rig()))
     torch.testing.assert_close(depth, torch.full_like(depth, 1 / 8))
     torch.testing.assert_close(pooled[:, 1], 2 * pooled[:, 0])
     torch.testing.assert_close(pooled[:, 2], 3 * pooled[:, 0])

@@ -1,4 +1,4 @@
-"""The plane sweep against projections by hand, what matching says about a known scene, and the depth net that is shown it."""
+"""The plane sweep against projections by hand, what matching says about a known scene, and the depth net that reads it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _rigs(spread: float = 0.03) -> tuple[CameraRig, CameraRig]:
 
 @pytest.mark.parametrize("sampling", ["corners", "centres"])
 def test_the_sweep_follows_the_world(sampling):
-    """A pixel lifted to each depth, carried through the global frame, and projected into the camera of the frame before."""
+    """A pixel lifted to each depth, carried through the global frame, and projected into the camera of the previous frame."""
     now, then = _rigs()
     size = (8, 16)
     found = sweep(now, then, DEPTHS, size, sampling)  # (M, D, h, w, 2)
@@ -115,7 +115,7 @@ def test_matching_finds_the_depth_of_a_wall():
     assert (inside.argmax(0) == 2).float().mean() > 0.9
 
 
-def test_the_depth_net_uses_what_it_is_shown():
+def test_the_depth_net_uses_the_matching():
     torch.manual_seed(0)
     net = StereoDepthNet(8, 8, 4, 6).eval()
     features, cameras = torch.randn(2, 8, 4, 6), torch.randn(2, 27)

@@ -1,12 +1,77 @@
-"""LiDAR points in other frames: depth maps of cameras and several sweeps in one frame."""
+"""Depth labels: LiDAR points in the cameras, and several sweeps in one frame."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from frustum.data.augment import Draw
 from frustum.data.sample import CameraFrame, LidarFrame, Sample
+from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
+from frustum.types.contract import Label, Shapes
+
+
+class _Found(NamedTuple):
+    sample: Sample  # LiDAR frame and cameras
+    points: np.ndarray | None  # (P, 3) float32, LiDAR frame; None where the maps are there
+    maps: tuple[tuple[np.ndarray, np.ndarray], ...]  # per camera: flat pixel index and metres
+
+
+@dataclass(frozen=True)
+class DepthLabels(Label[Tensor]):
+    """Depth maps (B, N, H, W) float32 of the keyframe's cameras from its LiDAR scan: metres along the optical axis, 0 where unknown.
+
+    `without` says in errors how to train the network without depth.
+    """
+
+    without: str = ""
+
+    what: ClassVar[str] = "depth maps"
+    advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={DepthLabels: ...})."
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> _Found:
+        """See `Label.read`. Raises DataError when the keyframe has no LiDAR scan."""
+        sample = as_rig_source(source, self.what).sample(token, with_boxes=False, occupancy=False)
+        if sample.lidar is None:
+            advice = f" Train without: {self.without}." if self.without else ""
+            raise DataError(f"keyframe {token} has no LiDAR scan, which depth supervision needs.{advice}")
+        found = _Found(sample, sample.lidar.load()[:, :3], ())
+        if fixed is None:
+            return found
+        return _Found(sample, None, tuple((np.flatnonzero(m).astype(np.int32), m[m > 0]) for m in self._maps(found, fixed)))
+
+    def apply(self, found: _Found, draw: Draw) -> np.ndarray:
+        """The maps (N, H, W)."""
+        if found.points is not None:
+            return np.stack(self._maps(found, draw))
+        flat = np.zeros((len(found.maps), draw.size[0] * draw.size[1]), np.float32)
+        for row, (index, metres) in zip(flat, found.maps, strict=True):
+            row[index] = metres
+        return flat.reshape(-1, *draw.size)
+
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
+        """None if a sample has no depth."""
+        known = [maps for maps in moved if maps is not None]
+        return torch.from_numpy(np.stack(known)) if known and len(known) == len(moved) else None
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
+        """A depth of up to 30 m at three of ten pixels."""
+        size = (shapes.batch, shapes.cameras, *shapes.image_size)
+        return torch.from_numpy(np.where(rng.random(size) < 0.3, 30 * rng.random(size), 0)).float()
+
+    def _maps(self, found: _Found, draw: Draw) -> list[np.ndarray]:
+        lidar, points = found.sample.lidar, found.points
+        assert lidar is not None
+        assert points is not None
+        cameras = zip(found.sample.cameras, draw.images, strict=True)
+        return [depth_map(points, lidar, camera, transform.matrix(), draw.size) for camera, transform in cameras]
 
 
 def lidar2camera(lidar: LidarFrame, camera: CameraFrame) -> np.ndarray:

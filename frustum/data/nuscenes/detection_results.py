@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.data.nuscenes.detection_boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path
 

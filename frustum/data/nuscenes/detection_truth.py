@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.data.nuscenes.detection_boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import pose, quaternion_to_matrix

@@ -148,6 +148,10 @@ class NuScenes:
         """The scene of a keyframe."""
         return self.scenes[int(self._index.frames["sample_scene"][self._row(token)])]
 
+    def neighbours(self, token: str) -> tuple[str, ...]:
+        """The keyframes of the scene that a keyframe belongs to, in time order."""
+        return self.scene(token).tokens
+
     def sample(
         self,
         token: str,

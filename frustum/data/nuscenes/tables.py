@@ -16,10 +16,6 @@ TABLES: tuple[str, ...] = (
 
 OPTIONAL_TABLES: tuple[str, ...] = ("lidarseg", "panoptic")
 
-ATTRIBUTES: tuple[str, ...] = (
-    "vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider",
-    "pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving",
-)  # fmt: skip
 
 VISIBILITY: tuple[tuple[str, str], ...] = (("1", "v0-40"), ("2", "v40-60"), ("3", "v60-80"), ("4", "v80-100"))
 """Tokens and levels. The tokens are these literal digits: bird's-eye-view code calls int() on them."""

@@ -22,7 +22,8 @@ from PIL import Image
 from frustum.data.nuscenes.records import SceneRecord, token
 from frustum.data.nuscenes.scene_rows import scene_rows
 from frustum.data.nuscenes.splits import custom_splits, merged_splits
-from frustum.data.nuscenes.tables import ATTRIBUTES, MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
+from frustum.types.classes import ATTRIBUTES
+from frustum.data.nuscenes.tables import MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, make_folder, write_bytes, write_error
 from frustum.types.classes import GENERAL_CLASSES

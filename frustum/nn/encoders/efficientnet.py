@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from frustum.checkpoint.fit import complete, describe_difference
 from frustum.errors import CheckpointError, ConfigError
 from frustum.nn.encoders.pretrained import Pretrained, lite0_state
+from frustum.ops.depthwise import depthwise_bf16, is_cpu_bf16
 
 # What the network was trained on: RGB images as (x - 127) / 128.
 MEAN: tuple[float, float, float] = (127.0, 127.0, 127.0)
@@ -46,57 +47,10 @@ class SameConv2d(nn.Conv2d):
         return self._convolve(F.pad(x, (left, right, top, bottom)), 0)
 
     def _convolve(self, x: Tensor, padding: int) -> Tensor:
-        is_cpu_bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        if is_cpu_bf16 and self.groups > 1 and self.bias is not None and self.weight.requires_grad and torch.is_grad_enabled():
-            return _DepthwiseBf16.apply(x, self.weight, self.bias, self.stride, padding)
+        learns = self.weight.requires_grad and torch.is_grad_enabled()
+        if self.groups > 1 and self.bias is not None and learns and is_cpu_bf16(x):
+            return depthwise_bf16(x, self.weight, self.bias, self.stride, padding)
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
-
-
-class _DepthwiseBf16(torch.autograd.Function):
-    """A depthwise convolution in bfloat16 with gradients by those of oneDNN's CPU kernels that are fast.
-
-    In bfloat16 its weight gradient is three times as slow as in float32, and its input gradient forty times for a stride of two. It has a
-    fast weight gradient for 3x3 kernels only: that of a 5x5 one is put together from four of them.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            x, half = x.bfloat16(), weight.bfloat16()
-            ctx.save_for_backward(x, half)
-            ctx.stride, ctx.padding = stride, padding
-            return F.conv2d(x, half, bias.bfloat16(), stride, padding, 1, len(half))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        stride, padding = ctx.stride, ctx.padding
-        full, grad_x = grad.float(), None
-        if ctx.needs_input_grad[0]:
-            g, w = (grad.bfloat16(), weight) if stride[0] == 1 else (full, weight.float())
-            grad_x = _depthwise_gradient(g, x.to(g.dtype), w, stride, padding, 0).to(x.dtype)
-        return grad_x, _weight_gradient(full, x.float(), weight.float(), stride, padding), full.sum((0, 2, 3)), None, None
-
-
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: int) -> Tensor:
-    """Gradient (C, 1, k, k) of a depthwise kernel, float32; of a 5x5 one by those of its 3x3 corners, which overlap in the middle."""
-    if weight.shape[-2:] != (5, 5):
-        return _depthwise_gradient(grad, x, weight, stride, padding, 1)
-    x = F.pad(x, [padding] * 4)
-    result, corner = torch.empty_like(weight), weight[..., :3, :3]
-    rows, columns = ((size - 1) * s + 3 for size, s in zip(grad.shape[-2:], stride, strict=True))
-    for i in (0, 2):
-        for j in (0, 2):
-            window = x[:, :, i : i + rows, j : j + columns].contiguous(memory_format=torch.channels_last)
-            result[..., i : i + 3, j : j + 3] = _depthwise_gradient(grad, window, corner, stride, 0, 1)
-    return result
-
-
-def _depthwise_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: int, which: int) -> Tensor:
-    """Gradient of a depthwise convolution with respect to x (which = 0) or weight (1)."""
-    wanted, pads = [which == 0, which == 1, False], [padding] * 2
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, stride, pads, [1, 1], False, [0, 0], len(weight), wanted)[which]
 
 
 class MobileBlock(nn.Module):
@@ -207,7 +161,7 @@ class EfficientNetLite0(nn.Module):
         given = complete(needed, {key: value for key, value in state.items() if key in needed})
         difference = describe_difference(needed, given)
         if difference:
-            raise CheckpointError(f"these are no EfficientNet-Lite0 weights:\n{difference}")
+            raise CheckpointError(f"these are not the weights of an EfficientNet-Lite0:\n{difference}")
         plain.load_state_dict(given)
         if self.folded:
             self.load_state_dict(_fold(plain))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes, boxes_to_ego, boxes_to_global, likely_attributes
+from frustum.data.nuscenes.detection_boxes import boxes_to_ego, boxes_to_global, likely_attributes
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import pose, quaternion_to_matrix, rotation_xyz, rotation_z, yaw_of

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.data.nuscenes.detection_boxes import DetectionBoxes
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import MODALITIES, is_detection_file, read_detections, write_detections
 from frustum.errors import DataError
 

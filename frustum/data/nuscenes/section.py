@@ -1,0 +1,56 @@
+"""The `data` section of rigs of cameras in the nuScenes format: real, generated or imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from frustum.data.source import AugmentConfig, DataConfig
+from frustum.types.contract import Label, Reads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from frustum.data.nuscenes.reader import NuScenes
+    from frustum.data.pipeline import RigPipeline
+
+_LAYOUT = {"version": "v1.0-trainval", "train_split": "train", "val_split": "val"}
+
+
+class NuScenesData(DataConfig):
+    """Keyframes of camera rigs. Past keyframes and labels are loaded as the model declares them."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {name: {"root": f"data/{name}", **_LAYOUT} for name in ("street", "nuscenes", "kitti")}
+
+    root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
+    version: str = Field("v1.0-trainval", description="name of the folder with the tables")
+    cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
+    map_frame: Literal["lidar", "camera0"] = Field(
+        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
+    )
+
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Settings of the first version: what to load is now declared by the model."""
+        return {name: value for name, value in stored.items() if name not in ("history", "load_depth", "load_boxes")}
+
+    def open(self) -> NuScenes:
+        """The data set. Raises DataError for a wrong root, version or camera."""
+        from frustum.data.nuscenes.reader import NuScenes
+
+        return NuScenes(self.root, self.version, self.cameras)
+
+    def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:
+        """See `DataConfig.pipeline`. Raises ConfigError when a flip of the ego frame does not fit the grid of a label."""
+        from frustum.data.pipeline import RigPipeline
+
+        return RigPipeline(self, reads, tuple(labels), augment, training)
+
+    def show(self, source: NuScenes, token: str) -> list[tuple[str, np.ndarray]]:
+        """The images of all cameras, by channel."""
+        import numpy as np
+
+        return [(camera.channel, np.asarray(camera.open())) for camera in source.sample(token, with_boxes=False, occupancy=False).cameras]

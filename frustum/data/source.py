@@ -1,0 +1,229 @@
+"""Where samples come from: the recipe's `data` and `augment` sections, and what the rest of the package knows of a data set.
+
+A data set is a section (`DataConfig`) that opens into a source of samples and makes the pipeline that turns them into batches. Rigs of
+cameras (data/nuscenes/section.py) and folders of images with label maps (data/images/section.py) are two kinds.
+This module imports no torch, so that recipes can be described without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+from frustum.config import Config
+from frustum.errors import ConfigError, DataError
+from frustum.types.contract import Label, Reads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from frustum.data.augment import BevTransform, Draw
+    from frustum.data.pixels import ImageTransform
+    from frustum.data.sample import Sample
+    from frustum.geometry import VoxelGrid
+    from frustum.types.batch import Batch
+
+Decoded = MutableMapping[Path, Any]
+"""Decoded images by path."""
+
+
+class Source(Protocol):
+    """An opened data set. `sample(token)` returns an object with `token` and `scene`; what else it has depends on the kind."""
+
+    root: Path
+
+    def tokens(self, split: str = "all") -> list[str]:
+        """Samples of a split, in order. Raises DataError for an unknown one."""
+        ...
+
+    def sample(self, token: str) -> Any:
+        """One sample; files are read when asked for."""
+        ...
+
+    def neighbours(self, token: str) -> Sequence[str]:
+        """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone where there is no time."""
+        ...
+
+
+@runtime_checkable
+class RigSource(Protocol):
+    """A source whose samples are keyframes of a rig of calibrated cameras, such as `data.nuscenes.reader.NuScenes`."""
+
+    root: Path
+
+    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
+        """One keyframe with its past, boxes and labels as asked for."""
+        ...
+
+    def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
+        """Boxes of the detection classes in these keyframes that hold at least so many points."""
+        ...
+
+
+def as_rig_source(source: Any, what: str) -> RigSource:
+    """The source, if its samples are keyframes of a rig. Raises DataError: `what` is read from such data sets only."""
+    if not isinstance(source, RigSource):
+        raise DataError(f"{what} are read from keyframes of a camera rig, but {source.root} is a {type(source).__name__}. Choose other data.")
+    return source
+
+
+class Loaded(Protocol):
+    """A decoded sample, small enough to be kept in memory."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+    @property
+    def paths(self) -> Collection[Path]:
+        """Files of its decoded images."""
+        ...
+
+
+class Pipeline(Protocol):
+    """From a sample on disk to network input, in two steps so that the first can be cached; and from samples to a batch."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether `apply` draws at random."""
+        ...
+
+    @property
+    def shares_images(self) -> bool:
+        """Whether neighbouring samples show the same images."""
+        ...
+
+    def load(self, source: Any, token: str, decoded: Decoded | None = None) -> Loaded:
+        """Read and decode; images that are in `decoded` already are taken from there, new ones are added."""
+        ...
+
+    def apply(self, loaded: Any, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Draw the augmentation, transform, normalise."""
+        ...
+
+    def collate(self, items: list[dict[str, Any]]) -> Batch:
+        """Outputs of `apply` as a batch."""
+        ...
+
+
+def _ordered(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError(f"a range is low,high, but {values[0]:g} is above {values[1]:g}")
+    return values
+
+
+def _share(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] < 0 or values[1] >= 1:
+        raise ValueError("a share of the height lies between 0 and 1, 1 excluded")
+    return values
+
+
+def _positive(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] <= 0:
+        raise ValueError("a scale is greater than 0")
+    return values
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""(low, high), both included."""
+
+
+class AugmentConfig(Config):
+    """Training-time augmentation (FlashOCC, input pipeline)."""
+
+    resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
+    rotate_deg: Range = (-5.4, 5.4)
+    flip: bool = Field(True, description="mirror images with probability 0.5")
+    crop_h: Annotated[Range, AfterValidator(_share)] = Field(
+        (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
+    )
+    colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
+    bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x of the ego frame")
+    bev_flip_y: float = Field(0.5, ge=0, le=1)
+    bev_rotate_deg: Range = (0.0, 0.0)
+    bev_scale: Annotated[Range, AfterValidator(_positive)] = (1.0, 1.0)
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether training moves pixels away from where the plain fit to the network's size has them."""
+        return bool(self.flip or any((*self.resize, *self.rotate_deg, *self.crop_h)))
+
+    def check(self, grid: VoxelGrid) -> None:
+        """Raise ConfigError when a flip does not map the grid onto itself."""
+        for axis, name, share in ((0, "x", self.bev_flip_x), (1, "y", self.bev_flip_y)):
+            if share and abs(grid.lower[axis] + grid.upper[axis]) > 1e-6:
+                raise ConfigError(
+                    f"augment.bev_flip_{name} needs a grid that is symmetric in {name}, but it goes from {grid.lower[axis]} to "
+                    f"{grid.upper[axis]} m. Set augment.bev_flip_{name}=0."
+                )
+
+    def fit(self, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
+        """The transform of an image that is not augmented; (height, width) of source and output."""
+        from frustum.data.pixels import ImageTransform
+
+        return ImageTransform.fit(source, size, sum(self.crop_h) / 2)
+
+    def draw(self, rng: np.random.Generator, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
+        """A random draw for a sample whose cameras have images of (height, width) `sources`."""
+        from frustum.data.augment import Draw
+
+        moves = self.moves_pixels
+        images = tuple(self.draw_image(rng, source, size) if moves else self.fit(source, size) for source in sources)
+        return Draw(images, self.draw_bev(rng), size)
+
+    def draw_image(self, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
+        """A random transform of one camera; (height, width) of source and output."""
+        from frustum.data.pixels import ImageTransform
+
+        resize, rotate = rng.uniform(*self.resize), rng.uniform(*self.rotate_deg)
+        crop_h, crop_w, mirror = rng.uniform(*self.crop_h), rng.random(), rng.random() < 0.5
+        return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(self.flip and mirror), rotate)
+
+    def draw_colours(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Random factors of brightness, contrast and saturation."""
+        brightness, contrast, saturation = rng.uniform(1 - self.colour_jitter, 1 + self.colour_jitter, 3)
+        return max(0.0, float(brightness)), max(0.0, float(contrast)), max(0.0, float(saturation))
+
+    def draw_bev(self, rng: np.random.Generator) -> BevTransform:
+        """A random change of the ego frame."""
+        import math
+
+        from frustum.data.augment import BevTransform
+
+        rotate, scale = math.radians(rng.uniform(*self.bev_rotate_deg)), float(rng.uniform(*self.bev_scale))
+        return BevTransform(rotate, scale, bool(rng.random() < self.bev_flip_x), bool(rng.random() < self.bev_flip_y))
+
+
+class DataConfig(Config):
+    """Base of every `data` section: what all data sets have in common. A subclass opens one kind of data set.
+
+    Attributes:
+        presets: settings that `data=NAME` on the command line stands for, by name.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    root: str = Field("data", description="folder of the data set")
+    train_split: str = "train"
+    val_split: str = "val"
+    image_size: tuple[PositiveInt, PositiveInt] = Field((256, 704), description="(height, width) of the network's image")
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
+    cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
+
+    def open(self) -> Source:
+        """The data set. Raises DataError for a wrong root."""
+        raise TypeError(f"{type(self).__name__} must define open()")
+
+    def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> Pipeline:
+        """From samples of this data set to batches: with the labels, and augmented, for training."""
+        raise TypeError(f"{type(self).__name__} must define pipeline()")
+
+    def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
+        """The photographs of a sample, to be looked at: (name, (H, W, 3) uint8 RGB)."""
+        raise TypeError(f"{type(self).__name__} must define show()")

@@ -1,0 +1,93 @@
+"""What can be drawn of a prediction or of the truth, as plain layers: the viewer draws them without knowing the question they answer.
+
+Ego frame and metres where nothing else is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from frustum.geometry import VoxelGrid
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What class ids mean: a name and an RGB colour each."""
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+
+
+@dataclass(frozen=True)
+class VoxelLayer:
+    """Labelled voxels.
+
+    Attributes:
+        labels: (X, Y, Z) uint8 class ids.
+        legend: of the ids.
+        free: the id that is not drawn.
+        grid: where the voxels lie.
+        flat: ids of ground classes, on which the ego vehicle stands.
+        mask: (X, Y, Z), 1 where the place could be observed, or None.
+        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, or None where objects are not told apart.
+    """
+
+    labels: np.ndarray
+    legend: Legend
+    free: int
+    grid: VoxelGrid
+    flat: tuple[int, ...] = ()
+    mask: np.ndarray | None = None
+    objects: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class BoxLayer:
+    """Boxes (M, 9) of `geometry.BOX_FIELDS`, with a class id each and, of predictions, a score (M,)."""
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    legend: Legend
+    scores: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """Class ids seen from above, (Y, X) uint8, over the cells of `grid`; `free` is not drawn."""
+
+    labels: np.ndarray
+    legend: Legend
+    free: int
+    grid: VoxelGrid
+
+
+@dataclass(frozen=True)
+class PixelLayer:
+    """Class ids of the pixels of an image, (H, W) uint8; `ignore` is drawn as it is in the photograph."""
+
+    labels: np.ndarray
+    legend: Legend
+    ignore: int = 255
+
+
+@dataclass(frozen=True)
+class ImageLayer:
+    """A picture, (H, W, 3) uint8 RGB."""
+
+    image: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class PointLayer:
+    """Points (P, 3) with an RGB colour each, (P, 3) uint8."""
+
+    points: np.ndarray
+    colours: np.ndarray
+
+
+Layer = VoxelLayer | BoxLayer | MapLayer | PixelLayer | ImageLayer | PointLayer
