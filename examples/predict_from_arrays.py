@@ -32,10 +32,10 @@ def main(weights: str | None = None, **settings: object) -> np.ndarray:
 
     model = frustum.load("flashocc-tiny", weights, **settings)
     batch = frustum.Batch.from_arrays(images, intrinsics, cam2ego)
-    prediction = model.predict(model(batch), batch)[0]
-    semantics = prediction.semantics.numpy()
+    occupancy = model.predict(model(batch), batch)[0].occupancy
+    semantics = occupancy.semantics.numpy()
     for index in np.unique(semantics):
-        print(f"{prediction.class_names[index]:22} {(semantics == index).sum():7} voxels")
+        print(f"{occupancy.class_names[index]:22} {(semantics == index).sum():7} voxels")
     return semantics
 
 

@@ -11,25 +11,25 @@ import sys
 import torch
 
 import frustum
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.pipeline import Pipeline, collate
-from frustum.engine.statistics import class_statistics
+from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.engine.feed import build_pipeline
+from frustum.engine.statistics import label_statistics
 from frustum.metrics.occupancy import OccupancyIoU
 
 
 def main(root: str, steps: int = 100, **settings: object) -> float:
     """Train on the split `train`, return the mIoU (camera mask) on the first keyframe of `val`."""
-    database = NuScenes(root)
-    pipeline = Pipeline(image_size=(96, 256), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), load_depth=True)
-    model = frustum.load("flashocc-tiny", **settings).train()
-    model.prepare(class_statistics(database, "train"))  # start from how often each class occurs at each height
+    model = frustum.load("flashocc-tiny", **{"data.root": root, **settings}).train()
+    recipe = model.recipe  # how its input is prepared, and from what it learns
+    source, pipeline = recipe.data.open(), build_pipeline(recipe, training=False)
+    model.prepare(label_statistics(recipe, source))  # start from how often each class occurs at each height
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     random = torch.Generator().manual_seed(0)
 
-    train = database.tokens("train")
+    train = source.tokens("train")
     for step in range(steps):
         token = train[int(torch.randint(len(train), (), generator=random))]
-        batch = collate([pipeline(database.sample(token))])
+        batch = pipeline.collate([pipeline(source, token)])
         losses = model.loss(model(batch), batch)
         loss = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad()
@@ -40,11 +40,11 @@ def main(root: str, steps: int = 100, **settings: object) -> float:
             print(f"step {step}: " + ", ".join(f"{name} {float(value.detach()):.3f}" for name, value in losses.items()))
 
     model.eval()
-    batch = collate([pipeline(database.sample(database.tokens("val")[0]))])
+    batch = pipeline.collate([pipeline(source, source.tokens("val")[0])])
     with torch.inference_mode():
         prediction = model.predict(model(batch), batch)[0]
-    score = OccupancyIoU()
-    score.add(prediction.semantics, batch.semantics[0], batch.mask_camera[0])
+    score, truth = OccupancyIoU(), batch.need(OccupancyLabels)
+    score.add(prediction.occupancy.semantics, truth.semantics[0], truth.mask_camera[0])
     miou = float(score.compute()["miou"])
     print(f"mIoU on one unseen keyframe: {100 * miou:.2f} %")
     return miou

@@ -19,6 +19,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--recipe", action="append", default=[], metavar="MODULE:FUNCTION", help="also run the contract test on this recipe")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real sample data (data/) and golden numbers (golden/): $FRUSTUM_SHARED, else ../shared beside the checkout."""

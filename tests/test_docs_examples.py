@@ -1,65 +1,62 @@
-"""The code in docs/add_a_method.md is a method: it builds, learns and predicts as the page says."""
+"""The code in the docs runs as printed; the method of docs/add_a_method.md passes the contract test, inside and outside the repository."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
-import torch
 
-from frustum.geometry import VoxelGrid
-from frustum.types.batch import Batch
-
-PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "add_a_method.md"
+SMALL = """
+SMALL = {"mono-height": ["model.channels=8", 'model.grid={"lower": [-16, -16, -1], "upper": [16, 16, 5.4], "cell": [2, 2, 0.8]}']}
+"""
 
 
 def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
 
 
-@pytest.fixture
-def mono_height(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    module = types.ModuleType("frustum.models.mono_height")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(blocks()[0], "add_a_method.md", "exec", dont_inherit=True), module.__dict__)
-    module.MonoHeightConfig.model_rebuild(_types_namespace=module.__dict__)
-    return module
+def contract(checkout: Path, *words: str, path: Path | None = None) -> str:
+    """Run the contract test of a checkout in a process of its own; returns the last line."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, [checkout, path])))}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/models/test_contract.py", *words]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout.strip().splitlines()[-1]
 
 
-def test_the_network_keeps_the_contract(mono_height: types.ModuleType) -> None:
-    grid = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.8, 0.8, 0.8))
-    model = mono_height.MonoHeightConfig(grid=grid, channels=8).build()
-    cam2ego = torch.eye(4)
-    cam2ego[:3, :3] = torch.tensor([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-    intrinsics = torch.tensor([[40.0, 0, 32], [0, 40, 16], [0, 0, 1]])
-    shape = grid.shape
-    batch = Batch.from_arrays(
-        torch.randn(2, 1, 3, 32, 64),
-        intrinsics[None],
-        cam2ego[None],
-        semantics=torch.randint(0, 18, (2, *shape)),
-        mask_camera=torch.ones(2, *shape, dtype=torch.bool),
-    )
-    outputs = model(batch)
-    assert outputs["occ_logits"].shape == (2, *shape, 18)
-    loss = sum(model.loss(outputs, batch).values())
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    predictions = model.predict(outputs, batch)
-    assert [p.semantics.shape for p in predictions] == [shape, shape]
+def test_the_method_of_the_docs_is_four_new_files_and_no_edit(tmp_path: Path) -> None:
+    for name in ("frustum", "tests", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    network, settings = blocks()[:2]
+    (tmp_path / "frustum/models/mono_height.py").write_text(network)
+    (tmp_path / "frustum/recipes/mono_height.py").write_text(settings)
+    (tmp_path / "tests/models/test_mono_height.py").write_text(SMALL)
+    assert "11 passed" in contract(tmp_path, "-k", "mono-height", "-m", "slow or not slow")
 
 
-def test_the_recipe_is_complete(mono_height: types.ModuleType) -> None:
-    namespace: dict = {}
-    exec(compile(blocks()[1], "add_a_method.md", "exec", dont_inherit=True), namespace)
-    recipe = namespace["mono_height"]()
-    assert recipe.name == "mono-height"
-    assert recipe.model.channels == 32
-    assert recipe.model_dump_json()
+def test_the_method_of_the_docs_as_a_package_with_an_entry_point(tmp_path: Path) -> None:
+    network, settings = blocks()[:2]
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "my_file.py").write_text(network + settings.replace("from frustum.models.mono_height import MonoHeightConfig\n", ""))
+    about = tmp_path / "my_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[frustum.recipes]\nmono-height = my_package.my_file:mono_height\n")
+    assert "passed" in contract(ROOT, "-k", "mono-height and not overfits", path=tmp_path)
+    (about / "entry_points.txt").unlink()
+    by_path = "my_package.my_file:mono_height"
+    assert "passed" in contract(ROOT, "--recipe", by_path, "-k", "mono_height and not overfits", path=tmp_path)
 
 
 def test_the_calibration_file_of_the_docs(tmp_path: Path) -> None:

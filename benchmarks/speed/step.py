@@ -68,10 +68,12 @@ def measure_recipe(recipe: Recipe, before: int, timed: int) -> Iterator[Table]:
     stepper = Stepper(recipe, build_model(recipe, database), accelerator, before + timed, feed.steps_per_epoch)
     watch = Stopwatch()
     watch.replace(stepper.network, "forward", "forward")
-    watch.replace(stepper.network, "loss", "loss")
+    if len(stepper.turns) == 1:  # several turns have losses of their own, which count as rest
+        watch.replace(stepper.network, "loss", "loss")
     watch.replace(accelerator, "backward", "backward")
     watch.replace(accelerator, "clip_grad_norm_", "gradient norm and clipping")
-    watch.replace(stepper.optimizer, "step", "optimiser")
+    for optimizer in stepper.optimizers:
+        watch.replace(optimizer, "step", "optimiser")
     if stepper.ema is not None:
         watch.replace(stepper.ema, "update_parameters", "running average (EMA)")
     for _ in range(before + timed):

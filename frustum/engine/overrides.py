@@ -20,14 +20,6 @@ from frustum.errors import ConfigError, nearest_names
 
 C = TypeVar("C", bound=Config)
 
-_LAYOUT = {"data.version": "v1.0-trainval", "data.train_split": "train", "data.val_split": "val"}
-DATA_PRESETS = {
-    "street": {"data.root": "data/street", **_LAYOUT},
-    "nuscenes": {"data.root": "data/nuscenes", **_LAYOUT},
-    "kitti": {"data.root": "data/kitti", **_LAYOUT},
-}
-"""What `data=NAME` sets: where a data set of that name lies by default, and its splits."""
-
 _REPLACES = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 """Two ways to say one thing: a value for the one clears the other, so that what was asked for last counts."""
 
@@ -35,16 +27,17 @@ _REPLACES = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 def apply(recipe: C, overrides: Iterable[str]) -> C:
     """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
-    A key is the dotted path of a field (`optim.lr`, `model.depth_bins`). A value is a number, `true`, `false`, `null`, a word, a list
-    as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the settings of DATA_PRESETS, and any other setting
-    wins over them. `train.epochs` replaces `train.steps` and the other way round.
+    A key is the dotted path of a field (`optim.lr`, `model.depth_bins`) or of an entry of one (`optim.lr_scale.encoder`). A value is a
+    number, `true`, `false`, `null`, a word, a list as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the
+    presets of the recipe's data section, and any other setting wins over them. `train.epochs` replaces `train.steps` and the other way
+    round.
 
     Raises:
         ConfigError: no `=`, an unknown key (with the nearest names) or a value that the field does not allow (with what it does).
     """
     words = list(overrides)
     if isinstance(recipe, Recipe):
-        words = [w for name in words if _is_preset(name) for w in _preset(name)] + [w for w in words if not _is_preset(w)]
+        words = [w for name in words if _is_preset(name) for w in _preset(name, recipe)] + [w for w in words if not _is_preset(w)]
     for override in words:
         key, equals, text = override.partition("=")
         key = key.strip()
@@ -80,11 +73,11 @@ def _is_preset(override: str) -> bool:
     return key.strip() == "data" and bool(equals) and not text.strip().startswith("{")
 
 
-def _preset(override: str) -> list[str]:
-    name = override.partition("=")[2].strip()
-    if name not in DATA_PRESETS:
-        raise ConfigError(f"data={name} is not known; {nearest_names(name, DATA_PRESETS)} Any other folder goes by data.root=FOLDER.")
-    return [f"{key}={value}" for key, value in DATA_PRESETS[name].items()]
+def _preset(override: str, recipe: Recipe) -> list[str]:
+    name, presets = override.partition("=")[2].strip(), recipe.data.presets
+    if name not in presets:
+        raise ConfigError(f"data={name} is not known; {nearest_names(name, presets)} Any other folder goes by data.root=FOLDER.")
+    return [f"data.{key}={value}" for key, value in presets[name].items()]
 
 
 def _set(config: C, path: list[str], text: str, key: str) -> C:
@@ -100,6 +93,8 @@ def _value(config: Config, path: list[str], text: str, key: str) -> Any:
     field, current = fields[name], getattr(config, name)
     if not rest:
         return _parse(text, field, current, key)
+    if isinstance(current, dict):
+        return _parse(text, field, current, key, entry=".".join(rest))
     section = _section(current, field)
     if section is None:
         parent = key[: -len(".".join(rest)) - 1]
@@ -150,8 +145,11 @@ def _section(value: Any, field: FieldInfo) -> Config | None:
     return None
 
 
-def _parse(text: str, field: FieldInfo, current: Any, key: str) -> Any:
-    """`text` as the field's type. The first reading that validates wins: JSON, a comma-separated list, the plain words."""
+def _parse(text: str, field: FieldInfo, current: Any, key: str, entry: str = "") -> Any:
+    """`text` as the field's type. The first reading that validates wins: JSON, a comma-separated list, the plain words.
+
+    With an `entry`, the field is a dictionary and `text` becomes its entry of that name.
+    """
     if isinstance(current, Config) and text.startswith("{"):
         # A JSON object changes the named entries of a section, all at once, and keeps the others, and the section's own class.
         try:
@@ -166,7 +164,8 @@ def _parse(text: str, field: FieldInfo, current: Any, key: str) -> Any:
     for candidate in _readings(text):
         try:
             # true and false are no numbers, although Python would take them for 1 and 0
-            return adapter.validate_python(candidate, strict=True if isinstance(candidate, bool) else None)
+            strict = True if isinstance(candidate, bool) else None
+            return adapter.validate_python({**current, entry: candidate} if entry else candidate, strict=strict)
         except ValidationError as error:
             first = first or error
     assert first is not None

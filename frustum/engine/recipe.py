@@ -7,49 +7,46 @@ answers at once.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from frustum.config import TRAVELS, Config
-from frustum.types.classes import OCC3D_CLASSES
+from frustum.config import Config
+from frustum.data.source import AugmentConfig as AugmentConfig
+from frustum.data.source import DataConfig
 from frustum.types.contract import ModelConfig as ModelConfig
 
-
-class DataConfig(Config):
-    """Where samples come from and how they become network input. All data sets share one format."""
-
-    root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
-    version: str = Field("v1.0-trainval", description="name of the folder with the tables")
-    train_split: str = "train"
-    val_split: str = "val"
-    cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
-    image_size: Annotated[tuple[PositiveInt, PositiveInt], TRAVELS] = Field(
-        (256, 704), description="(height, width) of the network's image"
-    )
-    channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"
-    mean: Annotated[tuple[float, float, float], TRAVELS] = (123.675, 116.28, 103.53)
-    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], TRAVELS] = (58.395, 57.12, 57.375)
-    history: int = Field(0, ge=0, description="past keyframes per sample")
-    load_depth: bool = Field(False, description="LiDAR depth maps for depth supervision")
-    load_boxes: bool = False
-    map_frame: Annotated[Literal["lidar", "camera0"], TRAVELS] = Field(
-        "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
-    )
-    cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(Config):
-    """AdamW and its schedule."""
+    """The optimiser and its schedule. A model with several turns has one of each per turn, all with these settings."""
 
-    lr: float = Field(1e-4, gt=0)
+    kind: Literal["adamw", "sgd", "adam"] = Field("adamw", description="adamw decouples weight decay; adam and sgd add it to the gradient")
+    lr: float = Field(1e-4, gt=0, description="learning rate; the highest one of a schedule")
     weight_decay: float = Field(1e-2, ge=0)
-    encoder_lr_scale: float = Field(1.0, ge=0, description="factor on the learning rate of the image encoder")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of adamw and adam")
+    lr_scale: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="factor on the learning rate by the model's parameter group, for example lr_scale.encoder=0.3"
+    )
     clip_norm: float = Field(5.0, gt=0)
-    schedule: Literal["constant", "step", "cosine"] = "step"
-    warmup_steps: int = Field(200, ge=0)
+    schedule: Literal["constant", "step", "cosine", "poly", "one_cycle"] = "step"
+    warmup_steps: int = Field(200, ge=0, description="of every schedule but one_cycle")
     warmup_ratio: float = Field(1e-3, gt=0, le=1, description="first learning rate relative to lr")
     step_epochs: tuple[int, ...] = Field((24,), description="epochs after which a step schedule divides lr by 10")
+    min_lr_ratio: float = Field(0.0, ge=0, le=1, description="where cosine and poly end, relative to lr")
+    poly_power: float = Field(0.9, gt=0, description="of (1 - step / steps) in a poly schedule")
+    pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps in which one_cycle rises")
+    div_factor: float = Field(25.0, ge=1, description="one_cycle begins at lr / div_factor")
+    final_div_factor: float = Field(1e4, ge=1, description="one_cycle ends at its first learning rate / final_div_factor")
+
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Before November 2026 `encoder_lr_scale` was what is now the entry `encoder` of `lr_scale`."""
+        stored = dict(stored)
+        scale = stored.pop("encoder_lr_scale", 1.0)
+        return stored if scale == 1 else {**stored, "lr_scale": {"encoder": scale}}
 
 
 class EmaConfig(Config):
@@ -109,13 +106,7 @@ class PublishedNumber(Config):
     value: float = Field(description="percent")
     protocol: str
     source: str
-    per_class: tuple[float, ...] = Field((), description="percent, one for each occupied class in Occ3D's order, where published")
-
-    @model_validator(mode="after")
-    def _names_every_class(self) -> PublishedNumber:
-        if len(self.per_class) not in (0, len(OCC3D_CLASSES) - 1):
-            raise ValueError(f"per_class needs {len(OCC3D_CLASSES) - 1} figures or none, got {len(self.per_class)}")
-        return self
+    per_class: tuple[float, ...] = Field((), description="percent, one for each class in the order of the metric's table, where published")
 
 
 class Recipe(Config):
@@ -123,8 +114,8 @@ class Recipe(Config):
 
     name: str
     model: SerializeAsAny[ModelConfig]
-    data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
+    data: SerializeAsAny[DataConfig]
+    augment: SerializeAsAny[AugmentConfig] = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     ema: EmaConfig | None = EmaConfig()
     train: TrainConfig = TrainConfig()

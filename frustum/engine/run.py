@@ -34,8 +34,9 @@ FREE_TO_CHANGE = (
 )  # fmt: skip
 """Settings that may differ between a run and its resumption: they do not change what a step computes from the state before it.
 
-With the cosine schedule another length (train.steps, train.epochs) changes the learning rates of all steps that are still to come, since
-the curve then ends elsewhere; the steps already taken are not repeated, so the run is another one than a run of that length from the start.
+With the schedules cosine, poly and one_cycle another length (train.steps, train.epochs) changes the learning rates of all steps that are
+still to come, since the curve then ends elsewhere; the steps already taken are not repeated, so the run is another one than a run of that
+length from the start.
 """
 
 
@@ -106,11 +107,11 @@ def changed_length(recipe: Recipe, folder: Path) -> str:
     names = {"steps", "epochs"}
     old, new = (r.train.model_dump(mode="json", include=names) for r in (load_run(folder).recipe, recipe))
     found = differences(old, new, "train")
-    if not found or recipe.optim.schedule != "cosine":
+    if not found or recipe.optim.schedule in ("constant", "step"):
         return ""
     return (
-        f"{in_words(found)}: the cosine schedule now ends elsewhere, so the learning rates of all steps to come differ from those of the "
-        "earlier length, and this is not what a run of the new length from the start gives"
+        f"{in_words(found)}: the {recipe.optim.schedule} schedule now ends elsewhere, so the learning rates of all steps to come differ "
+        "from those of the earlier length, and this is not what a run of the new length from the start gives"
     )
 
 

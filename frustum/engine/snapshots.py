@@ -1,8 +1,8 @@
-"""The full state of a training run: model, average, optimiser, schedule, data position and random numbers, for an exact resume.
+"""The full state of a training run: model, average, optimisers, schedules, data position and random numbers, for an exact resume.
 
     checkpoints/step_00000500/
         model.safetensors  ema.safetensors   weights as trained, and averaged
-        trainer.pt                           optimiser, schedule, counters (plain tensors and numbers, read with weights_only)
+        trainer.pt                           per turn optimiser and schedule; counters (plain tensors and numbers, read with weights_only)
         rank_0.pt ...                        of each process: position in the data, random numbers
 
 A snapshot is written into a temporary folder and renamed when all of it is on the disk, so one that exists is whole.

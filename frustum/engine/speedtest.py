@@ -11,8 +11,8 @@ from typing import Any
 
 from accelerate.utils import set_seed
 
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.feed import TrainingFeed, grid_of, open_database
+from frustum.data.source import Source
+from frustum.engine.feed import TrainingFeed
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import make_accelerator
@@ -49,7 +49,7 @@ def choose_steps(
     *,
     timed: int = 20,
     warm_up: int = 3,
-    database: NuScenes | None = None,
+    data: Source | None = None,
     progress: bool = True,
 ) -> SpeedTest:
     """Time `timed` optimiser steps of the recipe, data loading included, and choose the number of steps that `seconds` allow.
@@ -67,9 +67,9 @@ def choose_steps(
         raise ConfigError(f"the speed test needs 1 <= minimum <= maximum, got {minimum} and {maximum}.")
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
-    database = database or open_database(recipe.data, grid_of(recipe))
-    feed = TrainingFeed(recipe, database, accelerator.process_index, accelerator.num_processes)
-    stepper = Stepper(recipe, build_model(recipe, database), accelerator, maximum, feed.steps_per_epoch)
+    data = data or recipe.data.open()
+    feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
+    stepper = Stepper(recipe, build_model(recipe, data), accelerator, maximum, feed.steps_per_epoch)
     with progress_bar("speed test", warm_up + timed, show=progress and accelerator.is_main_process) as bar:
         for _ in range(warm_up):
             stepper.step(feed.next_batches())

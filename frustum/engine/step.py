@@ -1,4 +1,4 @@
-"""One optimiser step: forward, loss, backward over the micro-steps, clip, AdamW, schedule, average. Names no model."""
+"""One training step: in each turn forward, loss, backward over the micro-steps, clip, optimiser; then schedules and average."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from frustum.engine.ema import build_ema
 from frustum.engine.optim import build_optimizer, build_scheduler
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import place
+from frustum.engine.turns import alone, average_gradients, copy_from_first, require_other_names, turns_of
 from frustum.errors import TrainingError
 from frustum.types.batch import Batch
+from frustum.types.contract import Turn
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: means over micro-steps and processes; `stop` if any process was asked to stop."""
+    """Figures of one step: means over micro-steps and processes; `stop` if any process was asked to stop.
+
+    With several turns `losses` are those of all, `grad_norm` is that of their gradients taken together, `lr` the first turn's.
+    """
 
     losses: dict[str, float]
     grad_norm: float
@@ -37,24 +42,31 @@ class StepResult:
 
 
 class Stepper:
-    """A model with its optimiser, schedule and average.
+    """A model with its average, and the optimiser and schedule of each of its turns.
 
-    The gradient of a step is the mean over its micro-steps and over all processes, so two processes with one micro-step each and one
+    The gradient of a turn is the mean over its micro-steps and over all processes, so two processes with one micro-step each and one
     process with two compute the same step.
 
     Attributes:
         network: the bare model, on its device.
         ema: its running average, or None.
-        step_number: finished optimiser steps.
+        turns, optimizers, schedulers: one each per turn.
+        step_number: finished steps.
     """
 
     def __init__(self, recipe: Recipe, network: nn.Module, accelerator: Accelerator, total_steps: int, steps_per_epoch: int):
         self.recipe, self.accelerator = recipe, accelerator
         self.network = place(network, recipe.runtime, accelerator.device)
         self.ema: AveragedModel | None = build_ema(self.network, recipe.ema) if recipe.ema else None
-        optimizer = build_optimizer(self.network, recipe.optim)
-        self.scheduler = build_scheduler(optimizer, recipe.optim, total_steps, steps_per_epoch)
-        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
+        self.turns = turns_of(self.network)
+        optimizers = [build_optimizer(self.network, recipe.optim, turn.parameters) for turn in self.turns]
+        self.schedulers = [build_scheduler(optimizer, recipe.optim, total_steps, steps_per_epoch) for optimizer in optimizers]
+        # DDP waits for the gradients of all parameters that the forward pass used, so it cannot serve a turn that trains some of them.
+        self._by_hand = len(self.turns) > 1 and accelerator.num_processes > 1
+        self.model = accelerator.prepare_model(self.network, evaluation_mode=self._by_hand)
+        self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
+        if self._by_hand:
+            copy_from_first([*self.network.parameters(), *self.network.buffers()])
         self.model.train()
         self.step_number = 0
 
@@ -62,30 +74,50 @@ class Stepper:
         """Train on `train.accumulate` micro-batches. `stop` is shared between the processes, so that all of them stop together.
 
         Raises:
-            TrainingError: a loss or the gradient is not finite; nothing was changed by this step but BatchNorm's running statistics.
+            TrainingError: a loss or the gradient is not finite; nothing was changed by this step but BatchNorm's running statistics and
+                what earlier turns trained.
+            ConfigError: two turns have a loss of the same name.
         """
-        lr = self.scheduler.get_last_lr()[0]
+        lr = self.schedulers[0].get_last_lr()[0]
+        losses: dict[str, float] = {}
+        norms, stopping = [], stop
+        for turn, optimizer in zip(self.turns, self.optimizers, strict=True):
+            with alone(turn, self.turns):
+                means, norm, wanted = self._take(turn, optimizer, batches, stop)
+            require_other_names(turn, means, losses)
+            losses |= means
+            norms.append(norm)
+            stopping = stopping or wanted
+        for scheduler in self.schedulers:
+            scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+        self.step_number += 1
+        return StepResult(losses, math.hypot(*norms), float(lr), stopping)
+
+    def _take(self, turn: Turn, optimizer: Any, batches: Sequence[Batch], stop: bool) -> tuple[dict[str, float], float, bool]:
+        """One turn: its mean losses, its gradient's norm, and whether anyone wants to stop."""
+        if self._by_hand:
+            copy_from_first(self.network.buffers())  # as DDP does before a forward pass
         history: list[dict[str, Tensor]] = []
         means: dict[str, float] = {}
         grad_norm, stopping = 0.0, stop
         for batch in batches:
             with self.accelerator.accumulate(self.model):
                 batch = batch.to(self.accelerator.device)
-                losses = self.network.loss(self.model(batch), batch)  # type: ignore[operator]
+                losses = turn.loss(self.model(batch), batch)
                 history.append({name: value.detach() for name, value in losses.items()})
                 self.accelerator.backward(torch.stack(list(losses.values())).sum())
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
+                    if self._by_hand:
+                        average_gradients(turn.parameters, self.accelerator)
+                    norm = self.accelerator.clip_grad_norm_(turn.parameters, self.recipe.optim.clip_norm)
                     means, grad_norm, stopping = self._share(history, norm, stop)
                     if not (math.isfinite(grad_norm) and all(math.isfinite(v) for v in means.values())):
-                        raise TrainingError(self._blame(batches, history, grad_norm))
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-        self.scheduler.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.network)
-        self.step_number += 1
-        return StepResult(means, grad_norm, float(lr), stopping)
+                        raise TrainingError(self._blame(turn, batches, history, grad_norm))
+                optimizer.step()
+                optimizer.zero_grad()
+        return means, grad_norm, stopping
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:
         """Mean losses over micro-steps and processes, the gradient's norm, and whether anyone wants to stop: one exchange, one wait."""
@@ -97,7 +129,7 @@ class Stepper:
         count = self.accelerator.num_processes
         return {n: v / count for n, v in zip(names, values, strict=True)}, norm_sum / count, stops > 0
 
-    def _blame(self, batches: Sequence[Batch], history: list[dict[str, Tensor]], grad_norm: float) -> str:
+    def _blame(self, turn: Turn, batches: Sequence[Batch], history: list[dict[str, Tensor]], grad_norm: float) -> str:
         found: list[tuple[str, list[str]]] = []
         for batch, losses in zip(batches, history, strict=True):
             bad = [f"{name} = {float(value):g}" for name, value in losses.items() if not math.isfinite(float(value))]
@@ -107,20 +139,27 @@ class Stepper:
             tokens = gather_object([token for batch in batches for token in batch.tokens])
             found = [(f"all losses are finite, but the gradient's norm is {grad_norm:g}", tokens)]
         where = "; ".join(f"{what} on {', '.join(tokens)}" for what, tokens in found)
-        return f"training became non-finite in step {self.step_number + 1}: {where}."
+        name = f", turn {turn.name!r}" if len(self.turns) > 1 else ""
+        return f"training became non-finite in step {self.step_number + 1}{name}: {where}."
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser, schedule and counters; the weights are saved beside it."""
+        """Optimisers, schedules and counters; the weights are saved beside it."""
         updates = int(self.ema.n_averaged) if self.ema is not None else 0
         return {
-            "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "step": self.step_number, "ema_updates": updates,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        """The inverse of `state_dict`. Raises ValueError if the state is that of other turns."""
+        if "optimizer" in state:  # saved before November 2026, when every model had one turn
+            state = {**state, "optimizers": [state["optimizer"]], "schedulers": [state["scheduler"]]}
+        saved, needed = len(state["optimizers"]), len(self.turns)
+        if saved != needed:
+            raise ValueError(f"the optimisers of {saved} turns, where the model has {needed}")
+        for part, entry in zip([*self.optimizers, *self.schedulers], [*state["optimizers"], *state["schedulers"]], strict=True):
+            part.load_state_dict(entry)
         self.step_number = int(state["step"])
         if self.ema is not None:
             self.ema.n_averaged.fill_(state["ema_updates"])

@@ -15,7 +15,8 @@ from torch import nn
 from frustum.checkpoint.fit import renamed
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
-from frustum.engine.feed import TrainingFeed, grid_of, open_database
+from frustum.data.source import Source
+from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
@@ -24,7 +25,7 @@ from frustum.engine.runtime import make_accelerator
 from frustum.engine.sections import changes_that_travel, header_of
 from frustum.engine.signals import StopSignals
 from frustum.engine.snapshots import Snapshots
-from frustum.engine.statistics import STATISTICS, class_statistics
+from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
@@ -68,7 +69,7 @@ def train(
         resume: `auto` (or True) goes on exactly where an earlier run in `out` stopped, else starts; `must` raises if there is nothing to
             resume; `never` (or False) deletes the earlier run.
         model: a network to start from (loaded weights), for which `train.init` is not read; by default `recipe.model.build()`, prepared
-            with the class statistics, then filled from `train.init`.
+            with the label statistics, then filled from `train.init`.
         progress: show a bar, or plain lines where there is no terminal.
         source, overrides: how the recipe was called, for recipe.json.
 
@@ -85,10 +86,10 @@ def train(
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
     changed = _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
 
-    database = open_database(recipe.data, grid_of(recipe))
-    feed = TrainingFeed(recipe, database, accelerator.process_index, accelerator.num_processes)
+    data = recipe.data.open()
+    feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
-    network = model if model is not None else build_model(recipe, database, out)
+    network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window = Window(*_resume(snapshots, stepper, feed))
@@ -129,12 +130,12 @@ def train(
     return TrainResult(out, out / WEIGHTS, steps, window.last_loss, time.monotonic() - began, first, trained)
 
 
-def build_model(recipe: Recipe, database: Any, cache: Path | None = None) -> nn.Module:
-    """The recipe's network with fresh weights; where it has `prepare`, that is given the class statistics of the training split."""
+def build_model(recipe: Recipe, data: Source, cache: Path | None = None) -> nn.Module:
+    """The recipe's network with fresh weights; where it has `prepare`, that is given the statistics of the training labels."""
     network = recipe.model.build()
     prepare = getattr(network, "prepare", None)
     if prepare is not None:
-        prepare(class_statistics(database, recipe.data.train_split, cache=cache))
+        prepare(label_statistics(recipe, data, cache))
     return network
 
 

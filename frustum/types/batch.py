@@ -57,7 +57,9 @@ class Batch:
     def rig(self) -> CameraRig:
         """The cameras, with leading dimensions (B, T). Raises DataError for images of uncalibrated cameras."""
         if self.calibration is None:
-            raise DataError("this network needs calibrated cameras, but the data set holds single images. Choose another data set or recipe.")
+            raise DataError(
+                "this network needs calibrated cameras, but the data set holds single images. Choose another data set or recipe."
+            )
         return self.calibration
 
     def need(self, kind: type[Label[Value]]) -> Value:

@@ -6,14 +6,20 @@ The network has three methods:
     loss(outputs, batch) -> dict[str, Tensor]    named scalars, already weighted; the total is their plain sum
     predict(outputs, batch) -> list[Prediction]  one per sample, keyframe ego frame, SI units
 
-and, where it needs them, `turns`, `parameter_groups`, `prepare(statistics)`, `streamed` and `export`.
+and, where it needs them,
+
+    turns() -> tuple[Turn, ...]                               who is trained by which loss, in which order
+    parameter_groups() -> dict[str, list[Parameter]]          names for `optim.lr_scale`; an image encoder is called "encoder"
+    prepare(statistics) -> None                               called once on fresh weights with what the labels say, before the first step
+    streamed() -> Callable[[Batch], dict[str, Tensor]]        a form of `forward` that may remember past frames
+
 This module imports no torch, so that recipes can be described without it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -23,7 +29,9 @@ from frustum.config import Config
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
+
+    from frustum.types.batch import Batch
 
 Value = TypeVar("Value")
 
@@ -84,12 +92,28 @@ class Label(ABC, Generic[Value]):
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Value:
         """A made-up value of a batch, for tests."""
 
-    def require(self, source: Any, tokens: Sequence[str], without: str = "") -> None:
-        """Raise DataError if nothing can be learned from these samples; `without` says how to train without this label."""
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
+        """Raise DataError if nothing can be learned from these training samples."""
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """What a network's `prepare` may want to know of the labels of these samples, as named arrays. Empty for most kinds."""
         return {}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A part of a training step: one forward pass, the step of one optimiser. A model without `turns` has one, with `loss`.
+
+    Attributes:
+        name: for messages.
+        parameters: what is trained in this turn. All others get no gradient meanwhile; one may be trained in several turns.
+        loss: from the outputs of `forward` and the batch to named scalars. The names of different turns must differ. Networks that it
+            calls itself, such as a discriminator, compute in float32 whatever `runtime.precision` is.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    loss: Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
 
 
 def _classes(names: tuple[str, ...]) -> tuple[str, ...]:

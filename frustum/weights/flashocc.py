@@ -231,11 +231,10 @@ def widths(state: Mapping[str, Tensor], config: Any) -> list[str]:
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
     if layout.resnet and layout.resnet != config.resnet:
         found.append(f"model.resnet={layout.resnet}")
-    if "instances" in type(config).model_fields and layout.has_centres != config.instances:
-        found.append(f"model.instances={str(layout.has_centres).lower()}")
-    if "history" in type(config).model_fields and layout.frames - 1 != config.history:
-        # a cost volume compares the oldest of the joined frames with one more
-        found += [f"model.history={layout.frames - 1}", f"data.history={layout.frames - (layout.depth_net != 'stereo')}"]
+    if "instances" in type(config).model_fields and layout.has_centres != (config.instances is not None):
+        found.append(f"model.instances={'{}' if layout.has_centres else 'null'}")
+    if "history" in type(config).model_fields and layout.frames - 1 != config.history.frames:
+        found.append(f"model.history.frames={layout.frames - 1}")
     return found
 
 

@@ -12,7 +12,6 @@ import torch
 from benchmarks.claims import grouping, history, panoptic_flashocc
 from benchmarks.claims.tasks import Tasks
 from frustum.engine import overrides
-from frustum.engine.feed import open_database
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions
 from frustum.nn.centre_head import decode_centres
@@ -109,7 +108,7 @@ def test_results_of_another_length_are_not_taken_for_these(tmp_path, monkeypatch
 
 
 def test_late_frames_have_a_full_history(street_root):
-    database = open_database(get_recipe("panoptic-flashocc-mini").data.model_copy(update={"root": str(street_root)}))
+    database = get_recipe("panoptic-flashocc-mini").data.model_copy(update={"root": str(street_root)}).open()
     tokens = database.tokens("val")
     scenes: dict[str, list[str]] = {}
     for token in tokens:
@@ -123,7 +122,7 @@ def test_history_is_scored_on_all_and_on_late_frames(street_root):
     figures = history.score(recipe, recipe.model.build(), longest=2)
     assert set(history.KEYS) < set(figures)
     assert set(figures["late"]) == set(history.KEYS)
-    assert 0 < figures["late_frames"] < len(open_database(recipe.data).tokens("val"))
+    assert 0 < figures["late_frames"] < len(recipe.data.open().tokens("val"))
     assert all(0 <= figures[key] < 0.3 for key in history.KEYS)  # random weights
 
 

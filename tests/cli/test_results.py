@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from frustum.cli.results import split_of
-from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.result_files import write_result
 from frustum.errors import ConfigError, DataError
+from frustum.types.boxes import DetectionBoxes
 from tests.cli.conftest import Run
 from tests.cli.test_errors import paragraph
 from tests.data.toy import VERSION, toy_database

@@ -49,10 +49,19 @@ def value(recipe: Recipe, path: str):
         ("ema.decay=0.5", 0.5),
         ("model.width=9", 9),
         ("model.grid.cell=0.4,0.4,0.4", (0.4, 0.4, 0.4)),
+        ('optim.lr_scale={"encoder": 0.3, "head": 2}', {"encoder": 0.3, "head": 2.0}),
+        ("optim.betas=0.5,0.9", (0.5, 0.9)),
     ],
 )
 def test_a_value_is_read_by_the_type_of_its_field(override, expected):
     assert value(apply(RECIPE, [override]), override.partition("=")[0]) == expected
+
+
+def test_a_dotted_key_sets_one_entry_of_a_dictionary():
+    changed = apply(RECIPE, ["optim.lr_scale.encoder=0.3", "optim.lr_scale.head=2", "optim.lr_scale.encoder=5e-1"])
+    assert changed.optim.lr_scale == {"encoder": 0.5, "head": 2.0}
+    assert apply(changed, ['optim={"lr_scale": {}, "lr": 1}']).optim.lr_scale == {}
+    assert RECIPE.optim.lr_scale == {}, "the given recipe must not change"
 
 
 def test_the_model_keeps_its_class_and_other_fields_stay():
@@ -136,7 +145,14 @@ def test_of_two_entries_that_replace_each_other_the_last_one_counts():
         ("optim.lr=fast", ["optim.lr=fast", "number", "0.1"]),
         ("optim.lr=true", ["optim.lr=true", "number"]),
         ("optim.lr=-1", ["greater than 0"]),
-        ("optim.schedule=cos", ["'constant', 'step' or 'cosine'"]),
+        ("optim.schedule=cos", ["'constant', 'step', 'cosine', 'poly' or 'one_cycle'"]),
+        ("optim.kind=lion", ["'adamw', 'sgd' or 'adam'"]),
+        ("optim.encoder_lr_scale=0.3", ["optim has no setting 'encoder_lr_scale'", "'lr_scale'"]),
+        ("optim.lr_scale.encoder=fast", ["optim.lr_scale.encoder=fast", "number", "lr_scale.encoder=0.3", "now {}"]),
+        ("optim.lr_scale.encoder=true", ["optim.lr_scale.encoder=true", "number"]),
+        ("optim.lr_scale.encoder=-1", ["greater than or equal to 0"]),
+        ("optim.lr_scal.encoder=1", ["optim has no setting 'lr_scal'", "'lr_scale'"]),
+        ("optim.betas=1,0.9", ["entry 1", "less than 1"]),
         ("data=kity", ["did you mean 'kitti'", "data.root=FOLDER"]),
         ("train.epochs=0", ["greater than or equal to 1"]),
         ("data.std=1,0,1", ["entry 2", "greater than 0"]),

@@ -12,7 +12,7 @@ import torch
 
 import frustum
 from frustum.checkpoint.weights_file import load_state, read_weights
-from frustum.engine.feed import TrainingFeed, open_database
+from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
 from frustum.engine.run import load_run
@@ -54,7 +54,7 @@ def test_prepare_receives_the_statistics_of_the_training_split(toy_root, tmp_pat
     result = train(toy.recipe(toy_root, steps=1), tmp_path, progress=False)
     counts = result.model.prepared
     assert counts.shape == (toy.Z, toy.K)
-    database = open_database(toy.recipe(toy_root).data)
+    database = toy.recipe(toy_root).data.open()
     seen = sum(int(database.sample(t).occupancy.mask_camera.sum()) for t in database.tokens("train"))
     assert counts.sum() == seen
     assert counts[0].nonzero()[0].tolist() == [11]
@@ -146,7 +146,7 @@ def test_resuming_with_other_settings_is_refused_by_name(toy_root, tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_nan_stops_with_step_and_sample_named_and_the_last_state_intact(toy_root, tmp_path, accumulate):
     recipe = toy.recipe(toy_root, checkpoint_every=1, accumulate=accumulate)
-    feed = TrainingFeed(recipe, open_database(recipe.data))
+    feed = TrainingFeed(recipe, recipe.data.open())
     third = [feed.next_batches() for _ in range(3)][-1]
     token = third[-1].tokens[0]
     with pytest.raises(TrainingError, match=f"step 3: occupancy = nan on {token}.*step_00000002") as error:
@@ -241,7 +241,11 @@ def test_what_is_told_when_a_run_is_taken_up_again(toy_root, tmp_path, capsys):
     train(constant, tmp_path / "constant")
     capsys.readouterr()
     train(apply(constant, ["train.steps=3"]), tmp_path / "constant")
-    assert "cosine" not in capsys.readouterr().out
+    assert "schedule" not in capsys.readouterr().out
+    poly = apply(toy.recipe(toy_root, steps=2, checkpoint_every=2), ["optim.schedule=poly"])
+    train(poly, tmp_path / "poly")
+    train(apply(poly, ["train.steps=3"]), tmp_path / "poly")
+    assert "the poly schedule now ends elsewhere" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_goes_on_where_its_data_were_moved_to(toy_root, tmp_path):

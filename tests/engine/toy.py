@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
+from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.occ3d.label_files import labels_path, write_labels
 from frustum.data.sample import Occupancy
 from frustum.engine.recipe import (
     AugmentConfig,
-    DataConfig,
     EmaConfig,
     EvalConfig,
     ModelConfig,
@@ -28,7 +29,7 @@ from frustum.engine.recipe import (
 from frustum.geometry import VoxelGrid
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 GRID = VoxelGrid(lower=(-4.0, -4.0, -1.0), upper=(4.0, 4.0, 2.2), cell=(0.8, 0.8, 0.8))
 X, Y, Z = GRID.shape
@@ -42,6 +43,9 @@ class ToyConfig(ModelConfig):
     batch_norm: bool = False
     poison: str = ""  # token of a sample whose loss is not a number
     slow: float = 0.0  # seconds a forward pass takes longer
+
+    def learns_from(self) -> tuple[OccupancyLabels]:
+        return (OccupancyLabels(self.grid),)
 
     def build(self) -> Toy:
         return Toy(self)
@@ -60,10 +64,13 @@ class Toy(nn.Module):
         self.prepared: np.ndarray | None = None
 
     def prepare(self, statistics) -> None:
-        self.prepared = statistics.counts
-        share = (statistics.counts + 1) / (statistics.counts + 1).sum(1, keepdims=True)
+        self.prepared = counts = statistics[OccupancyLabels]["counts"]
+        share = (counts + 1) / (counts + 1).sum(1, keepdims=True)
         with torch.no_grad():
             self.head.bias.copy_(torch.from_numpy(np.log(share)).float().flatten())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoder": list(self.encoder.parameters()), "head": list(self.head.parameters())}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         if self.config.slow:
@@ -77,15 +84,17 @@ class Toy(nn.Module):
         return {"occ_logits": logits}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        seen = batch.mask_camera
-        cross = F.cross_entropy(outputs["occ_logits"][seen], batch.semantics[seen].long())
+        truth = batch.need(OccupancyLabels)
+        seen = truth.mask_camera
+        cross = F.cross_entropy(outputs["occ_logits"][seen], truth.semantics[seen].long())
         if self.config.poison and self.config.poison in batch.tokens:
             cross = cross * float("nan")
         return {"occupancy": cross, "small": 1e-3 * outputs["occ_logits"].square().mean()}
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         semantics = outputs["occ_logits"].argmax(-1).to(torch.uint8)
-        return [Prediction(t, s, self.config.grid, OCC3D_CLASSES) for t, s in zip(batch.tokens, semantics, strict=True)]
+        parts = [PredictedOccupancy(s, self.config.grid, OCC3D_CLASSES) for s in semantics]
+        return [Prediction(token, occupancy=part) for token, part in zip(batch.tokens, parts, strict=True)]
 
 
 def recipe(root: Path | str = "toy", **train: object) -> Recipe:
@@ -94,7 +103,7 @@ def recipe(root: Path | str = "toy", **train: object) -> Recipe:
     return Recipe(
         name="toy",
         model=ToyConfig(),
-        data=DataConfig(root=str(root), image_size=(16, 32)),
+        data=NuScenesData(root=str(root), image_size=(16, 32)),
         augment=AugmentConfig(resize=(0.0, 0.1), rotate_deg=(0.0, 0.0), colour_jitter=0.1, bev_flip_x=0.0, bev_flip_y=0.0),
         optim=OptimConfig(lr=1e-1, warmup_steps=3, schedule="cosine"),
         ema=EmaConfig(decay=0.9, warmup=0, initial_updates=0),

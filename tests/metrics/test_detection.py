@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.types.boxes import DetectionBoxes
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import ERRORS, DetectionRules
+from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
 from tests.metrics.detection_toy import boxes
 

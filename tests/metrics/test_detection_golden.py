@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.errors import ConfigError, DataError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import DetectionRules, Surroundings
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from tests.metrics.figures import assert_figures
 
 HERE = Path(__file__).parents[1] / "data" / "metrics"

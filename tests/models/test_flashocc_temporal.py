@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 
 from frustum.engine import overrides
-from frustum.engine.feed import evaluation_batches, grid_of, open_database
-from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
+from frustum.engine.feed import evaluation_batches
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
 from frustum.nn.bev import FpnLss
 from frustum.nn.depth_net import camera_vector
@@ -29,7 +29,7 @@ def _recipe(root, **settings):
 def test_a_stream_of_the_world_equals_its_temporal_batches(street_root):
     """Whole scenes through the loader: cameras with their own times and poses, scene starts, and the maps' frame at the LiDAR's time."""
     recipe = _recipe(street_root, **{"model.history": 2, "data.history": 2, "model.instances": "false"})
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     tokens = database.tokens("all")
     model = lively(recipe.model.build())
     temporal = list(evaluation_batches(recipe, database, tokens, labels=False))

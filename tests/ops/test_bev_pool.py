@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from frustum.errors import ConfigError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.ops import bev_pool as module
-from frustum.ops import bev_pool_numba
+from frustum.ops import bev_pool_numba, pool_plan
 from frustum.ops.bev_pool import bev_pool
 from frustum.ops.pool_plan import PoolPlan
 
@@ -98,7 +98,7 @@ def test_only_needed_gradients_are_taken():
 def test_counting_sort_equals_torch_sort(seed, spread):
     points = _points(seed, spread=spread)
     plan = PoolPlan.create(points, GRID)
-    order, occupied, starts = module.sort_by_cell_torch(plan.cells)
+    order, occupied, starts = pool_plan.sort_by_cell_torch(plan.cells)
     for ours, reference in ((plan.order, order), (plan.occupied, occupied), (plan.starts, starts)):
         torch.testing.assert_close(ours, reference)
     assert torch.equal(plan.points_per_cell().flatten().sum(), torch.tensor(len(order)))
@@ -111,7 +111,7 @@ def test_cells_equal_those_of_torch(rounding, seed, batch, spread, half):
     points = _points(seed, batch, spread=spread)
     points = points.float() if half else points
     points.view(-1)[:6] = torch.tensor([torch.nan, torch.inf, -torch.inf, *GRID.lower])  # the last is a corner of the grid
-    ours, reference = PoolPlan.create(points, GRID, rounding).cells, module.cells_torch(points, GRID, rounding)
+    ours, reference = PoolPlan.create(points, GRID, rounding).cells, pool_plan.cells_torch(points, GRID, rounding)
     assert torch.equal(ours, reference)
     assert ours[0] == -1
     assert ours[1] == 0
@@ -121,7 +121,7 @@ def test_points_on_borders_of_cells_fall_where_torch_says():
     axis = torch.arange(-5, 6, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, axis * 0.75, indexing="ij"), -1).view(1, 1, 11, 11, 11, 3)
     for rounding in ("floor", "truncate"):
-        assert torch.equal(PoolPlan.create(points, GRID, rounding).cells, module.cells_torch(points, GRID, rounding))
+        assert torch.equal(PoolPlan.create(points, GRID, rounding).cells, pool_plan.cells_torch(points, GRID, rounding))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -68,7 +68,7 @@ def test_a_converted_file_predicts_as_its_source_without_naming_it(network, conv
     with torch.inference_mode():
         ours, theirs = model(batch), network(batch)
         torch.testing.assert_close(ours["occ_logits"], theirs["occ_logits"], rtol=0, atol=1e-5)
-        same = model.predict(ours, batch)[0].semantics == network.predict(theirs, batch)[0].semantics
+        same = model.predict(ours, batch)[0].occupancy.semantics == network.predict(theirs, batch)[0].occupancy.semantics
         assert same.float().mean() > 0.999
         other = FlashOccConfig(**SMALL.model_dump() | {"voxel_rounding": "floor"}).build().eval()
         other.load_state_dict(network.state_dict())
@@ -85,7 +85,7 @@ def test_the_header_tells_where_it_comes_from(upstream, converted):
     }  # fmt: skip
     carried = {path.rpartition(".")[2]: value for path, value in travelling(frustum.load(converted).recipe).items()}
     assert carried == {name: value for name, value in NEEDS.items() if name not in ("align", "label_map")}
-    assert (header["classes"], header["resize"]) == ({"model": "frustum.models.flashocc:FlashOccConfig"}, RESIZE)
+    assert (header["classes"]["model"], header["resize"]) == ("frustum.models.flashocc:FlashOccConfig", RESIZE)
     assert header["recipe"]["model"]["lift_channels"] == 8
     assert header["recipe"]["published"] == []
 

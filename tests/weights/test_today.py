@@ -27,9 +27,13 @@ from frustum.weights.loading import empty_network, recipe_of
 
 TODAY = Path(__file__).resolve().parents[1] / "data" / "today"
 FILES: dict[str, Any] = json.loads(gzip.decompress((TODAY / "files.json.gz").read_bytes()))
-CHANGES = {  # recipes whose settings were changed before they were stored, in today's words
-    "panoptic-flashocc-mini with history": ["model.history=2", "data.history=2", "model.align=warp_reference", "model.label_map=reference"],
-    "panoptic-flashocc-tiny without instances": ["model.instances=false", "data.channel_order=bgr"],
+CHANGES = {  # recipes whose settings were changed before they were stored, in the words of now
+    "panoptic-flashocc-mini with history": [
+        "model.history.frames=2",
+        "model.history.align=warp_reference",
+        "model.instances.label_map=reference",
+    ],
+    "panoptic-flashocc-tiny without instances": ["model.instances=null", "data.channel_order=bgr"],
 }
 
 

@@ -77,7 +77,7 @@ class BoxLabels(Label[TrueBoxes]):
         rows = [torch.from_numpy(b[:n]).float() for b, n in zip(boxes, counts, strict=True)]
         return TrueBoxes(rows, [torch.from_numpy(c[:n]) for c, n in zip(classes, counts, strict=True)])
 
-    def require(self, source: Any, tokens: Sequence[str], without: str = "") -> None:
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if no keyframe has a box: all that could be learned is that nothing is there."""
         if not tokens or as_rig_source(source, self.what).count_boxes(tokens, self.min_points):
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -81,11 +81,7 @@ class OccupancyLabels(Label[OccupancyTruth]):
         labels = rigs.sample(token, with_boxes=False, occupancy="instances" if self.instances else True).occupancy
         if labels is None:
             return None
-        if labels.semantics.shape != self.grid.shape:
-            raise DataError(
-                f"the labels of keyframe {token} have shape {labels.semantics.shape}, but the recipe's grid has {self.grid.shape} "
-                f"cells. Set the recipe's grid to the labels' one, or regenerate the labels."
-            )
+        self._check(labels, token)
         masks = (np.packbits(labels.mask_lidar), np.packbits(labels.mask_camera))
         return _Found(labels.semantics, masks, labels.instances if self.instances else None)
 
@@ -117,9 +113,17 @@ class OccupancyLabels(Label[OccupancyTruth]):
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """`counts` (Z, K) int64: voxels of each class at each height, inside the camera mask. Raises DataError for missing labels."""
         counts = np.zeros((self.grid.shape[2], len(self.class_names)), np.int64)
-        for labels in occupancy_of(source, tokens):
+        for token, labels in zip(tokens, occupancy_of(source, tokens), strict=True):
+            self._check(labels, token)
             counts += class_counts(labels.semantics, labels.mask_camera > 0, counts.shape[1])
         return {"counts": counts}
+
+    def _check(self, labels: Occupancy, token: str) -> None:
+        if labels.semantics.shape != self.grid.shape:
+            raise DataError(
+                f"the labels of keyframe {token} have shape {labels.semantics.shape}, but the recipe's grid has {self.grid.shape} "
+                f"cells. Set the recipe's grid to the labels' one, or regenerate the labels."
+            )
 
 
 def class_counts(semantics: np.ndarray, seen: np.ndarray, num_classes: int) -> np.ndarray:
@@ -130,7 +134,7 @@ def class_counts(semantics: np.ndarray, seen: np.ndarray, num_classes: int) -> n
     return np.bincount(levels * num_classes + semantics[seen], minlength=height * num_classes).reshape(height, num_classes)
 
 
-def occupancy_of(source: Any, tokens: Sequence[str]) -> Any:
+def occupancy_of(source: Any, tokens: Sequence[str]) -> Iterator[Occupancy]:
     """The occupancy labels (data/sample.py) of samples, one after the other. Raises DataError where there is none."""
     rigs = as_rig_source(source, OccupancyLabels.what)
     for token in tokens:

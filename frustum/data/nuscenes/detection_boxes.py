@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.errors import DataError, ShapeError, nearest_names
 from frustum.geometry import invert, matrix_to_quaternion, quaternion_to_matrix, rotation_z, transform_boxes, transform_points, yaw_of
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 
 _DEFAULT_ATTRIBUTE = {
     "car": "vehicle.parked", "truck": "vehicle.parked", "construction_vehicle": "vehicle.parked", "trailer": "vehicle.parked",

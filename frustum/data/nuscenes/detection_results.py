@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 
 MAX_BOXES = 500
 """Boxes that one sample of a submission may have."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import pose, quaternion_to_matrix
+from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 from frustum.types.classes import DETECTION_OF_CATEGORY
 
 RACK_CATEGORY = "static_object.bicycle_rack"

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from frustum.data.nuscenes.records import AnnotationRecord, SampleDataRecord, SceneRecord, sample_data_token, sample_token, token
-from frustum.types.classes import ATTRIBUTES
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import matrix_to_quaternion
-from frustum.types.classes import GENERAL_CLASSES
+from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
 
 _CATEGORIES = tuple(c.name for c in GENERAL_CLASSES)
 Row = dict[str, Any]

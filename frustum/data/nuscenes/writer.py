@@ -22,11 +22,10 @@ from PIL import Image
 from frustum.data.nuscenes.records import SceneRecord, token
 from frustum.data.nuscenes.scene_rows import scene_rows
 from frustum.data.nuscenes.splits import custom_splits, merged_splits
-from frustum.types.classes import ATTRIBUTES
 from frustum.data.nuscenes.tables import MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, make_folder, write_bytes, write_error
-from frustum.types.classes import GENERAL_CLASSES
+from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
 
 _FORMAT = 1
 _ASIDE = ".aside"  # suffix of the parts that were taken out of the database

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from frustum.data.nuscenes.detection_boxes import boxes_to_ego, boxes_to_global, likely_attributes
-from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import pose, quaternion_to_matrix, rotation_xyz, rotation_z, yaw_of
+from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
 
 LEVEL = pose(rotation_z(np.pi / 2), np.array([100.0, 200.0, 0.5]))  # the vehicle looks along global y

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import MODALITIES, is_detection_file, read_detections, write_detections
 from frustum.errors import DataError
+from frustum.types.boxes import DetectionBoxes
 
 
 def boxes(num: int = 3, seed: int = 0) -> DetectionBoxes:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frustum.data.nuscenes import index as index_module
 from frustum.data.nuscenes.index import Index, cache_folder, tables_key
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.nuscenes.reader import index as index_module
 from frustum.errors import DataError
 from frustum.files import read_json, write_json
 from tests.data.toy import VERSION
