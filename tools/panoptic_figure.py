@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.claims import grouping
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.scores import true_instances
 from frustum.errors import FrustumError
 from frustum.geometry import VoxelGrid
 from frustum.models.panoptic_flashocc import InstanceConfig
-from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
-from frustum.types.predictions import Prediction
+from frustum.tasks.occupancy import true_instances
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.predictions import PredictedOccupancy
 from frustum.viewer.objects import paint_objects
 from frustum.viewer.voxels import top_view
 
@@ -64,14 +65,16 @@ def main() -> None:
     labels = database.sample(token).occupancy
     is_thing = np.isin(labels.semantics, grouping.THINGS)
     true = np.where(is_thing, true_instances(database, token, labels), 0)
-    truth = paint_objects(labels.semantics, true, OCC3D_COLOURS)
+    layer = replace(labels.layer(grid), mask=None)
+    truth = replace(layer, objects=true)
+    painted_truth = paint_objects(truth)
     outputs = grouping.perfect_outputs(*grouping.true_boxes(database, token), grid)
-    found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
+    found = PredictedOccupancy(torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
     volumes = grouping.groupings_of(found, outputs, InstanceConfig(), grid, database)
-    panels = [("truth", truth)]
+    panels = [("truth", painted_truth)]
     for name, title in SHOWN.items():
         objects = np.where(is_thing & (volumes[name].numpy() >= len(OCC3D_CLASSES)), volumes[name].numpy(), 0)
-        panels.append((title, paint_objects(labels.semantics, objects, OCC3D_COLOURS, (true, truth))))
+        panels.append((title, paint_objects(replace(layer, objects=objects), (truth, painted_truth))))
 
     side, head, near = 600, 34, slice(50, 150)
     sheet = Image.new("RGB", (2 * side + 12, 2 * (side + head) + 12), (250, 251, 253))
@@ -79,7 +82,7 @@ def main() -> None:
     for number, (title, painted) in enumerate(panels):
         x, y = number % 2 * (side + 12), number // 2 * (side + head + 12)
         draw.text((x + 4, y + 7), title, (60, 68, 84), ImageFont.load_default(20))
-        picture = top_view(painted.labels[near, near], painted.colours, OCC3D_FREE, scale=6, grid=NEAR)
+        picture = top_view(replace(painted, labels=painted.labels[near, near], grid=NEAR), scale=6)
         sheet.paste(Image.fromarray(picture), (x, y + head))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(args.out, quality=85, optimize=True)

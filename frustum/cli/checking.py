@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 
-from frustum.cli.common import loop_progress, say
-from frustum.cli.predicting import choose_version
+from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.augment import Augmentation
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.rig.importer import import_rig
-from frustum.engine.statistics import spread
+from frustum.data.opening import opened
+from frustum.data.source import RigSource, spread
+from frustum.engine.progress import loop_progress
 from frustum.errors import DataError
 from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
@@ -41,12 +37,7 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
     Raises:
         DataError: no data set there, or `out` cannot be written to.
     """
-    with ExitStack() as cleanup:
-        if (root / "calibration.json").is_file():
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="frustum-rig-")))
-            import_rig(root, folder)
-            root = folder
-        database = NuScenes(root, version or choose_version(root, "v1.0-trainval"))
+    with opened(root, version) as database:
         tokens = list(database.tokens(split))
         if samples:
             tokens = spread(tokens, samples)
@@ -82,7 +73,7 @@ def what_to_look_for(drawn: Collection[str]) -> str:
     return "; ".join(parts) + "."
 
 
-def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str | None) -> tuple[list[Path], set[str]]:
+def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: str | None) -> tuple[list[Path], set[str]]:
     """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out.
 
     Returns the files, and what is drawn in them, in the words of `what_to_look_for`.
@@ -90,7 +81,7 @@ def draw_pictures(database: NuScenes, tokens: list[str], out: Path, augment: str
     options: dict[str, Any] = {}
     if augment is not None:
         recipe = resolve_recipe(augment)
-        options = {"augment": Augmentation(**recipe.augment.model_dump()), "image_size": recipe.data.image_size}
+        options = {"augment": recipe.augment, "image_size": recipe.data.image_size}
     files: list[Path] = []
     drawn: set[str] = set()
     make_folder(out)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 GOES_ON = "the same command goes on from the last saved state"
 
@@ -208,20 +207,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     for row in rows:
         drawn.add_row(*map(Text, row))
     console().print(drawn)
-
-
-def loop_progress(title: str, items: Sequence[T]) -> Iterator[T]:
-    """Yield the items behind a progress bar."""
-    from frustum.engine.progress import progress_bar
-
-    with progress_bar(title, len(items), unit="frames") as bar:
-        for item in items:
-            yield item
-            bar.advance()
-
-
-def percent(value: Any) -> str:
-    """A share 0..1 as `12.34`; `-` where there is none."""
-    if not isinstance(value, (int, float)) or value != value:
-        return "-"
-    return f"{100 * value:.2f}"

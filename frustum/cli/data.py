@@ -12,8 +12,6 @@ from frustum.cli.common import (
     JsonOption,
     OverridesArgument,
     examples,
-    loop_progress,
-    percent,
     say,
     split_overrides,
     table,
@@ -22,6 +20,7 @@ from frustum.cli.common import (
     write_json,
 )
 from frustum.errors import ConfigError
+from frustum.types.table import percent
 
 app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
@@ -113,6 +112,7 @@ def kitti_raw(
     Without --train and --val, the first 78 % of each drive are for training. An interrupted import goes on where it was stopped.
     """
     from frustum.data.kitti.importer import import_kitti_raw
+    from frustum.engine.progress import loop_progress
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)

@@ -13,15 +13,15 @@ from typing import Any
 from torch import nn
 
 from frustum.checkpoint.weights_file import digest
-from frustum.cli.common import console, say, table
-from frustum.cli.evaluation import numbers_of, score
+from frustum.cli.common import console, say
+from frustum.cli.evaluation import numbers_of, print_table
 from frustum.cli.worlds import generate_world
-from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.source import Source
 from frustum.engine import overrides as settings
-from frustum.engine.eval_report import EvalReport, compare, read_reports, write_reports
-from frustum.engine.feed import open_database
+from frustum.engine.evaluate import evaluate_with_baselines
 from frustum.engine.progress import pace
 from frustum.engine.recipe import Recipe
+from frustum.engine.reports import EvalReport, class_tables, compare, headline, read_reports, write_reports
 from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
 from frustum.errors import ConfigError
@@ -79,21 +79,22 @@ def run_demo(
 
     recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
-    database = open_database(recipe.data)
+    source = recipe.data.open()
     with stage(2, "how fast is this machine?"):
-        plan = make_plan(out / "plan.json", recipe, clock, minimum_steps, len(database.tokens(recipe.data.val_split)), seed, database)
+        plan = make_plan(out / "plan.json", recipe, clock, minimum_steps, len(source.tokens(recipe.data.val_split)), seed, source)
         say(plan["text"])
     recipe = settings.apply(recipe, [f"train.steps={plan['steps']}"])
 
     with stage(3, f"training {RECIPE}"):
         result = train(recipe, out / "train", source=RECIPE)
     with stage(4, "evaluation on streets it has never seen"):
-        reports = evaluate_once(recipe, result.model, database, out / "train")
+        reports = evaluate_once(recipe, result.model, source, out / "train")
     with stage(5, "report"):
         page = make_report(out)
 
-    table(*reports[0].class_table())
-    table(*compare(reports))
+    for shown in class_tables(reports[0]):
+        print_table(shown)
+    print_table(compare(reports))
     for line in verdict(*reports):
         say(line)
     numbers = numbers_of(reports) | {
@@ -137,7 +138,7 @@ def stage(number: int, title: str) -> Iterator[None]:
     console().print(f"[dim]{time.monotonic() - began:.0f} s[/]")
 
 
-def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, database: NuScenes) -> dict[str, Any]:
+def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, source: Source) -> dict[str, Any]:
     """The number of training steps, from a speed test; an interrupted demo goes on with the number that was chosen first."""
     plan = stored_plan(path, seed)
     if "steps" in plan:
@@ -145,7 +146,7 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
     most = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
     after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures
     # 15 s for the test itself; the factor is for snapshots and for a machine that slows down when it is warm
-    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, most, database=database)
+    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, most, data=source)
     text = str(test)
     needed = clock.used() + test.steps * test.seconds_per_step + after
     if needed > clock.seconds:
@@ -167,12 +168,12 @@ def stored_plan(path: Path, seed: int) -> dict[str, Any]:
     return plan
 
 
-def evaluate_once(recipe: Recipe, network: nn.Module, database: NuScenes, run: Path) -> list[EvalReport]:
+def evaluate_once(recipe: Recipe, network: nn.Module, source: Source, run: Path) -> list[EvalReport]:
     """The reports of the network and its baselines; read from the run's folder when they were made with these weights."""
     kept = read_reports(run, digest(network))
     if [report.images for report in kept] == ["as they are", "none", "black"]:
         return kept
-    reports = score(recipe, network, database, None, baselines=True)
+    reports = evaluate_with_baselines(recipe, network, source)
     write_reports(run, reports)
     return reports
 
@@ -185,23 +186,20 @@ def make_report(out: Path) -> Path:
 
 
 def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str]:
-    """In words: how far the network is above the best answer without eyes, and what it is worth with its eyes closed."""
+    """In words: how far the network is above the best answer that does not look, and what it is worth on black images."""
+    of_prior, of_black = ({figure.key: figure for figure in headline(report)} for report in (prior, black))
+    shared = [figure for figure in headline(model) if figure.key in of_prior and figure.key in of_black]
+    values = [(f.name, f.value or 0.0, of_prior[f.key].value or 0.0, of_black[f.key].value or 0.0) for f in shared]
 
     def times(name: str, value: float, base: float) -> str:
         return f"{name} {100 * value:.1f} against {100 * base:.1f}" + (f" ({value / base:.1f} times)" if base > 0 else "")
 
+    looks = all(dark <= base for _, _, base, dark in values) and any(dark < base for _, _, base, dark in values)
     return [
-        "Against the blind prior: "
-        + "; ".join(
-            (
-                times("mIoU", model.miou, prior.miou),
-                times("RayIoU", model.ray_iou, prior.ray_iou),
-                times("geometric IoU above the ground", model.above_ground, prior.above_ground),
-                f"geometric IoU {100 * (model.geometric_iou - prior.geometric_iou):+.1f} points",
-            )
-        ),
-        f"With black images the same network gets mIoU {100 * black.miou:.1f} and RayIoU {100 * black.ray_iou:.1f}: "
-        + ("it looks." if black.miou < prior.miou and black.ray_iou < prior.ray_iou else "that is not below the prior."),
+        f"Against the {prior.name}: " + "; ".join(times(name, value, base) for name, value, base, _ in values),
+        "With black images the same network gets "
+        + ", ".join(f"{name} {100 * dark:.1f}" for name, _, _, dark in values)
+        + (": it looks." if looks else ": that is not below the prior."),
     ]
 
 

@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.baselines import BlindPrior
-from frustum.engine.eval_figures import class_table, coverage, figures_table
-from frustum.engine.eval_report import EvalReport, compare, write_reports
-from frustum.engine.evaluate import evaluate
-from frustum.engine.feed import open_database
-from frustum.engine.recipe import PublishedNumber, Recipe
+from frustum.engine.evaluate import evaluate, evaluate_with_baselines
+from frustum.engine.recipe import PublishedNumber
+from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, notes, write_reports
+from frustum.types.table import Table
 
 
 def evaluate_run(
@@ -30,12 +25,15 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """What `frustum eval` does; returns the numbers. Those of a run's own weights on its own settings are kept in its eval.json."""
     recipe, network = open_network(name, overrides, checkpoint, source, code)
-    database = open_database(recipe.data)
+    data = recipe.data.open()
     own = is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum"
-    reports = score(recipe, network, database, split, baselines)
+    if baselines:
+        reports = evaluate_with_baselines(recipe, network, data, split)
+    else:
+        reports = [evaluate(recipe, network, data, split)]
     print_figures(reports[0], recipe.published)
     if baselines:
-        table(*compare(reports))
+        print_table(compare(reports))
     if own:
         write_reports(Path(name), reports)
     published = {"published": [number.model_dump(mode="json") for number in recipe.published]} if recipe.published else {}
@@ -43,24 +41,21 @@ def evaluate_run(
 
 
 def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:
-    """The table of classes, every figure with its mask and convention, and what the masks cover."""
-    table(*class_table(report, published))
-    table(*figures_table(report, published), numbers=False)
-    say(coverage(report))
+    """The tables of classes, every figure with what it counts and its convention, and what a reader must know beside."""
+    for found in class_tables(report, published):
+        print_table(found)
+    print_table(figures_table(report, published), numbers=False)
+    for note in notes(report):
+        say(note)
     for number in published:
         say(f"published {number.metric}: {number.value} ({number.protocol}; {number.source})")
+
+
+def print_table(shown: Table, numbers: bool = True) -> None:
+    """Print a table; columns after the first are right-aligned if they are numbers."""
+    table(shown.title, shown.columns, shown.texts(), numbers)
 
 
 def numbers_of(reports: Sequence[EvalReport]) -> dict[str, Any]:
     """The model's numbers, with those of the baselines below `baselines`."""
     return reports[0].numbers() | ({"baselines": [report.numbers() for report in reports[1:]]} if len(reports) > 1 else {})
-
-
-def score(recipe: Recipe, network: nn.Module, database: NuScenes, split: str | None, baselines: bool) -> list[EvalReport]:
-    """The report of the network, then of the blind prior and of the network on black images."""
-    reports = [evaluate(recipe, network, split, database=database)]
-    if baselines:
-        prior = BlindPrior.fit(database, recipe.data.train_split, grid=getattr(recipe.model, "grid", None), progress=True)
-        reports.append(evaluate(recipe, prior, split, name=f"blind prior ({prior.variant})", database=database))
-        reports.append(evaluate(recipe, network, split, name="black images", black=True, database=database))
-    return reports

@@ -9,6 +9,9 @@ import numpy as np
 from PIL import Image
 
 from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
+from frustum.types.layers import Legend, VoxelLayer
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Occupancy:
     mask_lidar: np.ndarray
     mask_camera: np.ndarray
     instances: np.ndarray | None = None
+
+    def layer(self, grid: VoxelGrid) -> VoxelLayer:
+        """The labels as something to draw, inside the camera mask; objects are left out."""
+        flat = tuple(OCC3D_CLASSES.index(name) for name in FLAT_CLASSES)
+        return VoxelLayer(self.semantics, Legend(OCC3D_CLASSES, OCC3D_COLOURS), OCC3D_FREE, grid, flat, self.mask_camera)
 
 
 @dataclass(frozen=True)

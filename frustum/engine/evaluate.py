@@ -1,108 +1,181 @@
-"""Evaluation: integer counts per frame, shared over processes, merged, written to eval.json."""
+"""Evaluation: one path for networks, baselines and predictions of others. It scores whatever parts a prediction has."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from accelerate.utils import gather_object
 from torch import nn
 
 from frustum.checkpoint.weights_file import digest
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.sample import Occupancy
-from frustum.engine.eval_report import EvalReport
-from frustum.engine.feed import evaluation_batches, grid_of, open_database
-from frustum.engine.predictors import NetworkPredictor, Predictor
-from frustum.engine.progress import progress_bar
-from frustum.engine.recipe import Recipe
+from frustum.data.source import Source
+from frustum.engine.feed import evaluation_batches
+from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.progress import loop_progress, progress_bar
+from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
+from frustum.engine.reports import EvalReport
 from frustum.engine.runtime import make_accelerator
-from frustum.engine.scores import Scores
-from frustum.engine.statistics import labels_of
 from frustum.errors import DataError
 from frustum.files import write_json
-from frustum.types.batch import Batch
-from frustum.types.classes import IGNORE
+from frustum.tasks import TASKS
+from frustum.tasks.task import Predictor, Task
 from frustum.types.predictions import Prediction
+
+BLACK_NOTE = "the trained network with black images instead of those of the cameras"
 
 
 def evaluate(
-    recipe: Recipe,
-    model: nn.Module | Predictor,
+    recipe: Recipe | None,
+    model: nn.Module | NetworkPredictor | Predictor,
+    source: Source | None = None,
     split: str | None = None,
     *,
-    name: str | None = None,
-    black: bool = False,
     every: int | None = None,
-    database: NuScenes | None = None,
+    black: bool = False,
+    name: str | None = None,
     out: Path | str | None = None,
     progress: bool = True,
+    tasks: Sequence[type[Task]] = TASKS,
 ) -> EvalReport:
-    """Score a model on a split with the metrics of eval_report.py.
+    """Score a model on a split.
 
     Args:
-        recipe: names data, device, precision and `eval` settings.
-        model: a network that keeps the contract, or a predictor such as `baselines.BlindPrior`.
+        recipe: names data, device, precision and `eval` settings; may be None for a `Predictor`, with `source` and `split` given.
+        model: a network that keeps the contract, or what predicts without images: a baseline, or predictions in files.
+        source: the opened data set; by default that of the recipe.
         split: by default `data.val_split`.
-        name: what the model is called in the report; by default the recipe's name.
+        every: score every n-th sample of the split; by default `eval.every`.
         black: feed the network black images instead of those on disk.
-        every: score every n-th keyframe of the split; by default `eval.every`.
-        database: the opened data set, where it is at hand.
+        name: what the model is called in the report; by default its own name, or the recipe's.
         out: file (eval.json) that the numbers are written to, atomically.
+        tasks: the questions that may be scored; those are whose part the predictions have.
 
-    Every process scores its own keyframes; all return the report of all of them.
+    Every process scores its own samples; all return the report of all of them.
 
     Raises:
-        DataError: no labels, damaged files, a wrong root. ShapeError: predictions on another grid than the labels.
+        DataError: no labels, damaged files, a wrong root, a prediction that lacks a part that others have, or nothing that could be
+            scored. ShapeError: predictions of another shape than the labels.
     """
+    return _evaluate(recipe, model, source, split, every, black, name, out, progress, tasks)[0]
+
+
+def evaluate_with_baselines(
+    recipe: Recipe, network: nn.Module, source: Source | None = None, split: str | None = None, *, progress: bool = True
+) -> list[EvalReport]:
+    """The report of a network, then of what answers the same questions without looking, and of the network on black images."""
+    source = source or recipe.data.open()
+    report, done = _evaluate(recipe, network, source, split, None, False, None, None, progress, TASKS)
+    reports = [report]
+    for task in done:
+        for predictor in task.baselines(source, recipe.data.train_split, loop_progress):
+            reports.append(evaluate(recipe, predictor, source, split, progress=progress))
+    return [*reports, evaluate(recipe, network, source, split, name="black images", black=True, progress=progress)]
+
+
+def _evaluate(
+    recipe: Recipe | None,
+    model: nn.Module | NetworkPredictor | Predictor,
+    source: Source | None,
+    split: str | None,
+    every: int | None,
+    black: bool,
+    name: str | None,
+    out: Path | str | None,
+    progress: bool,
+    kinds: Sequence[type[Task]],
+) -> tuple[EvalReport, list[Task]]:
+    """`evaluate`, and the tasks that scored."""
     began = time.monotonic()
-    accelerator = make_accelerator(recipe.runtime)
-    database = database or open_database(recipe.data, grid_of(recipe))
-    split, every = split or recipe.data.val_split, every or recipe.eval.every
-    tokens = database.tokens(split)[::every]
+    runtime, settings = (recipe.runtime, recipe.eval) if recipe is not None else (RuntimeConfig(device="cpu"), EvalConfig())
+    if recipe is not None:
+        source, split = source or recipe.data.open(), split or recipe.data.val_split
+    if source is None or split is None:
+        raise TypeError("evaluate() without a recipe needs source and split")
+    accelerator = make_accelerator(runtime)
+    every = every or settings.every
+    tokens = source.tokens(split)[::every]
     if not tokens:
-        raise DataError(f"the split {split!r} of {recipe.data.root} has no keyframes.")
-    predictor = NetworkPredictor(model, recipe.runtime, black=black, data=recipe.data) if isinstance(model, nn.Module) else model
-    scores = Scores(database, recipe.eval.ray_iou)
+        raise DataError(f"the split {split!r} of {source.root} has no samples.")
+    data = None if recipe is None else recipe.data
+    predictor = NetworkPredictor(model, runtime, black=black, data=data) if isinstance(model, nn.Module) else model
+    if isinstance(predictor, Predictor):
+        tokens = predictor.ordered(tokens, split)
     first, last = (len(tokens) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
     mine = tokens[first:last]  # neighbours stay together: networks over time run them as a stream
-    title = name or recipe.name
+    title = name or getattr(predictor, "name", "") or (recipe.name if recipe else "")
+    scored: dict[str, Task] = {}
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
-        for prediction, labels in _answers(recipe, database, predictor, mine):
-            scores.add(prediction, labels)
+        for prediction in _predictions(recipe, source, predictor, mine):
+            if not scored:
+                scored = {kind.name: kind(tokens, settings.ray_iou) for kind in _asked(prediction, kinds)}
+            _add(scored, kinds, source, prediction)
             bar.advance()
-    scores.merge_processes(accelerator)
+    done = _merged(gather_object([scored]))
     report = EvalReport(
         name=title,
         split=split,
         frames=len(tokens),
         every=every,
-        images="none" if not predictor.needs_images else "black" if black else "as they are",
-        metrics=scores.compute(),
+        images="none" if isinstance(predictor, Predictor) else "black" if predictor.black else "as they are",
+        results={task.name: task.compute() for task in done},
         seconds=time.monotonic() - began,
         weights=digest(model) if isinstance(model, nn.Module) else None,
+        note=BLACK_NOTE if black else getattr(predictor, "note", ""),
+        about=getattr(predictor, "about", {}),
     )
     if out is not None and accelerator.is_main_process:
-        write_json(out, report.numbers(), indent=2)
-    return report
+        write_json(out, report.numbers(kinds), indent=2)
+    return report, done
 
 
-def _answers(recipe: Recipe, database: NuScenes, predictor: Predictor, tokens: list[str]) -> Iterator[tuple[Prediction, Occupancy]]:
-    """Predictions beside their labels. Images are not even opened for a predictor that needs none."""
-    if not predictor.needs_images:
-        for token, labels in zip(tokens, labels_of(database, tokens), strict=True):
-            yield predictor(_only_token(token))[0], labels
-        return
-    for batch in evaluation_batches(recipe, database, tokens):
-        for i, prediction in enumerate(predictor(batch)):
-            labelled = batch.semantics is not None and bool((batch.semantics[i] != IGNORE).any())  # `collate` fills gaps with IGNORE
-            if not labelled or batch.semantics is None or batch.mask_camera is None or batch.mask_lidar is None:
-                raise DataError(f"sample {prediction.token} has no occupancy labels to compare with; use `frustum predict` for such data.")
-            arrays = (t[i].cpu().numpy() for t in (batch.semantics, batch.mask_lidar, batch.mask_camera))
-            yield prediction, Occupancy(*arrays)
+def _predictions(
+    recipe: Recipe | None, source: Source, predictor: NetworkPredictor | Predictor, tokens: Sequence[str]
+) -> Iterable[Prediction]:
+    """Images are not even opened for a predictor that needs none."""
+    if isinstance(predictor, Predictor):
+        yield from map(predictor.answer, tokens)
+    elif recipe is None:
+        raise TypeError("evaluate() of a network needs a recipe")
+    else:
+        for batch in evaluation_batches(recipe, source, tokens, labels=False) if tokens else ():
+            yield from predictor(batch)
 
 
-def _only_token(token: str) -> Batch:
-    eye = np.eye(4)
-    return Batch.from_arrays(np.zeros((1, 3, 1, 1), np.float32), np.eye(3)[None], eye[None], tokens=[token])
+def _asked(prediction: Prediction, kinds: Sequence[type[Task]]) -> list[type[Task]]:
+    """The tasks whose part a prediction has. Raises DataError if there is none."""
+    asked = [kind for kind in kinds if getattr(prediction, kind.part) is not None]
+    if not asked:
+        held = ", ".join(_held(prediction)) or "nothing"
+        raise DataError(
+            f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. "
+            f"Scored are: {', '.join(kind.part for kind in kinds)}."
+        )
+    return asked
+
+
+def _held(prediction: Prediction) -> list[str]:
+    return [name for name, value in vars(prediction).items() if name != "token" and value is not None]
+
+
+def _add(scored: dict[str, Task], kinds: Sequence[type[Task]], source: Any, prediction: Prediction) -> None:
+    """Score one sample. Raises DataError where it lacks a part that others have, or has one that they lack."""
+    if {kind.name for kind in _asked(prediction, kinds)} != set(scored):
+        others = ", ".join(task.part for task in scored.values())
+        raise DataError(
+            f"the prediction of {prediction.token} holds {', '.join(_held(prediction))}, but others hold {others}: predict all samples in "
+            "one way."
+        )
+    for task in scored.values():
+        task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
+
+
+def _merged(found: Sequence[dict[str, Task]]) -> list[Task]:
+    """What all processes counted."""
+    whole: dict[str, Task] = {}
+    for scored in found:
+        for name, task in scored.items():
+            whole[name] = whole[name].merge(task) if name in whole else task
+    return list(whole.values())

@@ -1,56 +1,40 @@
-"""What evaluation and prediction call: batch in, one Prediction per sample out."""
+"""A network that predicts: batch in, one Prediction per sample out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from frustum.engine.recipe import DataConfig, RuntimeConfig
+from frustum.data.source import DataConfig
+from frustum.engine.recipe import RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
-from frustum.nn.temporal import TemporalModel
-from frustum.nn.temporal_stream import StreamedForward
 from frustum.types.batch import Batch
 from frustum.types.predictions import Prediction
 
 
-class Predictor(Protocol):
-    """Anything that answers batches. With `needs_images` False only `batch.tokens` is looked at, and no image is read for it."""
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether the batch must hold images."""
-        ...
-
-    def __call__(self, batch: Batch) -> Sequence[Prediction]:
-        """One prediction per sample, in order."""
-        ...
-
-
 class NetworkPredictor:
-    """A network in evaluation mode on the recipe's device and in its precision; networks over time see each image once where they can.
+    """A network in evaluation mode on the recipe's device and in its precision; networks over time encode each image once where they can.
 
     Args:
         network: keeps the contract (forward, predict); it is moved to the device.
         runtime: device and precision.
         black: replace every image by one of black pixels (see `black_images`): what is predicted then is what the network knows without
             looking.
-        data: tells what a black pixel is after normalisation; needed for `black` only.
+        data: says what a black pixel is after normalisation; needed for `black` only.
     """
-
-    needs_images = True
 
     def __init__(self, network: nn.Module, runtime: RuntimeConfig, *, black: bool = False, data: DataConfig | None = None):
         self.device = pick_device(runtime)
         self.network = place(network, runtime, self.device).eval()
         self.bf16 = pick_precision(runtime, self.device) == "bf16"
         self.black, self.data = black, data or DataConfig()
-        # a compiled network is compiled as a whole, `step` is not
-        streamed = StreamedForward(self.network) if isinstance(self.network, TemporalModel) and not runtime.compile else None
-        self.forward: Callable[[Batch], Any] = streamed or self.network
+        # a compiled network is compiled as a whole, a stream is not
+        streamed = None if runtime.compile else getattr(self.network, "streamed", None)
+        self.forward: Callable[[Batch], Any] = streamed() if streamed is not None else self.network
 
     def __call__(self, batch: Batch) -> list[Prediction]:
         """Predict; tensors of the result are on the CPU."""
@@ -59,7 +43,7 @@ class NetworkPredictor:
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network.predict(self.forward(batch), batch)  # type: ignore[operator]
-        return [replace(p, **{n: t.cpu() for n, t in vars(p).items() if isinstance(t, torch.Tensor)}) for p in found]
+        return [prediction.cpu() for prediction in found]
 
 
 def black_images(batch: Batch, data: DataConfig) -> Batch:

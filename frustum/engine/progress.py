@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
 
 
 class Reporter:
@@ -67,6 +70,14 @@ def progress_bar(
     )  # fmt: skip
     with Progress(*columns, console=Console(), refresh_per_second=4) as bar:
         yield Reporter(title, total, done, bar, True, unit, every)
+
+
+def loop_progress(title: str, items: Sequence[T]) -> Iterator[T]:
+    """Yield the items behind a progress bar."""
+    with progress_bar(title, len(items), unit="frames") as bar:
+        for item in items:
+            yield item
+            bar.advance()
 
 
 def pace(rate: float, unit: str = "steps", digits: int = 2) -> str:

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from frustum.config import differences, in_words
-from frustum.engine.eval_report import BASELINES, EVALUATION
 from frustum.engine.recipe import Recipe
+from frustum.engine.reports import BASELINES, EVALUATION
 from frustum.engine.sections import restored, stored
 from frustum.errors import ConfigError
 from frustum.files import make_folder, read_json, write_error, write_json

@@ -126,7 +126,7 @@ def changes_that_travel(trained: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def as_words(values: Mapping[str, Any]) -> list[str]:
-    """Settings as a user writes them: `["model.history=2", "data.channel_order=rgb"]`."""
+    """Settings as a user writes them: `["model.bev_channels=64", "data.channel_order=rgb"]`."""
     return [f"{path}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}" for path, value in values.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from frustum.files import write_bytes, write_error
@@ -21,23 +22,24 @@ class Unfinished:
 
     def __init__(self, folder: Path, work: str):
         self.path, self._work = folder / ".unfinished", work
-        found = self._lines()
-        kept = [line for line in found if line.startswith(f"{work} ")]
-        self._done = set(kept)
-        if found:  # leaves out other work, and a last line that was cut off
+        kept = [line for line in self._lines() if line.startswith(f"{work} ")]
+        self._done = {part: names for part, *names in (line.removeprefix(f"{work} ").split("\t") for line in kept)}
+        if self.path.is_file():  # leaves out other work, and a last line that was cut off
             write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
-
-    def __contains__(self, part: str) -> bool:
-        return f"{self._work} {part}" in self._done
 
     def __bool__(self) -> bool:
         return bool(self._done)
 
-    def add(self, part: str) -> None:
-        """Call this when everything about `part` is on disk."""
+    def files(self, part: str) -> list[Path] | None:
+        """The files that hold `part`; None unless it is done and all of them are there."""
+        files = [self.path.with_name(name) for name in self._done.get(part, ())]
+        return files if files and all(file.is_file() for file in files) else None
+
+    def add(self, part: str, files: Sequence[Path]) -> None:
+        """Call this when everything about `part` is on disk, in these files of the folder."""
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(f"{self._work} {part}\n")
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write("\t".join([f"{self._work} {part}", *(file.name for file in files)]) + "\n")
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -48,6 +50,6 @@ class Unfinished:
 
     def _lines(self) -> list[str]:
         try:
-            return self.path.read_text(encoding="utf-8").splitlines()
+            return self.path.read_text(encoding="utf-8").split("\n")[:-1]  # without a line that was cut off
         except (OSError, UnicodeDecodeError):
             return []  # none, or damaged: the work starts at its beginning

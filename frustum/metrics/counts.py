@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ class CountMetric:
     """Base of metrics whose state is a dict of int64 arrays. Sum the states of ranks or files, `load_state`, `compute`."""
 
     _state: dict[str, np.ndarray]
+    _free_settings: ClassVar[tuple[str, ...]] = ()  # those that do not change the counts
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -37,7 +38,7 @@ class CountMetric:
 
     def settings(self) -> dict[str, Any]:
         """What must agree for two states to be of one kind."""
-        return {name: value for name, value in vars(self).items() if name != "_state"}
+        return {name: value for name, value in vars(self).items() if name not in ("_state", *self._free_settings)}
 
     def merge(self, other: Self) -> Self:
         """Add the counts of `other`. Raises ConfigError unless both count the same thing."""

@@ -71,7 +71,7 @@ class DetectionRules:
 class BoxArrays(Protocol):
     """M boxes of one sample. Truth and predictions share one level frame (officially the global one): nothing but differences matter.
 
-    `data.nuscenes.detection_boxes.DetectionBoxes` is one.
+    `types.boxes.DetectionBoxes` is one.
     """
 
     @property

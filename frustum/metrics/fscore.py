@@ -10,9 +10,10 @@ import numpy as np
 
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import IGNORE, CountMetric, Labels, ratio, same_shape, to_numpy
+from frustum.metrics.counts import CountMetric, Labels, ratio, same_shape, to_numpy
 from frustum.metrics.occupancy import MaskName
 from frustum.metrics.sums import from_words, to_words
+from frustum.types.classes import IGNORE
 
 _EPS = 1e-8
 

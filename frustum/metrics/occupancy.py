@@ -8,9 +8,10 @@ import numpy as np
 
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
 
 MaskName = Literal["camera", "lidar", "none"]
-OCC3D_FLAT = (11, 12, 13, 14)
+OCC3D_FLAT = tuple(OCC3D_CLASSES.index(name) for name in FLAT_CLASSES)
 """Ids of driveable_surface, other_flat, sidewalk and terrain in Occ3D's order."""
 
 

@@ -15,8 +15,9 @@ from frustum.errors import ConfigError, DataError
 from frustum.metrics.counts import CountMetric, ratio
 from frustum.metrics.occupancy import require_ids
 from frustum.metrics.sums import from_words, to_words
+from frustum.types.classes import OBJECT_CLASSES, OCC3D_CLASSES
 
-OCC3D_THINGS = (2, 3, 4, 5, 6, 7, 9, 10)
+OCC3D_THINGS = tuple(i for i, name in enumerate(OCC3D_CLASSES) if name in OBJECT_CLASSES)
 """Ids of the classes whose objects are told apart in Occ3D's order: bicycle, bus, car, construction_vehicle, motorcycle, pedestrian,
 trailer, truck. Barriers and traffic cones are not among them (SparseOcc)."""
 MOST_IDS = 65536

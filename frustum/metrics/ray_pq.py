@@ -29,6 +29,8 @@ class RayPQ(SegmentMetric):
         backend, threads: of `ops.raycast`; they do not change the counts.
     """
 
+    _free_settings = ("backend", "threads")
+
     def __init__(
         self,
         num_classes: int = 18,
@@ -43,10 +45,6 @@ class RayPQ(SegmentMetric):
         super().__init__(num_classes, free, things, least, ways=len(thresholds))
         self.thresholds, self.grid = tuple(thresholds), grid or VoxelGrid.occ3d()
         self.backend, self.threads = backend, threads
-
-    def settings(self) -> dict[str, Any]:
-        """What must agree for a merge: everything but how the rays were computed."""
-        return {k: v for k, v in super().settings().items() if k not in ("backend", "threads")}
 
     def add(self, pred: Labels, target: Labels, pred_instances: Labels, target_instances: Labels, origins: np.ndarray) -> None:
         """Count one frame.

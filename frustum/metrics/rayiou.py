@@ -27,6 +27,8 @@ class RayIoU(CountMetric):
         backend, threads: of `ops.raycast`; they do not change the counts.
     """
 
+    _free_settings = ("backend", "threads")
+
     def __init__(
         self,
         num_classes: int = 18,
@@ -46,10 +48,6 @@ class RayIoU(CountMetric):
             "pred": np.zeros(num_classes, np.int64),
             "tp": np.zeros((len(self.thresholds), num_classes), np.int64),
         }
-
-    def settings(self) -> dict[str, Any]:
-        """What must agree for a merge: everything but how the rays were computed."""
-        return {k: v for k, v in super().settings().items() if k not in ("backend", "threads")}
 
     def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
         """Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from frustum.metrics.counts import IGNORE, Labels, mean_without_nan, same_shape, to_numpy
+from frustum.metrics.counts import Labels, mean_without_nan, same_shape, to_numpy
 from frustum.metrics.occupancy import MaskName
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, SegmentMetric
+from frustum.types.classes import IGNORE
 
 
 class VoxelPQ(SegmentMetric):

@@ -35,6 +35,11 @@ OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
 """RGB per Occ3D class for pictures: quiet ground and buildings on which saturated objects stand out; neighbours differ in lightness."""
 
 
+def colour_of(name: str) -> tuple[int, int, int]:
+    """RGB of a class of nuScenes or Occ3D for pictures; that of `others` for any other name."""
+    return OCC3D_COLOURS[OCC3D_CLASSES.index(name) if name in OCC3D_CLASSES else 0]
+
+
 class GeneralClass(NamedTuple):
     """One of nuScenes' 32 general classes (lidarseg ids are the position in GENERAL_CLASSES)."""
 

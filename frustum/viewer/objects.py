@@ -1,15 +1,15 @@
-"""Objects in colours of their own: instance numbers as a volume of labels that `render_voxels` and `top_view` can draw."""
+"""Objects in colours of their own: their numbers as labels that `render_voxels` and `top_view` can draw."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
 from frustum.errors import ShapeError
-from frustum.viewer.voxels import Colours
+from frustum.types.layers import Colour, Legend, VoxelLayer
 
 _PALE = 0.72
 """How far everything that is no object fades towards light grey."""
@@ -17,64 +17,61 @@ _SHADES = ((0.9, 0.95), (0.4, 0.95), (0.9, 0.5), (0.45, 0.62))
 """Saturation and value."""
 
 
-class ObjectVolume(NamedTuple):
-    """Labels (X, Y, Z) uint8 whose ids from the number of classes on are objects, and an RGB colour per id."""
-
-    labels: np.ndarray
-    colours: list[tuple[int, int, int]]
-
-
-def paint_objects(
-    semantics: np.ndarray, objects: np.ndarray, colours: Colours, beside: tuple[np.ndarray, ObjectVolume] | None = None
-) -> ObjectVolume:
-    """Give every object an id and a colour of its own, and everything else the pale colour of its class.
+def paint_objects(layer: VoxelLayer, beside: tuple[VoxelLayer, VoxelLayer] | None = None) -> VoxelLayer:
+    """Voxels with an id and a colour of its own for every object, from the number of classes on, and pale colours for all else.
 
     Args:
-        semantics: (X, Y, Z) class ids.
-        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 where it belongs to none.
-        colours: RGB per class id.
-        beside: the objects of a picture that is shown next to this one, and how they were painted: what is the same object there (the one
+        layer: voxels with `objects`.
+        beside: the voxels of a picture that is shown next to this one, and how they were painted: what is the same object there (the one
             with the largest overlap, at least a quarter of both together) gets the same colour, what is not there a dull one.
 
     Raises:
-        ShapeError: shapes differ.
+        ShapeError: the objects have another shape than the labels.
     """
-    if semantics.shape != objects.shape:
-        raise ShapeError(f"objects {objects.shape} must have the shape of the semantics {semantics.shape}.")
+    objects, names, colours = _objects(layer), layer.legend.names, layer.legend.colours
+    if layer.labels.shape != objects.shape:
+        raise ShapeError(f"objects {objects.shape} must have the shape of the semantics {layer.labels.shape}.")
     count = len(colours)
     room = 256 - count  # colours repeat when there are more objects than ids
     numbers = np.unique(objects[objects > 0])
     slots, used = np.full(len(numbers), -1), 0
     if beside is not None:
-        slots, used = _partners(objects, numbers, *beside, count), len(beside[1].colours) - count
+        others, painted = beside
+        used = len(painted.legend.colours) - count
+        slots = _partners(objects, numbers, _objects(others), painted.labels, count)
     is_new = slots < 0
     slots[is_new] = used + np.arange(np.count_nonzero(is_new))
-    labels = semantics.astype(np.uint8)
+    labels = layer.labels.astype(np.uint8)
     inside = objects > 0
     labels[inside] = count + slots[np.searchsorted(numbers, objects[inside])] % room
     pale = [tuple(round((1 - _PALE) * c + _PALE * 222) for c in colour) for colour in colours]
     highest = min(room, 1 + int(slots.max(initial=-1)))
     bright = highest if beside is None else min(used, highest)
     own = [object_colour(i) if i < bright else unmatched_colour(i - bright) for i in range(highest)]
-    return ObjectVolume(labels, [*pale, *own])  # type: ignore[list-item]
+    legend = Legend((*names, *(f"object {i + 1}" for i in range(highest))), (*pale, *own))  # type: ignore[arg-type]
+    return replace(layer, labels=labels, legend=legend)
 
 
-def object_colour(index: int) -> tuple[int, int, int]:
+def _objects(layer: VoxelLayer) -> np.ndarray:
+    return np.zeros(layer.labels.shape, np.int32) if layer.objects is None else layer.objects
+
+
+def object_colour(index: int) -> Colour:
     """Colour of the object at a position: steps of hue in four shades, so chosen that any two of the first 24 can be told apart."""
     return _rgb(0.02 + 0.595 * index, *_SHADES[index // 5 % 4])
 
 
-def unmatched_colour(index: int) -> tuple[int, int, int]:
+def unmatched_colour(index: int) -> Colour:
     """The same for objects that are in one of two pictures only: dull and dark, so that none looks like the partner of another."""
     return _rgb(0.06 + 0.42 * index, 0.28, (0.30, 0.46, 0.62)[index % 3])
 
 
-def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
+def _rgb(hue: float, saturation: float, value: float) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, painted: ObjectVolume, count: int) -> np.ndarray:
+def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, painted: np.ndarray, count: int) -> np.ndarray:
     """For each number the slot of the object in `others` that it overlaps most with, -1 for none; each slot is given away once."""
     both = (objects > 0) & (others > 0)
     pairs, shared = np.unique(np.stack([objects[both], others[both]]).astype(np.int64), axis=1, return_counts=True)
@@ -84,7 +81,7 @@ def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, pain
     for k in np.argsort(overlap)[::-1]:
         a, b = pairs[:, k]
         row = int(np.searchsorted(numbers, a))
-        slot = int(painted.labels[others == b][0]) - count
+        slot = int(painted[others == b][0]) - count
         if overlap[k] >= 0.25 and slots[row] < 0 and slot not in taken:
             slots[row] = slot
             taken.add(slot)

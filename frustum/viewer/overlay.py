@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from frustum.data.augment import Augmentation, BevTransform
+from frustum.data.augment import BevTransform
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import ImageTransform
-from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
+from frustum.data.sample import CameraFrame, LidarFrame, Sample
+from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid, box_corners, invert, transform_points
 from frustum.ops.raycast import raycast
-from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
-from frustum.viewer.ground import clip_near, draw_fields_of_view, draw_ground
-from frustum.viewer.pictures import camera_rows
+from frustum.types.classes import IGNORE, colour_of
+from frustum.types.layers import VoxelLayer
+from frustum.viewer.boxes import draw_box_lines, draw_points, draw_top_box, line_colour, to_top
+from frustum.viewer.cameras import camera_rows
+from frustum.viewer.ground import draw_fields_of_view, draw_ground
 from frustum.viewer.voxels import top_view
 
-_EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _FAR = 50.0  # metres: the end of the depth colours
 
 
@@ -30,7 +33,7 @@ def draw_check(
     out_dir: Path | str,
     *,
     grid: VoxelGrid | None = None,
-    augment: Augmentation | None = None,
+    augment: AugmentConfig | None = None,
     image_size: tuple[int, int] = (256, 704),
     width: int = 800,
     seed: int = 0,
@@ -64,8 +67,9 @@ def draw_check(
     sheets["ground" if points is None else "points"] = _sheet(
         sample, [camera_picture(sample, c, t, points) for c, t in zip(sample.cameras, plain, strict=True)]
     )
-    if sample.occupancy is not None and sample.occupancy.semantics.shape == grid.shape:
-        pictures = [voxel_picture(sample, c, t, grid) for c, t in zip(sample.cameras, plain, strict=True)]
+    voxels = _voxels(sample, grid)
+    if voxels is not None:
+        pictures = [voxel_picture(voxels, sample, c, t) for c, t in zip(sample.cameras, plain, strict=True)]
         sheets["voxels"] = _sheet(sample, pictures)
     sheets["above"] = above_picture(sample, points, grid)
     if augment is not None:
@@ -87,12 +91,13 @@ def camera_picture(sample: Sample, camera: CameraFrame, transform: ImageTransfor
     matrix = transform.matrix() @ camera.intrinsics
     if points is not None and sample.lidar is not None:
         pixels, depth = project_points(points, sample.lidar, camera, matrix, transform.size)
-        _draw_points(picture, pixels, depth_colours(depth), radius=1 if len(pixels) < 8000 else 0)
+        draw_points(picture, pixels, depth_colours(depth), radius=1 if len(pixels) < 8000 else 0)
     else:
         draw_ground(picture, sample, camera, transform)
     if sample.boxes is not None:
         key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
-        _draw_boxes(ImageDraw.Draw(picture), sample.boxes, key2camera, matrix)
+        corners = box_corners(key2camera @ sample.boxes.box2ego, sample.boxes.boxes[:, 3:6])  # (M, 8, 3)
+        draw_box_lines(ImageDraw.Draw(picture), corners, matrix, [line_colour(colour_of(name)) for name in sample.boxes.names])
     return picture
 
 
@@ -109,36 +114,36 @@ def project_points(
     return pixels[inside][order], local[inside, 2][order]
 
 
-def voxel_picture(sample: Sample, camera: CameraFrame, transform: ImageTransform, grid: VoxelGrid, opacity: float = 0.55) -> Image.Image:
+def voxel_picture(voxels: VoxelLayer, sample: Sample, camera: CameraFrame, transform: ImageTransform, opacity: float = 0.55) -> Image.Image:
     """One image with the first occupied voxel along each pixel's ray: its class colour, dark outlines between voxels."""
     picture = np.asarray(_open(camera, transform), np.float32)
-    assert sample.occupancy is not None
-    labels, coords = first_voxels(sample.occupancy.semantics, sample, camera, transform.matrix() @ camera.intrinsics, transform.size, grid)
-    palette = np.array([*OCC3D_COLOURS, (0, 0, 0)], np.float32)
-    colour = palette[np.minimum(labels, len(OCC3D_COLOURS))]
+    labels, coords = first_voxels(voxels, sample, camera, transform.matrix() @ camera.intrinsics, transform.size)
+    palette = np.array([*voxels.legend.colours, (0, 0, 0)], np.float32)
+    colour = palette[np.minimum(labels, len(palette) - 1)]
     outline = np.zeros(labels.shape, bool)
     outline[:, 1:] |= (coords[:, 1:] != coords[:, :-1]).any(-1)
     outline[1:] |= (coords[1:] != coords[:-1]).any(-1)
     colour = np.where(outline[..., None], colour * 0.6, colour)
-    mixed = np.where((labels == OCC3D_FREE)[..., None], picture, (1 - opacity) * picture + opacity * colour)
+    mixed = np.where((labels == voxels.free)[..., None], picture, (1 - opacity) * picture + opacity * colour)
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
 def first_voxels(
-    semantics: np.ndarray, sample: Sample, camera: CameraFrame, matrix: np.ndarray, size: tuple[int, int], grid: VoxelGrid
+    voxels: VoxelLayer, sample: Sample, camera: CameraFrame, matrix: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What each pixel of an image of `size` looks at: labels (H, W) uint8, free where nothing, and voxel indices (H, W, 3)."""
     camera2key = invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego
+    grid, free = voxels.grid, voxels.free
     lower, cell = np.array(grid.lower), np.array(grid.cell)
-    volume = np.where(semantics == IGNORE, OCC3D_FREE, semantics).astype(np.uint8)
+    volume = _known(voxels).labels.astype(np.uint8)
     at = np.floor((camera2key[:3, 3] - lower) / cell).astype(int)
     if ((at >= 0) & (at < np.array(grid.shape))).all():
-        volume[tuple(at)] = OCC3D_FREE  # the camera's own housing must not fill its view
+        volume[tuple(at)] = free  # the camera's own housing must not fill its view
     rows, columns = np.indices(size)
     rays = np.stack([columns + 0.5, rows + 0.5, np.ones(size)], -1).reshape(-1, 3) @ np.linalg.inv(matrix).T
     ends = camera2key[:3, 3] + rays @ camera2key[:3, :3].T
-    hits = raycast(volume[None], ((camera2key[:3, 3] - lower) / cell)[None], (ends - lower) / cell, free=OCC3D_FREE, threads=2)
-    labels = np.where(hits.distances[0, 0] < 0, OCC3D_FREE, hits.labels[0, 0])  # negative: the ray never meets the grid
+    hits = raycast(volume[None], ((camera2key[:3, 3] - lower) / cell)[None], (ends - lower) / cell, free=free, threads=2)
+    labels = np.where(hits.distances[0, 0] < 0, free, hits.labels[0, 0])  # negative: the ray never meets the grid
     return labels.reshape(size).astype(np.uint8), np.asarray(hits.coords[0, 0]).reshape(*size, 3)
 
 
@@ -149,30 +154,43 @@ def above_picture(
     bev = bev or BevTransform()
     boxes = None if sample.boxes is None else bev.boxes(sample.boxes.boxes)
     panels = []
-    if sample.occupancy is not None and sample.occupancy.semantics.shape == grid.shape:
-        labels = bev.labels(sample.occupancy, grid).semantics
-        panels.append(Image.fromarray(top_view(np.where(labels == IGNORE, OCC3D_FREE, labels), scale=scale, grid=grid, ego=False)))
+    voxels = _voxels(sample, grid, bev)
+    if voxels is not None:
+        panels.append(Image.fromarray(top_view(_known(voxels), scale=scale, ego=False)))
     panel = Image.new("RGB", (grid.shape[1] * scale, grid.shape[0] * scale), (18, 20, 26))
     if points is not None and sample.lidar is not None:
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
         ego = transform_points(bev.matrix() @ lidar2key, points[:, :3].astype(np.float64))
         height = np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)
-        _draw_points(panel, _to_top(ego[:, :2], grid, scale), _turbo(height), radius=0)
+        draw_points(panel, to_top(ego[:, :2], grid, scale), _turbo(height), radius=0)
     else:
         turned = bev.matrix()
-        draw_fields_of_view(panel, sample, lambda p: _to_top(p @ turned[:2, :2].T + turned[:2, 3], grid, scale))
+        draw_fields_of_view(panel, sample, lambda p: to_top(p @ turned[:2, :2].T + turned[:2, 3], grid, scale))
     panels.append(panel)
     for panel in panels:
         draw = ImageDraw.Draw(panel)
         if boxes is not None and sample.boxes is not None:
             for row, name in zip(boxes, sample.boxes.names, strict=True):
-                _draw_top_box(draw, row, grid, scale, _class_colour(name))
-        origin = _to_top(transform_points(bev.matrix(), np.array([[3.0, 0, 0], [-1, 1, 0], [-1, -1, 0]]))[:, :2], grid, scale)
+                draw_top_box(draw, row, grid, scale, line_colour(colour_of(name)))
+        origin = to_top(transform_points(bev.matrix(), np.array([[3.0, 0, 0], [-1, 1, 0], [-1, -1, 0]]))[:, :2], grid, scale)
         draw.polygon([tuple(p) for p in origin], fill=(255, 255, 255), outline=(0, 0, 0))
     return _stack(panels, across=True)
 
 
 # ---- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def _voxels(sample: Sample, grid: VoxelGrid, bev: BevTransform | None = None) -> VoxelLayer | None:
+    """The sample's labels, all of them, in the frame that `bev` makes; None if there are none over this grid."""
+    labels = sample.occupancy
+    if labels is None or labels.semantics.shape != grid.shape:
+        return None
+    return replace((labels if bev is None else bev.labels(labels, grid)).layer(grid), mask=None)
+
+
+def _known(voxels: VoxelLayer) -> VoxelLayer:
+    """The voxels with unknown ones made free."""
+    return replace(voxels, labels=np.where(voxels.labels == IGNORE, voxels.free, voxels.labels))
 
 
 def _open(camera: CameraFrame, transform: ImageTransform) -> Image.Image:
@@ -193,57 +211,6 @@ def _turbo(value: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     return (colormaps["turbo"](value)[:, :3] * 255).astype(np.uint8)
-
-
-def _draw_points(picture: Image.Image, pixels: np.ndarray, colours: np.ndarray, radius: int) -> None:
-    canvas = np.array(picture)
-    column, row = np.floor(pixels).astype(np.int64).T
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            r, c = row + dy, column + dx
-            inside = (r >= 0) & (c >= 0) & (r < canvas.shape[0]) & (c < canvas.shape[1])
-            canvas[r[inside], c[inside]] = colours[inside]
-    picture.paste(Image.fromarray(canvas))
-
-
-def _draw_boxes(draw: ImageDraw.ImageDraw, boxes: Boxes, key2camera: np.ndarray, matrix: np.ndarray) -> None:
-    corners = box_corners(key2camera @ boxes.box2ego, boxes.boxes[:, 3:6])  # (M, 8, 3)
-    for m in np.argsort(-corners[:, :, 2].mean(1)):
-        colour = _class_colour(boxes.names[m])
-        front = corners[m, [0, 3, 7, 4]]  # the face at +length, crossed to show the heading
-        segments = [(corners[m, a], corners[m, b]) for a, b in _EDGES] + [(front[0], front[2]), (front[1], front[3])]
-        for start, end in segments:
-            ends = clip_near(start, end)
-            if ends is None:
-                continue
-            pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
-            if max(abs(np.concatenate(pixels))) < 1e5:
-                draw.line([tuple(p) for p in pixels], fill=colour, width=2)
-
-
-def _draw_top_box(draw: ImageDraw.ImageDraw, row: np.ndarray, grid: VoxelGrid, scale: int, colour: tuple[int, int, int]) -> None:
-    along = np.array([np.cos(row[6]), np.sin(row[6])]) * row[3] / 2
-    across = np.array([-np.sin(row[6]), np.cos(row[6])]) * row[4] / 2
-    centre = row[:2]
-    outline = _to_top(
-        np.stack([centre + along + across, centre + along - across, centre - along - across, centre - along + across]), grid, scale
-    )
-    draw.polygon([tuple(p) for p in outline], outline=colour, width=2)
-    heading = _to_top(np.stack([centre, centre + 1.4 * along]), grid, scale)
-    draw.line([tuple(p) for p in heading], fill=colour, width=2)
-
-
-def _to_top(points: np.ndarray, grid: VoxelGrid, scale: int) -> np.ndarray:
-    """Pixels (P, 2) = column, row in the view from above of ego points (P, 2): forward up, left at the left."""
-    column = (grid.upper[1] - points[:, 1]) / grid.cell[1] * scale
-    row = (grid.upper[0] - points[:, 0]) / grid.cell[0] * scale
-    return np.stack([column, row], -1)
-
-
-def _class_colour(name: str) -> tuple[int, int, int]:
-    red, green, blue = OCC3D_COLOURS[OCC3D_CLASSES.index(name)] if name in OCC3D_CLASSES else OCC3D_COLOURS[0]
-    lighten = lambda v: int(90 + 0.65 * v)  # noqa: E731  lines are thin and images dark
-    return lighten(red), lighten(green), lighten(blue)
 
 
 def _sheet(sample: Sample, pictures: list[Image.Image]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The report's section of samples: camera images, occupancy in 3D and from above, one sample and one tab shown at a time.
+"""The report's section of samples: images, and below them the pictures of each question; one sample and one tab shown at a time.
 
 Radio buttons and CSS do the switching, so the page needs no script.
 """
@@ -7,82 +7,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-import numpy as np
-
-from frustum.viewer.pictures import AGREEMENT, OccupancyPictures, camera_rows, data_uri, occupancy_pictures, pretty_channel
-from frustum.viewer.report_data import ReportData, SamplePanel
-
-TABS = ("All voxels", "Inside the camera mask")
+from frustum.types.layers import ImageLayer, PixelLayer
+from frustum.viewer.cameras import camera_rows, data_uri, pretty_channel
+from frustum.viewer.drawing import DrawnQuestion, Picture
+from frustum.viewer.report_data import SamplePanel
 
 
-def draw_panel(report: ReportData, panel: SamplePanel) -> list[OccupancyPictures]:
-    """The pictures of one sample: of all voxels, then inside the camera mask if there are a truth and a mask."""
-    masks = [False, True] if panel.mask_camera is not None and panel.truth is not None else [False]
-    look: dict[str, Any] = {"size": report.picture_size, "colours": report.colours, "free": report.free, "grid": report.grid}
-    return [occupancy_pictures(panel, masked=masked, **look) for masked in masks]
-
-
-def samples_section(report: ReportData, drawn: Sequence[Sequence[OccupancyPictures]] | None = None) -> str:
-    """The section as HTML; empty text without panels."""
-    if not report.panels:
+def samples_section(panels: Sequence[SamplePanel], drawn: Sequence[Sequence[DrawnQuestion]]) -> str:
+    """The section as HTML from panels and what `draw_panel` made of each; empty text without panels."""
+    if not panels:
         return ""
-    drawn = [draw_panel(report, panel) for panel in report.panels] if drawn is None else drawn
     picks, thumbs, samples = [], [], []
-    for number, (panel, pictures) in enumerate(zip(report.panels, drawn, strict=True)):
+    for number, (panel, questions) in enumerate(zip(panels, drawn, strict=True)):
         picks.append(f'<input class="pick" type="radio" name="sample" id="s{number}"{" checked" if number == 0 else ""}>')
-        small = _thumbnail(panel, pictures[0])
-        image = f'<img src="{data_uri(small, width=296, quality=80)}" alt="">' if small is not None else ""
+        pictures = [picture.image for question in questions for row in question.tabs[0][1] for picture in row]
+        small = next(iter([*pictures, *(image for _, image in panel.images)]), None)
+        image = "" if small is None else f'<img src="{data_uri(small, width=296, quality=80)}" alt="">'
         thumbs.append(f'<label for="s{number}">{image}<span>{escape(panel.title)}</span></label>')
-        samples.append(_sample(panel, pictures, number))
-    beside = ", beside what is really there" if any(p.truth is not None for p in report.panels) else ""
-    bar = f'<div class="thumbs">{"".join(thumbs)}</div>' if len(report.panels) > 1 else ""
+        samples.append(_sample(panel, questions, number))
+    questions_of = [question for panel in panels for question in panel.questions]
+    beside = ", beside what is really there" if any(question.truth for question in questions_of) else ""
+    layers = [layer for question in questions_of for layer in (*question.prediction, *question.truth)]
+    in_space = any(not isinstance(layer, ImageLayer | PixelLayer) for layer in layers)
+    car = " The white car is the ego vehicle; it drives away from you in 3D, and\nupwards in the views from above." if in_space else ""
+    bar = f'<div class="thumbs">{"".join(thumbs)}</div>' if len(panels) > 1 else ""
     return f"""<section id="samples"><h2>What it sees</h2>
-<p>The images that went in, and the occupancy that came out{beside}. The white car is the ego vehicle; it drives away from you in 3D, and
-upwards in the views from above.</p>
-{"".join(picks)}{bar}{"".join(samples)}
-{_legend(report)}</section>"""
+<p>The images that went in, and what came out{beside}.{car}</p>
+{"".join(picks)}{bar}{"".join(samples)}</section>"""
 
 
-def switches(report: ReportData) -> str:
-    """CSS rules that show the picked sample and its picked tab."""
+def switches(drawn: Sequence[Sequence[DrawnQuestion]]) -> str:
+    """CSS rules that show the picked sample and its picked tabs."""
     rules = []
-    for n in range(len(report.panels)):
+    for n, questions in enumerate(drawn):
         rules += [
             f"#s{n}:checked ~ #s{n}v {{ display: block; }}",
             f'#s{n}:checked ~ .thumbs label[for="s{n}"] {{ border-color: var(--accent); }}',
             f'#s{n}:focus-visible ~ .thumbs label[for="s{n}"] {{ outline: 2px solid var(--accent); outline-offset: 2px; }}',
         ]
-        for t in range(len(TABS)):
-            label = f'~ .tabs label[for="s{n}t{t}"]'
+        for name in (tab for q, question in enumerate(questions) for tab in _tab_ids(question, n, q)):
+            label = f'~ .tabs label[for="{name}"]'
             rules += [
-                f"#s{n}t{t}:checked ~ #s{n}t{t}v {{ display: block; }}",
-                f"#s{n}t{t}:checked {label} {{ background: var(--card); color: var(--ink); box-shadow: 0 1px 3px rgba(0, 0, 0, .14); }}",
-                f"#s{n}t{t}:focus-visible {label} {{ outline: 2px solid var(--accent); }}",
+                f"#{name}:checked ~ #{name}v {{ display: block; }}",
+                f"#{name}:checked {label} {{ background: var(--card); color: var(--ink); box-shadow: 0 1px 3px rgba(0, 0, 0, .14); }}",
+                f"#{name}:focus-visible {label} {{ outline: 2px solid var(--accent); }}",
             ]
     return "\n".join(rules)
 
 
-def _thumbnail(panel: SamplePanel, pictures: OccupancyPictures) -> np.ndarray | None:
-    choices = [pictures.prediction, pictures.truth, *(image for _, image in panel.images)]
-    return next((image for image in choices if image is not None), None)
+def _tab_ids(question: DrawnQuestion, sample: int, number: int) -> list[str]:
+    """Names of the tabs of a question on the page; none for a question with one tab, which needs no switch."""
+    return [f"s{sample}q{number}t{t}" for t in range(len(question.tabs))] if len(question.tabs) > 1 else []
 
 
-def _legend(report: ReportData) -> str:
-    entries = "".join(
-        f'<li><i class="chip" style="background:rgb({r},{g},{b})"></i>{escape(name.replace("_", " "))}</li>'
-        for i, (name, (r, g, b)) in enumerate(zip(report.class_names, report.colours, strict=False))
-        if i != report.free
-    )
-    return f'<ul class="legend">{entries}</ul>'
-
-
-def _figure(image: np.ndarray | None, caption: str, *, width: int | None = None, key: str = "") -> str:
-    if image is None:
-        return ""
-    text = escape(caption)
-    return f'<figure><img src="{data_uri(image, width=width)}" alt="{text}"><figcaption>{text}{key}</figcaption></figure>'
+def _figure(picture: Picture, *, width: int | None = None) -> str:
+    text = escape(picture.caption or picture.name.capitalize())
+    key = "".join(f'<span><i class="chip" style="background:rgb{colour}"></i>{escape(name)}</span>' for name, colour in picture.key)
+    return f'<figure><img src="{data_uri(picture.image, width=width)}" alt="{text}"><figcaption>{text}{key}</figcaption></figure>'
 
 
 def _cameras(panel: SamplePanel) -> str:
@@ -90,59 +72,47 @@ def _cameras(panel: SamplePanel) -> str:
     if not rows:
         return ""
     columns = max(len(row) for row in rows)
-    figures = "".join(_figure(panel.images[i][1], pretty_channel(panel.images[i][0]), width=640) for row in rows for i in row)
+    pictures = [Picture("", panel.images[i][1], pretty_channel(panel.images[i][0])) for row in rows for i in row]
+    figures = "".join(_figure(picture, width=640) for picture in pictures)
     limit = ";max-width:760px" if columns == 1 else ""
     return f'<div class="cameras" style="grid-template-columns:repeat({columns},1fr){limit}">{figures}</div>'
 
 
-def _occupancy(pictures: OccupancyPictures) -> str:
-    if pictures.prediction is not None and pictures.truth is not None:
-        key = "".join(f'<span><i class="chip" style="background:rgb{colour}"></i>{name}</span>' for name, colour in AGREEMENT)
-        return (
-            f'<div class="two">{_figure(pictures.prediction, "Prediction")}{_figure(pictures.truth, "Truth")}</div>'
-            f'<div class="three">{_figure(pictures.prediction_top, "Prediction from above")}'
-            f"{_figure(pictures.truth_top, 'Truth from above')}{_figure(pictures.agreement_top, 'Agreement, where seen', key=key)}</div>"
-            f"{_objects(pictures)}"
-        )
-    for name, view, top in (
-        ("Prediction", pictures.prediction, pictures.prediction_top),
-        ("Truth", pictures.truth, pictures.truth_top),
-    ):
-        if view is not None:
-            return f'<div class="wide">{_figure(view, name)}{_figure(top, f"{name} from above")}</div>{_objects(pictures)}'
-    return ""
+def _row(row: Sequence[Picture]) -> str:
+    """Pictures of one height beside each other; one alone does not fill the page."""
+    shapes = [picture.image.shape[:2] for picture in row]
+    equal = len(set(shapes)) == 1
+    columns = f"repeat({len(row)},1fr)" if equal else " ".join(f"{across / high:.2f}fr" for high, across in shapes)
+    limit = ";max-width:760px" if len(row) == 1 else ""
+    many = " many" if len(row) > 2 else ""
+    return f'<div class="row{many}" style="--columns:{columns}{limit}">{"".join(_figure(picture) for picture in row)}</div>'
 
 
-def _objects(pictures: OccupancyPictures) -> str:
-    """Objects in colours of their own, one that is in both pictures in the same."""
-    predicted, true = pictures.prediction_objects, pictures.truth_objects
-    if predicted is not None and true is not None:
-        same = "True objects, in the same colour where they match; predicted ones that match none are grey"
-        return (
-            f'<div class="two">{_figure(predicted, "Predicted objects")}{_figure(true, same)}</div>'
-            f'<div class="two">{_figure(pictures.prediction_objects_top, "Predicted objects from above")}'
-            f"{_figure(pictures.truth_objects_top, 'True objects from above')}</div>"
-        )
-    for name, view, top in (
-        ("Predicted objects", predicted, pictures.prediction_objects_top),
-        ("True objects", true, pictures.truth_objects_top),
-    ):
-        if view is not None:
-            return f'<div class="wide">{_figure(view, name)}{_figure(top, f"{name} from above")}</div>'
-    return ""
-
-
-def _sample(panel: SamplePanel, pictures: Sequence[OccupancyPictures], number: int) -> str:
-    bodies = [_occupancy(p) for p in pictures]
-    if len(bodies) == 1:
-        shown = f'<div class="only">{bodies[0]}</div>' if bodies[0] else ""
-    else:
-        ids = [f"s{number}t{t}" for t in range(len(bodies))]
+def _question(question: DrawnQuestion, sample: int, number: int, heading: bool) -> str:
+    """A question's tabs, one shown at a time, and the meaning of its colours."""
+    bodies = ["".join(_row(row) for row in rows) for _, rows in question.tabs]
+    if not any(bodies):
+        return ""
+    if ids := _tab_ids(question, sample, number):
         radios = "".join(
-            f'<input class="pick" type="radio" name="tab{number}" id="{i}"{" checked" if t == 0 else ""}>' for t, i in enumerate(ids)
+            f'<input class="pick" type="radio" name="tab{sample}q{number}" id="{name}"{" checked" if t == 0 else ""}>'
+            for t, name in enumerate(ids)
         )
-        labels = "".join(f'<label for="{i}">{TABS[t]}</label>' for t, i in enumerate(ids))
-        tabs = "".join(f'<div class="tab" id="{i}v">{body}</div>' for i, body in zip(ids, bodies, strict=True))
+        labels = "".join(f'<label for="{name}">{escape(title)}</label>' for name, (title, _) in zip(ids, question.tabs, strict=True))
+        tabs = "".join(f'<div class="tab" id="{name}v">{body}</div>' for name, body in zip(ids, bodies, strict=True))
         shown = f'{radios}<div class="tabs">{labels}</div>{tabs}'
+    else:
+        shown = f'<div class="only">{bodies[0]}</div>'
+    entries = "".join(
+        f'<li><i class="chip" style="background:rgb({r},{g},{b})"></i>{escape(name.replace("_", " "))}</li>'
+        for name, (r, g, b) in question.legend.items()
+    )
+    title = f"<h4>{escape(question.heading)}</h4>" if heading else ""
+    legend = f'<ul class="legend">{entries}</ul>' if entries else ""
+    return f'<div class="question">{title}{shown}{legend}</div>'
+
+
+def _sample(panel: SamplePanel, questions: Sequence[DrawnQuestion], number: int) -> str:
+    shown = "".join(_question(question, number, q, len(questions) > 1) for q, question in enumerate(questions))
     caption = f"<p>{escape(panel.caption)}</p>" if panel.caption else ""
     return f'<article class="sample card" id="s{number}v"><h3>{escape(panel.title)}</h3>{caption}{_cameras(panel)}{shown}</article>'

@@ -8,16 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from frustum.errors import ConfigError, ShapeError, nearest_names
 from frustum.geometry import VoxelGrid
-from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
+from frustum.types.layers import Colour, VoxelLayer
 from frustum.viewer.ego_shape import ego_shape
 from frustum.viewer.voxel_kernels import render_rows
 
-Colours = Sequence[tuple[int, int, int]]
+PLAIN = (238, 241, 246)
+"""RGB of what is free, seen from above."""
 
 
 class View(NamedTuple):
@@ -51,34 +51,25 @@ def _encode(light: np.ndarray) -> np.ndarray:
     return (srgb * 255 + 0.5).astype(np.uint8)
 
 
-def _palette(colours: Colours) -> np.ndarray:
+def palette(colours: Sequence[Colour]) -> np.ndarray:
     """(256, 3) uint8; ids beyond the list are dark red, so that they are seen."""
-    palette = np.full((256, 3), (120, 0, 30), np.uint8)
-    palette[: len(colours)] = np.asarray(colours, np.uint8)
-    return palette
+    table = np.full((256, 3), (120, 0, 30), np.uint8)
+    table[: len(colours)] = np.asarray(colours, np.uint8)
+    return table
 
 
-def _visible(semantics: np.ndarray | torch.Tensor, mask: np.ndarray | torch.Tensor | None, free: int) -> np.ndarray:
+def _visible(layer: VoxelLayer) -> np.ndarray:
     """Labels (X, Y, Z) uint8 with everything outside the mask made free."""
-    volume = np.asarray(torch.as_tensor(semantics).cpu())
+    volume = np.asarray(layer.labels)
     if volume.ndim != 3 or volume.size == 0:
         raise ShapeError(f"semantics must be (X, Y, Z), got {volume.shape}.")
-    if mask is None:
+    layer.grid.require_shape(volume.shape, "the volume to draw")
+    if layer.mask is None:
         return np.ascontiguousarray(volume, np.uint8)
-    seen = np.asarray(torch.as_tensor(mask).cpu())
-    if seen.shape != volume.shape:
-        raise ShapeError(f"the mask has shape {seen.shape}, the semantics {volume.shape}: they must be equal.")
-    return np.where(seen.astype(bool), volume, free).astype(np.uint8)
-
-
-def _grid_of(volume: np.ndarray, grid: VoxelGrid | None) -> VoxelGrid:
-    if grid is None:
-        if volume.shape == (200, 200, 16):
-            return VoxelGrid.occ3d()
-        x, y, z = (n * 0.4 for n in volume.shape)  # unknown: cells of 0.4 m around the ego vehicle
-        return VoxelGrid(lower=(-x / 2, -y / 2, -1.0), upper=(x / 2, y / 2, z - 1.0), cell=(0.4, 0.4, 0.4))
-    grid.require_shape(volume.shape, "the volume to draw")
-    return grid
+    observed = np.asarray(layer.mask)
+    if observed.shape != volume.shape:
+        raise ShapeError(f"the mask has shape {observed.shape}, the semantics {volume.shape}: they must be equal.")
+    return np.where(observed.astype(bool), volume, layer.free).astype(np.uint8)
 
 
 def ground_height(semantics: np.ndarray, grid: VoxelGrid, flat: Sequence[int]) -> float:
@@ -113,40 +104,27 @@ def _camera(
 
 
 def render_voxels(
-    semantics: np.ndarray | torch.Tensor,
-    colours: Colours = OCC3D_COLOURS,
-    free: int = OCC3D_FREE,
-    mask: np.ndarray | torch.Tensor | None = None,
-    size: tuple[int, int] = (480, 640),
-    view: str = "behind",
-    *,
-    grid: VoxelGrid | None = None,
-    flat: Sequence[int] | None = None,
-    ego: bool = True,
-    supersample: int = 2,
+    layer: VoxelLayer, size: tuple[int, int] = (480, 640), view: str = "behind", *, ego: bool = True, supersample: int = 2
 ) -> np.ndarray:
     """A shaded perspective picture of labelled voxels, with sun, soft shadows and ambient occlusion.
 
     Args:
-        semantics: (X, Y, Z) class ids, ego frame.
-        colours: RGB per id.
-        free: the id that is not drawn.
-        mask: (X, Y, Z); voxels where it is 0 are not drawn.
+        layer: what is drawn: the voxels inside its mask, or all of them without one.
         size: (height, width) of the picture.
         view: a name in VIEWS: behind, front, corner, street.
-        grid: where the voxels lie; by default Occ3D's grid, or cells of 0.4 m around the origin for other shapes.
-        flat: ids of ground classes, on which the ego vehicle is put; Occ3D's by default.
-        ego: draw the ego vehicle.
+        ego: draw the ego vehicle, on the layer's flat classes.
         supersample: samples per pixel along each side.
 
     Returns:
         (height, width, 3) uint8 RGB.
+
+    Raises:
+        ConfigError: no such view, or labels that do not fit the grid. ShapeError: a mask of another shape.
     """
     if view not in VIEWS:
         raise ConfigError(f"there is no view {view!r}; {nearest_names(view, VIEWS)}")
-    volume = _visible(semantics, mask, free)
-    grid = _grid_of(volume, grid)
-    occupied = volume != free
+    volume, grid = _visible(layer), layer.grid
+    occupied = volume != layer.free
     # One byte per cell; beyond 100 cells a leap gains nothing more.
     gap = np.full(volume.shape, 100, np.uint8)
     if occupied.any():
@@ -160,8 +138,7 @@ def render_voxels(
     height, width = size
     eye, forward, right, down = _camera(VIEWS[view], centre, half, lower, upper, width / height)
 
-    flat = [OCC3D_CLASSES.index(c) for c in FLAT_CLASSES] if flat is None else flat
-    ground = ground_height(volume, grid, flat)
+    ground = ground_height(volume, grid, layer.flat)
     planes, pieces, paint = ego_shape(ground if ego else None)
     plate_rgb, backdrop = _linear(np.array([206, 212, 223])), _linear(np.array([[244, 246, 250], [229, 233, 240]]))
     plate = np.array([lower[2] - 0.02, half * 1.02, half * 0.22, *plate_rgb, centre[0], centre[1]])
@@ -173,7 +150,7 @@ def render_voxels(
 
     def draw(first: int, last: int) -> None:
         render_rows(
-            first, last, supersample, volume, gap, openness, _linear(_palette(colours)), lower, cell, eye, right, down, forward,
+            first, last, supersample, volume, gap, openness, _linear(palette(layer.legend.colours)), lower, cell, eye, right, down, forward,
             suns, np.array([0.80, 0.75, 0.66]), np.array([0.50, 0.54, 0.60]),
             planes, pieces, _linear(paint), np.array([1.3, 0.0]), plate, backdrop, image,
         )  # fmt: skip
@@ -185,27 +162,17 @@ def render_voxels(
     return _encode(image)
 
 
-def top_view(
-    semantics: np.ndarray | torch.Tensor,
-    colours: Colours = OCC3D_COLOURS,
-    free: int = OCC3D_FREE,
-    mask: np.ndarray | torch.Tensor | None = None,
-    scale: int = 3,
-    *,
-    grid: VoxelGrid | None = None,
-    ego: bool = True,
-) -> np.ndarray:
+def top_view(layer: VoxelLayer, scale: int = 3, *, ego: bool = True) -> np.ndarray:
     """The highest voxel of each column seen from above, forward up and left at the left, shaded by height.
 
-    Columns without any voxel inside the mask are hatched. Other arguments as in `render_voxels`.
+    Columns without any voxel inside the mask are hatched. Other arguments and errors as in `render_voxels`.
 
     Returns:
         (X * scale, Y * scale, 3) uint8 RGB.
     """
-    volume = _visible(semantics, mask, free)
-    grid = _grid_of(volume, grid)
+    volume, grid = _visible(layer), layer.grid
     size_x, size_y, size_z = volume.shape
-    occupied = volume != free
+    occupied = volume != layer.free
     has_any = occupied.any(2)
     top = np.where(has_any, size_z - 1 - occupied[:, :, ::-1].argmax(2), -1)
     label = np.take_along_axis(volume, np.maximum(top, 0)[..., None], 2)[..., 0]
@@ -220,13 +187,13 @@ def top_view(
         towards[:-n, :-n] = height[n:, n:]
         shade = np.where(towards > height + 0.8 * n * grid.cell[0] + 0.3, 0.62, shade)
     shade = ndimage.gaussian_filter(shade, 0.7, mode="nearest")
-    colour: np.ndarray = _linear(_palette(colours))[label] * (light * shade)[..., None]
-    seen = np.ones((size_x, size_y), bool) if mask is None else np.asarray(torch.as_tensor(mask).cpu()).astype(bool).any(2)
-    colour = np.where(has_any[..., None], colour, _linear(np.array([238, 241, 246])) * np.minimum(shade, 1)[..., None])
+    colour: np.ndarray = _linear(palette(layer.legend.colours))[label] * (light * shade)[..., None]
+    observed = np.ones((size_x, size_y), bool) if layer.mask is None else np.asarray(layer.mask).astype(bool).any(2)
+    colour = np.where(has_any[..., None], colour, _linear(np.array(PLAIN)) * np.minimum(shade, 1)[..., None])
 
     # Columns run to the left (+y) and rows forward (+x) from the lower right corner of the picture.
     picture = np.kron(colour[::-1, ::-1], np.ones((scale, scale, 1)))
-    hidden = np.kron((~has_any & ~seen)[::-1, ::-1], np.ones((scale, scale), bool))
+    hidden = np.kron((~has_any & ~observed)[::-1, ::-1], np.ones((scale, scale), bool))
     rows, columns = np.indices(hidden.shape)
     stripes = (rows + columns) // max(scale, 2) % 3 == 0
     picture[hidden] = _linear(np.array([226, 230, 237]))

@@ -13,10 +13,8 @@ from frustum.cli.evaluation import evaluate_run
 from frustum.cli.predicting import predict_source
 from frustum.cli.reporting import panel_of, report_run
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.predict import read_prediction
-from frustum.engine.run import save_run
-from frustum.types.predictions import PanopticOccupancy
+from frustum.engine.run import load_run, save_run
+from frustum.tasks.occupancy import read_prediction
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, street_root: Path) -> Path:
 
 
 def test_evaluation_scores_objects(run):
-    metrics = evaluate_run(str(run))["metrics"]
+    metrics = evaluate_run(str(run))["results"]["occupancy"]
     assert 0 <= metrics["ray_pq"]["mean"] <= 1
     assert set(metrics["voxel_pq"]) == {"camera", "lidar", "none"}
     page = report_run(run, samples=1).read_text(encoding="utf-8")
@@ -48,16 +46,18 @@ def test_evaluation_scores_objects(run):
 def test_predictions_hold_objects(run, street_root, tmp_path):
     done = predict_source(str(run), street_root, tmp_path, split="val", limit=1)
     found = read_prediction(done["files"][0])
-    assert isinstance(found, PanopticOccupancy)
-    assert len(found.instance_ids) > 1
-    assert set(found.instance_ids.tolist()) <= set(found.instances.unique().tolist())
-    assert (found.instance_scores > 0.3).all()
+    occupancy = found.occupancy
+    assert occupancy.objects is not None
+    assert len(occupancy.objects.ids) > 1
+    assert set(occupancy.objects.ids.tolist()) <= set(occupancy.instances.unique().tolist())
+    assert (occupancy.objects.scores > 0.3).all()
     assert Path(done["files"][0]).with_suffix(".png").is_file()
 
-    database = NuScenes(street_root)
-    sample = database.sample(found.token)
-    panel = panel_of(sample, found, database)
-    assert set(np.unique(panel.prediction_objects)) - {0} == set(found.instance_ids.tolist())
-    assert (sample.occupancy.semantics[panel.truth_objects > 0] < 11).all()
-    assert len(np.unique(panel.truth_objects)) > 3
-    assert panel_of(sample, found).truth_objects is None
+    data = load_run(run).recipe.data
+    database = data.open()
+    (question,) = panel_of(data, database, found).questions
+    assert set(np.unique(question.prediction[0].objects)) - {0} == set(occupancy.objects.ids.tolist())
+    true = question.truth[0]
+    assert (true.labels[true.objects > 0] < 11).all()
+    assert len(np.unique(true.objects)) > 3
+    assert not panel_of(data, database, found, with_truth=False).questions[0].truth

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,17 @@ import torch
 
 from frustum.checkpoint.weights_file import WEIGHTS, digest, save_weights
 from frustum.cli.evaluation import evaluate_run, numbers_of
-from frustum.cli.reporting import facts_of, frequencies, pick, report_run, scores_of
+from frustum.cli.reporting import calibrations, facts_of, panel_of, pick, report_run, results_of
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.eval_report import EvalReport, read_reports
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.source import DataConfig
+from frustum.engine.reports import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
 from frustum.errors import CheckpointError, ConfigError, DataError
-from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.viewer.report import METRICS
+from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.predictions import PredictedBoxes, PredictedOccupancy, PredictedSegmentation, Prediction
 from frustum.weights.loading import load
 
 
@@ -48,7 +53,7 @@ def kept_in(run: Path) -> list[EvalReport]:
 def test_evaluation_is_kept_in_the_run(run: Path, numbers: dict) -> None:
     kept = kept_in(run)
     assert [report.images for report in kept] == ["as they are", "none", "black"]
-    assert kept[0].metrics == numbers["metrics"]
+    assert kept[0].results == numbers["results"]
     assert numbers_of(kept)["baselines"][1]["name"] == "black images"
     assert numbers["frames"] == 1, "every third of three frames"
 
@@ -61,17 +66,21 @@ def test_other_settings_do_not_overwrite_it(run: Path, numbers: dict) -> None:
 
 def test_numbers_can_be_read_back(numbers: dict) -> None:
     again = EvalReport.from_numbers(json.loads(json.dumps(numbers)))
-    assert again.metrics == numbers["metrics"]
+    assert again.results == numbers["results"]
 
 
-def test_scores_have_the_names_of_the_report(run: Path, numbers: dict) -> None:
-    scores = scores_of(kept_in(run)[0])
-    assert set(scores.values) <= {metric.key for metric in METRICS}
-    assert scores.values["miou_camera"] == numbers["metrics"]["miou"]["camera"]
-    assert scores.values["rayiou"] == numbers["metrics"]["ray_iou"]["mean"]
-    assert scores.values["giou_above_camera"] == numbers["metrics"]["geometric_iou_above_ground"]["camera"]
-    assert len(scores.per_class) == len(OCC3D_CLASSES)
-    assert scores_of(kept_in(run)[1]).note
+def test_results_are_those_of_the_evaluation(run: Path, numbers: dict) -> None:
+    network, prior, black = kept_in(run)
+    (found,) = results_of(network).values()
+    values = {(figure.name, figure.counted): figure.value for figure in found.figures}
+    metrics = numbers["results"]["occupancy"]
+    assert values["mIoU", "camera mask"] == metrics["miou"]["camera"]
+    assert values["RayIoU", "rays"] == metrics["ray_iou"]["mean"]
+    assert values["geometric IoU above ground", "camera mask"] == metrics["geometric_iou_above_ground"]["camera"]
+    assert found.classes is not None
+    assert set(found.classes.legend.names) == set(OCC3D_CLASSES) - {"free"}
+    assert prior.note
+    assert black.note
 
 
 def test_frames_are_spread_over_scenes(street_root: Path) -> None:
@@ -83,13 +92,89 @@ def test_frames_are_spread_over_scenes(street_root: Path) -> None:
     assert len(pick(database, "val", 2)) == 2, "fewer scenes than frames: frames of one scene"
 
 
-def test_frequencies(street_root: Path, run: Path) -> None:
-    database = NuScenes(street_root)
-    found = np.array(frequencies(database, load_run(run).recipe))
-    assert found.sum() == pytest.approx(1)
-    labels = [database.sample(token).occupancy for token in database.tokens("val")]
-    inside = np.concatenate([frame.semantics[frame.mask_camera > 0] for frame in labels])  # type: ignore[union-attr]
-    assert found[OCC3D_FREE] == pytest.approx((inside == OCC3D_FREE).mean())
+def test_the_share_of_each_class_is_that_of_the_labels(street_root: Path, run: Path, numbers: dict) -> None:
+    found = results_of(kept_in(run)[0])["occupancy"].classes
+    assert found is not None
+    assert found.share is not None
+    labels = NuScenes(street_root).sample(NuScenes(street_root).tokens("val")[0]).occupancy
+    assert labels is not None
+    inside = labels.semantics[labels.mask_camera > 0]
+    for name in ("driveable_surface", "car"):
+        assert found.share[name] == pytest.approx((inside == OCC3D_CLASSES.index(name)).mean())
+
+
+class WithoutTime:
+    """A source of single images."""
+
+    root = Path("images")
+
+    def tokens(self, split: str = "all") -> list[str]:
+        return [f"{split}-{i}" for i in range(10)]
+
+    def sample(self, token: str) -> Any:
+        return SimpleNamespace(token=token, scene="a town")
+
+    def neighbours(self, token: str) -> list[str]:
+        return [token]
+
+    def labels(self, token: str) -> np.ndarray:
+        if token == "val-0":
+            raise DataError(f"{token} has no labels.")
+        return np.zeros((8, 16), np.uint8)
+
+
+class Photographs(DataConfig):
+    """A data section whose samples are single images."""
+
+    def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
+        return [("camera", np.full((8, 16, 3), 90, np.uint8))]
+
+
+def test_samples_without_time_are_spread_over_the_split() -> None:
+    assert pick(WithoutTime(), "val", 3) == ["val-0", "val-4", "val-9"]
+
+
+@pytest.mark.parametrize(("token", "layers"), [("val-1", 1), ("val-0", 0)])
+def test_a_sample_of_another_question(token: str, layers: int) -> None:
+    """Whatever a prediction answers is shown, with the truth where there is one."""
+    labels = torch.zeros(8, 16, dtype=torch.uint8)
+    prediction = Prediction(token, segmentation=PredictedSegmentation(labels, ("road", "sky")))
+    panel = panel_of(Photographs(), WithoutTime(), prediction)
+    assert panel.title == "a town"
+    assert [(question.heading, len(question.prediction), len(question.truth)) for question in panel.questions] == [
+        ("Segmentation", 1, layers)
+    ]
+    assert list(panel.cameras) == []
+    assert not panel_of(Photographs(), WithoutTime(), prediction, with_truth=False).questions[0].truth
+
+
+def test_several_questions_of_one_keyframe(street_root: Path) -> None:
+    """Occupancy and boxes of one prediction, each with its truth, and the calibration that draws boxes into the images."""
+    data = NuScenesData(root=str(street_root))
+    source = data.open()
+    token = source.tokens("val")[0]
+    labels = source.sample(token).occupancy
+    assert labels is not None
+    occupancy = PredictedOccupancy(torch.from_numpy(labels.semantics), VoxelGrid.occ3d(), OCC3D_CLASSES)
+    boxes = PredictedBoxes(torch.tensor([[9.0, 1, 0, 4, 2, 2, 0, 0, 0]]), torch.tensor([0]), torch.tensor([0.7]), ("car",))
+    panel = panel_of(data, source, Prediction(token, occupancy=occupancy, boxes=boxes))
+    assert [question.heading for question in panel.questions] == ["Occupancy", "Detection"]
+    assert all(len(question.prediction) == len(question.truth) == 1 for question in panel.questions)
+    assert [name for name, _ in panel.images] == [camera.channel for camera in source.sample(token).cameras]
+    assert len(panel.cameras) == len(panel.images)
+    assert np.array_equal(panel.questions[0].truth[0].mask, labels.mask_camera)
+
+
+def test_calibrations_place_the_ego_frame_in_the_image(street_root: Path) -> None:
+    """What a camera looks at 10 m before it is projected to its principal point."""
+    source = NuScenes(street_root)
+    token = source.tokens()[0]
+    sample = source.sample(token)
+    for camera, found in zip(sample.cameras, calibrations(source, token), strict=True):
+        ahead = np.linalg.inv(sample.ego2global) @ camera.ego2global @ camera.cam2ego @ [0, 0, 10, 1]
+        u, v, depth = found.intrinsics @ (found.ego2camera @ ahead)[:3]
+        assert depth == pytest.approx(10)
+        assert [u / depth, v / depth] == pytest.approx(camera.intrinsics[:2, 2])
 
 
 def test_facts(run: Path) -> None:

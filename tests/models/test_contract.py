@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frustum.tasks import TASKS
 from torch import Tensor
 
 from frustum.data.labels.boxes import BoxLabels, TrueBoxes
@@ -24,6 +23,7 @@ from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
 from frustum.geometry import rotation_z
 from frustum.recipes.finding import get_recipe, list_recipes
+from frustum.tasks import TASKS
 from frustum.types.batch import Batch
 from frustum.types.contract import Shapes
 from frustum.types.predictions import Prediction

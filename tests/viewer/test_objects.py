@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from frustum.errors import ShapeError
 from frustum.types.classes import OCC3D_COLOURS, OCC3D_FREE
-from frustum.viewer.objects import object_colour, objects_of, paint_objects, unmatched_colour
-from frustum.viewer.pictures import occupancy_pictures, sample_picture
-from frustum.viewer.report import report_html
-from frustum.viewer.report_data import ReportData, SamplePanel
+from frustum.types.layers import Legend
+from frustum.viewer.drawing import draw_panel
+from frustum.viewer.objects import object_colour, paint_objects, unmatched_colour
+from frustum.viewer.pictures import sample_picture
+from frustum.viewer.report import Question, ReportData, SamplePanel, report_html
+from tests.viewer.volumes import layer
 
 COUNT = len(OCC3D_COLOURS)
 
@@ -28,16 +30,20 @@ def scene(numbers=(5, 9)):
     return semantics, objects
 
 
+def paint(semantics, objects, beside=None):
+    return paint_objects(layer(semantics, objects=objects), beside)
+
+
 def test_objects_differ_and_the_rest_keeps_its_class():
     semantics, objects = scene()
-    painted = paint_objects(semantics, objects, OCC3D_COLOURS)
+    painted = paint(semantics, objects)
     assert painted.labels.dtype == np.uint8
     np.testing.assert_array_equal(painted.labels[objects == 0], semantics[objects == 0])
     first, second = (np.unique(painted.labels[objects == n]) for n in (5, 9))
     assert [*first, *second] == [COUNT, COUNT + 1]
-    assert len(painted.colours) == COUNT + 2
-    assert painted.colours[COUNT] != painted.colours[COUNT + 1]
-    brightness = np.array(painted.colours[:17]).min(1)
+    assert len(painted.legend.colours) == COUNT + 2
+    assert painted.legend.colours[COUNT] != painted.legend.colours[COUNT + 1]
+    brightness = np.array(painted.legend.colours[:17]).min(1)
     assert (brightness > np.array(OCC3D_COLOURS[:17]).min(1)).all(), "what is no object is pale"
 
 
@@ -46,9 +52,9 @@ def test_the_same_object_has_the_same_colour_in_both_pictures():
     guess = np.zeros_like(truth)
     guess[12:17, 3:6, 1:3] = 30  # mostly true object 4
     guess[0:2, 15:18, 1:3] = 40  # nothing there
-    true = paint_objects(semantics, truth, OCC3D_COLOURS)
-    found = paint_objects(semantics, guess, OCC3D_COLOURS, (truth, true))
-    colour_of = lambda painted, where: painted.colours[int(painted.labels[where][0])]  # noqa: E731
+    true = paint(semantics, truth)
+    found = paint(semantics, guess, (layer(semantics, objects=truth), true))
+    colour_of = lambda painted, where: painted.legend.colours[int(painted.labels[where][0])]  # noqa: E731
     assert colour_of(found, guess == 30) == colour_of(true, truth == 4)
     assert colour_of(found, guess == 40) == unmatched_colour(0)
 
@@ -57,7 +63,7 @@ def test_two_halves_of_one_object_are_told_apart():
     semantics, truth = scene((3, 4))
     halves = truth.copy()
     halves[4:6][truth[4:6] == 3] = 7
-    found = paint_objects(semantics, halves, OCC3D_COLOURS, (truth, paint_objects(semantics, truth, OCC3D_COLOURS)))
+    found = paint(semantics, halves, (layer(semantics, objects=truth), paint(semantics, truth)))
     assert len(np.unique(found.labels[halves > 0])) == 3
 
 
@@ -67,12 +73,12 @@ def test_any_number_of_objects_fits_a_byte(seed, most):
     draw = np.random.default_rng(seed)
     semantics, objects = draw.integers(0, 18, (8, 8, 8)), draw.integers(0, most, (8, 8, 8))
     others = draw.integers(0, most, (8, 8, 8))
-    beside = others, paint_objects(semantics, others, OCC3D_COLOURS)
-    for painted in (beside[1], paint_objects(semantics, objects, OCC3D_COLOURS, beside)):
-        assert len(painted.colours) <= 256
-        assert painted.labels.max() < len(painted.colours)
+    beside = layer(semantics, objects=others), paint(semantics, others)
+    for painted in (beside[1], paint(semantics, objects, beside)):
+        assert len(painted.legend.colours) <= 256
+        assert painted.labels.max() < len(painted.legend.colours)
     if most <= 100:
-        labels = paint_objects(semantics, objects, OCC3D_COLOURS, beside).labels
+        labels = paint(semantics, objects, beside).labels
         pairs = {(int(n), int(v)) for n, v in zip(objects[objects > 0], labels[objects > 0], strict=True)}
         assert len({n for n, _ in pairs}) == len({v for _, v in pairs}) == len(pairs)
 
@@ -101,30 +107,46 @@ def test_colours_are_told_apart():
 
 def test_no_objects_and_wrong_shapes():
     semantics, objects = scene()
-    painted = paint_objects(semantics, np.zeros_like(objects), OCC3D_COLOURS)
+    painted = paint(semantics, np.zeros_like(objects))
     np.testing.assert_array_equal(painted.labels, semantics)
-    assert len(painted.colours) == COUNT
+    assert len(painted.legend.colours) == COUNT
     with pytest.raises(ShapeError, match="shape of the semantics"):
-        paint_objects(semantics, objects[:5], OCC3D_COLOURS)
-    np.testing.assert_array_equal(objects_of(objects, [9]), np.where(objects == 9, 9, 0))
+        paint(semantics, objects[:5])
 
 
 def test_pictures_and_pages_show_objects():
     semantics, objects = scene()
-    plain = SamplePanel("street", prediction=semantics, truth=semantics, mask_camera=np.ones_like(semantics))
-    panel = replace(plain, prediction_objects=objects, truth_objects=objects)
-    pictures = occupancy_pictures(panel, size=(60, 90))
-    assert pictures.prediction_objects.shape == (60, 90, 3)
-    assert pictures.truth_objects_top.shape == (60, 60, 3)
-    assert np.array_equal(pictures.prediction_objects, pictures.truth_objects)
-    assert not np.array_equal(pictures.prediction_objects, pictures.prediction)
-    without = occupancy_pictures(plain, size=(60, 90))
-    assert without.prediction_objects is None
-    assert sample_picture(panel, pictures=pictures).height > sample_picture(plain, pictures=without).height
-    page = report_html(ReportData("a run", panels=[panel], picture_size=(60, 90)))
+    mask = np.ones_like(semantics)
+
+    def panel(with_objects, truth=True):
+        prediction = layer(semantics, objects=objects if with_objects else None)
+        true = [layer(semantics, mask, objects if with_objects else None)] if truth else []
+        return SamplePanel("street", questions=[Question("Occupancy", [prediction], true)])
+
+    drawn = draw_panel(panel(True), (60, 90))
+    pictures = {picture.name: picture.image for row in drawn[0].tabs[0][1] for picture in row}
+    assert pictures["predicted objects"].shape == (60, 90, 3)
+    assert pictures["true objects from above"].shape == (60, 60, 3)
+    assert np.array_equal(pictures["predicted objects"], pictures["true objects"])
+    assert not np.array_equal(pictures["predicted objects"], pictures["prediction"])
+    without = draw_panel(panel(False), (60, 90))
+    assert not any("objects" in picture.name for row in without[0].tabs[0][1] for picture in row)
+    assert sample_picture(panel(True), drawn=drawn).height > sample_picture(panel(False), drawn=without).height
+    page = report_html(ReportData("a run", panels=[panel(True)], picture_size=(60, 90)))
     assert "Predicted objects from above" in page
     assert "True objects, in the same colour" in page
-    assert "objects from above" not in report_html(ReportData("a run", panels=[plain], picture_size=(60, 90)))
-    alone = report_html(ReportData("a run", panels=[replace(panel, truth=None, truth_objects=None)], picture_size=(60, 90)))
+    assert "objects from above" not in report_html(ReportData("a run", panels=[panel(False)], picture_size=(60, 90)))
+    alone = report_html(ReportData("a run", panels=[panel(True, truth=False)], picture_size=(60, 90)))
     assert "Predicted objects" in alone
     assert "True objects" not in alone
+
+
+def test_objects_of_other_classes_are_not_matched():
+    """Objects are compared where prediction and truth mean the same by an id; else each picture has its own colours."""
+    semantics, objects = scene()
+    other = layer(semantics, objects=objects)
+    other = replace(other, legend=Legend(("thing", *other.legend.names[1:]), other.legend.colours))
+    drawn = draw_panel(SamplePanel("street", questions=[Question("Occupancy", [layer(semantics, objects=objects)], [other])]), (60, 90))
+    names = [picture.name for row in drawn[0].tabs[0][1] for picture in row]
+    assert "agreement" not in names
+    assert names.count("predicted objects") == names.count("true objects") == 1

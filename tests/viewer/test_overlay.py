@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.augment import Augmentation, BevTransform
+from frustum.data.augment import BevTransform
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pixels import ImageTransform
+from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.viewer.overlay import (
@@ -36,12 +37,12 @@ def sample(tmp_path_factory):
 
 
 def test_all_pictures_are_written(sample, tmp_path):
-    files = draw_check(sample, tmp_path / "new", augment=Augmentation(), image_size=(64, 176), width=200)
+    files = draw_check(sample, tmp_path / "new", augment=AugmentConfig(), image_size=(64, 176), width=200)
     assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "voxels", "above", "augmented"]
     sizes = [Image.open(f).size for f in files]
     assert sizes[0] == sizes[1] == (200 * 2 + 4, 100)
     assert sizes[2] == (800 * 2 + 4, 800)
-    again = draw_check(sample, tmp_path / "again", augment=Augmentation(), image_size=(64, 176), width=200)
+    again = draw_check(sample, tmp_path / "again", augment=AugmentConfig(), image_size=(64, 176), width=200)
     assert [a.read_bytes() for a in again] == [f.read_bytes() for f in files]  # the same seed, the same draw
     assert not list(tmp_path.rglob("*.tmp*"))
 
@@ -90,7 +91,7 @@ def test_points_lie_on_their_objects(sample):
 
 
 def test_points_follow_an_augmented_image(sample):
-    transform = Augmentation().draw_image(np.random.default_rng(3), SIZE, (96, 192))
+    transform = AugmentConfig().draw_image(np.random.default_rng(3), SIZE, (96, 192))
     camera = sample.cameras[0]
     points = sample.lidar.load()
     plain, depth = project_points(points, sample.lidar, camera, camera.intrinsics, SIZE)
@@ -102,7 +103,7 @@ def test_points_follow_an_augmented_image(sample):
 
 def test_voxels_are_what_the_pixel_looks_at(sample):
     camera = sample.cameras[0]
-    labels, coords = first_voxels(sample.occupancy.semantics, sample, camera, camera.intrinsics, SIZE, VoxelGrid.occ3d())
+    labels, coords = first_voxels(sample.occupancy.layer(VoxelGrid.occ3d()), sample, camera, camera.intrinsics, SIZE)
     assert labels.shape == SIZE
     assert labels[5, 5] == 17  # sky
     assert labels[-2, SIZE[1] // 2] == 11  # road at the feet
@@ -120,13 +121,14 @@ def test_a_camera_inside_a_voxel_is_not_blind(sample):
     semantics = sample.occupancy.semantics.copy()
     cell = np.floor((CAM2EGO["CAM_FRONT"][:3, 3] - VoxelGrid.occ3d().lower) / 0.4).astype(int)
     semantics[tuple(cell)] = 15
-    labels, _ = first_voxels(semantics, sample, sample.cameras[0], INTRINSICS, SIZE, VoxelGrid.occ3d())
+    voxels = dataclasses.replace(sample.occupancy, semantics=semantics).layer(VoxelGrid.occ3d())
+    labels, _ = first_voxels(voxels, sample, sample.cameras[0], INTRINSICS, SIZE)
     assert not (labels == 15).any()
 
 
 def test_sky_keeps_its_pixels(sample):
     camera = sample.cameras[0]
-    drawn = np.asarray(voxel_picture(sample, camera, PLAIN, VoxelGrid.occ3d()))
+    drawn = np.asarray(voxel_picture(sample.occupancy.layer(VoxelGrid.occ3d()), sample, camera, PLAIN))
     original = photograph(0, camera.channel)
     np.testing.assert_array_equal(drawn[3, 3], original[3, 3])
     assert (drawn[-3, 100] != original[-3, 100]).any()

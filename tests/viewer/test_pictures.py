@@ -10,17 +10,11 @@ import pytest
 from PIL import Image
 
 from frustum.types.classes import CAMERAS, OCC3D_FREE
-from frustum.viewer.pictures import (
-    AGREEMENT,
-    camera_rows,
-    compare,
-    data_uri,
-    occupancy_pictures,
-    pretty_channel,
-    resized,
-    sample_picture,
-)
-from frustum.viewer.report_data import SamplePanel
+from frustum.viewer.cameras import camera_rows, data_uri, pretty_channel, resized
+from frustum.viewer.drawing import Picture
+from frustum.viewer.pictures import fit_row, sample_picture
+from frustum.viewer.report_data import Question, SamplePanel
+from tests.viewer.volumes import layer
 
 
 def volume(seed=0, share=0.2, shape=(20, 20, 6)):
@@ -47,17 +41,19 @@ def test_any_number_of_cameras_has_a_layout(count, rows):
     assert [i for row in layout for i in row] == list(range(count))
 
 
+def test_other_rigs_with_front_and_back_are_laid_out_too():
+    names = ["rear", "back right", "front right", "front left", "back left", "front centre", "back centre"]
+    rows = camera_rows(names[1:])
+    assert [[names[1:][i] for i in row] for row in rows] == [
+        ["front left", "front centre", "front right"],
+        ["back left", "back centre", "back right"],
+    ]
+    assert camera_rows(names) == [[0, 1, 2, 3], [4, 5, 6]], "a seventh camera has no place in such a layout"
+
+
 def test_channel_names_for_people():
     assert pretty_channel("CAM_FRONT_LEFT") == "front left"
     assert pretty_channel("image_02") == "image 02"
-
-
-def test_compare_names_each_case():
-    prediction = np.array([4, 4, OCC3D_FREE, 4, OCC3D_FREE, 4], np.uint8)
-    truth = np.array([4, 5, 4, OCC3D_FREE, OCC3D_FREE, 255], np.uint8)
-    names = [n for n, _ in AGREEMENT] + [None]
-    found = [names[i] for i in compare(prediction, truth)]
-    assert found == ["right class", "wrong class", "missed", "invented", None, None]
 
 
 def test_data_uri_holds_a_jpeg_of_the_wanted_width():
@@ -69,30 +65,14 @@ def test_data_uri_holds_a_jpeg_of_the_wanted_width():
     assert resized(image, 50).shape == (15, 50, 3)
 
 
-def test_pictures_of_what_is_there():
-    size = (40, 60)
-    both = occupancy_pictures(SamplePanel("a", prediction=volume(), truth=volume(1), mask_camera=np.ones((20, 20, 6))), size=size, scale=2)
-    assert all(p is not None for p in both[:5])
-    assert both.prediction.shape == (40, 60, 3)
-    assert both.agreement_top.shape == (40, 40, 3)
-    alone = occupancy_pictures(SamplePanel("a", prediction=volume()), size=size)
-    assert alone.truth is None
-    assert alone.agreement_top is None
-    assert all(p is None for p in occupancy_pictures(SamplePanel("a"), size=size))
-
-
 @pytest.mark.parametrize("cameras", [0, 1, 2, 6])
 @pytest.mark.parametrize("parts", ["prediction", "prediction truth mask", "truth", ""])
 def test_a_sheet_of_any_parts_is_a_picture(cameras, parts):
     names = CAMERAS if cameras == 6 else [f"c{i}" for i in range(cameras)]
-    panel = SamplePanel(
-        "scene & token",
-        [(name, photo(i)) for i, name in enumerate(names)],
-        prediction=volume() if "prediction" in parts else None,
-        truth=volume(1) if "truth" in parts else None,
-        mask_camera=np.ones((20, 20, 6), bool) if "mask" in parts else None,
-        caption="a caption",
-    )
+    prediction = [layer(volume())] if "prediction" in parts else []
+    truth = [layer(volume(1), np.ones((20, 20, 6), bool) if "mask" in parts else None)] if "truth" in parts else []
+    questions = [Question("Occupancy", prediction, truth)] if parts else []
+    panel = SamplePanel("scene & token", [(name, photo(i)) for i, name in enumerate(names)], questions, "a caption")
     sheet = sample_picture(panel, width=600, masked="mask" in parts)
     assert sheet.mode == "RGB"
     assert sheet.width == 600
@@ -111,3 +91,23 @@ def test_the_images_are_in_the_sheet():
     is_red, is_blue = (np.abs(pixels - c).max(-1) < 8 for c in ((200, 0, 0), (0, 0, 200)))
     assert is_red.sum() == is_blue.sum() > 1000
     assert np.nonzero(is_red)[1].max() < np.nonzero(is_blue)[1].min()
+
+
+def test_questions_lie_below_each_other_with_their_headings():
+    one = Question("Occupancy", [layer(volume())])
+    sheets = [sample_picture(SamplePanel("t", questions=[one] * count), width=600) for count in (1, 2)]
+    first, second = (np.asarray(sheet) for sheet in sheets)
+    assert second.shape[0] > 1.7 * first.shape[0]
+    headings = [second[92:120, 32:150].min(), first[92:100, 32:150].min()]
+    assert headings[0] < 120, "two questions are named"
+    assert headings[1] > 80, "one needs no heading"
+
+
+def test_rows_fill_the_sheet_and_stay_within_it():
+    tall, flat = photo(size=(300, 100)), photo(size=(100, 400))
+    for row in ([flat], [tall], [tall, flat], [flat, flat, flat], [tall, tall, flat, flat]):
+        fitted = [picture.image for picture in fit_row([Picture("", image) for image in row], 800, 10)]
+        assert sum(image.shape[1] for image in fitted) + 10 * (len(row) - 1) <= 802
+        heights = [image.shape[0] for image in fitted]
+        assert max(heights) - min(heights) <= 3
+        assert max(heights) <= 402

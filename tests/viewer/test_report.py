@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from frustum.errors import DataError
+from frustum.tasks.task import ClassFigures, Figure
 from frustum.types.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
-from frustum.viewer.report import ReportData, SamplePanel, Scores, report_html, write_report
-from frustum.viewer.report_data import METRICS
+from frustum.types.layers import BoxLayer, Legend
+from frustum.viewer.report import Question, ReportData, Result, SamplePanel, report_html, write_report
+from tests.viewer.volumes import LEGEND, layer
 
 SMALL = (40, 60)  # pictures of another size would only take longer
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -64,23 +67,44 @@ def volume(seed):
     return labels
 
 
-def panel(seed=0, title="scene-0001", **changes):
+def panel(seed=0, title="scene-0001", truth=True, prediction=True, boxes=False, **changes):
     rng = np.random.default_rng(seed)
-    parts = {
-        "images": [(name, rng.integers(0, 255, (24, 64, 3), np.uint8)) for name in CAMERAS],
-        "prediction": volume(seed),
-        "truth": volume(seed + 1),
-        "mask_camera": rng.random((16, 16, 5)) < 0.8,
-        "caption": "rain at dusk",
-    }
-    return SamplePanel(title, **{**parts, **changes})
+    images = [(name, rng.integers(0, 255, (24, 64, 3), np.uint8)) for name in CAMERAS]
+    mask = rng.random((16, 16, 5)) < 0.8
+    true = [layer(volume(seed + 1), mask)] if truth else []
+    questions = [Question("Occupancy", [layer(volume(seed))] if prediction else [], true)] if truth or prediction else []
+    if boxes:
+        found = BoxLayer(np.array([[5.0, 2, 0, 4, 2, 2, 0.3, 0, 0]]), np.zeros(1, int), Legend(("car",), ((0, 0, 200),)), np.ones(1))
+        questions.append(Question("Detection", [found]))
+    return SamplePanel(title, **{"images": images, "questions": questions, "caption": "rain at dusk", **changes})
 
 
-def scores(scale=1.0, note=""):
-    values = {metric.key: scale * (0.1 + 0.01 * i) for i, metric in enumerate(METRICS)}
-    per_class = [scale * 0.02 * i for i in range(18)]
-    per_class[2] = math.nan
-    return Scores(values, per_class, note)
+NAMES = (("mIoU", "Classes", True), ("geometric IoU", "Shape", True), ("RayIoU", "Rays", True), ("RayIoU@1", "Rays", False))
+
+
+def scores(scale=1.0, share=False, **values):
+    """An answer to the question of occupancy; `values` replaces those of figures."""
+    figures = [
+        Figure(name, name, values.get(name, scale * (0.1 + 0.01 * i)), meaning=f"what {name} means", group=group, is_headline=head)
+        for i, (name, group, head) in enumerate(NAMES)
+    ]
+    figures.append(Figure("hidden", "F-score of tables", 0.5, meaning="not for reports"))
+    per_class = {name: None if name == "bicycle" else scale * 0.02 * i for i, name in enumerate(OCC3D_CLASSES[:-1])}
+    legend = Legend(LEGEND.names[:-1], LEGEND.colours[:-1])
+    shares = {name: 0.01 for name in OCC3D_CLASSES[:-1]} if share else None
+    return {"occupancy": Result(figures, ClassFigures("IoU by class", legend, {"IoU": per_class}, share=shares))}
+
+
+def detection():
+    """An answer to another question, with units of its own."""
+    figures = [
+        Figure("map", "mAP", 0.25, meaning="mean average precision", group="Boxes", is_headline=True),
+        Figure("ate", "ATE", 0.7, "m", meaning="distance of centres.", group="Boxes", higher_is_better=False),
+    ]
+    legend = Legend(("car", "bus"), ((0, 0, 200), (200, 0, 0)))
+    columns = {"AP": {"car": 0.5, "bus": 0.1}, "ATE": {"car": 0.4, "bus": None}, "boxes": {"car": 1234.0, "bus": 5.0}}
+    classes = ClassFigures("AP by class", legend, columns, units={"ATE": "m", "boxes": "count"}, published={"car": 0.6, "bus": 0.2})
+    return {"detection": Result(figures, classes)}
 
 
 def full():
@@ -88,12 +112,13 @@ def full():
     return ReportData(
         "A small network",
         "One sentence.",
-        {"model": scores(), "blind prior": scores(0.25, "never looks"), "black images": scores(0.1)},
+        {"model": scores(share=True), "blind prior": scores(0.25), "black images": scores(0.1)},
+        {"blind prior": "never looks"},
+        ["covered: a third of the voxels"],
         [panel(0), panel(5, "scene-0002")],
         losses,
         json.dumps({"name": "flashocc-tiny", "lr": 0.002}, indent=2),
         {"Steps": "1,630", "Machine": "2 CPU cores"},
-        [0.01] * 17 + [0.83],
         picture_size=SMALL,
     )
 
@@ -118,9 +143,13 @@ def test_a_full_report_is_one_file_with_pictures_beside_it(tmp_path):
     assert len(set(page.ids)) == len(page.ids)
     for words in ("A small network", "One sentence.", "blind prior", "never looks", "1,630", "flashocc-tiny", "rain at dusk", "front left"):
         assert words in page.words
-    for metric in METRICS:
-        assert metric.name in page.words
-        assert metric.meaning in page.words
+    for name, group, _ in NAMES:
+        assert f"{name} what {name} means" in page.words
+        assert group in page.words
+    assert "F-score" not in page.words, "a figure without a group is for tables only"
+    assert "covered: a third of the voxels" in page.words
+    assert "share" in page.words
+    assert "1.0 %" in page.words
     for name in OCC3D_CLASSES[:-1]:
         assert name.replace("_", " ") in page.words
 
@@ -152,19 +181,18 @@ def test_every_switch_has_its_target(full_text):
     text, page = full_text, Page(full_text)
     radios = [attrs["id"] for tag, attrs in page.tags if tag == "input"]
     labels = [attrs["for"] for tag, attrs in page.tags if tag == "label"]
-    assert sorted(radios) == sorted(labels) == ["s0", "s0t0", "s0t1", "s1", "s1t0", "s1t1"]
+    assert sorted(radios) == sorted(labels) == ["s0", "s0q0t0", "s0q0t1", "s1", "s1q0t0", "s1q0t1"]
     checked = [attrs["id"] for tag, attrs in page.tags if tag == "input" and "checked" in attrs]
-    assert checked == ["s0", "s0t0", "s1t0"]
+    assert checked == ["s0", "s0q0t0", "s1q0t0"]
     for radio in radios:
         assert f"{radio}v" in page.ids
         assert f"#{radio}:checked ~ #{radio}v" in text
 
 
 def test_best_values_are_marked_and_missing_ones_named():
-    report = full()
-    worse = Scores({**report.results["model"].values, "rayiou": math.nan, "miou_camera": 0.01}, report.results["model"].per_class)
+    worse = scores(RayIoU=math.nan, mIoU=0.01)
     text = report_html(ReportData("t", results={"model": worse, "blind prior": scores(0.25)}))
-    row = re.search(r"<tr><th>mIoU, camera mask.*?</tr>", text).group()
+    row = re.search(r"<tr><th>mIoU.*?</tr>", text).group()
     assert re.findall(r'class="n( best)?(?: na)?"><span>([^<]*)', row) == [("", "1.00"), (" best", "2.50")]
     row = re.search(r"<tr><th>RayIoU<small>.*?</tr>", text).group()
     assert re.findall(r'class="n[^"]*"><span>([^<]*)', row)[0] == "n/a"
@@ -183,15 +211,20 @@ def test_the_headline_says_how_far_above_the_prior(full_text):
 
 def test_names_are_escaped():
     evil = '<script>alert("x")</script>&'
+    figures = [Figure(evil, evil, 0.5, meaning=evil, group=evil, is_headline=True), Figure("u", evil, 0.5, unit=evil, group=evil)]
+    classes = ClassFigures(evil, Legend((evil,), ((1, 2, 3),)), {evil: {evil: 0.5}, "b": {evil: 0.5}}, units={"b": evil})
+    legend = Legend((evil, *LEGEND.names[1:]), LEGEND.colours)
+    question = Question(evil, [replace(layer(volume(0)), legend=legend)])
     report = ReportData(
         evil,
         evil,
-        {evil: scores(note=evil), "b" + evil: scores(0.5)},
-        [panel(title=evil, caption=evil, images=[(evil, np.zeros((8, 8, 3), np.uint8))])],
+        {evil: {evil: Result(figures, classes)}, "b" + evil: {"other": Result(figures, classes)}},
+        {evil: evil},
+        [evil],
+        [panel(title=evil, caption=evil, images=[(evil, np.zeros((8, 8, 3), np.uint8))], questions=[question, question])],
         [{"step": s, "loss": 1.0, "losses": {evil: 1.0, "b": 0.5}} for s in range(3)],
         evil,
         {evil: evil},
-        class_names=[evil, *OCC3D_CLASSES[1:]],
         picture_size=SMALL,
     )
     text = report_html(report)
@@ -204,13 +237,14 @@ def test_names_are_escaped():
     ("report", "present"),
     [
         (ReportData("nothing"), set()),
-        (ReportData("pictures only", panels=[panel(truth=None, mask_camera=None)], picture_size=SMALL), {"samples"}),
-        (ReportData("images only", panels=[panel(prediction=None, truth=None, mask_camera=None)]), {"samples"}),
+        (ReportData("pictures only", panels=[panel(truth=False)], picture_size=SMALL), {"samples"}),
+        (ReportData("images only", panels=[panel(truth=False, prediction=False)]), {"samples"}),
         (ReportData("no images", panels=[panel(images=())], picture_size=SMALL), {"samples"}),
-        (ReportData("numbers", results={"model": Scores({"miou_camera": 0.1})}), {"results"}),
+        (ReportData("numbers", results={"model": {"q": Result([Figure("a", "a", 0.1, group="g")])}}), {"results"}),
         (ReportData("one line", losses=[{"step": 1, "loss": 1.0}]), set()),
         (ReportData("odd lines", losses=[{"step": 1}, {"note": "x"}, {"step": 2, "loss": None}], recipe="{}"), {"run"}),
-        (ReportData("per class without frequency", results={"m": Scores({}, [0.1] * 18)}), {"classes"}),
+        (ReportData("per class without share", results={"m": {"q": Result([], scores()["occupancy"].classes)}}), {"classes"}),
+        (ReportData("figures of tables only", results={"m": {"q": Result([Figure("a", "a", 0.1)])}}), set()),
     ],
     ids=lambda value: value.title if isinstance(value, ReportData) else "",
 )
@@ -222,10 +256,50 @@ def test_missing_parts_leave_their_sections_out(report, present, tmp_path):
 
 
 def test_a_prediction_alone_has_no_tabs():
-    page = Page(report_html(ReportData("t", panels=[panel(truth=None)], picture_size=SMALL)))
+    page = Page(report_html(ReportData("t", panels=[panel(truth=False)], picture_size=SMALL)))
     assert "Truth" not in page.words
     assert "Prediction from above" in page.words
     assert not [1 for tag, attrs in page.tags if tag == "input" and attrs["name"] != "sample"]
+
+
+def test_several_questions_of_one_sample():
+    """Occupancy and boxes lie one below the other, each under its heading and with its colours."""
+    page = Page(report_html(ReportData("t", panels=[panel(boxes=True)], picture_size=SMALL)))
+    order = [
+        page.words.index(words) for words in ("Occupancy", "Prediction from above", "vegetation", "Detection", "Predicted boxes from above")
+    ]
+    assert order == sorted(order)
+    assert "Six images in, occupancy and detection out." in page.words
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "input"] == ["s0", "s0q0t0", "s0q0t1"], "boxes need no tabs"
+    headings = [tag for tag, _ in page.tags].count("h4")
+    assert headings == 2
+    alone = Page(report_html(ReportData("t", panels=[panel()], picture_size=SMALL)))
+    assert "h4" not in [tag for tag, _ in alone.tags], "one question needs no heading"
+
+
+def test_figures_of_several_questions():
+    model = {**scores(), **detection()}
+    page = Page(report_html(ReportData("t", results={"model": model, "blind prior": scores(0.25)})))
+    text = report_html(ReportData("t", results={"model": model, "blind prior": scores(0.25)}))
+    row = re.search(r"<tr><th>ATE.*?</tr>", text).group()
+    assert re.findall(r'class="n[^"]*"><span>([^<]*)', row) == ["0.7000 m", "n/a"]
+    assert "distance of centres; lower is better" in row
+    assert "Percent where there is no unit" in page.words
+    assert "AP by class." in page.words
+    car = re.findall(r"<tr><th><i[^>]*></i>car</th>.*?</tr>", text)
+    assert len(car) == 2
+    assert re.findall(r"<span>([^<]*)</span></td>", car[1]) == ["50.0", "0.400 m", "1,234", "60.0"]
+    best = {"model": detection(), "other": {"detection": Result([Figure("ate", "ATE", 0.5, "m", group="Boxes", higher_is_better=False)])}}
+    row = re.search(r"<tr><th>ATE.*?</tr>", report_html(ReportData("t", results=best))).group()
+    assert re.findall(r'class="n( best)?(?: na)?"><span>([^<]*)', row) == [("", "0.7000 m"), (" best", "0.5000 m")]
+
+
+def test_a_group_of_rows_is_one():
+    """Figures of one group that stand apart in the list are shown under one heading."""
+    figures = [Figure(k, k, 0.1, group=g) for k, g in (("a", "Objects"), ("b", "Rays"), ("c", "Objects"))]
+    text = report_html(ReportData("t", results={"m": {"q": Result(figures)}}))
+    found = re.findall(r'<tr(?: class="group")?><th[^>]*>(\w+)', text)
+    assert found == ["Objects", "a", "c", "Rays", "b"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from frustum.errors import ConfigError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_COLOURS, OCC3D_FREE
 from frustum.viewer.ego_shape import ego_shape
 from frustum.viewer.voxels import VIEWS, ground_height, render_voxels, top_view
+from tests.viewer.volumes import layer
 
 GRID = VoxelGrid(lower=(-8.0, -8.0, -1.0), upper=(8.0, 8.0, 3.0), cell=(0.5, 0.5, 0.5))
 CAR, ROAD, TREE = 4, 11, 16
@@ -20,6 +21,10 @@ CAR, ROAD, TREE = 4, 11, 16
 
 def empty():
     return np.full(GRID.shape, OCC3D_FREE, np.uint8)
+
+
+def placed(volume, mask=None):
+    return layer(volume, mask, grid=GRID)
 
 
 def is_colour(picture, label, tolerance=0.12):
@@ -40,7 +45,7 @@ def test_every_view_shows_the_voxels(view):
     volume = empty()
     volume[:, :, 0] = ROAD
     volume[14:20, 14:18, 1:4] = CAR
-    picture = render_voxels(volume, grid=GRID, view=view, size=(90, 120), ego=False)
+    picture = render_voxels(placed(volume), view=view, size=(90, 120), ego=False)
     assert picture.shape == (90, 120, 3)
     assert picture.dtype == np.uint8
     assert is_colour(picture, CAR).mean() > 0.004
@@ -61,7 +66,7 @@ def test_axes_of_the_3d_view():
     for name, (x, y, z) in positions.items():
         volume = empty()
         volume[x - 1 : x + 2, y - 1 : y + 2, z] = CAR
-        found[name] = centre_of(is_colour(render_voxels(volume, grid=GRID, size=(120, 160), ego=False), CAR))
+        found[name] = centre_of(is_colour(render_voxels(placed(volume), size=(120, 160), ego=False), CAR))
     assert found["ahead"][0] < found["behind"][0] - 0.2
     assert found["left"][1] < found["right"][1] - 0.2
     assert found["high"][0] < found["low"][0] - 0.03
@@ -71,7 +76,7 @@ def test_the_whole_grid_is_in_the_picture_at_any_aspect():
     volume = empty()
     volume[:, :, 0] = CAR
     for size in ((100, 100), (80, 200), (200, 80)):
-        covered = is_colour(render_voxels(volume, grid=GRID, size=size, ego=False), CAR)
+        covered = is_colour(render_voxels(placed(volume), size=size, ego=False), CAR)
         border = np.concatenate([covered[0], covered[-1], covered[:, 0], covered[:, -1]])
         assert not border.any()
         rows, columns = np.nonzero(covered)
@@ -85,7 +90,7 @@ def test_a_wall_hides_what_is_behind_it_and_throws_a_shadow():
     walled[10, :, 1:8] = TREE
     shadowed = {}
     for view in ("behind", "front"):  # the sun stands behind the camera of the first
-        before, after = (render_voxels(v, grid=GRID, view=view, size=(120, 160), ego=False).astype(int) for v in (volume, walled))
+        before, after = (render_voxels(placed(v), view=view, size=(120, 160), ego=False).astype(int) for v in (volume, walled))
         assert is_colour(after, TREE).mean() > 0.03
         assert is_colour(after, ROAD).sum() < is_colour(before, ROAD).sum()
         is_ground = is_colour(after, ROAD, 0.3) & is_colour(before, ROAD, 0.3) & ~is_colour(after, TREE)
@@ -99,11 +104,11 @@ def test_masked_voxels_are_not_drawn():
     volume[14:20, 14:20, 1:4] = CAR
     mask = np.ones(volume.shape, bool)
     mask[14:20] = False
-    hidden = render_voxels(volume, grid=GRID, mask=mask, size=(60, 80), ego=False)
-    np.testing.assert_array_equal(hidden, render_voxels(empty(), grid=GRID, size=(60, 80), ego=False))
+    hidden = render_voxels(placed(volume, mask), size=(60, 80), ego=False)
+    np.testing.assert_array_equal(hidden, render_voxels(placed(empty()), size=(60, 80), ego=False))
     np.testing.assert_array_equal(
-        top_view(volume, grid=GRID, mask=torch.from_numpy(~mask), ego=False)[38:53, 38:53],
-        top_view(volume, grid=GRID, ego=False)[38:53, 38:53],
+        top_view(placed(volume, ~mask), ego=False)[38:53, 38:53],
+        top_view(placed(volume), ego=False)[38:53, 38:53],
     )
 
 
@@ -114,7 +119,7 @@ def test_the_ego_vehicle_stands_on_the_ground():
     volume[:, :, 2] = ROAD
     assert ground_height(volume, GRID, [ROAD]) == 0.5
     assert ground_height(empty(), GRID, [ROAD]) == 0.0
-    with_car, without = (render_voxels(volume, grid=GRID, size=(120, 160), ego=e).astype(int) for e in (True, False))
+    with_car, without = (render_voxels(placed(volume), size=(120, 160), ego=e).astype(int) for e in (True, False))
     changed = np.abs(with_car - without).max(-1) > 40
     row, column = centre_of(changed)
     assert 0.1 < row < 0.6
@@ -139,20 +144,20 @@ def test_ego_shape_is_made_of_closed_pieces():
 
 
 def test_empty_tiny_and_unknown_volumes():
-    assert render_voxels(empty(), grid=GRID, size=(30, 40)).std() > 0  # the floor and the car
-    assert render_voxels(np.full((2, 3, 1), 200, np.uint8), size=(30, 40)).shape == (30, 40, 3)
-    assert top_view(torch.full((2, 3, 1), OCC3D_FREE), scale=2).shape == (4, 6, 3)
+    assert render_voxels(placed(empty()), size=(30, 40)).std() > 0  # the floor and the car
+    assert render_voxels(layer(np.full((2, 3, 1), 200, np.uint8)), size=(30, 40)).shape == (30, 40, 3)
+    assert top_view(layer(np.full((2, 3, 1), OCC3D_FREE)), scale=2).shape == (4, 6, 3)
     full = np.zeros((6, 6, 3), np.uint8)
-    assert render_voxels(full, size=(31, 41), supersample=1).shape == (31, 41, 3)
+    assert render_voxels(layer(full), size=(31, 41), supersample=1).shape == (31, 41, 3)
 
 
 def test_the_picture_does_not_depend_on_threads(monkeypatch):
     volume = empty()
     volume[:, :, 0] = ROAD
     volume[3:9, 20:25, 1:5] = TREE
-    many = render_voxels(volume, grid=GRID, size=(50, 70))
+    many = render_voxels(placed(volume), size=(50, 70))
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    np.testing.assert_array_equal(render_voxels(volume, grid=GRID, size=(50, 70)), many)
+    np.testing.assert_array_equal(render_voxels(placed(volume), size=(50, 70)), many)
 
 
 def test_top_view_orientation_and_highest_voxel():
@@ -161,7 +166,7 @@ def test_top_view_orientation_and_highest_voxel():
     volume[30, 29, 2] = CAR  # front left
     volume[2, 5, 1] = TREE  # back right
     volume[16, 16, 1], volume[16, 16, 5] = TREE, CAR
-    picture = top_view(volume, grid=GRID, scale=3, ego=False)
+    picture = top_view(placed(volume), scale=3, ego=False)
     assert picture.shape == (96, 96, 3)
     car, tree = is_colour(picture, CAR), is_colour(picture, TREE)
     assert car[3:6, 6:9].all()  # row (31 - 30) * 3, column (31 - 29) * 3
@@ -174,30 +179,39 @@ def test_top_view_orientation_and_highest_voxel():
 def test_top_view_tells_unseen_from_free():
     mask = np.zeros(GRID.shape, bool)
     mask[16:] = True
-    picture = top_view(empty(), grid=GRID, mask=mask, scale=4, ego=False).astype(int)
+    picture = top_view(placed(empty(), mask), scale=4, ego=False).astype(int)
     assert picture[:60].std(axis=(0, 1)).max() < 0.5  # seen and free: plain
     assert picture[68:].std(axis=(0, 1)).min() > 1  # unseen: hatched
-    with_car = top_view(empty(), grid=GRID, scale=4)
+    with_car = top_view(placed(empty()), scale=4)
     assert (with_car.astype(int).sum(-1) < 200).any()
+
+
+def test_only_the_named_free_class_is_left_out():
+    volume = np.zeros(GRID.shape, np.uint8)
+    volume[:, :, 0] = CAR
+    above = top_view(replace(placed(volume), free=0), ego=False)
+    assert is_colour(above, CAR).all()
+    assert not np.array_equal(above, top_view(placed(volume), ego=False)), "class 0 is drawn where it is not free"
 
 
 def test_bad_input_is_named():
     with pytest.raises(ConfigError, match="behind"):
-        render_voxels(empty(), grid=GRID, view="behnd")
+        render_voxels(placed(empty()), view="behnd")
     with pytest.raises(ShapeError, match="mask"):
-        render_voxels(empty(), grid=GRID, mask=np.ones((2, 2, 2)))
+        render_voxels(placed(empty(), np.ones((2, 2, 2))))
     with pytest.raises(ShapeError, match="semantics"):
-        top_view(np.zeros((4, 4)))
+        top_view(layer(np.zeros((4, 4))))
     with pytest.raises(ConfigError, match="grid"):
-        render_voxels(np.zeros((4, 4, 4), np.uint8), grid=GRID)
+        render_voxels(placed(np.zeros((4, 4, 4), np.uint8)))
 
 
 @pytest.mark.data
 def test_a_real_frame_looks_like_a_street(shared):
     with np.load(shared / "data" / "occ3d_frame" / "labels.npz") as frame:
         semantics, mask = frame["semantics"], frame["mask_camera"]
-    picture = render_voxels(semantics, size=(240, 320))
+    frame = layer(semantics, mask, grid=VoxelGrid.occ3d())
+    picture = render_voxels(replace(frame, mask=None), size=(240, 320))
     assert is_colour(picture, ROAD).mean() > 0.05
     assert is_colour(picture, TREE).mean() > 0.05
-    above = top_view(semantics, mask=mask, scale=1)
+    above = top_view(frame, scale=1)
     assert above.shape == (200, 200, 3)

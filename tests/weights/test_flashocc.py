@@ -114,7 +114,7 @@ def test_the_settings_from_the_shapes_build_exactly_the_network_of_the_file(shar
     assert flashocc.widths(shapes, base.model) == []
     assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
     assert describe_difference(_meta(base.model), shapes) == ""
-    assert base.data.history == layout.frames - (layout.depth_net != "stereo")
+    assert base.model.reads().past == layout.frames - (layout.depth_net != "stereo")
 
 
 def test_the_swin_network_is_recognised_and_sees_larger_images():
@@ -132,8 +132,8 @@ def test_the_semantic_network_of_a_panoptic_recipe(shared):
     shapes = _empty({key: shape for key, shape in shapes.items() if not key.startswith("aux_centerness_head.")})
     layout, recipe = flashocc.layout_of(shapes), get_recipe("panoptic-flashocc-tiny")
     assert flashocc.published_name(layout) == "panoptic-flashocc-r50-depth-tiny"
-    assert flashocc.widths(shapes, recipe.model) == ["model.instances=false"]
-    assert describe_difference(_meta(recipe.model.model_copy(update={"instances": False})), shapes) == ""
+    assert flashocc.widths(shapes, recipe.model) == ["model.instances=null"]
+    assert describe_difference(_meta(recipe.model.model_copy(update={"instances": None})), shapes) == ""
 
 
 def test_the_3d_baseline_is_recognised():

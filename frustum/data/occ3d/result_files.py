@@ -19,7 +19,7 @@ from frustum.errors import DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
@@ -124,7 +124,7 @@ class OccupancyResults:
         """The prediction of one keyframe. Raises DataError as `read_result`."""
         labels, instances = read_result(result_path(self.folder, token), self.grid)
         ids = None if instances is None else torch.from_numpy(instances)
-        return Prediction(token, torch.from_numpy(labels), self.grid, OCC3D_CLASSES, instances=ids)
+        return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
 
 def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:

@@ -1,0 +1,98 @@
+"""Open a data set that a command names by its folder, and find out which of its splits predictions belong to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.nuscenes.tables import versions
+from frustum.data.rig.importer import import_rig
+from frustum.data.source import DataConfig
+from frustum.errors import DataError
+
+_VERSION = "v1.0-trainval"
+
+
+def open_root(root: Path, version: str | None = None, camera_only: bool = False) -> NuScenes:
+    """A data set in the nuScenes format.
+
+    Args:
+        root: its folder.
+        version: folder with the tables; by default v1.0-trainval, or the only one that there is.
+        camera_only: leave out LiDAR points, whose files need not exist.
+
+    Raises:
+        DataError: not a data set, or several versions to choose from.
+    """
+    return NuScenes(root, version or choose_version(root, _VERSION), camera_only=camera_only)
+
+
+@contextmanager
+def opened(root: Path, version: str | None = None, data: DataConfig | None = None) -> Iterator[Any]:
+    """The data set in a folder; a rig folder is imported into a temporary data set first.
+
+    Args:
+        root: its folder.
+        version: as for `open_root`.
+        data: open it as this section would, for prediction: with its cameras, and without LiDAR points.
+
+    Raises:
+        DataError: neither a data set nor a rig folder, or several versions to choose from.
+    """
+    if data is not None and not isinstance(data, NuScenesData):
+        yield data.model_copy(update={"root": str(root)}).open()
+        return
+    with tempfile.TemporaryDirectory(prefix="frustum-rig-") as folder:
+        if (root / "calibration.json").is_file():
+            import_rig(root, Path(folder))
+            root = Path(folder)
+        if data is None:
+            yield open_root(root, version)
+        else:
+            yield NuScenes(root, version or choose_version(root, data.version), data.cameras, camera_only=True)
+
+
+def choose_version(root: Path, preferred: str) -> str:
+    """The folder of tables to use: `preferred` where it exists, else the only one. Raises DataError when there is none, or a choice."""
+    found = versions(root)
+    if preferred in found or not found:
+        return preferred  # opening it names what is missing
+    if len(found) > 1:
+        raise DataError(f"{root} holds several versions: {', '.join(found)}. Choose one with --version.")
+    return found[0]
+
+
+def split_of(source: NuScenes, tokens: Iterable[str]) -> str:
+    """The split that these keyframes make up; else the largest that they hold; else the smallest that holds those of them that are known.
+
+    Raises:
+        DataError: there are none, or no keyframe of this data set is among them.
+    """
+    given, known = set(tokens), set(source.tokens())
+    if not given:
+        raise DataError(
+            'the results hold no sample at all: "results" is empty. Every keyframe of a split must be a key, without boxes too.'
+        )
+    if not given & known:
+        raise DataError(
+            f"none of the {len(given)} samples of the results is a keyframe of {source.folder}, for example {min(given)!r}. "
+            "Give the data set that they were predicted on with --data (and --version)."
+        )
+    splits = {split: set(source.tokens(split)) for split in (*source.splits(), "all")}
+
+    def preferred(split: str) -> tuple[bool, str]:
+        return split != "val", split  # of splits with the same keyframes
+
+    equal = [split for split in splits if splits[split] == given]
+    held = [split for split in splits if splits[split] <= given]
+    holding = [split for split in splits if given & known <= splits[split]]
+    if equal:
+        return min(equal, key=preferred)
+    if held:
+        return min(held, key=lambda split: (-len(splits[split]), *preferred(split)))
+    return min(holding, key=lambda split: (len(splits[split]), *preferred(split)))

@@ -1,0 +1,176 @@
+"""The numbers of an evaluation: as JSON with their protocol, and as tables for people. What a figure is, its task says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from frustum.engine.recipe import PublishedNumber
+from frustum.errors import ConfigError
+from frustum.files import read_json, write_json
+from frustum.tasks import TASKS
+from frustum.tasks.task import ClassFigures, Figure, Task, titles
+from frustum.types.table import Cell, Table, percent
+from frustum.version import __version__
+
+EVALUATION, BASELINES = "eval.json", "baselines.json"
+"""Files of a run folder."""
+Tasks = Sequence[type[Task]]
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """One model on one split.
+
+    Attributes:
+        name: of the model.
+        split, frames, every: every n-th sample of the split was evaluated, so many in all.
+        images: what it was given: "as they are", "black" or "none".
+        results: by the name of the task, what its `compute` gave.
+        seconds: how long it took.
+        weights: digest of the network's weights (`checkpoint.digest`), None for a predictor that has none.
+        note: what the model is, in a sentence, where it is not a network.
+        about: what its files say of themselves.
+    """
+
+    name: str
+    split: str
+    frames: int
+    every: int
+    images: str
+    results: dict[str, dict[str, Any]]
+    seconds: float
+    weights: str | None = None
+    note: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
+        """JSON values, with the protocol of every figure."""
+        about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
+        made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
+        said = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
+        protocol = {task.name: task.protocol() for task, _ in scored(self, tasks)}
+        return about | made | said | {"results": self.results, "protocol": protocol}
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
+        """The inverse of `numbers`; files of the first version hold the figures of occupancy alone, as `metrics`."""
+        results = numbers["results"] if "results" in numbers else {"occupancy": numbers["metrics"]}
+        given = {name: numbers[name] for name in ("name", "split", "frames", "every", "images", "seconds")}
+        known = {name: numbers[name] for name in ("weights", "note", "about") if name in numbers}
+        return cls(**given, results=results, **known)
+
+
+def scored(report: EvalReport, tasks: Tasks = TASKS) -> list[tuple[type[Task], dict[str, Any]]]:
+    """The tasks that a report holds results of, and these."""
+    return [(task, report.results[task.name]) for task in tasks if task.name in report.results]
+
+
+def figures(report: EvalReport, tasks: Tasks = TASKS) -> list[Figure]:
+    """All figures of a report, task after task."""
+    return [figure for task, metrics in scored(report, tasks) for figure in task.figures(metrics)]
+
+
+def headline(report: EvalReport, tasks: Tasks = TASKS) -> list[Figure]:
+    """The few figures that sum a report up, those that were counted."""
+    return [figure for figure in figures(report, tasks) if figure.is_headline and figure.value is not None]
+
+
+def notes(report: EvalReport, tasks: Tasks = TASKS) -> list[str]:
+    """What a reader must know to read the figures, in sentences."""
+    return [note for task, metrics in scored(report, tasks) for note in task.notes(metrics)]
+
+
+def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Table:
+    """All figures with what they count and their convention, beside the published ones."""
+    known = {number.metric: number for number in published}
+    columns = ["figure", "counted on", "convention", "here", *(["published"] if known else [])]
+    rows: list[Sequence[Cell]] = []
+    for figure in figures(report, tasks):
+        row = [figure.name, figure.counted, figure.convention, figure.text()]
+        if known:
+            theirs = known.get(figure.published_as)
+            row.append(f"{theirs.value:.2f}" if theirs else "")
+        rows.append(row)
+    return Table(f"{report.name} on {report.split}, {report.frames} frames: all figures (percent, where no unit is given)", columns, rows)
+
+
+def class_figures(
+    report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS
+) -> Iterator[tuple[type[Task], ClassFigures]]:
+    """The figures of every class, task after task, with the published ones. Raises ConfigError if those are of more or fewer classes."""
+    for task, metrics in scored(report, tasks):
+        found = task.classes(metrics)
+        if found is None:
+            continue
+        names = {figure.published_as for figure in task.figures(metrics)}
+        theirs = next((number for number in published if number.per_class and number.metric in names), None)
+        yield task, found if theirs is None else found._replace(published=_by_class(theirs, found.legend.names))
+
+
+def _by_class(number: PublishedNumber, names: Sequence[str]) -> dict[str, float]:
+    if len(number.per_class) != len(names):
+        raise ConfigError(
+            f"the published {number.metric} of {number.source} has figures of {len(number.per_class)} classes, but {len(names)} are "
+            f"evaluated. published.per_class must have one entry per class, in this order: {', '.join(names)}."
+        )
+    return {name: value / 100 for name, value in zip(names, number.per_class, strict=True)}
+
+
+def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Iterator[Table]:
+    """`class_figures` as tables."""
+    for task, found in class_figures(report, published, tasks):
+        theirs = next((number for number in published if number.per_class), None) if found.published else None
+        columns = ["class", *found.columns, *([f"published {theirs.metric}"] if theirs else [])]
+        rows: list[Sequence[Cell]] = [
+            [
+                name,
+                *(_cell(values[name], found.units.get(column, "%")) for column, values in found.columns.items()),
+                *([percent(found.published[name])] if found.published and theirs else []),
+            ]
+            for name in found.legend.names
+        ]
+        if found.means:
+            means = [_cell(found.means.get(column), found.units.get(column, "%")) for column in found.columns]
+            rows.append(["mean", *means, *([f"{theirs.value:.2f}"] if theirs else [])])
+        yield Table(f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", columns, rows)
+
+
+def _cell(value: float | None, unit: str) -> str:
+    if value is None or unit == "%":
+        return percent(value)
+    return str(value) if unit == "count" else f"{value:.4f}"
+
+
+def compare(reports: Sequence[EvalReport], tasks: Tasks = TASKS) -> Table:
+    """Several models side by side, by the figures that have a group."""
+    first = reports[0]
+    shown = [figure for figure in figures(first, tasks) if figure.group]
+    keys, columns = [(figure.key, figure.name) for figure in shown], titles(shown)
+    rows: list[Sequence[Cell]] = []
+    for report in reports:
+        known = {(figure.key, figure.name): figure for figure in figures(report, tasks)}
+        rows.append([report.name, *(known[key].text() if key in known else "-" for key in keys)])
+    return Table(f"{first.split}, {first.frames} frames (percent, where no unit is given)", ["", *columns], rows)
+
+
+def write_reports(run: Path, reports: Sequence[EvalReport]) -> None:
+    """Keep the network's report in the run folder `run`, and those of its baselines if they follow. Raises DataError."""
+    if len(reports) > 1:
+        write_json(run / BASELINES, [report.numbers() for report in reports[1:]], indent=2)
+    write_json(run / EVALUATION, reports[0].numbers(), indent=2)
+
+
+def read_reports(run: Path, weights: str) -> list[EvalReport]:
+    """The kept reports that were made with these weights (`checkpoint.digest`), the network's first; empty if its own is missing."""
+    if not (run / EVALUATION).is_file():
+        return []
+    stored = [read_json(run / EVALUATION, "evaluation")]
+    if (run / BASELINES).is_file():
+        stored += read_json(run / BASELINES, "evaluation of the baselines")
+    own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
+    if own.weights != weights:
+        return []
+    return [own, *(report for report in others if report.images == "none" or report.weights == weights)]

@@ -1,0 +1,218 @@
+"""Where the objects are: nuScenes' detection figures (docs/metrics.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from frustum.data.nuscenes.detection_boxes import boxes_to_ego, boxes_to_global
+from frustum.data.nuscenes.detection_results import MAX_BOXES, is_detection_file, read_detections, write_detections
+from frustum.data.nuscenes.detection_truth import DetectionTruth, detection_truth
+from frustum.data.source import as_rig_source
+from frustum.errors import DataError
+from frustum.metrics.detection import NuScenesDetection
+from frustum.metrics.detection_rules import ERRORS, Surroundings
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, legend_of, names_from, without_nan
+from frustum.types.boxes import DetectionBoxes
+from frustum.types.classes import DETECTION_CLASSES
+from frustum.types.layers import BoxLayer, Layer
+from frustum.types.predictions import PredictedBoxes, Prediction
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SHORT = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
+UNITS = {"trans_err": "m", "scale_err": "1 - IoU", "orient_err": "rad", "vel_err": "m/s", "attr_err": "1 - accuracy"}
+_COUNTED = {"true boxes": "true", "predicted": "predicted"}
+_MEANINGS = {
+    "trans_err": "distance between the centres of matched boxes, from above",
+    "scale_err": "how much matched boxes differ in size",
+    "orient_err": "difference of the headings of matched boxes",
+    "vel_err": "difference of the velocities of matched boxes",
+    "attr_err": "how often the attribute of a matched box is wrong",
+}
+
+PROTOCOL = {
+    "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
+    "tp_errors": "mean over classes of the errors of matches within 2 m; a class without a match counts 1 and stays in the mean",
+    "nd_score": "(5 mAP + the sum of max(0, 1 - error) over the five errors) / 10",
+    "filters": "boxes nearer than 50 m (pedestrians and cycles 40 m, barriers and cones 30 m); true boxes with a LiDAR or radar point; "
+    "no cycles inside bicycle racks",
+}
+
+
+class DetectionFile(Predictor):
+    """A nuScenes submission, whoever made it. Raises DataError for a malformed one.
+
+    Attributes:
+        tokens: the samples that it holds, in its order.
+    """
+
+    def __init__(self, path: Path):
+        results = read_detections(path)
+        self._boxes, self.tokens = results.boxes, list(results.boxes)
+        self.name, self.about = path.stem, {"meta": results.meta}
+
+    def answer(self, token: str) -> Prediction:
+        """The boxes of a sample as the file states them, global frame."""
+        return Prediction(token, boxes=self._boxes[token])
+
+    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
+        """The samples in the order of the file. Raises DataError unless it holds those of the split and no others."""
+        wanted = set(tokens)
+        missing, extra = [t for t in tokens if t not in self._boxes], [t for t in self.tokens if t not in wanted]
+        if missing or extra:
+            parts = [f"lacks {len(missing)} of its {len(tokens)} samples ({_some(missing)})"] if missing else []
+            parts += [f"holds {len(extra)} that are not in it ({_some(extra)})"] if extra else []
+            raise DataError(
+                f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes wants every sample of the split and no "
+                "other; one without detections is an empty list. Choose the split with --split."
+            )
+        return list(self.tokens)
+
+
+class DetectionSubmission(Submission):
+    """A nuScenes submission, `detections.json`."""
+
+    def __init__(self, folder: Path):
+        self._path, self._boxes = folder / "detections.json", dict[str, DetectionBoxes]()
+
+    def add(self, token: str, part: PredictedBoxes, sample: Any) -> None:
+        """Keep the boxes of a keyframe."""
+        self._boxes[token] = submitted(part, sample.ego2global)
+
+    def finish(self) -> None:
+        """Write the file. Raises DataError."""
+        write_detections(self._path, self._boxes)
+
+
+class DetectionTask(Task):
+    """The figures of nuscenes-devkit 1.2.0.
+
+    `compute` gives what `NuScenesDetection.compute` does, with None for errors that are not defined, and `counts` by class.
+    """
+
+    name = "detection"
+    part = "boxes"
+    accepts = "a nuScenes detection submission (JSON)"
+
+    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
+        super().__init__(order, ray_iou)
+        self._metric = NuScenesDetection(order=self.order or None)
+        self._num_true, self._root = 0, ""
+
+    def truth(self, source: Any, token: str) -> DetectionTruth:
+        """See `Task.truth`."""
+        self._root = str(as_rig_source(source, "boxes").root)
+        return detection_truth(source, token)
+
+    def add(self, token: str, part: PredictedBoxes | DetectionBoxes, truth: DetectionTruth) -> None:
+        """See `Task.add`."""
+        boxes = part if isinstance(part, DetectionBoxes) else submitted(part, truth.ego2global)
+        self._num_true += len(truth.boxes)
+        self._metric.add(token, boxes, truth.boxes, Surroundings(truth.ego2global[:3, 3], truth.rack_poses, truth.rack_sizes))
+
+    def merge(self, other: Self) -> Self:
+        """See `Task.merge`."""
+        self._metric.merge(other._metric)
+        self._num_true += other._num_true
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """See `Task.compute`, and the class. Raises DataError if there was not a single true box."""
+        if not self._num_true:
+            raise DataError(
+                f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}, so there is nothing to "
+                "compare with."
+            )
+        return without_nan(self._metric.compute()) | {"counts": self._metric.counts()}
+
+    @classmethod
+    def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
+        """See `Task.figures`."""
+        boxes = "boxes in range"
+        means = (
+            ("mean_ap", "mAP", "mean over ten classes and distances of 0.5, 1, 2 and 4 m", "how many objects are found, how few invented"),
+            ("nd_score", "NDS", "(5 mAP + the sum of max(0, 1 - error)) / 10", "mAP and the five errors in one figure"),
+        )  # fmt: skip
+        found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
+        for e in ERRORS:
+            name, rule = f"m{SHORT[e]}", "matches within 2 m, mean over classes"
+            found.append(
+                Figure(f"tp_errors.{e}", name, metrics["tp_errors"][e], UNITS[e], boxes, rule, name, _MEANINGS[e], "Errors of boxes",
+                       higher_is_better=False)
+            )  # fmt: skip
+        return found
+
+    @classmethod
+    def classes(cls, metrics: Mapping[str, Any]) -> ClassFigures:
+        """AP at every distance and in the mean, the errors, and how many boxes counted, by class."""
+        names = list(metrics["mean_dist_aps"])
+        aps, errors, counts = metrics["label_aps"], metrics["label_tp_errors"], metrics["counts"]
+        columns = {"AP": metrics["mean_dist_aps"]}
+        columns |= {f"@{t} m": {name: aps[name][t] for name in names} for t in aps[names[0]]}
+        columns |= {SHORT[e]: {name: errors[name][e] for name in names} for e in ERRORS}
+        columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
+        means = {"AP": metrics["mean_ap"], **{SHORT[e]: metrics["tp_errors"][e] for e in ERRORS}}
+        units = {SHORT[e]: UNITS[e] for e in ERRORS} | dict.fromkeys(_COUNTED, "count")
+        return ClassFigures("AP by class", legend_of(names), columns, means, units)
+
+    @classmethod
+    def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """What the figures are, and which boxes count."""
+        said = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
+        return [f"{name}: {PROTOCOL[key]}" for name, key in said]
+
+    @classmethod
+    def protocol(cls) -> dict[str, str]:
+        """See `Task.protocol`."""
+        return PROTOCOL
+
+    @classmethod
+    def recognise(cls, path: Path) -> DetectionFile | None:
+        """A JSON file. Raises DataError for a malformed one."""
+        return DetectionFile(path) if is_detection_file(path) else None
+
+    @classmethod
+    def submission(cls, folder: Path) -> DetectionSubmission:
+        """A nuScenes submission."""
+        return DetectionSubmission(folder)
+
+    @classmethod
+    def layers(cls, part: PredictedBoxes | DetectionBoxes) -> list[Layer]:
+        """The boxes; none of a submission, whose boxes are not in the ego frame."""
+        if isinstance(part, DetectionBoxes):
+            return []
+        return [BoxLayer(part.boxes.double().numpy(), part.classes.numpy(), legend_of(part.class_names), part.scores.double().numpy())]
+
+    @classmethod
+    def truth_layers(cls, truth: DetectionTruth, part: Any = None) -> list[Layer]:
+        """The true boxes."""
+        return [BoxLayer(boxes_to_ego(truth.boxes, truth.ego2global), truth.boxes.labels, legend_of(DETECTION_CLASSES))]
+
+    @classmethod
+    def arrays(cls, part: PredictedBoxes) -> dict[str, np.ndarray]:
+        """`boxes` float32 (M, 9) of `geometry.BOX_FIELDS` in the ego frame, `classes` (M,) ids, `scores` (M,), `class_names` (K,) text."""
+        boxes, scores = (t.float().numpy() for t in (part.boxes, part.scores))
+        return {"boxes": boxes, "classes": part.classes.numpy(), "scores": scores, "class_names": np.array(part.class_names)}
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
+        """The inverse of `arrays`."""
+        boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
+        return PredictedBoxes(boxes, classes, scores, names_from(stored))
+
+
+def submitted(part: PredictedBoxes, ego2global: np.ndarray) -> DetectionBoxes:
+    """The boxes of a network as a submission states them: global frame, those with the highest scores if there are too many."""
+    names = [part.class_names[i] for i in part.classes.tolist()]
+    boxes = boxes_to_global(part.boxes.double().numpy(), names, part.scores.double().numpy(), ego2global)
+    return boxes if len(boxes) <= MAX_BOXES else boxes.best(MAX_BOXES)
+
+
+def _some(tokens: list[str]) -> str:
+    return ", ".join(tokens[:3]) + (", ..." if tokens[3:] else "")

@@ -1,0 +1,468 @@
+"""What is occupied, by which class and which object: voxel, ray and panoptic figures of one evaluation (docs/metrics.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from frustum.data.occ3d.instances import instances_from_boxes
+from frustum.data.occ3d.result_files import OccupancyResults, write_result
+from frustum.data.sample import Occupancy
+from frustum.data.source import as_rig_source
+from frustum.errors import DataError, ShapeError
+from frustum.geometry import VoxelGrid
+from frustum.metrics.counts import CountMetric
+from frustum.metrics.fscore import FScore
+from frustum.metrics.occupancy import GeometricIoU, MaskName, OccupancyIoU
+from frustum.metrics.ray_pq import RayPQ
+from frustum.metrics.rayiou import RayIoU
+from frustum.metrics.rays import lidar_origins
+from frustum.metrics.voxel_pq import VoxelPQ
+from frustum.tasks.blind_prior import BlindPrior
+from frustum.tasks.task import (
+    ClassFigures,
+    Figure,
+    Predictor,
+    Progress,
+    Submission,
+    Task,
+    grid_arrays,
+    grid_from,
+    legend_of,
+    names_from,
+    require_alike,
+    require_names,
+    silent,
+    without_nan,
+)
+from frustum.types.classes import FLAT_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
+from frustum.types.layers import Layer, VoxelLayer
+from frustum.types.predictions import Objects, PredictedOccupancy, Prediction
+from frustum.types.table import percent
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MASKS: dict[MaskName, str] = {"camera": "camera mask", "lidar": "LiDAR mask", "none": "all voxels"}
+_WHERE = {"camera": "on voxels that a camera observes", "lidar": "on voxels that the LiDAR observes", "none": "on all voxels"}
+_OBJECTS = {"instance_ids": "ids", "instance_classes": "classes", "instance_centres": "centres", "instance_scores": "scores"}
+
+
+class _Row(NamedTuple):
+    """What is said of a figure; `{n}` stands for the number of classes, `{where}` for the voxels, `{t}` for the tolerance in metres."""
+
+    key: str
+    name: str
+    convention: str
+    meaning: str = ""
+    group: str = ""
+    shown: tuple[str, ...] = ("camera",)  # masks under which comparisons and reports show it
+    is_headline: bool = False  # under the camera mask, or in the mean over the tolerances
+    published_as: str = ""
+
+
+_BY_MASK = (
+    _Row(
+        "miou", "mIoU", "{n} classes; absent from the truth but predicted counts 0 (FlashOCC)", "mean over {n} classes, {where}",
+        "Classes", tuple(MASKS), True, "mIoU",
+    ),
+    _Row("miou_absent_nan", "mIoU", "{n} classes; absent from the truth is left out (SparseOcc)"),
+    _Row("geometric_iou", "geometric IoU", "occupied against free", "occupied or free, whatever the class, {where}", "Shape"),
+    _Row(
+        "geometric_iou_above_ground", "geometric IoU above ground", "occupied against free, flat classes taken as free",
+        "occupied or free, with road, pavement and terrain counted as free, {where}", "Shape", is_headline=True,
+    ),
+    _Row("fscore", "F-score", "centres nearer than 0.6 m, mean over frames"),
+    _Row(
+        "voxel_pq", "voxel PQ", "segments of 20 voxels and more, matched above IoU 0.5", "panoptic quality of voxels, {where}", "Objects",
+    ),
+    _Row("voxel_sq", "voxel SQ", "mean IoU of matched segments"),
+    _Row("voxel_rq", "voxel RQ", "F1 of finding segments"),
+)  # fmt: skip
+_BY_TOLERANCE = (
+    _Row(
+        "ray_iou", "RayIoU", "first hits of one class less than {t} apart", "class and depth of what a LiDAR-like ray meets first", "Rays",
+        is_headline=True,
+    ),
+    _Row(
+        "ray_pq", "RayPQ", "segments of 10 rays and more, hits less than {t} apart", "panoptic quality of what rays meet first", "Objects",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrueOccupancy:
+    """The labels of one keyframe.
+
+    Attributes:
+        source, token: where more is read when it is needed.
+        labels: classes and masks.
+        origins: (K, 3) metres where rays start, or None where no rays are cast.
+    """
+
+    source: Any
+    token: str
+    labels: Occupancy
+    origins: np.ndarray | None = None
+
+    def instances(self, grid: VoxelGrid | None = None) -> np.ndarray:
+        """True instances (X, Y, Z)."""
+        return true_instances(self.source, self.token, self.labels, grid)
+
+
+class OccupancyFiles(Predictor):
+    """A folder of npz files, whoever made them (data/occ3d/result_files.py). Raises DataError if there is none.
+
+    Attributes:
+        tokens: samples that have a file.
+    """
+
+    def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
+        self._files = OccupancyResults(folder, grid)
+        self.name, self.tokens = Path(folder).name, self._files.tokens
+
+    def answer(self, token: str) -> Prediction:
+        """The prediction of one keyframe. Raises DataError for a file that is damaged, or of another shape or other class ids."""
+        return self._files.read(token)
+
+    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
+        """See `Predictor.ordered`."""
+        self._files.require(tokens)
+        return list(tokens)
+
+
+class OccupancySubmission(Submission):
+    """Files of the Occ3D challenge: `<token>.npz` with one unnamed array."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def add(self, token: str, part: PredictedOccupancy, sample: Any) -> None:
+        """Write one file. Raises DataError for other voxels than Occ3D's."""
+        write_result(self.folder, token, part.semantics)
+
+
+class OccupancyTask(Task):
+    """Every figure that applies to what is predicted: panoptic ones where predictions hold instances, ray figures where there is a LiDAR.
+
+    `compute` gives, by mask (camera, lidar, none): `miou`, `miou_absent_nan`, `geometric_iou`, `geometric_iou_above_ground`, `fscore`,
+    `fscore_accuracy`, `fscore_completeness`, `mask_share`, `occupied_share`, `class_iou` (also by class), `voxel_pq`, `voxel_sq`,
+    `voxel_rq`; by tolerance (mean, 1, 2, 4): `ray_iou`, `class_ray_iou`, `ray_pq`, `class_ray_pq`; and `class_share`, the share of each
+    class inside the camera mask. All are ratios 0..1; a whole entry is None where there are no rays, or no instances.
+    """
+
+    name = "occupancy"
+    part = "occupancy"
+    accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token)"
+
+    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
+        super().__init__(order, ray_iou)
+        self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty before
+        self.grid = VoxelGrid.occ3d()
+        self.has_instances = self.has_rays = False
+        self.shares = np.zeros((len(MASKS), 3), np.int64)  # voxels inside the mask, occupied ones of them, voxels in all
+
+    def _begin(self, part: PredictedOccupancy) -> None:
+        """Set up the metrics for these classes and voxels."""
+        self.class_names, self.grid, self.has_instances = part.class_names, part.grid, part.instances is not None
+        count, free, threads = len(part.class_names), len(part.class_names) - 1, torch.get_num_threads()
+        things = _ids(OBJECT_CLASSES, part.class_names)
+        self.miou = {mask: OccupancyIoU(count, free, mask) for mask in MASKS}
+        self.voxel_pq = {mask: VoxelPQ(count, free, mask, things) for mask in MASKS}
+        self.fscore = {mask: FScore(free, mask, grid=part.grid) for mask in MASKS}
+        self.rays = RayIoU(count, free, grid=part.grid, threads=threads)
+        self.ray_pq = RayPQ(count, free, grid=part.grid, things=things, threads=threads)
+
+    def truth(self, source: Any, token: str) -> TrueOccupancy:
+        """See `Task.truth`."""
+        labels = as_rig_source(source, "occupancy labels").sample(token, with_boxes=False, occupancy=True).occupancy
+        if labels is None:
+            raise DataError(f"sample {token} has no occupancy labels to compare with; use `frustum predict` for such data.")
+        has_rays = self.ray_iou and "lidar" in getattr(source, "channels", {}).values()
+        return TrueOccupancy(source, token, labels, origins_of(source, token) if has_rays else None)
+
+    def add(self, token: str, part: PredictedOccupancy, truth: TrueOccupancy) -> None:
+        """See `Task.add`."""
+        if not self.class_names:
+            self._begin(part)
+        require_names(token, part.class_names, self.class_names)
+        if self.has_instances != (part.instances is not None):
+            raise DataError(f"some predictions hold instances and others do not ({token}): predict all frames in one way.")
+        labels = truth.labels
+        if tuple(part.semantics.shape) != labels.semantics.shape:
+            raise ShapeError(
+                f"the prediction of {token} has {tuple(part.semantics.shape)} voxels, but its labels have {labels.semantics.shape}. "
+                "Predict on the grid of the labels."
+            )
+        guess, true = part.semantics.numpy(), labels.semantics
+        masks: dict[MaskName, np.ndarray | None] = {"camera": labels.mask_camera, "lidar": labels.mask_lidar, "none": None}
+        for i, (mask, observed) in enumerate(masks.items()):
+            for metric in (self.miou[mask], self.fscore[mask]):
+                metric.add(guess, true, observed)
+            inside = np.ones(true.shape, bool) if observed is None else observed.astype(bool)
+            free = len(self.class_names) - 1
+            self.shares[i] += [np.count_nonzero(inside), np.count_nonzero(inside & (true != free)), true.size]
+        ids = None if part.instances is None else truth.instances(self.grid)
+        if ids is not None and part.instances is not None:
+            for mask, observed in masks.items():
+                self.voxel_pq[mask].add(guess, true, part.instances, ids, observed)
+        if truth.origins is not None:
+            self.has_rays = True
+            hits, distances = self.rays.cast(guess, true, truth.origins)
+            self.rays.add_hits(hits, distances)
+            if ids is not None and part.instances is not None:
+                self.ray_pq.add_hits(hits, distances, part.instances, ids)
+
+    def merge(self, other: Self) -> Self:
+        """See `Task.merge`. Raises ConfigError for other classes or another grid."""
+        for name in ("class_names", "grid", "has_instances"):
+            require_alike(getattr(self, name), getattr(other, name), name)
+        for mine, others in zip(self._metrics(), other._metrics(), strict=True):
+            mine.merge(others)
+        self.shares = self.shares + other.shares
+        self.has_rays |= other.has_rays
+        return self
+
+    def _metrics(self) -> list[CountMetric]:
+        by_mask = (self.miou, self.fscore, self.voxel_pq)
+        return [*(metric for group in by_mask for metric in group.values()), self.rays, self.ray_pq]  # type: ignore[attr-defined]
+
+    def compute(self) -> dict[str, Any]:
+        """See `Task.compute`, and the class."""
+        per_mask = {mask: metric.compute() for mask, metric in self.miou.items()}
+        true = self.miou["camera"].confusion.sum(1)
+        figures: dict[str, Any] = {
+            "miou": {mask: found["miou"] for mask, found in per_mask.items()},
+            "miou_absent_nan": {mask: _without_absent(metric) for mask, metric in self.miou.items()},
+            "geometric_iou": {mask: self._geometric(metric, above_ground=False) for mask, metric in self.miou.items()},
+            "geometric_iou_above_ground": {mask: self._geometric(metric, above_ground=True) for mask, metric in self.miou.items()},
+            "fscore": {mask: metric.compute()["fscore"] for mask, metric in self.fscore.items()},
+            "fscore_accuracy": {mask: metric.compute()["accuracy"] for mask, metric in self.fscore.items()},
+            "fscore_completeness": {mask: metric.compute()["completeness"] for mask, metric in self.fscore.items()},
+            "ray_iou": None,
+            "ray_pq": None,
+            "class_iou": {mask: self._by_class(found["per_class"]) for mask, found in per_mask.items()},
+            "class_ray_iou": None,
+            "class_ray_pq": None,
+            "mask_share": {mask: _ratio(s[0], s[2]) for mask, s in zip(MASKS, self.shares, strict=True)},
+            "occupied_share": {mask: _ratio(s[1], s[0]) for mask, s in zip(MASKS, self.shares, strict=True)},
+            "class_share": self._by_class((true / max(1, true.sum())).tolist()),
+        }
+        for kind in ("pq", "sq", "rq"):
+            found = {mask: metric.compute()[kind] for mask, metric in self.voxel_pq.items()}
+            figures[f"voxel_{kind}"] = found if self.has_instances else None
+        if self.has_rays:
+            figures["ray_iou"], figures["class_ray_iou"] = self._at_tolerances(self.rays, "rayiou")
+        if self.has_rays and self.has_instances:
+            figures["ray_pq"], figures["class_ray_pq"] = self._at_tolerances(self.ray_pq, "raypq")
+        return without_nan(figures)
+
+    def _geometric(self, metric: OccupancyIoU, above_ground: bool) -> float:
+        """Geometric IoU of the same counts."""
+        flat = _ids(FLAT_CLASSES, self.class_names)
+        geometric = GeometricIoU(above_ground, metric.num_classes, metric.free, metric.mask, flat)
+        geometric.add_confusion(metric.confusion)
+        return geometric.compute()["iou"]
+
+    def _at_tolerances(self, metric: RayIoU | RayPQ, name: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        found, tolerances = metric.compute(), [f"{t:g}" for t in metric.thresholds]
+        classes = {t: self._by_class(row) for t, row in zip(tolerances, found["per_class"], strict=True)}
+        return {"mean": found[name], **{t: found[f"{name}@{t}"] for t in tolerances}}, classes
+
+    def _by_class(self, values: list[float]) -> dict[str, float]:
+        return dict(zip(self.class_names, values, strict=True))
+
+    # ---- what the figures are ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
+        """See `Task.figures`."""
+        found, count = [], len((metrics.get("class_iou") or {}).get("camera") or OCC3D_CLASSES) - 1
+        for row in _BY_MASK:
+            for mask, value in (metrics.get(row.key) or {}).items():
+                shown, main = mask in row.shown and row.group, mask == "camera"
+                convention, meaning = (text.format(n=count, where=_WHERE[mask]) for text in (row.convention, row.meaning))
+                found.append(
+                    Figure(
+                        f"{row.key}.{mask}",
+                        row.name,
+                        value,
+                        "%",
+                        MASKS[mask],
+                        convention,
+                        row.published_as if main else "",
+                        meaning,
+                        row.group if shown else "",
+                        row.is_headline and main,
+                    )
+                )
+        for row in _BY_TOLERANCE:
+            for tolerance, value in (metrics.get(row.key) or {}).items():
+                mean, metres = tolerance == "mean", f"{tolerance} m"
+                name = row.name if mean else f"{row.name}@{tolerance}"
+                convention = "mean of the three" if mean else row.convention.format(t=metres)
+                meaning = f"{row.meaning}; mean over the three tolerances" if mean else f"depth right to within {metres}"
+                group = row.group if mean or row.is_headline else ""
+                headline = row.is_headline and mean
+                found.append(Figure(f"{row.key}.{tolerance}", name, value, "%", "rays", convention, name, meaning, group, headline))
+        return found
+
+    @classmethod
+    def classes(cls, metrics: Mapping[str, Any]) -> ClassFigures:
+        """See `Task.classes`."""
+        rays = metrics.get("class_ray_iou") or {}
+        columns = {"IoU (camera mask)": metrics["class_iou"]["camera"], **{f"RayIoU@{t}": table for t, table in rays.items()}}
+        means = {"IoU (camera mask)": metrics["miou"]["camera"], **{f"RayIoU@{t}": metrics["ray_iou"][t] for t in rays}}
+        names = list(metrics["class_iou"]["camera"])[:-1]
+        kept = {column: {name: values[name] for name in names} for column, values in columns.items()}
+        share = metrics.get("class_share")
+        return ClassFigures("IoU by class", legend_of(names), kept, means, share=share and {name: share[name] for name in names})
+
+    @classmethod
+    def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """What the masks cover."""
+        shares, occupied = metrics["mask_share"], metrics["occupied_share"]
+        parts = [f"{MASKS[mask]} {percent(shares[mask])} % of the voxels, {percent(occupied[mask])} % of them occupied" for mask in shares]
+        return ["covered: " + "; ".join(parts)]
+
+    @classmethod
+    def protocol(cls) -> dict[str, str]:
+        """See `Task.protocol`."""
+        return PROTOCOL
+
+    # ---- predictions ------------------------------------------------------------------------------------------------------------
+
+    def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
+        """The blind prior."""
+        return [BlindPrior.fit(source, split, grid=self.grid, class_names=self.class_names or OCC3D_CLASSES, progress=progress)]
+
+    @classmethod
+    def recognise(cls, path: Path) -> OccupancyFiles | None:
+        """A folder of npz files. Raises DataError for one without, and for a single npz file."""
+        if path.suffix == ".npz" and path.is_file():
+            raise DataError(f"{path} is the prediction of a single keyframe: give its folder, --results {path.parent}.")
+        if not path.is_dir():
+            return None
+        files = sorted(path.glob("*.json"))
+        if files and not any(path.glob("*.npz")):
+            raise DataError(f"{path} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}.")
+        return OccupancyFiles(path)
+
+    @classmethod
+    def submission(cls, folder: Path) -> OccupancySubmission:
+        """Files of the Occ3D challenge."""
+        return OccupancySubmission(folder)
+
+    @classmethod
+    def layers(cls, part: PredictedOccupancy) -> list[Layer]:
+        """The voxels, with the objects where they are told apart."""
+        objects = None
+        if part.objects is not None and part.instances is not None:
+            numbers = part.instances.numpy()
+            objects = np.where(np.isin(numbers, part.objects.ids.numpy()), numbers, 0)
+        return [_voxels(part.semantics.numpy(), part, objects=objects)]
+
+    @classmethod
+    def truth_layers(cls, truth: TrueOccupancy, part: PredictedOccupancy | None = None) -> list[Layer]:
+        """The voxels; with the true objects if the prediction tells objects apart."""
+        labels, objects = truth.labels, None
+        if part is not None and part.objects is not None:
+            is_thing = np.isin(labels.semantics, _ids(OBJECT_CLASSES, part.class_names))
+            objects = np.where(is_thing, truth.instances(part.grid), 0)
+        return [_voxels(labels.semantics, part, labels.mask_camera, objects)]
+
+    @classmethod
+    def path(cls, folder: Path, token: str) -> Path:
+        """See `Task.path`: the plain name, as ever."""
+        return folder / f"{token}.npz"
+
+    @classmethod
+    def arrays(cls, part: PredictedOccupancy) -> dict[str, np.ndarray]:
+        """`semantics` uint8 (X, Y, Z), `class_names` (K,) text, the grid as `lower`, `upper` and `cell` (3,) in metres.
+
+        Beside these, where they are predicted, `instances` uint16 (X, Y, Z), and of each object `instance_ids` (I,), `instance_classes`
+        (I,), `instance_centres` (I, 3) in metres and `instance_scores` (I,).
+        """
+        optional = {} if part.instances is None else {"instances": part.instances.numpy().astype(np.uint16)}
+        if part.objects is not None:
+            optional |= {name: getattr(part.objects, field).numpy() for name, field in _OBJECTS.items()}
+        semantics = part.semantics.numpy().astype(np.uint8)
+        return {**optional, "semantics": semantics, "class_names": np.array(part.class_names), **grid_arrays(part.grid)}
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedOccupancy:
+        """The inverse of `arrays`."""
+        ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored else None
+        has_objects = all(name in stored for name in _OBJECTS)
+        objects = Objects(**{field: torch.from_numpy(stored[name]) for name, field in _OBJECTS.items()}) if has_objects else None
+        return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names_from(stored), ids, objects)
+
+
+def read_prediction(path: Path | str) -> Prediction:
+    """The occupancy that `frustum predict` wrote for a keyframe. Raises DataError when the file is missing or damaged."""
+    token, part = OccupancyTask.read(path)
+    return Prediction(token, occupancy=part)
+
+
+def origins_of(source: Any, token: str) -> np.ndarray:
+    """Ray origins (K, 3) of a keyframe, in metres: LiDAR positions of its scene (`metrics.rays.lidar_origins`)."""
+    scene = source.scene(token)
+    lidar2ego, ego2global = source.lidar_poses(scene.name)
+    return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
+
+
+def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid | None = None) -> np.ndarray:
+    """True instances (X, Y, Z): those of the labels, of the panoptic label file, or else derived from the boxes as that file was."""
+    if labels.instances is not None:
+        return labels.instances
+    sample = source.sample(token, occupancy="instances")
+    if sample.occupancy is not None and sample.occupancy.instances is not None:
+        return sample.occupancy.instances
+    if sample.boxes is None or not len(sample.boxes):
+        return instances_from_boxes(labels.semantics, np.zeros((0, 4, 4)), np.zeros((0, 3)), [], grid)
+    return instances_from_boxes(labels.semantics, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6], sample.boxes.names, grid)
+
+
+def _voxels(
+    labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None = None, objects: np.ndarray | None = None
+) -> VoxelLayer:
+    names, grid = (OCC3D_CLASSES, VoxelGrid.occ3d()) if part is None else (part.class_names, part.grid)
+    return VoxelLayer(labels, legend_of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
+
+
+def _ids(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """The ids of those of these classes that there are, ascending."""
+    return tuple(i for i, name in enumerate(names) if name in wanted)
+
+
+def _without_absent(metric: OccupancyIoU) -> float:
+    """The mIoU of the same counts that leaves out classes that are absent from the truth."""
+    return OccupancyIoU(metric.num_classes, metric.free, metric.mask, absent="nan").load_state(metric.state).compute()["miou"]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
+
+
+PROTOCOL = {
+    "miou": "mean over the occupied classes (17 of Occ3D) of IoU inside the mask, counts pooled over all frames; free voxels count as "
+    "errors; a class that is absent from the truth but predicted counts 0 (FlashOCC)",
+    "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
+    "geometric_iou": "IoU of occupied against free voxels, whatever the class",
+    "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
+    "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
+    "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
+    "completeness (the converse) inside the mask, whatever the class; mean over frames",
+    "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
+    "are less than that apart; barriers, cones and all that is no object are one segment per class; 10 rays and more",
+    "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
+    "its factors",
+    "mask_share": "share of all voxels that the mask covers",
+    "occupied_share": "share of the voxels inside the mask that are occupied",
+    "class_share": "share of each class among the labelled voxels inside the camera mask",
+}

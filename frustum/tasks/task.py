@@ -1,0 +1,300 @@
+"""A scored question: the truth of a sample, figures, baselines, files of predictions, and what can be drawn of them (docs/metrics.md)."""
+
+from __future__ import annotations
+
+import colorsys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from frustum.errors import ConfigError, DataError
+from frustum.files import atomic_path
+from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS
+from frustum.types.layers import Layer, Legend
+from frustum.types.predictions import Prediction
+from frustum.types.table import percent
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Progress = Callable[[str, Sequence[str]], Iterable[str]]
+"""Yields the samples it is given behind a progress bar with a title."""
+
+
+def silent(title: str, tokens: Sequence[str]) -> Iterable[str]:
+    """A `Progress` that shows nothing."""
+    return tokens
+
+
+class Figure(NamedTuple):
+    """One number of an evaluation. Tables, comparisons and reports say of it what stands here.
+
+    Attributes:
+        key: unique within its task.
+        name: as it is printed.
+        value: None where nothing was there to be counted.
+        unit: "%" for a ratio 0..1 that is printed as percent; else what the value is in.
+        counted: on which voxels, pixels or boxes.
+        convention: which of several definitions in use.
+        published_as: what authors call this figure under this convention, or empty.
+        meaning: a sentence for readers who do not know it.
+        group: heading under which comparisons and reports show it; empty for figures that only the full table has.
+        is_headline: whether it is one of the few that sum a result up.
+        higher_is_better: what "best" means.
+    """
+
+    key: str
+    name: str
+    value: float | None
+    unit: str = "%"
+    counted: str = ""
+    convention: str = ""
+    published_as: str = ""
+    meaning: str = ""
+    group: str = ""
+    is_headline: bool = False
+    higher_is_better: bool = True
+
+    def text(self, digits: int = 2) -> str:
+        """The value for readers: percent without a sign, or a number with its unit; `-` where there is none."""
+        if self.unit == "%" or self.value is None:
+            return percent(self.value, digits)
+        return f"{self.value:.4f} {self.unit}"
+
+
+def titles(figures: Sequence[Figure]) -> list[str]:
+    """A name for each figure; what it is counted on is added where several share one name."""
+    known = Counter(figure.name for figure in figures)
+    return [f.name if known[f.name] == 1 or not f.counted else f"{f.name}, {f.counted}" for f in figures]
+
+
+class ClassFigures(NamedTuple):
+    """Figures of every class.
+
+    Attributes:
+        title: what they are.
+        legend: the classes in their order.
+        columns: by heading, the figure of each class, a ratio 0..1 or None. The first is the main one.
+        means: by heading, the mean over the classes.
+        units: by heading, of columns that are not ratios: "count", "m", ...
+        published: the authors' figures by class, ratios, or None.
+        share: share of each class in what was evaluated, or None.
+    """
+
+    title: str
+    legend: Legend
+    columns: Mapping[str, Mapping[str, float | None]]
+    means: Mapping[str, float | None] = {}
+    units: Mapping[str, str] = {}
+    published: Mapping[str, float] | None = None
+    share: Mapping[str, float] | None = None
+
+
+class Predictor(ABC):
+    """What predicts samples without looking at their images: a baseline, or predictions that lie in files.
+
+    Attributes:
+        name: in reports.
+        note: what it is, in a sentence.
+        tokens: the samples that its files hold; empty for a baseline, which knows all.
+        about: what its files say of themselves, JSON values.
+    """
+
+    needs_images: ClassVar[bool] = False
+    name: str
+    note: str = ""
+    tokens: Sequence[str] = ()
+    about: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def answer(self, token: str) -> Prediction:
+        """The prediction for a sample. Raises DataError where there is none."""
+
+    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
+        """The samples of a split in the order in which equal scores are ranked. Raises DataError unless all can be predicted."""
+        return list(tokens)
+
+
+class Submission(ABC):
+    """Writes predictions in the form of a public challenge."""
+
+    @abstractmethod
+    def add(self, token: str, part: Any, sample: Any) -> None:
+        """Take the prediction of one sample. Raises DataError where the challenge does not allow it."""
+
+    def finish(self) -> None:  # noqa: B027 (most write each sample at once)
+        """Call this when all samples were added."""
+
+
+class Task(ABC):
+    """One scored question; an instance accumulates one evaluation. It holds counts and no open data set, so that it can be sent to
+    another process.
+
+    Args:
+        order: all samples of the evaluation; what is ranked by score takes equal scores in this order.
+        ray_iou: whether to compute figures that take much longer than the others, where a task has some.
+
+    Attributes:
+        name: of the question.
+        part: the attribute of `Prediction` that answers it.
+        accepts: which files of others `recognise` takes, in words; empty for none.
+    """
+
+    name: ClassVar[str]
+    part: ClassVar[str]
+    accepts: ClassVar[str] = ""
+
+    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
+        self.order, self.ray_iou = tuple(order), ray_iou
+
+    @abstractmethod
+    def truth(self, source: Any, token: str) -> Any:
+        """What a sample's prediction is compared with. Raises DataError where the data set does not have it."""
+
+    @abstractmethod
+    def add(self, token: str, part: Any, truth: Any) -> None:
+        """Score one sample. Raises DataError or ShapeError where prediction and truth do not fit."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """Add what another process counted; returns itself."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, Any]:
+        """All figures as JSON values; None where nothing was there to be counted."""
+
+    @classmethod
+    @abstractmethod
+    def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
+        """The figures that `compute` gave; those of older evaluations may be fewer."""
+
+    @classmethod
+    def classes(cls, metrics: Mapping[str, Any]) -> ClassFigures | None:
+        """The figures of every class, where there are some."""
+        return None
+
+    @classmethod
+    def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
+        """What a reader must know to read the figures, in sentences."""
+        return []
+
+    @classmethod
+    @abstractmethod
+    def protocol(cls) -> dict[str, str]:
+        """What the entries of `compute` are, for the JSON file."""
+
+    def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
+        """What answers this question without looking, learned from the labels of a training split, for what was scored here."""
+        return []
+
+    @classmethod
+    def recognise(cls, path: Path) -> Predictor | None:
+        """The predictions of others in a file or folder, if it is of a kind that this task knows. Raises DataError for a damaged one."""
+        return None
+
+    @classmethod
+    def submission(cls, folder: Path) -> Submission | None:
+        """A writer of challenge files, where this question has a challenge."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def layers(cls, part: Any) -> list[Layer]:
+        """What can be drawn of a prediction."""
+
+    @classmethod
+    @abstractmethod
+    def truth_layers(cls, truth: Any, part: Any = None) -> list[Layer]:
+        """What can be drawn of the truth, beside the prediction `part` if there is one."""
+
+    # ---- files of `frustum predict` ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def arrays(cls, part: Any) -> dict[str, np.ndarray]:
+        """The prediction as named arrays, for a file."""
+
+    @classmethod
+    @abstractmethod
+    def restored(cls, stored: Mapping[str, np.ndarray]) -> Any:
+        """The inverse of `arrays`."""
+
+    @classmethod
+    def path(cls, folder: Path, token: str) -> Path:
+        """Where the prediction of a sample lies."""
+        return folder / f"{token}.{cls.part}.npz"
+
+    @classmethod
+    def save(cls, part: Any, folder: Path, token: str, scene: str = "") -> Path:
+        """Write the prediction of a sample, atomically: `arrays`, and the names `token` and `scene`. Raises DataError."""
+        path = cls.path(folder, token)
+        with atomic_path(path, ".npz") as temporary:
+            np.savez_compressed(temporary, **cls.arrays(part), token=np.array(token), scene=np.array(scene))  # type: ignore[arg-type]
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> Any:
+        """The prediction that `save` wrote. Raises DataError when the file is missing or damaged."""
+        return cls.read(path)[1]
+
+    @classmethod
+    def read(cls, path: Path | str) -> tuple[str, Any]:
+        """The token and the prediction that `save` wrote. Raises DataError when the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return str(stored["token"]), cls.restored(stored)
+        except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
+            raise DataError(f"{path} is not a prediction of `frustum predict`, or it is damaged: {error}.") from error
+
+
+def grid_arrays(grid: VoxelGrid) -> dict[str, np.ndarray]:
+    """A grid as named arrays: `lower`, `upper` and `cell`, (3,) in metres."""
+    return {name: np.array(getattr(grid, name)) for name in ("lower", "upper", "cell")}
+
+
+def grid_from(stored: Mapping[str, np.ndarray]) -> VoxelGrid:
+    """The inverse of `grid_arrays`."""
+    return VoxelGrid(**{name: tuple(float(v) for v in stored[name]) for name in ("lower", "upper", "cell")})  # type: ignore[arg-type]
+
+
+def names_from(stored: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The class names of a stored prediction."""
+    return tuple(str(name) for name in stored["class_names"])
+
+
+def require_names(token: str, given: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    """Raise DataError unless a prediction is about the same classes as those before it."""
+    if given != expected:
+        raise DataError(
+            f"the prediction of {token} has the classes {', '.join(given)}, but others have {', '.join(expected)}: predict all samples in "
+            "one way."
+        )
+
+
+def require_alike(first: Any, second: Any, what: str) -> None:
+    """Raise ConfigError unless two processes scored the same thing."""
+    if first != second:
+        raise ConfigError(f"cannot merge evaluations of other {what}: {first} and {second}. Evaluate anew.")
+
+
+def legend_of(names: Sequence[str]) -> Legend:
+    """The colours of known classes, and other ones for all others."""
+    known = dict(zip(OCC3D_CLASSES, OCC3D_COLOURS, strict=True))
+    return Legend(tuple(names), tuple(known.get(name) or _colour(i) for i, name in enumerate(names)))
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.45 + 0.2 * (number % 3), 0.9 - 0.15 * (number % 4))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def without_nan(value: Any) -> Any:
+    """NaN is not JSON: None instead."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,163 @@
+"""Boxes and points: as lines in an image, and seen from above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
+from frustum.types.layers import BoxLayer, Colour, Legend, PointLayer, VoxelLayer
+from frustum.viewer.cameras import resized
+from frustum.viewer.ground import clip_near
+from frustum.viewer.report_data import Calibration
+from frustum.viewer.voxels import PLAIN, top_view
+
+_EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
+_TRUTH = (30, 36, 48)  # true boxes under predicted ones, from above
+_RING = (214, 219, 228)  # every 10 m
+_SHARP = 2  # pictures are drawn so many times larger than they are shown: smooth lines
+
+
+# ---- in an image ------------------------------------------------------------------------------------------------------------
+
+
+def line_colour(colour: Colour) -> Colour:
+    """A colour for lines over a photograph: lighter, for lines are thin and images dark."""
+    red, green, blue = (int(90 + 0.65 * v) for v in colour)
+    return red, green, blue
+
+
+def draw_box_lines(
+    draw: ImageDraw.ImageDraw, corners: np.ndarray, matrix: np.ndarray, colours: Sequence[tuple[int, ...]], width: int = 2
+) -> None:
+    """The edges of boxes, far ones first, their front crossed.
+
+    Args:
+        corners: (M, 8, 3) in camera coordinates, in the order of `geometry.box_corners`.
+        matrix: (3, 3) camera coordinates to pixels.
+        colours: of each box.
+    """
+    for m in np.argsort(-corners[:, :, 2].mean(1)):
+        front = corners[m, [0, 3, 7, 4]]  # the face at +length, crossed to show the heading
+        segments = [(corners[m, a], corners[m, b]) for a, b in _EDGES] + [(front[0], front[2]), (front[1], front[3])]
+        for start, end in segments:
+            ends = clip_near(start, end)
+            if ends is None:
+                continue
+            pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
+            if max(abs(np.concatenate(pixels))) < 1e5:
+                draw.line([tuple(p) for p in pixels], fill=colours[m], width=width)
+
+
+def boxes_in_image(
+    image: np.ndarray, camera: Calibration, predicted: BoxLayer | None, true: BoxLayer | None, width: int = 800
+) -> np.ndarray:
+    """An image, `width` wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
+    scale = width / image.shape[1]
+    picture = Image.fromarray(resized(image, width))
+    matrix = np.diag([scale, scale, 1.0]) @ camera.intrinsics
+    draw = ImageDraw.Draw(picture, "RGBA")
+    for layer, is_true in ((true, True), (predicted, False)):
+        if layer is None or not len(layer.boxes):
+            continue
+        boxes = np.asarray(layer.boxes, np.float64)
+        corners = transform_points(camera.ego2camera, box_corners(box_poses(boxes), boxes[:, 3:6]))
+        colours = [(255, 255, 255, 200)] * len(boxes) if is_true else [(*line_colour(c), round(255 * a)) for c, a in _paint(layer)]
+        draw_box_lines(draw, corners, matrix, colours, width=1 if is_true and predicted is not None else 2)
+    return np.asarray(picture)
+
+
+# ---- from above -------------------------------------------------------------------------------------------------------------
+
+
+def to_top(points: np.ndarray, grid: VoxelGrid, scale: float) -> np.ndarray:
+    """Pixels (P, 2) = column, row in the view from above of ego points (P, 2), `scale` pixels per cell: forward up, left at the left."""
+    column = (grid.upper[1] - points[:, 1]) / grid.cell[1] * scale
+    row = (grid.upper[0] - points[:, 0]) / grid.cell[0] * scale
+    return np.stack([column, row], -1)
+
+
+def draw_top_box(
+    draw: ImageDraw.ImageDraw,
+    row: np.ndarray,
+    grid: VoxelGrid,
+    scale: float,
+    colour: tuple[int, ...],
+    width: int = 2,
+    fill: tuple[int, ...] | None = None,
+) -> None:
+    """The outline of a box (9,) from above, and a line that shows its heading."""
+    along = np.array([np.cos(row[6]), np.sin(row[6])]) * row[3] / 2
+    across = np.array([-np.sin(row[6]), np.cos(row[6])]) * row[4] / 2
+    centre = row[:2]
+    outline = to_top(
+        np.stack([centre + along + across, centre + along - across, centre - along - across, centre - along + across]), grid, scale
+    )
+    draw.polygon([tuple(p) for p in outline], outline=colour, width=width, fill=fill)
+    heading = to_top(np.stack([centre, centre + 1.4 * along]), grid, scale)
+    draw.line([tuple(p) for p in heading], fill=colour, width=width)
+
+
+def draw_points(picture: Image.Image, pixels: np.ndarray, colours: np.ndarray, radius: int) -> None:
+    """Points (P, 2) = column, row as squares of 2 * radius + 1 pixels; later ones lie over earlier ones."""
+    canvas = np.array(picture)
+    column, row = np.floor(pixels).astype(np.int64).T
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            r, c = row + dy, column + dx
+            inside = (r >= 0) & (c >= 0) & (r < canvas.shape[0]) & (c < canvas.shape[1])
+            canvas[r[inside], c[inside]] = colours[inside]
+    picture.paste(Image.fromarray(canvas))
+
+
+def reach_of(*points: np.ndarray) -> float:
+    """How far a view from above reaches, in metres, so that these points (P, 2 or more) are in it: a multiple of 10 from 20 to 60."""
+    known = [np.abs(some[:, :2]).max() for some in points if len(some)]
+    return float(np.clip(10 * np.ceil(max(known, default=50.0) / 10), 20, 60))
+
+
+def boxes_above(layer: BoxLayer, reach: float, beside: BoxLayer | None = None, side: int = 600) -> np.ndarray:
+    """(side, side, 3): boxes in class colours with their heading, fainter at low scores; those of `beside` under them as dark outlines."""
+    picture, grid, scale = _blank(reach, side)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    for row in () if beside is None else beside.boxes:
+        draw_top_box(draw, row, grid, scale, (*_TRUTH, 150), width=_SHARP)
+    order = np.arange(len(layer.boxes)) if layer.scores is None else np.argsort(layer.scores, kind="stable")
+    paint = _paint(layer)
+    for m in order:
+        colour, alpha = paint[m]
+        draw_top_box(draw, layer.boxes[m], grid, scale, (*colour, round(255 * alpha)), 2 * _SHARP, (*colour, round(80 * alpha)))
+    return _smooth(picture)
+
+
+def points_above(layer: PointLayer, reach: float, side: int = 600) -> np.ndarray:
+    """(side, side, 3): points in their colours, high ones over low ones."""
+    picture, grid, scale = _blank(reach, side)
+    order = np.argsort(layer.points[:, 2], kind="stable")
+    draw_points(picture, to_top(layer.points[order, :2], grid, scale), layer.colours[order], radius=1)
+    return _smooth(picture)
+
+
+def _paint(layer: BoxLayer) -> list[tuple[Colour, float]]:
+    """Colour and opacity of each box."""
+    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.clip(np.nan_to_num(layer.scores), 0, 1)
+    colours = layer.legend.colours
+    return [(colours[c] if 0 <= c < len(colours) else _TRUTH, float(s)) for c, s in zip(layer.classes, scores, strict=True)]
+
+
+def _blank(reach: float, side: int) -> tuple[Image.Image, VoxelGrid, float]:
+    """The ego vehicle on an empty plane, _SHARP times as large as `side`, the grid of its metres, and pixels per metre."""
+    grid = VoxelGrid(lower=(-reach, -reach, 0.0), upper=(reach, reach, 1.0), cell=(1.0, 1.0, 1.0))
+    scale = max(1, side // round(2 * reach)) * _SHARP
+    empty = VoxelLayer(np.zeros(grid.shape, np.uint8), Legend(("free",), (PLAIN,)), 0, grid)
+    picture = Image.fromarray(top_view(empty, scale))
+    draw, middle = ImageDraw.Draw(picture), picture.width / 2
+    for radius in np.arange(10, reach, 10) * scale:
+        draw.ellipse((middle - radius, middle - radius, middle + radius, middle + radius), outline=_RING, width=_SHARP)
+    return picture, grid, scale
+
+
+def _smooth(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.resize((picture.width // _SHARP, picture.height // _SHARP), Image.Resampling.BOX))

@@ -1,0 +1,250 @@
+"""What each kind of layer looks like: the pictures of a question, prediction beside truth, in rows and tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from frustum.geometry import VoxelGrid
+from frustum.types.layers import BoxLayer, Colour, ImageLayer, Layer, Legend, MapLayer, PixelLayer, PointLayer, VoxelLayer
+from frustum.viewer.boxes import boxes_above, boxes_in_image, points_above, reach_of
+from frustum.viewer.cameras import camera_rows, pretty_channel, resized
+from frustum.viewer.objects import paint_objects
+from frustum.viewer.report_data import Question, SamplePanel
+from frustum.viewer.voxels import palette, render_voxels, top_view
+
+AGREEMENT: tuple[tuple[str, Colour], ...] = (
+    ("right class", (64, 160, 106)),
+    ("wrong class", (244, 196, 84)),
+    ("missed", (214, 64, 76)),
+    ("invented", (92, 128, 226)),
+)
+"""Colours of the picture that compares prediction and truth."""
+_AGREEMENT = Legend(*zip(*AGREEMENT, strict=True))  # type: ignore[arg-type]
+_OPACITY = 0.62  # of class colours over a photograph
+_MATCHED = "True objects, in the same colour where they match; predicted ones that match none are grey"
+
+
+class Picture(NamedTuple):
+    """An RGB picture, its name, the longer text for a page, and what its colours mean where they are not those of classes."""
+
+    name: str
+    image: np.ndarray
+    caption: str = ""
+    key: tuple[tuple[str, Colour], ...] = ()
+
+
+Rows = list[list[Picture]]
+
+
+class DrawnQuestion(NamedTuple):
+    """The pictures of a question: rows under the name of each tab, the first tab complete; and the colours of its classes by name."""
+
+    heading: str
+    tabs: list[tuple[str, Rows]]
+    legend: dict[str, Colour]
+
+
+def draw_panel(panel: SamplePanel, size: tuple[int, int] = (520, 760), scale: int = 3) -> list[DrawnQuestion]:
+    """The pictures of all questions of a sample.
+
+    Args:
+        panel: the sample.
+        size: (height, width) of 3D views.
+        scale: pixels per voxel of views from above.
+    """
+    return [_draw_question(question, panel, size, scale) for question in panel.questions]
+
+
+def compare(prediction: np.ndarray, truth: np.ndarray, free: int) -> np.ndarray:
+    """uint8 of the shape of both: position in AGREEMENT, or len(AGREEMENT) where both are free or the truth is unknown (255)."""
+    full_p, full_t = prediction != free, truth != free
+    compared = np.full(truth.shape, len(AGREEMENT), np.uint8)
+    compared[full_p & full_t] = 1
+    compared[full_p & full_t & (prediction == truth)] = 0
+    compared[~full_p & full_t] = 2
+    compared[full_p & ~full_t] = 3
+    compared[truth == 255] = len(AGREEMENT)
+    return compared
+
+
+def _draw_question(question: Question, panel: SamplePanel, size: tuple[int, int], scale: int) -> DrawnQuestion:
+    rows: Rows = []
+    masked: Rows = []
+    legend: dict[str, Colour] = {}
+    count = {PixelLayer: 0}
+    for predicted, true in _pairs(question):
+        for layer in (predicted, true):
+            legend |= _entries(layer)
+        match predicted or true:
+            case VoxelLayer():
+                rows += _voxels(predicted, true, size, scale)  # type: ignore[arg-type]
+                if isinstance(true, VoxelLayer) and true.mask is not None and _same_cells(predicted, true):
+                    masked += _voxels(predicted, true, size, scale, true.mask)  # type: ignore[arg-type]
+            case MapLayer():
+                rows += _maps(predicted, true)  # type: ignore[arg-type]
+            case BoxLayer():
+                rows += _boxes(predicted, true, panel)  # type: ignore[arg-type]
+            case PixelLayer():
+                index, count[PixelLayer] = count[PixelLayer], count[PixelLayer] + 1
+                rows += _pixels(predicted, true, panel.images[index][1] if index < len(panel.images) else None)  # type: ignore[arg-type]
+            case PointLayer():
+                rows += _points(predicted, true)  # type: ignore[arg-type]
+            case ImageLayer():
+                rows += _images(predicted, true)  # type: ignore[arg-type]
+    tabs = [("All voxels", rows)] + ([("Inside the mask", masked)] if masked else [])
+    return DrawnQuestion(question.heading, tabs, legend)
+
+
+def _pairs(question: Question) -> Iterator[tuple[Layer | None, Layer | None]]:
+    """Layers of one kind of prediction and truth, in order; None where one has more of a kind than the other."""
+    for kind in dict.fromkeys(type(layer) for layer in (*question.prediction, *question.truth)):
+        yield from zip_longest(*([layer for layer in some if type(layer) is kind] for some in (question.prediction, question.truth)))
+
+
+def _entries(layer: Layer | None) -> dict[str, Colour]:
+    """Names and colours of the classes that are drawn."""
+    if layer is None or isinstance(layer, ImageLayer | PointLayer):
+        return {}
+    free = getattr(layer, "free", None)
+    named = enumerate(zip(layer.legend.names, layer.legend.colours, strict=True))
+    return {name: colour for i, (name, colour) in named if i != free}
+
+
+def _named(name: str, *layers: Layer | None) -> list[tuple[str, Layer]]:
+    """The layers that are there, as "predicted NAME" and "true NAME", or "prediction" and "truth"."""
+    names = (f"predicted {name}", f"true {name}") if name else ("prediction", "truth")
+    return [(text, layer) for text, layer in zip(names, layers, strict=True) if layer is not None]
+
+
+def _same_cells(predicted: Layer | None, true: Layer | None) -> bool:
+    """Whether the labels of two layers can be laid over each other; True if one is missing."""
+    return predicted is None or true is None or predicted.labels.shape == true.labels.shape  # type: ignore[union-attr]
+
+
+def _comparable(predicted: Layer | None, true: Layer | None) -> bool:
+    """Whether both are there, with the same cells and classes."""
+    return (
+        predicted is not None and true is not None and _same_cells(predicted, true) and predicted.legend.names == true.legend.names  # type: ignore[union-attr]
+    )
+
+
+# ---- voxels and maps --------------------------------------------------------------------------------------------------------
+
+
+def _voxels(
+    predicted: VoxelLayer | None, true: VoxelLayer | None, size: tuple[int, int], scale: int, mask: np.ndarray | None = None
+) -> Rows:
+    """3D views and views from above, what agrees, and the objects; all of it or what lies inside a mask."""
+
+    def pictures(shown: list[tuple[str, Layer]], captions: Sequence[str], more: Sequence[Picture] = ()) -> Rows:
+        drawn = [(name, replace(layer, mask=mask)) for name, layer in shown if isinstance(layer, VoxelLayer)]
+        views = [Picture(name, render_voxels(layer, size), caption) for (name, layer), caption in zip(drawn, captions, strict=False)]
+        tops = [Picture(f"{name} from above", top_view(layer, scale)) for name, layer in drawn]
+        return [[*views, *tops]] if len(drawn) == 1 else [views, [*tops, *more]] if drawn else []
+
+    rows = pictures(_named("", predicted, true), ("", ""), _agreement(predicted, true, scale))
+    painted_true = None if true is None or true.objects is None else paint_objects(true)
+    painted = None
+    if predicted is not None and predicted.objects is not None:
+        is_beside = true is not None and painted_true is not None and _comparable(predicted, true)
+        painted = paint_objects(predicted, (true, painted_true) if is_beside else None)  # type: ignore[arg-type]
+    both = painted is not None and painted_true is not None
+    return rows + pictures(_named("objects", painted, painted_true), ("", _MATCHED if both else ""))
+
+
+def _agreement(predicted: VoxelLayer | None, true: VoxelLayer | None, scale: int) -> list[Picture]:
+    """Where prediction and truth agree, from above; always inside the mask: what nothing could observe is no mistake."""
+    if predicted is None or true is None or not _comparable(predicted, true):
+        return []
+    compared = compare(predicted.labels, true.labels, true.free)
+    layer = VoxelLayer(compared, _AGREEMENT, len(AGREEMENT), true.grid, mask=true.mask)
+    return [Picture("agreement", top_view(layer, scale), "Agreement" if true.mask is None else "Agreement, where observed", AGREEMENT)]
+
+
+def _maps(predicted: MapLayer | None, true: MapLayer | None, side: int = 600) -> Rows:
+    """Maps from above, and what agrees."""
+    low = [None if layer is None else _lowered(layer) for layer in (predicted, true)]
+    scale = max(max(1, side // max(layer.labels.shape)) for layer in low if layer is not None)
+    shown = [(name, layer) for name, layer in _named("", *low) if isinstance(layer, VoxelLayer)]
+    agreement = _agreement(low[0], low[1], scale)
+    return [[*(Picture(name, top_view(layer, scale)) for name, layer in shown), *agreement]]
+
+
+def _lowered(layer: MapLayer) -> VoxelLayer:
+    """A map as one layer of voxels without height; what is unknown is free."""
+    grid = layer.grid
+    flat = VoxelGrid(lower=(*grid.lower[:2], 0.0), upper=(*grid.upper[:2], 0.01), cell=(*grid.cell[:2], 0.01))
+    labels = np.where(layer.labels == 255, layer.free, layer.labels).T[..., None]  # (X, Y, 1)
+    return VoxelLayer(labels, layer.legend, layer.free, flat)
+
+
+# ---- boxes and points -------------------------------------------------------------------------------------------------------
+
+
+def _boxes(predicted: BoxLayer | None, true: BoxLayer | None, panel: SamplePanel) -> Rows:
+    """Boxes in the images, where these are calibrated, and from above."""
+    rows: Rows = []
+    if panel.cameras:
+        for row in camera_rows([name for name, _ in panel.images]):
+            named = [(*panel.images[i], panel.cameras[i]) for i in row]
+            rows.append([Picture(pretty_channel(name), boxes_in_image(image, camera, predicted, true)) for name, image, camera in named])
+    reach = reach_of(*(layer.boxes for layer in (predicted, true) if layer is not None))
+    above = []
+    for name, layer in _named("boxes", predicted, true):
+        assert isinstance(layer, BoxLayer)
+        under = true if layer is predicted else None
+        caption = "Predicted boxes from above, fainter at low scores" + (", over the outlines of the true ones" if under else "")
+        picture = boxes_above(layer, reach, under)
+        above.append(Picture(f"{name} from above", picture, caption if layer is predicted else ""))
+    return [*rows, above]
+
+
+def _points(predicted: PointLayer | None, true: PointLayer | None) -> Rows:
+    reach = reach_of(*(layer.points for layer in (predicted, true) if layer is not None))
+    shown = [(name, layer) for name, layer in _named("points", predicted, true) if isinstance(layer, PointLayer)]
+    return [[Picture(f"{name} from above", points_above(layer, reach)) for name, layer in shown]]
+
+
+# ---- images -----------------------------------------------------------------------------------------------------------------
+
+
+def _pixels(predicted: PixelLayer | None, true: PixelLayer | None, photo: np.ndarray | None, width: int = 1024) -> Rows:
+    """Classes over the photograph, and what agrees."""
+    pictures = [
+        Picture(name, _over(photo, palette(layer.legend.colours)[layer.labels], layer.labels != layer.ignore, width))
+        for name, layer in _named("", predicted, true)
+        if isinstance(layer, PixelLayer)
+    ]
+    if predicted is not None and true is not None and predicted.legend.names == true.legend.names:
+        labels = predicted.labels
+        if labels.shape != true.labels.shape:
+            labels = np.asarray(Image.fromarray(labels).resize(true.labels.shape[::-1], Image.Resampling.NEAREST))
+        key = AGREEMENT[:2]
+        colours = np.array([colour for _, colour in key], np.uint8)[(labels != true.labels).astype(int)]
+        pictures.append(Picture("agreement", _over(photo, colours, true.labels != true.ignore, width), "Agreement", key))
+    return [pictures]
+
+
+def _over(photo: np.ndarray | None, colours: np.ndarray, drawn: np.ndarray, width: int) -> np.ndarray:
+    """Colours (H, W, 3) where `drawn` (H, W), over a photograph of any size, at most `width` wide."""
+    height, across = drawn.shape
+    size = (min(across, width), max(round(height * min(1.0, width / across)), 1))
+    grey = np.full((1, 1, 3), 90, np.uint8)
+    below = np.asarray(Image.fromarray(grey if photo is None else photo).resize(size, Image.Resampling.LANCZOS), np.float32)
+    over, opacity = (
+        np.asarray(Image.fromarray(a).resize(size, Image.Resampling.NEAREST), np.float32)
+        for a in (colours, (drawn * round(255 * _OPACITY)).astype(np.uint8))
+    )
+    share = opacity[..., None] / 255
+    return np.rint((1 - share) * below + share * over).astype(np.uint8)
+
+
+def _images(predicted: ImageLayer | None, true: ImageLayer | None, width: int = 1024) -> Rows:
+    shown = [(layer.caption or name, layer.image) for name, layer in _named("", predicted, true) if isinstance(layer, ImageLayer)]
+    return [[Picture(name, image if image.shape[1] <= width else resized(image, width)) for name, image in shown]]
