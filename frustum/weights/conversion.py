@@ -108,7 +108,7 @@ def convert(
 
 
 _TRAINED_HERE = (
-    "For a network that was trained here, give the recipe and the settings of that training (--recipe NAME model.history.frames=2 ...), or its "
+    "For a network that was trained here, give the recipe and the settings of that training (--recipe NAME model.KEY=VALUE ...), or its "
     "run (--recipe FOLDER)."
 )
 

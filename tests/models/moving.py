@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from frustum.geometry import VoxelGrid, rotation_z
+from frustum.models.panoptic_flashocc import PanopticFlashOcc, PanopticFlashOccConfig
 from frustum.types.batch import Batch
 from tests.models import golden_weights as gold
 
 GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 1.6))
 SIZE = (32, 64)
-SMALL = {"resnet": 18, "neck_channels": 16, "lift_channels": 8, "bev_channels": 8, "grid": GRID}
+SIZES = {"resnet": 18, "neck_channels": 16, "lift_channels": 8, "bev_channels": 8, "grid": GRID}
 
 
 class Drive:
@@ -61,6 +62,12 @@ def lively(model: nn.Module) -> nn.Module:
         gold.state_dict({key: list(value.shape) for key, value in model.state_dict().items() if value.is_floating_point()}), strict=False
     )
     return model.eval()
+
+
+def over_time(frames: int = 2, align: str = "warp", **changes) -> PanopticFlashOcc:
+    """A small network that joins maps of past frames: that of Panoptic-FlashOcc, without instances."""
+    settings = {**SIZES, "instances": None, "history": {"frames": frames, "align": align}, **changes}
+    return lively(PanopticFlashOccConfig(**settings).build())
 
 
 def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

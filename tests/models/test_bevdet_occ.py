@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.bevdet_occ import BevDetOccConfig
-from frustum.models.bevdet_occ_tiny import BevDetOccTinyConfig
+from frustum.models.bevdet_occ_tiny import BevDetOccTinyConfig, doubled
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.nn.voxel import as_voxels
 from frustum.ops.bev_pool import bev_pool
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
+from frustum.types.frame import keyframe_of
 from tests.models import golden_weights as gold
+from tests.models.small import RESNET, TRUNK
 
+SMALL = {"bevdet-occ-r50": RESNET, "bevdet-occ-tiny": TRUNK}
 GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 0.8))
 
 
@@ -24,13 +31,20 @@ def small(**changes) -> BevDetOccConfig:
     return BevDetOccConfig(**{"resnet": 18, "neck_channels": 16, "lift_channels": 8, "bev_channels": 8, "grid": GRID, **changes})
 
 
-def batch_of(height: int = 64, width: int = 96, **changes) -> Batch:
+def batch_of(height: int = 64, width: int = 96, with_depth: bool = False) -> Batch:
     rig = gold.rig()
     rig["image_aug"] = np.tile(np.diag([width / 1600, width / 1600, 1.0]), (6, 1, 1))
     draw = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 18, GRID.shape, dtype=torch.uint8, generator=draw)
-    given = {"semantics": labels, "mask_camera": torch.rand(GRID.shape, generator=draw) < 0.5, **rig, **changes}
-    return Batch.from_arrays(torch.randn(6, 3, height, width, generator=draw), **given)
+    semantics = torch.randint(0, 18, GRID.shape, dtype=torch.uint8, generator=draw)
+    labels = {OccupancyLabels: OccupancyTruth.from_arrays(semantics, torch.rand(GRID.shape, generator=draw) < 0.5)}
+    if with_depth:
+        labels[DepthLabels] = 10 + torch.rand(1, 6, height, width)
+    return Batch.from_arrays(torch.randn(6, 3, height, width, generator=draw), **rig, labels=labels)
+
+
+def bare(batch: Batch) -> Batch:
+    """The batch without labels."""
+    return replace(batch, labels={})
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +98,7 @@ def test_pooling_into_voxels_is_a_plain_scatter():
         lifted = model.img_view_transformer.depth_net(outputs["image_features"])
     depth, context = outputs["depth"], lifted[:, model.config.depth_bins.count :]
     splat = model.img_view_transformer.splat
-    points = splat.points(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, tuple(context.shape[-2:]))[0]  # (N, D, h, w, 3)
+    points = splat.points(keyframe_of(batch), tuple(context.shape[-2:]))[0]  # (N, D, h, w, 3)
     index, inside = GRID.indices(points)
     volume = np.zeros((8, 16, 16, 3))  # Z, Y, X, C
     weighted = (depth[..., None] * context.permute(0, 2, 3, 1)[:, None]).double().numpy()  # (N, D, h, w, C)
@@ -101,7 +115,7 @@ def test_as_voxels_undoes_what_the_splat_joins():
     torch.manual_seed(0)
     splat = small().build().img_view_transformer.splat
     batch = batch_of()
-    plan = splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (4, 6))
+    plan = splat.plan(keyframe_of(batch), (4, 6))
     depth, features = torch.rand(*plan.frustum), torch.randn(6, 5, 4, 6)
     pooled = splat(depth, features, plan)
     assert torch.equal(as_voxels(pooled, 8), bev_pool(depth, features, plan))
@@ -114,7 +128,7 @@ def test_published_rounding_pools_points_below_the_ground():
     for rounding in ("floor", "reference"):
         splat = small(voxel_rounding=rounding).build().img_view_transformer.splat
         batch = batch_of()
-        plan = splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (4, 6))
+        plan = splat.plan(keyframe_of(batch), (4, 6))
         plans[rounding] = plan.points_per_cell()[0].sum((1, 2))
     assert plans["reference"][0] > plans["floor"][0]
     assert plans["reference"].sum() > plans["floor"].sum()
@@ -123,14 +137,14 @@ def test_published_rounding_pools_points_below_the_ground():
 def test_loss_and_labels():
     torch.manual_seed(0)
     model = small(depth_loss=0.5).build().eval()
-    batch = batch_of(depth=10 + torch.rand(6, 64, 96))
-    outputs = model(batch)
+    batch = batch_of(with_depth=True)
+    outputs, truth = model(batch), batch.need(OccupancyLabels)
     losses = model.loss(outputs, batch)
-    rows, ids = outputs["occ_logits"][batch.mask_camera], batch.semantics[batch.mask_camera].long()
+    rows, ids = outputs["occ_logits"][truth.mask_camera], truth.semantics[truth.mask_camera].long()
     assert losses["occupancy"].item() == pytest.approx(torch.nn.functional.cross_entropy(rows, ids).item(), rel=1e-5)
     assert losses["depth"] > 0
     with pytest.raises(DataError, match="occupancy labels"):
-        model.loss(outputs, batch_of(semantics=None))
+        model.loss(outputs, bare(batch))
 
 
 def test_the_small_baseline_differs_in_the_occupancy_part_alone():
@@ -145,7 +159,7 @@ def test_the_small_baseline_differs_in_the_occupancy_part_alone():
         torch.manual_seed(5)
         models.append(config.build().eval())
     shared = set(models[0].state_dict()) & set(models[1].state_dict()) - {"refine.weight", "refine.bias", "head.weight", "head.bias"}
-    assert {key.partition(".")[0] for key in shared} == {"encoder", "fine", "coarse", "neck", "depth_net", "class_weight"}
+    assert {key.partition(".")[0] for key in shared} == {"trunk", "class_weight"}
     for key in shared:  # the same seed even gives both the same start
         assert torch.equal(models[0].state_dict()[key], models[1].state_dict()[key]), key
     batch = batch_of()
@@ -156,9 +170,8 @@ def test_the_small_baseline_differs_in_the_occupancy_part_alone():
 
 
 def test_voxel_shuffle_puts_every_part_where_it_belongs():
-    model = BevDetOccTinyConfig(pretrained=False, grid=GRID, bev_channels=8, voxel_channels=2).build()
     x = torch.randn(1, 16, 4, 8, 8)  # 8 * c, Z / 2, Y / 2, X / 2
-    found = model._doubled(x)
+    found = doubled(x)
     assert found.shape == (1, 16, 16, 8, 2)
     for y, x_, z in ((0, 0, 0), (3, 5, 1), (8, 1, 6), (15, 14, 7)):
         part = (z % 2) * 4 + (y % 2) * 2 + x_ % 2
@@ -171,11 +184,11 @@ def test_training_answers_for_the_drawn_columns_what_evaluation_answers_for_all(
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = 0.0  # statistics stay, so that both modes can be compared
-    batch = batch_of(depth=10 + torch.rand(6, 64, 96))
+    batch = batch_of(with_depth=True)
     model.train()
     drawn = model(batch)
     with torch.no_grad():
-        everything = model(Batch(**{**vars(batch), "semantics": None}))["occ_logits"]  # (B, X, Y, Z, K)
+        everything = model(bare(batch))["occ_logits"]  # (B, X, Y, Z, K)
     rows = everything.transpose(1, 2).flatten(0, 2)[drawn["columns"]]
     torch.testing.assert_close(drawn["column_logits"], rows, rtol=1e-3, atol=1e-4)
     losses = model.loss(drawn, batch)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from frustum.nn.centre_head import decode_centres
-from tests.models.test_contract import NAMES, build, make_batch
+from tests.models.test_contract import OURS, build, make_batch
 
 
 class NoFloat64(TorchDispatchMode):
@@ -22,10 +22,10 @@ class NoFloat64(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OURS)
 def test_no_float64_on_the_device(name):
-    model = build(name).eval()
-    batch = make_batch(model)
+    recipe, model = build(name)
+    model, batch = model.eval(), make_batch(recipe)
     on_cpu = {key: (value.shape, value.dtype) for key, value in model(batch).items()}
     with NoFloat64(), torch.no_grad():
         moved = batch.to("meta")
@@ -50,8 +50,8 @@ def test_training_steps_with_cuda():
     name = "flashocc-tiny"  # with pretrained=False
     runs = []
     for device in ("cpu", "cuda", "cuda"):
-        model = build(name).train().to(device)
-        batch = make_batch(model).to(device)
+        recipe, model = build(name)
+        model, batch = model.train().to(device), make_batch(recipe).to(device)
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
         losses = []
         for _ in range(3):

@@ -8,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import frustum
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.models.flashocc import FlashOccConfig
 from frustum.types.batch import Batch
+from frustum.types.frame import keyframe_of
 from frustum.weights.conversion import convert
 from tests.models import golden_weights as gold
+from tests.models.small import RESNET, TRUNK
 
+SMALL = {"flashocc-r50-m0": RESNET, "flashocc-r50": RESNET, "flashocc-tiny": TRUNK, "flashocc-tiny-kitti": TRUNK}
 _STAGES = {"image_features": "neck", "depth": "depth_0", "pooled": "bev_0", "bev": "bev_enc", "occ_logits": "occ_logits"}
 
 
@@ -41,10 +47,10 @@ def _parity(shared, fixture: str, recipe: str, tmp_path: Path) -> None:
         found = gold.strided(outputs[ours], meta["stats"][theirs]["slice"])
         np.testing.assert_allclose(found, stored[theirs], atol=1e-3 if ours == "occ_logits" else 1e-4, rtol=0, err_msg=ours)
     prediction = model.predict(outputs, batch)[0]
-    assert prediction.semantics.dtype == torch.uint8
-    assert (prediction.semantics.numpy() == stored["occ_argmax"]).mean() >= 0.999
+    assert prediction.occupancy.semantics.dtype == torch.uint8
+    assert (prediction.occupancy.semantics.numpy() == stored["occ_argmax"]).mean() >= 0.999
     splat = model.img_view_transformer.splat
-    counts = splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44)).points_per_cell()
+    counts = splat.plan(keyframe_of(batch), (16, 44)).points_per_cell()
     assert counts.sum() == meta["geom"]["points_kept"]
     np.testing.assert_array_equal(counts[0, 0].numpy(), stored["points_per_cell"])
 
@@ -72,7 +78,7 @@ def test_points_that_each_rounding_keeps(rounding, kept):
     """185,856 points; truncation towards zero also pools those down to z = -7.4 m (counts of the published rig)."""
     model = FlashOccConfig(resnet=18, voxel_rounding=rounding).build()
     batch = gold.batch()
-    plan = model.img_view_transformer.splat.plan(batch.rig[:, 0], batch.key_ego2global, batch.bev_aug, (16, 44))
+    plan = model.img_view_transformer.splat.plan(keyframe_of(batch), (16, 44))
     assert len(plan.order) == kept
 
 
@@ -81,12 +87,14 @@ def _tiny_config(**changes) -> FlashOccConfig:
     return FlashOccConfig(**{"resnet": 18, "neck_channels": 16, "lift_channels": 8, "bev_channels": 8, "grid": grid, **changes})
 
 
-def _tiny_batch(**changes) -> Batch:
+def _tiny_batch(*leave_out: type) -> Batch:
     rig = gold.rig()
     rig["image_aug"] = np.tile(np.diag([64 / 1600, 64 / 1600, 1.0]), (6, 1, 1))
-    labels = torch.randint(0, 18, (16, 16, 4), dtype=torch.uint8)
-    given = {"semantics": labels, "mask_camera": torch.rand(16, 16, 4) < 0.5, "depth": 10 + torch.rand(6, 32, 64) * 30, **rig, **changes}
-    return Batch.from_arrays(torch.randn(6, 3, 32, 64), **given)
+    semantics = torch.randint(0, 18, (1, 16, 16, 4), dtype=torch.uint8)
+    truth = OccupancyTruth.from_arrays(semantics, torch.rand(1, 16, 16, 4) < 0.5)
+    labels = {OccupancyLabels: truth, DepthLabels: 10 + torch.rand(1, 6, 32, 64) * 30}
+    labels = {kind: value for kind, value in labels.items() if kind not in leave_out}
+    return Batch.from_arrays(torch.randn(6, 3, 32, 64), **rig, labels=labels)
 
 
 def test_bev_augmentation_mirrors_the_pooled_map():
@@ -106,12 +114,13 @@ def test_bev_augmentation_mirrors_the_pooled_map():
 
 def test_camera_mask_and_class_balance_change_the_loss():
     batch = _tiny_batch()
+    truth = batch.need(OccupancyLabels)
     for changes in ({}, {"camera_mask": False}, {"class_balance": True}):
         torch.manual_seed(0)
         model = _tiny_config(**changes).build().eval()
         outputs = model(batch)
-        mask = batch.mask_camera if changes.get("camera_mask", True) else torch.ones_like(batch.mask_camera)
-        rows, ids = outputs["occ_logits"][mask], batch.semantics[mask].long()
+        mask = truth.mask_camera if changes.get("camera_mask", True) else torch.ones_like(truth.mask_camera)
+        rows, ids = outputs["occ_logits"][mask], truth.semantics[mask].long()
         expected = torch.nn.functional.cross_entropy(rows, ids, model.class_weight)
         assert model.loss(outputs, batch)["occupancy"].item() == pytest.approx(expected.item(), rel=1e-5)
         assert "class_weight" not in model.state_dict()
@@ -129,9 +138,25 @@ def test_depth_supervision_is_weighted():
 
 def test_missing_labels_are_named():
     model = _tiny_config(depth_loss=1.0).build()
-    batch = _tiny_batch(semantics=None)
-    with pytest.raises(DataError, match="occupancy labels"):
+    assert [type(label) for label in model.config.learns_from()] == [OccupancyLabels, DepthLabels]
+    batch = _tiny_batch(OccupancyLabels)
+    with pytest.raises(DataError, match=r"loss needs occupancy labels in the batch, but there are none.*gts/ files"):
         model.loss(model(batch), batch)
-    batch = _tiny_batch(depth=None)
-    with pytest.raises(DataError, match="load_depth"):
+    batch = _tiny_batch(DepthLabels)
+    with pytest.raises(DataError, match=r"loss needs depth maps in the batch, but there are none.*with LiDAR"):
         model.loss(model(batch), batch)
+    free = _tiny_config(depth_loss=0.0)
+    assert free.learns_from() == (OccupancyLabels(free.grid),)
+
+
+def test_a_frequency_table_of_other_classes_is_refused():
+    with pytest.raises(ValidationError, match=r"Occ3D's 18 classes; set model\.class_balance=false"):
+        _tiny_config(class_names=("car", "free"), class_balance=True)
+    assert _tiny_config(class_names=("car", "free")).learns_from()[0].class_names == ("car", "free")
+
+
+def test_the_encoder_is_a_group_of_its_own():
+    model = _tiny_config().build()
+    groups = model.parameter_groups()
+    assert list(groups) == ["encoder"]
+    assert [id(p) for p in groups["encoder"]] == [id(p) for p in model.img_backbone.parameters()]

@@ -7,28 +7,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.engine import overrides
 from frustum.engine.feed import evaluation_batches
-from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
+from frustum.models.panoptic_flashocc import PanopticFlashOcc, PanopticFlashOccConfig
 from frustum.nn.bev import FpnLss
 from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.temporal import stream
 from frustum.recipes.finding import get_recipe
-from tests.models.moving import GRID, SMALL, Drive, farthest, lively
+from frustum.types.frame import keyframe_of
+from tests.models.moving import GRID, SIZES, Drive, farthest, lively, over_time
 
 
 def _recipe(root, **settings):
     small = ["model.resnet=18", "model.neck_channels=16", "model.lift_channels=8", "model.bev_channels=8", "data.image_size=32,96"]
-    world = [f"data.root={root}", "data.channel_order=rgb", "data.load_depth=false", "train.num_workers=0"]
+    world = [f"data.root={root}", "data.channel_order=rgb", "train.num_workers=0"]
     return overrides.apply(get_recipe("panoptic-flashocc-depth4d"), small + world + [f"{k}={v}" for k, v in settings.items()])
 
 
 def test_a_stream_of_the_world_equals_its_temporal_batches(street_root):
     """Whole scenes through the loader: cameras with their own times and poses, scene starts, and the maps' frame at the LiDAR's time."""
-    recipe = _recipe(street_root, **{"model.history": 2, "data.history": 2, "model.instances": "false"})
+    recipe = _recipe(street_root, **{"model.history.frames": 2, "model.instances": "null"})
     database = recipe.data.open()
     tokens = database.tokens("all")
     model = lively(recipe.model.build())
@@ -37,7 +38,7 @@ def test_a_stream_of_the_world_equals_its_temporal_batches(street_root):
         [True, False, False], [True, True, False], [True, True, True], [True, False, False],
     ]  # fmt: skip
     assert temporal[2].images.shape[1] == 3
-    alone = overrides.apply(recipe, ["model.history=0", "data.history=0"])
+    alone = overrides.apply(recipe, ["model.history.frames=0"])
     single = list(evaluation_batches(alone, database, tokens, labels=False))
     assert single[0].images.shape[1] == 1
     with torch.no_grad():
@@ -50,9 +51,10 @@ def test_a_stream_of_the_world_equals_its_temporal_batches(street_root):
 
 def test_a_training_step_over_time():
     torch.manual_seed(0)
-    model = PanopticFlashOccConfig(**{**SMALL, "history": 2, "instances": False, "depth_loss": 0.0}).build().train()
-    labels = torch.randint(0, 18, (2, *SMALL["grid"].shape), dtype=torch.uint8)
-    batch = Drive().batch(4, 2, semantics=labels)
+    model = PanopticFlashOccConfig(**SIZES, history={"frames": 2}, instances=None, depth_loss=0.0).build().train()
+    semantics = torch.randint(0, 18, (2, *GRID.shape), dtype=torch.uint8)
+    truth = OccupancyTruth.from_arrays(semantics, torch.ones(2, *GRID.shape, dtype=torch.bool))
+    batch = Drive().batch(4, 2, labels={OccupancyLabels: truth})
     before = model.img_backbone.bn1.num_batches_tracked.item()
     losses = model.loss(model(batch), batch)
     sum(losses.values()).backward()
@@ -62,7 +64,7 @@ def test_a_training_step_over_time():
 
 
 def test_the_keyframe_comes_first_among_the_maps():
-    model, drive, joined = lively(TemporalOccupancy(TemporalConfig(**SMALL, history=2))), Drive(), []
+    model, drive, joined = over_time(2), Drive(), []
     model.img_bev_encoder_backbone.register_forward_pre_hook(lambda _, given: joined.append(given[0]))
     with torch.no_grad():
         outputs = model(drive.batch(4, 2))
@@ -85,8 +87,8 @@ def _shifted(past: torch.Tensor, now: torch.Tensor, then: torch.Tensor) -> torch
 @pytest.mark.parametrize("flip", [(1.0, 1.0), (-1.0, 1.0)])
 @pytest.mark.parametrize("spread", [0.0, 0.04])
 def test_the_reference_warp_against_its_formula(flip, spread):
-    """Every frame is told and lifted with the keyframe's camera poses, prepared, and its map warped, as in the published code."""
-    config = PanopticFlashOccConfig(**SMALL, history=3, align="warp_reference", voxel_rounding="reference")
+    """Every frame is encoded and lifted with the keyframe's camera poses, prepared, and its map warped, as in the published code."""
+    config = PanopticFlashOccConfig(**SIZES, history={"frames": 3, "align": "warp_reference"}, voxel_rounding="reference")
     model, batch = lively(config.build()), Drive(spread=spread).batch(4, 3, bev_aug=np.diag([*flip, 1.0]))
     augment, key = batch.bev_aug.double(), batch.rig.ego2global[:, 0, 0]
     camera2key = torch.linalg.inv(key)[:, None, None] @ batch.rig.ego2global @ batch.rig.cam2ego  # (B, T, N, 4, 4)
@@ -97,11 +99,12 @@ def test_the_reference_warp_against_its_formula(flip, spread):
         for t in range(4):
             rig = replace(batch.rig[:, t], cam2ego=camera2key[:, 0], ego2global=here)
             features = model.img_neck(model.img_backbone(batch.images[:, t].flatten(0, 1)))
-            lifted = model.img_view_transformer.depth_net(features, camera_vector(rig, camera2key[:, 0], batch.bev_aug))
-            pooled, _ = model.img_view_transformer.spread(lifted, rig, here[:, 0], batch.bev_aug)
+            frame = keyframe_of(batch)._replace(rig=rig, ego2global=here[:, 0])
+            lifted = model.img_view_transformer.depth_net(features, camera_vector(frame, camera2key[:, 0]))
+            pooled, _ = model.img_view_transformer.lift_to_bev(lifted, frame)
             own = model.pre_process_net(pooled)[0]
             maps.append(_shifted(own, augment @ camera2key[:, 0, 0], augment @ camera2key[:, t, 0]) if t else own)
-        wanted = model.read(torch.cat(maps, 1))
+        wanted = model.heads(torch.cat(maps, 1))
     for name in ("bev", "occ_logits", "heatmap"):
         torch.testing.assert_close(outputs[name], wanted[name], rtol=1e-4, atol=1e-4)
     assert (maps[3] - own).abs().max() > 0.05
@@ -109,8 +112,8 @@ def test_the_reference_warp_against_its_formula(flip, spread):
 
 def test_outputs_are_documented():
     with torch.no_grad():
-        outputs = lively(TemporalOccupancy(TemporalConfig(**SMALL, history=1)))(Drive().batch(1, 1))
-    assert all(f"{name}:" in TemporalOccupancy.__doc__ for name in outputs)
+        outputs = over_time(1)(Drive().batch(1, 1))
+    assert all(f"{name}:" in PanopticFlashOcc.__doc__ for name in outputs)
 
 
 @pytest.mark.parametrize("doubles", [True, False])

@@ -1,4 +1,4 @@
-"""Keyframes in order are run as a stream, and nothing but the time it takes may tell."""
+"""Keyframes in order are run as a stream, and nothing but the time it takes differs."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ import pytest
 import torch
 
 from frustum.models.flashocc_stereo import FlashOccStereoConfig
-from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
-from frustum.nn.temporal_stream import StreamedForward
 from frustum.types.batch import Batch
-from tests.models.moving import SMALL, Drive, lively
+from tests.models.moving import SIZES, Drive, lively, over_time
 
 ONE = slice(0, 1)
 
 
 class Counted:
-    """A network over time that counts how often it looks at images."""
+    """A network over time that counts how often it encodes images."""
 
     def __init__(self, align: str, stereo: bool = False):
         if stereo:
-            config = FlashOccStereoConfig(**{**SMALL, "depth_bins": {"step": 4.0, "spacing": "sid"}, "history": 1, "align": align})
-            self.model = lively(config.build())
+            sizes = {**SIZES, "depth_bins": {"step": 4.0, "spacing": "sid"}, "history": {"frames": 1, "align": align}}
+            self.model = lively(FlashOccStereoConfig(**sizes).build())
         else:
-            self.model = lively(TemporalOccupancy(TemporalConfig(**{**SMALL, "history": 3, "align": align})))
-        self.looks, see = 0, self.model.see
+            self.model = over_time(3, align)
+        self.encoded, encode = 0, self.model.encode
 
         def counted(*args):
-            self.looks += 1
-            return see(*args)
+            self.encoded += 1
+            return encode(*args)
 
-        self.model.see = counted
-        self.streamed = StreamedForward(self.model)
+        self.model.encode = counted
+        self.streamed = self.model.streamed()
 
     @torch.no_grad()
     def compare(self, batch: Batch) -> int:
-        """Looks of the streamed form, whose outputs are those of the full form."""
-        before = self.looks
+        """Frames that the streamed form encodes; its outputs are those of the full form."""
+        earlier = self.encoded
         outputs = self.streamed(batch)
-        looks = self.looks - before
+        encoded = self.encoded - earlier
         full = self.model(batch)
         assert full.keys() == outputs.keys()
         for name, value in full.items():
             torch.testing.assert_close(outputs[name], value, rtol=1e-4, atol=1e-4)
-        return looks
+        return encoded
 
 
 @pytest.mark.parametrize("stereo", [False, True])
 @pytest.mark.parametrize("align", ["lift", "warp"])
-def test_each_frame_of_a_scene_is_seen_once(align, stereo):
+def test_each_frame_of_a_scene_is_encoded_once(align, stereo):
     net, drive = Counted(align, stereo), Drive(spread=0.04)
-    assert [net.compare(drive.batch(now, net.model.config.frames_before, ONE)) for now in range(5)] == [1] * 5
+    assert [net.compare(drive.batch(now, net.model.config.reads().past, ONE)) for now in range(5)] == [1] * 5
 
 
 def test_the_reference_warp_is_never_streamed():
@@ -73,8 +71,8 @@ def test_several_samples_take_the_full_form():
 def test_a_new_scene_starts_a_new_stream():
     net, drive = Counted("warp"), Drive()
     other = slice(1, 2)
-    looks = [net.compare(drive.batch(now, 3, which)) for which in (ONE, other) for now in range(3)]
-    assert looks == [1] * 6
+    counts = [net.compare(drive.batch(now, 3, which)) for which in (ONE, other) for now in range(3)]
+    assert counts == [1] * 6
     net.compare(drive.batch(0, 3, ONE))
     assert net.compare(drive.batch(1, 3, other)) == 2  # the state is of another scene
 
@@ -101,5 +99,5 @@ def test_a_past_that_is_not_the_remembered_one_takes_the_full_form(what):
     else:
         times = batch.rig.timestamps.clone()
         times[0, 3] -= 0.1
-        batch = replace(batch, rig=replace(batch.rig, timestamps=times))
+        batch = replace(batch, calibration=replace(batch.rig, timestamps=times))
     assert net.compare(batch) == 4

@@ -223,7 +223,7 @@ def test_the_run_or_the_settings_say_what_a_state_dict_is(tmp_path):
     recipe = apply(get_recipe("panoptic-flashocc-mini"), words)
     save_run(tmp_path / "run", recipe)
     path = save(recipe.model.build().state_dict(), tmp_path)
-    with pytest.raises(CheckpointError, match=r"(?s)frame_net.*--recipe NAME model\.history\.frames=2.*--recipe FOLDER"):
+    with pytest.raises(CheckpointError, match=r"(?s)frame_net.*--recipe NAME model\.KEY=VALUE.*--recipe FOLDER"):
         convert(path, tmp_path / "x.safetensors", recipe="panoptic-flashocc-mini")
     by_run = convert(path, tmp_path / "x.safetensors", recipe=str(tmp_path / "run"))
     by_words = convert(path, tmp_path / "y.safetensors", recipe="panoptic-flashocc-mini", overrides=words)
