@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from torch.profiler import ProfilerActivity, profile
 
 from frustum.benchmark import Table, benchmark_main
-from frustum.engine.feed import TrainingFeed, grid_of, open_database
+from frustum.engine.feed import TrainingFeed
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import make_accelerator
@@ -63,9 +63,9 @@ class Stopwatch:
 def measure_recipe(recipe: Recipe, before: int, timed: int) -> Iterator[Table]:
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
-    database = open_database(recipe.data, grid_of(recipe))
-    feed = TrainingFeed(recipe, database)
-    stepper = Stepper(recipe, build_model(recipe, database), accelerator, before + timed, feed.steps_per_epoch)
+    source = recipe.data.open()
+    feed = TrainingFeed(recipe, source)
+    stepper = Stepper(recipe, build_model(recipe, source), accelerator, before + timed, feed.steps_per_epoch)
     watch = Stopwatch()
     watch.replace(stepper.network, "forward", "forward")
     if len(stepper.turns) == 1:  # several turns have losses of their own, which count as rest

@@ -79,8 +79,8 @@ class SampleDataset(Dataset[dict[str, Any]]):
 class EpochBatches(Sampler[list[Item]]):
     """Batches of (epoch, position) for one rank.
 
-    The batches of an epoch are numbered over all ranks; rank r takes numbers r, r + world_size, ... So R ranks see in one step what one
-    process sees in R accumulated steps. With `drop_last`, incomplete batches and those that not every rank would get are left out.
+    The batches of an epoch are numbered over all ranks; rank r takes numbers r, r + world_size, ... So R ranks read in one step what one
+    process reads in R accumulated steps. With `drop_last`, incomplete batches and those that not every rank would get are left out.
     """
 
     def __init__(
@@ -106,9 +106,8 @@ class EpochBatches(Sampler[list[Item]]):
             )
         self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self.epoch = 0
+        self.epoch, self.start = 0, 0  # where iterations begin; a DataLoader with workers begins one twice, so that none may change it
         self._order: tuple[int, np.ndarray] | None = None
-        self.start = 0  # batches of this epoch that the next iteration skips
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_samples, self.batch_size)
@@ -117,11 +116,11 @@ class EpochBatches(Sampler[list[Item]]):
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        start, self.start = self.start, 0  # only this iteration goes on in the middle
-        return (self.batch(self.epoch, number) for number in range(start, len(self)))
+        epoch = self.epoch  # of this iteration, whatever `go_to` chooses later
+        return (self.batch(epoch, number) for number in range(self.start, len(self)))
 
     def go_to(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration, and the number of its batches to skip."""
+        """Choose the epoch of the iterations that begin from now on, and the number of its batches to skip."""
         self.epoch, self.start = epoch, start
 
     def batch(self, epoch: int, number: int) -> list[Item]:
@@ -154,7 +153,7 @@ def build_loader(
     Args:
         dataset: the samples.
         batch_size: samples per batch and rank.
-        shuffle: a new order each epoch (`set_epoch`).
+        shuffle: a new order each epoch (`EpochBatches.go_to`).
         seed: of the order.
         num_workers: loading processes, at most one per core; 0 loads in this one.
         rank, world_size: which share of the batches this process gets.

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frustum.data.augment import BevTransform, Draw
+from frustum.data.augment import Draw
 from frustum.data.pixels import ImageTransform, jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, as_rig_source
@@ -49,7 +49,7 @@ class LoadedKeyframe:
     def num_bytes(self) -> int:
         """Memory that the arrays take; an image that stands in for missing ones counts once."""
         images = {id(image): image.nbytes for time in self.images for image in time}
-        return sum(images.values()) + sum(_num_bytes(label) for label in self.labels)
+        return sum(images.values()) + count_bytes(self.labels)
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,17 @@ class RigPipeline:
         frames, is_present = self._frames(sample)
         decoded = {} if decoded is None else decoded
         images = tuple(tuple(self._decoded(f, decoded) for f in time) for time in frames)
-        fixed = None if self._moves_pixels else self._plain(sample)
+        fixed = None if self._moves_pixels else self._draw(None, sample)
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
         return LoadedKeyframe(sample, frames, images, labels, is_present)
 
     def apply(self, loaded: LoadedKeyframe, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
-        sample, augment = loaded.sample, self.augment if self.training and rng is not None else None
-        draw = self._plain(sample) if augment is None or rng is None else self._draw(augment, rng, sample)
+        sample, rng = loaded.sample, rng if self.training else None
+        draw = self._draw(rng, sample)
         images = np.stack([self._moved(i, t) for time in loaded.images for i, t in zip(time, draw.images, strict=True)])
-        if augment is not None and rng is not None and augment.colour_jitter:
-            factors = [augment.draw_colours(rng) for _ in draw.images] * len(loaded.images)
+        if rng is not None and self.augment.colour_jitter:
+            factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.images)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
         images = normalise(images, self.data.mean, self.data.std, self.data.channel_order)
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
@@ -161,13 +161,9 @@ class RigPipeline:
     def _moves_pixels(self) -> bool:
         return self.training and self.augment.moves_pixels
 
-    def _plain(self, sample: Sample) -> Draw:
-        """Nothing but the fit to the network's size."""
-        fits = tuple(self.augment.fit(camera.size, self.data.image_size) for camera in sample.cameras)
-        return Draw(fits, BevTransform(), self.data.image_size)
-
-    def _draw(self, augment: AugmentConfig, rng: np.random.Generator, sample: Sample) -> Draw:
-        return augment.draw(rng, [camera.size for camera in sample.cameras], self.data.image_size)
+    def _draw(self, rng: np.random.Generator | None, sample: Sample) -> Draw:
+        """Without `rng`, nothing but the fit to the network's size."""
+        return self.augment.draw(rng, [camera.size for camera in sample.cameras], self.data.image_size)
 
     def _frames(self, sample: Sample) -> tuple[Times, tuple[bool, ...]]:
         """Cameras of the keyframe and of its past, newest first, and which of them are really there: a past keyframe that the scene does
@@ -224,8 +220,8 @@ def collate_labels(kinds: Collection[Label[Any]], rows: list[list[Any]]) -> dict
     return {kind: value for kind, value in values.items() if value is not None}
 
 
-def _num_bytes(value: Any) -> int:
+def count_bytes(value: Any) -> int:
     """Memory of the arrays in a tuple of arrays, tuples and other things."""
     if isinstance(value, np.ndarray):
         return value.nbytes
-    return sum(_num_bytes(entry) for entry in value) if isinstance(value, tuple) else 0
+    return sum(count_bytes(entry) for entry in value) if isinstance(value, tuple) else 0

@@ -7,12 +7,17 @@ Pillow's bicubic filter shrinks with anti-aliasing, as in the FlashOCC pipeline.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, DataError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -76,29 +81,42 @@ class ImageTransform:
             matrix = np.array([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y], [0, 0, 1]]) @ matrix
         return matrix
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """The transformed image. An image that already fits is returned as it is."""
+    def apply(self, image: Image.Image, ignore: int | None = None) -> Image.Image:
+        """The transformed image. An image that already fits is returned as it is.
+
+        With `ignore` it is a map of class ids: each pixel takes the nearest one, and this id where the source shows nothing.
+        """
+        sampling = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR) if ignore is None else (Image.Resampling.NEAREST,) * 2
         height, width = self.size
         x0, y0 = max(self.left, 0), max(self.top, 0)
         x1, y1 = min(self.left + width, self.resized[1]), min(self.top + height, self.resized[0])
         if x0 >= x1 or y0 >= y1:
-            return Image.new("RGB", (width, height))
+            return Image.new(image.mode, (width, height), ignore or 0)
         window = image
         if self.resized != self.source:  # resample only the window that is kept
             across, down = self.source[1] / self.resized[1], self.source[0] / self.resized[0]
             box = (x0 * across, y0 * down, min(x1 * across, self.source[1]), min(y1 * down, self.source[0]))
-            window = image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box)
+            window = image.resize((x1 - x0, y1 - y0), sampling[0], box)
         elif (x0, y0, x1, y1) != (0, 0, self.source[1], self.source[0]):
             window = image.crop((x0, y0, x1, y1))
         if window.size != (width, height):
-            canvas = Image.new("RGB", (width, height))
+            canvas = Image.new(image.mode, (width, height), ignore or 0)
             canvas.paste(window, (x0 - self.left, y0 - self.top))
             window = canvas
         if self.flip:
             window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.rotate_deg:
-            window = window.rotate(self.rotate_deg, Image.Resampling.BILINEAR)
+            window = window.rotate(self.rotate_deg, sampling[1], fillcolor=ignore)
         return window
+
+
+def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "Restore the file.") -> Value:
+    """What `use` makes of an image file. Raises DataError when it is missing or unreadable; `advice` says what to do then."""
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
 
 
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str = "rgb") -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from frustum.data.pixels import read_image
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
@@ -28,13 +29,8 @@ class CameraFrame:
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is missing or unreadable."""
-        try:
-            with Image.open(self.path) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"cannot read the image {self.path}: {error}. Restore the file or run `frustum check` to list all such files."
-            ) from error
+        advice = "Restore the file or run `frustum check` to list all such files."
+        return read_image(self.path, lambda image: image.convert("RGB"), advice)
 
 
 @dataclass(frozen=True)

@@ -178,13 +178,13 @@ class AugmentConfig(Config):
 
         return ImageTransform.fit(source, size, sum(self.crop_h) / 2)
 
-    def draw(self, rng: np.random.Generator, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
-        """A random draw for a sample whose cameras have images of (height, width) `sources`."""
-        from frustum.data.augment import Draw
+    def draw(self, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
+        """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
+        from frustum.data.augment import BevTransform, Draw
 
-        moves = self.moves_pixels
-        images = tuple(self.draw_image(rng, source, size) if moves else self.fit(source, size) for source in sources)
-        return Draw(images, self.draw_bev(rng), size)
+        moving = rng if self.moves_pixels else None
+        images = tuple(self.fit(source, size) if moving is None else self.draw_image(moving, source, size) for source in sources)
+        return Draw(images, BevTransform() if rng is None else self.draw_bev(rng), size)
 
     def draw_image(self, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
         """A random transform of one camera; (height, width) of source and output."""

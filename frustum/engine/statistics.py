@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
     """The statistics of all labels that the recipe's model learns from, over evenly spread samples of the training split.
 
     Args:
-        cache: folder where the result is kept, and taken from if it is of the same samples.
+        recipe: says which split, and by its model which labels.
+        source: the opened data set.
+        cache: folder where the result is kept, and taken from if it is of the same samples and labels.
+        max_samples: read at most so many.
 
     Raises:
         DataError: no samples, or a label is missing or damaged.
@@ -33,7 +37,7 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
     if not tokens:
         raise DataError(f"the split {split!r} has no samples.")
     labels = recipe.model.learns_from()
-    about = np.array([str(len(tokens)), tokens[0], tokens[-1], *(repr(label) for label in labels)])
+    about = np.array([hashlib.sha256("\n".join(tokens).encode()).hexdigest(), *(repr(label) for label in labels)])
     file = None if cache is None else cache / STATISTICS
     stored = {} if file is None else _read(file, about)
     if not stored:

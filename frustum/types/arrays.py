@@ -39,17 +39,13 @@ def network_images(value: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Reads what belongs to images of a known shape.
+    """Reads the calibration of images of a known shape.
 
     Attributes:
-        lead: (B, T, N) of the images.
-        size: (H, W).
-        device: of the images; labels and depth go there, calibration goes to the CPU as float64.
+        lead: (B, T, N) of the images. Calibration goes to the CPU as float64, wherever the images are.
     """
 
     lead: tuple[int, int, int]
-    size: tuple[int, int]
-    device: torch.device
 
     def per_camera(self, value: Any, size: int, name: str) -> Tensor:
         """Matrices (B, T, N, size, size) from (N, ., .), (B, N, ., .) or (B, T, N, ., .); B and T broadcast."""
@@ -85,41 +81,6 @@ class ArrayReader:
         if seconds.dim() != 2 or not _broadcasts(seconds.shape, (batch, time)) or seconds.shape[1] != time:
             raise ShapeError(f"timestamps must have shape ({time},) or (B, {time}) with B = {batch}, got {_shape(value)}.")
         return seconds.cpu().double().expand(batch, time)[..., None].expand(batch, time, cameras)
-
-    def voxels(self, values: dict[str, Any]) -> dict[str, Tensor | None]:
-        """`semantics` as uint8 and masks as bool, all (B, X, Y, Z) from (X, Y, Z) or (B, X, Y, Z); None stays None."""
-        found: dict[str, Tensor | None] = {}
-        first: tuple[str, Tensor] | None = None
-        for name, value in values.items():
-            if value is None:
-                found[name] = None
-                continue
-            labels = self._labels(value, None, "X, Y, Z", name)
-            if name == "semantics":
-                if labels.is_floating_point() or ((labels < 0) | (labels > 255)).any():
-                    raise DataError(f"semantics must hold integer class ids from 0 to 255, got {labels.dtype}.")
-            elif labels.dtype != torch.bool and ((labels != 0) & (labels != 1)).any():
-                raise DataError(f"{name} must hold 0 and 1 or bools, got other values.")
-            if first is not None and labels.shape != first[1].shape:
-                raise ShapeError(f"{name} has {tuple(labels.shape[1:])} voxels, but {first[0]} has {tuple(first[1].shape[1:])}.")
-            first = first or (name, labels)
-            found[name] = labels.to(self.device, torch.uint8 if name == "semantics" else torch.bool)
-        return found
-
-    def depth(self, value: Any) -> Tensor | None:
-        """Depth maps (B, N, H, W) float32 from (N, H, W) or (B, N, H, W)."""
-        if value is None:
-            return None
-        wanted = (self.lead[2], *self.size)
-        return self._labels(value, wanted, ", ".join(map(str, wanted)), "depth").to(self.device, torch.float32)
-
-    def _labels(self, value: Any, wanted: tuple[int, ...] | None, letters: str, name: str) -> Tensor:
-        labels = as_tensor(value, name)
-        labels = labels[None] if labels.dim() == 3 else labels
-        fits = labels.dim() == 4 and _broadcasts(labels.shape[:1], self.lead[:1]) and (wanted is None or labels.shape[1:] == wanted)
-        if not fits:
-            raise ShapeError(f"{name} must have shape ({letters}) or (B, {letters}) with B = {self.lead[0]}, got {_shape(value)}.")
-        return labels.expand(self.lead[0], *labels.shape[1:])
 
     def _per_sample(self, value: Any, sizes: tuple[int, ...], name: str) -> Tensor:
         matrix = self._matrix(value, name)

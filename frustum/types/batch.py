@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         images: (B, T, N, 3, H, W) float, normalised as the model's recipe says; a set of single images has T = N = 1.
-        calibration: CameraRig with leading dimensions (B, T), or None for images of uncalibrated cameras; `rig` is the same, and never None.
+        calibration: CameraRig with leading dimensions (B, T), or None where cameras are not calibrated; `rig` is the same, and never None.
         key_ego2global: (B, 4, 4) ego pose at the keyframe: the frame of all labels and predictions. With `data.map_frame=camera0` it is the
             pose at the first camera's time, as published FlashOCC weights expect; labels ignore the difference.
         bev_aug: (B, 4, 4) ego frame to augmented ego frame (labels are already in it).
@@ -130,13 +130,13 @@ class Batch:
         The arguments may lie on different devices: labels follow the images, calibration goes to the CPU (see `to`).
 
         Raises:
-            ShapeError: a shape does not fit.
+            ShapeError: a shape does not fit, or the labels are of another number of samples.
             DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, or images are not
                 float.
         """
         images = network_images(images)
         batch, time, cameras, _, height, width = images.shape
-        read = ArrayReader((batch, time, cameras), (height, width), images.device)
+        read = ArrayReader((batch, time, cameras))
         for what, names in (("tokens", tokens), ("scenes", scenes)):
             if names is not None and len(names) != batch:
                 raise ShapeError(f"{what} must name the {batch} samples of the batch, got {len(names)}.")

@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def moved(value: T, device: torch.device | str) -> T:
-    """The value with every tensor on `device`; looks into dataclasses, lists, tuples and dicts."""
+    """The value with every tensor on `device`; looks into dataclasses and lists."""
     return _mapped(value, lambda tensor: tensor.to(device), lambda entries: entries)
 
 
 def part(value: T, samples: slice) -> T:
-    """Some samples of a batched value: tensors and lists are cut along their first dimension."""
+    """Some samples of a batched value: the tensors and lists of it and of its fields are cut along their first dimension."""
     return _mapped(value, lambda tensor: tensor[samples], lambda entries: entries[samples])
 
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.augment import Augmentation, BevTransform
+from frustum.data.augment import BevTransform
 from frustum.data.sample import Occupancy
+from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from tests.data.toy import random_labels
@@ -100,13 +101,13 @@ def test_turned_and_scaled_labels_follow_the_matrix(bev: BevTransform) -> None:
 def test_flips_need_a_symmetric_grid() -> None:
     ahead = VoxelGrid(lower=(0, -8, -1), upper=(16, 8, 5.4), cell=(0.4, 0.4, 0.4))
     with pytest.raises(ConfigError, match=r"augment.bev_flip_x=0"):
-        Augmentation().check(ahead)
-    Augmentation(bev_flip_x=0).check(ahead)
-    Augmentation().check(GRID)
+        AugmentConfig().check(ahead)
+    AugmentConfig(bev_flip_x=0).check(ahead)
+    AugmentConfig().check(GRID)
 
 
 def test_draws_stay_in_their_ranges_and_repeat() -> None:
-    augment = Augmentation(bev_rotate_deg=(-20, 20), bev_scale=(0.95, 1.05), colour_jitter=0.2)
+    augment = AugmentConfig(bev_rotate_deg=(-20, 20), bev_scale=(0.95, 1.05), colour_jitter=0.2)
     images, bevs = [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -124,8 +125,8 @@ def test_draws_stay_in_their_ranges_and_repeat() -> None:
 
 
 def test_whether_pixels_move() -> None:
-    still = Augmentation(resize=(0, 0), rotate_deg=(0, 0), flip=False)
+    still = AugmentConfig(resize=(0, 0), rotate_deg=(0, 0), flip=False)
     assert not still.moves_pixels
     assert still.draw_image(np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
     for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}, {"crop_h": (0.1, 0.1)}):
-        assert replace(still, **change).moves_pixels
+        assert still.model_copy(update=change).moves_pixels

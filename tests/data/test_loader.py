@@ -8,21 +8,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from frustum.data import loader as loader_module
-from frustum.data.augment import Augmentation
-from frustum.data.loader import EpochBatches, KeyframeDataset, build_loader
+from frustum.data.labels.boxes import BoxLabels
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.data.loader import EpochBatches, SampleDataset, build_loader
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.pipeline import Pipeline
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.pipeline import RigPipeline
+from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError, DataError, FrustumWarning
+from frustum.geometry import VoxelGrid
 from frustum.types.batch import Batch
+from frustum.types.contract import Label, Reads
 from tests.data.toy import VERSION, toy_database
 
 
+def pipe(*labels: Label[Any], past: int = 0, training: bool = False) -> RigPipeline:
+    return RigPipeline(NuScenesData(image_size=(24, 48)), Reads(past=past), labels, AugmentConfig(), training)
+
+
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> KeyframeDataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> SampleDataset:
     reader = NuScenes(toy_database(tmp_path_factory.mktemp("loader"), 3, 3), VERSION)
-    return KeyframeDataset(reader, reader.tokens(), Pipeline((24, 48), load_occupancy=False, augment=Augmentation()), seed=3)
+    return SampleDataset(reader, reader.tokens(), pipe(training=True), seed=3)
 
 
 def content(batches: Any) -> list[tuple[list[str], float, float]]:
@@ -30,13 +41,18 @@ def content(batches: Any) -> list[tuple[list[str], float, float]]:
     return [(b.tokens, float(b.images.sum()), float(b.rig.image_aug.sum() + b.bev_aug.sum())) for b in batches]
 
 
-def epoch_of(dataset: KeyframeDataset, epoch: int, **options: Any) -> list[tuple[list[str], float, float]]:
-    loader = build_loader(dataset, 2, shuffle=True, seed=5, **options)
-    loader.set_epoch(epoch)
-    return content(loader)
+def at(loader: DataLoader[Batch], epoch: int, start: int = 0) -> DataLoader[Batch]:
+    """The loader, at a position in the data."""
+    assert isinstance(loader.batch_sampler, EpochBatches)
+    loader.batch_sampler.go_to(epoch, start)
+    return loader
 
 
-def test_batches_depend_on_seed_epoch_and_index_only(dataset: KeyframeDataset) -> None:
+def epoch_of(dataset: SampleDataset, epoch: int, **options: Any) -> list[tuple[list[str], float, float]]:
+    return content(at(build_loader(dataset, 2, shuffle=True, seed=5, **options), epoch))
+
+
+def test_batches_depend_on_seed_epoch_and_index_only(dataset: SampleDataset) -> None:
     first = epoch_of(dataset, 0)
     assert len(first) == 4  # nine samples, incomplete batch left out
     assert first == epoch_of(dataset, 0) == epoch_of(dataset, 0, num_workers=2)
@@ -46,52 +62,44 @@ def test_batches_depend_on_seed_epoch_and_index_only(dataset: KeyframeDataset) -
     assert content(build_loader(dataset, 2, shuffle=True, seed=6)) != first
 
 
-def test_samples_do_not_depend_on_their_batch(dataset: KeyframeDataset) -> None:
+def test_samples_do_not_depend_on_their_batch(dataset: SampleDataset) -> None:
     torch.testing.assert_close(dataset[(4, 2)]["images"], dataset[(4, 2)]["images"], rtol=0, atol=0)
     assert not torch.equal(dataset[(4, 2)]["images"], dataset[(5, 2)]["images"])
     assert torch.equal(dataset[2]["images"], dataset[(0, 2)]["images"])
-    other = KeyframeDataset(dataset.reader, dataset.tokens, dataset.pipeline, seed=4)
+    other = SampleDataset(dataset.source, dataset.tokens, dataset.pipeline, seed=4)
     assert not torch.equal(other[(4, 2)]["images"], dataset[(4, 2)]["images"])
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0), (2, 2)])
 @pytest.mark.parametrize("done", [1, 3])
-def test_resume_in_mid_epoch(dataset: KeyframeDataset, before: int, after: int, done: int) -> None:
+def test_resume_in_mid_epoch(dataset: SampleDataset, before: int, after: int, done: int) -> None:
     whole = epoch_of(dataset, 2)
-    loader = build_loader(dataset, 2, shuffle=True, seed=5, num_workers=before)
-    loader.set_epoch(2)
-    iterator = iter(loader)
+    iterator = iter(at(build_loader(dataset, 2, shuffle=True, seed=5, num_workers=before), 2))
     taken = content(next(iterator) for _ in range(done))
-    state = loader.state_dict()
-    assert state == {"epoch": 2, "batch": done}
     resumed = build_loader(dataset, 2, shuffle=True, seed=5, num_workers=after)
-    resumed.load_state_dict(state)
-    assert resumed.state_dict() == state
-    resumed.set_epoch(state["epoch"])
-    assert taken + content(resumed) == whole
-    resumed.set_epoch(3)
-    assert content(resumed) == epoch_of(dataset, 3)
+    assert taken + content(at(resumed, 2, done)) == whole
+    assert content(at(resumed, 3)) == epoch_of(dataset, 3)
 
 
-def test_state_before_and_after_an_epoch(dataset: KeyframeDataset) -> None:
+def test_positions_before_and_after_an_epoch(dataset: SampleDataset) -> None:
     loader = build_loader(dataset, 2, shuffle=True, seed=5)
-    assert loader.state_dict() == {"epoch": 0, "batch": 0}
     whole = content(loader)
-    assert loader.state_dict() == {"epoch": 0, "batch": 4}
     assert content(loader) == whole  # the same epoch again
-    loader.load_state_dict({"epoch": 0, "batch": 4})
-    assert content(loader) == []  # this epoch is done
-    loader.set_epoch(1)
-    assert len(content(loader)) == 4
+    assert content(at(loader, 0, 4)) == []  # this epoch is done
+    assert len(content(at(loader, 1))) == 4
+    one = iter(at(loader, 0))
+    first = next(one)
+    at(loader, 1)
+    assert content([first, *one]) == whole  # an iteration stays in the epoch that it began in
 
 
-def test_ranks_together_see_what_one_process_accumulates(dataset: KeyframeDataset) -> None:
+def test_ranks_together_see_what_one_process_accumulates(dataset: SampleDataset) -> None:
     one = epoch_of(dataset, 1)
     ranks = [epoch_of(dataset, 1, rank=r, world_size=2) for r in range(2)]
     assert [batch for step in zip(*ranks, strict=True) for batch in step] == one
 
 
-def test_evaluation_covers_everything_once(dataset: KeyframeDataset) -> None:
+def test_evaluation_covers_everything_once(dataset: SampleDataset) -> None:
     for world in (1, 2, 3, 7):
         seen = []
         for rank in range(world):
@@ -103,18 +111,23 @@ def test_evaluation_covers_everything_once(dataset: KeyframeDataset) -> None:
     assert [t for b in build_loader(dataset, 4) for t in b.tokens] == dataset.tokens
 
 
-def test_every_batch_is_a_batch(dataset: KeyframeDataset) -> None:
+def test_every_batch_is_a_batch(dataset: SampleDataset) -> None:
     batch = next(iter(build_loader(dataset, 3, num_workers=1)))
     assert isinstance(batch, Batch)
     assert batch.images.shape == (3, 1, 2, 3, 24, 48)
     assert batch.rig.image_size == (24, 48)
 
 
+def vars_of(value: Any) -> dict[str, Any]:
+    """The tensors of a label."""
+    return {"value": value} if isinstance(value, torch.Tensor) else {k: v for k, v in vars(value).items() if v is not None}
+
+
 @pytest.mark.parametrize("moving", [False, True])
-def test_the_cache_changes_nothing_and_reads_once(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch, moving: bool) -> None:
-    pipeline = Pipeline((24, 48), load_depth=True, load_boxes=True, augment=Augmentation() if moving else None)
-    plain = KeyframeDataset(dataset.reader, dataset.tokens, pipeline)
-    cached = KeyframeDataset(dataset.reader, dataset.tokens, pipeline, cache="memory")
+def test_the_cache_changes_nothing_and_reads_once(dataset: SampleDataset, monkeypatch: pytest.MonkeyPatch, moving: bool) -> None:
+    pipeline = pipe(OccupancyLabels(VoxelGrid.occ3d()), DepthLabels(), BoxLabels(), training=moving)
+    plain = SampleDataset(dataset.source, dataset.tokens, pipeline)
+    cached = SampleDataset(dataset.source, dataset.tokens, pipeline, cache="memory")
     items = [cached[(0, i)] for i in range(len(cached))]
     monkeypatch.setattr(NuScenes, "sample", lambda *_, **__: pytest.fail("read again"))
     again = [cached[(0, i)] for i in range(len(cached))]
@@ -124,22 +137,25 @@ def test_the_cache_changes_nothing_and_reads_once(dataset: KeyframeDataset, monk
             if isinstance(value, torch.Tensor):
                 assert torch.equal(value, b[name])
                 assert torch.equal(value, c[name])
-    assert "semantics" in items[0]
-    assert "semantics" not in items[-1]  # the last scene has no labels
+        for kind, value in pipeline.collate([a]).labels.items():
+            for other in (b, c):
+                torch.testing.assert_close(vars_of(value), vars_of(pipeline.collate([other]).labels[kind]), rtol=0, atol=0)
+    assert items[0]["labels"][0] is not None
+    assert items[-1]["labels"][0] is None  # the last scene has no labels
 
 
-def test_the_cache_keeps_to_its_limit(dataset: KeyframeDataset) -> None:
-    size = dataset.pipeline.load(dataset.reader.sample(dataset.tokens[0], **dataset.pipeline.read_options)).num_bytes
-    limited = KeyframeDataset(dataset.reader, dataset.tokens, dataset.pipeline, cache="memory", cache_bytes=3 * size)
+def test_the_cache_keeps_to_its_limit(dataset: SampleDataset) -> None:
+    size = dataset.pipeline.load(dataset.source, dataset.tokens[0]).num_bytes
+    limited = SampleDataset(dataset.source, dataset.tokens, dataset.pipeline, cache="memory", cache_bytes=3 * size)
     for i in range(len(limited)):
         limited[i]
     assert len(limited._cache) == 3
     assert not dataset._cache
 
 
-def test_too_few_samples_are_explained(dataset: KeyframeDataset) -> None:
+def test_too_few_samples_are_explained(dataset: SampleDataset) -> None:
     with pytest.raises(DataError, match="split is empty"):
-        build_loader(KeyframeDataset(dataset.reader, [], dataset.pipeline), 2)
+        build_loader(SampleDataset(dataset.source, [], dataset.pipeline), 2)
     with pytest.raises(ConfigError, match=r"smaller train.batch_size"):
         build_loader(dataset, 5, shuffle=True, world_size=2)
     with pytest.raises(ConfigError, match="make no sense"):
@@ -156,25 +172,25 @@ def test_orders_are_permutations_and_differ() -> None:
 
 def _opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the images that are decoded from now on."""
-    paths, decode = [], Pipeline._decode
-    monkeypatch.setattr(Pipeline, "_decode", lambda self, frame: (paths.append(frame.path), decode(self, frame))[1])
+    paths, decode = [], RigPipeline._decode
+    monkeypatch.setattr(RigPipeline, "_decode", lambda self, frame: (paths.append(frame.path), decode(self, frame))[1])
     return paths
 
 
-def test_keyframes_share_the_images_of_their_past(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyframes_share_the_images_of_their_past(dataset: SampleDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = dataset.tokens[:3]  # one scene, two cameras
-    pipeline = Pipeline((24, 48), load_occupancy=False, history=2)
+    pipeline = pipe(past=2)
     paths = _opened(monkeypatch)
-    in_order = KeyframeDataset(dataset.reader, tokens, pipeline)
+    in_order = SampleDataset(dataset.source, tokens, pipeline)
     items = [in_order[i] for i in range(3)]
     assert len(paths) == len(set(paths)) == 6  # each once, though nine frames of two cameras are shown
     assert len(in_order._images) == 6  # those of the last keyframe and its past, no more
     paths.clear()
-    training = KeyframeDataset(dataset.reader, tokens, Pipeline((24, 48), load_occupancy=False, history=2, augment=Augmentation()))
+    training = SampleDataset(dataset.source, tokens, pipe(past=2, training=True))
     _ = [training[i] for i in range(3)]
     assert len(paths) == 2 + 4 + 6  # in random order there is nothing to keep
     paths.clear()
-    cached = KeyframeDataset(dataset.reader, tokens, pipeline, cache="memory")
+    cached = SampleDataset(dataset.source, tokens, pipeline, cache="memory")
     again = [[cached[i] for i in range(3)] for _ in range(2)]
     assert len(paths) == 6
     assert cached._room == (4 << 30) - 6 * 24 * 48 * 3  # an image that three keyframes show is kept, and counted, once
@@ -183,10 +199,10 @@ def test_keyframes_share_the_images_of_their_past(dataset: KeyframeDataset, monk
         assert torch.equal(second["images"], plain["images"])
 
 
-def test_at_most_one_process_per_core(dataset: KeyframeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_one_process_per_core(dataset: SampleDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "count_cores", lambda: 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torch and torchdata have nothing to say
+        warnings.simplefilter("error")  # torch has nothing to say
         assert build_loader(dataset, 1, num_workers=2).num_workers == 2
     with pytest.warns(FrustumWarning, match="2 loading processes instead of 5: one per core"):
         assert build_loader(dataset, 1, num_workers=5).num_workers == 2

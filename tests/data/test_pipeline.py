@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from frustum.data.augment import Augmentation
+from frustum.data.labels.boxes import BoxLabels
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.pipeline import Pipeline, collate
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.pipeline import RigPipeline
 from frustum.data.sample import Sample
+from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, transform_points
+from frustum.types.contract import Label, Reads
 from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, SIZE, VERSION, ego2global, random_labels
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-STRONG = Augmentation(resize=(-0.1, 0.3), rotate_deg=(-8, 8), bev_rotate_deg=(-30, 30), bev_scale=(0.9, 1.1))
+STRONG = AugmentConfig(resize=(-0.1, 0.3), rotate_deg=(-8, 8), bev_rotate_deg=(-30, 30), bev_scale=(0.9, 1.1))
+STILL = {"resize": (0.0, 0.0), "rotate_deg": (0.0, 0.0), "flip": False}
+OCCUPANCY, DEPTH, BOXES = OccupancyLabels(VoxelGrid.occ3d()), DepthLabels(), BoxLabels()
+
+
+def pipe(
+    size: tuple[int, int] = (45, 80),
+    *labels: Label[Any],
+    past: int = 0,
+    augment: AugmentConfig | None = None,
+    crop_h: float = 0.0,
+    **data: Any,
+) -> RigPipeline:
+    """A pipeline; with `augment` one for training."""
+    plain = AugmentConfig(crop_h=(crop_h, crop_h))
+    return RigPipeline(NuScenesData(image_size=size, **data), Reads(past=past), labels, augment or plain, augment is not None)
+
+
+class Changed:
+    """A rig source whose keyframes are those of another one after a change."""
+
+    def __init__(self, reader: NuScenes, change: Callable[[Sample], Sample]):
+        self.root, self._reader, self._change = reader.root, reader, change
+
+    def sample(self, token: str, **options: Any) -> Sample:
+        return self._change(self._reader.sample(token, **options))
+
+    def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
+        return self._reader.count_boxes(tokens, min_points)
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +65,27 @@ def reader(toy_root: Path) -> NuScenes:
 
 
 @pytest.fixture(scope="module")
-def sample(reader: NuScenes) -> Sample:
-    return reader.sample(reader.tokens("train")[2], history=2)
+def token(reader: NuScenes) -> str:
+    return reader.tokens("train")[2]
+
+
+@pytest.fixture(scope="module")
+def sample(reader: NuScenes, token: str) -> Sample:
+    return reader.sample(token, history=2)
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("size", [(64, 176), (45, 80)])
-def test_augmented_lidar_lands_on_augmented_images(sample: Sample, seed: int, size: tuple[int, int]) -> None:
+def test_augmented_lidar_lands_on_augmented_images(reader: NuScenes, token: str, seed: int, size: tuple[int, int]) -> None:
     """The images hold their own original coordinates: a point must find the colour of the pixel that it had in the original image."""
-    item = Pipeline(size, augment=STRONG, **PLAIN)(sample, np.random.default_rng(seed))  # type: ignore[arg-type]
+    pipeline = pipe(size, augment=STRONG, **PLAIN)
+    item = pipeline(reader, token, np.random.default_rng(seed))
+    batch = pipeline.collate([item])
     rng = np.random.default_rng(99)
     in_lidar = np.concatenate([rng.uniform(-15, 15, (20000, 2)), rng.uniform(-3, 3, (20000, 1))], 1)
     in_global = transform_points(ego2global(0, 1_000_000) @ LIDAR2EGO, in_lidar)
-    augmented_ego = transform_points(item["bev_aug"].numpy() @ invert(item["key_ego2global"].numpy()), in_global)
+    augmented_ego = transform_points(item["bev_aug"].numpy() @ invert(batch.key_ego2global[0].numpy()), in_global)
 
-    batch = collate([item])
     points = transform_points(torch.linalg.inv(batch.bev_aug), torch.from_numpy(augmented_ego)[None])
     pixels, depth, visible = batch.rig[:, 0].project(points, batch.key_ego2global)
     found = 0
@@ -65,19 +106,19 @@ def test_augmented_lidar_lands_on_augmented_images(sample: Sample, seed: int, si
     assert found > 500
 
 
-@pytest.mark.parametrize("augment", [None, STRONG, replace(STRONG, resize=(0, 0), rotate_deg=(0, 0), flip=False)])
-def test_depth_maps_agree_with_the_rig(sample: Sample, augment: Augmentation | None) -> None:
+@pytest.mark.parametrize("augment", [None, STRONG, STRONG.model_copy(update=STILL)])
+def test_depth_maps_agree_with_the_rig(reader: NuScenes, token: str, sample: Sample, augment: AugmentConfig | None) -> None:
     """Each depth, lifted through the augmented rig, is a LiDAR point."""
-    item = Pipeline((48, 96), augment=augment, load_depth=True, **PLAIN)(sample, np.random.default_rng(5))  # type: ignore[arg-type]
-    batch = collate([item])
-    assert batch.depth is not None
+    pipeline = pipe((48, 96), DEPTH, augment=augment, **PLAIN)
+    batch = pipeline.collate([pipeline(reader, token, np.random.default_rng(5))])
+    maps = batch.need(DepthLabels)
     assert sample.lidar is not None
     lidar = transform_points(sample.lidar.lidar2ego, sample.lidar.load()[:, :3].astype(float))
     checked = 0
     for camera in range(2):
-        row, column = torch.nonzero(batch.depth[0, camera], as_tuple=True)
+        row, column = torch.nonzero(maps[0, camera], as_tuple=True)
         pixels = torch.stack([column + 0.5, row + 0.5], -1).double().expand(1, 2, -1, 2)
-        depth = batch.depth[0, camera, row, column].double().expand(1, 2, -1)
+        depth = maps[0, camera, row, column].double().expand(1, 2, -1)
         points = batch.rig[:, 0].unproject(pixels, depth, batch.key_ego2global)[0, camera].numpy()
         distance = np.linalg.norm(points[:, None] - lidar[None], axis=-1).min(1)
         assert (distance < 0.03 * depth[0, 0].numpy() + 0.01).all()  # half a pixel at focal lengths of 60 pixels
@@ -85,23 +126,23 @@ def test_depth_maps_agree_with_the_rig(sample: Sample, augment: Augmentation | N
     assert checked > 20
 
 
-def test_the_published_test_time_input(sample: Sample) -> None:
+def test_the_published_test_time_input(reader: NuScenes, sample: Sample) -> None:
     frames = tuple(replace(c, size=(900, 1600)) for c in sample.cameras)
     big = replace(sample, cameras=frames, history=())
-    pipeline = Pipeline((256, 704))
-    rig = pipeline._rig(replace(pipeline.load(sample), frames=(frames,)), [pipeline._draw(None, None, c) for c in big.cameras])
+    pipeline = pipe((256, 704))
+    rig = pipeline._rig(replace(pipeline.load(reader, sample.token), frames=(frames,)), pipeline._draw(None, big))
     np.testing.assert_allclose(rig.image_aug[0, 0].numpy(), [[0.44, 0, 0], [0, 0.44, -140], [0, 0, 1]], atol=1e-12)
 
 
-def test_the_share_cut_off_at_the_bottom(sample: Sample) -> None:
-    whole, cut = Pipeline(SIZE)(sample), Pipeline(SIZE, crop_h=0.25)(sample)
+def test_the_share_cut_off_at_the_bottom(reader: NuScenes, token: str) -> None:
+    whole, cut = pipe(SIZE)(reader, token), pipe(SIZE, crop_h=0.25)(reader, token)
     rows = SIZE[0] - int(0.75 * SIZE[0])
     assert cut["rig"].image_aug[0, 0, 1, 2] - whole["rig"].image_aug[0, 0, 1, 2] == rows
     assert torch.equal(cut["images"][..., rows:, :], whole["images"][..., :-rows, :])
 
 
-def test_no_resampling_when_nothing_changes(sample: Sample) -> None:
-    item = Pipeline(SIZE, **PLAIN)(sample)  # type: ignore[arg-type]
+def test_no_resampling_when_nothing_changes(reader: NuScenes, sample: Sample) -> None:
+    item = pipe(SIZE, **PLAIN)(reader, sample.token)
     for i, camera in enumerate(sample.cameras):
         np.testing.assert_array_equal(item["images"][0, i].permute(1, 2, 0).numpy(), np.asarray(camera.open()))
     np.testing.assert_array_equal(item["rig"].image_aug.numpy(), np.broadcast_to(np.eye(3), (1, 2, 3, 3)))
@@ -109,9 +150,8 @@ def test_no_resampling_when_nothing_changes(sample: Sample) -> None:
 
 
 def test_history_shares_the_augmentation_and_repeats_the_present(reader: NuScenes) -> None:
-    pipeline = Pipeline((45, 80), history=2, augment=Augmentation(), **PLAIN)  # type: ignore[arg-type]
-    tokens = reader.tokens("train")
-    item = pipeline(reader.sample(tokens[1], history=2), np.random.default_rng(0))
+    pipeline = pipe(past=2, augment=AugmentConfig(), **PLAIN)
+    item = pipeline(reader, reader.tokens("train")[1], np.random.default_rng(0))
     assert item["images"].shape == (3, 2, 3, 45, 80)
     assert torch.equal(item["images"][0], item["images"][1])  # the toy shows the same picture at all times
     assert torch.equal(item["rig"].image_aug[0], item["rig"].image_aug[1])
@@ -121,137 +161,157 @@ def test_history_shares_the_augmentation_and_repeats_the_present(reader: NuScene
     assert torch.equal(item["rig"].ego2global[0], item["rig"].ego2global[2])
 
 
-def test_labels_follow_the_flips(sample: Sample) -> None:
-    flipping = replace(Augmentation(), bev_flip_x=1, bev_flip_y=0)
-    item = Pipeline((45, 80), load_instances=True, augment=flipping)(sample, np.random.default_rng(0))
-    labels = random_labels(2)
-    np.testing.assert_array_equal(item["semantics"].numpy(), labels.semantics[::-1])
-    np.testing.assert_array_equal(item["mask_camera"].numpy(), labels.mask_camera[::-1].astype(bool))
-    np.testing.assert_array_equal(item["mask_lidar"].numpy(), labels.mask_lidar[::-1].astype(bool))
-    np.testing.assert_array_equal(item["instances"].numpy(), labels.instances[::-1])
-    assert item["bev_aug"].diagonal().tolist() == [-1, 1, 1, 1]
-    assert item["mask_camera"].dtype == torch.bool
+def test_labels_follow_the_flips(reader: NuScenes, token: str) -> None:
+    pipeline = pipe((45, 80), replace(OCCUPANCY, instances=True), augment=AugmentConfig(bev_flip_x=1, bev_flip_y=0))
+    batch = pipeline.collate([pipeline(reader, token, np.random.default_rng(0))])
+    found, labels = batch.need(OccupancyLabels), random_labels(2)
+    np.testing.assert_array_equal(found.semantics[0].numpy(), labels.semantics[::-1])
+    np.testing.assert_array_equal(found.mask_camera[0].numpy(), labels.mask_camera[::-1].astype(bool))
+    np.testing.assert_array_equal(found.mask_lidar[0].numpy(), labels.mask_lidar[::-1].astype(bool))
+    assert found.instances is not None
+    assert labels.instances is not None
+    np.testing.assert_array_equal(found.instances[0].numpy(), labels.instances[::-1])
+    assert batch.bev_aug[0].diagonal().tolist() == [-1, 1, 1, 1]
+    assert found.mask_camera.dtype == torch.bool
 
 
 def test_boxes_are_filtered_and_move(reader: NuScenes) -> None:
-    sample = reader.sample(reader.tokens("train")[0])
+    token = reader.tokens("train")[0]
+    sample = reader.sample(token)
     assert sample.boxes is not None
-    item = Pipeline((45, 80), load_boxes=True)(sample)
-    assert item["box_classes"].tolist() == [0]  # the cone has no points, the animal is none of the ten
-    np.testing.assert_allclose(item["boxes"].numpy(), sample.boxes.boxes[:1], rtol=1e-6)
-    assert Pipeline((45, 80), load_boxes=True, min_points=0)(sample)["box_classes"].tolist() == [0, 9]
-    flipped = Pipeline((45, 80), load_boxes=True, augment=Augmentation(bev_flip_x=0, bev_flip_y=1))(sample, np.random.default_rng(0))
-    np.testing.assert_allclose(flipped["boxes"][0, 1].item(), -sample.boxes.boxes[0, 1], rtol=1e-6)
-    alone = NuScenes(reader.root, VERSION).sample(reader.tokens("train")[0])
-    assert alone.boxes is not None
-    unknown = replace(alone, boxes=replace(alone.boxes, boxes=np.where(np.arange(9) > 6, np.nan, alone.boxes.boxes)))
-    assert Pipeline((45, 80), load_boxes=True)(unknown)["boxes"][0, 7:].tolist() == [0, 0]  # as FlashOCC
-    with pytest.raises(DataError, match="read_options"):
-        Pipeline((45, 80), load_boxes=True)(replace(sample, boxes=None))
+
+    def boxes(label: BoxLabels, augment: AugmentConfig | None = None, source: Any = reader) -> tuple[torch.Tensor, list[int]]:
+        pipeline = pipe((45, 80), label, augment=augment)
+        found = pipeline.collate([pipeline(source, token, np.random.default_rng(0))]).need(BoxLabels)
+        return found.boxes[0], found.classes[0].tolist()
+
+    plain, classes = boxes(BOXES)
+    assert classes == [0]  # the cone has no points, the animal is none of the ten
+    np.testing.assert_allclose(plain.numpy(), sample.boxes.boxes[:1], rtol=1e-6)
+    assert boxes(BoxLabels(min_points=0))[1] == [0, 9]
+    flipped, _ = boxes(BOXES, AugmentConfig(bev_flip_x=0, bev_flip_y=1))
+    np.testing.assert_allclose(flipped[0, 1].item(), -sample.boxes.boxes[0, 1], rtol=1e-6)
+    with pytest.raises(DataError, match="read without boxes"):
+        boxes(BOXES, source=Changed(reader, lambda sample: replace(sample, boxes=None)))
 
 
 def test_batches_mix_labelled_and_unlabelled_keyframes(reader: NuScenes) -> None:
-    pipeline = Pipeline((45, 80), load_boxes=True, load_depth=True)
-    items = [pipeline(reader.sample(reader.tokens(split)[0])) for split in ("train", "val")]
-    batch = collate(items)
+    pipeline = pipe((45, 80), OCCUPANCY, BOXES, DEPTH)
+    items = [pipeline(reader, reader.tokens(split)[0]) for split in ("train", "val")]
+    batch = pipeline.collate(items)
     assert len(batch) == 2
     assert batch.images.shape == (2, 1, 2, 3, 45, 80)
     assert batch.rig.cam2ego.shape == (2, 1, 2, 4, 4)
-    assert batch.semantics is not None
-    assert batch.mask_camera is not None
-    assert (batch.semantics[1] == 255).all()
-    assert not batch.mask_camera[1].any()
-    assert batch.mask_camera[0].any()
-    assert batch.boxes is not None
-    assert len(batch.boxes) == 2
-    assert batch.depth is not None
+    occupancy = batch.need(OccupancyLabels)
+    assert (occupancy.semantics[1] == 255).all()
+    assert not occupancy.mask_camera[1].any()
+    assert occupancy.mask_camera[0].any()
+    assert len(batch.need(BoxLabels).boxes) == 2
+    assert batch.need(DepthLabels).shape == (2, 2, 45, 80)
     assert batch.tokens == [reader.tokens("train")[0], reader.tokens("val")[0]]
-    alone = collate(items[1:])
-    assert alone.semantics is None
-    assert alone.mask_lidar is None
-    assert collate([Pipeline((45, 80), load_occupancy=False)(reader.sample(reader.tokens()[0]))]).semantics is None
+    alone = pipeline.collate(items[1:])
+    assert set(alone.labels) == {BoxLabels, DepthLabels}
+    with pytest.raises(DataError, match="needs occupancy labels in the batch, but there are none"):
+        alone.need(OccupancyLabels)
+    unlabelled = pipe()
+    assert unlabelled.collate([unlabelled(reader, reader.tokens()[0])]).labels == {}
 
 
-def test_same_seed_same_sample_and_jitter_changes_colours_only(sample: Sample) -> None:
-    still = Augmentation(resize=(0, 0), rotate_deg=(0, 0), flip=False, bev_flip_x=0, bev_flip_y=0)
-    jitter = Pipeline((45, 80), augment=replace(still, colour_jitter=0.4))
-    a, b, c = (jitter(sample, np.random.default_rng(s)) for s in (1, 1, 2))
-    plain = Pipeline((45, 80), augment=still)(sample, np.random.default_rng(1))
+def test_same_seed_same_sample_and_jitter_changes_colours_only(reader: NuScenes, token: str) -> None:
+    still = AugmentConfig(**STILL, bev_flip_x=0, bev_flip_y=0)
+    jitter = pipe(augment=still.model_copy(update={"colour_jitter": 0.4}))
+    a, b, c = (jitter(reader, token, np.random.default_rng(s)) for s in (1, 1, 2))
+    plain = pipe(augment=still)(reader, token, np.random.default_rng(1))
     assert torch.equal(a["images"], b["images"])
     assert not torch.allclose(a["images"], c["images"])
     assert not torch.allclose(a["images"], plain["images"])
     assert torch.equal(a["rig"].image_aug, plain["rig"].image_aug)
 
 
-def test_the_map_may_stand_in_the_first_cameras_frame(sample: Sample) -> None:
+def test_the_map_may_stand_in_the_first_cameras_frame(reader: NuScenes, sample: Sample) -> None:
     """Only the pose of the map changes: labels, boxes and cameras stay as they are."""
-    options = {"load_boxes": True, **PLAIN}
-    default, moved = (Pipeline((45, 80), map_frame=f, **options)(sample) for f in ("lidar", "camera0"))  # type: ignore[arg-type]
+    pipelines = [pipe((45, 80), OCCUPANCY, BOXES, map_frame=frame, **PLAIN) for frame in ("lidar", "camera0")]
+    default, moved = (pipeline.collate([pipeline(reader, sample.token)]) for pipeline in pipelines)
     first = sample.cameras[0]
-    np.testing.assert_array_equal(default["key_ego2global"].numpy(), sample.ego2global)
-    np.testing.assert_array_equal(moved["key_ego2global"].numpy(), first.ego2global)
+    np.testing.assert_array_equal(default.key_ego2global[0].numpy(), sample.ego2global)
+    np.testing.assert_array_equal(moved.key_ego2global[0].numpy(), first.ego2global)
     assert np.abs(first.ego2global - sample.ego2global).max() > 0.01  # the vehicle drove between LiDAR and camera
-    for name in ("images", "semantics", "mask_camera", "boxes", "bev_aug"):
-        assert torch.equal(default[name], moved[name]), name
-    assert torch.equal(default["rig"].ego2global, moved["rig"].ego2global)
-    batch = collate([moved])
-    in_first = batch.rig[:, 0].cam2key(batch.key_ego2global)[0, 0]  # the first camera sits in this frame as it is mounted
+    for name in ("images", "bev_aug"):
+        assert torch.equal(getattr(default, name), getattr(moved, name)), name
+    for name in ("semantics", "mask_camera"):
+        assert torch.equal(getattr(default.need(OccupancyLabels), name), getattr(moved.need(OccupancyLabels), name)), name
+    assert torch.equal(default.need(BoxLabels).boxes[0], moved.need(BoxLabels).boxes[0])
+    assert torch.equal(default.rig.ego2global, moved.rig.ego2global)
+    in_first = moved.rig[:, 0].cam2key(moved.key_ego2global)[0, 0]  # the first camera sits in this frame as it is mounted
     np.testing.assert_allclose(in_first.numpy(), first.cam2ego, atol=1e-6)
 
 
-def test_what_is_cached_is_small_when_pixels_stay(sample: Sample) -> None:
-    still = Pipeline((45, 80), load_depth=True).load(sample)
+def test_what_is_cached_is_small_when_pixels_stay(reader: NuScenes, token: str) -> None:
+    still = pipe((45, 80), DEPTH, OCCUPANCY).load(reader, token)
     assert [i.shape for i in still.images[0]] == [(45, 80, 3)] * 2
-    assert still.points is None
-    moving = Pipeline((45, 80), load_depth=True, augment=Augmentation()).load(sample)
+    assert still.labels[0].points is None
+    moving = pipe((45, 80), DEPTH, OCCUPANCY, augment=AugmentConfig()).load(reader, token)
     assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
-    assert moving.depth is None
+    assert moving.labels[0].maps == ()
     assert still.num_bytes < moving.num_bytes
     assert still.sample.occupancy is None  # the labels are held once, packed
+    alone = pipe().load(reader, token)
+    held = sum(index.nbytes + metres.nbytes for index, metres in still.labels[0].maps)
+    held += still.labels[1].semantics.nbytes + sum(mask.nbytes for mask in still.labels[1].masks)
+    assert still.num_bytes == alone.num_bytes + held
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------------------
 
 
-def test_bad_samples_are_explained(sample: Sample, tmp_path: Path) -> None:
-    pipeline = Pipeline((45, 80))
-    front = sample.cameras[0]
+def test_bad_samples_are_explained(reader: NuScenes, token: str, tmp_path: Path) -> None:
+    pipeline = pipe()
 
-    def with_front(**change: object) -> Sample:
-        return replace(sample, cameras=(replace(front, **change), *sample.cameras[1:]))  # type: ignore[arg-type]
+    def with_front(**change: object) -> Changed:
+        return Changed(reader, lambda s: replace(s, cameras=(replace(s.cameras[0], **change), *s.cameras[1:])))  # type: ignore[arg-type]
 
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"cannot read the image .*broken.png"):
-        pipeline(with_front(path=tmp_path / "broken.png"))
+        pipeline(with_front(path=tmp_path / "broken.png"), token)
     Image.new("RGB", (32, 32)).save(tmp_path / "small.png")
     with pytest.raises(DataError, match=r"32 x 32 pixels, but sample_data.json says 90 x 160"):
-        pipeline(with_front(path=tmp_path / "small.png"))
-    with pytest.raises(DataError, match=f"keyframe {sample.token} .*intrinsics is singular"):
-        pipeline(with_front(intrinsics=np.zeros((3, 3))))
+        pipeline(with_front(path=tmp_path / "small.png"), token)
+    with pytest.raises(DataError, match=f"keyframe {token} .*intrinsics is singular"):
+        pipeline(with_front(intrinsics=np.zeros((3, 3))), token)
     with pytest.raises(DataError, match="cam2ego holds NaN"):
-        pipeline(with_front(cam2ego=np.full((4, 4), np.nan)))
+        pipeline(with_front(cam2ego=np.full((4, 4), np.nan)), token)
     with pytest.raises(DataError, match="not a rigid transform"):
-        pipeline(with_front(cam2ego=np.diag([2.0, 1, 1, 1])))
-    with pytest.raises(DataError, match=r"data.load_depth=false"):
-        Pipeline((45, 80), load_depth=True)(replace(sample, lidar=None))
+        pipeline(with_front(cam2ego=np.diag([2.0, 1, 1, 1])), token)
+    small = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.4, 0.4, 0.4))
     with pytest.raises(DataError, match=r"shape \(200, 200, 16\), but the recipe's grid has \(40, 40, 16\)"):
-        Pipeline((45, 80), grid=VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 5.4), cell=(0.4, 0.4, 0.4)))(sample)
+        pipe((45, 80), OccupancyLabels(small))(reader, token)
+    ahead = OccupancyLabels(VoxelGrid(lower=(0, -8, -1), upper=(16, 8, 5.4), cell=(0.4, 0.4, 0.4)))
     with pytest.raises(ConfigError, match="symmetric"):
-        Pipeline((45, 80), grid=VoxelGrid(lower=(0, -8, -1), upper=(16, 8, 5.4), cell=(0.4, 0.4, 0.4)), augment=Augmentation())
+        pipe((45, 80), ahead, augment=AugmentConfig())
+    pipe((45, 80), ahead)  # nothing is flipped in evaluation
 
 
-def test_cameras_of_a_batch_must_agree(sample: Sample) -> None:
-    pipeline = Pipeline((45, 80))
+def test_a_source_without_rigs_is_refused(tmp_path: Path) -> None:
+    class Photographs:
+        root = tmp_path
+
+    with pytest.raises(DataError, match=r"images of camera rigs are read from keyframes of a camera rig, .* Choose other data"):
+        pipe().load(Photographs(), "a")
+
+
+def test_cameras_of_a_batch_must_agree(reader: NuScenes, token: str) -> None:
+    pipeline = pipe()
+    one = Changed(reader, lambda sample: replace(sample, cameras=sample.cameras[:1]))
     with pytest.raises(DataError, match="different images"):
-        collate([pipeline(sample), pipeline(replace(sample, cameras=sample.cameras[:1]))])
+        pipeline.collate([pipeline(reader, token), pipeline(one, token)])
 
 
-def test_a_truncated_jpeg_is_found(sample: Sample, tmp_path: Path) -> None:
+def test_a_truncated_jpeg_is_found(reader: NuScenes, token: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DataError, match="truncated"):
-        Pipeline((45, 80))(replace(sample, cameras=(replace(sample.cameras[0], path=path),)))
+        pipe()(Changed(reader, lambda sample: replace(sample, cameras=(replace(sample.cameras[0], path=path),))), token)
 
 
 def _share_found(depth: np.ndarray, u: np.ndarray, v: np.ndarray, metres: np.ndarray) -> float:
@@ -273,15 +333,13 @@ def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
     if not root.is_dir():
         pytest.skip(f"no {root}")
     reader = NuScenes(root, "v1.0-mini")
-    sample = reader.sample(reader.tokens()[0])
-    turning = replace(Augmentation(), rotate_deg=(4, 5.4))
-    plain, moved = (
-        Pipeline((256, 704), load_depth=True, load_boxes=True, augment=a)(sample, np.random.default_rng(seed)) for a in (None, turning)
-    )
-    assert torch.isfinite(moved["boxes"]).all()
+    turning = AugmentConfig(rotate_deg=(4, 5.4))
+    pipelines = [pipe((256, 704), DEPTH, BOXES, augment=a) for a in (None, turning)]
+    plain, moved = (pipeline(reader, reader.tokens()[0], np.random.default_rng(seed)) for pipeline in pipelines)
+    assert np.isfinite(moved["labels"][1].boxes[:, :7]).all()
     for camera in range(6):
         before, after = plain["images"][0, camera].numpy(), moved["images"][0, camera].numpy()
-        old, new = plain["depth"][camera].numpy(), moved["depth"][camera].numpy()
+        old, new = plain["labels"][0][camera], moved["labels"][0][camera]
         row, column = old.nonzero()
         assert len(row) > 1500
         plain2moved = (moved["rig"].image_aug[0, camera] @ torch.linalg.inv(plain["rig"].image_aug[0, camera])).numpy()
@@ -298,11 +356,10 @@ def test_real_lidar_lands_on_real_images(shared: Path, seed: int) -> None:
 
 def test_frames_of_the_past_bring_their_poses_and_say_whether_they_are_there(reader: NuScenes) -> None:
     tokens = reader.tokens("train")
-    samples = [reader.sample(token, history=2) for token in tokens[:3]]
     plain = [reader.sample(token) for token in tokens[:3]]
     for frame in ("lidar", "camera0"):
-        pipeline = Pipeline((45, 80), history=2, map_frame=frame)
-        batch = collate([pipeline(sample) for sample in samples])
+        pipeline = pipe(past=2, map_frame=frame)
+        batch = pipeline.collate([pipeline(reader, token) for token in tokens[:3]])
         assert batch.is_present is not None
         assert batch.frame_ego2global is not None
         assert batch.is_present.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
@@ -310,17 +367,18 @@ def test_frames_of_the_past_bring_their_poses_and_say_whether_they_are_there(rea
         expected = [[poses[0]] * 3, [poses[1], poses[0], poses[1]], [poses[2], poses[1], poses[0]]]
         np.testing.assert_array_equal(batch.frame_ego2global.numpy(), np.array(expected))
         assert torch.equal(batch.frame_ego2global[:, 0], batch.key_ego2global)
-    assert batch.scenes == [samples[0].scene] * 3
+    assert batch.scenes == [plain[0].scene] * 3
     assert batch.has_poses
-    other = reader.sample(reader.tokens("all")[3], history=2)
-    assert other.scene != samples[0].scene
-    assert collate([pipeline(other)]).is_present.tolist() == [[True, False, False]]  # no history across scenes
+    other = reader.tokens("all")[3]
+    assert reader.sample(other).scene != plain[0].scene
+    assert pipeline.collate([pipeline(reader, other)]).is_present.tolist() == [[True, False, False]]  # no history across scenes
 
 
 def test_a_past_keyframe_in_which_a_camera_failed_counts_as_missing(reader: NuScenes) -> None:
     whole = reader.sample(reader.tokens("train")[2], history=2)
-    sample = replace(whole, history=(whole.history[0][:1], whole.history[1]))
-    batch = collate([Pipeline((45, 80), history=2)(sample)])
+    failed = Changed(reader, lambda sample: replace(sample, history=(sample.history[0][:1], sample.history[1])))
+    pipeline = pipe(past=2)
+    batch = pipeline.collate([pipeline(failed, whole.token)])
     assert batch.is_present.tolist() == [[True, False, True]]
     assert torch.equal(batch.frame_ego2global[0, 1], batch.key_ego2global[0])
     np.testing.assert_array_equal(batch.frame_ego2global[0, 2].numpy(), whole.history_ego2global[1])
@@ -341,7 +399,8 @@ def test_a_camera_that_failed_in_the_past_does_not_stop_the_keyframe(
     reader = NuScenes(tmp_path / "db", VERSION, cameras=cameras)
     sample = reader.sample(tokens[2], history=2)
     assert [len(time) for time in (sample.cameras, *sample.history)] == [2, 1, 2]
-    assert collate([Pipeline((45, 80), history=2)(sample)]).is_present.tolist() == [[True, False, True]]
+    pipeline = pipe(past=2)
+    assert pipeline.collate([pipeline(reader, tokens[2])]).is_present.tolist() == [[True, False, True]]
     if cameras is not None:
         with pytest.raises(DataError, match="has no image of CAM_BACK"):
             reader.sample(tokens[1])

@@ -130,3 +130,40 @@ def test_colour_jitter() -> None:
     assert np.ptp(grey, axis=-1).max() < 1e-3
     assert np.ptp(jitter_colours(image, 1, 0, 0)) < 1e-3
     assert jitter_colours(image, 100, 1, 1).max() == 255
+
+
+@pytest.mark.parametrize(("scale", "crop_w", "flip", "rotate"), [(0.5, 0.3, True, 0.0), (0.9, 0.8, False, 7.0), (2.3, 0.5, True, -12.0)])
+def test_label_maps_take_the_nearest_pixel(scale: float, crop_w: float, flip: bool, rotate: float) -> None:
+    """Each pixel of the output holds the id that the matrix says, and IGNORE where the source shows nothing."""
+    source, size = (60, 90), (48, 64)
+    ids = np.random.default_rng(0).integers(0, 30, (20, 30), dtype=np.uint8).repeat(3, 0).repeat(3, 1)  # blocks of 3 x 3
+    transform = ImageTransform.scaled(source, size, scale, 0.0, crop_w, flip, rotate)
+    moved = np.asarray(transform.apply(Image.fromarray(ids), ignore=255))
+    assert moved.dtype == np.uint8
+    assert set(np.unique(moved)) <= {*range(30), 255}
+    rows, columns = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5, indexing="ij")
+    back = np.linalg.inv(transform.matrix()) @ np.stack([columns.ravel(), rows.ravel(), np.ones(columns.size)])
+    u, v = back[:2].reshape(2, *size)
+    margin = 1.1 / scale  # turning rounds once more
+    inside = (u > margin) & (u < source[1] - margin) & (v > margin) & (v < source[0] - margin)
+    upright = replace(transform, rotate_deg=0.0).matrix() @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
+    x, y = upright[:2].reshape(2, *size)
+    inside &= (x > 1) & (x < size[1] - 1) & (y > 1) & (y < size[0] - 1)
+    assert inside.sum() > 300
+
+    def found(du: float, dv: float) -> np.ndarray:
+        return ids[np.clip(v + dv, 0, 59).astype(int), np.clip(u + du, 0, 89).astype(int)]
+
+    steps = (-margin, 0.0, margin)
+    assert np.any([found(du, dv) == moved for du in steps for dv in steps], axis=0)[inside].all()
+    assert (found(0, 0) == moved)[inside].mean() > (0.75 if rotate else 0.999)
+    outside = (u < -margin) | (u > source[1] + margin) | (v < -margin) | (v > source[0] + margin)
+    assert (moved[outside] == 255).all()
+
+
+def test_label_maps_are_ignored_beyond_the_image() -> None:
+    ids = Image.fromarray(np.full((10, 20), 3, np.uint8))
+    low = ImageTransform((10, 20), (10, 20), (14, 20), top=-4)
+    assert np.asarray(low.apply(ids, ignore=255))[:, 0].tolist() == [255] * 4 + [3] * 10
+    away = ImageTransform((10, 20), (10, 20), (14, 20), left=30)
+    assert (np.asarray(away.apply(ids, ignore=255)) == 255).all()

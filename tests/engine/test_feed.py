@@ -3,25 +3,30 @@ from __future__ import annotations
 import contextlib
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
-from frustum.data.augment import BevTransform
-from frustum.data.pipeline import Pipeline
-from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches, grid_of, open_database
+from frustum.data.labels.boxes import BoxLabels
+from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
-from frustum.recipes.finding import get_recipe
+from frustum.types.contract import Label, Reads
 from tests.engine import toy
 
 
-class Reads(toy.ToyConfig):
-    reads: int = 0
+class OverTime(toy.ToyConfig):
+    past: int = 0
 
-    @property
-    def frames_before(self) -> int:
-        return self.reads
+    def reads(self) -> Reads:
+        return Reads(past=self.past)
+
+
+class Detector(toy.ToyConfig):
+    def learns_from(self) -> tuple[Label, ...]:
+        return (OccupancyLabels(self.grid), BoxLabels(without="model.heads=occupancy"))
 
 
 def tokens(feed: TrainingFeed, steps: int) -> list[list[str]]:
@@ -30,13 +35,13 @@ def tokens(feed: TrainingFeed, steps: int) -> list[list[str]]:
 
 def feed(root, rank=0, world=1, **train):
     recipe = toy.recipe(root, **train)
-    return TrainingFeed(recipe, open_database(recipe.data), rank, world)
+    return TrainingFeed(recipe, recipe.data.open(), rank, world)
 
 
 def test_an_epoch_shows_every_keyframe_once_in_an_order_of_its_own(toy_root):
     seen = tokens(feed(toy_root), 16)
     first, second = [t for step in seen[:8] for t in step], [t for step in seen[8:] for t in step]
-    assert sorted(first) == sorted(second) == sorted(open_database(toy.recipe(toy_root).data).tokens("train"))
+    assert sorted(first) == sorted(second) == sorted(toy.recipe(toy_root).data.open().tokens("train"))
     assert first != second
 
 
@@ -46,13 +51,13 @@ def test_two_processes_see_in_a_step_what_one_sees_in_two_micro_steps(toy_root):
     assert one == [a + b for a, b in zip(zero, other, strict=True)]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "again"), [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
-def test_a_restored_position_continues_exactly(toy_root, workers, steps):
+def test_a_restored_position_continues_exactly(toy_root, workers, again, steps):
     whole = feed(toy_root, accumulate=3, num_workers=workers)
     assert whole.steps_per_epoch == 2  # 8 keyframes: two steps of three, two left over
     tokens(whole, steps)
-    resumed = feed(toy_root, accumulate=3)
+    resumed = feed(toy_root, accumulate=3, num_workers=again)
     resumed.load_state_dict(whole.state_dict())
     for _ in range(4):
         expected, found = whole.next_batches(), resumed.next_batches()
@@ -70,7 +75,7 @@ def test_more_micro_steps_than_an_epoch_has_go_on_in_the_next(toy_root):
 
 def test_a_split_that_changed_is_not_resumed(toy_root):
     before, recipe = feed(toy_root), apply(toy.recipe(toy_root), ["data.train_split=all"])
-    other = TrainingFeed(recipe, open_database(recipe.data))
+    other = TrainingFeed(recipe, recipe.data.open())
     with pytest.raises(TrainingError, match="other keyframes"):
         other.load_state_dict(before.state_dict())
 
@@ -80,19 +85,13 @@ def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):
         feed(toy_root, batch_size=9)
 
 
-def test_learning_from_boxes_needs_boxes(toy_root, street_root):
-    recipe = apply(toy.recipe(toy_root), ["data.load_boxes=true"])
-    with pytest.raises(DataError, match=r"none of the 8 keyframes of the split 'train'.*train without: data\.load_boxes=false$"):
-        TrainingFeed(recipe, open_database(recipe.data))
-    panoptic = apply(get_recipe("panoptic-flashocc-mini"), [f"data.root={toy_root}", "data.image_size=96,256"])
-    with pytest.raises(DataError, match=r"train without: model\.instances=false data\.load_boxes=false$"):
-        TrainingFeed(panoptic, open_database(panoptic.data))
-    database = open_database(apply(recipe, [f"data.root={street_root}"]).data)
-    TrainingFeed(panoptic, database)
-    wanted = database.tokens("train")
-    boxes = [Pipeline(image_size=(96, 256), load_boxes=True, min_points=3)._boxes(database.sample(t), BevTransform())[0] for t in wanted]
-    assert database.count_boxes(wanted, 3) == sum(map(len, boxes)) > 0
-    assert database.count_boxes([]) == 0
+def test_labels_that_cannot_be_learned_from_stop_before_training(toy_root, street_root):
+    recipe = toy.recipe(toy_root).model_copy(update={"model": Detector()})
+    with pytest.raises(DataError, match=r"none of the 8 training keyframes .*train without: model\.heads=occupancy$"):
+        TrainingFeed(recipe, recipe.data.open())
+    street = apply(recipe, [f"data.root={street_root}", "data.image_size=96,256", f"model.grid={VoxelGrid.occ3d().model_dump_json()}"])
+    (batch,) = TrainingFeed(street, street.data.open()).next_batches()
+    assert set(batch.labels) == {OccupancyLabels, BoxLabels}
 
 
 @contextlib.contextmanager
@@ -104,30 +103,36 @@ def notes():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_history_that_nobody_reads_or_no_scene_has_is_told(toy_root, training):
+def test_a_past_that_no_scene_has_is_noted(toy_root, training):
     """The toy's scenes have four keyframes."""
 
-    def told(reads: int, *words: str) -> list[str]:
-        recipe = apply(toy.recipe(toy_root), words)
-        recipe = recipe.model_copy(update={"model": Reads(reads=reads)})
-        database = open_database(recipe.data)
+    def noted(past: int) -> list[str]:
+        recipe = toy.recipe(toy_root).model_copy(update={"model": OverTime(past=past)})
+        source = recipe.data.open()
         with notes() as found:
             if training:
-                TrainingFeed(recipe, database)
+                TrainingFeed(recipe, source)
             else:
-                evaluation_batches(recipe, database, database.tokens("val"))
+                evaluation_batches(recipe, source, source.tokens("val"))
         return found
 
-    assert told(0) == told(3, "data.history=3") == []
-    (line,) = told(1, "data.history=2")
-    assert "data.history=2 past keyframes are loaded, but the network reads 1:" in line
-    (line,) = told(4, "data.history=4")
+    assert noted(0) == noted(3) == []
+    (line,) = noted(4)
     assert line.startswith("no keyframe has a full past: the network reads 4 past keyframes, but the longest scene here has 4 in all.")
+
+
+def test_the_past_that_the_network_reads_is_loaded(toy_root):
+    recipe = toy.recipe(toy_root).model_copy(update={"model": OverTime(past=2)})
+    source = recipe.data.open()
+    (batch,) = TrainingFeed(recipe, source).next_batches()
+    assert batch.images.shape[1] == 3
+    (last,) = list(evaluation_batches(recipe, source, source.tokens("val")[3:]))
+    assert last.is_present.tolist() == [[True, True, True]]
 
 
 def test_evaluation_is_in_order_and_not_augmented(toy_root):
     recipe = apply(toy.recipe(toy_root), ["eval.batch_size=3"])
-    database = open_database(recipe.data)
+    database = recipe.data.open()
     wanted = database.tokens("val")
     batches = [list(evaluation_batches(recipe, database, wanted)) for _ in range(2)]
     assert [t for batch in batches[0] for t in batch.tokens] == wanted
@@ -137,43 +142,49 @@ def test_evaluation_is_in_order_and_not_augmented(toy_root):
         assert torch.equal(a.bev_aug, torch.eye(4, dtype=torch.float64).expand(len(a), 4, 4))
 
 
-def test_the_pipeline_follows_the_recipe():
-    recipe = apply(toy.recipe(), ["data.channel_order=bgr", "data.load_boxes=true", "augment.bev_flip_x=0.25", "data.map_frame=camera0"])
-    training, evaluation = build_pipeline(recipe, True), build_pipeline(recipe, False)
-    assert training.augment is not None
-    assert training.augment.bev_flip_x == 0.25
-    assert (training.grid, training.channel_order, training.load_boxes) == (toy.GRID, "bgr", True)
-    assert training.map_frame == evaluation.map_frame == "camera0"
-    assert build_pipeline(toy.recipe(), True).map_frame == "lidar"
-    assert (evaluation.augment, evaluation.load_boxes, evaluation.load_depth) == (None, False, False)
+def test_the_pipeline_follows_the_recipe(toy_root):
+    words = ["data.channel_order=bgr", "augment.bev_flip_x=1", "augment.colour_jitter=0", "data.map_frame=camera0"]
+    recipe = apply(toy.recipe(toy_root), words).model_copy(update={"model": Detector()})
+    source, plain = recipe.data.open(), apply(toy.recipe(toy_root), ["data.channel_order=rgb"])
+    token = source.tokens("val")[2]
+
+    def batch(recipe, training):
+        pipeline = build_pipeline(recipe, training)
+        return pipeline.collate([pipeline(source, token, np.random.default_rng(0))])
+
+    training, evaluation = batch(recipe, True), batch(recipe, False)
+    assert set(training.labels) == set(evaluation.labels) == {OccupancyLabels, BoxLabels}
+    assert training.bev_aug[0, 0, 0] == -1
+    assert evaluation.bev_aug[0, 0, 0] == 1
+    assert build_pipeline(recipe, True).augments
+    assert not build_pipeline(recipe, False).augments
+    mean, std = (torch.tensor(v)[:, None, None] for v in (recipe.data.mean, recipe.data.std))
+    rgb = batch(plain, False).images * std + mean
+    torch.testing.assert_close(evaluation.images * std + mean, rgb.flip(3))
+    for recipe_, batch_ in ((recipe, evaluation), (recipe, training), (plain, batch(plain, True))):
+        first = source.sample(token).cameras[0].ego2global if recipe_.data.map_frame == "camera0" else source.sample(token).ego2global
+        assert batch_.key_ego2global[0].tolist() == first.tolist()
 
 
-def test_evaluation_cuts_off_the_middle_of_the_range():
-    recipe = apply(toy.recipe(), ["augment.crop_h=0.1,0.3"])
-    assert build_pipeline(recipe, False).crop_h == pytest.approx(0.2)
-    assert build_pipeline(recipe, True).augment.moves_pixels
+def test_evaluation_cuts_off_the_middle_of_the_range(toy_root):
+    recipe = apply(toy.recipe(toy_root), ["augment.crop_h=0.1,0.3", "data.image_size=8,32"])
+    source = recipe.data.open()
+    (batch,) = evaluation_batches(recipe, source, source.tokens("val")[:1])
+    assert batch.rig.image_aug[0, 0, 0, 1, 2] == -(int(0.8 * 16) - 8)
+    assert recipe.augment.moves_pixels
 
 
 def test_labels_are_not_read_for_predictions(toy_root, monkeypatch):
     recipe = toy.recipe(toy_root)
-    database = open_database(recipe.data)
+    source = recipe.data.open()
+    (batch,) = list(evaluation_batches(recipe, source, source.tokens("val")[:1], labels=True))
+    assert batch.need(OccupancyLabels).semantics.shape == (1, *toy.GRID.shape)
     monkeypatch.setattr("frustum.data.nuscenes.reader.read_labels", lambda *a, **k: pytest.fail("labels were read"))
-    (batch,) = list(evaluation_batches(recipe, database, database.tokens("val")[:1], labels=False))
-    assert batch.semantics is None
-    assert batch.mask_camera is None
+    (batch,) = list(evaluation_batches(recipe, source, source.tokens("val")[:1]))
+    assert batch.labels == {}
 
 
-def test_the_grid_is_the_models_or_occ3d():
-    assert grid_of(toy.recipe()) == toy.GRID
-    from frustum.engine.recipe import ModelConfig
-
-    class Plain(ModelConfig):
-        pass
-
-    assert grid_of(toy.recipe().model_copy(update={"model": Plain()})) == VoxelGrid.occ3d()
-
-
-def test_labels_of_another_grid_are_refused_on_opening(toy_root):
-    database = open_database(toy.recipe(toy_root).data, VoxelGrid.occ3d())
-    with pytest.raises(DataError, match="shape"):
-        database.sample(database.tokens("train")[0])
+def test_labels_of_another_grid_are_refused(toy_root):
+    recipe = apply(toy.recipe(toy_root), [f"model.grid={VoxelGrid.occ3d().model_dump_json()}"])
+    with pytest.raises(DataError, match=r"shape \(10, 10, 4\), but the recipe's grid has \(200, 200, 16\) cells"):
+        TrainingFeed(recipe, recipe.data.open()).next_batches()

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 from itertools import permutations
+from typing import ClassVar
 
 import pytest
 
 import frustum
-from frustum.engine.overrides import DATA_PRESETS, apply, paths
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.source import DataConfig
+from frustum.engine.overrides import apply, paths
 from frustum.engine.recipe import EmaConfig, Recipe
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
@@ -74,7 +77,7 @@ def test_the_model_keeps_its_class_and_other_fields_stay():
     assert value(RECIPE, "model.width") == 16, "the given recipe must not change"
 
 
-@pytest.mark.parametrize("name", DATA_PRESETS)
+@pytest.mark.parametrize("name", NuScenesData.presets)
 def test_data_is_short_for_where_a_data_set_lies(name):
     moved = apply(RECIPE, ["data.version=v9", "data.val_split=other"])
     data = apply(moved, [f"data={name}"]).data
@@ -86,6 +89,17 @@ def test_given_settings_win_over_a_preset_wherever_they_stand():
     for words in (["data.root=x", "data=kitti"], ["data=kitti", "data.root=x"]):
         assert apply(RECIPE, words).data.root == "x"
     assert apply(RECIPE, ['data={"root": "y"}']).data.root == "y", "JSON is no preset"
+
+
+def test_presets_are_those_of_the_data_section():
+    class Elsewhere(DataConfig):
+        presets: ClassVar = {"roof": {"root": "on/the/roof"}}
+
+    recipe = RECIPE.model_copy(update={"data": Elsewhere(image_size=(16, 32))})
+    data = apply(recipe, ["data=roof"]).data
+    assert (type(data), data.root) == (Elsewhere, "on/the/roof")
+    with pytest.raises(ConfigError, match=r"data=nuscenes is not known; known: roof\. Any other folder goes by data\.root=FOLDER"):
+        apply(recipe, ["data=nuscenes"])
 
 
 def test_epochs_and_steps_replace_each_other():

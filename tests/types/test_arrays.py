@@ -1,4 +1,4 @@
-"""Batch.from_arrays: what it accepts, and that every complaint names the argument."""
+"""Batch.from_arrays: what it accepts, and that every complaint names the argument. Arrays of labels: tests/data/labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import pose, rotation_z
 from frustum.types.arrays import ArrayReader
@@ -26,10 +28,10 @@ def arguments(**changes: object) -> dict[str, object]:
         "image_aug": np.broadcast_to(np.diag([0.5, 0.5, 1.0]), (B, T, N, 3, 3)),
         "bev_aug": np.broadcast_to(np.diag([-1.0, 1, 1]), (B, 3, 3)),
         "key_ego2global": turn[:, 0, 0],
-        "semantics": RNG.integers(0, 18, (B, 5, 6, 2)),
-        "mask_camera": RNG.integers(0, 2, (B, 5, 6, 2)),
-        "mask_lidar": RNG.random((B, 5, 6, 2)) < 0.5,
-        "depth": RNG.random((B, N, H, W)),
+        "labels": {
+            OccupancyLabels: OccupancyTruth.from_arrays(RNG.integers(0, 18, (B, 5, 6, 2)), RNG.integers(0, 2, (B, 5, 6, 2))),
+            DepthLabels: torch.rand(B, N, H, W),
+        },
         "tokens": ["a", "b"],
     }
     return {**given, **changes}
@@ -42,10 +44,8 @@ def test_float64_images_become_float32_and_calibration_float64() -> None:
     assert {m.dtype for m in (batch.rig.intrinsics, batch.rig.image_aug, batch.key_ego2global, batch.bev_aug)} == {torch.float64}
     assert batch.rig.cam2ego.shape == (B, T, N, 4, 4)
     assert batch.bev_aug[0].diagonal().tolist() == [-1, 1, 1, 1]
-    assert batch.semantics is not None
-    assert batch.mask_camera is not None
-    assert batch.depth is not None
-    assert (batch.semantics.dtype, batch.mask_camera.dtype, batch.depth.dtype) == (torch.uint8, torch.bool, torch.float32)
+    truth, depth = batch.need(OccupancyLabels), batch.need(DepthLabels)
+    assert (truth.semantics.dtype, truth.mask_camera.dtype, depth.dtype) == (torch.uint8, torch.bool, torch.float32)
     assert Batch.from_arrays(**arguments(images=torch.zeros(B, T, N, 3, H, W, dtype=torch.float16))).images.dtype == torch.float32  # type: ignore[arg-type]
 
 
@@ -78,21 +78,28 @@ def test_a_mirrored_view_of_an_array_works() -> None:
         ("images", (3, H, W)), ("images", (B, T, N, 4, H, W)), ("images", (0, 3, H, W)),
         ("intrinsics", (B + 1, T, N, 3, 3)), ("intrinsics", (N, 4, 4)), ("cam2ego", (3, N, 4, 4)), ("cam2ego", (B, T, N + 1, 4, 4)),
         ("ego2global", (4, 4)), ("image_aug", (B, T + 1, N, 3, 3)), ("bev_aug", (B + 1, 3, 3)), ("bev_aug", (2, 2)),
-        ("bev_aug", (1, B, 3, 3)), ("key_ego2global", (3, 3)), ("key_ego2global", (B + 1, 4, 4)), ("semantics", (6, 2)),
-        ("semantics", (B + 1, 5, 6, 2)), ("mask_camera", (B, 5, 6, 3)), ("mask_lidar", (5,)), ("depth", (B, N, H, W + 1)),
-        ("depth", (B + 1, N, H, W)),
+        ("bev_aug", (1, B, 3, 3)), ("key_ego2global", (3, 3)), ("key_ego2global", (B + 1, 4, 4)),
     ],
 )  # fmt: skip
 def test_wrong_shapes_are_named(name: str, shape: tuple[int, ...]) -> None:
-    integer = name in ("semantics", "mask_camera", "mask_lidar")
     with pytest.raises(ShapeError, match=name):
-        Batch.from_arrays(**arguments(**{name: np.zeros(shape, np.uint8 if integer else np.float64)}))  # type: ignore[arg-type]
+        Batch.from_arrays(**arguments(**{name: np.zeros(shape)}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {OccupancyLabels: OccupancyTruth.from_arrays(np.zeros((B + 1, 5, 6, 2), np.uint8), np.ones((B + 1, 5, 6, 2), bool))},
+        {DepthLabels: torch.zeros(B + 1, N, H, W)},
+    ],
+)
+def test_labels_of_other_samples_are_named(labels: dict) -> None:
+    with pytest.raises(ShapeError, match=r"the labels (Occupancy|Depth)Labels are of 3 samples, but the batch has 2\."):
+        Batch.from_arrays(**arguments(labels=labels))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize(
-    "name", ["images", "intrinsics", "cam2ego", "ego2global", "image_aug", "bev_aug", "key_ego2global", "semantics", "mask_camera", "depth"]
-)
+@pytest.mark.parametrize("name", ["images", "intrinsics", "cam2ego", "ego2global", "image_aug", "bev_aug", "key_ego2global"])
 def test_values_that_are_not_finite_are_named(name: str, bad: float) -> None:
     value = np.array(arguments()[name], np.float64)
     value.flat[-1] = bad
@@ -111,9 +118,6 @@ def test_values_that_are_not_finite_are_named(name: str, bad: float) -> None:
         ("bev_aug", np.diag([1.0, 0, 1]), "bev_aug is singular"),
         ("bev_aug", 2 * np.eye(4), r"bev_aug must be \(0, 0, 0, 1\)"),
         ("key_ego2global", np.diag([2.0, 1, 1, 1]), "key_ego2global is not a rigid"),
-        ("semantics", np.full((5, 6, 2), 256), "ids from 0 to 255"),
-        ("semantics", np.zeros((5, 6, 2), np.float32), "integer class ids"),
-        ("mask_lidar", np.full((5, 6, 2), 2), "mask_lidar must hold 0 and 1"),
         ("bev_aug", np.eye(3) + 0j, "bev_aug must be real"),
     ],
 )
@@ -130,15 +134,16 @@ def test_tokens_name_every_sample() -> None:
 def test_labels_follow_the_images_and_geometry_stays_on_the_cpu() -> None:
     batch = Batch.from_arrays(**arguments())  # type: ignore[arg-type]
     moved = batch.to("meta")
-    for name in ("images", "semantics", "mask_camera", "mask_lidar", "depth"):
-        assert getattr(moved, name).device.type == "meta", name
+    truth = moved.need(OccupancyLabels)
+    for tensor in (moved.images, truth.semantics, truth.mask_camera, truth.mask_lidar, moved.need(DepthLabels)):
+        assert tensor.device.type == "meta"
     assert moved.rig is batch.rig
     assert moved.bev_aug is batch.bev_aug
     assert moved.key_ego2global is batch.key_ego2global
 
 
 def test_timestamps_and_scenes():
-    reader = ArrayReader((2, 3, 4), (8, 8), torch.device("cpu"))
+    reader = ArrayReader((2, 3, 4))
     assert reader.times([3.0, 2.0, 1.0]).shape == (2, 3, 4)
     times = reader.times(np.array([[3.0, 2, 1], [6, 5, 4]]))
     assert times.dtype == torch.float64

@@ -37,10 +37,10 @@ class OccupancyTruth:
 
     @classmethod
     def from_arrays(cls, semantics: Array, mask_camera: Array, mask_lidar: Array | None = None) -> OccupancyTruth:
-        """From plain arrays (X, Y, Z) or (B, X, Y, Z). Without a LiDAR mask all voxels count as observed by it.
+        """From plain arrays (X, Y, Z) or (B, X, Y, Z); masks broadcast over B. Without a LiDAR mask all voxels count as observed by it.
 
         Raises:
-            ShapeError: shapes differ or have another number of dimensions.
+            ShapeError: the voxels differ or a shape has another number of dimensions.
             DataError: semantics hold something else than class ids, masks something else than 0 and 1.
         """
         labels = _volumes(semantics, "semantics")
@@ -52,9 +52,9 @@ class OccupancyTruth:
             mask = _volumes(value, name)
             if mask.dtype != torch.bool and ((mask != 0) & (mask != 1)).any():
                 raise DataError(f"{name} must hold 0 and 1 or bools, got other values.")
-            if mask.shape != labels.shape:
+            if mask.shape[1:] != labels.shape[1:] or len(mask) not in (1, len(labels)):
                 raise ShapeError(f"{name} has {tuple(mask.shape)} voxels, but semantics has {tuple(labels.shape)}.")
-            found[name] = mask.bool()
+            found[name] = mask.bool().expand_as(labels)
         return cls(labels.to(torch.uint8), **found)
 
 

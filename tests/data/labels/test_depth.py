@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from frustum.data.labels.depth import aggregate_sweeps, depth_map, lidar2camera
+from frustum.data.augment import BevTransform, Draw
+from frustum.data.labels.depth import DepthLabels, aggregate_sweeps, depth_map, lidar2camera
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Sample
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
+from frustum.types.contract import Shapes
 from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, VERSION, ego2global
 
 
@@ -75,3 +78,43 @@ def test_sweeps_land_in_the_keyframe(sample: Sample) -> None:
 def test_without_lidar_is_explained(sample: Sample) -> None:
     with pytest.raises(DataError, match="no LiDAR scan"):
         aggregate_sweeps(replace(sample, lidar=None))
+
+
+def test_maps_that_are_kept_equal_those_that_are_made_anew(sample: Sample, toy_root: Path) -> None:
+    """Of images that never move, `read` makes sparse maps once; else `apply` makes them for each draw."""
+    reader, size = NuScenes(toy_root, VERSION), (48, 96)
+    draw = Draw(tuple(ImageTransform.fit(camera.size, size) for camera in sample.cameras), BevTransform(), size)
+    labels = DepthLabels()
+    dense, sparse = labels.read(reader, sample.token), labels.read(reader, sample.token, draw)
+    assert dense.points is not None
+    assert sparse.points is None
+    maps = labels.apply(dense, draw)
+    assert maps.shape == (2, *size)
+    assert maps.dtype == np.float32
+    assert (maps > 0).sum() > 50
+    np.testing.assert_array_equal(labels.apply(sparse, draw), maps)
+    assert sample.lidar is not None
+    for made, camera, transform in zip(maps, sample.cameras, draw.images, strict=True):
+        np.testing.assert_array_equal(made, depth_map(sample.lidar.load(), sample.lidar, camera, transform.matrix(), size))
+
+
+def test_batches_of_depth() -> None:
+    labels, maps = DepthLabels(), np.ones((2, 3, 4), np.float32)
+    joined = labels.collate([maps, 2 * maps])
+    assert joined is not None
+    assert joined[:, 1, 2, 3].tolist() == [1, 2]
+    assert labels.collate([maps, None]) is None
+    assert labels.collate([None]) is None
+    example = labels.example(np.random.default_rng(0), Shapes(2, 6, (20, 30)))
+    assert (example.shape, example.dtype) == ((2, 6, 20, 30), torch.float32)
+    assert 0.2 < (example > 0).float().mean() < 0.4
+    assert example.max() <= 30
+
+
+def test_depth_without_lidar_says_how_to_train_without(toy_root: Path) -> None:
+    reader = NuScenes(toy_root, VERSION, camera_only=True)
+    token = reader.tokens()[0]
+    with pytest.raises(DataError, match=rf"keyframe {token} has no LiDAR scan, .* Train without: model\.depth_loss=0\.$"):
+        DepthLabels(without="model.depth_loss=0").read(reader, token)
+    with pytest.raises(DataError, match=r"has no LiDAR scan, which depth supervision needs\.$"):
+        DepthLabels().read(reader, token)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from frustum.tasks.occupancy import OccupancyTask
 
 from frustum.data.occ3d.result_files import OccupancyResults, read_result, result_path, write_result
-from frustum.engine.predict import write_prediction
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy
 
 GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(4.0, 3.2, 1.6), cell=(0.4, 0.4, 0.4))
 
@@ -46,12 +46,13 @@ def test_all_known_names_are_read(tmp_path, labels, key, batch):
 
 def test_our_own_predictions_are_read_with_their_instances(tmp_path, labels):
     ids = torch.randint(0, 60000, GRID.shape, dtype=torch.int32)
-    prediction = Prediction("abc", torch.from_numpy(labels).to(torch.uint8), GRID, ("x",), ids)
-    write_prediction(tmp_path / "abc.npz", prediction)
-    found = OccupancyResults(tmp_path, GRID).read("abc")
-    assert torch.equal(found.semantics, prediction.semantics)
+    predicted = PredictedOccupancy(torch.from_numpy(labels).to(torch.uint8), GRID, ("x",), ids)
+    assert OccupancyTask.save(predicted, tmp_path, "abc") == tmp_path / "abc.npz"
+    prediction = OccupancyResults(tmp_path, GRID).read("abc")
+    found = prediction.occupancy
+    assert torch.equal(found.semantics, predicted.semantics)
     assert torch.equal(found.instances, ids)
-    assert (found.token, found.grid, len(found.class_names)) == ("abc", GRID, 18)
+    assert (prediction.token, found.grid, len(found.class_names)) == ("abc", GRID, 18)
     shifted = VoxelGrid(lower=(1.0, 0.0, 0.0), upper=(5.0, 3.2, 1.6), cell=GRID.cell)
     with pytest.raises(DataError, match="was made on the grid"):
         OccupancyResults(tmp_path, shifted).read("abc")

@@ -6,6 +6,7 @@ import copy
 import json
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.pipeline import Pipeline, collate
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.pipeline import RigPipeline
 from frustum.data.rig.importer import import_rig, read_rig
 from frustum.data.rig.undistort import undistort_image
+from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
+from frustum.geometry import VoxelGrid
 from frustum.recipes.finding import get_recipe
+from frustum.types.contract import Reads
 
 SIZE = (90, 120)  # height, width
 FORWARD = [0.5, -0.5, 0.5, -0.5]  # camera x right, y down, z forward in the ego frame
@@ -68,13 +74,18 @@ def test_any_number_of_cameras_becomes_a_database(tmp_path):
     assert sample.timestamp - dataset.sample(dataset.tokens()[0]).timestamp == pytest.approx(0.5, abs=1e-5)
 
 
+def pipe(*size: int, past: int = 0) -> RigPipeline:
+    return RigPipeline(NuScenesData(image_size=size), Reads(past=past), (), AugmentConfig(), training=False)
+
+
 def test_it_goes_through_the_pipeline(tmp_path):
     import_rig(write_rig(tmp_path / "rig", calibration()), tmp_path / "out")
     dataset = NuScenes(tmp_path / "out")
-    pipeline = Pipeline(image_size=(45, 60))
-    batch = collate([pipeline(dataset.sample(t, **pipeline.read_options)) for t in dataset.tokens()])
+    labels = OccupancyLabels(VoxelGrid.occ3d())
+    pipeline = replace(pipe(45, 60), labels=(labels,))
+    batch = pipeline.collate([pipeline(dataset, token) for token in dataset.tokens()])
     assert batch.images.shape == (2, 1, 3, 3, 45, 60)
-    assert batch.semantics is None
+    assert batch.labels == {}
 
 
 def test_matrices_corner_origin_and_single_images(tmp_path):
@@ -120,13 +131,13 @@ def test_unknown_poses_are_known_to_be_unknown(tmp_path):
     ):
         import_rig(write_rig(tmp_path / name, content, ("front",), frames), tmp_path / "out")
         dataset = NuScenes(tmp_path / "out")
-        pipeline = Pipeline(image_size=(45, 60), history=1)
-        batch = collate([pipeline(dataset.sample(t, **pipeline.read_options)) for t in dataset.tokens(name)])
+        pipeline = pipe(45, 60, past=1)
+        batch = pipeline.collate([pipeline(dataset, token) for token in dataset.tokens(name)])
         assert batch.has_poses == has_poses, name
     network = get_recipe("panoptic-flashocc-mini").model
     network = type(network)(pretrained=False, bev_channels=8, history=1).build().eval()
-    pipeline = Pipeline(image_size=(96, 256), history=1)
-    batch = collate([pipeline(dataset.sample(dataset.tokens("unknown")[1], **pipeline.read_options))])
+    pipeline = pipe(96, 256, past=1)
+    batch = pipeline.collate([pipeline(dataset, dataset.tokens("unknown")[1])])
     with pytest.raises(DataError, match=r'"frames" its "ego2global", or write "stands_still": true'):
         network(batch)
 

@@ -1,0 +1,101 @@
+"""From single images to network input: resized, cropped, mirrored and turned together with their labels; and images to a Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from frustum.data.augment import Draw
+from frustum.data.images.folder import ImageFolder, ImageSample
+from frustum.data.pipeline import collate_labels, count_bytes
+from frustum.data.pixels import jitter_colours, normalise
+from frustum.data.source import AugmentConfig, DataConfig, Decoded
+from frustum.types.batch import Batch
+from frustum.types.contract import Label
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A decoded image and its labels. When images are never moved, it has the network's size already."""
+
+    sample: ImageSample
+    image: np.ndarray  # (H, W, 3) uint8
+    labels: tuple[Any, ...]  # what each kind of label read, None where the image has none
+
+    @property
+    def paths(self) -> Collection[Path]:
+        """The image's file."""
+        return (self.sample.path,)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.image.nbytes + count_bytes(self.labels)
+
+
+@dataclass(frozen=True)
+class ImagePipeline:
+    """How single images become network input.
+
+    Attributes:
+        data: size and normalisation.
+        labels: kinds of label, where an image has some.
+        augment: the random changes of the image; those of the ego frame do nothing here.
+        training: draw at random.
+        shares_images: no; every sample is an image of its own.
+    """
+
+    shares_images: ClassVar[bool] = False
+
+    data: DataConfig
+    labels: tuple[Label[Any], ...]
+    augment: AugmentConfig
+    training: bool
+
+    @property
+    def augments(self) -> bool:
+        """Whether `apply` draws at random."""
+        return self.training
+
+    def __call__(self, source: ImageFolder, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Network input of one image, for `collate`. Raises DataError as `load` does."""
+        return self.apply(self.load(source, token), rng)
+
+    def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> LoadedImage:
+        """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
+        sample, known = source.sample(token), {} if decoded is None else decoded
+        fixed = None if self._moves_pixels else self._draw(None, sample)
+        if sample.path not in known:
+            image = sample.open()
+            known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
+        return LoadedImage(sample, known[sample.path], tuple(label.read(source, token, fixed) for label in self.labels))
+
+    def apply(self, loaded: LoadedImage, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Draw the augmentation, transform and normalise: `image` (3, H, W), token and labels."""
+        rng, image = rng if self.training else None, loaded.image
+        draw = self._draw(rng, loaded.sample)
+        if self._moves_pixels:
+            image = np.asarray(draw.images[0].apply(Image.fromarray(image)))
+        if rng is not None and self.augment.colour_jitter:
+            image = jitter_colours(image, *self.augment.draw_colours(rng))
+        pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
+        moved = [None if found is None else label.apply(found, draw) for label, found in zip(self.labels, loaded.labels, strict=True)]
+        return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
+
+    def collate(self, items: list[dict[str, Any]]) -> Batch:
+        """Outputs of `apply` as a batch without calibration."""
+        batch = Batch.of_images(torch.stack([item["image"] for item in items]), [item["token"] for item in items])
+        return batch.with_labels(collate_labels(self.labels, [item["labels"] for item in items]))
+
+    @property
+    def _moves_pixels(self) -> bool:
+        return self.training and self.augment.moves_pixels
+
+    def _draw(self, rng: np.random.Generator | None, sample: ImageSample) -> Draw:
+        return self.augment.draw(rng, [sample.size], self.data.image_size)

@@ -1,0 +1,65 @@
+"""Pixel labels: the class of every pixel of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from frustum.data.augment import Draw
+from frustum.errors import DataError
+from frustum.types.classes import IGNORE
+from frustum.types.contract import Label, Shapes
+
+
+@dataclass(frozen=True)
+class PixelLabels(Label[Tensor]):
+    """Label maps (B, H, W) uint8: ids in `class_names`, IGNORE where nothing counts or an image shows nothing."""
+
+    class_names: tuple[str, ...]
+
+    what: ClassVar[str] = "label maps"
+    advice: ClassVar[str] = "Use a data set that has labels/SPLIT/, or batch.with_labels({PixelLabels: ...})."
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
+        """See `Label.read`: (H, W) uint8, as large as the image. Raises DataError for a damaged or wrong file."""
+        return _with_maps(source).labels(token)
+
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
+        """The label map at the network's size, moved like the image; no id is mixed with another."""
+        return np.array(draw.images[0].apply(Image.fromarray(found), ignore=IGNORE))
+
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
+        """An image without a label map among labelled ones is ignored."""
+        known = next((labels for labels in moved if labels is not None), None)
+        if known is None:
+            return None
+        return torch.from_numpy(np.stack([np.full_like(known, IGNORE) if labels is None else labels for labels in moved]))
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
+        """Pixels of random classes, one in ten ignored."""
+        ids = rng.integers(0, len(self.class_names), (shapes.batch, *shapes.image_size))
+        return torch.from_numpy(np.where(rng.random(ids.shape) < 0.1, IGNORE, ids).astype(np.uint8))
+
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
+        """Raise DataError if the data set has other classes, or none of the images has a label map."""
+        pixels = _with_maps(source)
+        if tuple(pixels.class_names) != self.class_names:
+            raise DataError(
+                f"the network learns the classes {', '.join(self.class_names)}, but the labels in {pixels.root} have "
+                f"{', '.join(pixels.class_names)}. Set the model's class names to those, or choose other data."
+            )
+        if tokens and all(pixels.labels(token) is None for token in tokens):
+            raise DataError(f"none of the {len(tokens)} training images in {pixels.root} has a label map in labels/. Add some.")
+
+
+def _with_maps(source: Any) -> Any:
+    """The source, if its samples may have label maps: it has `labels(token)` and `class_names`, as `data.images.folder.ImageFolder`."""
+    if not hasattr(source, "labels") or not hasattr(source, "class_names"):
+        raise DataError(f"label maps are read from sets of images, but {source.root} is a {type(source).__name__}. Choose other data.")
+    return source
