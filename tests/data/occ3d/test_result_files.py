@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from frustum.tasks.occupancy import OccupancyTask
 
 from frustum.data.occ3d.result_files import OccupancyResults, read_result, result_path, write_result
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+from frustum.tasks.occupancy import OccupancyTask
 from frustum.types.predictions import PredictedOccupancy
 
 GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(4.0, 3.2, 1.6), cell=(0.4, 0.4, 0.4))
