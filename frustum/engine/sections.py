@@ -21,10 +21,7 @@ from pydantic import SerializeAsAny
 from frustum.config import Config, travelling
 from frustum.engine.recipe import Recipe
 from frustum.errors import CheckpointError, ConfigError
-from frustum.version import __version__
-
-ENTRY_POINTS = "frustum.recipes"
-"""The group of entry points by which an installed package joins."""
+from frustum.version import ENTRY_POINTS, __version__
 
 RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
 """How this version fits an image into the network's (data/pixels.py). Stored with weights, so that another rule is noticed."""

@@ -7,13 +7,13 @@ import importlib
 from collections.abc import Collection
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import ValidationError
-
-from frustum.engine.recipe import Recipe
-from frustum.engine.sections import ENTRY_POINTS, working_folder
 from frustum.errors import ConfigError, nearest_names
+from frustum.version import ENTRY_POINTS
+
+if TYPE_CHECKING:
+    from frustum.engine.recipe import Recipe
 
 
 class RecipeInfo(NamedTuple):
@@ -85,6 +85,11 @@ def get_recipe(name: str | Path, code: Collection[str] = ()) -> Recipe:
 
 
 def _imported(path: str) -> Recipe:
+    from pydantic import ValidationError
+
+    from frustum.engine.recipe import Recipe
+    from frustum.engine.sections import working_folder
+
     module_name, _, function_name = path.partition(":")
     try:
         with working_folder():
