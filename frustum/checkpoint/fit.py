@@ -6,12 +6,15 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from frustum.errors import CheckpointError
+
+V = TypeVar("V")
 
 COUNTER = "num_batches_tracked"
 """A batch norm counts its updates in this entry, which nothing reads with a fixed momentum; old and converted files lack it."""
@@ -42,6 +45,15 @@ def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor
         mean = f"{layer}.running_mean" if layer else "running_mean"
         if name == COUNTER and key not in found and mean in found:
             found[key] = torch.zeros(value.shape, dtype=value.dtype)
+    return found
+
+
+def renamed(state: Mapping[str, V], prefixes: Mapping[str, str]) -> dict[str, V]:
+    """A state dict of an earlier version in the names of this one (`ModelConfig.renamed`): each old prefix of a key becomes the new one."""
+    found: dict[str, V] = {}
+    for key, value in state.items():
+        old = next((old for old, new in prefixes.items() if key.startswith(old) and not key.startswith(new)), "")
+        found[prefixes[old] + key.removeprefix(old) if old else key] = value
     return found
 
 

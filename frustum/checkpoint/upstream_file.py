@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from frustum.checkpoint.fit import as_tensors
-from frustum.checkpoint.unreadable import refuse_what_is_no_checkpoint, why_damaged, why_refused
+from frustum.checkpoint.unreadable import is_safetensors, why_damaged, why_refused
 from frustum.errors import CheckpointError
 
 # Where a state dict lies in what other projects save; the first one found is taken.
@@ -57,21 +57,22 @@ def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
     if isinstance(checkpoint, Mapping):
         return _unwrapped(checkpoint, "the given dict")
     path = Path(checkpoint)
-    refuse_what_is_no_checkpoint(path)
-    with open(path, "rb") as file:
-        is_safetensors = file.read(9)[8:9] == b"{"
-    if not is_safetensors:
+    if not is_safetensors(path):
         return _unwrapped(_read_torch(path), str(path))
-    state, metadata = _read_safetensors(path)
+    state, metadata = read_safetensors(path)
     return _unwrapped(state, str(path))._replace(layout="safetensors", metadata=metadata)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and its header. Raises CheckpointError if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}. Download or copy it again.") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; get or copy it again, or take an older one "
+            "from the run's checkpoints folder."
+        ) from error
 
 
 def _read_torch(path: Path) -> Any:

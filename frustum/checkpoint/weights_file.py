@@ -6,25 +6,24 @@ import errno
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference
-from frustum.checkpoint.unreadable import refuse_what_is_no_checkpoint
+from frustum.checkpoint.unreadable import is_safetensors
+from frustum.checkpoint.upstream_file import read_safetensors
 from frustum.errors import CheckpointError
 from frustum.files import atomic_path
 from frustum.version import __version__
 
 WEIGHTS = "weights.safetensors"
-PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
@@ -65,39 +64,20 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"there is no weights file {path}. Give a .safetensors file, or a run folder that `frustum train` has finished."
         )
-    refuse_what_is_no_checkpoint(path)
-    if is_pickle(path):
+    if not is_safetensors(path):
         raise CheckpointError(
             f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "
-            f'Weights of the official repository load with frustum.load(recipe, "{path}", source="official"), which reads tensors only; '
+            f"Weights of an official repository load with --source official (frustum eval RECIPE --checkpoint {path} --source official; in "
+            f'Python frustum.load(recipe, "{path}", source="official")), which reads tensors only; '
             f"a state dict of your own becomes such a file with `frustum weights convert {path} --recipe NAME -o NAME.safetensors`."
         )
-    try:
-        with safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; "
-            "copy it again, or take an older one from the run's checkpoints folder."
-        ) from error
+    state, header = read_safetensors(path)
     return state, decode_header(header)
 
 
 def decode_header(header: Mapping[str, str]) -> dict[str, Any]:
     """The metadata of a weights file as values; text that is no JSON stays text."""
     return {key: _decoded(text) for key, text in header.items()}
-
-
-def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
-    """Fill `model` from a weights file, strictly, and return the file's metadata.
-
-    Raises:
-        CheckpointError: as `read_weights`; or keys or shapes differ, with the list of differences.
-    """
-    state, metadata = read_weights(path)
-    load_state(model, state, str(path))
-    return metadata
 
 
 GIVE_THE_RECIPE = "Give the recipe (and the model.* overrides) that the weights were trained with."
@@ -135,15 +115,6 @@ def digest(model: nn.Module) -> str:
         plain = value.detach().cpu().contiguous().reshape(-1)
         total.update(name.encode() + plain.view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
-
-
-def is_pickle(path: Path) -> bool:
-    """True for what torch.save or pickle wrote: a zip archive, or a stream that starts with a pickle protocol marker."""
-    with open(path, "rb") as file:
-        head = file.read(9)
-    if head[8:9] == b"{":  # safetensors: 8 bytes of header length, then JSON
-        return False
-    return head[:1] == b"\x80" or zipfile.is_zipfile(path) or (path.suffix in PICKLES and bool(head))
 
 
 def _decoded(text: str) -> Any:

@@ -21,9 +21,10 @@ def evaluate_run(
     source: str = "frustum",
     split: str | None = None,
     baselines: bool = False,
+    code: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `frustum eval` does; returns the numbers. Those of a run's own weights on its own settings are kept in its eval.json."""
-    recipe, network = open_network(name, overrides, checkpoint, source)
+    recipe, network = open_network(name, overrides, checkpoint, source, code)
     data = recipe.data.open()
     own = is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum"
     if baselines:

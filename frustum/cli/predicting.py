@@ -32,21 +32,23 @@ def predict_source(
     tokens: Sequence[str] | None = None,
     limit: int | None = None,
     submission: Path | None = None,
+    code: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `frustum predict` does: returns the files that were written.
 
     Args:
-        name: a run, or a recipe with `checkpoint`.
+        name: a weights file, a run, or a recipe with `checkpoint`.
         where: root of a data set, or a rig folder, which is imported into a temporary data set first.
         version: folder with the tables; by default the only one, or the recipe's.
         split, tokens, limit: which samples.
         submission: folder for files of public challenges, beside those in `out`.
+        code: modules whose classes the run or the file may import.
 
     Raises:
         DataError: neither a data set nor a rig folder, unreadable files, an unknown split or token. ConfigError: nothing that is predicted
             can be submitted. Errors of `open_network`.
     """
-    recipe, network = open_network(name, overrides, checkpoint, source)
+    recipe, network = open_network(name, overrides, checkpoint, source, code)
     with opened(where, version, recipe.data) as data:
         chosen = list(tokens) if tokens else list(data.tokens(split))
         for token in tokens or ():

@@ -26,28 +26,44 @@ from frustum.geometry import invert
 from frustum.tasks import TASKS
 from frustum.types.layers import Layer
 from frustum.types.predictions import Prediction
+from frustum.version import __version__
 from frustum.viewer.report import Calibration, Question, ReportData, Result, SamplePanel, write_report
 
 
-def report_run(folder: Path, out: Path | None = None, samples: int = 4, overrides: Sequence[str] = ()) -> Path:
-    """Write the report of the run in `folder` to `out` (by default folder/report) and return the page; `overrides` are settings.
+def report_run(
+    name: Path | str,
+    out: Path | None = None,
+    samples: int = 4,
+    overrides: Sequence[str] = (),
+    checkpoint: Path | None = None,
+    source: str = "frustum",
+    code: Sequence[str] = (),
+) -> Path:
+    """Write the report of a run, a weights file or a recipe with a checkpoint, and return the page.
+
+    Args:
+        name, overrides, checkpoint, source, code: as `open_network` takes them.
+        out: folder of the report; by default RUN/report, or FILE's name with `-report` beside the file.
 
     Raises:
-        ConfigError: a setting that does not fit. CheckpointError: there is no run, or it has no weights yet.
+        ConfigError: a setting that does not fit, or a recipe without weights. CheckpointError: weights that are missing or do not fit.
         DataError: its data set cannot be read, or `out` not be written to.
     """
-    if not is_run(str(folder)):
-        raise CheckpointError(f"{folder} is no run: there is no recipe.json in it. Give the folder that `frustum train` wrote.")
-    recipe, network = open_network(str(folder), overrides)
-    run = replace(load_run(folder), recipe=recipe)
-    source = recipe.data.open()
-    tokens = pick(source, recipe.data.val_split, samples)
+    if Path(name).is_dir() and not is_run(name):
+        raise CheckpointError(f"{name} is not a run: there is no recipe.json in it. Give the folder that `frustum train` wrote.")
+    recipe, network = open_network(str(name), overrides, checkpoint, source, code)
+    folder = checkpoint or Path(name)
+    is_own = is_run(folder)
+    run = replace(load_run(folder), recipe=recipe) if is_own else Run(folder, recipe, recipe.name, tuple(overrides), __version__, None)
+    out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
+    data_set = recipe.data.open()
+    tokens = pick(data_set, recipe.data.val_split, samples)
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
         predictor = NetworkPredictor(network, recipe.runtime)
-        for batch in evaluation_batches(recipe, source, tokens):
+        for batch in evaluation_batches(recipe, data_set, tokens):
             for prediction in predictor(batch):
-                panels.append(panel_of(recipe.data, source, prediction))
+                panels.append(panel_of(recipe.data, data_set, prediction))
                 bar.advance()
     numbers = read_reports(folder, digest(network))
     data = ReportData(
@@ -60,8 +76,8 @@ def report_run(folder: Path, out: Path | None = None, samples: int = 4, override
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
         facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters())),
     )
-    page = write_report(data, out or folder / "report")
-    if not numbers:
+    page = write_report(data, out)
+    if is_own and not numbers:
         say(f"no numbers of these weights yet: run `frustum eval {folder} --baselines` and write the report again.")
     return page
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from frustum.engine import overrides as settings
+from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.recipes.finding import get_recipe
+from frustum.recipes.finding import get_recipe, is_weights
 from frustum.recipes.finding import is_run as is_run
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from frustum.config import Config
 
 
-def resolve_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def resolve_recipe(name: str, overrides: Sequence[str] = (), code: Sequence[str] = ()) -> Recipe:
     """The recipe called `name`, or that of the run in the folder `name`, with the settings `key=value` applied.
 
+    `code` names modules whose classes a run may import (engine/sections.py).
+
     Raises:
-        ConfigError: no such recipe or run, or a setting that does not fit.
+        ConfigError: no such recipe or run, a setting that does not fit, or a class that may not be imported.
     """
-    return settings.apply(get_recipe(name), overrides)
+    return apply(get_recipe(name, code), overrides)
 
 
 def run_folder(name: str, out: Path | None) -> Path:
@@ -39,27 +41,26 @@ def run_folder(name: str, out: Path | None) -> Path:
 
 
 def open_network(
-    name: str, overrides: Sequence[str] = (), checkpoint: Path | None = None, source: str = "frustum"
+    name: str, overrides: Sequence[str] = (), checkpoint: Path | None = None, source: str = "frustum", code: Sequence[str] = ()
 ) -> tuple[Recipe, nn.Module]:
-    """The recipe and the trained network of a run (its own weights unless `checkpoint` names others), or of a recipe with a checkpoint.
+    """The recipe and the trained network of a weights file, of a run (its own weights unless `checkpoint` names others), or of a recipe
+    with a checkpoint.
 
-    The recipe has the settings that the weights carry (with the source `official` those of the published code); `overrides` win.
+    The recipe is that of the weights (with the source `official` what they need by the published code); `overrides` win.
 
     Raises:
-        ConfigError: a recipe without a checkpoint, or settings that do not fit. CheckpointError: weights that do not fit.
+        ConfigError: a recipe without a checkpoint, settings that do not fit, or a class that may not be imported.
+        CheckpointError: weights that do not fit.
     """
-    from frustum.weights.checkpoints import build_network, open_checkpoint, settle
+    from frustum.weights.loading import open_network as run
 
-    asked = resolve_recipe(name, overrides)
-    weights = checkpoint or (Path(name) if is_run(name) else None)
-    if weights is None:
+    if checkpoint is None and not (is_run(name) or is_weights(name)):
+        get_recipe(name, code)  # a misspelt name is answered with near ones
         raise ConfigError(
-            f"{name} is a recipe, so its network knows nothing yet: give the folder of a run that `frustum train {name}` wrote, "
-            "or weights with --checkpoint FILE."
+            f"{name} is a recipe, whose network is untrained: give the folder of a run that `frustum train {name}` wrote, a weights file, "
+            "or both the recipe and --checkpoint FILE."
         )
-    opened = open_checkpoint(weights, asked, source)
-    recipe = settle(resolve_recipe(name), overrides, source, opened)
-    return recipe, build_network(recipe, opened)
+    return run(name, overrides, checkpoint, source, code)
 
 
 def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]:

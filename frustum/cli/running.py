@@ -20,6 +20,15 @@ SourceOption = Annotated[
     ),
 ]
 
+CodeOption = Annotated[
+    list[str] | None,
+    typer.Option("--code", metavar="MODULE", help="your module whose classes the run or file names; may be repeated", show_default=False),
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", metavar="FILE", help="weights to load instead of the run's own", show_default=False)
+]
+NAME = "a weights file, the folder of a run, or a recipe together with --checkpoint"
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
@@ -40,6 +49,7 @@ def register(app: typer.Typer) -> None:
         "eval",
         epilog=examples(
             "frustum eval runs/demo/train --baselines --json numbers.json",
+            "frustum eval m0.safetensors data.root=/data/nuscenes",
             "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
             "frustum eval --results detections.json --data /data/nuscenes --json numbers.json",
         ),
@@ -49,7 +59,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "frustum predict runs/demo/train my_rig --out predictions",
             "frustum predict runs/demo/train runs/demo/world --split val --limit 4 --out predictions",
-            "frustum predict flashocc-r50 /data/nuscenes --checkpoint r50.safetensors --split val --no-pictures --submission challenge",
+            "frustum predict r50.safetensors /data/nuscenes --split val --no-pictures --submission challenge",
         ),
     )(predict)
     app.command("report", epilog=examples("frustum report runs/demo/train", "frustum report runs/tiny data.root=/new/place"))(report)
@@ -82,6 +92,7 @@ def train(
     init: Annotated[
         Path | None, typer.Option("--init", help="weights to start from; what fits is taken (train.init=FILE)", show_default=False)
     ] = None,
+    code: CodeOption = None,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on with a run that is already in the folder, or delete it")] = True,
     json_file: JsonOption = None,
 ) -> None:
@@ -89,7 +100,7 @@ def train(
     from frustum.cli.resolve import resolve_recipe, run_folder
 
     words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
-    found, folder = resolve_recipe(recipe, words), run_folder(recipe, out)
+    found, folder = resolve_recipe(recipe, words, code or ()), run_folder(recipe, out)
     from frustum.engine.train import train as run
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
@@ -100,14 +111,11 @@ def train(
 
 @verb
 def evaluate(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint", show_default=False)
-    ] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=NAME, show_default=False)] = None,
     overrides: OverridesArgument = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="weights to load instead of the run's own", show_default=False)
-    ] = None,
+    checkpoint: CheckpointOption = None,
     source: SourceOption = "frustum",
+    code: CodeOption = None,
     split: Annotated[
         str | None,
         typer.Option("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of", show_default=False),
@@ -143,14 +151,14 @@ def evaluate(
                 "give a RUN, or predictions with --results FILE --data ROOT. "
                 "The data set of a RUN is set with data.root=... and data.version=..."
             )
-        numbers = evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines)
+        numbers = evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines, code or ())
     else:
         from frustum.cli.results import evaluate_results
 
-        if run is not None or checkpoint is not None or source != "frustum" or baselines or data is None:
+        if run is not None or checkpoint is not None or source != "frustum" or baselines or code or data is None:
             raise ConfigError(
                 f"--results {results} is evaluated without a network: give the data set with --data ROOT, and leave out RUN, settings, "
-                "--checkpoint, --source and --baselines."
+                "--checkpoint, --source, --code and --baselines."
             )
         numbers = evaluate_results(results, data, version, split)
     write_json(json_file, numbers)
@@ -158,12 +166,13 @@ def evaluate(
 
 @verb_that("the predictions so far are kept, and the same command goes on from there")
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or a recipe together with --checkpoint")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=NAME)],
     where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a data set, or a rig folder with images and calibration.json")],
     overrides: OverridesArgument = None,
     out: Annotated[Path, typer.Option("--out", help="folder for the predictions")] = Path("predictions"),
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="weights instead of the run's own", show_default=False)] = None,
+    checkpoint: CheckpointOption = None,
     source: SourceOption = "frustum",
+    code: CodeOption = None,
     version: Annotated[
         str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
     ] = None,
@@ -199,7 +208,7 @@ def predict(
     words = split_overrides(overrides)
     found = predict_source(
         run, where, out, words, checkpoint, source, pictures,
-        version=version, split=split, tokens=token, limit=limit, submission=submission,
+        version=version, split=split, tokens=token, limit=limit, submission=submission, code=code or (),
     )  # fmt: skip
     say(f"{len(found['tokens'])} predictions are in {out}" + (f", and as challenge files in {submission}" if submission else ""))
     write_json(json_file, found)
@@ -207,12 +216,17 @@ def predict(
 
 @verb
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=NAME)],
     overrides: OverridesArgument = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder of the report; by default RUN/report", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder of the report; by default RUN/report or FILE-report", show_default=False)
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes of the validation split to draw")] = 4,
+    checkpoint: CheckpointOption = None,
+    source: SourceOption = "frustum",
+    code: CodeOption = None,
 ) -> None:
     """Write a report: one self-contained HTML page and pictures. It needs no network, no GL and no server."""
     from frustum.cli.reporting import report_run
 
-    say(f"The report: {report_run(run, out, samples, split_overrides(overrides))}")
+    say(f"The report: {report_run(run, out, samples, split_overrides(overrides), checkpoint, source, code or ())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, table, verb, write_json
-from frustum.errors import ConfigError, nearest_names
+from frustum.errors import ConfigError, FrustumError, nearest_names
 from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entries
 
 app = typer.Typer(no_args_is_help=True, help="Published weights: what there is, what is in a file, and how it becomes one of ours.")
@@ -131,10 +132,9 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
     from frustum.checkpoint.upstream_file import open_state
     from frustum.checkpoint.weights_file import WEIGHTS, decode_header
-    from frustum.engine.preprocessing import recipe_in, stored_in
     from frustum.recipes.finding import get_recipe
-    from frustum.weights.checkpoints import adapter_named, has_official_weights
     from frustum.weights.conversion import diagnose, fit_of, kind_of, not_finite, sha256
+    from frustum.weights.upstream import ADAPTERS, has_official_weights
 
     if recipe is not None:
         get_recipe(recipe)  # a misspelt name is told before a large file is read
@@ -149,24 +149,17 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
         "sha256": sha256(file), "layout": opened.layout, "details": opened.details,
         "numbers": dict(Counter(map(kind_of, opened.state.values()))), "not finite": not_finite(opened.state),
     }  # fmt: skip
-    if needs := stored_in(header, str(file)):
-        trained = recipe_in(header)
-        found |= {
-            "recipe": trained.get("name", ""),
-            "trained with": _changed(trained),
-            "preprocessing": needs,
-            "upstream": header.get("upstream", {}),
-        }
+    is_ours = "recipe" in header
+    if is_ours:
+        found |= _trained(header, str(file)) | {"upstream": header.get("upstream", {})}
     fit, compared = None, recipe
-    for source in SOURCES:
-        adapter = adapter_named(source)
-        layout = adapter.layout_of(opened.state)
-        if layout is not None:
-            found |= {"source": source, "channels": layout._asdict()}
-        if not needs:  # ours say what they are
-            diagnosis = diagnose(opened.state, adapter)
-            found["about"], fit, compared = diagnosis.about, diagnosis.fit, recipe or diagnosis.recipe
-            if recipe is not None and not has_official_weights(get_recipe(recipe)):
+    for adapter in ADAPTERS:
+        if channels := dict(adapter.identify(opened.state).channels):
+            found |= {"source": adapter.SOURCE, "channels": channels}
+        if not is_ours:  # ours say what they are
+            upstream, fit = diagnose(opened.state, adapter)
+            found["about"], compared = upstream.about, recipe or upstream.recipe
+            if recipe is not None and not has_official_weights(get_recipe(recipe).model):
                 del found["about"]  # which says only what is of upstream
     if recipe is not None:
         fit = fit_of(opened.state, recipe)
@@ -176,16 +169,21 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     return found | {"parts": {part: (count, values[part]) for part, count in parts.items()}}
 
 
-def _changed(trained: dict[str, Any]) -> str:
-    """What a training changed of its recipe's network, as words to type; empty where the recipe is not known here."""
-    from frustum.engine.preprocessing import network_changes
+def _trained(header: dict[str, Any], what: str) -> dict[str, Any]:
+    """What the header of a file of ours says: the recipe, what was changed of its network, and what travels with the weights."""
+    from frustum.config import differences, travelling
+    from frustum.engine.sections import as_words
     from frustum.recipes.finding import get_recipe, list_recipes
-    from frustum.weights.checkpoints import settings_as_typed
+    from frustum.weights.loading import recipe_of
 
-    name = str(trained.get("name"))
-    if not any(info.name == name for info in list_recipes()):
-        return ""
-    return " ".join(settings_as_typed({path: old for path, (old, _) in network_changes(trained, get_recipe(name)).items()}))
+    try:
+        trained = recipe_of(header, what)
+    except FrustumError as error:  # a class that is not imported: the rest of the file can be looked at
+        return {"recipe": str(error)}
+    known = get_recipe(trained.name) if any(info.name == trained.name for info in list_recipes()) else trained
+    changed = differences(known.model.model_dump(mode="json"), trained.model.model_dump(mode="json"), "model")
+    words = " ".join(shlex.quote(word) for word in as_words({path: new for path, (_, new) in changed.items()}))
+    return {"recipe": trained.name, "trained with": words, "travels": travelling(trained)}
 
 
 @app.command(
@@ -219,7 +217,7 @@ def convert(
     partial: Annotated[bool, typer.Option("--partial", help="keep what fits the recipe, instead of refusing a file that differs")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Turn an official checkpoint, or a state dict of yours, into a weights file that knows how its images must be prepared.
+    """Turn an official checkpoint, or a state dict of yours, into a weights file that holds its recipe.
 
     No code in it is run. Images are prepared as the official code does, or, for weights that were trained here, as the recipe says.
     Half precision becomes float32, the networks' own type. Widths that contradict each other, and NaN, are refused.
@@ -236,5 +234,5 @@ def convert(
     if done.fit.missing or done.fit.reshaped:
         say(f"It lacks a part of {done.recipe}. Next: frustum train {done.recipe} --init {out}")
     else:
-        say(f"Next: frustum eval {' '.join([done.recipe, '--checkpoint', str(out), *words])} data.root=FOLDER")
+        say(f"Next: frustum eval {out} data.root=FOLDER")
     write_json(json_file, {"recipe": done.recipe, "source": done.source, "upstream": done.upstream, **asdict(done.fit)})

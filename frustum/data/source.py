@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, r
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
-from frustum.config import Config
+from frustum.config import TRAVELS, Config
 from frustum.errors import ConfigError, DataError
 from frustum.types.contract import Label, Reads
 
@@ -149,7 +149,7 @@ class AugmentConfig(Config):
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: Annotated[Range, AfterValidator(_share)] = Field(
+    crop_h: Annotated[Range, AfterValidator(_share), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
@@ -217,16 +217,20 @@ class DataConfig(Config):
         has_rigs: samples come from rigs of calibrated cameras; else they are single images.
     """
 
+    first_class: ClassVar[str] = "frustum.data.nuscenes.section:NuScenesData"
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     has_rigs: ClassVar[bool] = True
 
     root: str = Field("data", description="folder of the data set")
     train_split: str = "train"
     val_split: str = "val"
-    image_size: tuple[PositiveInt, PositiveInt] = Field((256, 704), description="(height, width) of the network's image")
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
+    image_size: Annotated[tuple[PositiveInt, PositiveInt], TRAVELS] = Field(
+        (256, 704), description="(height, width) of the network's image"
+    )
+    channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"
+    mean: Annotated[tuple[float, float, float], TRAVELS] = (123.675, 116.28, 103.53)
+    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], TRAVELS] = (58.395, 57.12, 57.375)
     cache: Literal["none", "memory"] = Field("none", description="keep decoded images and labels in memory")
 
     def open(self) -> Source:

@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, what made it, the metrics line by line, checkpoints, the final weights.
 
-recipe.json          the resolved recipe, the overrides, versions, git commit and seed
+recipe.json          the resolved recipe with its class paths, the overrides, versions, git commit and seed
 metrics.jsonl        one JSON object per logged step
 tensorboard/         the same for TensorBoard, where it is installed
 statistics.npz       class counts of the training split
@@ -12,22 +12,18 @@ report/              pages of `frustum report`
 
 from __future__ import annotations
 
-import importlib
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from frustum.config import differences, in_words
-from frustum.engine.recipe import ModelConfig, OptimConfig, Recipe
+from frustum.engine.recipe import Recipe
 from frustum.engine.reports import BASELINES, EVALUATION
+from frustum.engine.sections import restored, stored
 from frustum.errors import ConfigError
 from frustum.files import make_folder, read_json, write_error, write_json
 from frustum.version import __version__
@@ -62,12 +58,10 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
     Raises:
         DataError: the folder is read-only or full.
     """
-    config = type(recipe.model)
     content = {
         "source": source or recipe.name,
         "overrides": list(overrides),
-        "recipe": recipe.model_dump(mode="json"),
-        "model_config": f"{config.__module__}:{config.__qualname__}",
+        **stored(recipe),
         "seed": recipe.train.seed,
         "frustum": __version__,
         "torch": torch.__version__,
@@ -76,21 +70,19 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
     write_json(make_folder(Path(folder)) / "recipe.json", content, indent=2)
 
 
-def load_run(folder: Path | str) -> Run:
-    """The run that lives in `folder`. Raises DataError without a readable recipe.json, ConfigError if this version cannot use it."""
-    folder = Path(folder)
-    content = read_json(folder / "recipe.json", "description of the run")
-    try:
-        fields = dict(content["recipe"])
-        fields["model"] = _model_config(content["model_config"]).model_validate(fields["model"])
-        fields["optim"] = OptimConfig.upgraded(fields["optim"])
-        recipe = Recipe.model_validate(fields)
-        return Run(folder, recipe, content["source"], tuple(content["overrides"]), content["frustum"], content["commit"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ConfigError(
-            f"{folder / 'recipe.json'} does not describe a run that frustum {__version__} can use: {error}. "
-            "Use the version that wrote it (named in the file), or train anew."
-        ) from error
+def load_run(folder: Path | str, code: Collection[str] = ()) -> Run:
+    """The run that lives in `folder`; `code` names modules whose classes it may import (engine/sections.py).
+
+    Raises:
+        DataError: there is no readable recipe.json. ConfigError: this version cannot use it, or may not import what it names.
+    """
+    path = Path(folder) / "recipe.json"
+    content = read_json(path, "description of the run")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} does not describe a run: it holds a {type(content).__name__}, where a JSON object is needed.")
+    recipe = restored(content, str(folder), code)
+    source, overrides = str(content.get("source", recipe.name)), tuple(content.get("overrides", ()))
+    return Run(Path(folder), recipe, source, overrides, str(content.get("frustum", "")), content.get("commit"))
 
 
 def require_same(recipe: Recipe, folder: Path) -> None:
@@ -98,10 +90,10 @@ def require_same(recipe: Recipe, folder: Path) -> None:
 
     The data may have been moved: another data.root is fine once the old one is gone. Other keyframes in it are found when it is opened.
     """
-    stored = load_run(folder).recipe
-    found = differences(stored.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    before = load_run(folder).recipe
+    found = differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
     fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
-    if Path(recipe.data.root).exists() and not Path(stored.data.root).exists():
+    if Path(recipe.data.root).exists() and not Path(before.data.root).exists():
         fixed.pop("data.root", None)
     if fixed:
         raise ConfigError(
@@ -146,22 +138,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.strip() + ("-dirty" if changes.strip() else "")
-
-
-def _model_config(path: str) -> type[ModelConfig]:
-    module, _, name = path.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)  # where a user's own recipes are, which a console script does not look at
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"the run's model config {path} cannot be imported: {error}. Install or put on PYTHONPATH what the run used."
-        ) from error
-    finally:
-        sys.path.remove(here)
-    if not (isinstance(found, type) and issubclass(found, ModelConfig)):
-        raise ConfigError(f"{path}, named by the run as its model config, is not a ModelConfig.")
-    return found

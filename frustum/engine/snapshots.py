@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from frustum.checkpoint.fit import renamed
 from frustum.checkpoint.weights_file import flush, load_state, read_weights, save_weights
-from frustum.engine.preprocessing import header_of
+from frustum.engine.sections import header_of
 from frustum.engine.step import Stepper
 from frustum.errors import CheckpointError
 from frustum.files import make_folder, write_error
@@ -88,9 +89,10 @@ class Snapshots:
                 f"{self.accelerator.num_processes}. Start as many as before, or give its model.safetensors as weights to a new run."
             )
         trainer, own = _load(path / "trainer.pt"), _load(path / f"rank_{rank}.pt")
-        load_state(stepper.network, read_weights(path / "model.safetensors")[0], str(path))
+        names = stepper.recipe.model.renamed
+        load_state(stepper.network, renamed(read_weights(path / "model.safetensors")[0], names), str(path))
         if stepper.ema is not None:
-            load_state(stepper.ema.module, read_weights(path / "ema.safetensors")[0], str(path))
+            load_state(stepper.ema.module, renamed(read_weights(path / "ema.safetensors")[0], names), str(path))
         try:
             stepper.load_state_dict(trainer)
             set_random_state(own["random"])

@@ -12,16 +12,17 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from frustum.checkpoint.fit import renamed
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source
-from frustum.engine import preprocessing
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import changed_length, clear_run, require_same, save_run
 from frustum.engine.runtime import make_accelerator
+from frustum.engine.sections import changes_that_travel, header_of
 from frustum.engine.signals import StopSignals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
@@ -124,7 +125,7 @@ def train(
                 )
     trained, steps = stepper.result(), stepper.step_number
     if is_main:
-        save_weights(out / WEIGHTS, trained, preprocessing.header_of(recipe) | {"step": steps})
+        save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps})
     accelerator.wait_for_everyone()
     return TrainResult(out, out / WEIGHTS, steps, window.last_loss, time.monotonic() - began, first, trained)
 
@@ -149,8 +150,9 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     path = recipe.train.init
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
-        lines.append(f"starting from {path}: {load_state(network, opened.state, path, strict=False)}")
-        other = preprocessing.differences(preprocessing.stored_in(decode_header(opened.metadata), path), recipe)
+        state = renamed(opened.state, recipe.model.renamed)
+        lines.append(f"starting from {path}: {load_state(network, state, path, strict=False)}")
+        other = changes_that_travel(decode_header(opened.metadata).get("recipe", {}), recipe)
         lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
     return lines
 

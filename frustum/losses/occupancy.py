@@ -21,7 +21,7 @@ OCC3D_FREQUENCIES: tuple[int, ...] = (
 
 
 def _fits_the_classes(is_on: bool, others: ValidationInfo) -> bool:
-    if is_on and others.data.get("class_names", OCC3D_CLASSES) != OCC3D_CLASSES:
+    if is_on and (others.data or {}).get("class_names", OCC3D_CLASSES) != OCC3D_CLASSES:  # None where the value alone is checked
         raise ValueError("the frequency table is that of Occ3D's 18 classes; set model.class_balance=false for other class_names")
     return is_on
 

@@ -1,24 +1,19 @@
-"""Finds recipes by name and builds networks from them. Listing imports no torch and runs no recipe file."""
+"""Finds recipes by name. Listing imports no torch and runs no recipe file."""
 
 from __future__ import annotations
 
 import ast
 import importlib
-import os
-import sys
+from collections.abc import Collection
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import ValidationError
-
-from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError, nearest_names
+from frustum.version import ENTRY_POINTS
 
 if TYPE_CHECKING:
-    pass
-
-ENTRY_POINTS = "frustum.recipes"
+    from frustum.engine.recipe import Recipe
 
 
 class RecipeInfo(NamedTuple):
@@ -48,17 +43,25 @@ def is_run(name: str | Path) -> bool:
     return (Path(name) / "recipe.json").is_file()
 
 
-def get_recipe(name: str | Path) -> Recipe:
+def is_weights(name: str | Path) -> bool:
+    """True if `name` is that of a file of weights, there or not."""
+    return Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+def get_recipe(name: str | Path, code: Collection[str] = ()) -> Recipe:
     """The recipe called `name` (`flashocc-r50`), of the run in the folder `name`, or of a function (`my_pkg.my_file:my_recipe`).
 
+    `code` names modules whose classes a run may import, beside those of frustum and of installed plug-ins (engine/sections.py).
+
     Raises:
-        ConfigError: no such recipe (with the nearest names) or run, the import fails, or the function returns something else.
+        ConfigError: no such recipe (with the nearest names) or run, the import fails or is not allowed, or the function returns something
+            else.
         DataError: the run's recipe.json cannot be read.
     """
     if is_run(name):
         from frustum.engine.run import load_run
 
-        return load_run(name).recipe
+        return load_run(name, code).recipe
     name = str(name)
     if ":" in name:
         return _imported(name)
@@ -66,7 +69,12 @@ def get_recipe(name: str | Path) -> Recipe:
     info = known.get(name.replace("_", "-"), known.get(name))
     if info is None and (Path(name).is_dir() or "/" in name):
         raise ConfigError(
-            f"{name} is no run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe."
+            f"{name} is not a run: there is no {Path(name) / 'recipe.json'}. Give the folder that `frustum train` wrote, or a recipe."
+        )
+    if info is None and is_weights(name):
+        raise ConfigError(
+            f"{name} is a file of weights, where a recipe is needed. It goes by itself with frustum eval {name}; a training starts from it "
+            f"with frustum train RECIPE --init {name}."
         )
     if info is None:
         raise ConfigError(
@@ -77,17 +85,19 @@ def get_recipe(name: str | Path) -> Recipe:
 
 
 def _imported(path: str) -> Recipe:
+    from pydantic import ValidationError
+
+    from frustum.engine.recipe import Recipe
+    from frustum.engine.sections import working_folder
+
     module_name, _, function_name = path.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)  # a console script does not look into the working folder, where a user's own files are
     try:
-        module = importlib.import_module(module_name)
+        with working_folder():
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(
             f"cannot import {module_name!r} for the recipe {path!r}: {error}. Check the path and the working folder."
         ) from error
-    finally:
-        sys.path.remove(here)
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SOURCES: tuple[str, ...] = ("flashocc",)
-"""Upstream projects whose files can be read: modules of weights/."""
-
 UNKNOWN = "unknown"
 _OCCUPANCY = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
 _MASKLESS = "a row of the repository's README; trained without the camera mask"
@@ -130,6 +127,10 @@ CATALOGUE: tuple[Entry, ...] = (
         "aligner_1020_gaze_final.ckpt, blender_lama.ckpt", note="its third-party parts have terms of their own",
     ),
 )  # fmt: skip
+
+
+SOURCES: tuple[str, ...] = tuple(dict.fromkeys(entry.source for entry in CATALOGUE if entry.source))
+"""Upstream projects whose files can be read: the adapters of weights/upstream.py."""
 
 
 def entry(name: str) -> Entry | None:

@@ -11,32 +11,38 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from frustum.models.bevdet_occ import BevDetOccConfig
+from frustum.models.flashocc import FlashOccConfig
+from frustum.models.flashocc_stereo import FlashOccStereoConfig
+from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
+from frustum.types.contract import ModelConfig
+from frustum.weights.adapter import Found
 from frustum.weights.catalogue import recipe_of
 
-BASES = {
-    "flashocc": "flashocc-r50-m0",
-    "flashocc_stereo": "flashocc-r50-4d-stereo",
-    "panoptic_flashocc": "panoptic-flashocc-tiny",
-    "bevdet_occ": "bevdet-occ-r50",
+SOURCE = "flashocc"
+
+BASES: dict[type[ModelConfig], str] = {
+    FlashOccConfig: "flashocc-r50-m0",
+    FlashOccStereoConfig: "flashocc-r50-4d-stereo",
+    PanopticFlashOccConfig: "panoptic-flashocc-tiny",
+    BevDetOccConfig: "bevdet-occ-r50",
 }
-"""Files of models/ whose networks this module reads weights for, and the recipe of a file that is none of the published ones."""
+"""The networks whose weights are read, and the recipe of a file that is none of the published ones."""
 
-MODELS: tuple[str, ...] = tuple(BASES)
-
-# What the weights were trained with and must be run with, as settings of a recipe: voxel indices rounded towards zero; images whose
+# What the weights were trained with and must be run with, as settings that travel: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
 # ego frame at the time of the first camera. The last two are how the published figures were (most likely) measured.
-PREPROCESSING: dict[str, Any] = {
-    "data.image_size": [256, 704],
-    "data.channel_order": "bgr",
-    "data.mean": [123.675, 116.28, 103.53],
-    "data.std": [58.395, 57.12, 57.375],
-    "data.map_frame": "camera0",
-    "augment.crop_h": [0.0, 0.0],
-    "model.voxel_rounding": "reference",
-    "model.sampling": "corners",
-    "model.align": "warp_reference",
-    "model.label_map": "reference",
+NEEDS: dict[str, Any] = {
+    "image_size": [256, 704],
+    "channel_order": "bgr",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "map_frame": "camera0",
+    "crop_h": [0.0, 0.0],
+    "voxel_rounding": "reference",
+    "sampling": "corners",
+    "align": "warp_reference",
+    "label_map": "reference",
 }
 
 _HEAD, _MAP_NECK, _NECK = "occ_head.final_conv.conv.weight", "img_bev_encoder_neck.up2.4.weight", "img_neck.fpn_convs.0.conv.weight"
@@ -162,54 +168,73 @@ def published_name(layout: Layout) -> str:
     return next((name for key, name in _PUBLISHED.items() if key == (*kind, *counts)), "")
 
 
-def preprocessing_for(layout: Layout | None) -> dict[str, Any]:
-    """What weights of this layout must be run with: `PREPROCESSING`, with the larger images of the Swin network."""
+def reads(config: ModelConfig) -> bool:
+    """Whether FlashOCC's repository has weights for networks of this kind, of whatever widths."""
+    return type(config) in BASES
+
+
+def needs(state: Mapping[str, Tensor] | None) -> dict[str, Any]:
+    """What the weights must be fed and run with: `NEEDS`, with the larger images of the Swin network."""
+    layout = None if state is None else layout_of(state)
     larger = layout is not None and published_name(layout) == _SWIN
-    return PREPROCESSING | ({"data.image_size": [512, 1408]} if larger else {})
+    return NEEDS | ({"image_size": [512, 1408]} if larger else {})
 
 
-def model_of(layout: Layout | None) -> str:
-    """The file of models/ that builds this kind of network, of whatever widths; empty if there is none."""
-    if layout is None or not layout.has_occupancy or layout.has_boxes:
-        return ""
-    if layout.depth_net != "conv":
-        kinds = {"camera-aware": "panoptic_flashocc", "stereo": "flashocc_stereo"}
-        return "" if layout.is_volume else kinds[layout.depth_net]
-    if layout.has_centres or layout.frames > 1:
-        return ""
-    return "bevdet_occ" if layout.is_volume else "flashocc"
-
-
-def recipe_for(layout: Layout | None) -> str:
-    """The recipe to load a file with; empty when there is none."""
+def identify(state: Mapping[str, Tensor]) -> Found:
+    """What a state dict is, which recipe loads it, what in it contradicts itself, and what can be done with a part of a network."""
+    layout, clashes = layout_of(state), contradictions(state)
     if layout is None:
-        return ""
-    name = published_name(layout)
-    return recipe_of(name) if name else BASES.get(model_of(layout), "")
+        stranger = "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
+        return Found(_encoder_alone(state) or stranger)
+    about = describe(layout)
+    if clashes:
+        about = (
+            f"the file has {layout}, but its widths contradict each other: {'; '.join(clashes)}. No network is like that: the file was "
+            "changed, or put together from two. Get it again; what fits can start a training: frustum train RECIPE --init FILE."
+        )
+    return Found(about, recipe_for(layout), published_name(layout), not clashes, layout._asdict())
 
 
-def settings_for(layout: Layout | None, config: Any) -> list[str]:
+def model_of(layout: Layout) -> type[ModelConfig] | None:
+    """The config that builds this kind of network, of whatever widths; None if there is none."""
+    if not layout.has_occupancy or layout.has_boxes:
+        return None
+    if layout.depth_net != "conv":
+        return None if layout.is_volume else PanopticFlashOccConfig if layout.depth_net == "camera-aware" else FlashOccStereoConfig
+    if layout.has_centres or layout.frames > 1:
+        return None
+    return BevDetOccConfig if layout.is_volume else FlashOccConfig
+
+
+def recipe_for(layout: Layout) -> str:
+    """The recipe to load a file with; empty when there is none."""
+    name, kind = published_name(layout), model_of(layout)
+    return recipe_of(name) if name else BASES[kind] if kind else ""
+
+
+def widths(state: Mapping[str, Tensor], config: Any) -> list[str]:
     """Settings that a file needs which is of the same kind as the network of `config` and of other widths.
 
     None for a published file that has a recipe of its own: to load it under another one is a mistake, which strict loading names.
     """
-    if layout is None or model_of(layout) != type(config).__module__.rpartition(".")[2]:
+    layout = layout_of(state)
+    is_of_kind = layout is not None and model_of(layout) is type(config)
+    if layout is None or not is_of_kind:
         return []
-    widths = {name: count for name, count in layout.widths.items() if count}
-    has = {name: config.depth_bins.count if name == "depth_bins" else getattr(config, name) for name in widths}
-    if widths != has and published_name(layout) and recipe_for(layout):
+    given = {name: count for name, count in layout.widths.items() if count}
+    has = {name: config.depth_bins.count if name == "depth_bins" else getattr(config, name) for name in given}
+    if given != has and published_name(layout) and recipe_for(layout):
         return []
-    found = [f"model.{name}={count}" for name, count in widths.items() if name != "depth_bins" and count != has[name]]
+    found = [f"model.{name}={count}" for name, count in given.items() if name != "depth_bins" and count != has[name]]
     if 0 < layout.depth_bins != has["depth_bins"]:
         start, stop = _DEPTH
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
     if layout.resnet and layout.resnet != config.resnet:
         found.append(f"model.resnet={layout.resnet}")
-    if "instances" in type(config).model_fields and layout.has_centres != config.instances:
-        found.append(f"model.instances={str(layout.has_centres).lower()}")
-    if "history" in type(config).model_fields and layout.frames - 1 != config.history:
-        # a cost volume compares the oldest of the joined frames with one more
-        found += [f"model.history={layout.frames - 1}", f"data.history={layout.frames - (layout.depth_net != 'stereo')}"]
+    if "instances" in type(config).model_fields and layout.has_centres != (config.instances is not None):
+        found.append(f"model.instances={'{}' if layout.has_centres else 'null'}")
+    if "history" in type(config).model_fields and layout.frames - 1 != config.history.frames:
+        found.append(f"model.history.frames={layout.frames - 1}")
     return found
 
 
@@ -223,17 +248,6 @@ def contradictions(state: Mapping[str, Tensor]) -> list[str]:
         given = shapes[f"{_NET}weight"][0]
         found.append(f"{_NET}weight gives {given} channels, of which {layout.lift_channels} are lifted: none are left for depth bins")
     return found
-
-
-def about(state: Mapping[str, Tensor]) -> str:
-    """What a file is, which recipe loads it, what in it contradicts itself, and what can be done with a part of a network."""
-    layout = layout_of(state)
-    if clashes := contradictions(state):
-        return (
-            f"the file has {layout}, but its widths contradict each other: {'; '.join(clashes)}. No network is like that: the file was "
-            "changed, or put together from two. Get it again; what fits can start a training: frustum train RECIPE --init FILE."
-        )
-    return describe(layout) if layout is not None else _encoder_alone(state) or describe(None)
 
 
 def _encoder_alone(state: Mapping[str, Tensor]) -> str:
@@ -256,24 +270,16 @@ def _encoder_alone(state: Mapping[str, Tensor]) -> str:
     )
 
 
-def describe(layout: Layout | None) -> str:
-    """What a file is, and which recipe loads it, or which one is missing."""
-    if layout is None:
-        return "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
+def describe(layout: Layout) -> str:
+    """What a file is, and which recipe loads it, or that none does."""
     name, recipe = published_name(layout), recipe_for(layout)
-    if recipe:
-        if name:
-            return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
-        return f"the file has {layout}: no published file has these widths; the recipe {recipe!r} builds this kind of network."
     if name:
-        kind = name
-    elif layout.is_volume:
-        kind = "an occupancy network with 3D convolutions (of BEVDetOCC's kind)"
-    elif not layout.has_occupancy:
-        kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
-    else:
-        past = f", {layout.frames} frames" if layout.frames > 1 else ""
-        kind = f"a FlashOCC with a {layout.depth_net} depth net{past}{', instance centres' if layout.has_centres else ''}"
+        return f"the file has {layout}: the published {name}, that is the recipe {recipe!r}."
+    if recipe:
+        return f"the file has {layout}: no published file has these widths; the recipe {recipe!r} builds this kind of network."
+    kind = f"a BEVDet {'detector' if layout.has_boxes else 'network'} without an occupancy head"
+    if layout.has_occupancy:
+        kind = f"an occupancy network with a {layout.depth_net} depth net{' and 3D convolutions' if layout.is_volume else ''}"
     return (
         f"the file has {layout}: {kind}, for which there is no recipe yet (`frustum list` shows those there are). "
         "What fits another network can start its training: frustum train RECIPE --init FILE."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference
+from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference, renamed
 from frustum.errors import CheckpointError
 
 MODEL = {"conv.weight": torch.zeros(4, 3, 1, 1), "conv.bias": torch.zeros(4), "head.weight": torch.zeros(2, 4)}
@@ -86,3 +86,12 @@ def test_names_are_guessed_only_when_close_and_of_the_same_shape(given, shape):
     text = describe_difference(MODEL, state)
     assert "another network" not in text
     assert "did you mean" not in text
+
+
+def test_keys_of_an_earlier_version_get_their_new_names():
+    prefixes = {"enter.": "trunk.enter.", "old.": "new."}
+    state = {"enter.weight": 1, "old.enter.bias": 2, "head.bias": 3}
+    new = renamed(state, prefixes)
+    assert new == {"trunk.enter.weight": 1, "new.enter.bias": 2, "head.bias": 3}
+    assert renamed(new, prefixes) == new, "a file of this version stays as it is"
+    assert renamed({"a.x": 1}, {"a.": "a.b."}) == renamed({"a.b.x": 1}, {"a.": "a.b."}) == {"a.b.x": 1}

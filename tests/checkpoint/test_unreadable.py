@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.checkpoint.unreadable import holds_module, refuse_what_is_no_checkpoint
+from frustum.checkpoint.unreadable import holds_module, is_safetensors
 from frustum.checkpoint.upstream_file import read_state
 from frustum.errors import CheckpointError
 
@@ -52,7 +52,7 @@ def test_an_array_and_a_folder(tmp_path):
     torch.save(STATE, tmp_path / "m0.pth")
     with pytest.raises(CheckpointError, match=r"is a folder.*Give a file in it: .*m0\.pth"):
         read_state(tmp_path)
-    assert refuse_what_is_no_checkpoint(tmp_path / "m0.pth") is None
+    assert not is_safetensors(tmp_path / "m0.pth")
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from frustum.checkpoint.weights_file import load_weights, read_weights
+from frustum.checkpoint.weights_file import load_state, read_weights
 from frustum.engine.evaluate import evaluate
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
@@ -108,7 +108,7 @@ def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
         assert two[step]["epoch"] == one[step]["epoch"]
     assert_same_weights(tmp_path / "two", tmp_path / "one", 1e-5)
     network = toy.ToyConfig().build()
-    load_weights(network, tmp_path / "two")
+    load_state(network, read_weights(tmp_path / "two")[0], "two")
     together = EvalReport.from_numbers(json.loads((tmp_path / "two/eval.json").read_text()))
     alone = evaluate(toy.recipe(toy_root), network)
     assert (together.frames, together.results) == (alone.frames, alone.results), "integer counts add up exactly"

@@ -26,11 +26,12 @@ def test_a_recipe_survives_its_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_config": "tests.engine.toy:Toy"}, "not a ModelConfig"),
-        ({"model_config": "tests.engine.nowhere:Config"}, "cannot be imported"),
-        ({"model_config": "os:system"}, "not a ModelConfig"),
-        ({"recipe": {"name": "x"}}, "does not describe a run"),
-        ({"recipe": None}, "does not describe a run"),
+        ({"classes": {"model": "tests.engine.toy:Toy"}}, "not a ModelConfig"),
+        ({"classes": {"model": "tests.engine.toy:Nothing"}}, "cannot be imported"),
+        ({"classes": {"model": "os:system"}}, "not a ModelConfig"),
+        ({"classes": ["model"]}, "does not hold a recipe"),
+        ({"recipe": {"name": "x"}}, "does not hold a recipe"),
+        ({"recipe": None}, "does not hold a recipe"),
     ],
 )
 def test_a_recipe_file_that_cannot_be_used_is_named(tmp_path, change, words):
@@ -46,6 +47,9 @@ def test_no_run_and_half_a_run_are_data_errors(tmp_path):
         load_run(tmp_path)
     (tmp_path / "recipe.json").write_text('{"recipe": ')
     with pytest.raises(DataError, match="not valid JSON"):
+        load_run(tmp_path)
+    (tmp_path / "recipe.json").write_text("[3]")
+    with pytest.raises(ConfigError, match="does not describe a run: it holds a list"):
         load_run(tmp_path)
 
 

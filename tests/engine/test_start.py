@@ -8,7 +8,7 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import save_weights
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import KEY, preprocessing_of
+from frustum.engine.sections import header_of
 from frustum.engine.train import start, train
 from frustum.errors import CheckpointError, ConfigError
 from tests.engine import toy
@@ -51,7 +51,7 @@ def test_a_run_folder_is_a_start_and_a_resumed_run_does_not_start_again(toy_root
 def test_other_preprocessing_is_told(toy_root, tmp_path):
     recipe = toy.recipe(toy_root)
     other = apply(recipe, ["data.channel_order=bgr"])
-    save_weights(tmp_path / "w.safetensors", toy.ToyConfig().build(), {KEY: preprocessing_of(other)})
+    save_weights(tmp_path / "w.safetensors", toy.ToyConfig().build(), header_of(other))
     lines = start(toy.ToyConfig().build(), apply(recipe, [f"train.init={tmp_path / 'w.safetensors'}"]))
     assert lines[1] == ('this run prepares its input otherwise than those weights: data.channel_order="rgb" (they were trained with "bgr")')
     assert len(start(toy.ToyConfig().build(), apply(other, [f"train.init={tmp_path / 'w.safetensors'}"]))) == 1
@@ -73,12 +73,12 @@ def test_a_start_that_cannot_be_is_an_error_before_training(toy_root, tmp_path):
         train(recipe, tmp_path / "run")
 
 
-def test_trained_weights_carry_their_preprocessing(toy_root, tmp_path):
+def test_trained_weights_carry_their_recipe(toy_root, tmp_path):
     from frustum.checkpoint.weights_file import read_weights
 
     recipe = apply(toy.recipe(toy_root, steps=1, checkpoint_every=1), ["data.channel_order=bgr"])
     train(recipe, tmp_path / "run")
     for name in ("weights", "checkpoints/step_00000001/ema", "checkpoints/step_00000001/model"):
         _, header = read_weights(tmp_path / "run" / f"{name}.safetensors")
-        assert header[KEY] == preprocessing_of(recipe), name
-        assert (header[KEY]["data.channel_order"], header["step"]) == ("bgr", 1)
+        assert {key: header[key] for key in ("recipe", "classes", "resize")} == header_of(recipe), name
+        assert (header["recipe"]["data"]["channel_order"], header["step"]) == ("bgr", 1)

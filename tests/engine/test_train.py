@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import frustum
-from frustum.checkpoint.weights_file import load_weights, read_weights
+from frustum.checkpoint.weights_file import load_state, read_weights
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
@@ -156,7 +156,7 @@ def test_a_nan_stops_with_step_and_sample_named_and_the_last_state_intact(toy_ro
         assert third[0].tokens[0] not in str(error.value), "only the bad batch is to blame"
     newest = sorted((tmp_path / "run/checkpoints").iterdir())[-1]
     network = toy.ToyConfig().build()
-    load_weights(network, newest / "model.safetensors")
+    load_state(network, read_weights(newest / "model.safetensors")[0], "model")
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
     assert not (tmp_path / "run/weights.safetensors").exists()
 

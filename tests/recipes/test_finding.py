@@ -18,8 +18,7 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.recipes import finding as loading
 from frustum.recipes.finding import get_recipe, list_recipes
-from frustum.weights.checkpoints import settle
-from frustum.weights.loading import load
+from frustum.weights.loading import load, open_network
 
 SMALL = {"pretrained": False, "bev_channels": 8, "neck_channels": 8}
 NAMES = [info.name for info in list_recipes()]
@@ -127,8 +126,8 @@ def test_weights_survive_a_round_trip_through_a_file(tmp_path):
 
 def test_a_run_folder_is_its_recipe_with_its_weights(tmp_path):
     from frustum.checkpoint.weights_file import WEIGHTS, save_weights
-    from frustum.engine.preprocessing import header_of
     from frustum.engine.run import save_run
+    from frustum.engine.sections import header_of
 
     recipe = apply(get_recipe("flashocc-tiny"), ["model.pretrained=false", "model.bev_channels=8", "data.image_size=64,192"])
     folder = tmp_path / "run"
@@ -141,13 +140,13 @@ def test_a_run_folder_is_its_recipe_with_its_weights(tmp_path):
     for name in (folder, str(folder)):
         model = load(name, depth_loss=0.5)
         assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.state_dict().items())
-        assert (model.config.bev_channels, model.config.depth_loss, model.preprocessing["data.image_size"]) == (8, 0.5, [64, 192])
+        assert (model.config.bev_channels, model.config.depth_loss, model.recipe.data.image_size) == (8, 0.5, (64, 192))
     other = recipe.model.build().state_dict()
     other["class_weight"] = other["class_weight"] + 1
     assert torch.equal(load(folder, other).state_dict()["class_weight"], other["class_weight"]), "weights that are given win"
     with pytest.raises(CheckpointError, match="other shape"):
         load(folder, bev_channels=4)
-    with pytest.raises(ConfigError, match=r"runs/none is no run: there is no runs.none.recipe\.json"):
+    with pytest.raises(ConfigError, match=r"runs/none is not a run: there is no runs.none.recipe\.json"):
         load("runs/none")
 
 
@@ -185,12 +184,18 @@ def test_the_class_balance_is_that_of_occ3d():
 
 
 def test_official_settings_are_those_of_the_published_code_unless_the_user_says_otherwise():
-    recipe = apply(get_recipe("flashocc-r50"), ["data.channel_order=rgb"])
-    assert settle(recipe) is recipe
-    official = settle(recipe, [], "official")
+    recipe = apply(get_recipe("flashocc-r50"), ["data.channel_order=rgb", "model.resnet=18"])
+    assert open_network(recipe)[0] is recipe
+    official, network = open_network(recipe, source="official")
+    assert network.recipe is official
     assert (official.data.channel_order, official.model.voxel_rounding) == ("bgr", "reference")
     with pytest.warns(FrustumWarning, match="because you said so"):
-        assert settle(recipe, ["model.voxel_rounding=floor"], "official").model.voxel_rounding == "floor"
+        assert open_network(recipe, ["model.voxel_rounding=floor"], source="official")[0].model.voxel_rounding == "floor"
+
+
+def test_a_file_of_weights_is_not_a_recipe():
+    with pytest.raises(ConfigError, match=r"frustum eval x\.safetensors; a training starts from it with frustum train RECIPE --init x"):
+        get_recipe("x.safetensors")
 
 
 def test_an_invalid_recipe_of_the_user_is_a_config_error(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from frustum.recipes.finding import get_recipe
 @pytest.mark.parametrize(
     ("name", "settings", "part"),
     [
-        ("flashocc-tiny", ["model.pretrained=false"], "encoder"),
+        ("flashocc-tiny", ["model.pretrained=false"], "trunk.encoder"),
         ("flashocc-r50-m0", ["model.resnet=18", "model.bev_channels=16", "optim.lr_scale.encoder=0.3"], "img_backbone"),
     ],
 )
@@ -21,5 +21,5 @@ def test_the_image_encoder_has_its_own_rate(name, settings, part):
     network = recipe.model.build()
     others, encoder = build_optimizer(network, recipe.optim).param_groups
     assert (others["lr"], encoder["lr"]) == (recipe.optim.lr, recipe.optim.lr * 0.3)
-    assert [id(p) for p in encoder["params"]] == [id(p) for p in getattr(network, part).parameters() if p.requires_grad]
+    assert [id(p) for p in encoder["params"]] == [id(p) for p in network.get_submodule(part).parameters() if p.requires_grad]
     assert len(others["params"]) + len(encoder["params"]) == sum(p.requires_grad for p in network.parameters())

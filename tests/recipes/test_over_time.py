@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
+from frustum.config import travelling
+from frustum.data.labels.depth import DepthLabels
 from frustum.engine import overrides
 from frustum.engine.feed import build_pipeline
-from frustum.engine.preprocessing import preprocessing_of
-from frustum.errors import ConfigError
 from frustum.recipes.finding import get_recipe
 
 # past keyframes joined, read; millions of parameters
@@ -26,13 +26,13 @@ RECIPES = {
 def test_published_sizes(name):
     history, read, millions = RECIPES[name]
     recipe = get_recipe(name)
-    assert (recipe.model.history, recipe.model.frames_before, recipe.data.history) == (history, read, read)
+    assert (recipe.model.history.frames, recipe.model.reads().past) == (history, read)
     with torch.device("meta"):
         model = recipe.model.build()
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
-    assert recipe.data.load_depth
-    assert (recipe.model.align, recipe.model.train_align) == ("warp", "lift")
-    assert preprocessing_of(recipe)["model.align"] == "warp"
+    assert any(isinstance(label, DepthLabels) for label in recipe.model.learns_from())
+    assert (recipe.model.history.align, recipe.model.history.train_align) == ("warp", "lift")
+    assert travelling(recipe)["model.history.align"] == "warp"
 
 
 def test_nine_frames_have_the_published_names(shared):
@@ -57,10 +57,6 @@ def test_the_swin_network():
     assert state["img_view_transformer.depth_net.cost_volumn_net.0.weight"] == (88, 88, 3, 3)
 
 
-def test_too_little_past_is_refused():
-    recipe = get_recipe("flashocc-r50-4d-stereo")
-    for settings, needed in ((["data.history=1"], 2), (["model.history=4"], 5)):
-        with pytest.raises(ConfigError, match=rf"reads {needed} past keyframes.*Set data\.history={needed}"):
-            build_pipeline(overrides.apply(recipe, settings), training=False)
-    longer = overrides.apply(recipe, ["model.history=4", "data.history=5"])
-    assert longer.model.frames_before == build_pipeline(longer, training=True).history == 5
+def test_the_matching_reads_one_frame_more():
+    recipe = overrides.apply(get_recipe("flashocc-r50-4d-stereo"), ["model.history.frames=4"])
+    assert recipe.model.reads().past == build_pipeline(recipe, training=True).reads.past == 5

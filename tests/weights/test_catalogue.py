@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe, list_recipes
 from frustum.weights import flashocc
 from frustum.weights.catalogue import CATALOGUE, SOURCES, entry, recipe_of
@@ -40,7 +41,7 @@ def test_every_layout_that_is_recognised_is_in_the_catalogue():
     for name in flashocc._PUBLISHED.values():
         assert entry(name) is not None, name
         assert entry(name).source == "flashocc"
-    assert recipe_of("flashocc-r50-M0") == flashocc.BASES["flashocc"]
+    assert recipe_of("flashocc-r50-M0") == flashocc.BASES[FlashOccConfig]
     assert set(flashocc.BASES.values()) <= RECIPES
     assert recipe_of("no-such-entry") == ""
     assert entry("no-such-entry") is None

@@ -12,18 +12,18 @@ import torch
 import frustum
 from frustum.checkpoint.weights_file import read_weights, save_weights
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import header_of, preprocessing_of
 from frustum.engine.run import save_run
+from frustum.engine.sections import header_of
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe, list_recipes
 from frustum.weights import flashocc
-from frustum.weights.checkpoints import has_official_weights, open_checkpoint, settle
 from frustum.weights.conversion import convert, diagnose, not_finite
+from frustum.weights.upstream import adapter_for, has_official_weights
 
 HEAD = "occ_head.final_conv.conv.weight"
 State = dict[str, torch.Tensor]
-WITHOUT_OFFICIAL = [info.name for info in list_recipes() if not has_official_weights(get_recipe(info.name))]
+WITHOUT_OFFICIAL = [info.name for info in list_recipes() if not has_official_weights(get_recipe(info.name).model)]
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +48,27 @@ def meta(*shape: int) -> torch.Tensor:
 
 
 def test_the_whole_file(m0):
-    found = diagnose(m0, flashocc)
-    assert (found.recipe, len(found.fit.taken), found.fit.missing) == ("flashocc-r50-m0", 430, ())
+    found, fit = diagnose(m0, flashocc)
+    assert (found.recipe, len(fit.taken), fit.missing) == ("flashocc-r50-m0", 430, ())
     assert found.about.endswith("the published flashocc-r50-M0, that is the recipe 'flashocc-r50-m0'.")
 
 
 def test_a_missing_and_a_stray_entry_are_counted(m0):
     state = {key: value for key, value in m0.items() if key != HEAD} | {"foo.bar": meta(3)}
-    found = diagnose(state, flashocc)
+    found, fit = diagnose(state, flashocc)
     assert found.recipe == "flashocc-r50-m0"
-    assert (found.fit.missing, found.fit.unexpected, found.fit.reshaped) == ((HEAD,), ("foo.bar",), ())
-    assert f"It is not whole: of 430 entries 1 is missing ({HEAD}); 1 is in the file only (foo.bar)." in found.about
+    assert (fit.missing, fit.unexpected, fit.reshaped) == ((HEAD,), ("foo.bar",), ())
+    assert found.about.endswith(f"It is not whole: 1 missing ({HEAD}); 1 in the file only (foo.bar).")
     assert "without an occupancy head" not in found.about
 
 
-def test_a_file_without_its_depth_net_is_known_by_its_names(m0):
-    state = {key: value for key, value in m0.items() if "depth_net" not in key}
-    found = diagnose(state, flashocc)
-    assert (found.recipe, len(found.fit.missing)) == ("flashocc-r50-m0", 2)
-    assert "a part of the network of the recipe 'flashocc-r50-m0', without its depth net" in found.about
-    found = diagnose({"conv.weight": meta(3)}, flashocc)
-    assert found.about.startswith("no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net. ")
-    assert "--recipe my_package.my_file:my_recipe" in found.about, "what to type next"
-    assert (found.recipe, found.fit) == ("", None)
+def test_what_is_not_known_is_said(m0):
+    without = {key: value for key, value in m0.items() if "depth_net" not in key}
+    for state in (without, {"conv.weight": meta(3)}):
+        found, fit = diagnose(state, flashocc)
+        assert found.about.startswith("no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net. ")
+        assert "Name it: --recipe NAME, or --recipe FOLDER of its run" in found.about, "what to type next"
+        assert (found.recipe, fit) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +85,10 @@ def test_widths_that_contradict_each_other_are_named(m0, key, shape, words):
     assert flashocc.contradictions(m0) == []
     state = m0 | {key: meta(*shape)}
     assert [words in text for text in flashocc.contradictions(state)].count(True) == 1
-    found = diagnose(state, flashocc)
+    found, fit = diagnose(state, flashocc)
     assert "contradict each other" in found.about
     assert words in found.about
-    assert key in found.fit.reshaped
+    assert key in fit.reshaped
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -113,18 +111,18 @@ def test_contradicting_widths_are_not_converted(small, partial, tmp_path):
 )
 def test_an_encoder_alone_starts_a_training(m0, prefix, words):
     encoder = {prefix + key.removeprefix("img_backbone."): v for key, v in m0.items() if key.startswith("img_backbone.")}
-    about = flashocc.about(encoder | ({} if prefix else {"fc.weight": meta(1000, 2048), "fc.bias": meta(1000)}))
+    about = flashocc.identify(encoder | ({} if prefix else {"fc.weight": meta(1000, 2048), "fc.bias": meta(1000)})).about
     assert about.startswith("only an image encoder (ResNet-50), so there is nothing to convert.")
     assert re.search(words, about)
-    assert diagnose(encoder, flashocc).recipe == ""
+    assert diagnose(encoder, flashocc)[0].recipe == ""
 
 
 def test_other_encoders_alone(small, tmp_path):
     encoder = {key: value for key, value in small.items() if key.startswith("img_backbone.")}
-    assert "frustum train flashocc-r50 model.resnet=18 model.pretrained=FILE" in flashocc.about(encoder)
+    assert "frustum train flashocc-r50 model.resnet=18 model.pretrained=FILE" in flashocc.identify(encoder).about
     odd = {key: value for key, value in encoder.items() if ".layer3.1." not in key}
-    assert "a residual network that no recipe has" in flashocc.about(odd)
-    assert "frustum train flashocc-tiny model.pretrained=FILE" in flashocc.about({"conv_stem.weight": meta(32, 3, 3, 3)})
+    assert "a residual network that no recipe has" in flashocc.identify(odd).about
+    assert "frustum train flashocc-tiny model.pretrained=FILE" in flashocc.identify({"conv_stem.weight": meta(32, 3, 3, 3)}).about
     with pytest.raises(CheckpointError, match=r"was not converted: only an image encoder \(ResNet-18\)"):
         convert(save(encoder, tmp_path), tmp_path / "x.safetensors")
 
@@ -164,8 +162,8 @@ def test_one_name_for_the_project_everywhere(small, source, tmp_path):
     with pytest.warns(FrustumWarning):
         model = frustum.load("flashocc-r50-m0", path, source=source)
     assert read_weights(tmp_path / "new" / "x.safetensors")[1]["source"] == "flashocc"
-    assert model.preprocessing["data.channel_order"] == "bgr"
-    assert settle(get_recipe("flashocc-r50-m0"), source=source).data.map_frame == "camera0"
+    assert (model.recipe.data.channel_order, model.recipe.data.map_frame) == ("bgr", "camera0")
+    assert adapter_for(get_recipe("flashocc-r50-m0"), source) is flashocc
 
 
 def test_what_cannot_be_converted(small, tmp_path):
@@ -179,9 +177,8 @@ def test_what_cannot_be_converted(small, tmp_path):
     with pytest.raises(ConfigError, match=r"unknown source 'frustm'.*or its name: flashocc"):
         frustum.load("flashocc-r50-m0", path, source="frustm")
     tiny = get_recipe("flashocc-tiny")
-    other = tiny.model_copy(update={"name": "mine", "model": _Other()})
-    with pytest.raises(ConfigError, match="'mine' has no official weights of flashocc"):
-        settle(other, source="flashocc")
+    with pytest.raises(ConfigError, match="'flashocc-tiny' has no official weights of flashocc"):
+        adapter_for(tiny, "flashocc")
 
 
 @pytest.mark.parametrize("name", WITHOUT_OFFICIAL)
@@ -192,11 +189,10 @@ def test_what_was_trained_here_carries_its_own_preprocessing(name, tmp_path):
     done = convert(save(first.state_dict(), tmp_path), tmp_path / "x.safetensors", recipe=name)
     assert (done.source, done.recipe, done.fit.missing) == ("frustum", name, ())
     header = read_weights(tmp_path / "x.safetensors")[1]
-    assert (header["source"], header["preprocessing"]) == ("frustum", preprocessing_of(recipe))
+    assert header["source"] == "frustum"
     assert header["recipe"] == recipe.model_dump(mode="json")
-    again = frustum.load(name, tmp_path / "x.safetensors")
-    assert again.preprocessing == first.preprocessing
-    assert settle(recipe, checkpoint=open_checkpoint(tmp_path / "x.safetensors", recipe)) == recipe
+    for words in ((tmp_path / "x.safetensors",), (name, tmp_path / "x.safetensors")):
+        assert frustum.load(*words).recipe == recipe
     for source in ("official", "flashocc"):
         with pytest.raises(ConfigError, match=r"has no official weights.*use source='frustum'"):
             convert(tmp_path / "x.pth", tmp_path / "y.safetensors", source, name)
@@ -215,50 +211,32 @@ def test_a_recipe_with_official_weights_may_have_been_trained_here(small, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error", FrustumWarning)  # the settings are the weights' own
         convert(save(small, tmp_path), tmp_path / "x.safetensors", "frustum", "flashocc-r50-m0", overrides=words)
-    needs = read_weights(tmp_path / "x.safetensors")[1]["preprocessing"]
-    assert (needs["data.channel_order"], needs["data.map_frame"], needs["model.voxel_rounding"]) == ("rgb", "lidar", "floor")
-    model = frustum.load("flashocc-r50-m0", tmp_path / "x.safetensors", resnet=18, neck_channels=16, lift_channels=8, bev_channels=12)
-    assert model.preprocessing == needs
+    recipe = frustum.load(tmp_path / "x.safetensors").recipe
+    assert (recipe.data.channel_order, recipe.data.map_frame, recipe.model.voxel_rounding) == ("rgb", "lidar", "floor")
+    assert frustum.load("flashocc-r50-m0", tmp_path / "x.safetensors").recipe == recipe
     with pytest.raises(ConfigError, match="--recipe NAME, or --recipe FOLDER"):
         convert(tmp_path / "x.pth", tmp_path / "y.safetensors", "frustum")
 
 
 def test_the_run_or_the_settings_say_what_a_state_dict_is(tmp_path):
-    words = ["model.pretrained=false", "model.history=1", "data.history=1", "data.image_size=64,192"]
+    words = ["model.pretrained=false", "model.history.frames=1", "data.image_size=64,192"]
     recipe = apply(get_recipe("panoptic-flashocc-mini"), words)
     save_run(tmp_path / "run", recipe)
     path = save(recipe.model.build().state_dict(), tmp_path)
-    with pytest.raises(CheckpointError, match=r"(?s)frame_net.*--recipe NAME model\.history=2.*--recipe FOLDER"):
+    with pytest.raises(CheckpointError, match=r"(?s)frame_net.*--recipe NAME model\.KEY=VALUE.*--recipe FOLDER"):
         convert(path, tmp_path / "x.safetensors", recipe="panoptic-flashocc-mini")
     by_run = convert(path, tmp_path / "x.safetensors", recipe=str(tmp_path / "run"))
     by_words = convert(path, tmp_path / "y.safetensors", recipe="panoptic-flashocc-mini", overrides=words)
     assert by_run.fit == by_words.fit
     headers = [read_weights(tmp_path / name)[1] for name in ("x.safetensors", "y.safetensors")]
     assert headers[0] == headers[1]
-    assert headers[0]["preprocessing"]["data.image_size"] == [64, 192]
+    assert headers[0]["recipe"]["data"]["image_size"] == [64, 192]
     (tmp_path / "run" / "weights.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match=r"is a run, whose weights need no conversion: frustum eval .*frustum\.load\("):
         convert(tmp_path / "run", tmp_path / "z.safetensors")
 
 
-def test_a_state_dict_of_ours_is_known_by_its_names_and_not_converted_by_guess(tmp_path):
-    networks = {name: apply(get_recipe(name), ["model.pretrained=false"]).model.build() for name in WITHOUT_OFFICIAL}
-    states = {name: network.state_dict() for name, network in networks.items()}
-    assert "'flashocc-tiny' or 'flashocc-tiny-kitti', which" in diagnose(states["flashocc-tiny"], flashocc).about, (
-        "they differ in images only"
-    )
-    for name in ("panoptic-flashocc-mini", "bevdet-occ-tiny"):
-        found = diagnose(states[name], flashocc)
-        assert found.recipe == name
-        assert found.about.startswith(f"the network of the recipe {name!r}, which has no official weights.")
-        with pytest.raises(CheckpointError, match=f"was not converted: .* --recipe {name}, or --recipe FOLDER"):
-            convert(save(states[name], tmp_path), tmp_path / "x.safetensors")
-    with torch.device("meta"):
-        past = apply(get_recipe("panoptic-flashocc-mini"), ["model.pretrained=false", "model.history=1"]).model.build().state_dict()
-    found = diagnose(past, flashocc)
-    assert found.recipe == "panoptic-flashocc-mini"
-    assert "It is not quite that network: 1 is of another shape (bev_net.enter.0.weight); 6 are in the file only" in found.about
-
-
-class _Other:
-    """A network's settings from another file than those of models/."""
+def test_a_state_dict_of_ours_is_not_converted_by_guess(tmp_path):
+    path = save(apply(get_recipe("flashocc-tiny"), ["model.pretrained=false"]).model.build().state_dict(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"was not converted: .* --recipe NAME, or --recipe FOLDER of its run"):
+        convert(path, tmp_path / "x.safetensors")

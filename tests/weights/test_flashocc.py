@@ -9,15 +9,15 @@ import torch
 
 import frustum
 from frustum.checkpoint.fit import describe_difference
+from frustum.config import travelling
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import PATHS
 from frustum.errors import CheckpointError, FrustumWarning
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe
 from frustum.weights import flashocc
-from frustum.weights.catalogue import recipe_of
-from frustum.weights.checkpoints import settle
+from frustum.weights.catalogue import SOURCES, recipe_of
+from frustum.weights.upstream import ADAPTERS, as_published
 from tests.models import golden_weights as gold
 
 
@@ -62,11 +62,16 @@ def test_weights_of_the_other_model_are_recognised():
 
 
 def test_reference_settings_reach_model_and_data():
-    recipe = settle(get_recipe("flashocc-r50-m0"), source="official")
+    recipe = as_published(get_recipe("flashocc-r50-m0"), flashocc)
     assert (recipe.model.voxel_rounding, recipe.model.sampling) == ("reference", "corners")
     assert (recipe.data.channel_order, recipe.data.map_frame) == ("bgr", "camera0")
     assert get_recipe("flashocc-r50-m0").data.map_frame == "lidar"
-    assert set(flashocc.PREPROCESSING) == set(PATHS)
+    panoptic = as_published(get_recipe("panoptic-flashocc-depth4d"), flashocc)
+    assert {path.rpartition(".")[2]: value for path, value in travelling(panoptic).items()} == flashocc.NEEDS
+
+
+def test_every_source_of_the_catalogue_has_an_adapter():
+    assert tuple(adapter.SOURCE for adapter in ADAPTERS) == SOURCES
 
 
 MISSING = {
@@ -79,16 +84,15 @@ MISSING = {
 
 @pytest.mark.parametrize("fixture", MISSING)
 def test_every_published_layout_is_recognised(shared, fixture):
-    shapes = json.loads(gold.golden(shared, fixture).read_text())
-    layout = flashocc.layout_of(_empty(shapes))
+    state = _empty(json.loads(gold.golden(shared, fixture).read_text()))
+    layout = flashocc.layout_of(state)
     name, *counts = MISSING[fixture]
     assert [layout.frames, *layout.widths.values()] == counts
     assert (layout.resnet, layout.outputs) == (50, 16 * 18)
     assert flashocc.published_name(layout) == name
     assert flashocc.recipe_for(layout) == recipe_of(name)
-    if not recipe_of(name):
-        assert f"{name}, for which there is no recipe yet" in flashocc.describe(layout)
-    assert flashocc.settings_for(layout, FlashOccConfig()) == []
+    assert recipe_of(name)
+    assert flashocc.widths(state, FlashOccConfig()) == []
 
 
 @pytest.mark.parametrize(
@@ -107,20 +111,20 @@ def test_the_settings_from_the_shapes_build_exactly_the_network_of_the_file(shar
     shapes = _empty(json.loads(gold.golden(shared, fixture).read_text()))
     layout, base = flashocc.layout_of(shapes), get_recipe(recipe)
     assert flashocc.recipe_for(layout) == recipe
-    assert flashocc.settings_for(layout, base.model) == []
+    assert flashocc.widths(shapes, base.model) == []
     assert f"that is the recipe {recipe!r}" in flashocc.describe(layout)
     assert describe_difference(_meta(base.model), shapes) == ""
-    assert base.data.history == layout.frames - (layout.depth_net != "stereo")
+    assert base.model.reads().past == layout.frames - (layout.depth_net != "stereo")
 
 
 def test_the_swin_network_is_recognised_and_sees_larger_images():
     recipe = get_recipe("flashocc-swin-b-4d-stereo")
-    layout = flashocc.layout_of(_meta(recipe.model))
-    assert layout.resnet == 0
-    assert flashocc.recipe_for(layout) == recipe.name
-    assert flashocc.settings_for(layout, recipe.model) == []
-    assert flashocc.preprocessing_for(layout)["data.image_size"] == list(recipe.data.image_size)
-    assert flashocc.preprocessing_for(None) == flashocc.PREPROCESSING
+    state = _meta(recipe.model)
+    assert flashocc.layout_of(state).resnet == 0
+    assert flashocc.identify(state).recipe == recipe.name
+    assert flashocc.widths(state, recipe.model) == []
+    assert flashocc.needs(state)["image_size"] == list(recipe.data.image_size)
+    assert flashocc.needs(None) == flashocc.NEEDS
 
 
 def test_the_semantic_network_of_a_panoptic_recipe(shared):
@@ -128,17 +132,18 @@ def test_the_semantic_network_of_a_panoptic_recipe(shared):
     shapes = _empty({key: shape for key, shape in shapes.items() if not key.startswith("aux_centerness_head.")})
     layout, recipe = flashocc.layout_of(shapes), get_recipe("panoptic-flashocc-tiny")
     assert flashocc.published_name(layout) == "panoptic-flashocc-r50-depth-tiny"
-    assert flashocc.settings_for(layout, recipe.model) == ["model.instances=false"]
-    assert describe_difference(_meta(recipe.model.model_copy(update={"instances": False})), shapes) == ""
+    assert flashocc.widths(shapes, recipe.model) == ["model.instances=null"]
+    assert describe_difference(_meta(recipe.model.model_copy(update={"instances": None})), shapes) == ""
 
 
 def test_the_3d_baseline_is_recognised():
     recipe = get_recipe("bevdet-occ-r50")
-    layout = flashocc.layout_of(_meta(recipe.model))
+    state = _meta(recipe.model)
+    layout = flashocc.layout_of(state)
     assert layout.is_volume
     assert (flashocc.published_name(layout), flashocc.recipe_for(layout)) == ("", "bevdet-occ-r50")
-    assert flashocc.settings_for(layout, recipe.model) == []
-    assert flashocc.settings_for(layout, FlashOccConfig()) == []
+    assert flashocc.widths(state, recipe.model) == []
+    assert flashocc.widths(state, FlashOccConfig()) == []
 
 
 def test_detectors_and_strangers_are_told_apart(shared):
@@ -150,20 +155,21 @@ def test_detectors_and_strangers_are_told_apart(shared):
     assert "a BEVDet detector without an occupancy head" in flashocc.describe(layout)
     assert "--init FILE" in flashocc.describe(layout)
     assert flashocc.layout_of({"conv1.weight": torch.zeros(1)}) is None
-    assert flashocc.recipe_for(None) == ""
-    assert "no network of FlashOCC" in flashocc.describe(None)
+    assert flashocc.identify({"conv1.weight": torch.zeros(1)}).recipe == ""
+    assert "no network of FlashOCC" in flashocc.identify({"conv1.weight": torch.zeros(1)}).about
 
 
 @pytest.mark.parametrize("resnet", [18, 34, 50, 101])
 def test_widths_are_read_from_the_shapes(resnet):
     """What the file says becomes the settings that build its network."""
     config = FlashOccConfig(resnet=resnet, neck_channels=48, depth_bins=DepthBins(step=2), lift_channels=24, bev_channels=40)
-    layout = flashocc.layout_of(_meta(config))
-    assert flashocc.recipe_for(layout) == flashocc.BASES["flashocc"]
-    words = flashocc.settings_for(layout, FlashOccConfig())
+    state = _meta(config)
+    layout = flashocc.layout_of(state)
+    assert flashocc.recipe_for(layout) == flashocc.BASES[FlashOccConfig]
+    words = flashocc.widths(state, FlashOccConfig())
     assert "model.lift_channels=24" in words
     assert apply(get_recipe("flashocc-r50-m0"), words).model == config
-    assert flashocc.settings_for(layout, config) == []
+    assert flashocc.widths(state, config) == []
     assert "no published file has these widths; the recipe 'flashocc-r50-m0' builds this kind" in flashocc.describe(layout)
 
 

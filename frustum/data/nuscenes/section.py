@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from frustum.config import TRAVELS
 from frustum.data.source import AugmentConfig, DataConfig
 from frustum.types.contract import Label, Reads
 
@@ -27,7 +28,7 @@ class NuScenesData(DataConfig):
     root: str = Field("data/nuscenes", description="folder that holds <version>/*.json and samples/")
     version: str = Field("v1.0-trainval", description="name of the folder with the tables")
     cameras: tuple[str, ...] | None = Field(None, description="camera channels in order; None takes all, FlashOCC's order first")
-    map_frame: Literal["lidar", "camera0"] = Field(
+    map_frame: Annotated[Literal["lidar", "camera0"], TRAVELS] = Field(
         "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
     )
 

@@ -11,17 +11,19 @@ import torch
 
 import frustum
 from frustum.checkpoint.weights_file import read_weights, save_weights
+from frustum.config import travelling
 from frustum.engine.overrides import apply
-from frustum.engine.preprocessing import header_of, preprocessing_of
+from frustum.engine.sections import RESIZE, header_of
 from frustum.errors import CheckpointError, ConfigError, DataError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
-from frustum.weights.checkpoints import open_checkpoint, settle
 from frustum.weights.conversion import convert, fit_of, sha256
-from frustum.weights.flashocc import PREPROCESSING
+from frustum.weights.flashocc import NEEDS
+from frustum.weights.loading import open_network
 from tests.models import golden_weights as gold
 
+TINY = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8"]
 SMALL = FlashOccConfig(resnet=18, neck_channels=16, lift_channels=8, bev_channels=12, voxel_rounding="reference")
 
 
@@ -59,15 +61,14 @@ def _batch() -> Batch:
 
 
 def test_a_converted_file_predicts_as_its_source_without_naming_it(network, converted):
-    with pytest.warns(FrustumWarning, match="lift_channels=8"):
-        model = frustum.load("flashocc-r50-m0", converted)
-    assert model.config == SMALL
-    assert model.preprocessing["data.channel_order"] == "bgr"
+    model = frustum.load(converted)
+    assert model.config == model.recipe.model == SMALL
+    assert model.recipe.data.channel_order == "bgr"
     batch = _batch()
     with torch.inference_mode():
         ours, theirs = model(batch), network(batch)
         torch.testing.assert_close(ours["occ_logits"], theirs["occ_logits"], rtol=0, atol=1e-5)
-        same = model.predict(ours, batch)[0].semantics == network.predict(theirs, batch)[0].semantics
+        same = model.predict(ours, batch)[0].occupancy.semantics == network.predict(theirs, batch)[0].occupancy.semantics
         assert same.float().mean() > 0.999
         other = FlashOccConfig(**SMALL.model_dump() | {"voxel_rounding": "floor"}).build().eval()
         other.load_state_dict(network.state_dict())
@@ -82,8 +83,9 @@ def test_the_header_tells_where_it_comes_from(upstream, converted):
         "file": "epoch_24_ema.pth", "sha256": sha256(upstream), "layout": "moving average, keys under 'module.'",
         "epoch": 24, "updates": 180_000,
     }  # fmt: skip
-    carried = {path: value for path, value in header["preprocessing"].items() if path != "resize"}
-    assert carried == {path: value for path, value in PREPROCESSING.items() if path not in ("model.align", "model.label_map")}
+    carried = {path.rpartition(".")[2]: value for path, value in travelling(frustum.load(converted).recipe).items()}
+    assert carried == {name: value for name, value in NEEDS.items() if name not in ("align", "label_map")}
+    assert (header["classes"]["model"], header["resize"]) == ("frustum.models.flashocc:FlashOccConfig", RESIZE)
     assert header["recipe"]["model"]["lift_channels"] == 8
     assert header["recipe"]["published"] == []
 
@@ -91,21 +93,21 @@ def test_the_header_tells_where_it_comes_from(upstream, converted):
 def test_what_a_converted_file_carries_beats_the_recipe_and_the_user_beats_both(converted):
     recipe = get_recipe("flashocc-r50-m0").model_copy(update={"name": "mine"})
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"channel_order": "rgb", "image_size": (128, 352)})})
-    opened = open_checkpoint(converted, recipe)
-    with pytest.warns(FrustumWarning, match="was taken from the file"):
-        settled = settle(recipe, checkpoint=opened)
+    with pytest.warns(FrustumWarning, match="was trained by the recipe 'flashocc-r50-m0': its settings are taken, and not those of 'mine'"):
+        settled, _ = open_network(recipe, checkpoint=converted)
     assert (settled.data.channel_order, settled.data.map_frame, settled.data.image_size) == ("bgr", "camera0", (256, 704))
     with pytest.warns(FrustumWarning) as caught:
-        assert settle(recipe, ["data.channel_order=rgb"], checkpoint=opened).data.channel_order == "rgb"
-    assert 'data.channel_order="rgb" (they were trained with "bgr")' in str(caught[-1].message)
+        settled, network = open_network("flashocc-r50-m0", ["data.channel_order=rgb"], converted)
+    assert settled.data.channel_order == network.recipe.data.channel_order == "rgb"
+    (text,) = [str(w.message) for w in caught]
+    assert 'because you said so: data.channel_order="rgb" (they were trained with "bgr")' in text
 
 
 def test_a_width_that_the_user_insists_on_is_refused_with_the_difference(converted):
-    with (
-        pytest.raises(CheckpointError, match=r"(?s)bev_encoder_backbone.*needed \(32, 16.*8 lifted \(context\) channels"),
-        pytest.warns(FrustumWarning),
-    ):
-        frustum.load("flashocc-r50-m0", converted, lift_channels=16)
+    words = r"(?s)bev_encoder_backbone.*needed \(32, 16.*trained with other settings: model\.lift_channels was 8, now 16\. Leave those out"
+    for name in ("flashocc-r50-m0", converted):
+        with pytest.raises(CheckpointError, match=rf"{words}.*8 lifted \(context\) channels"):
+            frustum.load(name, None if name is converted else converted, lift_channels=16)
 
 
 def test_converted_weights_of_another_published_model_are_named(tmp_path):
@@ -114,8 +116,8 @@ def test_converted_weights_of_another_published_model_are_named(tmp_path):
     torch.save({key: torch.zeros(value.shape, dtype=value.dtype) for key, value in shapes.items()}, tmp_path / "m1.pth")
     with pytest.warns(FrustumWarning, match=r"model\.resnet=18 was taken"):
         assert convert(tmp_path / "m1.pth", tmp_path / "m1.safetensors").recipe == "flashocc-r50"
-    with pytest.raises(CheckpointError, match="that is the recipe 'flashocc-r50'"):
-        frustum.load("flashocc-r50-m0", tmp_path / "m1.safetensors")
+    with pytest.warns(FrustumWarning, match="trained by the recipe 'flashocc-r50'"):
+        assert frustum.load("flashocc-r50-m0", tmp_path / "m1.safetensors").recipe.name == "flashocc-r50"
 
 
 def test_partly_fitting_files_only_when_asked(network, tmp_path):
@@ -204,45 +206,60 @@ def test_mistakes_are_explained(upstream, tmp_path):
         convert(upstream, tmp_path / "out.safetensors", recipe="nope")
 
 
-def test_our_own_weights_carry_their_preprocessing(tmp_path):
-    """A run trained on other images is fed with them by whoever loads it under the recipe's plain name."""
-    recipe = get_recipe("flashocc-tiny")
-    small = {"pretrained": False, "bev_channels": 8, "voxel_channels": 8}
-    trained = recipe.model_copy(update={"data": recipe.data.model_copy(update={"channel_order": "bgr", "image_size": (64, 192)})})
-    save_weights(tmp_path / "w.safetensors", frustum.load(recipe, **small), {"preprocessing": preprocessing_of(trained)})
-    settled = settle(recipe, checkpoint=open_checkpoint(tmp_path / "w.safetensors", recipe))
-    assert (settled.data.channel_order, settled.data.image_size, settled.data.mean) == ("bgr", (64, 192), recipe.data.mean)
-    assert frustum.load(recipe, tmp_path / "w.safetensors", **small).config.bev_channels == 8
+def test_our_own_weights_carry_their_settings(tmp_path):
+    """A run trained on other images is fed with them by whoever loads it, by its file alone or under the recipe's plain name."""
+    trained = apply(get_recipe("flashocc-tiny"), ["data.channel_order=bgr", "data.image_size=64,192", *TINY])
+    save_weights(tmp_path / "w.safetensors", trained.model.build(), header_of(trained))
+    for words in ((tmp_path / "w.safetensors",), (str(tmp_path / "w.safetensors"),), ("flashocc-tiny", tmp_path / "w.safetensors")):
+        assert frustum.load(*words).recipe == trained
+    with pytest.warns(FrustumWarning, match="data.channel_order"):
+        assert frustum.load(tmp_path / "w.safetensors", **{"data.channel_order": "rgb", "depth_loss": 0.5}).config.depth_loss == 0.5
 
 
-def test_weights_of_other_settings_say_which(tmp_path):
-    base = get_recipe("panoptic-flashocc-mini")
-    recipe = apply(base, ["model.history=2", "data.history=2", "model.pretrained=false"])
-    file = tmp_path / "w.safetensors"
+def test_files_without_a_recipe_need_one(tmp_path):
+    file, recipe = tmp_path / "w.safetensors", apply(get_recipe("flashocc-tiny"), TINY)
+    save_weights(file, recipe.model.build())
+    with pytest.raises(CheckpointError, match=r"does not hold the recipe .*frustum eval RECIPE --checkpoint .*frustum\.load\(RECIPE, "):
+        frustum.load(file)
+    assert frustum.load(recipe, file).recipe == recipe
+    save_weights(file, recipe.model.build(), {"preprocessing": {"data.channel_order": "bgr", "data.gone": 3, "resize": RESIZE}})
+    assert frustum.load(recipe, file).recipe == apply(recipe, ["data.channel_order=bgr"]), "as files were before they held a recipe"
+    with pytest.raises(CheckpointError, match=r"Give the recipe \(and the model\.\* overrides\)"):
+        frustum.load("flashocc-tiny", file)
+
+
+def test_weights_of_another_model_are_named(tmp_path):
+    file, recipe = tmp_path / "w.safetensors", apply(get_recipe("panoptic-flashocc-mini"), ["model.pretrained=false"])
     save_weights(file, recipe.model.build(), header_of(recipe))
     with pytest.raises(
-        CheckpointError, match=r"with model\.history=2 data\.history=2 \(here model\.history=0 data\.history=0\): add .*=2$"
+        CheckpointError,
+        match=r"PanopticFlashOccMiniConfig, trained by the recipe 'panoptic-flashocc-mini'; the recipe 'flashocc-tiny' builds one of "
+        r"FlashOccTinyConfig\. The file needs no recipe: frustum eval ",
     ):
-        frustum.load(base, file)
-    with pytest.raises(CheckpointError, match=r"\(here model\.history=1\): add model\.history=2$"):
-        frustum.load(recipe, file, history=1)
-    assert frustum.load(base, file, history=2).config.history == 2
-    with pytest.raises(CheckpointError, match="trained by the recipe 'panoptic-flashocc-mini': give that one"):
         frustum.load("flashocc-tiny", file)
-    save_weights(file, recipe.model.build())  # as files were before they held a recipe
-    with pytest.raises(CheckpointError, match=r"Give the recipe \(and the model\.\* overrides\)"):
-        frustum.load(base, file)
-    assert frustum.load(base, file, history=2).config.history == 2
+    with pytest.raises(ConfigError, match="are both weights: give one of them"):
+        frustum.load(file, file)
 
 
 @pytest.mark.parametrize("header", ["rgb", ["data.mean"], 3])
 def test_a_damaged_header_is_refused(header, network, tmp_path):
-    save_weights(tmp_path / "w.safetensors", network, {"preprocessing": header})
-    with pytest.raises(CheckpointError, match="preprocessing is no JSON object"):
-        frustum.load("flashocc-r50-m0", tmp_path / "w.safetensors")
-    save_weights(tmp_path / "w.safetensors", network, {"preprocessing": {"data.mean": "many"}})
-    with pytest.raises(ConfigError, match=r"data\.mean=many is not allowed"):
-        frustum.load("flashocc-r50-m0", tmp_path / "w.safetensors")
+    file = tmp_path / "w.safetensors"
+    save_weights(file, network, {"recipe": header})
+    for words in ((file,), ("flashocc-r50-m0", file)):
+        with pytest.raises(CheckpointError, match=r"the header of .* is damaged: its recipe is not a JSON object"):
+            frustum.load(*words)
+    good = header_of(get_recipe("flashocc-r50-m0"))
+    for change in (
+        {"classes": header},
+        {"recipe": {"name": "x", "model": header}},
+        {"recipe": good["recipe"] | {"data": {"mean": "many"}}},
+    ):
+        save_weights(file, network, good | change)
+        with pytest.raises(ConfigError, match=r"w\.safetensors does not hold a recipe that frustum"):
+            frustum.load(file)
+    save_weights(file, network, good | {"resize": "stretch"})
+    with pytest.raises(CheckpointError, match="the resize rule 'stretch'"):
+        frustum.load(file)
 
 
 def test_what_fits_a_recipe_is_said_without_building_it():
