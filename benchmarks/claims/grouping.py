@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from frustum.engine.scores import origins_of, true_instances
 from scipy import ndimage
 from torch import Tensor
 
@@ -17,10 +16,6 @@ from frustum.data.sample import Occupancy
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import pick_precision
-<<<<<<< HEAD
-=======
-from frustum.engine.statistics import labels_of
->>>>>>> core
 from frustum.geometry import VoxelGrid
 from frustum.losses.centres import centre_targets
 from frustum.metrics.occupancy import OccupancyIoU

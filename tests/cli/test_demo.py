@@ -7,14 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from frustum.engine.eval_report import EvalReport
 
 from frustum.cli import demo
 from frustum.cli.demo import Clock, run_demo, verdict
-<<<<<<< HEAD
 from frustum.engine.reports import EvalReport
-=======
->>>>>>> core
 from frustum.errors import ConfigError
 from frustum.worlds.street.world_config import WorldConfig
 from tests.cli.conftest import Run
