@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from frustum.engine.scores import origins_of, true_instances
 from scipy import ndimage
 from torch import Tensor
 

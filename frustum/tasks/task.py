@@ -64,7 +64,7 @@ class Figure(NamedTuple):
         """The value for readers: percent without a sign, or a number with its unit; `-` where there is none."""
         if self.unit == "%" or self.value is None:
             return percent(self.value, digits)
-        return f"{self.value:.4f} {self.unit}"
+        return f"{self.value:.4f} ({self.unit})" if " " in self.unit else f"{self.value:.4f} {self.unit}"
 
 
 def titles(figures: Sequence[Figure]) -> list[str]:

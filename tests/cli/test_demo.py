@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-from frustum.engine.eval_report import EvalReport
 
 from frustum.cli import demo
 from frustum.cli.demo import Clock, run_demo, verdict
