@@ -58,7 +58,9 @@ class BevDetector(nn.Module):
         super().__init__()
         w = config.width
         self.config, self.num_classes = config, len(DETECTION_CLASSES)
-        self.encoder = nn.Sequential(ConvNorm(3, w, stride=2), ConvNorm(w, 2 * w, stride=2), ConvNorm(2 * w, 4 * w, stride=2), ConvNorm(4 * w, 4 * w))
+        self.encoder = nn.Sequential(
+            ConvNorm(3, w, stride=2), ConvNorm(w, 2 * w, stride=2), ConvNorm(2 * w, 4 * w, stride=2), ConvNorm(4 * w, 4 * w)
+        )
         self.lift = LiftSplat(4 * w, w, Splat(config.grid, config.depth_bins))
         self.bev_net = UNet(w, w)
         self.head = nn.Conv2d(2 * w, self.num_classes + 8, 1)

@@ -125,10 +125,11 @@ def test_the_detections_of_the_docs(street_root: Path, tmp_path: Path, monkeypat
 
     import numpy as np
 
-    from frustum.data.nuscenes.detection_results import read_detections, write_detections
+    from frustum.data.nuscenes.detection_results import write_detections
     from frustum.data.nuscenes.detection_truth import detection_truth
     from frustum.data.nuscenes.reader import NuScenes
-    from frustum.engine.score_detections import score_detections
+    from frustum.engine.evaluate import evaluate
+    from frustum.tasks.detection import DetectionFile
 
     database = NuScenes(street_root)
     found = {}
@@ -140,8 +141,9 @@ def test_the_detections_of_the_docs(street_root: Path, tmp_path: Path, monkeypat
     namespace: dict = {}
     (code,) = metrics_snippets()[1:]
     exec(code.replace("/data/nuscenes", str(street_root)), namespace)
-    whole = score_detections(read_detections("detections.json"), database, "val", name="x", progress=False)
-    assert namespace["figures"]["mean_ap"] == whole.metrics["mean_ap"]
-    assert namespace["figures"]["label_aps"] == whole.metrics["label_aps"]
-    cars = whole.metrics["label_aps"]["car"]
+    report = evaluate(None, DetectionFile(Path("detections.json")), database, "val", progress=False)
+    whole = report.results["detection"]
+    assert namespace["figures"]["mean_ap"] == whole["mean_ap"]
+    assert namespace["figures"]["label_aps"] == whole["label_aps"]
+    cars = whole["label_aps"]["car"]
     assert cars["0.5"] < 0.5 < cars["2.0"]

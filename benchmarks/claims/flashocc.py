@@ -33,12 +33,18 @@ from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import make_folder, write_json
 from frustum.recipes.finding import get_recipe
+from frustum.tasks.occupancy import OccupancyTask
 from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAT, SOLID = "flashocc-tiny", "bevdet-occ-tiny"
 PARTS = ("flashocc-r50-m0", "flashocc-r50", "bevdet-occ-r50")
-FIGURES = ("miou", "ray_iou", "geometric_iou", "above_ground")
+FIGURES = {
+    "miou": "miou.camera",
+    "ray_iou": "ray_iou.mean",
+    "geometric_iou": "geometric_iou.camera",
+    "above_ground": "geometric_iou_above_ground.camera",
+}
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -77,9 +83,11 @@ def run_training(name: str, seed: int, options: argparse.Namespace) -> dict[str,
     recipe = recipe_of(name, seed, options)
     result = train(recipe, options.out / f"{name}-{seed}", source=name, progress=False)
     report = evaluate(recipe, result.model, progress=False)
-    figures = {key: getattr(report, key) for key in FIGURES}
-    rays = {f"ray_iou@{t}": value for t, value in (report.metrics["ray_iou"] or {}).items() if t != "mean"}
-    return {"seed": seed, "steps": result.steps, "loss": result.loss, **figures, **rays, "class_iou": report.metrics["class_iou"]["camera"]}
+    metrics = report.results["occupancy"]
+    found = {figure.key: float("nan") if figure.value is None else figure.value for figure in OccupancyTask.figures(metrics)}
+    figures = {name: found.get(key, float("nan")) for name, key in FIGURES.items()}
+    rays = {f"ray_iou@{t}": value for t, value in (metrics["ray_iou"] or {}).items() if t != "mean"}
+    return {"seed": seed, "steps": result.steps, "loss": result.loss, **figures, **rays, "class_iou": metrics["class_iou"]["camera"]}
 
 
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from frustum.engine.scores import origins_of, true_instances
 from scipy import ndimage
 from torch import Tensor
 
+from frustum.data.labels.occupancy import occupancy_of
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.sample import Occupancy
-from frustum.engine.feed import evaluation_batches, grid_of, open_database
+from frustum.engine.feed import evaluation_batches
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import pick_precision
-from frustum.engine.scores import origins_of, true_instances
+<<<<<<< HEAD
+=======
 from frustum.engine.statistics import labels_of
+>>>>>>> core
 from frustum.geometry import VoxelGrid
 from frustum.losses.centres import centre_targets
 from frustum.metrics.occupancy import OccupancyIoU
@@ -27,6 +31,7 @@ from frustum.models.flashocc_tiny import FlashOccTiny
 from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions, served_classes
 from frustum.nn.centre_head import decode_centres
 from frustum.ops.nearest_centre import nearest_centre
+from frustum.tasks.occupancy import origins_of, true_instances
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.predictions import Prediction
@@ -124,7 +129,7 @@ def frames(recipe: Recipe, network: torch.nn.Module, database: NuScenes) -> Iter
     tokens = database.tokens(recipe.data.val_split)[:: recipe.eval.every]
     bf16 = pick_precision(recipe.runtime, torch.device("cpu")) == "bf16"
     single = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"batch_size": 1})})
-    for batch in evaluation_batches(single, database, tokens):
+    for batch in evaluation_batches(single, database, tokens, labels=True):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             yield batch, network.eval()(batch)
 
@@ -166,7 +171,7 @@ def answers(
 
 def score(recipe: Recipe, network: torch.nn.Module) -> dict[str, Any]:
     """A network's figures; without the instance part there are no `groupings`."""
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     tally = Tally(database)
     for frame in answers(recipe, network, database):
         tally.add(*frame)
@@ -176,10 +181,10 @@ def score(recipe: Recipe, network: torch.nn.Module) -> dict[str, Any]:
 
 def score_truth(recipe: Recipe) -> dict[str, Any]:
     """The same if semantics and centres were perfect: what a way of grouping is worth by itself."""
-    database, grid = open_database(recipe.data, grid_of(recipe)), grid_of(recipe)
+    database, grid = recipe.data.open(), recipe.model.grid
     tally = Tally(database)
     tokens = database.tokens(recipe.data.val_split)[:: recipe.eval.every]
-    for token, labels in zip(tokens, labels_of(database, tokens), strict=True):
+    for token, labels in zip(tokens, occupancy_of(database, tokens), strict=True):
         found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
         outputs = perfect_outputs(*true_boxes(database, token), grid)
         volumes = groupings_of(found, outputs, InstanceConfig(), grid, database)

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.claims import grouping, measuring
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.feed import grid_of, open_database
 from frustum.engine.recipe import Recipe
 
 KEYS = ("miou", "ray_iou", "raypq")
@@ -30,7 +29,7 @@ def late_frames(database: NuScenes, tokens: list[str], longest: int) -> set[str]
 
 def score(recipe: Recipe, network: torch.nn.Module, longest: int) -> dict[str, Any]:
     """KEYS of all validation frames, and under `late` those of the late frames."""
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     tallies = {name: grouping.Tally(database, ["centres"]) for name in FRAMES}
     late = late_frames(database, database.tokens(recipe.data.val_split), longest)
     for frame in grouping.answers(recipe, network, database, ["centres"]):

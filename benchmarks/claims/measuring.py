@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frustum.engine.feed import TrainingFeed, evaluation_batches, grid_of, open_database
+from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import computes_bf16, pick_precision
@@ -119,7 +119,7 @@ def training_step(network: nn.Module, recipe: Recipe, batch: Batch) -> Callable[
 
 def _batches(recipe: Recipe) -> tuple[Batch, Batch]:
     """A keyframe to predict, and one to train on."""
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     token = database.tokens(recipe.data.val_split)[0]
     return next(evaluation_batches(recipe, database, [token], labels=False)), TrainingFeed(recipe, database).next_batches()[0]
 

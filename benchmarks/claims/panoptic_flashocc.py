@@ -27,7 +27,7 @@ from benchmarks.claims import grouping, history, measuring
 from benchmarks.claims.tasks import HelpFormatter, Tasks
 from frustum.cli.worlds import generate_world
 from frustum.engine import overrides
-from frustum.engine.feed import TrainingFeed, evaluation_batches, grid_of, open_database
+from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
@@ -100,7 +100,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     networks = {variant: load(recipe, options.out / f"{variant}-0") for variant, recipe in recipes.items()}
     predictors = {variant: NetworkPredictor(networks[variant], recipe.runtime) for variant, recipe in recipes.items()}
     recipe, network = recipes["panoptic"], networks["panoptic"]
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     token = database.tokens(recipe.data.val_split)[0]
     batch = next(evaluation_batches(recipe, database, [token], labels=False))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=predictors["panoptic"].bf16):
@@ -114,7 +114,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     jobs = {f"{name}_frame": lambda n=name: predictors[n](batch) for name in VARIANTS}
     jobs |= {"centre_head": head, "decode_and_group": lambda: panoptic_predictions(found, outputs, network.config, network.map_grid)}
     times = measuring.in_turn(jobs, options.repeats)
-    labelled = TrainingFeed(recipe, open_database(recipe.data, grid_of(recipe))).next_batches()[0]
+    labelled = TrainingFeed(recipe, recipe.data.open()).next_batches()[0]
     steps = {f"{name}_training_step": measuring.training_step(networks[name], recipes[name], labelled) for name in VARIANTS}
     times |= measuring.in_turn(steps, options.repeats)
     return {
@@ -129,7 +129,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 def published_cost(options: argparse.Namespace) -> dict[str, Any]:
     """The same at the published size with random weights; centres and voxels are those of a labelled frame."""
     recipe = overrides.apply(get_recipe(PUBLISHED), [f"data.root={world_of(options)}", "train.num_workers=0"])
-    database = open_database(recipe.data, grid_of(recipe))
+    database = recipe.data.open()
     token = database.tokens(recipe.data.val_split)[0]
     batch = next(evaluation_batches(recipe, database, [token], labels=True))
     networks = {name: overrides.apply(recipe, VARIANTS[name]).model.build().eval() for name in VARIANTS}

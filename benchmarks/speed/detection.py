@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numba
 import numpy as np
 
+from frustum.types.boxes import DetectionBoxes
 from frustum.data.nuscenes.detection_results import read_detections, write_detections
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import DetectionRules, Surroundings
-from frustum.types.boxes import DetectionBoxes
 
 RULES = DetectionRules()
 EGO = np.zeros(2)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 
 from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid, pose, rotation_z
-from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 from frustum.models.panoptic_flashocc import PanopticFlashOcc
 from frustum.nn.temporal import Align, TemporalState
 from frustum.recipes.finding import get_recipe

@@ -141,7 +141,7 @@ def evaluate(
     """Evaluate a network, or a file of predictions with --results. All numbers name their protocol.
 
     Occupancy: mIoU by mask, convention and class, geometric IoU, F-score, RayIoU, and RayPQ and voxel PQ for predictions with instances.
-    Detection: nuScenes' mAP, NDS and five errors.
+    Detection: nuScenes' mAP, NDS and five errors. Maps from above: IoU of vehicles. Segmentation: mIoU and pixel accuracy.
     """
     if results is None:
         from frustum.cli.evaluation import evaluate_run
@@ -186,13 +186,18 @@ def predict(
     submission: Annotated[
         Path | None,
         typer.Option(
-            "--submission", metavar="DIR", help="also write files of the Occ3D challenge: TOKEN.npz, one uint8 array", show_default=False
+            "--submission",
+            metavar="DIR",
+            help="also write files of public challenges: Occ3D's TOKEN.npz, nuScenes' detections.json",
+            show_default=False,
         ),
     ] = None,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
     json_file: JsonOption = None,
 ) -> None:
-    """Predict occupancy: one npz per keyframe (semantics, class names, grid) and a picture. Labels need not exist.
+    """Predict: a file per sample and question that the network answers, and a picture. Labels need not exist.
+
+    Occupancy goes to TOKEN.npz (semantics, class names, grid), boxes to TOKEN.boxes.npz, and so on (docs/metrics.md).
 
     An interrupted prediction goes on with the same command, a finished one is made anew.
 
@@ -205,7 +210,7 @@ def predict(
         run, where, out, words, checkpoint, source, pictures,
         version=version, split=split, tokens=token, limit=limit, submission=submission, code=code or (),
     )  # fmt: skip
-    say(f"{len(found['files'])} predictions are in {out}" + (f", and as challenge files in {submission}" if submission else ""))
+    say(f"{len(found['tokens'])} predictions are in {out}" + (f", and as challenge files in {submission}" if submission else ""))
     write_json(json_file, found)
 
 

@@ -170,7 +170,7 @@ def build_loader(
             f"{cores} loading processes instead of {num_workers}: one per core. Set train.num_workers.", FrustumWarning, stacklevel=2
         )
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # torch names a loader's type after samples, but what comes out are batches
         batch_sampler=batches,
         collate_fn=dataset.pipeline.collate,
         num_workers=min(num_workers, cores),

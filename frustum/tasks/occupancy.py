@@ -326,7 +326,9 @@ class OccupancyTask(Task):
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
         """What the masks cover."""
-        shares, occupied = metrics["mask_share"], metrics["occupied_share"]
+        shares, occupied = metrics.get("mask_share"), metrics.get("occupied_share")
+        if not shares or not occupied:
+            return []
         parts = [f"{MASKS[mask]} {percent(shares[mask])} % of the voxels, {percent(occupied[mask])} % of them occupied" for mask in shares]
         return ["covered: " + "; ".join(parts)]
 

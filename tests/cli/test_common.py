@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import typer
 
-from frustum.cli.common import examples, explain, invalid, percent, plain, say, split_overrides, table, verb, write_json
+from frustum.cli.common import examples, explain, invalid, plain, say, split_overrides, table, verb, write_json
 from frustum.cli.data import parse_size
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
+from frustum.types.table import percent
 
 
 def test_plain_values_are_json() -> None:

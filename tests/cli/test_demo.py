@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from frustum.engine.eval_report import EvalReport
 
 from frustum.cli import demo
 from frustum.cli.demo import Clock, run_demo, verdict
-from frustum.engine.eval_report import EvalReport
+<<<<<<< HEAD
+from frustum.engine.reports import EvalReport
+=======
+>>>>>>> core
 from frustum.errors import ConfigError
 from frustum.worlds.street.world_config import WorldConfig
 from tests.cli.conftest import Run
@@ -30,7 +34,7 @@ def report(name: str, miou: float, rays: float, images: str = "as they are") -> 
         "mask_share": dict.fromkeys(masks, 0.1),
         "occupied_share": dict.fromkeys(masks, 0.1),
     }
-    return EvalReport(name, "val", 1, 1, images, metrics, 1.0)
+    return EvalReport(name, "val", 1, 1, images, {"occupancy": metrics}, 1.0)
 
 
 def test_the_clock_counts_the_set_up() -> None:
@@ -41,7 +45,7 @@ def test_the_clock_counts_the_set_up() -> None:
 
 def test_verdict() -> None:
     good = verdict(report("model", 0.1, 0.12), report("prior", 0.04, 0.03, "none"), report("black", 0.01, 0.01, "black"))
-    assert "mIoU 10.0 against 4.0 (2.5 times)" in good[0]
+    assert good[0].startswith("Against the prior: mIoU 10.0 against 4.0 (2.5 times); ")
     assert "RayIoU 12.0 against 3.0 (4.0 times)" in good[0]
     assert good[1].endswith("it looks.")
     bad = verdict(report("model", 0.1, 0.12), report("prior", 0.04, 0.03), report("black", 0.05, 0.01))
@@ -94,7 +98,7 @@ def test_all_stages_leave_their_results(finished: tuple[Path, dict]) -> None:
     stored = json.loads((out / "demo.json").read_text())
     assert stored["steps"] == numbers["plan"]["steps"] >= 3
     assert [baseline["images"] for baseline in stored["baselines"]] == ["none", "black"]
-    assert stored["metrics"]["ray_iou"]["mean"] is not None
+    assert stored["results"]["occupancy"]["ray_iou"]["mean"] is not None
     recipe = json.loads((out / "train" / "recipe.json").read_text())["recipe"]
     assert recipe["train"]["steps"] == numbers["plan"]["steps"], "the chosen number of steps is stored in the recipe"
 
@@ -107,7 +111,7 @@ def test_a_second_run_does_nothing_again(finished: tuple[Path, dict]) -> None:
     second = run_demo(out, minutes=0.2, changes=[*SMALL, "data.image_size=64,176"], minimum_steps=3, world=world)
     assert second["world"]["generated"] == 0
     assert second["plan"] == first["plan"]
-    assert second["metrics"] == first["metrics"]
+    assert second["results"] == first["results"]
     assert (out / "train" / "eval.json").stat().st_mtime_ns == weights
 
 
@@ -127,7 +131,7 @@ def test_verbs_on_a_finished_run(finished: tuple[Path, dict], frustum: Run, tmp_
     assert code == 0, err
     assert "mIoU" in text
     again = json.loads((tmp_path / "eval.json").read_text())
-    assert again["metrics"]["miou"] == numbers["metrics"]["miou"]
+    assert again["results"]["occupancy"]["miou"] == numbers["results"]["occupancy"]["miou"]
 
     code, text, err = frustum(
         "predict", run, out / "world", "--split", "val", "--limit", 1, "--out", tmp_path / "p", "--json", tmp_path / "p.json"

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from frustum.checkpoint.weights_file import WEIGHTS, save_weights
-from frustum.cli.predicting import choose_version
 from frustum.cli.resolve import resolve_recipe
+from frustum.data.opening import choose_version
 from frustum.engine.run import save_run
 from frustum.errors import DataError
 from tests.cli.conftest import Run

@@ -72,11 +72,11 @@ def test_numbers_can_be_read_back(numbers: dict) -> None:
 def test_results_are_those_of_the_evaluation(run: Path, numbers: dict) -> None:
     network, prior, black = kept_in(run)
     (found,) = results_of(network).values()
-    values = {(figure.name, figure.counted): figure.value for figure in found.figures}
+    values = {figure.key: figure.value for figure in found.figures}
     metrics = numbers["results"]["occupancy"]
-    assert values["mIoU", "camera mask"] == metrics["miou"]["camera"]
-    assert values["RayIoU", "rays"] == metrics["ray_iou"]["mean"]
-    assert values["geometric IoU above ground", "camera mask"] == metrics["geometric_iou_above_ground"]["camera"]
+    assert values["miou.camera"] == metrics["miou"]["camera"]
+    assert values["ray_iou.mean"] == metrics["ray_iou"]["mean"]
+    assert values["geometric_iou_above_ground.camera"] == metrics["geometric_iou_above_ground"]["camera"]
     assert found.classes is not None
     assert set(found.classes.legend.names) == set(OCC3D_CLASSES) - {"free"}
     assert prior.note

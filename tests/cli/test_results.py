@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.cli.results import split_of
 from frustum.data.nuscenes.detection_results import write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.result_files import write_result
+from frustum.data.opening import split_of
 from frustum.errors import ConfigError, DataError
 from frustum.types.boxes import DetectionBoxes
 from tests.cli.conftest import Run
@@ -40,16 +40,16 @@ def test_a_detection_file(frustum: Run, toy: Path, database: NuScenes, tmp_path:
     file = submission(tmp_path / "mine.json", database, database.tokens("val"))
     outcome = frustum("eval", "--results", file, "--data", toy, "--json", tmp_path / "numbers.json")
     assert outcome.code == 0, outcome.err
-    assert "mine on val, 3 samples" in outcome.out
+    assert "mine on val, 3 frames" in outcome.out
     said = " ".join(outcome.out.split())
     for words in ("mAP: nuScenes detection_cvpr_2019", "errors: mean over classes", "NDS: (5 mAP + ", "counted: boxes nearer than 50 m"):
         assert words in said
-    for word in ("mAP", "NDS", "mATE (m)", "mAAE", "construction_vehicle"):
+    for word in ("mAP", "NDS", "mATE", "0.9000 m", "mAAE", "construction_vehicle", "true boxes"):
         assert word in outcome.out
     numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert numbers["metrics"]["mean_dist_aps"]["car"] == pytest.approx(1.0)
-    assert numbers["metrics"]["mean_ap"] == pytest.approx(0.1)
-    assert numbers["metrics"]["label_tp_errors"]["traffic_cone"]["vel_err"] is None
+    assert numbers["results"]["detection"]["mean_dist_aps"]["car"] == pytest.approx(1.0)
+    assert numbers["results"]["detection"]["mean_ap"] == pytest.approx(0.1)
+    assert numbers["results"]["detection"]["label_tp_errors"]["traffic_cone"]["vel_err"] is None
     assert numbers["split"] == "val"
 
 
@@ -67,22 +67,27 @@ def test_a_folder_of_occupancy(frustum: Run, toy: Path, database: NuScenes, tmp_
     outcome = frustum("eval", "--results", tmp_path / "occ", "--data", toy, "--json", tmp_path / "numbers.json")
     assert outcome.code == 0, outcome.err
     numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert (numbers["kind"], numbers["split"], numbers["frames"]) == ("occupancy", "train", 3)
-    assert numbers["metrics"]["miou"]["camera"] == pytest.approx(1.0)
+    assert (list(numbers["results"]), numbers["split"], numbers["frames"]) == (["occupancy"], "train", 3)
+    assert numbers["results"]["occupancy"]["miou"]["camera"] == pytest.approx(1.0)
 
 
 def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path) -> None:
     def refused(name: Path, *words: str) -> None:
         paragraph(frustum("eval", "--results", name, "--data", toy), DataError.exit_code, *words)
 
-    refused(tmp_path / "nowhere.json", "there is no file", "--results takes a nuScenes detection submission")
+    refused(
+        tmp_path / "nowhere.json",
+        "there is no file",
+        "--results takes a folder of occupancy predictions",
+        "or a nuScenes detection submission (JSON).",
+    )
     np.savez(tmp_path / "token.npz", np.zeros(3))
     refused(tmp_path / "token.npz", "give its folder", f"--results {tmp_path}")
     (tmp_path / "detector").mkdir()
     write_detections(tmp_path / "detector" / "results_nusc.json", {})
     refused(tmp_path / "detector", "holds no npz file, but JSON", f"--results {tmp_path / 'detector' / 'results_nusc.json'}")
     (tmp_path / "text.json").write_text("hello")
-    refused(tmp_path / "text.json", "no file of predictions that frustum knows")
+    refused(tmp_path / "text.json", "not a file of predictions that frustum knows")
     (tmp_path / "cut.json").write_text('{"meta": {}, "results": {"a": [')
     refused(tmp_path / "cut.json", "cut.json", "Write it again")
     write_detections(tmp_path / "other.json", {"some-token": DetectionBoxes.empty()})

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from frustum.checkpoint.weights_file import load_state, read_weights
-from frustum.engine.eval_report import EvalReport
 from frustum.engine.evaluate import evaluate
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
+from frustum.engine.reports import EvalReport
 from frustum.engine.train import train
 from tests.engine import toy
 from tests.engine.test_train import losses
@@ -111,7 +111,7 @@ def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
     load_state(network, read_weights(tmp_path / "two")[0], "two")
     together = EvalReport.from_numbers(json.loads((tmp_path / "two/eval.json").read_text()))
     alone = evaluate(toy.recipe(toy_root), network)
-    assert (together.frames, together.metrics) == (alone.frames, alone.metrics), "integer counts add up exactly"
+    assert (together.frames, together.results) == (alone.frames, alone.results), "integer counts add up exactly"
     assert sorted(path.name for path in (tmp_path / "two/checkpoints/step_00000012").iterdir() if path.suffix == ".pt") == [
         "rank_0.pt",
         "rank_1.pt",

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frustum.engine.score_detections import DetectionReport, score_detections
 
 from frustum.data.nuscenes.detection_results import DetectionResults, read_detections, write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.engine.score_detections import DetectionReport, score_detections
 from frustum.errors import DataError
 from frustum.types.boxes import DetectionBoxes
 from tests.data.toy import VERSION, toy_database

@@ -23,6 +23,7 @@ from frustum.data.rig.undistort import undistort_image
 from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+from frustum.nn.temporal import HistoryConfig
 from frustum.recipes.finding import get_recipe
 from frustum.types.contract import Reads
 
@@ -135,7 +136,7 @@ def test_unknown_poses_are_known_to_be_unknown(tmp_path):
         batch = pipeline.collate([pipeline(dataset, token) for token in dataset.tokens(name)])
         assert batch.has_poses == has_poses, name
     network = get_recipe("panoptic-flashocc-mini").model
-    network = type(network)(pretrained=False, bev_channels=8, history=1).build().eval()
+    network = type(network)(pretrained=False, bev_channels=8, history=HistoryConfig(frames=1)).build().eval()
     pipeline = pipe(96, 256, past=1)
     batch = pipeline.collate([pipeline(dataset, dataset.tokens("unknown")[1])])
     with pytest.raises(DataError, match=r'"frames" its "ego2global", or write "stands_still": true'):
