@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
+from frustum.errors import ShapeError
+from frustum.geometry import VoxelGrid
 from frustum.nn.bev import CustomResNet, FpnLss
 from frustum.nn.fpn import CustomFPN
-from frustum.nn.occupancy_head import ChannelToHeight
+from frustum.nn.occupancy_head import ChannelToHeight, occupancy_predictions, start_at_prior
 from frustum.nn.unet import UNet
 
 
@@ -94,3 +98,28 @@ def test_unet_sees_far_and_near():
     reached = x.grad.abs().sum((0, 1)) > 0
     assert reached[16, 16]
     assert reached[16, :9].any()
+
+
+def test_occupancy_is_the_most_likely_class():
+    logits, grid = torch.randn(2, 4, 3, 2, 5), VoxelGrid(lower=(0, 0, 0), upper=(4, 3, 2), cell=(1, 1, 1))
+    found = occupancy_predictions(logits, ["a", "b"], grid, ("car", "free"))
+    assert [p.token for p in found] == ["a", "b"]
+    for prediction, row in zip(found, logits, strict=True):
+        assert prediction.occupancy.semantics.dtype == torch.uint8
+        assert torch.equal(prediction.occupancy.semantics.long(), row.argmax(-1))
+        assert (prediction.occupancy.grid, prediction.occupancy.class_names) == (grid, ("car", "free"))
+        assert prediction.occupancy.instances is prediction.boxes is None
+
+
+def test_a_last_layer_starts_at_the_prior_of_each_height():
+    head, weight = torch.nn.Linear(3, 2 * 3), torch.ones(3)
+    first = head.weight.detach().clone()
+    counts = np.array([[10, 0, 90], [1, 4, 95]])
+    start_at_prior(head, weight, counts, power=0.5)
+    share = counts.sum(0) / counts.sum()
+    np.testing.assert_allclose(weight, (share / share[2]) ** -0.5, rtol=1e-5)
+    prior = (counts + 1) * (share / share[2]) ** -0.5
+    np.testing.assert_allclose(head.bias.detach().view(2, 3), np.log(prior / prior.sum(1, keepdims=True)), rtol=1e-5)
+    torch.testing.assert_close(head.weight, 0.1 * first)
+    with pytest.raises(ShapeError, match=r"shape \(Z, K\) = \(2, 3\), got \(3, 2\)"):
+        start_at_prior(head, weight, counts.T, power=0.5)
