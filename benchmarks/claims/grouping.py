@@ -22,9 +22,9 @@ from frustum.metrics.occupancy import OccupancyIoU
 from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.voxel_pq import VoxelPQ
-from frustum.models.flashocc_tiny import FlashOccTiny
-from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions, served_classes
 from frustum.nn.centre_head import decode_centres
+from frustum.nn.instances import InstanceConfig, panoptic_predictions, served_classes
+from frustum.nn.occupancy_head import occupancy_predictions
 from frustum.ops.nearest_centre import nearest_centre
 from frustum.tasks.occupancy import origins_of, true_instances
 from frustum.types.batch import Batch
@@ -54,9 +54,9 @@ def components(semantics: Tensor) -> Tensor:
 
 def nearest_of_any_class(found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid) -> Tensor:
     """Objects (X, Y, Z): every thing voxel belongs to the nearest centre of any thing class."""
-    centres = decode_centres(outputs, map_grid, config.most_centres)
+    centres = decode_centres(outputs, map_grid, config.max_centres)
     serves = torch.tensor(served_classes("fixed", found.class_names))[centres.classes]
-    is_used = (centres.scores > config.least_score) & (serves >= 0)
+    is_used = (centres.scores > config.score_threshold) & (serves >= 0)
     return _grouped(found.semantics, found.grid.indices(centres.points[0])[0], torch.where(is_used[0], 1, -1), any_class=True)
 
 
@@ -77,7 +77,7 @@ def nearest_of_its_class(
 ) -> Tensor:
     """Objects (X, Y, Z) as Panoptic-FlashOcc groups them."""
     mapped = config.model_copy(update={"label_map": label_map})
-    return panoptic_predictions([found], outputs, mapped, map_grid)[0].instances
+    return panoptic_predictions([found], outputs, mapped, map_grid)[0].occupancy.instances
 
 
 def groupings_of(
@@ -158,9 +158,9 @@ def answers(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, dict[str, Tensor]]]:
     """What `Tally.add` takes, for every validation keyframe; without the instance part there are no volumes."""
     for batch, outputs in frames(recipe, network, database):
-        found = FlashOccTiny.predict(network, outputs, batch)[0]
+        found = occupancy_predictions(outputs["occ_logits"], batch.tokens, network.config.grid, network.config.class_names)[0]
         has_centres = "heatmap" in outputs
-        volumes = groupings_of(found, outputs, network.config, network.map_grid, database, names) if has_centres else {}
+        volumes = groupings_of(found, outputs, network.config.instances, network.map_grid, database, names) if has_centres else {}
         yield found.token, found.semantics.numpy(), batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), volumes
 
 

@@ -19,7 +19,7 @@ FRAMES = ("all", "late")
 def settings(variant: str) -> list[str]:
     """Settings of a network called `history8` and the like."""
     count = int(variant.removeprefix("history"))
-    return [f"data.history={count}", f"model.history={count}"]
+    return [f"model.history.frames={count}"]
 
 
 def late_frames(database: NuScenes, tokens: list[str], longest: int) -> set[str]:

@@ -23,8 +23,8 @@ from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import computes_bf16, pick_precision
-from frustum.models.flashocc import FlashOcc, LiftSplatOccupancy
-from frustum.models.flashocc_tiny import TinyOccupancy
+from frustum.models.bevdet_occ import BevDetOcc
+from frustum.models.flashocc import FlashOcc
 from frustum.nn.voxel import as_voxels
 from frustum.types.batch import Batch
 
@@ -131,11 +131,10 @@ def network_speed(recipes: dict[str, Recipe], repeats: int) -> dict[str, Any]:
     predictors = {name: NetworkPredictor(networks[name], recipe.runtime) for name, recipe in recipes.items()}
     latency = in_turn({name: lambda n=name: (networks[n].eval(), predictors[n](shown)) for name in recipes}, repeats)
     steps = in_turn({name: training_step(networks[name], recipe, labelled) for name, recipe in recipes.items()}, repeats)
-    shared = {name for name, _ in TinyOccupancy(next(iter(recipes.values())).model).named_children()}  # type: ignore[arg-type]
     return {
         name: {
             "parameters": parameters(networks[name]),
-            "occupancy_parameters": parameters(*(part for key, part in networks[name].named_children() if key not in shared)),
+            "occupancy_parameters": parameters(*(part for key, part in networks[name].named_children() if key != "trunk")),
             "latency_ms": latency[name],
             "training_step_ms": steps[name],
             "precision": pick_precision(recipe.runtime, CPU),
@@ -164,7 +163,7 @@ class OccupancyPart(nn.Module):
     def __init__(self, recipe: Recipe):
         super().__init__()
         network = _network(recipe)
-        assert isinstance(network, LiftSplatOccupancy)
+        assert isinstance(network, FlashOcc | BevDetOcc)
         self.config, self.is_flat = network.config, isinstance(network, FlashOcc)
         self.encoder, self.neck, self.head = network.img_bev_encoder_backbone, network.img_bev_encoder_neck, network.occ_head
 

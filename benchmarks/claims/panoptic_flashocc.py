@@ -33,7 +33,7 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import write_json
-from frustum.models.panoptic_flashocc import panoptic_predictions
+from frustum.nn.instances import panoptic_predictions
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import OBJECT_CLASSES
 from frustum.types.predictions import Prediction
@@ -42,7 +42,7 @@ from frustum.worlds.street.world_config import WorldConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE, PUBLISHED = "panoptic-flashocc-mini", "panoptic-flashocc-tiny"
-VARIANTS = {"panoptic": [], "semantic": ["model.instances=false", "data.load_boxes=false"]}
+VARIANTS = {"panoptic": [], "semantic": ["model.instances=null"]}
 """Settings of what is trained."""
 
 
@@ -112,7 +112,10 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
             network.centre_head(outputs["bev"])
 
     jobs = {f"{name}_frame": lambda n=name: predictors[n](batch) for name in VARIANTS}
-    jobs |= {"centre_head": head, "decode_and_group": lambda: panoptic_predictions(found, outputs, network.config, network.map_grid)}
+    jobs |= {
+        "centre_head": head,
+        "decode_and_group": lambda: panoptic_predictions(found, outputs, network.config.instances, network.map_grid),
+    }
     times = measuring.in_turn(jobs, options.repeats)
     labelled = TrainingFeed(recipe, recipe.data.open()).next_batches()[0]
     steps = {f"{name}_training_step": measuring.training_step(networks[name], recipes[name], labelled) for name in VARIANTS}
@@ -138,7 +141,7 @@ def published_cost(options: argparse.Namespace) -> dict[str, Any]:
     boxes, classes = grouping.true_boxes(database, token)
     outputs = grouping.perfect_outputs(boxes, classes, grid)
     found = [Prediction(token, batch.semantics[0], grid, recipe.model.class_names)]
-    head, config = networks["panoptic"].aux_centerness_head, networks["panoptic"].config
+    head, config = networks["panoptic"].aux_centerness_head, networks["panoptic"].config.instances
     bev = torch.randn(1, recipe.model.bev_channels, 200, 200)
     with torch.inference_mode():
         jobs = {

@@ -19,6 +19,7 @@ from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.nn.lift_splat import Splat
 from frustum.ops.bev_pool import PoolPlan, bev_pool, default_backend
+from frustum.types.frame import Frame
 from frustum.worlds.street.rigs import StreetRig
 
 CASES = {  # name: (image, features, depth step, channels, grid)
@@ -97,8 +98,9 @@ FORMULATIONS = {
 def measure_case(name: str, case: tuple, repeats: int) -> Table:
     image, size, step, channels, grid = case
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    splat, eye = Splat(grid, DepthBins(step=step)), torch.eye(4, dtype=torch.float64)[None]
-    points = splat.points(six_cameras(image), eye, eye, size).to(device)
+    eye = torch.eye(4, dtype=torch.float64)[None]
+    frame = Frame(torch.empty(1, 0), six_cameras(image), eye, eye, torch.ones(1, dtype=torch.bool))
+    points = Splat(grid, DepthBins(step=step)).points(frame, size).to(device)
     plan = PoolPlan.create(points, grid)
     depth = torch.rand(*plan.frustum, device=device, requires_grad=True)
     features = torch.randn(plan.frustum[0], channels, *size, device=device, requires_grad=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from frustum.models.flashocc_temporal import TemporalConfig, TemporalOccupancy
 
 from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid, pose, rotation_z
-from frustum.models.panoptic_flashocc import PanopticFlashOcc
-from frustum.nn.temporal import Align, TemporalState
+from frustum.models.panoptic_flashocc import PanopticFlashOcc, PanopticFlashOccConfig
+from frustum.nn.temporal import HistoryConfig
+from frustum.nn.temporal_state import Align, TemporalState
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
 from frustum.worlds.street.rigs import StreetRig
@@ -29,7 +29,7 @@ PUBLISHED = "panoptic-flashocc-longterm8f"
 
 
 def road(size: tuple[int, int], device: torch.device) -> Callable[[int, int], Batch]:
-    """Gives frame `now` of a drive and `history` frames before it: nuScenes' six cameras, which see noise."""
+    """Gives frame `now` of a drive and `history` frames before it: nuScenes' six cameras, whose images are noise."""
     cameras = StreetRig.nuscenes().cameras
     intrinsics, cam2ego = (np.stack(m) for m in ([c.fitted(*size)[0] for c in cameras], [c.cam2ego.sensor2ego for c in cameras]))
     images = torch.randn(1, 1, len(cameras), 3, *size, device=device)
@@ -44,11 +44,11 @@ def road(size: tuple[int, int], device: torch.device) -> Callable[[int, int], Ba
 
 
 def streaming(
-    model: TemporalOccupancy, frames: Callable[[int, int], Batch], states: dict[str, TemporalState], name: str
+    model: PanopticFlashOcc, frames: Callable[[int, int], Batch], states: dict[str, TemporalState], name: str
 ) -> Callable[[], object]:
     """One call is the next frame of a stream whose history is full."""
     clock = itertools.count()
-    for _ in range(model.history + 1):
+    for _ in range(model.config.history.frames + 1):
         _, states[name] = model.step(frames(next(clock), 0), states.get(name))
 
     def run() -> None:
@@ -57,13 +57,13 @@ def streaming(
     return run
 
 
-def recomputing(model: TemporalOccupancy, frames: Callable[[int, int], Batch]) -> Callable[[], object]:
+def recomputing(model: PanopticFlashOcc, frames: Callable[[int, int], Batch]) -> Callable[[], object]:
     """One call is the next frame from all its images."""
     clock = itertools.count(1000)
 
     def run() -> None:
         with torch.no_grad():
-            model(frames(next(clock), model.history))
+            model(frames(next(clock), model.config.history.frames))
 
     return run
 
@@ -74,7 +74,6 @@ class Setting:
 
     Attributes:
         name: of the network, for people.
-        network: its class.
         config: its settings; histories and alignments are put in.
         size: height and width of its images.
         histories: numbers of past frames.
@@ -83,8 +82,7 @@ class Setting:
     """
 
     name: str
-    network: type[TemporalOccupancy]
-    config: TemporalConfig
+    config: PanopticFlashOccConfig
     size: tuple[int, int]
     histories: tuple[int, ...]
     recomputed: tuple[int, ...]
@@ -93,13 +91,14 @@ class Setting:
 
 def settings(quick: bool) -> list[Setting]:
     grid = VoxelGrid.occ3d().scaled(2.5, 2.5, 2)
-    small = TemporalConfig(resnet=18, neck_channels=64, lift_channels=16 if quick else 80, bev_channels=32, grid=grid)
+    widths = {"neck_channels": 64, "lift_channels": 16 if quick else 80, "bev_channels": 32}
+    small = PanopticFlashOccConfig(resnet=18, grid=grid, instances=None, **widths)
     if quick:
-        return [Setting("ResNet-18", TemporalOccupancy, small, (64, 192), (0, 2), (2,), repeats=2)]
+        return [Setting("ResNet-18", small, (64, 192), (0, 2), (2,), repeats=2)]
     published = get_recipe(PUBLISHED)
     return [
-        Setting("ResNet-18", TemporalOccupancy, small, (64, 192), (0, 1, 4, 8, 16), (1, 8)),
-        Setting(PUBLISHED, PanopticFlashOcc, published.model, published.data.image_size, (0, 1, 8), (1,)),
+        Setting("ResNet-18", small, (64, 192), (0, 1, 4, 8, 16), (1, 8)),
+        Setting(PUBLISHED, published.model, published.data.image_size, (0, 1, 8), (1,)),
     ]
 
 
@@ -109,7 +108,8 @@ def measure_setting(setting: Setting, device: torch.device) -> Table:
     jobs: dict[str, Callable[[], object]] = {}
     for history in setting.histories:
         for align in ALIGNMENTS if history else ALIGNMENTS[:1]:
-            model = setting.network(setting.config.model_copy(update={"history": history, "align": align})).eval().to(device)
+            past = HistoryConfig(frames=history, align=align)
+            model = setting.config.model_copy(update={"history": past}).build().eval().to(device)
             jobs[f"{align} {history}"] = streaming(model, frames, states, f"{align} {history}")
             if align == "warp" and history in setting.recomputed:
                 jobs[f"full {history}"] = recomputing(model, frames)

@@ -33,10 +33,7 @@ from frustum.nn.depth_net import DepthNet, camera_vector
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
-from frustum.nn.instances import InstanceConfig as InstanceConfig
-from frustum.nn.instances import panoptic_predictions as panoptic_predictions
-from frustum.nn.instances import served_classes as served_classes
-from frustum.nn.instances import upgraded_instances
+from frustum.nn.instances import InstanceConfig, panoptic_predictions, upgraded_instances
 from frustum.nn.lift_splat import LiftSplat, Sampling, Splat, VoxelRounding, rounding_of
 from frustum.nn.occupancy_head import ChannelToHeight, occupancy_predictions
 from frustum.nn.temporal import History, HistoryConfig, upgraded_history

@@ -13,8 +13,8 @@ from benchmarks.claims import grouping, history, panoptic_flashocc
 from benchmarks.claims.tasks import Tasks
 from frustum.engine import overrides
 from frustum.geometry import VoxelGrid
-from frustum.models.panoptic_flashocc import InstanceConfig, panoptic_predictions
 from frustum.nn.centre_head import decode_centres
+from frustum.nn.instances import InstanceConfig, panoptic_predictions
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.predictions import Prediction
