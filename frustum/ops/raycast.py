@@ -43,15 +43,7 @@ class RayHits(NamedTuple):
     coords: Array
 
 
-def raycast(
-    volumes: Array,
-    origins: Array,
-    ends: Array,
-    *,
-    free: int = 17,
-    backend: Backend = "auto",
-    threads: int = 1,
-) -> RayHits:
+def raycast(volumes: Array, origins: Array, ends: Array, *, free: int = 17, backend: Backend = "auto", threads: int = 1) -> RayHits:
     """Cast rays from `origins` towards `ends` and report the first cell that is not `free`.
 
     Args:
@@ -103,7 +95,7 @@ def _require(volumes: Array, origins: Array, ends: Array, is_finite: bool) -> No
 def _lockstep(
     volumes: torch.Tensor, origins: torch.Tensor, ends: torch.Tensor, free: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All rays take their n-th step together; rays that are done leave the batch when they are many."""
+    """All rays take their n-th step together; rays that are done leave the batch when there are many of them."""
     num, num_origins, num_rays = volumes.shape[0], origins.shape[0], ends.shape[1]
     device = volumes.device
     shape = torch.tensor(volumes.shape[1:], device=device)[:, None]
