@@ -109,7 +109,10 @@ class BevIoU(CountMetric):
             found = {name: np.count_nonzero(mask & counts, 1) for name, mask in cells.items()}
             for name, number in found.items():
                 self._state[name][t] += number.sum()
-            self._state["ratio"][t] += to_words(_image_iou(found["tp"], sum(found.values()), _RULES[self.rule].epsilon)).sum(0)
+            union, epsilon = sum(found.values()), _RULES[self.rule].epsilon
+            # Without an epsilon, an image without a true or predicted cell scores 1.
+            ious = found["tp"] / (union + epsilon) if epsilon else np.where(union > 0, found["tp"] / np.maximum(union, 1), 1.0)
+            self._state["ratio"][t] += to_words(ious).sum(0)
 
     def _is_positive(self, logits: torch.Tensor, threshold: float) -> np.ndarray:
         if self.rule == "lss" and threshold == 0.5:
@@ -136,10 +139,3 @@ class BevIoU(CountMetric):
             "rule": self.rule,
             "min_visibility": self.min_visibility,
         }
-
-
-def _image_iou(intersection: np.ndarray, union: np.ndarray, epsilon: float) -> np.ndarray:
-    """IoU of single images; without an epsilon, nothing predicted where nothing is counts as right."""
-    if epsilon:
-        return intersection / (union + epsilon)
-    return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)

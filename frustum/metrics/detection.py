@@ -118,10 +118,10 @@ class NuScenesDetection:
         """Precision, confidence and errors over recall, by class."""
         samples = sorted(self._outcomes) if self.order is None else [s for s in self.order if s in self._outcomes]
         classes, thresholds = self.rules.classes, self.rules.thresholds
-        empty = [np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS)))]
-        columns = [[self._outcomes[sample][c] for sample in samples] for c in range(4)]
-        labels, scores, hits, errors = (np.concatenate([none, *column]) for none, column in zip(empty, columns, strict=True))
-        num_true = sum((self._outcomes[sample].num_true for sample in samples), np.zeros(len(classes), np.int64))
+        none = _Outcome(np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS))), 0)
+        outcomes = [none, *(self._outcomes[sample] for sample in samples)]
+        labels, scores, hits, errors = (np.concatenate([outcome[c] for outcome in outcomes]) for c in range(4))
+        num_true = np.zeros(len(classes), np.int64) + sum(outcome.num_true for outcome in outcomes)
         main = thresholds.index(self.rules.error_threshold)
         error_labels = labels[hits[:, main]]
         found = {}

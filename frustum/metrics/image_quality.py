@@ -31,9 +31,8 @@ def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.nda
         raise ShapeError(f"images are (H, W, C) or (B, H, W, C) with C = 1 or 3, got {found.shape}. Move the channels to the end.")
     for name, image in (("prediction", found), ("target", true)):
         if image.size and not (image.min() >= 0 and image.max() <= data_range):
-            raise DataError(
-                f"values of the {name} lie in {image.min():g} to {image.max():g}, not in 0 to {data_range:g}: set data_range, or clip them."
-            )
+            found_range = f"{image.min():g} to {image.max():g}"
+            raise DataError(f"values of the {name} lie in {found_range}, not in 0 to {data_range:g}: set data_range, or clip them.")
     return list(zip(found, true, strict=True)) if found.ndim == 4 else [(found, true)]
 
 
@@ -89,10 +88,7 @@ class Ssim(CountMetric):
     """
 
     def __init__(
-        self,
-        data_range: float = 255.0,
-        region: Literal["valid", "full"] = "valid",
-        window: Literal["gaussian", "uniform"] = "gaussian",
+        self, data_range: float = 255.0, region: Literal["valid", "full"] = "valid", window: Literal["gaussian", "uniform"] = "gaussian"
     ):
         require_choice("region", region, ("valid", "full"))
         require_choice("window", window, _WINDOWS)
