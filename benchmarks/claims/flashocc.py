@@ -103,8 +103,8 @@ def train_all(names: list[str], options: argparse.Namespace) -> None:
         return
     cores = os.cpu_count() or 1
     running: dict[str, subprocess.Popen] = {}
-    before = sum(steps_done(task, options) for task in waiting)
-    with progress_bar("training", options.steps * len(waiting), done=before, every=30.0) as bar:
+    done = sum(steps_done(task, options) for task in waiting)
+    with progress_bar("training", options.steps * len(waiting), done=done, every=30.0) as bar:
         try:
             left = list(waiting)
             while left or running:

@@ -60,7 +60,7 @@ def in_turn(jobs: dict[str, Callable[[], object]], repeats: int, warm_up: int = 
 
 
 def peak_rise(job: Callable[[], object]) -> dict[str, float]:
-    """How far the memory of this process rises above what it holds before the job, MiB, while the job runs; and that peak itself."""
+    """How far the memory of this process rises above what it holds at the start of the job, MiB, while it runs; and that peak."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc: memory that is free but still held would hide a part of the rise
@@ -68,14 +68,14 @@ def peak_rise(job: Callable[[], object]) -> dict[str, float]:
     clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
         clear.write_text("5")  # Linux: forget the peak so far
-        before = _status(status, "VmRSS")
+        start = _status(status, "VmRSS")
         job()
         peak = _status(status, "VmHWM")
     except OSError:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         job()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"rise_mib": round(peak - before, 1), "peak_mib": round(peak, 1)}
+    return {"rise_mib": round(peak - start, 1), "peak_mib": round(peak, 1)}
 
 
 def _status(path: Path, name: str) -> float:

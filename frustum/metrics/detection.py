@@ -146,18 +146,11 @@ class NuScenesDetection:
         `label_tp_errors` by class and error, NaN where the error is not defined. A class without true boxes, or without a single match, has
         AP 0 and errors 1, and stays in the means.
         """
-        rules, by_class = self.rules, self.curves()
-        aps = {
-            name: {str(float(t)): curves.average_precision(p, rules.min_recall, rules.min_precision) for t, p in c.precision.items()}
-            for name, c in by_class.items()
-        }
-        errors = {
-            name: {
-                e: curves.mean_error(c.errors[e], c.confidence, rules.min_recall) if rules.is_measured(name, e) else float("nan")
-                for e in ERRORS
-            }
-            for name, c in by_class.items()
-        }
+        rules, aps, errors = self.rules, {}, {}
+        for name, c in self.curves().items():
+            aps[name] = {str(float(t)): curves.average_precision(p, rules.min_recall, rules.min_precision) for t, p in c.precision.items()}
+            measured = {e: curves.mean_error(c.errors[e], c.confidence, rules.min_recall) for e in ERRORS if rules.is_measured(name, e)}
+            errors[name] = dict.fromkeys(ERRORS, float("nan")) | measured
         mean_aps = {name: float(np.mean(list(row.values()))) for name, row in aps.items()}
         mean_ap = float(np.mean(list(mean_aps.values())))
         tp_errors = {e: mean_without_nan(np.array([row[e] for row in errors.values()])) for e in ERRORS}

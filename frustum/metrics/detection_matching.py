@@ -35,14 +35,8 @@ def match(pred: DetectionBoxes, truth: DetectionBoxes, thresholds: tuple[float, 
     taken at that threshold (of equally near ones the first), and takes it if it is nearer than the threshold.
     """
     order = np.argsort(pred.scores, kind="stable")[::-1]
-    return _match(
-        order,
-        np.ascontiguousarray(pred.centres[:, :2], np.float64),
-        np.asarray(pred.labels, np.int64),
-        np.ascontiguousarray(truth.centres[:, :2], np.float64),
-        np.asarray(truth.labels, np.int64),
-        np.asarray(thresholds, np.float64),
-    )
+    places = [(np.ascontiguousarray(b.centres[:, :2], np.float64), np.asarray(b.labels, np.int64)) for b in (pred, truth)]
+    return _match(order, *places[0], *places[1], np.asarray(thresholds, np.float64))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -83,11 +77,5 @@ def true_positive_errors(pred: DetectionBoxes, truth: DetectionBoxes, i: np.ndar
     turn = (truth.yaws[g] - pred.yaws[i] + period / 2) % period - period / 2
     drift = pred.velocities[i] - truth.velocities[g]
     attribute = np.where(truth.attributes[g] < 0, np.nan, pred.attributes[i] != truth.attributes[g])
-    errors = [
-        np.sqrt((offset**2).sum(1)),
-        1 - common / (size.prod(1) + true_size.prod(1) - common),
-        np.abs(turn),
-        np.sqrt((drift**2).sum(1)),
-        attribute,
-    ]
-    return np.stack(errors, 1)
+    scale = 1 - common / (size.prod(1) + true_size.prod(1) - common)
+    return np.stack([np.sqrt((offset**2).sum(1)), scale, np.abs(turn), np.sqrt((drift**2).sum(1)), attribute], 1)
