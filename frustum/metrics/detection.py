@@ -118,10 +118,11 @@ class NuScenesDetection:
         """Precision, confidence and errors over recall, by class."""
         samples = sorted(self._outcomes) if self.order is None else [s for s in self.order if s in self._outcomes]
         classes, thresholds = self.rules.classes, self.rules.thresholds
-        none = _Outcome(np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS))), 0)
+        num_true = np.zeros(len(classes), np.int64)
+        none = _Outcome(np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS))), num_true)
         outcomes = [none, *(self._outcomes[sample] for sample in samples)]
         labels, scores, hits, errors = (np.concatenate([outcome[c] for outcome in outcomes]) for c in range(4))
-        num_true = np.zeros(len(classes), np.int64) + sum(outcome.num_true for outcome in outcomes)
+        num_true = np.sum([outcome.num_true for outcome in outcomes], 0)
         main = thresholds.index(self.rules.error_threshold)
         error_labels = labels[hits[:, main]]
         found = {}
