@@ -57,7 +57,8 @@ def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up:
         warm_up: rounds before that are not counted: compilation, caches, first allocations.
     """
     times: dict[Name, list[float]] = {name: [] for name in jobs}
-    wait = _waiter()
+    torch = sys.modules.get("torch")
+    wait = torch.cuda.synchronize if torch is not None and torch.cuda.is_available() else lambda: None
     for turn in range(warm_up + repeats):
         for name, job in jobs.items():
             wait()
@@ -67,11 +68,6 @@ def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up:
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return {name: Timing(tuple(seconds)) for name, seconds in times.items()}
-
-
-def _waiter() -> Callable[[], None]:
-    torch = sys.modules.get("torch")
-    return torch.cuda.synchronize if torch is not None and torch.cuda.is_available() else lambda: None
 
 
 def machine() -> dict[str, Any]:
@@ -95,10 +91,8 @@ def machine() -> dict[str, Any]:
 
 def processor_name() -> str:
     """The processor's name as Linux gives it, else what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

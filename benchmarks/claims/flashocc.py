@@ -23,8 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import HelpFormatter, Tasks
-from frustum.cli.worlds import generate_world
+from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.progress import Reporter, progress_bar
@@ -48,22 +47,11 @@ FIGURES = {
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
-    parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
-    parser.add_argument("--val-scenes", type=int, default=18)
-    parser.add_argument("--frames", type=int, default=5, help="keyframes per scene")
-    parser.add_argument("--world", type=Path, help="the world's folder, generated if it is not there; by default OUT/world")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; the cores are shared out between them")
-    parser.add_argument("--repeats", type=int, default=15, help="of each timing")
+    parser = claim_parser(__doc__, "flashocc", settings="settings of both recipes")
     parser.add_argument("--without-parts", action="store_true", help="leave out the occupancy parts at the published sizes")
-    parser.add_argument("--measure-again", action="store_true", help="forget the stored figures of speed and memory")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims/flashocc"), help="folder of the runs")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/claims/flashocc.json")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of both recipes")
-    parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    options.json = options.json or ROOT / "benchmarks/claims/flashocc.json"
+    return options
 
 
 # ---- one result each, in a process of its own ----------------------------------------------------------------------------------
@@ -72,10 +60,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def recipe_of(name: str, seed: int, options: argparse.Namespace) -> Recipe:
     changes = [f"data.root={world_of(options)}", f"train.steps={options.steps}", f"train.seed={seed}"]
     return overrides.apply(get_recipe(name), [*changes, *options.settings])
-
-
-def world_of(options: argparse.Namespace) -> Path:
-    return options.world or options.out / "world"
 
 
 def run_training(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -119,8 +103,8 @@ def train_all(names: list[str], options: argparse.Namespace) -> None:
         return
     cores = os.cpu_count() or 1
     running: dict[str, subprocess.Popen] = {}
-    before = sum(steps_done(task, options) for task in waiting)
-    with progress_bar("training", options.steps * len(waiting), done=before, every=30.0) as bar:
+    done = sum(steps_done(task, options) for task in waiting)
+    with progress_bar("training", options.steps * len(waiting), done=done, every=30.0) as bar:
         try:
             left = list(waiting)
             while left or running:
@@ -217,9 +201,7 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are stopped, too
     make_folder(options.out)
-    world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
-    if not (world_of(options) / world.version).is_dir():
-        generate_world(world, world_of(options))
+    generate_missing(options)
     # the two networks in turn, so that whatever else the machine does hits both
     trainings = [f"train+{name}+{seed}" for seed in range(options.seeds) for name in (FLAT, SOLID)]
     measurements = ["speed", *(f"memory+{name}+{kind}" for name in (FLAT, SOLID) for kind in ("prediction", "training"))]

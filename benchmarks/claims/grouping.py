@@ -142,7 +142,7 @@ class Tally:
 
     def add(self, token: str, guess: np.ndarray, truth: np.ndarray, mask: np.ndarray, volumes: Mapping[str, Tensor]) -> None:
         self.miou.add(guess, truth, mask)
-        hits, distances = self.rays.cast(guess, truth, origins_of(self.database, token))
+        hits, distances = self.rays.caster.cast(guess, truth, origins_of(self.database, token))
         self.rays.add_hits(hits, distances)
         own = true_instances(self.database, token, Occupancy(truth, mask, mask)) if volumes else None
         for name, volume in volumes.items():

@@ -10,7 +10,6 @@ import platform
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from frustum.benchmark import processor_name, take_turns
 from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
@@ -33,10 +33,8 @@ CPU = torch.device("cpu")
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor_name(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.system(),
@@ -58,18 +56,11 @@ def mean_and_spread(values: list[float]) -> dict[str, Any]:
 
 def in_turn(jobs: dict[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, float]:
     """Median milliseconds of each job; every round does all of them once, so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(warm_up + repeats):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            if number >= warm_up:
-                times[name].append(time.perf_counter() - began)
-    return {name: round(1e3 * statistics.median(values), 2) for name, values in times.items()}
+    return {name: round(1e3 * timing.median, 2) for name, timing in take_turns(jobs, repeats, warm_up).items()}
 
 
 def peak_rise(job: Callable[[], object]) -> dict[str, float]:
-    """How far the memory of this process rises above what it holds before the job, MiB, while the job runs; and that peak itself."""
+    """How far the memory of this process rises above what it holds at the start of the job, MiB, while it runs; and that peak."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc: memory that is free but still held would hide a part of the rise
@@ -77,14 +68,14 @@ def peak_rise(job: Callable[[], object]) -> dict[str, float]:
     clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
         clear.write_text("5")  # Linux: forget the peak so far
-        before = _status(status, "VmRSS")
+        start = _status(status, "VmRSS")
         job()
         peak = _status(status, "VmHWM")
     except OSError:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         job()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"rise_mib": round(peak - before, 1), "peak_mib": round(peak, 1)}
+    return {"rise_mib": round(peak - start, 1), "peak_mib": round(peak, 1)}
 
 
 def _status(path: Path, name: str) -> float:

@@ -25,8 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import grouping, history, measuring
-from benchmarks.claims.tasks import HelpFormatter, Tasks
-from frustum.cli.worlds import generate_world
+from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.engine import overrides
 from frustum.engine.feed import TrainingFeed, evaluation_batches
@@ -49,33 +48,16 @@ VARIANTS = {"panoptic": [], "semantic": ["model.instances=null"]}
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
+    parser = claim_parser(__doc__, "panoptic_flashocc", settings="settings of the recipe")
     parser.add_argument("--history", type=int, nargs="*", default=[], help="train with these numbers of past keyframes instead")
-    parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
-    parser.add_argument("--val-scenes", type=int, default=18)
-    parser.add_argument("--frames", type=int, default=5, help="keyframes per scene")
-    parser.add_argument("--world", type=Path, help="the world's folder, generated if it is not there; by default OUT/world")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; the cores are shared out between them")
-    parser.add_argument("--repeats", type=int, default=15, help="of each timing")
     parser.add_argument("--without-published", action="store_true", help="leave out the timings at the published size")
     parser.add_argument("--truth-only", action="store_true", help="only group true voxels by true centres; nothing is trained")
-    parser.add_argument("--measure-again", action="store_true", help="forget the stored timings")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims/panoptic_flashocc"), help="folder of the runs")
-    parser.add_argument("--json", type=Path, help="by default panoptic_flashocc.json beside this file, or panoptic_flashocc_history.json")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
-    parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
     options = parser.parse_args(words)
     if options.history and max(options.history) >= options.frames:
         parser.error(f"a history of {max(options.history)} needs scenes of at least {max(options.history) + 1} keyframes; add --frames")
     name = "panoptic_flashocc_history" if options.history else "panoptic_flashocc"
     options.json = options.json or ROOT / f"benchmarks/claims/{name}.json"
     return options
-
-
-def world_of(options: argparse.Namespace) -> Path:
-    return options.world or options.out / "world"
 
 
 def recipe_of(variant: str, seed: int, options: argparse.Namespace) -> Recipe:
@@ -233,9 +215,7 @@ def main() -> None:
     if options.work:
         tasks.write(options.work, work(options.work, options))
         return
-    world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
-    if not (world_of(options) / world.version).is_dir():
-        generate_world(world, world_of(options))
+    generate_missing(options)
     if options.truth_only:
         tasks.make(["truth"])
         show_truth(tasks.read("truth")["groupings"])

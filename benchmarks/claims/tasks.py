@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frustum.cli.worlds import generate_world
 from frustum.engine.progress import progress_bar
 from frustum.files import make_folder, read_json, write_json
+from frustum.worlds.street.world_config import WorldConfig
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -22,6 +24,43 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
+
+
+def claim_parser(doc: str | None, name: str, settings: str) -> argparse.ArgumentParser:
+    """The options that all claims share: budget, world, folders, KEY=VALUE settings.
+
+    Args:
+        doc: the script's docstring.
+        name: the claim's; results go to runs/claims/NAME by default.
+        settings: help of the settings.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=HelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of each run")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each network")
+    parser.add_argument("--scenes", type=int, default=140, help="training scenes of the world")
+    parser.add_argument("--val-scenes", type=int, default=18)
+    parser.add_argument("--frames", type=int, default=5, help="keyframes per scene")
+    parser.add_argument("--world", type=Path, help="the world's folder, generated if it is not there; by default OUT/world")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time; the cores are shared out between them")
+    parser.add_argument("--repeats", type=int, default=15, help="of each timing")
+    parser.add_argument("--measure-again", action="store_true", help="forget the stored figures of speed and memory")
+    parser.add_argument("--out", type=Path, default=Path("runs/claims") / name, help="folder of the runs")
+    parser.add_argument("--json", type=Path, help=f"by default {name}.json in the folder of this script")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=settings)
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
+    return parser
+
+
+def world_of(options: argparse.Namespace) -> Path:
+    """The folder of the claim's world."""
+    return options.world or options.out / "world"
+
+
+def generate_missing(options: argparse.Namespace) -> None:
+    """Generate the claim's world unless its folder has it."""
+    world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
+    if not (world_of(options) / world.version).is_dir():
+        generate_world(world, world_of(options))
 
 
 @dataclass(frozen=True)

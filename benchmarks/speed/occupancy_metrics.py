@@ -65,7 +65,7 @@ def measure(quick: bool) -> Iterator[Table]:
     seen = np.kron(blocks, np.ones((8, 8, 4), bool))  # masks are coherent in space
     pred_ids, true_ids = objects(pred), objects(truth)
     rays = RayIoU()
-    hits, distances = rays.cast(pred, truth, origins)
+    hits, distances = rays.caster.cast(pred, truth, origins)
     jobs = {
         "mIoU, camera mask": lambda: OccupancyIoU().add(pred, truth, seen),
         "mIoU, all voxels": lambda: OccupancyIoU(mask="none").add(pred, truth),
@@ -75,7 +75,7 @@ def measure(quick: bool) -> Iterator[Table]:
         "voxel PQ, camera mask": lambda: VoxelPQ().add(pred, truth, pred_ids, true_ids, seen),
         "voxel PQ, all voxels": lambda: VoxelPQ(mask="none").add(pred, truth, pred_ids, true_ids),
         "plain: voxel PQ by np.unique, all voxels": lambda: plain_pq(pred, truth, pred_ids, true_ids),
-        "casting the rays of RayIoU and RayPQ": lambda: rays.cast(pred, truth, origins),
+        "casting the rays of RayIoU and RayPQ": lambda: rays.caster.cast(pred, truth, origins),
         "RayIoU, rays already cast": lambda: RayIoU().add_hits(hits, distances),
         "RayPQ, rays already cast": lambda: RayPQ().add_hits(hits, distances, pred_ids, true_ids),
     }

@@ -21,7 +21,7 @@ import numpy as np
 from frustum.benchmark import Table, benchmark_main, take_turns
 from frustum.geometry import VoxelGrid
 from frustum.metrics.rayiou import RayIoU
-from frustum.metrics.rays import ray_cells, ray_directions
+from frustum.metrics.rays import RayCaster, ray_cells, ray_directions
 from frustum.ops.raycast import MAX_STEPS, raycast
 
 FREE = 17
@@ -100,10 +100,11 @@ def measure(quick: bool) -> Iterator[Table]:
     every = 400 if quick else 40
     threads = os.cpu_count() or 1
     pred, truth, origins = street(0)
-    metrics = {"numba, 1 thread": RayIoU(backend="numba")}
+    casters = {"numba, 1 thread": RayCaster(backend="numba")}
     if threads > 1:
-        metrics[f"numba, {threads} threads"] = RayIoU(backend="numba", threads=threads)
-    metrics["torch, lockstep"] = RayIoU(backend="torch")
+        casters[f"numba, {threads} threads"] = RayCaster(backend="numba", threads=threads)
+    casters["torch, lockstep"] = RayCaster(backend="torch")
+    metrics = {name: RayIoU(caster=caster) for name, caster in casters.items()}
     times = take_turns({name: partial(metric.add, pred, truth, origins) for name, metric in metrics.items()}, repeats=2 if quick else 9)
     figures = {metric.compute()["rayiou"] for metric in metrics.values()}
     assert len(figures) == 1, f"the backends disagree: {figures}"

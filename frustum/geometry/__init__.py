@@ -15,19 +15,6 @@ from frustum.geometry.transforms import (
 )
 
 __all__ = [
-    "BOX_FIELDS",
-    "CameraRig",
-    "VoxelGrid",
-    "box_corners",
-    "box_poses",
-    "invert",
-    "matrix_to_quaternion",
-    "points_in_boxes",
-    "pose",
-    "quaternion_to_matrix",
-    "rotation_xyz",
-    "rotation_z",
-    "transform_boxes",
-    "transform_points",
-    "yaw_of",
-]
+    "BOX_FIELDS", "CameraRig", "VoxelGrid", "box_corners", "box_poses", "invert", "matrix_to_quaternion", "points_in_boxes", "pose",
+    "quaternion_to_matrix", "rotation_xyz", "rotation_z", "transform_boxes", "transform_points", "yaw_of",
+]  # fmt: skip

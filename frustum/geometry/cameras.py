@@ -7,7 +7,7 @@ In these coordinates scaling an image by r is exactly `u' = r u` and a flip is e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,38 +55,25 @@ class CameraRig:
         """
         lead = intrinsics.shape[:-2]
         eye = lambda n: torch.eye(n, dtype=intrinsics.dtype, device=intrinsics.device).expand(*lead, n, n)  # noqa: E731
-        rig = cls(
-            intrinsics=intrinsics,
-            cam2ego=cam2ego,
-            ego2global=eye(4) if ego2global is None else ego2global,
-            image_aug=eye(3) if image_aug is None else image_aug,
-            image_size=(int(image_size[0]), int(image_size[1])),
-            timestamps=timestamps,
-        )
+        poses, changes = eye(4) if ego2global is None else ego2global, eye(3) if image_aug is None else image_aug
+        rig = cls(intrinsics, cam2ego, poses, changes, (int(image_size[0]), int(image_size[1])), timestamps)
         rig.validate()
         return rig
 
     def validate(self) -> None:
         """Raise unless shapes agree, all entries are finite and every matrix can be inverted (see `create`)."""
         lead = tuple(self.intrinsics.shape[:-2])
-        for name, size in (("intrinsics", 3), ("cam2ego", 4), ("ego2global", 4), ("image_aug", 3)):
+        for name, size in _MATRICES.items():
             matrix = getattr(self, name)
             if tuple(matrix.shape) != (*lead, size, size) or not lead:
                 raise ShapeError(f"{name} must have shape (*, N, {size}, {size}) with (*, N) = {lead}, got {tuple(matrix.shape)}.")
             if not torch.isfinite(matrix).all():
                 where = _first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))
                 raise DataError(f"{name} holds NaN or infinity at {where}. Check the calibration file.")
-            if size == 3:
-                bad = torch.linalg.det(matrix.double()).abs() < 1e-9
-                if bad.any():
-                    raise DataError(f"{name} is singular at {_first_bad(bad)}: no pixel can be unprojected. Check the focal lengths.")
-            else:
-                bad = not_rigid(matrix)
-                if bad.any():
-                    raise DataError(
-                        f"{name} is not a rigid transform at {_first_bad(bad)}: its 3x3 part must be a rotation. "
-                        "Check the quaternion order (w, x, y, z) and the handedness."
-                    )
+            bad = torch.linalg.det(matrix.double()).abs() < 1e-9 if size == 3 else not_rigid(matrix)
+            if bad.any():
+                fault, advice = _FAULTS[size]
+                raise DataError(f"{name} is {fault} at {_first_bad(bad)}: {advice}")
 
     @property
     def num_cameras(self) -> int:
@@ -95,9 +82,7 @@ class CameraRig:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CameraRig:
         """The rig on another device or in another float type; a device without float64 (mps) needs `dtype=torch.float32`."""
-        move = lambda x: x if x is None else x.to(device=device, dtype=dtype or x.dtype)  # noqa: E731
-        moved: dict[str, Any] = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "image_size"}
-        return replace(self, **moved)
+        return self._map(lambda x: x.to(device=device, dtype=dtype or x.dtype))
 
     def __getitem__(self, index) -> CameraRig:
         """Index the leading dimensions (*); use `select` for cameras."""
@@ -107,19 +92,16 @@ class CameraRig:
 
     def select(self, cameras: list[int] | slice) -> CameraRig:
         """The rig with only the given cameras, in the given order."""
-        take = lambda x, dim: x.transpose(0, dim)[cameras].transpose(0, dim)  # noqa: E731
-        rig = replace(self, **{n: take(getattr(self, n), self.intrinsics.dim() - 3) for n in _MATRICES})
-        stamps = None if self.timestamps is None else self.timestamps[..., cameras]
-        return replace(rig, timestamps=stamps)
+        dim = self.intrinsics.dim() - 3
+        return self._map(lambda x: x.transpose(0, dim)[cameras].transpose(0, dim))
 
     @staticmethod
     def stack(rigs: list[CameraRig]) -> CameraRig:
         """Stack rigs of equal shape along a new first dimension."""
-        first = rigs[0]
         known = [r.timestamps for r in rigs if r.timestamps is not None]
         stamps = torch.stack(known) if len(known) == len(rigs) else None
         matrices: dict[str, Any] = {n: torch.stack([getattr(r, n) for r in rigs]) for n in _MATRICES}
-        return replace(first, timestamps=stamps, **matrices)
+        return replace(rigs[0], timestamps=stamps, **matrices)
 
     def _map(self, fn) -> CameraRig:
         stamps = None if self.timestamps is None else fn(self.timestamps)
@@ -215,7 +197,11 @@ def not_rigid(poses: Tensor) -> Tensor:
     return (off > 1e-2) | (torch.linalg.det(rotation) < 0)
 
 
-_MATRICES = ("intrinsics", "cam2ego", "ego2global", "image_aug")
+_MATRICES = {"intrinsics": 3, "cam2ego": 4, "ego2global": 4, "image_aug": 3}  # their sizes
+_FAULTS = {
+    3: ("singular", "no pixel can be unprojected. Check the focal lengths."),
+    4: ("not a rigid transform", "its 3x3 part must be a rotation. Check the quaternion order (w, x, y, z) and the handedness."),
+}
 
 
 def _first_bad(bad: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -49,8 +50,7 @@ class VoxelGrid(Config):
     @property
     def num_cells(self) -> int:
         """X * Y * Z."""
-        x, y, z = self.shape
-        return x * y * z
+        return math.prod(self.shape)
 
     def scaled(self, x: float = 1, y: float = 1, z: float = 1) -> VoxelGrid:
         """The same extent with cells that are larger by the given factors."""
@@ -78,10 +78,8 @@ class VoxelGrid(Config):
 
     def centres(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:
         """Cell centres (X, Y, Z, 3) in metres."""
-        axes = [
-            low + size * (torch.arange(n, dtype=dtype, device=device) + 0.5)
-            for low, size, n in zip(self.lower, self.cell, self.shape, strict=True)
-        ]
+        steps = [torch.arange(n, dtype=dtype, device=device) + 0.5 for n in self.shape]
+        axes = [low + size * step for low, size, step in zip(self.lower, self.cell, steps, strict=True)]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
     def require_shape(self, shape: tuple[int, ...], what: str) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.metrics.counts import CountMetric, Labels, flat_images, same_shape, to_numpy
-from frustum.metrics.sums import from_words, to_words
+from frustum.metrics.sums import to_words
 
 BevRule = Literal["lss", "simplebev", "simplebev-train", "cvt", "pointbev"]
 BACKGROUND = 255
@@ -61,7 +61,7 @@ class BevIoU(CountMetric):
         thresholds: tuple[float, ...] | None = None,
     ):
         if rule not in _RULES:
-            raise ConfigError(f"there is no BEV IoU rule {rule!r}; {nearest_names(str(rule), _RULES)}")
+            raise ConfigError(f"unknown BEV IoU rule {rule!r}; {nearest_names(str(rule), _RULES)}")
         if min_visibility not in ("published", None, 1, 2, 3, 4):
             raise ConfigError(f"min_visibility must be 1 to 4, None or 'published', got {min_visibility!r}.")
         self.rule = rule
@@ -70,8 +70,7 @@ class BevIoU(CountMetric):
         if not self.thresholds or not all(0 < t < 1 for t in self.thresholds):
             raise ConfigError(f"thresholds must be probabilities between 0 and 1, got {self.thresholds}.")
         count = len(self.thresholds)
-        self._state = {name: np.zeros(count, np.int64) for name in ("tp", "fp", "fn")}
-        self._state |= {"images": np.zeros((), np.int64), "ratio": np.zeros((count, 2), np.int64)}
+        self._start(tp=count, fp=count, fn=count, images=(), ratio=(count, 2))
 
     def add(self, logits: np.ndarray | torch.Tensor, target: Labels, visibility: Labels | None = None) -> None:
         """Count one image (Y, X) or a batch (B, Y, X) or (B, 1, Y, X).
@@ -83,7 +82,7 @@ class BevIoU(CountMetric):
 
         Raises:
             ShapeError: shapes differ.
-            DataError: logits are no floats or not finite, the target holds other values than 0 and 1, or the visibility is missing.
+            DataError: logits are not floats or not finite, the target holds other values than 0 and 1, or the visibility is missing.
         """
         score = logits.detach().cpu() if isinstance(logits, torch.Tensor) else torch.from_numpy(np.array(logits))
         if not score.is_floating_point():
@@ -92,24 +91,28 @@ class BevIoU(CountMetric):
         true = to_numpy(target, "the target")
         same_shape(logits=score.numpy(), target=true)
         if not score.isfinite().all():
-            raise DataError("the logits are not finite: look for NaN in the weights or the input.")
+            raise DataError("the logits are not finite: check the weights and the input for NaN.")
         if true.size and (true.min() < 0 or true.max() > 1):
             raise DataError(f"the target of BEV IoU is 0 or 1, got {true.min()} to {true.max()}.")
         counts = np.ones(true.shape, bool)
         if self.min_visibility is not None:
             if visibility is None:
                 raise DataError(f"rule {self.rule!r} leaves out boxes of low visibility: pass the visibility map, or min_visibility=None.")
-            seen = to_numpy(visibility, "the visibility")
-            same_shape(visibility=seen, target=true)
-            counts = seen >= self.min_visibility
+            visible = to_numpy(visibility, "the visibility")
+            same_shape(visibility=visible, target=true)
+            counts = visible >= self.min_visibility
         true, counts = flat_images(true.astype(bool)), flat_images(counts)
-        self._state["images"] = self._state["images"] + len(true)
+        self._add(images=len(true))
         for t, threshold in enumerate(self.thresholds):
             positive = flat_images(self._is_positive(score, threshold))
-            tp, fp, fn = (np.count_nonzero(h & counts, 1) for h in (positive & true, positive & ~true, ~positive & true))
-            for name, number in (("tp", tp), ("fp", fp), ("fn", fn)):
+            cells = {"tp": positive & true, "fp": positive & ~true, "fn": ~positive & true}
+            found = {name: np.count_nonzero(mask & counts, 1) for name, mask in cells.items()}
+            for name, number in found.items():
                 self._state[name][t] += number.sum()
-            self._state["ratio"][t] += to_words(_image_iou(tp, tp + fp + fn, _RULES[self.rule].epsilon)).sum(0)
+            union, epsilon = sum(found.values()), _RULES[self.rule].epsilon
+            # Without an epsilon, an image without a true or predicted cell scores 1.
+            ious = found["tp"] / (union + epsilon) if epsilon else np.where(union > 0, found["tp"] / np.maximum(union, 1), 1.0)
+            self._state["ratio"][t] += to_words(ious).sum(0)
 
     def _is_positive(self, logits: torch.Tensor, threshold: float) -> np.ndarray:
         if self.rule == "lss" and threshold == 0.5:
@@ -120,12 +123,12 @@ class BevIoU(CountMetric):
     def compute(self) -> dict[str, Any]:
         """`iou` of the rule (0..1; of the last threshold, NaN without any positive cell where the rule adds no epsilon).
 
-        Beside it `at` {threshold: iou}, `image_mean` (mean of the IoUs of single images; an empty image without a prediction scores 1 under
+        Also `at` {threshold: iou}, `image_mean` (mean of the IoUs of single images; an empty image without a prediction scores 1 under
         "lss" and "simplebev", 0 where the rule adds an epsilon), `tp`, `fp`, `fn`, and the conventions `rule` and `min_visibility`.
         """
-        rule, images = _RULES[self.rule], int(self._state["images"])
+        rule = _RULES[self.rule]
         tp, union = self._state["tp"], self._state["tp"] + self._state["fp"] + self._state["fn"]
-        mean = from_words(self._state["ratio"]) / images if images else np.full(len(tp), np.nan)
+        mean = self._mean("ratio", "images")
         with np.errstate(invalid="ignore"):
             pooled = mean if self.rule == "simplebev-train" else tp / (union + rule.epsilon)
         return {
@@ -136,10 +139,3 @@ class BevIoU(CountMetric):
             "rule": self.rule,
             "min_visibility": self.min_visibility,
         }
-
-
-def _image_iou(intersection: np.ndarray, union: np.ndarray, epsilon: float) -> np.ndarray:
-    """IoU of single images; without an epsilon, nothing predicted where nothing is counts as right."""
-    if epsilon:
-        return intersection / (union + epsilon)
-    return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)

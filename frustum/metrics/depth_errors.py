@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from frustum.errors import ConfigError, DataError
-from frustum.metrics.counts import CountMetric, flat_images, same_shape, to_float64
+from frustum.metrics.counts import CountMetric, flat_images, require_choice, same_shape, to_float64
 from frustum.metrics.sums import from_words, to_words
 
 DEPTH_FIGURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "silog_training", "delta1", "delta2", "delta3")
@@ -34,11 +34,9 @@ class DepthErrors(CountMetric):
     def __init__(self, minimum: float = 1e-3, cap: float = 80.0, mean: Literal["image", "pixel"] = "image"):
         if not 0 < minimum < cap:
             raise ConfigError(f"depths are clipped to 0 < minimum < cap, got {minimum} and {cap}.")
-        if mean not in ("image", "pixel"):
-            raise ConfigError(f"mean must be 'image' or 'pixel', got {mean!r}.")
+        require_choice("mean", mean, ("image", "pixel"))
         self.minimum, self.cap, self.mean = float(minimum), float(cap), mean
-        self._state = {name: np.zeros((), np.int64) for name in ("images", "pixels")}
-        self._state |= {"per_image": np.zeros((len(DEPTH_FIGURES), 2), np.int64), "pooled": np.zeros((len(_SUMS), 2), np.int64)}
+        self._start(images=(), pixels=(), per_image=(len(DEPTH_FIGURES), 2), pooled=(len(_SUMS), 2))
 
     def add(self, pred: np.ndarray | torch.Tensor, target: np.ndarray | torch.Tensor) -> None:
         """Count one image (H, W) or a batch (B, H, W) or (B, 1, H, W); metres along the optical axis, 0 in the target where unknown.
@@ -58,13 +56,10 @@ class DepthErrors(CountMetric):
             if not known.any():
                 continue
             if not np.isfinite(p[known]).all():
-                raise DataError("predicted depth is not finite: look for NaN in the weights or the input.")
+                raise DataError("predicted depth is not finite: check the weights and the input for NaN.")
             sums = self._sums(np.clip(p[known], self.minimum, self.cap), g[known])
             count = int(np.count_nonzero(known))
-            self._state["images"] = self._state["images"] + 1
-            self._state["pixels"] = self._state["pixels"] + count
-            self._state["per_image"] += to_words(_figures(sums / count))
-            self._state["pooled"] += to_words(sums * _COARSE)
+            self._add(images=1, pixels=count, per_image=to_words(_figures(sums / count)), pooled=to_words(sums * _COARSE))
 
     @staticmethod
     def _sums(p: np.ndarray, g: np.ndarray) -> np.ndarray:
@@ -75,13 +70,10 @@ class DepthErrors(CountMetric):
 
     def figures(self, mean: Literal["image", "pixel"]) -> dict[str, float]:
         """All figures of DEPTH_FIGURES with the given mean; NaN before any pixel."""
-        images, pixels = int(self._state["images"]), int(self._state["pixels"])
-        if not images:
-            values = np.full(len(DEPTH_FIGURES), np.nan)
-        elif mean == "image":
-            values = from_words(self._state["per_image"]) / images
+        if mean == "image" or not self._state["images"]:
+            values = self._mean("per_image", "images")
         else:
-            values = _figures(from_words(self._state["pooled"]) / _COARSE / pixels)
+            values = _figures(from_words(self._state["pooled"]) / _COARSE / int(self._state["pixels"]))
         return dict(zip(DEPTH_FIGURES, values.tolist(), strict=True))
 
     def compute(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics import detection_curves as curves
 from frustum.metrics.counts import mean_without_nan
 from frustum.metrics.detection_matching import eligible, match, true_positive_errors
-from frustum.metrics.detection_rules import ERRORS, BoxArrays, DetectionRules, Surroundings
+from frustum.metrics.detection_rules import ERRORS, DetectionRules, Surroundings
+from frustum.types.boxes import DetectionBoxes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,7 +40,7 @@ class ClassCurves(NamedTuple):
 
 
 class NuScenesDetection:
-    """Gathers what each sample came to; the figures do not depend on how samples were spread over processes or merged.
+    """Collects the outcome of each sample; the figures do not depend on how samples were spread over processes or merged.
 
     Equal scores are ranked as the devkit does: the later sample first, and within a sample the later box. Which sample is later is said by
     `order` (officially that of the results file), or else by the sample's token.
@@ -58,7 +59,7 @@ class NuScenesDetection:
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def add(self, sample: str, pred: BoxArrays, truth: BoxArrays, around: Surroundings | None = None) -> None:
+    def add(self, sample: str, pred: DetectionBoxes, truth: DetectionBoxes, around: Surroundings | None = None) -> None:
         """Match one sample.
 
         Args:
@@ -67,21 +68,19 @@ class NuScenesDetection:
             around: position of the ego vehicle and the bicycle racks; with it the official filters are applied. Without, all boxes count.
 
         Raises:
-            DataError: the sample was added before or is not in `order`, too many predictions, a label that is no class, or a number that is
-                not finite (velocities and the scores of the truth may be NaN).
+            DataError: the sample was added before or is not in `order`, too many predictions, a label that is not a class, or a number
+                that is not finite (velocities and the scores of the truth may be NaN).
             ShapeError: arrays of different lengths.
         """
         self._require_new(sample)
         if len(pred.labels) > self.rules.max_boxes:
-            raise DataError(
-                f"sample {sample} has {len(pred.labels)} predicted boxes, but at most {self.rules.max_boxes} are allowed: keep those with "
-                "the highest scores."
-            )
+            count = f"{len(pred.labels)} predicted boxes, but at most {self.rules.max_boxes} are allowed"
+            raise DataError(f"sample {sample} has {count}: keep those with the highest scores.")
         require_boxes(pred, self.rules, f"the predictions of sample {sample}", scored=True)
         require_boxes(truth, self.rules, f"the truth of sample {sample}", scored=False)
         if around is not None:
-            pred = _Kept(pred, eligible(pred, self.rules, around, drop_empty=False))
-            truth = _Kept(truth, eligible(truth, self.rules, around, drop_empty=True))
+            pred = pred.select(eligible(pred, self.rules, around, drop_empty=False))
+            truth = truth.select(eligible(truth, self.rules, around, drop_empty=True))
         partners = match(pred, truth, self.rules.thresholds)
         chosen = partners[:, self.rules.thresholds.index(self.rules.error_threshold)]
         i = np.flatnonzero(chosen >= 0)
@@ -119,10 +118,10 @@ class NuScenesDetection:
         """Precision, confidence and errors over recall, by class."""
         samples = sorted(self._outcomes) if self.order is None else [s for s in self.order if s in self._outcomes]
         classes, thresholds = self.rules.classes, self.rules.thresholds
-        empty = [np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS)))]
-        columns = [[self._outcomes[sample][c] for sample in samples] for c in range(4)]
-        labels, scores, hits, errors = (np.concatenate([none, *column]) for none, column in zip(empty, columns, strict=True))
-        num_true = sum((self._outcomes[sample].num_true for sample in samples), np.zeros(len(classes), np.int64))
+        none = _Outcome(np.zeros(0, np.uint8), np.zeros(0), np.zeros((0, len(thresholds)), bool), np.zeros((0, len(ERRORS))), 0)
+        outcomes = [none, *(self._outcomes[sample] for sample in samples)]
+        labels, scores, hits, errors = (np.concatenate([outcome[c] for outcome in outcomes]) for c in range(4))
+        num_true = np.zeros(len(classes), np.int64) + sum(outcome.num_true for outcome in outcomes)
         main = thresholds.index(self.rules.error_threshold)
         error_labels = labels[hits[:, main]]
         found = {}
@@ -147,18 +146,11 @@ class NuScenesDetection:
         `label_tp_errors` by class and error, NaN where the error is not defined. A class without true boxes, or without a single match, has
         AP 0 and errors 1, and stays in the means.
         """
-        rules, by_class = self.rules, self.curves()
-        aps = {
-            name: {str(float(t)): curves.average_precision(p, rules.min_recall, rules.min_precision) for t, p in c.precision.items()}
-            for name, c in by_class.items()
-        }
-        errors = {
-            name: {
-                e: curves.mean_error(c.errors[e], c.confidence, rules.min_recall) if rules.is_measured(name, e) else float("nan")
-                for e in ERRORS
-            }
-            for name, c in by_class.items()
-        }
+        rules, aps, errors = self.rules, {}, {}
+        for name, c in self.curves().items():
+            aps[name] = {str(float(t)): curves.average_precision(p, rules.min_recall, rules.min_precision) for t, p in c.precision.items()}
+            measured = {e: curves.mean_error(c.errors[e], c.confidence, rules.min_recall) for e in ERRORS if rules.is_measured(name, e)}
+            errors[name] = dict.fromkeys(ERRORS, float("nan")) | measured
         mean_aps = {name: float(np.mean(list(row.values()))) for name, row in aps.items()}
         mean_ap = float(np.mean(list(mean_aps.values())))
         tp_errors = {e: mean_without_nan(np.array([row[e] for row in errors.values()])) for e in ERRORS}
@@ -175,16 +167,7 @@ class NuScenesDetection:
         }
 
 
-class _Kept:
-    """The boxes of `boxes` where `keep` is true."""
-
-    def __init__(self, boxes: BoxArrays, keep: np.ndarray):
-        self.labels, self.centres, self.sizes, self.yaws = (a[keep] for a in (boxes.labels, boxes.centres, boxes.sizes, boxes.yaws))
-        self.velocities, self.attributes = boxes.velocities[keep], boxes.attributes[keep]
-        self.scores, self.num_points = boxes.scores[keep], boxes.num_points[keep]
-
-
-def require_boxes(boxes: BoxArrays, rules: DetectionRules, what: str, scored: bool) -> None:
+def require_boxes(boxes: DetectionBoxes, rules: DetectionRules, what: str, scored: bool) -> None:
     """Raise ShapeError or DataError unless the arrays fit together, labels are classes, and all but velocities is finite."""
     num = len(boxes.labels)
     shapes = {"labels": (num,), "centres": (num, 3), "sizes": (num, 3), "yaws": (num,), "velocities": (num, 2), "attributes": (num,)}
@@ -193,7 +176,7 @@ def require_boxes(boxes: BoxArrays, rules: DetectionRules, what: str, scored: bo
         if got != need:
             raise ShapeError(f"{name} of {what} must have shape {need}, got {got}.")
     if num and not 0 <= boxes.labels.min() <= boxes.labels.max() < len(rules.classes):
-        raise DataError(f"{what} hold a label that is none of the {len(rules.classes)} classes {', '.join(rules.classes)}.")
+        raise DataError(f"{what} hold a label that is not one of the {len(rules.classes)} classes {', '.join(rules.classes)}.")
     for name in ("centres", "sizes", "yaws", *(["scores"] if scored else [])):
         if not np.isfinite(getattr(boxes, name)).all():
             raise DataError(f"{what} hold a box whose {name} are not finite numbers.")

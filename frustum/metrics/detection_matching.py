@@ -10,10 +10,11 @@ import numba
 import numpy as np
 
 from frustum.geometry import points_in_boxes
-from frustum.metrics.detection_rules import BoxArrays, DetectionRules, Surroundings
+from frustum.metrics.detection_rules import DetectionRules, Surroundings
+from frustum.types.boxes import DetectionBoxes
 
 
-def eligible(boxes: BoxArrays, rules: DetectionRules, around: Surroundings, drop_empty: bool) -> np.ndarray:
+def eligible(boxes: DetectionBoxes, rules: DetectionRules, around: Surroundings, drop_empty: bool) -> np.ndarray:
     """Which boxes count, bool (M,): nearer to the ego vehicle than the range of their class, no two-wheeler whose centre lies in a bicycle
     rack, and with `drop_empty` (for the truth) at least one sensor point inside."""
     offset = boxes.centres[:, :2] - np.asarray(around.ego)[:2]
@@ -27,21 +28,15 @@ def eligible(boxes: BoxArrays, rules: DetectionRules, around: Surroundings, drop
     return keep
 
 
-def match(pred: BoxArrays, truth: BoxArrays, thresholds: tuple[float, ...]) -> np.ndarray:
+def match(pred: DetectionBoxes, truth: DetectionBoxes, thresholds: tuple[float, ...]) -> np.ndarray:
     """For each prediction and threshold the true box that it takes, int32 (M, T), -1 for none.
 
-    By descending score, of equal scores the later one first, each prediction looks at the nearest true box of its class that is not yet
+    By descending score, of equal scores the later one first, each prediction considers the nearest true box of its class that is not yet
     taken at that threshold (of equally near ones the first), and takes it if it is nearer than the threshold.
     """
     order = np.argsort(pred.scores, kind="stable")[::-1]
-    return _match(
-        order,
-        np.ascontiguousarray(pred.centres[:, :2], np.float64),
-        np.asarray(pred.labels, np.int64),
-        np.ascontiguousarray(truth.centres[:, :2], np.float64),
-        np.asarray(truth.labels, np.int64),
-        np.asarray(thresholds, np.float64),
-    )
+    places = [(np.ascontiguousarray(b.centres[:, :2], np.float64), np.asarray(b.labels, np.int64)) for b in (pred, truth)]
+    return _match(order, *places[0], *places[1], np.asarray(thresholds, np.float64))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -68,12 +63,12 @@ def _match(order, pred_xy, pred_labels, true_xy, true_labels, thresholds):
     return partner
 
 
-def true_positive_errors(pred: BoxArrays, truth: BoxArrays, i: np.ndarray, g: np.ndarray, rules: DetectionRules) -> np.ndarray:
+def true_positive_errors(pred: DetectionBoxes, truth: DetectionBoxes, i: np.ndarray, g: np.ndarray, rules: DetectionRules) -> np.ndarray:
     """The five errors (N, 5), in the order of ERRORS, of N predictions `i` that took the true boxes `g`.
 
     Metres between centres seen from above; 1 - IoU of the sizes once centres and headings are aligned; radians between headings (within a
     half turn for `rules.half_turn`); m/s between velocities, NaN where one is unknown; 0 or 1 for the attribute, NaN where the true box
-    has none.
+    does not have one.
     """
     offset = pred.centres[i, :2] - truth.centres[g, :2]
     size, true_size = pred.sizes[i], truth.sizes[g]
@@ -82,11 +77,5 @@ def true_positive_errors(pred: BoxArrays, truth: BoxArrays, i: np.ndarray, g: np
     turn = (truth.yaws[g] - pred.yaws[i] + period / 2) % period - period / 2
     drift = pred.velocities[i] - truth.velocities[g]
     attribute = np.where(truth.attributes[g] < 0, np.nan, pred.attributes[i] != truth.attributes[g])
-    errors = [
-        np.sqrt((offset**2).sum(1)),
-        1 - common / (size.prod(1) + true_size.prod(1) - common),
-        np.abs(turn),
-        np.sqrt((drift**2).sum(1)),
-        attribute,
-    ]
-    return np.stack(errors, 1)
+    scale = 1 - common / (size.prod(1) + true_size.prod(1) - common)
+    return np.stack([np.sqrt((offset**2).sum(1)), scale, np.abs(turn), np.sqrt((drift**2).sum(1)), attribute], 1)

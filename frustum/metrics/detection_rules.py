@@ -1,9 +1,9 @@
-"""What a nuScenes detection evaluation is made of: its rules, and the arrays of boxes that it compares."""
+"""The rules of a nuScenes detection evaluation, and what it needs to know of the surroundings of a sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,12 @@ class DetectionRules:
         min_recall, min_precision: what lies below does not count.
         max_boxes: predictions that one sample may have.
         map_weight: weight of mAP in NDS, each error score having 1.
-        half_turn: classes whose front and back cannot be told apart.
+        half_turn: classes whose front and back look alike.
         rack_classes: classes that do not count inside a bicycle rack.
         unmeasured: errors that are not defined for a class.
 
     Raises:
-        ConfigError: `error_threshold` is none of the thresholds.
+        ConfigError: `error_threshold` is not one of the thresholds.
     """
 
     ranges: tuple[tuple[str, float], ...] = (
@@ -66,45 +66,6 @@ class DetectionRules:
     def is_measured(self, name: str, error: str) -> bool:
         """Whether this error is defined for this class."""
         return error not in dict(self.unmeasured).get(name, ())
-
-
-class BoxArrays(Protocol):
-    """M boxes of one sample. Truth and predictions share one level frame (officially the global one): nothing but differences matter.
-
-    `types.boxes.DetectionBoxes` is one.
-    """
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(M,) int, positions in `DetectionRules.classes`."""
-
-    @property
-    def centres(self) -> np.ndarray:
-        """(M, 3) metres."""
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(M, 3) length, width, height in metres."""
-
-    @property
-    def yaws(self) -> np.ndarray:
-        """(M,) radians."""
-
-    @property
-    def velocities(self) -> np.ndarray:
-        """(M, 2) m/s, NaN where unknown."""
-
-    @property
-    def attributes(self) -> np.ndarray:
-        """(M,) int, equal ids for equal attributes, negative for none."""
-
-    @property
-    def scores(self) -> np.ndarray:
-        """(M,) confidence; not used of the truth."""
-
-    @property
-    def num_points(self) -> np.ndarray:
-        """(M,) sensor points inside; true boxes with 0 do not count, -1 is unknown. Not used of predictions."""
 
 
 class Surroundings(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.metrics.counts import CountMetric, same_shape, to_float64
-from frustum.metrics.sums import from_words, to_words
+from frustum.metrics.sums import to_words
 
 Extractor = Callable[[Any], np.ndarray | torch.Tensor]
 
@@ -27,14 +27,14 @@ def _features(values: Any, extractor: Extractor | None) -> np.ndarray:
         hint = "Pass extractor=, a callable that returns (N, D)." if extractor is None else "The extractor must return (N, D)."
         raise ShapeError(f"features must be (N, D), got {features.shape}. {hint}")
     if not np.isfinite(features).all():
-        raise DataError("the features are not finite: look for NaN in the images or the feature network.")
+        raise DataError("the features are not finite: check the images and the feature network for NaN.")
     return features
 
 
-class FrechetDistance:
+class FrechetDistance(CountMetric):
     """FID (Heusel et al., NeurIPS 2017): distance of two normal distributions fitted to features of true and of generated images.
 
-    |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)). The state are float64 sums, so a merge equals one pass to rounding (about 1e-12).
+    |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)). The state is float64 sums, so a merge equals one pass to rounding (about 1e-12).
 
     State, for true (row 0) and generated (row 1): `count` (2,), `total` (2, D), `product` (2, D, D), the sums of x and of x x^T.
 
@@ -43,33 +43,12 @@ class FrechetDistance:
         extractor: turns whatever `add` gets into features (N, D); None: `add` gets features.
     """
 
+    _dtype = np.float64
+    _free_settings = ("extractor",)
+
     def __init__(self, dimension: int = 2048, extractor: Extractor | None = None):
         self.dimension, self.extractor = dimension, extractor
-        self._state = {"count": np.zeros(2), "total": np.zeros((2, dimension)), "product": np.zeros((2, dimension, dimension))}
-
-    @property
-    def state(self) -> dict[str, np.ndarray]:
-        """Copies of the sums, float64; sums of states are states."""
-        return {name: values.copy() for name, values in self._state.items()}
-
-    def load_state(self, state: dict[str, Any]) -> FrechetDistance:
-        """Replace the sums by `state` (arrays, tensors or nested lists). Raises ConfigError when names or shapes differ."""
-        try:
-            loaded = {name: to_float64(value).copy() for name, value in state.items()}
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"this state of a Frechet distance holds no arrays of numbers ({error}): evaluate anew.") from error
-        if {n: a.shape for n, a in loaded.items()} != {n: a.shape for n, a in self._state.items()}:
-            raise ConfigError(f"this state does not belong to a Frechet distance of {self.dimension} dimensions: evaluate anew.")
-        self._state = loaded
-        return self
-
-    def merge(self, other: FrechetDistance) -> FrechetDistance:
-        """Add the sums of `other`. Raises ConfigError when the dimensions differ."""
-        if other.dimension != self.dimension:
-            raise ConfigError(f"cannot merge Frechet distances of {self.dimension} and {other.dimension} dimensions.")
-        for name, values in other._state.items():
-            self._state[name] = self._state[name] + values
-        return self
+        self._start(count=2, total=(2, dimension), product=(2, dimension, dimension))
 
     def add(self, images: Any, is_true: bool) -> None:
         """Count true or generated images, or their features (N, D).
@@ -113,7 +92,7 @@ class CosineSimilarity(CountMetric):
 
     def __init__(self, extractor: Extractor | None = None):
         self.extractor = extractor
-        self._state = {"pairs": np.zeros((), np.int64), "cosine": np.zeros(2, np.int64)}
+        self._start(pairs=(), cosine=2)
 
     def add(self, images: Any, references: Any) -> np.ndarray:
         """Count pairs and return their cosines (N,).
@@ -127,11 +106,9 @@ class CosineSimilarity(CountMetric):
         if not lengths.all():
             raise DataError("an embedding is zero, so it has no direction: check the feature network and its input.")
         cosines = (first * second).sum(1) / lengths
-        self._state["pairs"] = self._state["pairs"] + len(cosines)
-        self._state["cosine"] = self._state["cosine"] + to_words(cosines).sum(0)
+        self._add(pairs=len(cosines), cosine=to_words(cosines).sum(0))
         return cosines
 
     def compute(self) -> dict[str, Any]:
         """`csim` (-1..1, NaN without pairs) and the number of `pairs`."""
-        pairs = int(self._state["pairs"])
-        return {"csim": float(from_words(self._state["cosine"])) / pairs if pairs else float("nan"), "pairs": pairs}
+        return {"csim": float(self._mean("cosine", "pairs")), "pairs": int(self._state["pairs"])}

@@ -10,9 +10,9 @@ import numpy as np
 
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, ratio, same_shape, to_numpy
+from frustum.metrics.counts import CountMetric, Labels, label_arrays
 from frustum.metrics.occupancy import MaskName
-from frustum.metrics.sums import from_words, to_words
+from frustum.metrics.sums import to_words
 from frustum.types.classes import IGNORE
 
 _EPS = 1e-8
@@ -38,34 +38,30 @@ class FScore(CountMetric):
 
     def __init__(self, free: int = 17, mask: MaskName = "camera", distance: float = 0.6, grid: VoxelGrid | None = None):
         self.free, self.mask, self.distance, self.grid = free, mask, distance, grid or VoxelGrid.occ3d()
-        self._state = {"frames": np.zeros((), np.int64), "sums": np.zeros((3, 2), np.int64)}
+        self._start(frames=(), sums=(3, 2))
 
     def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
-        """Count one frame. `pred` and `target` (X, Y, Z) hold class ids, 255 is no point; `mask` is 1 where voxels count.
+        """Count one frame. `pred` and `target` (X, Y, Z) hold class ids, 255 is not a point; `mask` is 1 where voxels count.
 
         Raises:
             ShapeError: another shape than the grid's. DataError: not integers.
         """
-        volumes = {"prediction": to_numpy(pred, "the prediction"), "target": to_numpy(target, "the target")}
-        if mask is not None:
-            volumes["mask"] = to_numpy(mask, "the mask")
-        same_shape(**volumes)
+        inside, volumes = label_arrays(mask, prediction=pred, target=target)
         if volumes["target"].shape != self.grid.shape:
             raise ShapeError(f"the target has shape {volumes['target'].shape}, but the grid has {self.grid.shape} cells.")
-        guess, truth = ((volumes[name] != self.free) & (volumes[name] != IGNORE) for name in ("prediction", "target"))
-        if mask is not None:
-            seen = volumes["mask"].astype(bool)
-            guess, truth = guess & seen, truth & seen
-        self._state["frames"] = self._state["frames"] + 1
+        guess, truth = ((ids != self.free) & (ids != IGNORE) for ids in volumes.values())
+        if inside is not None:
+            guess, truth = guess & inside, truth & inside
+        self._add(frames=1)
         num_guess, num_truth, right, found = count_near(guess, truth, self.grid.cell, self.distance)
         if num_guess and num_truth:
             accuracy, completeness = right / num_guess, found / num_truth
             f = 2 / (1 / (accuracy + _EPS) + 1 / (completeness + _EPS))
-            self._state["sums"] = self._state["sums"] + to_words([accuracy, completeness, f])
+            self._add(sums=to_words([accuracy, completeness, f]))
 
     def compute(self) -> dict[str, Any]:
         """`fscore`, `accuracy` and `completeness` (0..1, NaN without a frame), the `distance` in metres and the `mask`."""
-        accuracy, completeness, f = (float(v) for v in ratio(from_words(self._state["sums"]), self._state["frames"]))
+        accuracy, completeness, f = self._mean("sums", "frames").tolist()
         return {"fscore": f, "accuracy": accuracy, "completeness": completeness, "distance": self.distance, "mask": self.mask}
 
 

@@ -9,12 +9,18 @@ import torch
 from scipy.ndimage import correlate1d
 
 from frustum.errors import ConfigError, DataError, ShapeError
-from frustum.metrics.counts import CountMetric, same_shape, to_float64
-from frustum.metrics.sums import from_words, to_words
+from frustum.metrics.counts import CountMetric, require_choice, same_shape, to_float64
+from frustum.metrics.sums import to_words
 
 Images = np.ndarray | torch.Tensor
 _GAUSSIAN = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
 _WINDOWS = {"gaussian": _GAUSSIAN / _GAUSSIAN.sum(), "uniform": np.full(7, 1 / 7)}
+
+
+def _positive(data_range: float) -> float:
+    if not data_range > 0:
+        raise ConfigError(f"data_range must be positive, got {data_range}.")
+    return float(data_range)
 
 
 def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -25,9 +31,8 @@ def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.nda
         raise ShapeError(f"images are (H, W, C) or (B, H, W, C) with C = 1 or 3, got {found.shape}. Move the channels to the end.")
     for name, image in (("prediction", found), ("target", true)):
         if image.size and not (image.min() >= 0 and image.max() <= data_range):
-            raise DataError(
-                f"values of the {name} lie in {image.min():g} to {image.max():g}, not in 0 to {data_range:g}: set data_range, or clip them."
-            )
+            found_range = f"{image.min():g} to {image.max():g}"
+            raise DataError(f"values of the {name} lie in {found_range}, not in 0 to {data_range:g}: set data_range, or clip them.")
     return list(zip(found, true, strict=True)) if found.ndim == 4 else [(found, true)]
 
 
@@ -43,13 +48,9 @@ class Psnr(CountMetric):
     """
 
     def __init__(self, data_range: float = 255.0, mean: Literal["image", "pooled"] = "image"):
-        if not data_range > 0:
-            raise ConfigError(f"data_range must be positive, got {data_range}.")
-        if mean not in ("image", "pooled"):
-            raise ConfigError(f"mean must be 'image' or 'pooled', got {mean!r}.")
-        self.data_range, self.mean = float(data_range), mean
-        self._state = {name: np.zeros((), np.int64) for name in ("images", "identical", "values")}
-        self._state |= {name: np.zeros(2, np.int64) for name in ("psnr", "mse")}
+        require_choice("mean", mean, ("image", "pooled"))
+        self.data_range, self.mean = _positive(data_range), mean
+        self._start(images=(), identical=(), values=(), psnr=2, mse=2)
 
     def add(self, pred: Images, target: Images) -> None:
         """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range.
@@ -59,25 +60,18 @@ class Psnr(CountMetric):
         """
         for found, true in _pairs(pred, target, self.data_range):
             error = float(np.mean(((found - true) / self.data_range) ** 2))
-            self._state["images"] = self._state["images"] + 1
-            self._state["values"] = self._state["values"] + true.size
-            self._state["mse"] = self._state["mse"] + to_words(error * true.size)
-            if error == 0:
-                self._state["identical"] = self._state["identical"] + 1
-            else:
-                self._state["psnr"] = self._state["psnr"] + to_words(-10 * np.log10(error))
+            self._add(images=1, identical=error == 0, values=true.size, mse=to_words(error * true.size))
+            if error:
+                self._add(psnr=to_words(-10 * np.log10(error)))
 
     def compute(self) -> dict[str, Any]:
         """`psnr` in dB (infinite with an identical image, or for "pooled" when all are; NaN without images), `images` and `mean`."""
-        images, values = int(self._state["images"]), int(self._state["values"])
-        error = float(from_words(self._state["mse"])) / values if values else float("nan")
-        if not images:
-            figure = float("nan")
-        elif self.mean == "image":
-            figure = float("inf") if self._state["identical"] else float(from_words(self._state["psnr"])) / images
+        if self.mean == "image":
+            figure = float("inf") if self._state["identical"] else float(self._mean("psnr", "images"))
         else:
+            error = float(self._mean("mse", "values"))
             figure = -10 * float(np.log10(error)) if error else float("inf")
-        return {"psnr": figure, "images": images, "mean": self.mean}
+        return {"psnr": figure, "images": int(self._state["images"]), "mean": self.mean}
 
 
 class Ssim(CountMetric):
@@ -90,23 +84,16 @@ class Ssim(CountMetric):
         region: "valid": only where the window lies inside the image (Wang, scikit-image); "full": the whole image, mirrored at its
             borders (torchmetrics 1.9).
         window: "gaussian": 11 x 11 of sigma 1.5, biased covariances (Wang); "uniform": 7 x 7, unbiased covariances, which is what
-            scikit-image does unless told otherwise.
+            scikit-image does by default.
     """
 
     def __init__(
-        self,
-        data_range: float = 255.0,
-        region: Literal["valid", "full"] = "valid",
-        window: Literal["gaussian", "uniform"] = "gaussian",
+        self, data_range: float = 255.0, region: Literal["valid", "full"] = "valid", window: Literal["gaussian", "uniform"] = "gaussian"
     ):
-        if not data_range > 0:
-            raise ConfigError(f"data_range must be positive, got {data_range}.")
-        if region not in ("valid", "full"):
-            raise ConfigError(f"region must be 'valid' or 'full', got {region!r}.")
-        if window not in _WINDOWS:
-            raise ConfigError(f"window must be 'gaussian' or 'uniform', got {window!r}.")
-        self.data_range, self.region, self.window = float(data_range), region, window
-        self._state = {"images": np.zeros((), np.int64), "ssim": np.zeros(2, np.int64)}
+        require_choice("region", region, ("valid", "full"))
+        require_choice("window", window, _WINDOWS)
+        self.data_range, self.region, self.window = _positive(data_range), region, window
+        self._start(images=(), ssim=2)
 
     def add(self, pred: Images, target: Images) -> None:
         """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range, at least as high and wide as the window.
@@ -114,12 +101,11 @@ class Ssim(CountMetric):
         Raises:
             ShapeError: shapes differ, channels are not last, or an image is too small. DataError: values out of range or NaN.
         """
-        least = len(_WINDOWS[self.window])
+        size = len(_WINDOWS[self.window])
         for found, true in _pairs(pred, target, self.data_range):
-            if min(true.shape[:2]) < least:
-                raise ShapeError(f"SSIM needs images of at least {least} pixels in height and width, got {true.shape[:2]}.")
-            self._state["images"] = self._state["images"] + 1
-            self._state["ssim"] = self._state["ssim"] + to_words(self._map(found, true).mean())
+            if min(true.shape[:2]) < size:
+                raise ShapeError(f"SSIM needs images of at least {size} pixels in height and width, got {true.shape[:2]}.")
+            self._add(images=1, ssim=to_words(self._map(found, true).mean()))
 
     def _map(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Similarity (H, W, C) around each pixel that counts."""
@@ -135,9 +121,8 @@ class Ssim(CountMetric):
 
     def compute(self) -> dict[str, Any]:
         """`ssim` (-1..1, NaN without images), `images`, and the `region` and `window`."""
-        images = int(self._state["images"])
-        total = float(from_words(self._state["ssim"]))
-        return {"ssim": total / images if images else float("nan"), "images": images, "region": self.region, "window": self.window}
+        figure, images = float(self._mean("ssim", "images")), int(self._state["images"])
+        return {"ssim": figure, "images": images, "region": self.region, "window": self.window}
 
 
 def _smooth(image: np.ndarray, weights: np.ndarray) -> np.ndarray:

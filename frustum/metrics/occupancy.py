@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frustum.errors import ConfigError, DataError, ShapeError
-from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio
+from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio, require_choice, require_free
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
 
 MaskName = Literal["camera", "lidar", "none"]
@@ -18,7 +18,7 @@ OCC3D_FLAT = tuple(OCC3D_CLASSES.index(name) for name in FLAT_CLASSES)
 class OccupancyIoU(CountMetric):
     """Per-class IoU from one confusion matrix over all frames, and its mean over the occupied classes.
 
-    `free` is no class of the mean, but free voxels count as false positives and negatives of the others; `others` is in the mean. Voxels
+    `free` is not in the mean, but free voxels count as false positives and negatives of the others; `others` is in the mean. Voxels
     labelled 255 are ignored.
 
     Args:
@@ -29,12 +29,10 @@ class OccupancyIoU(CountMetric):
     """
 
     def __init__(self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", absent: Literal["zero", "nan"] = "zero"):
-        if not 0 <= free < num_classes:
-            raise ConfigError(f"free must be an id below num_classes = {num_classes}, got {free}.")
-        if absent not in ("zero", "nan"):
-            raise ConfigError(f"absent must be 'zero' or 'nan', got {absent!r}.")
+        require_free(free, num_classes)
+        require_choice("absent", absent, ("zero", "nan"))
         self.num_classes, self.free, self.mask, self.absent = num_classes, free, mask, absent
-        self._state = {"confusion": np.zeros((num_classes, num_classes), np.int64)}
+        self._start(confusion=(num_classes, num_classes))
 
     @property
     def confusion(self) -> np.ndarray:
@@ -90,7 +88,7 @@ class GeometricIoU(CountMetric):
         if not all(0 <= i < num_classes for i in taken_as_free):
             raise ConfigError(f"free and flat must be ids below num_classes = {num_classes}, got {taken_as_free}.")
         self.above_ground, self.num_classes, self.free, self.mask, self.flat = above_ground, num_classes, free, mask, flat
-        self._state = {name: np.zeros((), np.int64) for name in ("tp", "fp", "fn")}
+        self._start(tp=(), fp=(), fn=())
 
     def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
         """Count one frame or a batch; arguments and errors as in OccupancyIoU.add."""
@@ -104,12 +102,9 @@ class GeometricIoU(CountMetric):
             raise ShapeError(f"the confusion matrix must be ({self.num_classes}, {self.num_classes}), got {confusion.shape}.")
         is_occupied = np.ones(self.num_classes, bool)
         is_occupied[[self.free, *(self.flat if self.above_ground else ())]] = False
-        for name, true, predicted in (
-            ("tp", is_occupied, is_occupied),
-            ("fp", ~is_occupied, is_occupied),
-            ("fn", is_occupied, ~is_occupied),
-        ):
-            self._state[name] = self._state[name] + confusion[np.ix_(true, predicted)].sum()
+        true, predicted = confusion[is_occupied], confusion[:, is_occupied]
+        tp = true[:, is_occupied].sum()
+        self._add(tp=tp, fp=predicted.sum() - tp, fn=true.sum() - tp)
 
     def compute(self) -> dict[str, Any]:
         """`iou`, `precision`, `recall` (0..1 or NaN), `above_ground` and `mask`."""
@@ -122,7 +117,5 @@ def require_ids(ids: np.ndarray, num_classes: int, what: str) -> None:
     """Raise DataError unless all ids are in [0, num_classes)."""
     if ids.size and (int(ids.max()) >= num_classes or int(ids.min()) < 0):
         bad = int(ids.max()) if int(ids.max()) >= num_classes else int(ids.min())
-        raise DataError(
-            f"{what} holds class id {bad}, but there are {num_classes} classes (0 to {num_classes - 1}). "
-            "Map the ids to the class list of the recipe first."
-        )
+        advice = "Map the ids to the class list of the recipe first."
+        raise DataError(f"{what} holds class id {bad}, but there are {num_classes} classes (0 to {num_classes - 1}). {advice}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from frustum.errors import ConfigError, DataError
-from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, same_shape, to_numpy
+from frustum.metrics.counts import CountMetric, Labels, label_arrays, mean_without_nan
 from frustum.metrics.panoptic_quality import Quality, panoptic_quality
 from frustum.metrics.sums import from_words, to_words
 
@@ -25,7 +25,7 @@ class ImagePanopticQuality(CountMetric):
     """PQ, SQ and RQ over all, thing and stuff classes.
 
     Segments of one class match when their IoU exceeds 1/2; pixels where the truth is void do not count to the union. A crowd (a region of
-    objects that were not told apart) matches nothing and is no miss. An unmatched prediction is no false alarm if more than half of it lies
+    objects that were not separated) matches nothing and is not a miss. An unmatched prediction is excused if more than half of it lies
     on void or on a crowd of its class; of several crowds of one class in an image the last one counts, as in the references.
 
     State: `tp`, `fp`, `fn` (K,) and `iou` (K, 2), the exact sums of matched IoUs (`metrics.sums`), in the order things, stuff.
@@ -39,8 +39,8 @@ class ImagePanopticQuality(CountMetric):
         self.things, self.stuff, self.void = tuple(things), tuple(stuff), void
         if not self.categories or len(set(self.categories)) != len(self.categories):
             raise ConfigError(f"things and stuff must be different category ids, got {self.things} and {self.stuff}.")
-        self._state = {name: np.zeros(len(self.categories), np.int64) for name in ("tp", "fp", "fn")}
-        self._state["iou"] = np.zeros((len(self.categories), 2), np.int64)
+        count = len(self.categories)
+        self._start(tp=count, fp=count, fn=count, iou=(count, 2))
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -66,8 +66,7 @@ class ImagePanopticQuality(CountMetric):
             ShapeError: shapes differ.
             DataError: a segment of the image has no category, a category is unknown, or a listed predicted segment has no pixel.
         """
-        found, true = to_numpy(pred, "the prediction"), to_numpy(target, "the target")
-        same_shape(prediction=found, target=true)
+        found, true = label_arrays(prediction=pred, target=target)[1].values()
         position = {category: k for k, category in enumerate(self.categories)}
         for name, ids, listed in (("prediction", found, pred_categories), ("target", true, target_categories)):
             self._check(name, ids, listed, position)
@@ -104,11 +103,10 @@ class ImagePanopticQuality(CountMetric):
     def _check(self, name: str, ids: np.ndarray, listed: Mapping[int, int], position: Mapping[int, int]) -> None:
         present = set(np.unique(ids).tolist()) - {self.void}
         if present - set(listed):
-            raise DataError(
-                f"segment {min(present - set(listed))} of the {name} has no category: list it, or paint it as void ({self.void})."
-            )
+            first = min(present - set(listed))
+            raise DataError(f"segment {first} of the {name} does not have a category: list it, or paint it as void ({self.void}).")
         if name == "prediction" and set(listed) - present:
-            raise DataError(f"segment {min(set(listed) - present)} of the prediction is listed but has no pixel: leave it out.")
+            raise DataError(f"segment {min(set(listed) - present)} of the prediction is listed but does not have a pixel: leave it out.")
         unknown = set(listed.values()) - set(position)
         if unknown:
             raise DataError(f"the {name} has category {min(unknown)}, but this metric knows {', '.join(map(str, position))}.")

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frustum.errors import ConfigError, DataError
-from frustum.metrics.counts import CountMetric, ratio
+from frustum.metrics.counts import CountMetric, ratio, require_free
 from frustum.metrics.occupancy import require_ids
 from frustum.metrics.sums import from_words, to_words
 from frustum.types.classes import OBJECT_CLASSES, OCC3D_CLASSES
 
 OCC3D_THINGS = tuple(i for i, name in enumerate(OCC3D_CLASSES) if name in OBJECT_CLASSES)
-"""Ids of the classes whose objects are told apart in Occ3D's order: bicycle, bus, car, construction_vehicle, motorcycle, pedestrian,
+"""Ids of the classes with separate objects in Occ3D's order: bicycle, bus, car, construction_vehicle, motorcycle, pedestrian,
 trailer, truck. Barriers and traffic cones are not among them (SparseOcc)."""
-MOST_IDS = 65536
+MAX_IDS = 65536
 _SMALL = 1 << 22
 
 
@@ -35,8 +35,8 @@ class Quality(NamedTuple):
 def panoptic_quality(tp: Any, fp: Any, fn: Any, iou_sum: Any) -> Quality:
     """Quality of classes (*,) from the numbers of matched, unmatched predicted and unmatched true segments and the sum of matched IoUs."""
     tp, fp, fn, iou_sum = (np.asarray(a, np.float64) for a in (tp, fp, fn, iou_sum))
-    seen = tp + fp + fn > 0
-    segmentation = np.where(seen, np.divide(iou_sum, tp, out=np.zeros(np.broadcast(iou_sum, tp).shape), where=tp > 0), np.nan)
+    exists = tp + fp + fn > 0
+    segmentation = np.where(exists, np.nan_to_num(ratio(iou_sum, tp), nan=0.0), np.nan)
     recognition = ratio(tp, tp + fp / 2 + fn / 2)
     return Quality(segmentation * recognition, segmentation, recognition)
 
@@ -49,26 +49,20 @@ class SegmentMetric(CountMetric):
 
     Args:
         num_classes, free: number of ids and the free one, which forms no segments.
-        things: classes whose objects are told apart in the truth; every other class is one segment per frame there.
-        least: unmatched segments of fewer points are forgiven; matched ones count whatever their size.
+        things: classes with separate objects in the truth; every other class is one segment per frame there.
+        min_points: unmatched segments of fewer points are forgiven; matched ones count whatever their size.
         ways: T.
     """
 
-    def __init__(self, num_classes: int, free: int, things: tuple[int, ...], least: int, ways: int):
-        if not 0 <= free < num_classes:
-            raise ConfigError(f"free must be an id below num_classes = {num_classes}, got {free}.")
+    def __init__(self, num_classes: int, free: int, things: tuple[int, ...], min_points: int, ways: int):
+        require_free(free, num_classes)
         if any(not 0 <= thing < num_classes or thing == free for thing in things):
             raise ConfigError(f"things must be ids below num_classes = {num_classes} other than free = {free}, got {things}.")
-        self.num_classes, self.free, self.things, self.least = num_classes, free, tuple(things), least
+        self.num_classes, self.free, self.things, self.min_points = num_classes, free, tuple(things), min_points
         shape = (ways, num_classes)
-        self._state = {name: np.zeros(shape, np.int64) for name in ("tp", "fp", "fn")} | {"iou": np.zeros((*shape, 2), np.int64)}
+        self._start(tp=shape, fp=shape, fn=shape, iou=(*shape, 2))
 
-    def _count(
-        self,
-        pred: tuple[np.ndarray, np.ndarray],
-        true: tuple[np.ndarray, np.ndarray],
-        meets: Sequence[np.ndarray | None],
-    ) -> None:
+    def _count(self, pred: tuple[np.ndarray, np.ndarray], true: tuple[np.ndarray, np.ndarray], meets: Sequence[np.ndarray | None]) -> None:
         """Add the points of a frame.
 
         Args:
@@ -89,13 +83,13 @@ class SegmentMetric(CountMetric):
             self._state["tp"][way] += np.bincount(truth.classes[t], minlength=self.num_classes)
             np.add.at(self._state["iou"][way], truth.classes[t], to_words(iou))
             for name, side, found in (("fn", truth, t), ("fp", predicted, p)):
-                left = side.areas >= self.least
+                left = side.areas >= self.min_points
                 left[found] = False
                 self._state[name][way] += np.bincount(side.classes[left], minlength=self.num_classes)
 
     def _points(self, classes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= MOST_IDS):
-            raise DataError(f"instance numbers must be from 0 to {MOST_IDS - 1}, got {int(ids.min())} to {int(ids.max())}.")
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= MAX_IDS):
+            raise DataError(f"instance numbers must be from 0 to {MAX_IDS - 1}, got {int(ids.min())} to {int(ids.max())}.")
         require_ids(classes, 256, "a volume of classes")
         return classes.astype(np.int64), ids.astype(np.int64)
 
@@ -109,8 +103,7 @@ class SegmentMetric(CountMetric):
 
     def quality(self) -> Quality:
         """Per way and class (T, K); `free` is NaN."""
-        tp, fp, fn = (self._state[name] for name in ("tp", "fp", "fn"))
-        return panoptic_quality(tp, fp, fn, from_words(self._state["iou"]))
+        return panoptic_quality(self._state["tp"], self._state["fp"], self._state["fn"], from_words(self._state["iou"]))
 
 
 class _Segments:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from frustum.errors import ShapeError
-from frustum.geometry import VoxelGrid
 from frustum.metrics.counts import Labels, mean_without_nan, to_numpy
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, SegmentMetric
-from frustum.metrics.rays import cast_pair
-from frustum.ops.raycast import Backend, RayHits
+from frustum.metrics.rays import RayCaster
+from frustum.ops.raycast import RayHits
 
 
 class RayPQ(SegmentMetric):
@@ -21,30 +20,23 @@ class RayPQ(SegmentMetric):
     State: `tp`, `fp`, `fn` (len(thresholds), K), `iou` (len(thresholds), K, 2).
 
     Args:
-        num_classes, free: number of ids and the free one.
+        num_classes: number of ids, free included.
         thresholds: depth tolerances in metres.
-        grid: the voxels; Occ3D's by default.
-        things: classes whose objects are told apart.
-        least: unmatched segments of fewer rays are forgiven.
-        backend, threads: of `ops.raycast`; they do not change the counts.
+        caster: casts the rays; it knows the free class and the voxels.
+        things: classes with separate objects.
+        min_points: unmatched segments of fewer rays are forgiven.
     """
-
-    _free_settings = ("backend", "threads")
 
     def __init__(
         self,
         num_classes: int = 18,
-        free: int = 17,
         thresholds: tuple[float, ...] = (1, 2, 4),
-        grid: VoxelGrid | None = None,
+        caster: RayCaster | None = None,
         things: tuple[int, ...] = OCC3D_THINGS,
-        least: int = 10,
-        backend: Backend = "auto",
-        threads: int = 1,
+        min_points: int = 10,
     ):
-        super().__init__(num_classes, free, things, least, ways=len(thresholds))
-        self.thresholds, self.grid = tuple(thresholds), grid or VoxelGrid.occ3d()
-        self.backend, self.threads = backend, threads
+        self.thresholds, self.caster = tuple(thresholds), caster or RayCaster()
+        super().__init__(num_classes, self.caster.free, things, min_points, ways=len(thresholds))
 
     def add(self, pred: Labels, target: Labels, pred_instances: Labels, target_instances: Labels, origins: np.ndarray) -> None:
         """Count one frame.
@@ -55,11 +47,10 @@ class RayPQ(SegmentMetric):
             target_instances: (X, Y, Z) as in SparseOcc's `instances`: objects have a number of their own, 0 is none.
             origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
         """
-        hits, distances = cast_pair(pred, target, origins, self.grid, self.free, self.backend, self.threads)
-        self.add_hits(hits, distances, pred_instances, target_instances)
+        self.add_hits(*self.caster.cast(pred, target, origins), pred_instances, target_instances)
 
     def add_hits(self, hits: RayHits, distances: np.ndarray, pred_instances: Labels, target_instances: Labels) -> None:
-        """Count one frame whose rays are cast already, by `rays.cast_pair` or `RayIoU.cast`.
+        """Count one frame whose rays are cast already, by `RayCaster.cast`.
 
         Raises:
             ShapeError: instances are not of the grid's shape. DataError: they are not integers below 65536.
@@ -69,8 +60,8 @@ class RayPQ(SegmentMetric):
         sides = []
         for v, (name, instances) in enumerate((("predicted", pred_instances), ("true", target_instances))):
             ids = to_numpy(instances, f"the {name} instances")
-            if ids.shape != self.grid.shape:
-                raise ShapeError(f"the {name} instances have shape {ids.shape}, but the grid has {self.grid.shape} cells.")
+            if ids.shape != self.caster.grid.shape:
+                raise ShapeError(f"the {name} instances have shape {ids.shape}, but the grid has {self.caster.grid.shape} cells.")
             x, y, z = coords[v][kept].T
             sides.append((labels[v][kept], ids[x, y, z]))
         error = np.abs(distances[0] - distances[1])[kept]

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from frustum.errors import ConfigError
-from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio
-from frustum.metrics.rays import cast_pair
-from frustum.ops.raycast import Backend, RayHits
+from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio, require_free
+from frustum.metrics.rays import RayCaster
+from frustum.ops.raycast import RayHits
 
 
 class RayIoU(CountMetric):
@@ -21,65 +19,40 @@ class RayIoU(CountMetric):
     State: `gt` (K,), `pred` (K,) and `tp` (len(thresholds), K).
 
     Args:
-        num_classes, free: number of ids and the free one.
+        num_classes: number of ids, free included.
         thresholds: depth tolerances in metres.
-        grid: the voxels; Occ3D's by default.
-        backend, threads: of `ops.raycast`; they do not change the counts.
+        caster: casts the rays; it knows the free class and the voxels.
     """
 
-    _free_settings = ("backend", "threads")
-
-    def __init__(
-        self,
-        num_classes: int = 18,
-        free: int = 17,
-        thresholds: tuple[float, ...] = (1, 2, 4),
-        grid: VoxelGrid | None = None,
-        backend: Backend = "auto",
-        threads: int = 1,
-    ):
-        if not 0 <= free < num_classes:
-            raise ConfigError(f"free must be an id below num_classes = {num_classes}, got {free}.")
-        self.num_classes, self.free, self.thresholds = num_classes, free, tuple(thresholds)
-        self.grid = grid or VoxelGrid.occ3d()
-        self.backend, self.threads = backend, threads
-        self._state = {
-            "gt": np.zeros(num_classes, np.int64),
-            "pred": np.zeros(num_classes, np.int64),
-            "tp": np.zeros((len(self.thresholds), num_classes), np.int64),
-        }
-
-    def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
-        """Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32."""
-        return cast_pair(pred, target, origins, self.grid, self.free, self.backend, self.threads)
+    def __init__(self, num_classes: int = 18, thresholds: tuple[float, ...] = (1, 2, 4), caster: RayCaster | None = None):
+        self.num_classes, self.thresholds, self.caster = num_classes, tuple(thresholds), caster or RayCaster()
+        require_free(self.caster.free, num_classes)
+        self._start(gt=num_classes, pred=num_classes, tp=(len(self.thresholds), num_classes))
 
     def add(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> None:
         """Count one frame.
 
         Args:
-            pred, target: (X, Y, Z) ids; every id but `free` stops a ray. Ids that are no class (255) are obstacles without a class.
+            pred, target: (X, Y, Z) ids; every id but `free` stops a ray. Ids that are not classes (255) are obstacles without a class.
             origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
         """
-        self.add_hits(*self.cast(pred, target, origins))
+        self.add_hits(*self.caster.cast(pred, target, origins))
 
     def add_hits(self, hits: RayHits, distances: np.ndarray) -> None:
-        """Count one frame whose rays are cast already, by `cast`; `RayPQ.add_hits` counts the same hits."""
+        """Count one frame whose rays are cast already, by `RayCaster.cast`; `RayPQ.add_hits` counts the same hits."""
         labels = np.asarray(hits.labels)
-        kept = labels[1] != self.free
+        kept = labels[1] != self.caster.free
         pred_ids, true_ids = labels[0][kept].astype(np.int64), labels[1][kept].astype(np.int64)
         error = np.abs(distances[0] - distances[1])[kept]
-        self._state["gt"] += np.bincount(true_ids, minlength=256)[: self.num_classes]
-        self._state["pred"] += np.bincount(pred_ids, minlength=256)[: self.num_classes]
-        agree = pred_ids == true_ids
-        for i, threshold in enumerate(self.thresholds):
-            near = agree & (error < np.float32(threshold))
-            self._state["tp"][i] += np.bincount(true_ids[near], minlength=256)[: self.num_classes]
+        near = [true_ids[(pred_ids == true_ids) & (error < np.float32(threshold))] for threshold in self.thresholds]
+        gt, pred, *tp = (np.bincount(ids, minlength=256)[: self.num_classes] for ids in (true_ids, pred_ids, *near))
+        self._add(gt=gt, pred=pred, tp=np.stack(tp))
 
     def per_class(self) -> np.ndarray:
         """(len(thresholds), K) float64 IoU, free included as NaN; NaN also for classes that neither side meets."""
         tp, gt, pred = self._state["tp"], self._state["gt"], self._state["pred"]
         iou = ratio(tp, gt + pred - tp)
-        iou[:, self.free] = np.nan
+        iou[:, self.caster.free] = np.nan
         return iou
 
     def compute(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +31,7 @@ def ray_directions() -> np.ndarray:
     return directions
 
 
-def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, index: int, *, limit: float = 39.0, most: int = 8) -> np.ndarray:
+def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, index: int, *, limit: float = 39.0, max_origins: int = 8) -> np.ndarray:
     """Where the LiDAR stood at the keyframes of a scene, in the ego frame of keyframe `index`: the origins of RayIoU's rays.
 
     Args:
@@ -38,10 +39,10 @@ def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, index: int, *, 
         ego2global: (F, 4, 4) ego pose at each keyframe.
         index: the keyframe that is evaluated.
         limit: metres; positions with |x| or |y| beyond are left out.
-        most: if more remain, this many are taken at even steps.
+        max_origins: if more remain, this many are taken at even steps.
 
     Returns:
-        (K, 3) float64 metres, K <= most, in time order. The position of the evaluated keyframe itself is the LiDAR's mounting point.
+        (K, 3) float64 metres, K <= max_origins, in time order. The position of the evaluated keyframe itself is the LiDAR's mounting point.
     """
     ego2global = np.asarray(ego2global, np.float64)
     if ego2global.ndim != 3 or ego2global.shape[1:] != (4, 4) or not 0 <= index < len(ego2global):
@@ -54,8 +55,8 @@ def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, index: int, *, 
     positions[index] = 0
     origins = positions @ mounts[index, :3, :3].T + mounts[index, :3, 3]
     origins = origins[(np.abs(origins[:, :2]) < limit).all(1)]
-    if len(origins) > most:
-        origins = origins[np.round(np.linspace(0, len(origins) - 1, most)).astype(np.int64)]
+    if len(origins) > max_origins:
+        origins = origins[np.round(np.linspace(0, len(origins) - 1, max_origins)).astype(np.int64)]
     return origins
 
 
@@ -80,43 +81,47 @@ def ray_cells(origins: np.ndarray, directions: np.ndarray, grid: VoxelGrid) -> t
     return starts, ends, (1 / np.sqrt((per_cell * per_cell).sum(1))).astype(np.float32)
 
 
-def cast_pair(
-    pred: Labels,
-    target: Labels,
-    origins: np.ndarray | torch.Tensor,
-    grid: VoxelGrid,
-    free: int = 17,
-    backend: Backend = "auto",
-    threads: int = 1,
-) -> tuple[RayHits, np.ndarray]:
-    """Cast the ray table from every origin through prediction and truth at once.
+@dataclass(frozen=True)
+class RayCaster:
+    """Casts the rays of `ray_directions` through a prediction and the truth at once. RayIoU and RayPQ count the same hits.
 
-    Args:
-        pred, target: (X, Y, Z) ids; every id but `free` stops a ray.
-        origins: (K, 3) metres in the ego frame of the labels.
-        grid: the voxels.
-        free, backend, threads: of `ops.raycast`.
-
-    Returns:
-        Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32.
-
-    Raises:
-        ShapeError: a volume is not of the grid's shape. DataError: ids are not integers from 0 to 255, or an origin is not finite.
+    Attributes:
+        free: the class that lets rays pass; every other id stops them.
+        grid: the voxels; Occ3D's by default.
+        backend, threads: of `ops.raycast`; they do not change the hits.
     """
-    volumes = {"the prediction": pred, "the target": target}
-    for name, volume in volumes.items():
-        if tuple(volume.shape) != grid.shape:
-            raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but the rays were set up for a grid of {grid.shape} cells.")
-        if volume.dtype not in (np.uint8, torch.uint8):
-            require_ids(to_numpy(volume, name), 256, name)  # 273 would wrap round to 17, which is free
-    on_gpu = any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in volumes.values())
-    stacked: np.ndarray | torch.Tensor
-    if on_gpu:
-        device = next(v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu")
-        stacked = torch.stack([torch.as_tensor(v).to(device, torch.uint8) for v in volumes.values()])
-    else:
-        stacked = np.stack([to_numpy(v, name).astype(np.uint8, copy=False) for name, v in volumes.items()])
-    starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), grid)
-    hits = raycast(stacked, starts, ends, free=free, backend=backend, threads=threads)
-    labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)
-    return RayHits(labels, distances, coords), distances * scale
+
+    free: int = 17
+    grid: VoxelGrid = field(default_factory=VoxelGrid.occ3d)
+    backend: Backend = field(default="auto", compare=False)
+    threads: int = field(default=1, compare=False)
+
+    def cast(self, pred: Labels, target: Labels, origins: np.ndarray | torch.Tensor) -> tuple[RayHits, np.ndarray]:
+        """Cast all rays from every origin.
+
+        Args:
+            pred, target: (X, Y, Z) ids.
+            origins: (K, 3) metres in the ego frame of the labels.
+
+        Returns:
+            Hits of both volumes (V = 2: prediction, truth), numpy, and their distances (2, K, R) in metres, float32.
+
+        Raises:
+            ShapeError: a volume is not of the grid's shape. DataError: ids are not integers from 0 to 255, or an origin is not finite.
+        """
+        volumes = {"the prediction": pred, "the target": target}
+        for name, volume in volumes.items():
+            if tuple(volume.shape) != self.grid.shape:
+                raise ShapeError(f"{name} has shape {tuple(volume.shape)}, but the rays were set up for a grid of {self.grid.shape} cells.")
+            if volume.dtype not in (np.uint8, torch.uint8):
+                require_ids(to_numpy(volume, name), 256, name)  # 273 would wrap round to 17, which is free
+        devices = [v.device for v in volumes.values() if isinstance(v, torch.Tensor) and v.device.type != "cpu"]
+        stacked: np.ndarray | torch.Tensor
+        if devices:
+            stacked = torch.stack([torch.as_tensor(v).to(devices[0], torch.uint8) for v in volumes.values()])
+        else:
+            stacked = np.stack([to_numpy(v, name).astype(np.uint8, copy=False) for name, v in volumes.items()])
+        starts, ends, scale = ray_cells(np.asarray(torch.as_tensor(origins).cpu()), ray_directions(), self.grid)
+        hits = raycast(stacked, starts, ends, free=self.free, backend=self.backend, threads=self.threads)
+        labels, distances, coords = (t.cpu().numpy() if isinstance(t, torch.Tensor) else t for t in hits)
+        return RayHits(labels, distances, coords), distances * scale

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frustum.errors import ConfigError
-from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio, same_shape, to_numpy
+from frustum.metrics.counts import CountMetric, Labels, label_arrays, mean_without_nan, ratio, require_choice
 from frustum.metrics.occupancy import require_ids
 
 
@@ -30,14 +30,13 @@ class SemanticIoU(CountMetric):
     def __init__(
         self, num_classes: int = 19, ignore: int = 255, absent: Literal["nan", "zero"] = "nan", groups: tuple[int, ...] | None = None
     ):
-        if absent not in ("nan", "zero"):
-            raise ConfigError(f"absent must be 'nan' or 'zero', got {absent!r}.")
+        require_choice("absent", absent, ("nan", "zero"))
         if num_classes < 1 or 0 <= ignore < num_classes:
-            raise ConfigError(f"ignore must be no class id (below 0 or from num_classes = {num_classes} on), got {ignore}.")
+            raise ConfigError(f"ignore must not be a class id, 0 to {num_classes - 1}, got {ignore}.")
         if groups is not None and (len(groups) != num_classes or set(groups) != set(range(max(groups) + 1))):
             raise ConfigError(f"groups needs one of the numbers 0, 1, ... for each of the {num_classes} classes, got {groups}.")
         self.num_classes, self.ignore, self.absent, self.groups = num_classes, ignore, absent, groups
-        self._state = {"confusion": np.zeros((num_classes, num_classes + 1), np.int64)}
+        self._start(confusion=(num_classes, num_classes + 1))
 
     @property
     def confusion(self) -> np.ndarray:
@@ -51,10 +50,9 @@ class SemanticIoU(CountMetric):
             ShapeError: shapes differ.
             DataError: an id is neither a class nor `ignore`, or scores were given instead of ids.
         """
-        pred, target = to_numpy(pred, "the prediction"), to_numpy(target, "the target")
-        same_shape(prediction=pred, target=target)
-        counted = target != self.ignore
-        found, true = pred[counted].astype(np.int64), target[counted].astype(np.int64)
+        arrays = label_arrays(prediction=pred, target=target)[1]
+        counted = arrays["target"] != self.ignore
+        found, true = (ids[counted].astype(np.int64) for ids in arrays.values())
         missed = found == self.ignore
         require_ids(found[~missed], self.num_classes, "the prediction")
         require_ids(true, self.num_classes, "the target")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.metrics.counts import Labels, mean_without_nan, same_shape, to_numpy
+from frustum.metrics.counts import Labels, label_arrays, mean_without_nan
 from frustum.metrics.occupancy import MaskName
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, SegmentMetric
 from frustum.types.classes import IGNORE
@@ -18,14 +18,14 @@ class VoxelPQ(SegmentMetric):
     Args:
         num_classes, free: number of ids and the free one.
         mask: which mask the caller passes to `add` ("none": no mask); it names the result.
-        things: classes whose objects are told apart.
-        least: unmatched segments of fewer voxels inside the mask are forgiven.
+        things: classes with separate objects.
+        min_points: unmatched segments of fewer voxels inside the mask are forgiven.
     """
 
     def __init__(
-        self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", things: tuple[int, ...] = OCC3D_THINGS, least: int = 20
+        self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", things: tuple[int, ...] = OCC3D_THINGS, min_points: int = 20
     ):
-        super().__init__(num_classes, free, things, least, ways=1)
+        super().__init__(num_classes, free, things, min_points, ways=1)
         self.mask = mask
 
     def add(self, pred: Labels, target: Labels, pred_instances: Labels, target_instances: Labels, mask: Labels | None = None) -> None:
@@ -40,17 +40,12 @@ class VoxelPQ(SegmentMetric):
         Raises:
             ShapeError: shapes differ. DataError: not integers, class ids beyond 255 or numbers beyond 65535.
         """
-        named = {"prediction": pred, "target": target, "predicted instances": pred_instances, "true instances": target_instances}
-        arrays = {name: to_numpy(array, f"the {name}") for name, array in named.items()}
-        if mask is not None:
-            arrays["mask"] = to_numpy(mask, "the mask")
-        same_shape(**arrays)
-        keep = arrays["target"] != IGNORE
-        if mask is not None:
-            keep &= arrays["mask"].astype(bool)
-        somewhere = (arrays["prediction"] != self.free) | (arrays["target"] != self.free) | (arrays["true instances"] != 0)
-        where = np.flatnonzero(keep & somewhere)  # free on both sides is no segment's
-        guess, truth, guess_ids, true_ids = (arrays[name].ravel()[where] for name in named)
+        named = {"prediction": pred, "target": target, "predicted_instances": pred_instances, "true_instances": target_instances}
+        inside, arrays = label_arrays(mask, **named)
+        keep = (arrays["target"] != IGNORE) if inside is None else (arrays["target"] != IGNORE) & inside
+        occupied = (arrays["prediction"] != self.free) | (arrays["target"] != self.free) | (arrays["true_instances"] != 0)
+        where = np.flatnonzero(keep & occupied)  # what is free on both sides belongs to no segment
+        guess, truth, guess_ids, true_ids = (array.ravel()[where] for array in arrays.values())
         self._count((guess, guess_ids), (truth, true_ids), [None])
 
     def compute(self) -> dict[str, Any]:

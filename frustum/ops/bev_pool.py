@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import ConfigError, ShapeError
+from frustum.ops import bev_pool_numba
 from frustum.ops.pool_plan import PoolPlan
 
 Backend = Literal["auto", "torch", "numba", "triton"]
@@ -114,21 +115,17 @@ class _Segments:
 
 
 class _Numba:
-    """The kernels of bev_pool_numba, which are imported, and compiled, when first used."""
+    """The kernels of bev_pool_numba, which are compiled when first used."""
 
     @staticmethod
     def forward(weights: Tensor, rows: Tensor, plan: PoolPlan, out: Tensor) -> None:
-        from frustum.ops import bev_pool_numba as kernels
-
-        kernels.forward(*(t.numpy() for t in (weights, rows, plan.order, plan.pixels, plan.occupied, plan.starts, out)))
+        bev_pool_numba.forward(*(t.numpy() for t in (weights, rows, plan.order, plan.pixels, plan.occupied, plan.starts, out)))
 
     @staticmethod
     def backward(grad: Tensor, weights: Tensor, rows: Tensor, plan: PoolPlan, grad_weights: Tensor, grad_rows: Tensor) -> None:
-        from frustum.ops import bev_pool_numba as kernels
-
         _, bins, height, width = plan.frustum
         g, w, r, cells = (t.numpy() for t in (grad, weights, rows, plan.cells))
-        kernels.backward(g, w, r, cells, bins, height * width, grad_weights.numpy(), grad_rows.numpy())
+        bev_pool_numba.backward(g, w, r, cells, bins, height * width, grad_weights.numpy(), grad_rows.numpy())
 
 
 def default_backend(device: torch.device) -> Literal["torch", "numba", "triton"]:

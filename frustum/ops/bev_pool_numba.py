@@ -71,20 +71,10 @@ def sort_by_cell(cells, num_cells):  # pragma: no cover (compiled)
     for cell in cells:
         if cell >= 0:
             first[cell + 1] += 1
-    num_occupied = 0
+    occupied = np.flatnonzero(first[1:]).astype(np.int32)
     for cell in range(num_cells):
-        if first[cell + 1] > 0:
-            num_occupied += 1
         first[cell + 1] += first[cell]
-    occupied = np.empty(num_occupied, np.int32)
-    starts = np.empty(num_occupied + 1, np.int32)
-    i = 0
-    for cell in range(num_cells):
-        if first[cell + 1] > first[cell]:
-            occupied[i] = cell
-            starts[i] = first[cell]
-            i += 1
-    starts[num_occupied] = first[num_cells]
+    starts = np.append(first[occupied], first[num_cells])
     order = np.empty(first[num_cells], np.int32)
     for point in range(cells.shape[0]):
         cell = cells[point]

@@ -91,8 +91,6 @@ def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **sizes: int) -
 @functools.cache
 def why_not(device: torch.device) -> str:
     """ "" if Triton can compile and run a kernel on `device`, else the reason: a driver without a C compiler, a GPU that is too old."""
-    from frustum.ops.pool_plan import PoolPlan
-
     one = torch.zeros(1, dtype=torch.int32, device=device)
     plan = PoolPlan(one, one, one, one, torch.tensor([0, 1], dtype=torch.int32, device=device), (1, 1, 1, 1), 1, (1, 1, 1))
     weights, rows, out = torch.full((1,), 2.0, device=device), torch.full((1, 1), 3.0, device=device), torch.zeros(1, 1, device=device)

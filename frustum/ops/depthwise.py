@@ -81,5 +81,5 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int,
 
 def _depthwise_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: int, which: int) -> Tensor:
     """Gradient of a depthwise convolution with respect to x (which = 0) or weight (1)."""
-    wanted, pads = [which == 0, which == 1, False], [padding] * 2
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, stride, pads, [1, 1], False, [0, 0], len(weight), wanted)[which]
+    needed, pads = [which == 0, which == 1, False], [padding] * 2
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, stride, pads, [1, 1], False, [0, 0], len(weight), needed)[which]

@@ -1,6 +1,6 @@
 """Grouping voxels into objects: each voxel of a class goes to the nearest centre that serves this class (Panoptic-FlashOcc, section 3.3).
 
-Distances are squared and counted in cells, z included; of equally near centres the first wins; there is no largest distance.
+Distances are squared and counted in cells, z included; of equally near centres the first wins; there is no limit to the distance.
 Backends: `torch` (the readable reference, any device) and `numba` (CPU). Everything is integer, so both give the same result.
 Shape letters: B batch, Q centres, X Y Z voxels.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import ConfigError, ShapeError
+from frustum.ops import nearest_centre_numba as kernels
 
 Backend = Literal["auto", "torch", "numba"]
 _CHUNK = 1 << 22  # distances at a time
@@ -67,8 +68,6 @@ def _with_torch(semantics: Tensor, cells: Tensor, serves: Tensor) -> Tensor:
 
 
 def _with_numba(semantics: Tensor, cells: Tensor, serves: Tensor) -> Tensor:
-    from frustum.ops import nearest_centre_numba as kernels
-
     result = torch.empty(semantics.shape, dtype=torch.int16)
     volume = semantics.contiguous().numpy()
     kernels.assign(volume, cells.long().contiguous().numpy(), serves.long().contiguous().numpy(), result.numpy())

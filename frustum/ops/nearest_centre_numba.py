@@ -11,7 +11,7 @@ from frustum.ops.threads import on_torch_threads
 @on_torch_threads
 @njit(parallel=True, cache=True)
 def assign(semantics, cells, serves, result):  # pragma: no cover (compiled)
-    """Fill `result` (B, X, Y, Z); one thread owns a slice of x. Each voxel looks at the centres of its own class only."""
+    """Fill `result` (B, X, Y, Z); one thread owns a slice of x. Each voxel considers the centres of its own class only."""
     batch, count = serves.shape
     _, size_x, size_y, size_z = semantics.shape
     # Centres of a class side by side, in their order: order[b, first[b, c] : first[b, c + 1]].

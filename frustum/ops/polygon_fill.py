@@ -32,8 +32,8 @@ def fill_polygons(image: np.ndarray, polygons: Sequence[np.ndarray], value: int)
         `image`.
 
     Raises:
-        ShapeError: the image is no (H, W) array of uint8, or a polygon is not (P, 2).
-        DataError: vertices are no integers (round them as the label convention says), or beyond 2**30.
+        ShapeError: the image is not an (H, W) array of uint8, or a polygon is not (P, 2).
+        DataError: vertices are not integers (round them as the label convention says), or beyond 2**30.
     """
     _require_image(image)
     checked = [_vertices(p) for p in polygons]
@@ -79,8 +79,8 @@ def _vertices(polygon: np.ndarray) -> np.ndarray:
         raise ShapeError(f"a polygon needs vertices (P, 2), got {points.shape}.")
     if points.size and points.dtype.kind not in "iu":
         raise DataError(f"vertices are whole pixels, got {points.dtype}: round them first, as the label convention says.")
-    if points.size and int(np.abs(points.astype(np.int64)).max()) > _FAR:
-        raise DataError(
-            f"a vertex lies {int(np.abs(points.astype(np.int64)).max())} pixels away; the limit is {_FAR}. Drop such shapes first."
-        )
-    return points.astype(np.int64)
+    pixels = points.astype(np.int64)
+    furthest = int(np.abs(pixels).max(initial=0))
+    if furthest > _FAR:
+        raise DataError(f"a vertex lies {furthest} pixels away; the limit is {_FAR}. Drop such shapes first.")
+    return pixels

@@ -24,35 +24,35 @@ def _outside(x, right):  # pragma: no cover (compiled)
 
 
 @njit(cache=True)
+def _cut(a1, b1, a2, b2, side, last):  # pragma: no cover (compiled)
+    """End 1 of a line moved along it to where a is 0 (side 1) or `last` (side 2); b is truncated to whole units."""
+    edge = 0 if side == 1 else last
+    return edge, b1 + int(float(edge - a1) * (b2 - b1) / (a2 - a1))
+
+
+@njit(cache=True)
 def clip_line(width, height, x1, y1, x2, y2):  # pragma: no cover (compiled)
     """The part of a line inside the image: (is any visible, x1, y1, x2, y2). Ends that were moved are truncated to whole units.
 
-    First to the rows, then to the columns, end by end; each cut uses the line as the cut before left it. The ends come back as far as they
-    were moved even when nothing is visible.
+    First to the rows, then to the columns, end by end; each cut uses the line as the previous cut left it. The ends come back as far as
+    they were moved even when nothing is visible.
     """
     right, bottom = width - 1, height - 1
     h1, v1, h2, v2 = _outside(x1, right), _outside(y1, bottom), _outside(x2, right), _outside(y2, bottom)
     if (h1 & h2) or (v1 & v2):
         return False, x1, y1, x2, y2
-    if h1 or v1 or h2 or v2:
-        if v1:
-            edge = 0 if v1 == 1 else bottom
-            x1 += int(float(edge - y1) * (x2 - x1) / (y2 - y1))
-            y1, v1, h1 = edge, 0, _outside(x1, right)
-        if v2:
-            edge = 0 if v2 == 1 else bottom
-            x2 += int(float(edge - y2) * (x2 - x1) / (y2 - y1))
-            y2, v2, h2 = edge, 0, _outside(x2, right)
-        if not (h1 & h2) and (h1 or h2):
-            if h1:
-                edge = 0 if h1 == 1 else right
-                y1 += int(float(edge - x1) * (y2 - y1) / (x2 - x1))
-                x1, h1 = edge, 0
-            if h2:
-                edge = 0 if h2 == 1 else right
-                y2 += int(float(edge - x2) * (y2 - y1) / (x2 - x1))
-                x2, h2 = edge, 0
-    return h1 == 0 and h2 == 0, x1, y1, x2, y2
+    if v1:
+        y1, x1 = _cut(y1, x1, y2, x2, v1, bottom)
+    if v2:
+        y2, x2 = _cut(y2, x2, y1, x1, v2, bottom)
+    h1, h2 = _outside(x1, right), _outside(x2, right)
+    if h1 & h2:
+        return False, x1, y1, x2, y2
+    if h1:
+        x1, y1 = _cut(x1, y1, x2, y2, h1, right)
+    if h2:
+        x2, y2 = _cut(x2, y2, x1, y1, h2, right)
+    return True, x1, y1, x2, y2
 
 
 @njit(cache=True)
@@ -73,12 +73,8 @@ def draw_line(image, x1, y1, x2, y2, value):  # pragma: no cover (compiled)
         image[y, x] = value
         sideways = error < 0
         error += 2 * dx - 2 * dy if sideways else -2 * dy
-        if steep:
-            y += down
-            x += 1 if sideways else 0
-        else:
-            x += 1
-            y += down if sideways else 0
+        x += 1 if sideways or not steep else 0
+        y += down if sideways or steep else 0
 
 
 @njit(cache=True)

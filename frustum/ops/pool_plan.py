@@ -13,6 +13,7 @@ from torch import Tensor
 
 from frustum.errors import ShapeError
 from frustum.geometry.grids import Rounding, VoxelGrid
+from frustum.ops import bev_pool_numba as kernels
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class PoolPlan:
         num_cells = batch * grid.num_cells
         if max(num_cells, points.numel() // 3) >= 2**31:
             raise ShapeError(f"{num_cells} cells and {points.numel() // 3} points do not fit 32-bit indices. Use a smaller batch.")
-        cells = _cells(points, grid, rounding)
-        order, occupied, starts = _sorted_by_cell(cells, num_cells)
+        on_cpu = points.device.type == "cpu"
+        cells = _cells_numba(points, grid, rounding) if on_cpu else cells_torch(points, grid, rounding)
+        order, occupied, starts = _sort_numba(cells, num_cells) if on_cpu else sort_by_cell_torch(cells)
         pixels = order // (depth * height * width) * (height * width) + order % (height * width)
         return cls(cells, order, pixels, occupied, starts, (batch * cameras, depth, height, width), batch, grid.shape)
 
@@ -71,21 +73,17 @@ class PoolPlan:
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
-def _cells(points: Tensor, grid: VoxelGrid, rounding: Rounding) -> Tensor:
-    """(P,) cells of PoolPlan of points (B, N, D, h, w, 3)."""
-    if points.device.type != "cpu":
-        return cells_torch(points, grid, rounding)
-    from frustum.ops import bev_pool_numba as kernels
-
+def _cells_numba(points: Tensor, grid: VoxelGrid, rounding: Rounding) -> Tensor:
     rows = points.detach().reshape(-1, 3).contiguous()
     lower, cell = (rows.new_tensor(triple).numpy() for triple in (grid.lower, grid.cell))
     cells = torch.empty(len(rows), dtype=torch.int32)
-    kernels.find_cells(rows.numpy(), max(1, len(rows) // points.shape[0]), lower, cell, grid.shape, rounding == "floor", cells.numpy())
+    per_sample = max(1, len(rows) // points.shape[0])
+    kernels.find_cells(rows.numpy(), per_sample, lower, cell, grid.shape, rounding == "floor", cells.numpy())
     return cells
 
 
 def cells_torch(points: Tensor, grid: VoxelGrid, rounding: Rounding = "floor") -> Tensor:
-    """(P,) cells of PoolPlan of points (B, N, D, h, w, 3), int32; the reference and the path of other devices."""
+    """(P,) cells of PoolPlan of points (B, N, D, h, w, 3), int32; the reference, and the path of GPUs."""
     x_cells, y_cells, z_cells = grid.shape
     index, inside = grid.indices(points, rounding)
     x, y, z = index.unbind(-1)
@@ -93,18 +91,12 @@ def cells_torch(points: Tensor, grid: VoxelGrid, rounding: Rounding = "floor") -
     return torch.where(inside, ((first + y) * x_cells + x) * z_cells + z, -1).flatten().int()
 
 
-def _sorted_by_cell(cells: Tensor, num_cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Order, occupied and starts of PoolPlan from cells (P,)."""
-    if cells.device.type == "cpu":
-        from frustum.ops import bev_pool_numba as kernels
-
-        order, occupied, starts = kernels.sort_by_cell(cells.numpy(), num_cells)
-        return torch.from_numpy(order), torch.from_numpy(occupied), torch.from_numpy(starts)
-    return sort_by_cell_torch(cells)
+def _sort_numba(cells: Tensor, num_cells: int) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in kernels.sort_by_cell(cells.numpy(), num_cells))
 
 
 def sort_by_cell_torch(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Order, occupied and starts of PoolPlan from cells (P,), int32; the reference and the path of other devices."""
+    """Order, occupied and starts of PoolPlan from cells (P,), int32; the reference, and the path of GPUs."""
     values, order = torch.sort(cells, stable=True)
     outside = int((values < 0).sum())
     occupied, lengths = torch.unique_consecutive(values[outside:], return_counts=True)

@@ -19,12 +19,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
 from frustum.ops.raycast_numba import cast_rays
 
 Backend = Literal["auto", "numba", "torch"]
-Array = np.ndarray | torch.Tensor
+Array = np.ndarray | Tensor
 MAX_STEPS = 1001
 _FAR = torch.finfo(torch.float64).max
 
@@ -43,15 +44,7 @@ class RayHits(NamedTuple):
     coords: Array
 
 
-def raycast(
-    volumes: Array,
-    origins: Array,
-    ends: Array,
-    *,
-    free: int = 17,
-    backend: Backend = "auto",
-    threads: int = 1,
-) -> RayHits:
+def raycast(volumes: Array, origins: Array, ends: Array, *, free: int = 17, backend: Backend = "auto", threads: int = 1) -> RayHits:
     """Cast rays from `origins` towards `ends` and report the first cell that is not `free`.
 
     Args:
@@ -66,7 +59,7 @@ def raycast(
         ShapeError: a shape does not fit.
         DataError: volumes are not uint8, or an origin or end is not finite.
     """
-    home = volumes.device if isinstance(volumes, torch.Tensor) else None
+    home = volumes.device if isinstance(volumes, Tensor) else None
     if backend == "auto":
         backend = "numba" if home is None or home.type == "cpu" else "torch"
     if backend == "torch":
@@ -84,7 +77,7 @@ def raycast(
 
 
 def _to_numpy(array: Array) -> np.ndarray:
-    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    return array.cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
 
 
 def _require(volumes: Array, origins: Array, ends: Array, is_finite: bool) -> None:
@@ -100,10 +93,8 @@ def _require(volumes: Array, origins: Array, ends: Array, is_finite: bool) -> No
         raise DataError("an origin or end point of a ray is not finite. Check the ego poses and the LiDAR calibration of this sample.")
 
 
-def _lockstep(
-    volumes: torch.Tensor, origins: torch.Tensor, ends: torch.Tensor, free: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All rays take their n-th step together; rays that are done leave the batch when they are many."""
+def _lockstep(volumes: Tensor, origins: Tensor, ends: Tensor, free: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All rays take their n-th step together; rays that are done leave the batch when there are many of them."""
     num, num_origins, num_rays = volumes.shape[0], origins.shape[0], ends.shape[1]
     device = volumes.device
     shape = torch.tensor(volumes.shape[1:], device=device)[:, None]

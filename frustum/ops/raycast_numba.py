@@ -10,21 +10,6 @@ import numpy as np
 _FAR = np.finfo(np.float64).max
 
 
-@numba.njit(nogil=True, cache=True)
-def _pack(volumes, free):
-    """Bit v of a cell: volume v stops rays there. One byte per cell keeps the walk to one memory access a step."""
-    num, size_x, size_y, size_z = volumes.shape
-    packed = np.zeros((size_x, size_y, size_z), np.uint8)
-    for v in range(num):
-        bit = np.uint8(1 << v)
-        for x in range(size_x):
-            for y in range(size_y):
-                for z in range(size_z):
-                    if volumes[v, x, y, z] != free:
-                        packed[x, y, z] |= bit
-    return packed
-
-
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _cast(volumes, packed, origins, ends, first, last, max_steps, labels, distances, coords):
     """Rays first..last-1 (flat over origins) into labels (V, P), distances (V, P), coords (V, P, 3)."""
@@ -98,7 +83,8 @@ def cast_rays(
     distances = np.empty((num, total), np.float32)
     coords = np.empty((num, total, 3), np.int16)
     volumes, ends = np.ascontiguousarray(volumes), np.ascontiguousarray(ends)
-    packed = _pack(volumes, free)
+    # Bit v of a cell: volume v stops rays there. One byte per cell keeps the walk to one memory access a step.
+    packed = np.bitwise_or.reduce([(volume != free).view(np.uint8) << np.uint8(v) for v, volume in enumerate(volumes)])
 
     def run(first: int, last: int) -> None:
         _cast(volumes, packed, origins, ends, first, last, max_steps, labels, distances, coords)

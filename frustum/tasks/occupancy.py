@@ -21,7 +21,7 @@ from frustum.metrics.fscore import FScore
 from frustum.metrics.occupancy import GeometricIoU, MaskName, OccupancyIoU
 from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
-from frustum.metrics.rays import lidar_origins
+from frustum.metrics.rays import RayCaster, lidar_origins
 from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.tasks.blind_prior import BlindPrior
 from frustum.tasks.task import (
@@ -175,8 +175,9 @@ class OccupancyTask(Task):
         self.miou = {mask: OccupancyIoU(count, free, mask) for mask in MASKS}
         self.voxel_pq = {mask: VoxelPQ(count, free, mask, things) for mask in MASKS}
         self.fscore = {mask: FScore(free, mask, grid=part.grid) for mask in MASKS}
-        self.rays = RayIoU(count, free, grid=part.grid, threads=threads)
-        self.ray_pq = RayPQ(count, free, grid=part.grid, things=things, threads=threads)
+        self.caster = RayCaster(free, part.grid, threads=threads)
+        self.rays = RayIoU(count, caster=self.caster)
+        self.ray_pq = RayPQ(count, caster=self.caster, things=things)
 
     def truth(self, source: Any, token: str) -> TrueOccupancy:
         """See `Task.truth`."""
@@ -213,7 +214,7 @@ class OccupancyTask(Task):
                 self.voxel_pq[mask].add(guess, true, part.instances, ids, observed)
         if truth.origins is not None:
             self.has_rays = True
-            hits, distances = self.rays.cast(guess, true, truth.origins)
+            hits, distances = self.caster.cast(guess, true, truth.origins)
             self.rays.add_hits(hits, distances)
             if ids is not None and part.instances is not None:
                 self.ray_pq.add_hits(hits, distances, part.instances, ids)

@@ -52,7 +52,7 @@ def add(found: dict[str, CountMetric], frame: Frame) -> None:
     pred, target, pred_instances, target_instances, masks, origins = frame
     found["fscore"].add(pred, target, masks["camera"])
     found["voxel_pq"].add(pred, target, pred_instances, target_instances, masks["camera"])
-    hits, distances = found["rayiou"].cast(pred, target, origins)
+    hits, distances = found["rayiou"].caster.cast(pred, target, origins)
     found["rayiou"].add_hits(hits, distances)
     found["raypq"].add_hits(hits, distances, pred_instances, target_instances)
 

@@ -109,7 +109,7 @@ def test_too_many_boxes() -> None:
         ({"scores": np.array([NAN])}, DataError, "scores"),
         ({"sizes": np.array([[1.0, 0, 1]])}, DataError, "not positive"),
         ({"labels": np.array([10])}, DataError, "10 classes car, truck"),
-        ({"labels": np.array([-1])}, DataError, "none of the 10"),
+        ({"labels": np.array([-1])}, DataError, "not one of the 10"),
         ({"velocities": np.zeros((1, 3))}, ShapeError, r"velocities of the predictions of sample a must have shape \(1, 2\), got \(1, 3\)"),
     ],
 )

@@ -131,9 +131,9 @@ def test_colours_to_ids():
 def test_bad_input():
     with pytest.raises(ConfigError, match="different category ids"):
         ImagePanopticQuality((1, 2), (2,))
-    with pytest.raises(DataError, match="segment 5 of the prediction has no category"):
+    with pytest.raises(DataError, match="segment 5 of the prediction does not have a category"):
         one_row([5, 0], {}, [9, 9], {9: 1})
-    with pytest.raises(DataError, match="segment 9 of the target has no category"):
+    with pytest.raises(DataError, match="segment 9 of the target does not have a category"):
         one_row([0, 0], {}, [9, 9], {})
     with pytest.raises(DataError, match="segment 7 of the prediction is listed"):
         one_row([5, 0], {5: 1, 7: 1}, [9, 9], {9: 1})

@@ -19,6 +19,7 @@ from frustum.geometry import VoxelGrid
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, panoptic_quality
 from frustum.metrics.ray_pq import RayPQ
 from frustum.metrics.rayiou import RayIoU
+from frustum.metrics.rays import RayCaster
 from frustum.metrics.sums import from_words
 from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
@@ -135,7 +136,7 @@ def test_voxel_pq_equals_sets(seed, least, scale):
     pred = np.where(rng.random(target.shape) < 0.8, target, rng.choice([4, 11, 17], target.shape))
     pred_ids = np.where(rng.random(target.shape) < 0.8, true_ids, rng.integers(0, 3, target.shape))
     mask = rng.random(target.shape) < 0.9
-    metric = VoxelPQ(least=least)
+    metric = VoxelPQ(min_points=least)
     metric.add(pred, target, pred_ids, true_ids, mask)
     wanted = direct(pred[mask], target[mask], pred_ids[mask], true_ids[mask], least)
     for i, name in enumerate(COUNTS):
@@ -168,7 +169,7 @@ def test_255_never_counts_and_small_leftovers_are_forgiven():
     metric = VoxelPQ(mask="none")
     metric.add(pred, target, np.zeros(target.shape, int), (target == 4).astype(int))
     assert all(metric.state[name].sum() == 0 for name in COUNTS)
-    strict = VoxelPQ(mask="none", least=18)
+    strict = VoxelPQ(mask="none", min_points=18)
     strict.add(pred, target, np.zeros(target.shape, int), (target == 4).astype(int))
     assert strict.state["fn"][0, 4] == 1
 
@@ -180,13 +181,13 @@ def test_ray_pq_gates_intersections_but_not_areas():
     target[32, 14:26] = 4
     pred[29, 14:26] = 4
     origins = np.array([[0.1, 0.1, 1.9]])
-    metric, rays = RayPQ(grid=grid), RayIoU(grid=grid)
+    metric, rays = RayPQ(caster=RayCaster(grid=grid)), RayIoU(caster=RayCaster(grid=grid))
     instances = (target == 4).astype(np.uint8), (pred == 4).astype(np.int16) * 300
     metric.add(pred, target, instances[1], instances[0], origins)
     assert metric.state["tp"][:, 4].tolist() == [0, 1, 1]
     assert metric.state["fp"][:, 4].tolist() == metric.state["fn"][:, 4].tolist() == [1, 0, 0]
-    shared_cast = RayPQ(grid=grid, threads=2)
-    shared_cast.add_hits(*rays.cast(pred, target, origins), instances[1], torch.from_numpy(instances[0]))
+    shared_cast = RayPQ(caster=RayCaster(grid=grid, threads=2))
+    shared_cast.add_hits(*rays.caster.cast(pred, target, origins), instances[1], torch.from_numpy(instances[0]))
     for name, counts in metric.state.items():
         np.testing.assert_array_equal(shared_cast.state[name], counts)
     assert metric.merge(shared_cast).compute()["raypq@1"] == 0.0

@@ -12,6 +12,7 @@ import torch
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.rayiou import RayIoU
+from frustum.metrics.rays import RayCaster, ray_directions
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "metrics" / "rayiou_edge.json").read_text())
 NAMES = {"RayIoU": "rayiou", "RayIoU@1": "rayiou@1", "RayIoU@2": "rayiou@2", "RayIoU@4": "rayiou@4"}
@@ -46,7 +47,7 @@ def test_edge_cases(case):
     metric = RayIoU()
     metric.add(pred, target, np.array(case["origins"]))
     check(metric.compute(), case["rayiou"])
-    hits, distances = metric.cast(pred, target, np.array(case["origins"]))
+    hits, distances = metric.caster.cast(pred, target, np.array(case["origins"]))
     assert (hits.labels[1] != 17).sum() == case["valid_rays"]
     np.testing.assert_array_equal(histogram(hits.labels[0]), case["pred_label_hist"])
     np.testing.assert_array_equal(histogram(hits.labels[1]), case["gt_label_hist"])
@@ -55,11 +56,11 @@ def test_edge_cases(case):
 
 def test_street_frames_equal_the_published_evaluator(street):
     frames, expected = street
-    metric = RayIoU(threads=2)
+    metric = RayIoU(caster=RayCaster(threads=2))
     for s in range(4):
         pred, target, origins = frames[f"pred{s}"], frames[f"gt{s}"], frames[f"origins{s}"]
         metric.add(pred, target, origins)
-        hits, distances = metric.cast(pred, target, origins)
+        hits, distances = metric.caster.cast(pred, target, origins)
         np.testing.assert_allclose(distances.astype(np.float64).sum((1, 2)), frames[f"dist_sum{s}"], rtol=1e-12)
         picked = frames[f"ray_idx{s}"]
         for v, side in enumerate(("pred", "gt")):
@@ -76,7 +77,7 @@ def test_street_frames_equal_the_published_evaluator(street):
 
 def test_counts_add_up_over_two_and_two_frames(street):
     frames, _ = street
-    whole, halves = RayIoU(), (RayIoU(threads=2), RayIoU())
+    whole, halves = RayIoU(), (RayIoU(caster=RayCaster(threads=2)), RayIoU())
     for s in range(4):
         for metric in (whole, halves[s // 2]):
             metric.add(torch.from_numpy(frames[f"pred{s}"]), frames[f"gt{s}"], torch.from_numpy(frames[f"origins{s}"]))
@@ -95,14 +96,14 @@ def test_a_wall_on_another_grid_and_class_list():
     pred, target = np.zeros((2, *grid.shape), np.uint8)
     target[32, :, :] = 1
     pred[29, :, :] = 1
-    metric = RayIoU(num_classes=3, free=0, thresholds=(1, 2), grid=grid)
+    metric = RayIoU(3, (1, 2), RayCaster(0, grid))
     metric.add(pred, target, np.array([[0.1, 0.1, 1.9]]))
     state = metric.state
     assert state["gt"][1] > 1000
     assert state["tp"][0, 1] == 0
     assert state["tp"][1, 1] > 0.5 * state["gt"][1]  # rays at a slant differ by more than 2 m
     assert set(metric.compute()) == {"rayiou", "rayiou@1", "rayiou@2", "per_class"}
-    perfect = RayIoU(num_classes=3, free=0, grid=grid)
+    perfect = RayIoU(3, caster=RayCaster(0, grid))
     perfect.add(target, target, np.array([[0.1, 0.1, 1.9]]))
     assert perfect.compute()["rayiou"] == 1.0
 
@@ -112,9 +113,7 @@ def test_flat_cells_give_the_same_metres_as_cubic_ones():
     fine = VoxelGrid(lower=(-10.0, -10.0, 0.0), upper=(10.0, 10.0, 4.0), cell=(0.5, 0.5, 0.25))
     pred, target = np.full((2, *fine.shape), 17, np.uint8)
     target[35] = pred[35] = 4
-    hits, distances = RayIoU(grid=fine).cast(pred, target, np.array([[0.2, 0.0, 1.9]]))
-    from frustum.metrics.rays import ray_directions
-
+    hits, distances = RayCaster(grid=fine).cast(pred, target, np.array([[0.2, 0.0, 1.9]]))
     ahead = (hits.labels[1][0] == 4) & (np.abs(ray_directions()[:, 1]) < 1e-6) & (np.abs(ray_directions()[:, 2]) < 0.05)
     exit_x = 0.2 + distances[1][0][ahead] * ray_directions()[ahead, 0]
     assert ahead.sum() >= 5

@@ -53,7 +53,7 @@ def test_origins_along_a_straight_drive():
     ego2global[:, 0, 3] = 100 + np.arange(30) * 5.0
     mount = np.eye(4)
     mount[:3, 3] = 1.0, 0.0, 1.8
-    origins = lidar_origins(mount, ego2global, 10, most=100)
+    origins = lidar_origins(mount, ego2global, 10, max_origins=100)
     expected = 1.0 + (np.arange(30) - 10) * 5.0
     np.testing.assert_allclose(origins[:, 0], expected[np.abs(expected) < 39], atol=1e-5)
     np.testing.assert_allclose(origins[:, 1:], np.tile([0, 1.8], (len(origins), 1)), atol=1e-6)

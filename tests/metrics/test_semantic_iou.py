@@ -102,7 +102,7 @@ def test_any_split_equals_a_direct_formula(seed, split):
 def test_bad_input():
     with pytest.raises(ConfigError, match="'nan' or 'zero'"):
         SemanticIoU(absent="one")
-    with pytest.raises(ConfigError, match="ignore must be no class id"):
+    with pytest.raises(ConfigError, match="ignore must not be a class id"):
         SemanticIoU(num_classes=19, ignore=3)
     with pytest.raises(ConfigError, match="groups needs"):
         SemanticIoU(num_classes=3, groups=(0, 2, 2))

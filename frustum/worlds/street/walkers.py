@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from frustum.worlds.street.city import City
@@ -34,36 +36,45 @@ def _allowed_stretch(city: City, side: int, s0: float, s1: float) -> bool:
     return True
 
 
-def stroll(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int:
-    """People who walk along the pavements, alone or in pairs; the number that walks."""
+def _repeat(attempt: Callable[[], int], count: int, tries: int = 10) -> int:
+    """Place people until there are `count` of them, in at most `tries * count` attempts; how many there are."""
     done = 0
-    for _ in range(10 * count):
+    for _ in range(tries * count):
         if done >= count:
             break
+        done += attempt()
+    return done
+
+
+def stroll(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int:
+    """People who walk along the pavements, alone or in pairs; the number that walks."""
+
+    def attempt() -> int:
         side = 1 if rng.random() < 0.5 else -1
         way = 1 if rng.random() < 0.5 else -1
         start, speed = rng.uniform(-10, city.length + 25), rng.uniform(0.9, 1.6)
         s = start + way * speed * crowd.times
         if not _allowed_stretch(city, side, s[0], s[-1]):
-            continue
+            return 0
         d = _pavement(city, side, rng.random())
         sway = 0.06 * np.sin(crowd.times * 1.3 + start)
         names = ["walker"] + (["child" if rng.random() < 0.4 else "walker"] if rng.random() < 0.3 else [])
+        done = 0
         for k, name in enumerate(names):
             xy, yaw = city.network.main.path.at(s - 0.3 * k, d + sway - side * 0.75 * k)
             kind = random_kind(rng, name)
             done += crowd.add(kind, xy, yaw + (0.0 if way > 0 else np.pi), "pedestrian.moving", (WALK,), gap=0.1)
-    return done
+        return done
+
+    return _repeat(attempt, count)
 
 
 def cross(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int:
     """People on zebra crossings; they start when it suits the traffic. The number that crosses."""
     network = city.network
     zebras = [c for c in network.crossings if c.road > 0 or -5 < c.s0 < city.length + 30]
-    done = 0
-    for _ in range(9 * count):
-        if done >= count or not zebras:
-            break
+
+    def attempt() -> int:
         zebra = zebras[int(rng.integers(len(zebras)))]
         road = network.roads[zebra.road]
         near_left = network.pavement_left + network.verge_left if zebra.road == 0 else 2.3
@@ -77,20 +88,18 @@ def cross(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int
         xy, yaw = road.path.at(s, a + share * (b - a))
         heading = yaw + (np.pi / 2 if b > a else -np.pi / 2)
         if share[-1] - share[0] < 0.1:
-            continue
-        done += crowd.add(
-            random_kind(rng, "walker" if rng.random() < 0.85 else "child"), xy, heading, "pedestrian.moving", _PATHS, gap=0.25
-        )
-    return done
+            return 0
+        kind = random_kind(rng, "walker" if rng.random() < 0.85 else "child")
+        return crowd.add(kind, xy, heading, "pedestrian.moving", _PATHS, gap=0.25)
+
+    return _repeat(attempt, count, tries=9) if zebras else 0
 
 
 def linger(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int:
     """People who stand: on pavements, at kerbs of crossings, and on squares and lawns near the road. The number that stands."""
-    done = 0
     plots = [p for p in city.plots if p.kind in ("park", "plaza", "row", "carpark") and p.x1 > -10 and p.x0 < city.length + 20]
-    for _ in range(10 * count):
-        if done >= count:
-            break
+
+    def attempt() -> int:
         if plots and rng.random() < 0.4:
             plot = plots[int(rng.integers(len(plots)))]
             at, zones = np.array([rng.uniform(plot.x0 + 1, plot.x1 - 1), plot.y(rng.uniform(0.5, 12))]), (PARCEL,)
@@ -99,27 +108,29 @@ def linger(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> in
             s = rng.uniform(-5, city.length + 20)
             at, zones = city.network.main.path.at(s, _pavement(city, side, rng.random()))[0], (WALK,)
         yaw = rng.uniform(0, 2 * np.pi)
-        if crowd.add(random_kind(rng, "pedestrian" if rng.random() < 0.85 else "child"), at, yaw, "pedestrian.standing", zones, gap=0.1):
-            done += 1
-            if rng.random() < 0.35:  # someone to talk to
-                friend = at + 0.95 * np.array([np.cos(yaw), np.sin(yaw)])
-                done += crowd.add(random_kind(rng, "pedestrian"), friend, yaw + np.pi, "pedestrian.standing", zones, gap=0.05)
-    return done
+        kind = random_kind(rng, "pedestrian" if rng.random() < 0.85 else "child")
+        if not crowd.add(kind, at, yaw, "pedestrian.standing", zones, gap=0.1):
+            return 0
+        if rng.random() >= 0.35:
+            return 1
+        friend = at + 0.95 * np.array([np.cos(yaw), np.sin(yaw)])  # someone to talk to
+        return 1 + crowd.add(random_kind(rng, "pedestrian"), friend, yaw + np.pi, "pedestrian.standing", zones, gap=0.05)
+
+    return _repeat(attempt, count)
 
 
 def ride_pavements(rng: np.random.Generator, city: City, crowd: Crowd, count: int) -> int:
     """Cyclists on the pavement, where there is no cycle lane; the number that rides."""
-    done = 0
-    for _ in range(10 * count):
-        if done >= count:
-            break
+
+    def attempt() -> int:
         side = 1 if rng.random() < 0.5 else -1
         way = 1 if rng.random() < 0.5 else -1
         speed = rng.uniform(2.2, 4.0)
         start = rng.uniform(-30, city.length + 40)
         s = start + way * speed * crowd.times
         if s.min() < -52 or s.max() > city.length + 52 or not _allowed_stretch(city, side, s[0], s[-1]):
-            continue
+            return 0
         xy, yaw = city.network.main.path.at(s, _pavement(city, side, 0.5))
-        done += crowd.add(random_kind(rng, "rider_bicycle"), xy, yaw + (0.0 if way > 0 else np.pi), "cycle.with_rider", (WALK,), gap=0.1)
-    return done
+        return crowd.add(random_kind(rng, "rider_bicycle"), xy, yaw + (0.0 if way > 0 else np.pi), "cycle.with_rider", (WALK,), gap=0.1)
+
+    return _repeat(attempt, count)
