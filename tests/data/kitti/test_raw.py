@@ -151,4 +151,4 @@ def test_frames_without_a_scan_are_left_out(tmp_path):
     (drive / "velodyne_points" / "data" / "0000000001.bin").unlink()
     opened = open_drive(drive)
     assert opened.frames == (0, 2, 3)
-    np.testing.assert_allclose(opened.box(0, 1), opened.tracks[0].at(2))  # annotations follow file numbers
+    np.testing.assert_allclose(opened.boxes(1)[0], opened.tracks[0].at(2))  # annotations follow file numbers
