@@ -46,7 +46,7 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str, suffix: str = "", set_mode: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
+    """A temporary path in the folder of `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
 
     `suffix` is appended to the temporary name, for libraries that derive the format from it. The file gets the mode of an ordinary new one,
     unless `set_mode` is off.

@@ -25,7 +25,7 @@ from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3
 
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
-    "Look at the pictures: if points lie beside their objects, check cam2ego (order w, x, y, z; camera to ego and not back), the "
+    "Look at the pictures: if points lie next to their objects, check cam2ego (order w, x, y, z; camera to ego and not back), the "
     "intrinsics (of this image size) and the time stamps."
 )
 

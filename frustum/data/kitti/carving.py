@@ -14,12 +14,12 @@ import numpy as np
 from frustum.geometry import VoxelGrid, invert
 
 
-def carve(seen: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
-    """Mark in `seen` (X, Y, Z) uint8 every voxel that the beams of a scan cross, those that they end in included.
+def carve(observed: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
+    """Mark in `observed` (X, Y, Z) uint8 every voxel that the beams of a scan cross, those that they end in included.
 
     `points` (P, 3) are the ends of the beams in the sensor's frame, `sensor2grid` (4, 4) its pose in the grid's; metres.
     """
-    _carve(seen, _to_cells(grid) @ sensor2grid, np.asarray(points))
+    _carve(observed, _to_cells(grid) @ sensor2grid, np.asarray(points))
 
 
 def camera_mask(
@@ -48,21 +48,21 @@ def _to_cells(grid: VoxelGrid) -> np.ndarray:
 
 
 @numba.njit(cache=True, parallel=True)
-def _carve(seen, sensor2cells, points):
+def _carve(observed, sensor2cells, points):
     m = sensor2cells
     for n in numba.prange(len(points)):  # threads write the same constant, so their order does not matter
         a, b, c = np.float64(points[n, 0]), np.float64(points[n, 1]), np.float64(points[n, 2])
         dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
         dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
         dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
-        enter_x, leave_x = _inside(m[0, 3], dx, seen.shape[0])
-        enter_y, leave_y = _inside(m[1, 3], dy, seen.shape[1])
-        enter_z, leave_z = _inside(m[2, 3], dz, seen.shape[2])
+        enter_x, leave_x = _inside(m[0, 3], dx, observed.shape[0])
+        enter_y, leave_y = _inside(m[1, 3], dy, observed.shape[1])
+        enter_z, leave_z = _inside(m[2, 3], dz, observed.shape[2])
         enter = max(0.0, enter_x, enter_y, enter_z)
         span = min(1.0, leave_x, leave_y, leave_z) - enter
         if span > 0:
             enter += 1e-9
-            _walk(seen, True, m[0, 3] + enter * dx, m[1, 3] + enter * dy, m[2, 3] + enter * dz, dx, dy, dz, span)
+            _walk(observed, True, m[0, 3] + enter * dx, m[1, 3] + enter * dy, m[2, 3] + enter * dz, dx, dy, dz, span)
 
 
 @numba.njit(cache=True, inline="always")

@@ -196,16 +196,16 @@ class LabelMaker:
         `image_sizes` is (height, width) per image folder; `load(f)` returns the scan of frame f (a cache around `KittiDrive.scan`).
         """
         semantics, instances = self.semantics(frame)
-        seen = np.zeros(self.grid.shape, np.uint8)
+        observed = np.zeros(self.grid.shape, np.uint8)
         for f in (frame + o for o in _NEIGHBOURS if 0 <= frame + o < len(self.drive)):
             lidar2key = invert(self.ego.ego2global[frame]) @ self.ego.ego2global[f] @ self.ego.lidar2ego
             points = load(f)[:: 1 if f == frame else 2, :3]  # beams lie closer than voxels: every second one of the others is enough
-            carve(seen, self.grid, lidar2key, points)
+            carve(observed, self.grid, lidar2key, points)
         cameras = [
             (intrinsics, self.ego.lidar2ego @ invert(self.drive.lidar2cam[name]), image_sizes[name])
             for name, intrinsics in self.drive.intrinsics.items()
         ]
-        return Occupancy(semantics, seen, camera_mask(semantics != OCC3D_FREE, seen, self.grid, cameras), instances)
+        return Occupancy(semantics, observed, camera_mask(semantics != OCC3D_FREE, observed, self.grid, cameras), instances)
 
 
 _GROUND = [OCC3D_CLASSES.index(n) for n in ("driveable_surface", "sidewalk", "terrain")]

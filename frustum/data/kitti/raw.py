@@ -44,18 +44,12 @@ class Track:
         """Its category in nuScenes."""
         return _CATEGORY_OF_KIND.get(self.kind, "movable_object.pushable_pullable")
 
-    def at(self, frame: int) -> np.ndarray | None:
-        """box2lidar (4, 4) in the frame of that number, or None where the object is not annotated."""
-        offset = frame - self.first_frame
-        return self.box2lidar[offset] if 0 <= offset < len(self.box2lidar) else None
-
 
 @dataclass(frozen=True)
 class KittiDrive:
     """One synchronised drive. All lists and arrays are indexed by position in `frames`, the file numbers that every sensor has."""
 
     name: str
-    folder: Path
     frames: tuple[int, ...]
     images: dict[str, tuple[Path, ...]]  # by image folder
     scans: tuple[Path, ...]
@@ -72,8 +66,8 @@ class KittiDrive:
 
     def boxes(self, index: int) -> dict[int, np.ndarray]:
         """box2lidar (4, 4) of the tracks that are annotated at a position in `frames`, by their position in `tracks`."""
-        found = {t: track.at(self.frames[index]) for t, track in enumerate(self.tracks)}
-        return {t: box for t, box in found.items() if box is not None}
+        ages = [(t, track.box2lidar, self.frames[index] - track.first_frame) for t, track in enumerate(self.tracks)]
+        return {t: poses[age] for t, poses, age in ages if 0 <= age < len(poses)}
 
     def scan(self, index: int) -> np.ndarray:
         """Points (P, 5) float32 of one turn: x, y, z in the LiDAR frame, reflectance 0..1, ring (0 = lowest beam).
@@ -156,7 +150,6 @@ def open_drive(folder: Path) -> KittiDrive:
     oxts = np.array([_read_oxts(numbered["oxts"][i]) for i in frames])
     return KittiDrive(
         name=folder.name,
-        folder=folder,
         frames=frames,
         images={name: tuple(numbered[name][i] for i in frames) for name in IMAGE_FOLDERS},
         scans=tuple(numbered["velodyne_points"][i] for i in frames),

@@ -78,7 +78,7 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
     """Import the folder `src` (images + calibration.json) into the database `dst`; lens distortion is taken out of the images.
 
     The new scene has the name of the folder and joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start
-    at different times, so times that are no dates (those before 1973) are moved to a date that follows from the scene's name.
+    at different times, so times that are not dates (those before 1973) are moved to a date that follows from the scene's name.
 
     Returns:
         Numbers for a summary: scene, cameras, frames, undistorted images.
@@ -211,14 +211,12 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFra
 def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, int]:
     """Write one image, without the distortion of its lens; returns its (height, width)."""
 
-    def pixels_to_write(image: Image.Image) -> tuple[np.ndarray | None, int, int]:
-        is_ready = camera.distortion is None and image.mode == "RGB" and image.format in ("JPEG", "PNG")
-        image.load()  # a truncated file must fail here and not in training
-        return None if is_ready else np.asarray(image.convert("RGB")), image.height, image.width
+    def decoded(image: Image.Image) -> tuple[np.ndarray, bool]:  # a truncated file must fail here and not in training
+        return np.asarray(image.convert("RGB")), image.mode == "RGB" and image.format in ("JPEG", "PNG")
 
-    pixels, *size = read_image(source, pixels_to_write, "Restore it or leave it out of calibration.json.")
-    height, width = size
-    stated_height, stated_width = camera.size or size
+    pixels, is_plain = read_image(source, decoded, "Restore it or leave it out of calibration.json.")
+    height, width = pixels.shape[:2]
+    stated_height, stated_width = camera.size or (height, width)
     _require(
         (stated_height, stated_width) == (height, width),
         f"{source} has {width}x{height} pixels, but camera {camera.name} is calibrated for {stated_width}x{stated_height}. "
@@ -230,7 +228,7 @@ def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, in
         f"the principal point ({u:.1f}, {v:.1f}) of camera {camera.name} lies outside its images of {width}x{height} pixels: the "
         "intrinsics belong to another image size, or cx and cy are exchanged.",
     )
-    if pixels is None:
+    if is_plain and camera.distortion is None:
         link_or_copy(source, target)
         return height, width
     if camera.distortion is not None:
