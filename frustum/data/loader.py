@@ -58,7 +58,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         """Network input of the sample at a position, augmented for an epoch (0 if not given)."""
         epoch, index = item if isinstance(item, tuple) else (0, int(item))
-        rng = np.random.default_rng([self.seed, epoch, index]) if self.pipeline.augments else None
+        rng = np.random.default_rng([self.seed, epoch, index]) if self.pipeline.training else None
         return self.pipeline.apply(self._loaded(index), rng)
 
     def _loaded(self, index: int) -> Loaded:
@@ -71,7 +71,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
         if self._room and self._room >= size:
             self._room -= size
             self._cache[index], self._images = loaded, images
-        elif self.pipeline.shares_images and not self.pipeline.augments and not self._cache:
+        elif not self.pipeline.training and not self._cache:
             self._images = {path: images[path] for path in shown}
         return loaded
 

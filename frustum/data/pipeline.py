@@ -78,16 +78,6 @@ class RigPipeline:
             if (grid := getattr(label, "grid", None)) is not None:
                 self.augment.check(grid)
 
-    @property
-    def augments(self) -> bool:
-        """Whether `apply` draws at random."""
-        return self.training
-
-    @property
-    def shares_images(self) -> bool:
-        """Keyframes of a scene share their past."""
-        return self.reads.past > 0
-
     def __call__(self, source: Any, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one keyframe, for `collate`. Raises DataError as `load` and `apply` do."""
         return self.apply(self.load(source, token), rng)
@@ -106,7 +96,9 @@ class RigPipeline:
         sample = as_rig_source(source, "images of camera rigs").sample(token, with_boxes=False, occupancy=False, history=self.reads.past)
         frames, is_present = self._frames(sample)
         decoded = {} if decoded is None else decoded
-        images = tuple(tuple(self._decoded(f, decoded) for f in time) for time in frames)
+        for frame in (f for time in frames for f in time if f.path not in decoded):
+            decoded[frame.path] = np.asarray(self._decode(frame))
+        images = tuple(tuple(decoded[f.path] for f in time) for time in frames)
         fixed = None if self._moves_pixels else self._draw(None, sample)
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
         return LoadedKeyframe(sample, frames, images, labels, is_present)
@@ -173,12 +165,6 @@ class RigPipeline:
         past = [time if [f.channel for f in time] == channels else None for time in sample.history[: self.reads.past]]
         past += [None] * (self.reads.past - len(past))
         return (sample.cameras, *(p or sample.cameras for p in past)), (True, *(p is not None for p in past))
-
-    def _decoded(self, frame: CameraFrame, known: Decoded) -> np.ndarray:
-        image = known.get(frame.path)
-        if image is None:
-            image = known[frame.path] = np.asarray(self._decode(frame))
-        return image
 
     def _decode(self, frame: CameraFrame) -> Image.Image:
         image = frame.open()

@@ -99,13 +99,8 @@ class Pipeline(Protocol):
     """From a sample on disk to network input, in two steps so that the first can be cached; and from samples to a batch."""
 
     @property
-    def augments(self) -> bool:
+    def training(self) -> bool:
         """Whether `apply` draws at random."""
-        ...
-
-    @property
-    def shares_images(self) -> bool:
-        """Whether neighbouring samples show the same images."""
         ...
 
     def load(self, source: Any, token: str, decoded: Decoded | None = None) -> Loaded:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from frustum.data.nuscenes.index_build import build_boxes, build_frames, build_sweeps
-from frustum.data.nuscenes.tables import TABLES
+from frustum.data.nuscenes.tables import TABLES, missing_table
 from frustum.errors import DataError
 from frustum.files import atomic_path
 
@@ -54,17 +54,12 @@ def tables_key(folder: Path) -> str:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 digest.update(f"{name} {status.st_size} {status.st_mtime_ns} ".encode())
-                if status.st_size <= _WHOLE:
-                    digest.update(file.read())
-                else:
+                if status.st_size > _WHOLE:
                     digest.update(file.read(_SAMPLED))
                     file.seek(-_SAMPLED, os.SEEK_END)
-                    digest.update(file.read())
+                digest.update(file.read())
         except FileNotFoundError as error:
-            raise DataError(
-                f"the table {path} is missing; a nuScenes database needs all of {', '.join(TABLES)}. "
-                f"Restore it (extract the metadata archive again, or generate the data again)."
-            ) from error
+            raise missing_table(path) from error
         except OSError as error:
             raise DataError(f"cannot read the table {path}: {error.strerror or error}.") from error
     return digest.hexdigest()

@@ -7,6 +7,7 @@ frame). Polygons are filled one after the other, so the hole of a polygon also e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -110,16 +111,17 @@ def map_patch(
     turn = rotation_z(-angle)[:2, :2]
     extent = np.array([size[1], size[0]])
     scale = np.array([cells[1], cells[0]]) / extent
-    masks = np.zeros((len(layers), *cells), np.uint8)
-    for mask, layer in zip(masks, layers, strict=True):
-        for shape in _layer(vector_map, layer):
-            local = [(ring - np.asarray(centre)) @ turn.T + extent / 2 for ring in shape]
-            if layer in LINE_LAYERS:
-                pieces = [p for line in local for p in _cut_line(line, extent)]
-                draw_polylines(mask, [(piece * scale).astype(np.int32) for piece in pieces], 1, thickness=2)
-            else:
-                _draw(mask, [np.round(_cut_polygon(ring, extent) * scale).astype(np.int32) for ring in local])
-    return masks.astype(bool)
+
+    def local(ring: np.ndarray) -> np.ndarray:
+        return (ring - np.asarray(centre)) @ turn.T + extent / 2
+
+    return _masks(
+        vector_map,
+        layers,
+        cells,
+        lambda ring: np.round(_cut_polygon(local(ring), extent) * scale).astype(np.int32),
+        lambda line: [(piece * scale).astype(np.int32) for piece in _cut_line(local(line), extent)],
+    )
 
 
 def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarray, convention: BevConvention = "cvt") -> np.ndarray:
@@ -136,29 +138,34 @@ def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarr
     if np.shape(ego2global) != (4, 4):
         raise ShapeError(f"ego2global must be (4, 4), got {np.shape(ego2global)}.")
     global2flat = invert(pose(rotation_z(yaw_of(ego2global[:3, :3])), ego2global[:3, 3]))
-    masks = np.zeros((len(layers), 200, 200), np.uint8)
+
+    def cells(ring: np.ndarray) -> np.ndarray:
+        return bev_cells(transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))), convention)
+
+    return _masks(vector_map, layers, (200, 200), cells, lambda line: [cells(line)])
+
+
+def _masks(
+    vector_map: VectorMap,
+    layers: tuple[str, ...],
+    size: tuple[int, int],
+    ring_cells: Callable[[np.ndarray], np.ndarray],
+    line_cells: Callable[[np.ndarray], list[np.ndarray]],
+) -> np.ndarray:
+    """Masks (L, *size) bool; the functions turn metres of the global frame into cells. A hole is cleared, its outline too."""
+    masks = np.zeros((len(layers), *size), np.uint8)
     for mask, layer in zip(masks, layers, strict=True):
-        for shape in _layer(vector_map, layer):
-            rings = [transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))) for ring in shape]
-            cells = [bev_cells(ring, convention) for ring in rings]
+        if layer not in LAYERS:
+            raise DataError(f"unknown map layer {layer!r}; {nearest_names(layer, LAYERS)}")
+        for shape in vector_map.shapes.get(layer, []):
             if layer in LINE_LAYERS:
-                draw_polylines(mask, cells, 1, thickness=2)
-            else:
-                _draw(mask, cells)
+                draw_polylines(mask, [piece for line in shape for piece in line_cells(line)], 1, thickness=2)
+                continue
+            rings = [ring_cells(ring) for ring in shape]
+            if len(rings[0]):
+                fill_polygons(mask, rings[:1], 1)
+                fill_polygons(mask, rings[1:], 0)
     return masks.astype(bool)
-
-
-def _layer(vector_map: VectorMap, layer: str) -> list[Shape]:
-    if layer not in LAYERS:
-        raise DataError(f"there is no map layer {layer!r}; {nearest_names(layer, LAYERS)}")
-    return vector_map.shapes.get(layer, [])
-
-
-def _draw(mask: np.ndarray, rings: list[np.ndarray]) -> None:
-    """Fill a polygon and clear its holes, whose outlines are cleared too."""
-    if len(rings[0]):
-        fill_polygons(mask, rings[:1], 1)
-        fill_polygons(mask, rings[1:], 0)
 
 
 def _cut_polygon(ring: np.ndarray, extent: np.ndarray) -> np.ndarray:

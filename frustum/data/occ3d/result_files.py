@@ -7,14 +7,13 @@ and `frustum predict` writes `semantics`, where `instances` may lie beside it.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
@@ -59,29 +58,21 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
         DataError: the file is missing or damaged, or holds no array of a known name, another shape, other types or ids.
     """
     path, grid = Path(path), grid or VoxelGrid.occ3d()
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array, not an npz archive")
-        with archive:
-            names = list(archive.files)
-            found = [name for name in SEMANTICS_KEYS if name in names]
-            labels = archive[found[0]] if found else None
-            instances = archive["instances"] if "instances" in names else None
-            bounds = [tuple(archive[name].tolist()) if name in names else getattr(grid, name) for name in _GRID]
-    except FileNotFoundError as error:
-        raise DataError(f"the prediction {path} does not exist. Write one npz per keyframe, named by its sample token.") from error
-    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"the prediction {path} is damaged or no npz file ({error}). Write it again with np.savez_compressed.") from error
+    arrays, names = read_arrays(
+        path, (*SEMANTICS_KEYS, "instances", *_GRID), "prediction", "Write one npz per keyframe, named by its sample token."
+    )
+    labels = next((arrays[name] for name in SEMANTICS_KEYS if name in arrays), None)
     if labels is None:
         raise DataError(
             f"the prediction {path} holds {', '.join(names) or 'nothing'}, but needs the class ids as {', '.join(SEMANTICS_KEYS[:-1])} "
             f"or {SEMANTICS_KEYS[-1]}. The challenge's form is np.savez_compressed(path, ids)."
         )
+    bounds = [tuple(np.ravel(arrays[name]).tolist()) if name in arrays else getattr(grid, name) for name in _GRID]
     if not np.allclose(bounds, [getattr(grid, name) for name in _GRID]):
         raise DataError(f"the prediction {path} was made on the grid {dict(zip(_GRID, bounds, strict=True))}, but {grid} is scored.")
     labels = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels  # a batch of one
     _require_labels(labels, grid, f"the prediction {path}")
+    instances = arrays.get("instances")
     if instances is not None:
         _require(instances, grid, f"instances in the prediction {path}")
         if instances.min(initial=0) < 0 or instances.max(initial=0) >= MOST_INSTANCES:
@@ -136,6 +127,6 @@ def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:
 
 def _require_labels(labels: np.ndarray, grid: VoxelGrid, what: str) -> None:
     _require(labels, grid, what)
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > OCC3D_FREE:
-        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
-        raise DataError(f"{what} holds the class id {wrong}; Occ3D has 0 to {OCC3D_FREE}, and {OCC3D_FREE} is free.")
+    wrong = labels[(labels < 0) | (labels > OCC3D_FREE)]
+    if wrong.size:
+        raise DataError(f"{what} holds the class id {wrong[0]}; Occ3D has 0 to {OCC3D_FREE}, and {OCC3D_FREE} is free.")
