@@ -37,15 +37,12 @@ class Source(Protocol):
 
     def tokens(self, split: str = "all") -> list[str]:
         """Samples of a split, in order. Raises DataError for an unknown one."""
-        ...
 
     def sample(self, token: str) -> Any:
         """One sample; files are read when asked for."""
-        ...
 
     def neighbours(self, token: str) -> Sequence[str]:
         """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone where there is no time."""
-        ...
 
 
 @runtime_checkable
@@ -56,11 +53,9 @@ class RigSource(Protocol):
 
     def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
         """One keyframe with its past, boxes and labels as asked for."""
-        ...
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
         """Boxes of the detection classes in these keyframes that hold at least so many points."""
-        ...
 
 
 def as_rig_source(source: Any, what: str) -> RigSource:
@@ -87,12 +82,10 @@ class Loaded(Protocol):
     @property
     def num_bytes(self) -> int:
         """Memory that it takes."""
-        ...
 
     @property
     def paths(self) -> Collection[Path]:
         """Files of its decoded images."""
-        ...
 
 
 class Pipeline(Protocol):
@@ -101,19 +94,15 @@ class Pipeline(Protocol):
     @property
     def training(self) -> bool:
         """Whether `apply` draws at random."""
-        ...
 
     def load(self, source: Any, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; images that are in `decoded` already are taken from there, new ones are added."""
-        ...
 
     def apply(self, loaded: Any, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform, normalise."""
-        ...
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
         """Outputs of `apply` as a batch."""
-        ...
 
 
 def _ordered(values: tuple[float, float]) -> tuple[float, float]:
@@ -122,20 +111,9 @@ def _ordered(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
-def _share(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] < 0 or values[1] >= 1:
-        raise ValueError("a share of the height lies between 0 and 1, 1 excluded")
-    return values
-
-
-def _positive(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] <= 0:
-        raise ValueError("a scale is greater than 0")
-    return values
-
-
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """(low, high), both included."""
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentConfig(Config):
@@ -144,14 +122,14 @@ class AugmentConfig(Config):
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: Annotated[Range, AfterValidator(_share), TRAVELS] = Field(
+    crop_h: Annotated[tuple[Share, Share], AfterValidator(_ordered), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
     bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x of the ego frame")
     bev_flip_y: float = Field(0.5, ge=0, le=1)
     bev_rotate_deg: Range = (0.0, 0.0)
-    bev_scale: Annotated[Range, AfterValidator(_positive)] = (1.0, 1.0)
+    bev_scale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (1.0, 1.0)
 
     @property
     def moves_pixels(self) -> bool:

@@ -23,7 +23,7 @@ MAX_BOXES = 500
 """Boxes that one sample of a submission may have."""
 
 MODALITIES: tuple[str, ...] = ("use_camera", "use_lidar", "use_radar", "use_map", "use_external")
-"""The flags of `meta`: what a detector was given."""
+"""The flags of `meta`: what a detector reads. We write submissions of camera-only detectors."""
 
 _WIDTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 0}  # 0: a number, not a list
 _SHAPE = '{"meta": {"use_camera": true, ...}, "results": {sample_token: [box, ...]}}'
@@ -33,39 +33,32 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class DetectionResults:
-    """A submission: the boxes by sample token, in the order of the file, and what the detector was given."""
+    """A submission: the boxes by sample token, in the order of the file, and what the detector reads."""
 
     boxes: dict[str, DetectionBoxes]
     meta: dict[str, Any]
 
 
-def write_detections(
-    path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]], meta: Mapping[str, bool] | None = None
-) -> None:
+def write_detections(path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]]) -> None:
     """Write a submission that the official evaluation takes.
 
     Args:
         path: the JSON file.
         samples: boxes by sample token, or pairs; every keyframe of the split must be there, without boxes too.
-        meta: flags of MODALITIES that differ from the default, which is cameras and nothing else.
 
     Raises:
-        DataError: an unknown flag, a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
+        DataError: a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
             or the file cannot be written.
     """
-    flags = dict.fromkeys(MODALITIES, False) | {"use_camera": True}
-    for name, value in (meta or {}).items():
-        if name not in flags:
-            raise DataError(f"meta of a detection submission has no flag {name!r}; {nearest_names(name, flags)}")
-        flags[name] = bool(value)
-    seen: set[str] = set()
+    flags = {name: name == "use_camera" for name in MODALITIES}
+    written: set[str] = set()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(flags)}, "results": {{')
         for token, boxes in samples.items() if isinstance(samples, Mapping) else samples:
-            if token in seen:
+            if token in written:
                 raise DataError(f"sample {token} is given twice; a submission holds every sample once.")
-            file.write(f"{', ' if seen else ''}\n{json.dumps(token)}: {json.dumps(_entries(token, boxes))}")
-            seen.add(token)
+            file.write(f"{', ' if written else ''}\n{json.dumps(token)}: {json.dumps(_entries(token, boxes))}")
+            written.add(token)
         file.write("}}\n")
 
 

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,41 +70,31 @@ class Index:
     """Lazy access to the three parts of one database's index; each is a dictionary of arrays (see index_build)."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = tables_key(folder)
-        self._parts: dict[str, Arrays] = {}
+        self._folder, self._key = folder, tables_key(folder)
 
-    @property
+    @cached_property
     def frames(self) -> Arrays:
         """Scenes, keyframes and the files of keyframes."""
         return self._part("frames", lambda: build_frames(self._folder))
 
-    @property
+    @cached_property
     def boxes(self) -> Arrays:
         """Annotations, sorted by keyframe."""
         return self._part("boxes", lambda: build_boxes(self._folder, self.frames))
 
-    @property
+    @cached_property
     def sweeps(self) -> Arrays:
         """All sensor files, sorted by scene, channel and time."""
         return self._part("sweeps", lambda: build_sweeps(self._folder, self.frames))
 
     def _part(self, name: str, build: Callable[[], Arrays]) -> Arrays:
-        if name not in self._parts:
-            path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
-            arrays = _load(path)
-            if arrays is None:
-                arrays = build()
-                with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # a cache that cannot be written is no error
-                    np.savez(temporary, **arrays)  # type: ignore[arg-type]
-            self._parts[name] = arrays
-        return self._parts[name]
-
-
-def _load(path: Path) -> Arrays | None:
-    """The arrays of a cached part, or None when there is none or it is damaged (zip members carry a checksum)."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
-        return None
+        """The arrays of a cached part; built when it is missing or damaged (zip members carry a checksum)."""
+        path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+            arrays = build()
+        with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # to work without a cache is allowed
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        return arrays

@@ -7,7 +7,6 @@ frame). Polygons are filled one after the other, so the hole of a polygon also e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -46,7 +45,7 @@ class VectorMap:
         path = folder / f"{location}.json"
         if not path.is_file():
             there = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
-            held = f"it has {', '.join(there)}" if there else "it has none"
+            held = f"it has {', '.join(there)}" if there else "none is there"
             raise DataError(
                 f"there is no map expansion {path}; {held}. Road and lane layers need the map expansion pack of nuScenes (version 1.3), "
                 f"extracted into {folder.parent}."
@@ -111,17 +110,15 @@ def map_patch(
     turn = rotation_z(-angle)[:2, :2]
     extent = np.array([size[1], size[0]])
     scale = np.array([cells[1], cells[0]]) / extent
-
-    def local(ring: np.ndarray) -> np.ndarray:
-        return (ring - np.asarray(centre)) @ turn.T + extent / 2
-
-    return _masks(
-        vector_map,
-        layers,
-        cells,
-        lambda ring: np.round(_cut_polygon(local(ring), extent) * scale).astype(np.int32),
-        lambda line: [(piece * scale).astype(np.int32) for piece in _cut_line(local(line), extent)],
-    )
+    masks = np.zeros((len(layers), *cells), np.uint8)
+    for mask, layer in zip(masks, layers, strict=True):
+        for shape in _layer(vector_map, layer):
+            local = [(ring - np.asarray(centre)) @ turn.T + extent / 2 for ring in shape]
+            if layer in LINE_LAYERS:
+                _draw(mask, layer, [(piece * scale).astype(np.int32) for line in local for piece in _cut_line(line, extent)])
+            else:
+                _draw(mask, layer, [np.round(_cut_polygon(ring, extent) * scale).astype(np.int32) for ring in local])
+    return masks.astype(bool)
 
 
 def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarray, convention: BevConvention = "cvt") -> np.ndarray:
@@ -138,34 +135,27 @@ def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarr
     if np.shape(ego2global) != (4, 4):
         raise ShapeError(f"ego2global must be (4, 4), got {np.shape(ego2global)}.")
     global2flat = invert(pose(rotation_z(yaw_of(ego2global[:3, :3])), ego2global[:3, 3]))
-
-    def cells(ring: np.ndarray) -> np.ndarray:
-        return bev_cells(transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))), convention)
-
-    return _masks(vector_map, layers, (200, 200), cells, lambda line: [cells(line)])
-
-
-def _masks(
-    vector_map: VectorMap,
-    layers: tuple[str, ...],
-    size: tuple[int, int],
-    ring_cells: Callable[[np.ndarray], np.ndarray],
-    line_cells: Callable[[np.ndarray], list[np.ndarray]],
-) -> np.ndarray:
-    """Masks (L, *size) bool; the functions turn metres of the global frame into cells. A hole is cleared, its outline too."""
-    masks = np.zeros((len(layers), *size), np.uint8)
+    masks = np.zeros((len(layers), 200, 200), np.uint8)
     for mask, layer in zip(masks, layers, strict=True):
-        if layer not in LAYERS:
-            raise DataError(f"unknown map layer {layer!r}; {nearest_names(layer, LAYERS)}")
-        for shape in vector_map.shapes.get(layer, []):
-            if layer in LINE_LAYERS:
-                draw_polylines(mask, [piece for line in shape for piece in line_cells(line)], 1, thickness=2)
-                continue
-            rings = [ring_cells(ring) for ring in shape]
-            if len(rings[0]):
-                fill_polygons(mask, rings[:1], 1)
-                fill_polygons(mask, rings[1:], 0)
+        for shape in _layer(vector_map, layer):
+            local = [transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))) for ring in shape]
+            _draw(mask, layer, [bev_cells(ring, convention) for ring in local])
     return masks.astype(bool)
+
+
+def _layer(vector_map: VectorMap, layer: str) -> list[Shape]:
+    if layer not in LAYERS:
+        raise DataError(f"unknown map layer {layer!r}; {nearest_names(layer, LAYERS)}")
+    return vector_map.shapes.get(layer, [])
+
+
+def _draw(mask: np.ndarray, layer: str, cells: list[np.ndarray]) -> None:
+    """Draw lines, or fill a polygon and clear its holes, whose outlines are cleared too."""
+    if layer in LINE_LAYERS:
+        draw_polylines(mask, cells, 1, thickness=2)
+    elif len(cells[0]):
+        fill_polygons(mask, cells[:1], 1)
+        fill_polygons(mask, cells[1:], 0)
 
 
 def _cut_polygon(ring: np.ndarray, extent: np.ndarray) -> np.ndarray:
