@@ -140,26 +140,18 @@ class NuScenes:
         """The keyframes of the scene that a keyframe belongs to, in time order."""
         return self.scene(token).tokens
 
-    def sample(
-        self,
-        token: str,
-        history: int = 0,
-        with_boxes: bool = True,
-        occupancy: bool | Literal["instances"] = True,
-        num_sweeps: int = 0,
-    ) -> Sample:
+    def sample(self, token: str, history: int = 0, with_boxes: bool = True, occupancy: bool | Literal["instances"] = True) -> Sample:
         """One keyframe; images and points stay on disk until asked for.
 
         Args:
             token: sample token.
-            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene. One in which a camera failed has
-                fewer cameras.
+            history: number of past keyframes whose cameras are read, newest first; fewer at the start of a scene. One in which a camera
+                failed has fewer cameras.
             with_boxes: read the annotations.
             occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
-            num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
 
         Raises:
-            DataError: unknown token, a wanted camera has no image in this keyframe, or a label file is damaged.
+            DataError: unknown token, a chosen camera does not have an image in this keyframe, or a label file is damaged.
         """
         row = self._row(token)
         frames = self._index.frames
@@ -168,7 +160,6 @@ class NuScenes:
         key_file = self._key_file(row)
         ego2global = _poses(frames["file_pose"][key_file])
         earlier = range(row - 1, max(first, row - history) - 1, -1)
-        lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
         path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
         return Sample(
             token=token,
@@ -176,12 +167,11 @@ class NuScenes:
             timestamp=int(frames["sample_time"][row]) / 1e6,
             ego2global=ego2global,
             cameras=self._camera_frames(row),
-            lidar=lidar[0] if lidar else None,
+            lidar=self._lidar_frame(key_file) if self._key_channel and not self.camera_only else None,
             boxes=self._boxes(row, ego2global) if with_boxes else None,
             occupancy=read_labels(path) if path else None,
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
-            lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
@@ -224,13 +214,10 @@ class NuScenes:
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))
         )
 
-    def _lidar_frames(self, table: Arrays, files: np.ndarray) -> list[LidarFrame]:
-        lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
-        ego2global = _poses(table["file_pose"][files])
-        return [
-            LidarFrame(self.root / table["file_name"][f].decode(), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
-            for i, f in enumerate(files)
-        ]
+    def _lidar_frame(self, file: int) -> LidarFrame:
+        frames = self._index.frames
+        lidar2ego, ego2global = _poses(frames["calibration_pose"][frames["file_calibration"][file]]), _poses(frames["file_pose"][file])
+        return LidarFrame(self.root / frames["file_name"][file].decode(), int(frames["file_time"][file]) / 1e6, lidar2ego, ego2global)
 
     def annotations(self, token: str) -> tuple[np.ndarray, Arrays]:
         """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
@@ -279,18 +266,6 @@ class NuScenes:
         """The label file of a keyframe, or None when it has none. `instances` prefers the panoptic variant; else it is the fallback."""
         paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
         return next((path for path in paths if path.is_file()), None)
-
-    # ---- between keyframes --------------------------------------------------------------------------------------------------
-
-    def _sweeps(self, row: int, count: int) -> tuple[LidarFrame, ...]:
-        """Up to `count` files of the LiDAR before the keyframe's own, newest first."""
-        frames, sweeps, column = self._index.frames, self._index.sweeps, list(self.channels).index(self._key_channel)
-        group = int(frames["sample_scene"][row]) * len(self.channels) + column
-        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
-        key = int(frames["key_file"][row, column])
-        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
-        end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
-        return tuple(self._lidar_frames(sweeps, np.arange(end - 1, max(start, end - count) - 1, -1)))
 
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""

@@ -110,16 +110,12 @@ def test_the_panoptic_variant_is_preferred_on_request(toy_root: Path, tmp_path: 
     assert reader.labels_path("scene-0002", token) is None
 
 
-def test_history_and_sweeps_stay_within_the_scene(reader: NuScenes) -> None:
+def test_history_stays_within_the_scene(reader: NuScenes) -> None:
     tokens = reader.scenes[1].tokens
-    last = reader.sample(tokens[2], history=5, num_sweeps=3)
+    last = reader.sample(tokens[2], history=5)
     assert [len(cameras) for cameras in last.history] == [2, 2]
     assert last.history[0][0].path == reader.sample(tokens[1]).cameras[0].path
-    ages = [last.timestamp - sweep.timestamp for sweep in last.lidar_sweeps]
-    np.testing.assert_allclose(ages, [0.25, 0.5, 0.75], atol=1e-6)  # keyframes count as sweeps, too
-    assert reader.sample(tokens[0], history=2, num_sweeps=2).history == ()
-    assert reader.sample(tokens[0], num_sweeps=2).lidar_sweeps == ()
-    assert len(reader.sample(tokens[1], num_sweeps=1).lidar_sweeps) == 1
+    assert reader.sample(tokens[0], history=2).history == ()
 
 
 def test_point_labels(reader: NuScenes) -> None:
@@ -148,9 +144,8 @@ def test_chosen_cameras(toy_root: Path) -> None:
 def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_root, tmp_path / "db", ignore=shutil.ignore_patterns("LIDAR_TOP", "lidarseg", "panoptic"))
     reader = NuScenes(tmp_path / "db", VERSION, camera_only=True)
-    sample = reader.sample(reader.tokens()[1], num_sweeps=2)
+    sample = reader.sample(reader.tokens()[1])
     assert sample.lidar is None
-    assert sample.lidar_sweeps == ()
     np.testing.assert_allclose(sample.ego2global, ego2global(0, 500_000), atol=1e-12)  # still the LiDAR's time
     with_lidar = NuScenes(tmp_path / "db", VERSION)
     lidar = with_lidar.sample(reader.tokens()[1]).lidar
@@ -169,9 +164,8 @@ def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
     writer.add_scene(replace(record, keyframes=keyframes, sensors=record.sensors[:2], sweeps=(), name="scene-0007"))
     writer.finish({})
     reader = NuScenes(tmp_path, VERSION)
-    sample = reader.sample(reader.tokens("scene-0007")[1], num_sweeps=1, history=1)
+    sample = reader.sample(reader.tokens("scene-0007")[1], history=1)
     assert sample.lidar is None
-    assert sample.lidar_sweeps == ()
     assert sample.boxes is not None
     assert sample.boxes.boxes.shape == (0, 9)
     assert sample.occupancy is None
