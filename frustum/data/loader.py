@@ -1,4 +1,4 @@
-"""Batches in a reproducible order: the same whatever the number of workers or ranks, resumable within an epoch.
+"""Batches in a reproducible order: the same with any number of workers or ranks, resumable within an epoch.
 
 The order of epoch e is a function of (seed, e), the augmentation of sample i of (seed, e, i). So the whole state of a loader is two
 integers, the epoch and the number of batches that were given out.
@@ -33,9 +33,9 @@ class SampleDataset(Dataset[dict[str, Any]]):
         tokens: samples, e.g. `source.tokens("train")`.
         pipeline: reading, augmentation, normalisation.
         seed: of the augmentation.
-        cache: `memory` keeps decoded samples up to `cache_bytes`, images that several of them show only once; each worker process has its
-            own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, for
-            the next one shows most of them again.
+        cache: `memory` keeps decoded samples up to `cache_bytes`, images that they share only once; each worker process has its
+            own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, which
+            the next one mostly shares.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class EpochBatches(Sampler[list[Item]]):
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(
-                f"batch_size {batch_size}, rank {rank} of {world_size} make no sense: need batch_size >= 1 and 0 <= rank < world_size."
+                f"batch_size {batch_size}, rank {rank} of {world_size} are not possible: need batch_size >= 1 and 0 <= rank < world_size."
             )
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
@@ -116,7 +116,7 @@ class EpochBatches(Sampler[list[Item]]):
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch = self.epoch  # of this iteration, whatever `go_to` chooses later
+        epoch = self.epoch  # `go_to` chooses that of later iterations
         return (self.batch(epoch, number) for number in range(self.start, len(self)))
 
     def go_to(self, epoch: int, start: int = 0) -> None:

@@ -37,7 +37,7 @@ class LoadedKeyframe:
     sample: Sample
     frames: Times  # [time][camera]; where the scene does not have such a frame, those of the keyframe
     images: tuple[tuple[np.ndarray, ...], ...]  # [time][camera], (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None where the keyframe has none
+    labels: tuple[Any, ...]  # what each kind of label read, None for a keyframe without one
     is_present: tuple[bool, ...]  # [time]
 
     @property
@@ -91,7 +91,7 @@ class RigPipeline:
             decoded: images by path that this pipeline has decoded before; new ones are added.
 
         Raises:
-            DataError: a file is unreadable, an image or a label has another size than announced, or a wanted LiDAR scan is missing.
+            DataError: a file is unreadable, an image or a label has the wrong size, or a LiDAR scan that a label needs is missing.
         """
         sample = as_rig_source(source, "images of camera rigs").sample(token, with_boxes=False, occupancy=False, history=self.reads.past)
         frames, is_present = self._frames(sample)

@@ -90,7 +90,7 @@ class Occupancy:
 
 @dataclass(frozen=True)
 class Sample:
-    """One keyframe as found on disk; images and points are read when asked for."""
+    """One keyframe as stored on disk; images and points are read later."""
 
     token: str
     scene: str

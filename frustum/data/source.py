@@ -1,4 +1,4 @@
-"""Where samples come from: the recipe's `data` and `augment` sections, and what the rest of the package knows of a data set.
+"""Where samples come from: the recipe's `data` and `augment` sections, and what all data sets have in common.
 
 A data set is a section (`DataConfig`) that opens into a source of samples and makes the pipeline that turns them into batches. Rigs of
 cameras (data/nuscenes/section.py) and folders of images with label maps (data/images/section.py) are two kinds.
@@ -39,10 +39,10 @@ class Source(Protocol):
         """Samples of a split, in order. Raises DataError for an unknown one."""
 
     def sample(self, token: str) -> Any:
-        """One sample; files are read when asked for."""
+        """One sample; its files are read later."""
 
     def neighbours(self, token: str) -> Sequence[str]:
-        """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone where there is no time."""
+        """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone for single images."""
 
 
 @runtime_checkable
@@ -52,10 +52,10 @@ class RigSource(Protocol):
     root: Path
 
     def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
-        """One keyframe with its past, boxes and labels as asked for."""
+        """One keyframe with its past, boxes and labels as the arguments say."""
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
-        """Boxes of the detection classes in these keyframes that hold at least so many points."""
+        """Boxes of the detection classes in these keyframes that hold at least `min_points` points."""
 
 
 def as_rig_source(source: Any, what: str) -> RigSource:
@@ -215,5 +215,5 @@ class DataConfig(Config):
         raise TypeError(f"{type(self).__name__} must define pipeline()")
 
     def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
-        """The photographs of a sample, to be looked at: (name, (H, W, 3) uint8 RGB)."""
+        """The photographs of a sample for display: (name, (H, W, 3) uint8 RGB)."""
         raise TypeError(f"{type(self).__name__} must define show()")

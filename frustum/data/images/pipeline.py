@@ -26,7 +26,7 @@ class LoadedImage:
 
     sample: ImageSample
     image: np.ndarray  # (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None where the image has none
+    labels: tuple[Any, ...]  # what each kind of label read, None for an image without one
 
     @property
     def paths(self) -> Collection[Path]:

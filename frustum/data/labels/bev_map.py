@@ -5,7 +5,7 @@
 | lss | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillPoly | count |
 | pointbev | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillConvexPoly | by the box drawn last |
 | cvt | ego, heading only | -x, -y: forward is up | bottom | round(100 - 2 p) | fillPoly | by the box drawn last |
-| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, whatever is drawn over them |
+| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, even under other boxes |
 
 "By the box drawn last": where boxes overlap, a visible car is masked when an invisible one comes later in the list of annotations.
 (lift-splat-shoot src/data.py; PointBeV nuscenes_common.py; cross_view_transformers nuscenes_dataset.py; simple_bev nuscenesdataset.py.)

@@ -23,7 +23,7 @@ _STANDING_ATTRIBUTE = {"pedestrian": "pedestrian.standing", "bus": "vehicle.stop
 
 
 def boxes_to_global(boxes: np.ndarray, names: Sequence[str], scores: np.ndarray, ego2global: np.ndarray) -> DetectionBoxes:
-    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as a submission states them.
+    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as in a submission.
 
     Args:
         boxes: float64; velocities relative to the ground, along the axes of the ego frame.
@@ -64,10 +64,10 @@ def boxes_to_ego(boxes: DetectionBoxes, ego2global: np.ndarray) -> np.ndarray:
 
 
 def likely_attributes(names: Sequence[str], velocities: np.ndarray) -> list[str]:
-    """Attributes of detections that bring none, from class and velocity (M, 2), as BEVDet and FlashOCC submit them.
+    """Attributes of detections from class and velocity (M, 2), as BEVDet and FlashOCC submit them.
 
     Faster than 0.2 m/s, vehicles move and cycles have a rider; slower, pedestrians stand and buses are stopped; all others have their
-    class's usual attribute, barriers and cones none. An unknown velocity counts as slow.
+    class's usual attribute, barriers and cones do not have one. An unknown velocity counts as slow.
     """
     is_moving = np.sqrt((np.asarray(velocities, np.float64) ** 2).sum(-1)) > 0.2
     choices = (_STANDING_ATTRIBUTE, _MOVING_ATTRIBUTE)

@@ -109,11 +109,11 @@ def read_detections(path: Path | str) -> DetectionResults:
         text.end()
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is no nuScenes detection submission, or a damaged one: {error}. It must be JSON like {_SHAPE}. Write it again."
+            f"{path} is not a nuScenes detection submission, or damaged: {error}. It must be JSON like {_SHAPE}. Write it again."
         ) from error
     for key in ("results", "meta"):
         if not isinstance(found.get(key), dict):
-            raise DataError(f'{path} has no object "{key}", so it is no nuScenes detection submission. It must look like {_SHAPE}.')
+            raise DataError(f'{path} has no object "{key}"; a nuScenes detection submission must look like {_SHAPE}.')
     return DetectionResults(boxes, found["meta"])
 
 
@@ -155,7 +155,7 @@ class _Text:
         while True:
             key = self.value()
             if not isinstance(key, str):
-                raise ValueError(f"a key that is no text at character {self._at}")
+                raise ValueError(f"a key is not text at character {self._at}")
             self._take(":")
             yield key
             if self._take(",}") == "}":
@@ -173,7 +173,7 @@ class _Text:
             raise ValueError(f"something follows the end of the JSON at character {self._at}")
 
     def _next(self) -> str:
-        """The next character that is no space, "" at the end; stays before it."""
+        """The next character that is not a space, without taking it; "" at the end."""
         match = _SPACE.match(self._text, self._at)
         assert match is not None
         self._at = match.end()

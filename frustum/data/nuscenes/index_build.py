@@ -1,7 +1,7 @@
 """From JSON tables to arrays. Poses are rows (x, y, z, qw, qx, qy, qz); strings are fixed-width UTF-8 bytes.
 
 frames: scene_{name,token,log,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
-key_file (samples, channels) row into file_*, -1 where a sensor has none; file_{token,name,time,pose,calibration,size};
+key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}.
 """
 

@@ -45,7 +45,7 @@ class VectorMap:
         path = folder / f"{location}.json"
         if not path.is_file():
             there = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
-            held = f"it has {', '.join(there)}" if there else "none is there"
+            held = f"it has {', '.join(there)}" if there else "it has none"
             raise DataError(
                 f"there is no map expansion {path}; {held}. Road and lane layers need the map expansion pack of nuScenes (version 1.3), "
                 f"extracted into {folder.parent}."
@@ -128,7 +128,7 @@ def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarr
     grids. Only the heading of the ego pose counts. Lines are drawn two cells thick, rounded like the polygons' corners.
 
     Raises:
-        DataError: unknown layer. ShapeError: ego2global is not (4, 4), or the convention's grid lies in a camera's frame.
+        DataError: unknown layer. ShapeError: ego2global is not (4, 4), or the convention draws in a camera's frame.
     """
     if convention == "simplebev":
         raise ShapeError("map layers are flat and 'simplebev' is a camera's frame: choose 'lss', 'pointbev' or 'cvt'.")

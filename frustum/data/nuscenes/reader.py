@@ -41,7 +41,7 @@ class NuScenes:
     """A nuScenes database.
 
     Args:
-        root: folder with `<version>/*.json`, `samples/`, and where there are such `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
+        root: folder with `<version>/*.json`, `samples/`, and optionally `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
             `panoptic/`.
         version: name of the folder with the tables.
         cameras: channels, in the order that samples will have; None takes all, FlashOCC's order first.
@@ -57,7 +57,7 @@ class NuScenes:
         self.root, self.version, self.camera_only = Path(root), version, camera_only
         self.folder = table_folder(self.root, version)
         self._index = Index(self.folder)
-        self._wanted_cameras = None if cameras is None else tuple(cameras)
+        self._chosen_cameras = None if cameras is None else tuple(cameras)
 
     # ---- what there is ------------------------------------------------------------------------------------------------------
 
@@ -71,12 +71,12 @@ class NuScenes:
     def cameras(self) -> tuple[str, ...]:
         """Camera channels in the order that samples have them."""
         there = [c for c, modality in self.channels.items() if modality == "camera"]
-        if self._wanted_cameras is None:
+        if self._chosen_cameras is None:
             return tuple([c for c in CAMERAS if c in there] + [c for c in there if c not in CAMERAS])
-        for camera in self._wanted_cameras:
+        for camera in self._chosen_cameras:
             if camera not in there:
                 raise DataError(f"{self.root} has no camera {camera!r}; {nearest_names(camera, there)} Set data.cameras.")
-        return self._wanted_cameras
+        return self._chosen_cameras
 
     @cached_property
     def scenes(self) -> tuple[SceneInfo, ...]:
@@ -141,7 +141,7 @@ class NuScenes:
         return self.scene(token).tokens
 
     def sample(self, token: str, history: int = 0, with_boxes: bool = True, occupancy: bool | Literal["instances"] = True) -> Sample:
-        """One keyframe; images and points stay on disk until asked for.
+        """One keyframe; images and points are read later, from the frames.
 
         Args:
             token: sample token.
@@ -192,10 +192,10 @@ class NuScenes:
         raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
 
     def _camera_frames(self, row: int, strict: bool = True) -> tuple[CameraFrame, ...]:
-        """Images of a keyframe; a camera that was asked for must have one there if `strict`."""
+        """Images of a keyframe; with `strict`, each of the chosen cameras must have one."""
         frames, names = self._index.frames, list(self.channels)
         files = frames["key_file"][row, [names.index(c) for c in self.cameras]]
-        if strict and self._wanted_cameras and (files < 0).any():
+        if strict and self._chosen_cameras and (files < 0).any():
             token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
             raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
         files = files[files >= 0]
@@ -229,7 +229,7 @@ class NuScenes:
         return _poses(self._index.frames["file_pose"][self._key_file(row)]), self._annotations(row)
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
-        """Boxes of the ten detection classes in these keyframes that hold at least so many LiDAR or radar points."""
+        """Boxes of the ten detection classes in these keyframes that hold at least `min_points` LiDAR or radar points."""
         table, start = self._index.boxes, self._index.boxes["start"]
         names = [name.decode() for name in table["category_name"]]
         is_detected = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
@@ -263,14 +263,14 @@ class NuScenes:
         )
 
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
-        """The label file of a keyframe, or None when it has none. `instances` prefers the panoptic variant; else it is the fallback."""
+        """The label file of a keyframe, or None without one. `instances` prefers the panoptic variant; else it is the fallback."""
         paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
         return next((path for path in paths if path.is_file()), None)
 
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""
         if not self._key_channel:
-            raise DataError(f"{self.root} has no LiDAR, so there are no LiDAR origins; ray metrics need them.")
+            raise DataError(f"{self.root} has no LiDAR, but ray metrics need its origins. Choose other metrics, or data with a LiDAR.")
         frames = self._index.frames
         files = [self._key_file(self._row(token)) for token in self._scene_of[scene].tokens]
         return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])

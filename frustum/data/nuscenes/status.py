@@ -67,7 +67,7 @@ class DataStatus:
 
 
 def data_status(root: Path | str, version: str | None = None) -> DataStatus:
-    """Look what is below `root`; reads tables and folder listings, no images.
+    """Report what is below `root`; reads tables and folder listings, not images.
 
     Args:
         root: data root.

@@ -50,7 +50,7 @@ def table_folder(root: Path, version: str) -> Path:
     if not root.is_dir():
         raise DataError(
             f"the data root {root} does not exist; it must be a folder with {version}/*.json and samples/. "
-            f"If the data lie elsewhere, set data.root=FOLDER. {advice}"
+            f"If the data are elsewhere, set data.root=FOLDER. {advice}"
         )
     if found:
         hint = nearest_names(version, found)

@@ -1,7 +1,7 @@
 """Write a nuScenes database: scenes one by one, from any number of processes, then merge them into the 13 tables.
 
 Each scene becomes one part file, `<root>/<version>/parts/<scene>.json.gz`, which appears at once and whole. So an interrupted job goes
-on where it was (`has_scene`), and `finish` gives the same bytes whatever the order or the number of workers. Images, sweeps and labels
+on where it was (`has_scene`), and `finish` gives the same bytes in any order and with any number of workers. Images, sweeps and labels
 are the caller's: write them (atomically, `files.atomic_path`) before `add_scene`.
 """
 
@@ -36,7 +36,7 @@ class DatabaseWriter:
 
     Args:
         root: data root; created if needed.
-        version: name of the folder with the tables. The devkit wants it to end in mini, trainval or test for its predefined splits.
+        version: name of the folder with the tables. The devkit needs it to end in mini, trainval or test for its predefined splits.
 
     Raises:
         DataError: the folder cannot be written.
@@ -194,14 +194,14 @@ def map_file(location: str) -> str:
 
 def _check_starts(starts: Sequence[tuple[str, int]]) -> None:
     """The devkit sorts scenes by start time and fails on equal ones."""
-    seen: dict[int, str] = {}
+    name_of: dict[int, str] = {}
     for name, start in starts:
-        if start in seen:
+        if start in name_of:
             raise DataError(
-                f"scenes {seen[start]} and {name} start at the same timestamp {start}; shift the times of one of them, or give it another "
-                "folder."
+                f"scenes {name_of[start]} and {name} start at the same timestamp {start}; "
+                "shift the times of one of them, or give it another folder."
             )
-        seen[start] = name
+        name_of[start] = name
 
 
 def _merge(parts: list[dict[str, Any]]) -> dict[str, list[Row]]:

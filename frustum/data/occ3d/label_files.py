@@ -20,7 +20,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same time stamp in every archive, so that 
 
 
 def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False) -> Path:
-    """Where the labels of a keyframe lie: `gts/<scene>/<token>/labels.npz`, or `occ3d_panoptic/...` for the variant with instances."""
+    """Path of the labels of a keyframe: `gts/<scene>/<token>/labels.npz`, or `occ3d_panoptic/...` for the variant with instances."""
     return Path(root) / ("occ3d_panoptic" if panoptic else "gts") / scene / token / "labels.npz"
 
 

@@ -2,7 +2,7 @@
 
 The challenge (CVPR 2023) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
 written by `np.savez_compressed(path, semantics)`: numpy calls it `arr_0`. SparseOcc's RayIoU tool reads the same under the name `pred`,
-and `frustum predict` writes `semantics`, where `instances` may lie beside it.
+and `frustum predict` writes `semantics`, with `instances` where it predicts them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from frustum.types.predictions import PredictedOccupancy, Prediction
 
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
-MOST_INSTANCES = 65536
-_GRID = ("lower", "upper", "cell")  # `frustum predict` tells them
+MAX_INSTANCES = 65536
+_GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 
 
 def result_path(folder: Path | str, token: str) -> Path:
-    """Where the prediction of a keyframe lies in a submission."""
+    """Path of the prediction of a keyframe in a submission."""
     return Path(folder) / f"{token}.npz"
 
 
@@ -41,7 +41,7 @@ def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.T
         grid: the voxels; Occ3D's by default, which are those of the challenge.
 
     Raises:
-        DataError: another shape, ids that are no class, or the place cannot be written to.
+        DataError: another shape, ids of unknown classes, or the place cannot be written to.
     """
     labels = semantics.cpu().numpy() if isinstance(semantics, torch.Tensor) else np.asarray(semantics)
     _require_labels(labels, grid or VoxelGrid.occ3d(), f"the prediction of {token}")
@@ -75,8 +75,8 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
     instances = arrays.get("instances")
     if instances is not None:
         _require(instances, grid, f"instances in the prediction {path}")
-        if instances.min(initial=0) < 0 or instances.max(initial=0) >= MOST_INSTANCES:
-            raise DataError(f"instances in the prediction {path} must be from 0 to {MOST_INSTANCES - 1}.")
+        if instances.min(initial=0) < 0 or instances.max(initial=0) >= MAX_INSTANCES:
+            raise DataError(f"instances in the prediction {path} must be from 0 to {MAX_INSTANCES - 1}.")
         instances = instances.astype(np.int32)
     return labels.astype(np.uint8, copy=False), instances
 
@@ -95,7 +95,7 @@ class OccupancyResults:
     def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
         self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
         if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is no folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
+            raise DataError(f"{self.folder} is not a folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
         self.tokens = sorted(path.stem for path in self.folder.glob("*.npz") if not path.name.startswith("."))
         if not self.tokens:
             raise DataError(f"{self.folder} holds no npz file. Occupancy results are one npz per keyframe, named by its sample token.")

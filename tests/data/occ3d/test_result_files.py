@@ -71,7 +71,7 @@ def test_missing_keyframes_are_named(tmp_path, labels):
     assert "--split" in str(error.value)
     with pytest.raises(DataError, match="does not exist"):
         results.read("zzz")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         OccupancyResults(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no npz"):
