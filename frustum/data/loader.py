@@ -139,31 +139,23 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def build_loader(
-    dataset: SampleDataset,
-    batch_size: int,
-    shuffle: bool = False,
-    seed: int = 0,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    drop_last: bool | None = None,
+    dataset: SampleDataset, batch_size: int, shuffle: bool = False, seed: int = 0, num_workers: int = 0, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Batch]:
     """A loader of `Batch` objects; its `batch_sampler` is an `EpochBatches`, where the position in the data is chosen.
 
     Args:
         dataset: the samples.
         batch_size: samples per batch and rank.
-        shuffle: a new order each epoch (`EpochBatches.go_to`).
+        shuffle: a new order each epoch (`EpochBatches.go_to`), without incomplete batches and uneven shares.
         seed: of the order.
         num_workers: loading processes, at most one per core; 0 loads in this one.
         rank, world_size: which share of the batches this process gets.
-        drop_last: leave out incomplete batches and uneven shares; by default when shuffling.
 
     Raises:
         DataError: there are no samples.
         ConfigError: fewer samples than one step needs.
     """
-    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, shuffle if drop_last is None else drop_last)
+    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last=shuffle)
     cores = count_cores()
     if num_workers > cores:
         warnings.warn(

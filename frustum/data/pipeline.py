@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.data.pixels import ImageTransform, jitter_colours, normalise
+from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, as_rig_source
 from frustum.errors import DataError
@@ -107,7 +107,8 @@ class RigPipeline:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
         sample, rng = loaded.sample, rng if self.training else None
         draw = self._draw(rng, sample)
-        images = np.stack([self._moved(i, t) for time in loaded.images for i, t in zip(time, draw.images, strict=True)])
+        pairs = [(image, transform) for time in loaded.images for image, transform in zip(time, draw.images, strict=True)]
+        images = np.stack([np.asarray(t.apply(Image.fromarray(i))) if self._moves_pixels else i for i, t in pairs])
         if rng is not None and self.augment.colour_jitter:
             factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.images)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
@@ -175,11 +176,8 @@ class RigPipeline:
             )
         return image if self._moves_pixels else self.augment.fit(frame.size, self.data.image_size).apply(image)
 
-    def _moved(self, image: np.ndarray, transform: ImageTransform) -> np.ndarray:
-        return np.asarray(transform.apply(Image.fromarray(image))) if self._moves_pixels else image
-
     def _map_pose(self, loaded: LoadedKeyframe, time: int) -> np.ndarray:
-        """Ego pose of the map of one of the frames."""
+        """Ego pose of the map at one time."""
         if self.data.map_frame == "camera0":
             return loaded.frames[time][0].ego2global
         sample = loaded.sample

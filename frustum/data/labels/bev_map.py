@@ -58,8 +58,7 @@ def bev_cells(corners: np.ndarray, convention: BevConvention) -> np.ndarray:
     if convention not in get_args(BevConvention):
         raise ConfigError(f"unknown BEV label convention {convention!r}; {nearest_names(str(convention), get_args(BevConvention))}")
     if convention == "cvt":
-        scale, middle = 1 / _CELL, _CELLS / 2
-        return np.round(middle - scale * corners[..., 1::-1]).astype(np.int32)
+        return np.round(_CELLS / 2 - corners[..., 1::-1] / _CELL).astype(np.int32)
     if convention == "simplebev":
         return ((corners[..., 0::2] + _REACH) / _CELL - 0.5).astype(np.int32)  # truncates towards zero
     return np.round((corners[..., 1::-1] + _REACH) / _CELL).astype(np.int32)

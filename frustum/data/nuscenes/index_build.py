@@ -1,6 +1,6 @@
 """From JSON tables to arrays. Poses are rows (x, y, z, qw, qx, qy, qz); strings are fixed-width UTF-8 bytes.
 
-frames: scene_{name,token,log,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
+frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
 key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}.
 """
@@ -72,8 +72,8 @@ def build_frames(folder: Path) -> Arrays:
     sample_row = _Rows(folder, "sample", (s["token"] for s in samples))
 
     sensors = load_table(folder, "sensor")
-    channels = sorted({s["channel"] for s in sensors})
     modality = {s["channel"]: s["modality"] for s in sensors}
+    channels = sorted(modality)
     channel_of_sensor = {s["token"]: channels.index(s["channel"]) for s in sensors}
     calibrations = load_table(folder, "calibrated_sensor")
     calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))
@@ -90,8 +90,6 @@ def build_frames(folder: Path) -> Arrays:
     pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
     return {
         "scene_name": _strings(s["name"] for s in scenes),
-        "scene_token": _strings(s["token"] for s in scenes),
-        "scene_log": _strings(logs.get(s["log_token"], {}).get("logfile", "") for s in scenes),
         "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
         "scene_description": _strings(s.get("description", "") for s in scenes),
         "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours

@@ -30,9 +30,7 @@ class SceneInfo:
     """One scene and its keyframes in time order."""
 
     name: str
-    token: str
     tokens: tuple[str, ...]
-    log: str
     location: str
     description: str
 
@@ -59,7 +57,7 @@ class NuScenes:
         self._index = Index(self.folder)
         self._chosen_cameras = None if cameras is None else tuple(cameras)
 
-    # ---- what there is ------------------------------------------------------------------------------------------------------
+    # ---- contents -------------------------------------------------------------------------------------------------
 
     @cached_property
     def channels(self) -> dict[str, str]:
@@ -83,10 +81,10 @@ class NuScenes:
         """All scenes, by the time of their first keyframe."""
         frames = self._index.frames
         bounds = np.searchsorted(frames["sample_scene"], np.arange(len(frames["scene_name"]) + 1))
-        text = [frames[f"scene_{name}"] for name in ("name", "token", "log", "location", "description")]
+        text = [frames[f"scene_{name}"] for name in ("name", "location", "description")]
         return tuple(
-            SceneInfo(name.decode(), token.decode(), tuple(t.decode() for t in frames["sample_token"][a:b]), *(x.decode() for x in rest))
-            for name, token, *rest, a, b in zip(*text, bounds[:-1], bounds[1:], strict=True)
+            SceneInfo(name.decode(), tuple(t.decode() for t in frames["sample_token"][a:b]), *(x.decode() for x in rest))
+            for name, *rest, a, b in zip(*text, bounds[:-1], bounds[1:], strict=True)
         )
 
     @cached_property
@@ -183,11 +181,10 @@ class NuScenes:
 
     def _key_file(self, row: int) -> int:
         """Row of the file that defines the keyframe's pose."""
-        present = self._index.frames["key_file"][row]
-        names = list(self.channels)
-        for channel in (self._key_channel, *self.cameras, *names):
-            if channel and present[names.index(channel)] >= 0:
-                return int(present[names.index(channel)])
+        files = dict(zip(self.channels, self._index.frames["key_file"][row].tolist(), strict=True))
+        for channel in (self._key_channel, *self.cameras, *files):
+            if files.get(channel, -1) >= 0:
+                return files[channel]
         token = self._index.frames["sample_token"][row].decode()
         raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
 

@@ -50,13 +50,10 @@ class DatabaseWriter:
 
     def has_scene(self, name: str, fingerprint: str | None = None) -> bool:
         """Whether the scene was added and its part is sound; with `fingerprint`, also whether it was made with the same one."""
-        if not self._part(name).is_file():
-            return False
-        try:
-            part = self._read_part(self._part(name))
-        except DataError:
-            return False
-        return fingerprint is None or part["fingerprint"] == fingerprint
+        path = self._part(name)
+        with contextlib.suppress(DataError):
+            return path.is_file() and fingerprint in (None, self._read_part(path)["fingerprint"])
+        return False
 
     def add_scene(self, scene: SceneRecord) -> None:
         """Add a scene, or replace the one of that name. Safe to call from several processes for different scenes.

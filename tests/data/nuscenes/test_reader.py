@@ -13,19 +13,7 @@ from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import DataError
 from frustum.geometry import invert
-from tests.data.toy import (
-    APART,
-    CAM2EGO,
-    INTRINSICS,
-    LIDAR2EGO,
-    SIZE,
-    START,
-    VERSION,
-    box2global,
-    ego2global,
-    random_labels,
-    scene_record,
-)
+from tests.data.toy import APART, CAM2EGO, INTRINSICS, LIDAR2EGO, SIZE, START, VERSION, box2global, ego2global, random_labels, scene_record
 
 
 @pytest.fixture(scope="module")
