@@ -23,7 +23,7 @@ MAX_BOXES = 500
 """Boxes that one sample of a submission may have."""
 
 MODALITIES: tuple[str, ...] = ("use_camera", "use_lidar", "use_radar", "use_map", "use_external")
-"""The flags of `meta`: what a detector reads. We write submissions of camera-only detectors."""
+"""The flags of `meta`: what a detector reads."""
 
 _WIDTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 0}  # 0: a number, not a list
 _SHAPE = '{"meta": {"use_camera": true, ...}, "results": {sample_token: [box, ...]}}'
@@ -39,18 +39,26 @@ class DetectionResults:
     meta: dict[str, Any]
 
 
-def write_detections(path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]]) -> None:
+def write_detections(
+    path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]], meta: Mapping[str, bool] | None = None
+) -> None:
     """Write a submission that the official evaluation takes.
 
     Args:
         path: the JSON file.
         samples: boxes by sample token, or pairs; every keyframe of the split must be there, without boxes too.
 
+        meta: flags of MODALITIES that differ from the default, which is cameras and nothing else.
+
     Raises:
-        DataError: a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
+        DataError: an unknown flag, a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
             or the file cannot be written.
     """
-    flags = {name: name == "use_camera" for name in MODALITIES}
+    flags = dict.fromkeys(MODALITIES, False) | {"use_camera": True}
+    for name, value in (meta or {}).items():
+        if name not in flags:
+            raise DataError(f"meta of a detection submission has no flag {name!r}; {nearest_names(name, flags)}")
+        flags[name] = bool(value)
     written: set[str] = set()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(flags)}, "results": {{')
