@@ -47,7 +47,6 @@ def write_detections(
     Args:
         path: the JSON file.
         samples: boxes by sample token, or pairs; every keyframe of the split must be there, without boxes too.
-
         meta: flags of MODALITIES that differ from the default, which is cameras and nothing else.
 
     Raises:
