@@ -95,7 +95,7 @@ def evaluation_batches(recipe: Recipe, source: Source, tokens: Sequence[str], la
     """The given samples in order, without augmentation; with what the model learns from if `labels`."""
     _note_short_past(recipe, source, tokens)
     dataset = SampleDataset(source, tokens, build_pipeline(recipe, training=False, labels=labels))
-    return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers, drop_last=False))
+    return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
 
 
 def _note_short_past(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
