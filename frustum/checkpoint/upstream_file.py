@@ -118,6 +118,6 @@ def _unwrapped(content: Any, what: str) -> StateFile:
 
 def _details(around: Mapping[str, Any]) -> dict[str, Any]:
     meta = around.get("meta")
-    found = {**(meta if isinstance(meta, Mapping) else {}), **{k: v for k, v in around.items() if k != "meta"}}
+    found = {**(meta if isinstance(meta, Mapping) else {}), **around}
     plain = {key: found[key] for key in _DETAILS if isinstance(found.get(key), (str, int, float, list, tuple))}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

@@ -105,7 +105,7 @@ def _imported(path: str) -> Recipe:
     try:
         recipe = function()
     except ValidationError as error:
-        raise ConfigError(f"{path} returned no valid recipe: {error}") from error
+        raise ConfigError(f"{path} did not return a valid recipe: {error}") from error
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"{path} returned a {type(recipe).__name__}, but a recipe function must return frustum.engine.recipe.Recipe.")
     return recipe
