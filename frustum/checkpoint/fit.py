@@ -24,7 +24,7 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
     """A state dict of tensors or numpy arrays as tensors; arrays are copied.
 
     Raises:
-        CheckpointError: an entry of `what` is neither, or an array that holds no numbers.
+        CheckpointError: an entry of `what` is neither, or an array without numbers.
     """
     found: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -32,7 +32,7 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
             found[key] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{what} holds no state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
+                f"{what} does not hold a state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
             ) from error
     return found
 

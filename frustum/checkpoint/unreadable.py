@@ -83,7 +83,7 @@ def why_damaged(path: Path) -> str:
 
 
 def why_refused(path: Path, error: Exception) -> str:
-    """What a pickle holds beside tensors and plain values, and how its owner gets the tensors out of it."""
+    """What a pickle holds in addition to tensors and plain values, and how its owner gets the tensors out of it."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     refused = f"{path} was refused without running it: "
     if found is None:

@@ -47,7 +47,7 @@ def bench(
     list_: Annotated[bool, typer.Option("--list", help="only list what there is")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure how fast things are on this machine, each beside its plain formulation in the same run, as medians.
+    """Measure how fast things are on this machine, each against its plain formulation in the same run, as medians.
 
     Let the machine rest meanwhile. All of them take about half an hour on two cores.
     """
@@ -70,12 +70,12 @@ def bench(
 
 
 def folder() -> Path:
-    """Where the scripts lie: benchmarks/speed of a checkout, or beside the modules of an installed package. Raises ConfigError."""
+    """Where the scripts lie: benchmarks/speed of a checkout, or next to the modules of an installed package. Raises ConfigError."""
     package = Path(__file__).resolve().parents[1]
     for place in (package.parent / "benchmarks" / "speed", package / "_benchmarks"):
         if place.is_dir():
             return place
-    raise ConfigError(f"there are no benchmarks beside {package}. Install the package again, or run this in a checkout of the repository.")
+    raise ConfigError(f"there are no benchmarks next to {package}. Install the package again, or run this in a checkout of the repository.")
 
 
 def find() -> list[Benchmark]:
@@ -92,11 +92,11 @@ def find() -> list[Benchmark]:
 def choose(names: Sequence[str], there: Sequence[Benchmark]) -> list[Benchmark]:
     """Those with the given names, in the order given; all where none are. Raises ConfigError with the nearest names."""
     known = {b.name: b for b in there}
-    wanted = [name.replace("-", "_") for name in names]
-    for given, name in zip(names, wanted, strict=True):
+    chosen = {name.replace("-", "_"): name for name in names}
+    for name, given in chosen.items():
         if name not in known:
             raise ConfigError(f"there is no benchmark {given!r}; {nearest_names(name, known)} `frustum bench --list` shows all.")
-    return [known[name] for name in dict.fromkeys(wanted)] if names else list(there)
+    return [known[name] for name in chosen] if names else list(there)
 
 
 def run(benchmark: Benchmark, quick: bool = False) -> Any:

@@ -73,7 +73,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, FrustumError):
         return str(error), error.exit_code
     if isinstance(error, ValidationError):
-        return f"{invalid(error)} Run the command again with --debug to see where it comes from.", ConfigError.exit_code
+        return f"{invalid(error)} Run the command again with --debug for its traceback.", ConfigError.exit_code
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         reason = error.strerror or str(error)

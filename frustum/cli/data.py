@@ -22,7 +22,7 @@ from frustum.cli.common import (
 from frustum.errors import ConfigError
 from frustum.types.table import percent
 
-app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
+app = typer.Typer(no_args_is_help=True, help="Generate, import and check data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
 
@@ -83,7 +83,7 @@ def world(
     say(
         f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
         + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")
-        + f"Look at them: frustum check {root}"
+        + f"Check them: frustum check {root}"
     )
     write_json(json_file, made)
 
@@ -112,7 +112,7 @@ def kitti_raw(
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
     new = made["new_frames"]
-    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Look at them: frustum check {root}")
+    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Check them: frustum check {root}")
     if new:
         shares = [("occupied", "occupied_share"), ("seen by LiDAR", "mask_lidar_share"), ("seen by cameras", "mask_camera_share")]
         table("Voxels of the new keyframes (percent)", ["", "share"], [(name, percent(made[key])) for name, key in shares])
@@ -133,7 +133,7 @@ def rig_folder(
     say(
         f"{made['frames']} frames of {len(made['cameras'])} cameras ({', '.join(made['cameras'])}) are in {root}"
         + (f"; lens distortion was undone in {undone} images" if undone else "")
-        + f". Look at them: frustum check {root}"
+        + f". Check them: frustum check {root}"
     )
     write_json(json_file, made)
 

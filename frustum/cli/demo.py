@@ -177,12 +177,12 @@ def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str
     def times(name: str, value: float, base: float) -> str:
         return f"{name} {100 * value:.1f} against {100 * base:.1f}" + (f" ({value / base:.1f} times)" if base > 0 else "")
 
-    looks = all(dark <= base for _, _, base, dark in values) and any(dark < base for _, _, base, dark in values)
+    uses_images = all(dark <= base for _, _, base, dark in values) and any(dark < base for _, _, base, dark in values)
     return [
         f"Against the {prior.name}: " + "; ".join(times(name, value, base) for name, value, base, _ in values),
         "With black images the same network gets "
         + ", ".join(f"{name} {100 * dark:.1f}" for name, _, _, dark in values)
-        + (": it looks." if looks else ": that is not below the prior."),
+        + (": it uses the images." if uses_images else ": that is not below the prior."),
     ]
 
 

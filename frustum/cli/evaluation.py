@@ -1,4 +1,4 @@
-"""Evaluate a network, beside its baselines if asked, and print the tables."""
+"""Evaluate a network, with its baselines if asked, and print the tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def evaluate_run(
 
 
 def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:
-    """The tables of classes, every figure with what it counts and its convention, and what a reader must know beside."""
+    """The tables of classes, every figure with what it counts and its convention, and the notes."""
     for found in class_tables(report, published):
         print_table(found)
     print_table(figures_table(report, published), numbers=False)

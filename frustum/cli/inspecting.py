@@ -78,7 +78,7 @@ def doctor(
     folder: Annotated[Path, typer.Option("--folder", help="folder whose disk is checked")] = Path("."),
     json_file: JsonOption = None,
 ) -> None:
-    """Check the installation: one line per check, with the fix beside what is wrong. Paste its output into bug reports."""
+    """Check the installation: one line per check, with the fix for what is wrong. Paste its output into bug reports."""
     from rich.markup import escape
 
     from frustum.cli.doctor import diagnose

@@ -41,7 +41,7 @@ def predict_source(
         where: root of a data set, or a rig folder, which is imported into a temporary data set first.
         version: folder with the tables; by default the only one, or the recipe's.
         split, tokens, limit: which samples.
-        submission: folder for files of public challenges, beside those in `out`.
+        submission: folder for files of public challenges, in addition to those in `out`.
         code: modules whose classes the run or the file may import.
 
     Raises:

@@ -169,7 +169,7 @@ def predict(
         Path | None,
         optional("--submission", metavar="DIR", help="also write files of public challenges: Occ3D's TOKEN.npz, nuScenes' detections.json"),
     ] = None,
-    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction with its images")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Predict: a file per sample and question that the network answers, and a picture. Labels need not exist.
@@ -178,7 +178,7 @@ def predict(
 
     An interrupted prediction goes on with the same command, a finished one is made anew.
 
-    A network that tells objects apart adds `instances`, and class, centre and score of each object; the picture colours them one by one.
+    A network that separates objects adds `instances`, and class, centre and score of each object; the picture colours them one by one.
     """
     from frustum.cli.predicting import predict_source
 

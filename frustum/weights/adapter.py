@@ -40,7 +40,7 @@ class Adapter(Protocol):
         """What a state dict is."""
 
     def widths(self, state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
-        """Settings (`model.bev_channels=64`) that a state dict of this kind of network needs beside those of `config`."""
+        """Settings (`model.bev_channels=64`) that a state dict of this kind of network needs in addition to those of `config`."""
 
     def needs(self, state: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """What the weights must be fed and run with: values of settings that travel, by the last word of their path."""

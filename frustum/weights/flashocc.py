@@ -31,7 +31,7 @@ BASES: dict[type[ModelConfig], str] = {
 
 # What the weights were trained with and must be run with, as settings that travel: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
-# ego frame at the time of the first camera. The last two are how the published figures were (most likely) measured.
+# ego frame at the time of the first camera. The last two are how the published figures were (probably) measured.
 NEEDS: dict[str, Any] = {
     "image_size": [256, 704],
     "channel_order": "bgr",
@@ -281,7 +281,7 @@ def describe(layout: Layout) -> str:
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]], prefix: str = "img_backbone.") -> int:
-    """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 where there is no ResNet of ours."""
+    """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 for another network."""
     blocks = {int(m[1]) for key in shapes if (m := re.match(re.escape(prefix) + r"layer3\.(\d+)\.", key))}
     is_deep = f"{prefix}layer3.0.conv3.weight" in shapes
     return {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101}.get((len(blocks), is_deep), 0)

@@ -165,7 +165,7 @@ def _published(asked: Recipe | None, weights: Weights | None, source: str, overr
 
 
 def _trained(weights: Weights, asked: Recipe | None, code: Sequence[str]) -> Recipe:
-    """The recipe of a file of ours, which counts; that of the user where the file has none."""
+    """The recipe of a file of ours, which counts; that of the user where the file does not hold one."""
     header, what = weights.header, weights.what
     check_resize(header, what)
     if asked is not None and "recipe" not in header:

@@ -40,7 +40,7 @@ def test_arrays_become_tensors_of_their_own():
     assert found["a"].tolist() == [2, 1, 0]
     assert (found["n"].dtype, int(found["n"])) == (torch.int64, 4)
     assert found["t"] is MODEL["conv.bias"]
-    with pytest.raises(CheckpointError, match="x holds no state dict: b is a dict"):
+    with pytest.raises(CheckpointError, match="x does not hold a state dict: b is a dict"):
         as_tensors({"b": {}}, "x")
 
 
