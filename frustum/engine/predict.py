@@ -124,12 +124,11 @@ class _Writers:
             writer.finish()
 
     def _submit(self, task: type[Task], token: str, part: Any, sample: Any) -> None:
-        if self.folder is None:
+        if self.folder is None or task.submission is None:
             return
-        writer = self._open.get(task.name) or task.submission(self.folder)
-        if writer is not None:
-            self._open[task.name] = writer
-            writer.add(token, part, sample)
+        if task.name not in self._open:
+            self._open[task.name] = task.submission(self.folder)
+        self._open[task.name].add(token, part, sample)
 
 
 def _open(source: Any, token: str, past: int) -> Any:

@@ -51,7 +51,7 @@ class EvalReport:
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
         made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
         said = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
-        protocol = {task.name: task.protocol() for task, _ in scored(self, tasks)}
+        protocol = {task.name: dict(task.protocol) for task, _ in scored(self, tasks)}
         return about | made | said | {"results": self.results, "protocol": protocol}
 
     @classmethod

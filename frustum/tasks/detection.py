@@ -16,10 +16,10 @@ from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import ERRORS, Surroundings
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, legend_of, names_from, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
-from frustum.types.layers import BoxLayer, Layer
+from frustum.types.layers import BoxLayer, Layer, Legend
 from frustum.types.predictions import PredictedBoxes, Prediction
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class DetectionTask(Task):
 
     name = "detection"
     part = "boxes"
+    protocol = PROTOCOL
     accepts = "a nuScenes detection submission (JSON)"
+    submission = DetectionSubmission
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         super().__init__(order, ray_iou)
@@ -125,10 +127,8 @@ class DetectionTask(Task):
     def compute(self) -> dict[str, Any]:
         """See `Task.compute`, and the class. Raises DataError if there was not a single true box."""
         if not self._num_true:
-            raise DataError(
-                f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}, so there is nothing to "
-                "compare with."
-            )
+            samples = f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}"
+            raise DataError(f"{samples}, so there is nothing to compare with.")
         return without_nan(self._metric.compute()) | {"counts": self._metric.counts()}
 
     @classmethod
@@ -140,12 +140,10 @@ class DetectionTask(Task):
             ("nd_score", "NDS", "(5 mAP + the sum of max(0, 1 - error)) / 10", "mAP and the five errors in one figure"),
         )  # fmt: skip
         found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
-        for e in ERRORS:
-            name, rule = f"m{SHORT[e]}", "matches within 2 m, mean over classes"
-            found.append(
-                Figure(f"tp_errors.{e}", name, metrics["tp_errors"][e], UNITS[e], boxes, rule, name, _MEANINGS[e], "Errors of boxes",
-                       higher_is_better=False)
-            )  # fmt: skip
+        rule, group = "matches within 2 m, mean over classes", "Errors of boxes"
+        for e, value in metrics["tp_errors"].items():
+            name = f"m{SHORT[e]}"
+            found.append(Figure(f"tp_errors.{e}", name, value, UNITS[e], boxes, rule, name, _MEANINGS[e], group, higher_is_better=False))
         return found
 
     @classmethod
@@ -159,7 +157,7 @@ class DetectionTask(Task):
         columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
         means = {"AP": metrics["mean_ap"], **{SHORT[e]: metrics["tp_errors"][e] for e in ERRORS}}
         units = {SHORT[e]: UNITS[e] for e in ERRORS} | dict.fromkeys(_COUNTED, "count")
-        return ClassFigures("AP by class", legend_of(names), columns, means, units)
+        return ClassFigures("AP by class", Legend.of(names), columns, means, units)
 
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
@@ -168,31 +166,21 @@ class DetectionTask(Task):
         return [f"{name}: {PROTOCOL[key]}" for name, key in said]
 
     @classmethod
-    def protocol(cls) -> dict[str, str]:
-        """See `Task.protocol`."""
-        return PROTOCOL
-
-    @classmethod
     def recognise(cls, path: Path) -> DetectionFile | None:
         """A JSON file. Raises DataError for a malformed one."""
         return DetectionFile(path) if is_detection_file(path) else None
-
-    @classmethod
-    def submission(cls, folder: Path) -> DetectionSubmission:
-        """A nuScenes submission."""
-        return DetectionSubmission(folder)
 
     @classmethod
     def layers(cls, part: PredictedBoxes | DetectionBoxes) -> list[Layer]:
         """The boxes; none of a submission, whose boxes are not in the ego frame."""
         if isinstance(part, DetectionBoxes):
             return []
-        return [BoxLayer(part.boxes.double().numpy(), part.classes.numpy(), legend_of(part.class_names), part.scores.double().numpy())]
+        return [BoxLayer(part.boxes.double().numpy(), part.classes.numpy(), Legend.of(part.class_names), part.scores.double().numpy())]
 
     @classmethod
     def truth_layers(cls, truth: DetectionTruth, part: Any = None) -> list[Layer]:
         """The true boxes."""
-        return [BoxLayer(boxes_to_ego(truth.boxes, truth.ego2global), truth.boxes.labels, legend_of(DETECTION_CLASSES))]
+        return [BoxLayer(boxes_to_ego(truth.boxes, truth.ego2global), truth.boxes.labels, Legend.of(DETECTION_CLASSES))]
 
     @classmethod
     def arrays(cls, part: PredictedBoxes) -> dict[str, np.ndarray]:
@@ -204,7 +192,7 @@ class DetectionTask(Task):
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
         """The inverse of `arrays`."""
         boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
-        return PredictedBoxes(boxes, classes, scores, names_from(stored))
+        return PredictedBoxes(boxes, classes, scores, tuple(stored["class_names"].tolist()))
 
 
 def submitted(part: PredictedBoxes, ego2global: np.ndarray) -> DetectionBoxes:

@@ -16,7 +16,6 @@ from frustum.types.arrays import ArrayReader, network_images
 from frustum.types.contract import Label
 from frustum.types.tensors import count_samples, moved, part
 
-_GEOMETRY = ("calibration", "key_ego2global", "bev_aug", "frame_ego2global", "is_present")
 Value = TypeVar("Value")
 
 
