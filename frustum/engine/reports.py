@@ -33,6 +33,7 @@ class EvalReport:
         weights: digest of the network's weights (`checkpoint.digest`), None for a predictor that has none.
         note: what the model is, in a sentence, where it is not a network.
         about: what its files say of themselves.
+        tasks: those that scored, with their counts; empty in a report that was read from a file.
     """
 
     name: str
@@ -45,6 +46,7 @@ class EvalReport:
     weights: str | None = None
     note: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
 
     def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""

@@ -95,11 +95,8 @@ class BevMapTask(Task):
     @classmethod
     def arrays(cls, part: PredictedMap) -> dict[str, np.ndarray]:
         """`logits` float32 (K, Y, X), `class_names` (K,) text, the grid as `lower`, `upper` and `cell` (3,) in metres."""
-        return {
-            "logits": part.logits.float().numpy(),
-            "class_names": np.array(part.class_names),
-            **{name: np.array(value) for name, value in part.grid},
-        }
+        grid = {name: np.array(value) for name, value in part.grid}
+        return {"logits": part.logits.float().numpy(), "class_names": np.array(part.class_names), **grid}
 
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedMap:

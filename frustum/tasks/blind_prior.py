@@ -52,13 +52,7 @@ class BlindPrior(Predictor):
 
     @classmethod
     def fit(
-        cls,
-        source: Any,
-        split: str,
-        *,
-        grid: VoxelGrid | None = None,
-        class_names: Sequence[str] = OCC3D_CLASSES,
-        progress: Progress = silent,
+        cls, source: Any, split: str, *, grid: VoxelGrid | None = None, names: Sequence[str] = OCC3D_CLASSES, progress: Progress = silent
     ) -> BlindPrior:
         """Count classes per voxel under the camera mask over MAX_FRAMES frames of a training split, and take the variant that has the
         higher mIoU on MAX_COMPARED of them.
@@ -67,7 +61,7 @@ class BlindPrior(Predictor):
             source: where the labels are.
             split: the training split; validation scenes must not be used here.
             grid: of the labels; Occ3D's by default.
-            class_names: what the ids mean, free last.
+            names: what the ids mean, free last.
 
         Raises:
             DataError: no labels, or labels of another shape than `grid`.
@@ -76,7 +70,7 @@ class BlindPrior(Predictor):
         tokens = spread(source.tokens(split), MAX_FRAMES)
         if not tokens:
             raise DataError(f"the split {split!r} has no keyframes to learn the blind prior from.")
-        count = len(class_names)
+        count = len(names)
         counts = count_classes(source, tokens, grid, count, progress)
         candidates = {name: most_likely(counts, power).reshape(grid.shape) for name, power in VARIANTS.items()}
         scores = {name: OccupancyIoU(count, count - 1) for name in candidates}
@@ -85,7 +79,7 @@ class BlindPrior(Predictor):
                 scores[name].add(volume, labels.semantics, labels.mask_camera)
         miou = {name: float(score.compute()["miou"]) for name, score in scores.items()}
         best = max(miou, key=lambda name: miou[name] if miou[name] == miou[name] else -1.0)
-        return cls(candidates[best], best, miou, grid, tuple(class_names))
+        return cls(candidates[best], best, miou, grid, tuple(names))
 
 
 def count_classes(source: Any, tokens: Sequence[str], grid: VoxelGrid, num_classes: int, progress: Progress = silent) -> np.ndarray:

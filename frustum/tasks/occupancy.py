@@ -324,7 +324,7 @@ class OccupancyTask(Task):
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
         """The blind prior."""
-        return [BlindPrior.fit(source, split, grid=self.grid, class_names=self.class_names or OCC3D_CLASSES, progress=progress)]
+        return [BlindPrior.fit(source, split, grid=self.grid, names=self.class_names or OCC3D_CLASSES, progress=progress)]
 
     @classmethod
     def recognise(cls, path: Path) -> OccupancyFiles | None:
@@ -371,13 +371,8 @@ class OccupancyTask(Task):
         optional = {} if part.instances is None else {"instances": part.instances.numpy().astype(np.uint16)}
         if part.objects is not None:
             optional |= {name: getattr(part.objects, field).numpy() for name, field in _OBJECTS.items()}
-        semantics = part.semantics.numpy().astype(np.uint8)
-        return {
-            **optional,
-            "semantics": semantics,
-            "class_names": np.array(part.class_names),
-            **{name: np.array(value) for name, value in part.grid},
-        }
+        semantics, grid = part.semantics.numpy().astype(np.uint8), {name: np.array(value) for name, value in part.grid}
+        return {**optional, "semantics": semantics, "class_names": np.array(part.class_names), **grid}
 
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedOccupancy:
@@ -385,9 +380,8 @@ class OccupancyTask(Task):
         ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored else None
         has_objects = all(name in stored for name in _OBJECTS)
         objects = Objects(**{field: torch.from_numpy(stored[name]) for name, field in _OBJECTS.items()}) if has_objects else None
-        return PredictedOccupancy(
-            torch.from_numpy(stored["semantics"]), grid_from(stored), tuple(stored["class_names"].tolist()), ids, objects
-        )
+        names = tuple(stored["class_names"].tolist())
+        return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names, ids, objects)
 
 
 def origins_of(source: Any, token: str) -> np.ndarray:
