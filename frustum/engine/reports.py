@@ -91,11 +91,9 @@ def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (),
     columns = ["figure", "counted on", "convention", "here", *(["published"] if known else [])]
     rows: list[Sequence[Cell]] = []
     for figure in figures(report, tasks):
-        row = [figure.name, figure.counted, figure.convention, figure.text()]
-        if known:
-            theirs = known.get(figure.published_as)
-            row.append(f"{theirs.value:.2f}" if theirs else "")
-        rows.append(row)
+        theirs = known.get(figure.published_as)
+        row = [figure.name, figure.counted, figure.convention, figure.text(), f"{theirs.value:.2f}" if theirs else ""]
+        rows.append(row[: len(columns)])
     return Table(f"{report.name} on {report.split}, {report.frames} frames: all figures (percent, where no unit is given)", columns, rows)
 
 
@@ -124,20 +122,18 @@ def _by_class(number: PublishedNumber, names: Sequence[str]) -> dict[str, float]
 def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Iterator[Table]:
     """`class_figures` as tables."""
     for task, found in class_figures(report, published, tasks):
-        theirs = next((number for number in published if number.per_class), None) if found.published else None
-        columns = ["class", *found.columns, *([f"published {theirs.metric}"] if theirs else [])]
-        rows: list[Sequence[Cell]] = [
-            [
-                name,
-                *(_cell(values[name], found.units.get(column, "%")) for column, values in found.columns.items()),
-                *([percent(found.published[name])] if found.published and theirs else []),
-            ]
-            for name in found.legend.names
-        ]
-        if found.means:
-            means = [_cell(found.means.get(column), found.units.get(column, "%")) for column in found.columns]
-            rows.append(["mean", *means, *([f"{theirs.value:.2f}"] if theirs else [])])
-        yield Table(f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", columns, rows)
+        theirs = next((number for number in published if number.per_class), None)
+        columns, means = dict(found.columns), dict(found.means)
+        if theirs is not None and found.published:
+            title = f"published {theirs.metric}"
+            columns[title], means[title] = found.published, theirs.value / 100
+        units = [found.units.get(column, "%") for column in columns]
+        lines = [(name, [values[name] for values in columns.values()]) for name in found.legend.names]
+        lines += [("mean", [means.get(column) for column in columns])] if found.means else []
+        rows: list[Sequence[Cell]] = [[name, *map(_cell, values, units)] for name, values in lines]
+        yield Table(
+            f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", ["class", *columns], rows
+        )
 
 
 def _cell(value: float | None, unit: str) -> str:

@@ -68,14 +68,12 @@ def choose_steps(
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     data = data or recipe.data.open()
+    began = 0.0
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
     stepper = Stepper(recipe, build_model(recipe, data), accelerator, maximum, feed.steps_per_epoch)
     with progress_bar("speed test", warm_up + timed, show=progress and accelerator.is_main_process) as bar:
-        for _ in range(warm_up):
-            stepper.step(feed.next_batches())
-            bar.advance()
-        began = time.perf_counter()
-        for _ in range(timed):
+        for number in range(warm_up + timed):
+            began = time.perf_counter() if number <= warm_up else began
             stepper.step(feed.next_batches())  # reads the loss, so a GPU has finished the step
             bar.advance()
     feed.close()

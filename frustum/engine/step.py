@@ -144,12 +144,8 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers, schedules and counters; the weights are saved beside it."""
-        updates = int(self.ema.n_averaged) if self.ema is not None else 0
-        return {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "step": self.step_number, "ema_updates": updates,
-        }  # fmt: skip
+        states = {name: [part.state_dict() for part in getattr(self, name)] for name in ("optimizers", "schedulers")}
+        return {**states, "step": self.step_number, "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`. Raises ValueError if the state is that of other turns."""
@@ -158,7 +154,7 @@ class Stepper:
         saved, needed = len(state["optimizers"]), len(self.turns)
         if saved != needed:
             raise ValueError(f"the optimisers of {saved} turns, where the model has {needed}")
-        for part, entry in zip([*self.optimizers, *self.schedulers], [*state["optimizers"], *state["schedulers"]], strict=True):
+        for part, entry in zip((*self.optimizers, *self.schedulers), (*state["optimizers"], *state["schedulers"]), strict=True):
             part.load_state_dict(entry)
         self.step_number = int(state["step"])
         if self.ema is not None:
@@ -166,9 +162,6 @@ class Stepper:
 
     def result(self) -> nn.Module:
         """The network to use after training, in evaluation mode: the average where there is one and `eval.use_ema` is on."""
-        network = (
-            self.ema.module
-            if self.ema is not None and self.recipe.eval.use_ema
-            else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        )
-        return network.eval()
+        if self.ema is not None and self.recipe.eval.use_ema:
+            return self.ema.module.eval()
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).eval()

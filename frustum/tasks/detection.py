@@ -79,7 +79,8 @@ class DetectionSubmission(Submission):
     """A nuScenes submission, `detections.json`."""
 
     def __init__(self, folder: Path):
-        self._path, self._boxes = folder / "detections.json", dict[str, DetectionBoxes]()
+        super().__init__(folder)
+        self._boxes: dict[str, DetectionBoxes] = {}
 
     def add(self, token: str, part: PredictedBoxes, sample: Any) -> None:
         """Keep the boxes of a keyframe."""
@@ -87,7 +88,7 @@ class DetectionSubmission(Submission):
 
     def finish(self) -> None:
         """Write the file. Raises DataError."""
-        write_detections(self._path, self._boxes)
+        write_detections(self.folder / "detections.json", self._boxes)
 
 
 class DetectionTask(Task):

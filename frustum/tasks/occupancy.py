@@ -139,9 +139,6 @@ class OccupancyFiles(Predictor):
 class OccupancySubmission(Submission):
     """Files of the Occ3D challenge: `<token>.npz` with one unnamed array."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-
     def add(self, token: str, part: PredictedOccupancy, sample: Any) -> None:
         """Write one file. Raises DataError for other voxels than Occ3D's."""
         write_result(self.folder, token, part.semantics)
@@ -399,7 +396,7 @@ def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid |
     if sample.occupancy is not None and sample.occupancy.instances is not None:
         return sample.occupancy.instances
     boxes = sample.boxes
-    found = (np.zeros((0, 4, 4)), np.zeros((0, 3)), []) if not boxes else (boxes.box2ego, boxes.boxes[:, 3:6], boxes.names)
+    found: tuple[Any, ...] = (np.zeros((0, 4, 4)), np.zeros((0, 3)), []) if not boxes else (boxes.box2ego, boxes.boxes[:, 3:6], boxes.names)
     return instances_from_boxes(labels.semantics, *found, grid)
 
 

@@ -118,7 +118,10 @@ class Predictor(ABC):
 
 
 class Submission(ABC):
-    """Writes predictions in the form of a public challenge."""
+    """Writes predictions in the form of a public challenge into `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     @abstractmethod
     def add(self, token: str, part: Any, sample: Any) -> None:
@@ -141,14 +144,14 @@ class Task(ABC):
         part: the attribute of `Prediction` that answers it.
         protocol: what the entries of `compute` are, for the JSON file.
         accepts: which files of others `recognise` takes, in words; empty for none.
-        submission: from a folder to a writer of challenge files there; None for a question without a challenge.
+        submission: the class that writes challenge files; None for a question without a challenge.
     """
 
     name: ClassVar[str]
     part: ClassVar[str]
     protocol: ClassVar[Mapping[str, str]]
     accepts: ClassVar[str] = ""
-    submission: ClassVar[Callable[[Path], Submission] | None] = None
+    submission: ClassVar[type[Submission] | None] = None
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         self.order, self.ray_iou = tuple(order), ray_iou
