@@ -108,7 +108,7 @@ def evaluate(
 def evaluate_with_baselines(
     recipe: Recipe, network: nn.Module, source: Source | None = None, split: str | None = None, *, progress: bool = True
 ) -> list[EvalReport]:
-    """The report of a network, then of what answers the same questions without looking, and of the network on black images."""
+    """The report of a network, then of baselines that read no images, and of the network on black images."""
     source = source or recipe.data.open()
     report = evaluate(recipe, network, source, split, progress=progress)
     baselines = (b for task in report.tasks for b in task.baselines(source, recipe.data.train_split, loop_progress))

@@ -18,8 +18,8 @@ from frustum.types.batch import Batch
 
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
     """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`."""
-    wanted = recipe.model.learns_from() if labels else ()
-    return recipe.data.pipeline(recipe.model.reads(), wanted, recipe.augment, training)
+    kinds = recipe.model.learns_from() if labels else ()
+    return recipe.data.pipeline(recipe.model.reads(), kinds, recipe.augment, training)
 
 
 class TrainingFeed:

@@ -59,7 +59,7 @@ def predict(
 
     Raises:
         DataError: unreadable images, no samples, a folder cannot be written to, or predictions that a challenge does not allow.
-        ConfigError: a submission is wanted, but nothing that is predicted has a challenge.
+        ConfigError: `submission` is given, but nothing that is predicted has a challenge.
     """
     folder, predictor = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime)
     if not tokens:

@@ -30,7 +30,7 @@ class EvalReport:
         images: what it was given: "as they are", "black" or "none".
         results: by the name of the task, what its `compute` gave.
         seconds: how long it took.
-        weights: digest of the network's weights (`checkpoint.digest`), None for a predictor that has none.
+        weights: digest of the network's weights (`checkpoint.digest`), None for a predictor without weights.
         note: what the model is, in a sentence, where it is not a network.
         about: what its files say of themselves.
         tasks: those that scored, with their counts; empty in a report that was read from a file.
@@ -86,7 +86,7 @@ def notes(report: EvalReport, tasks: Tasks = TASKS) -> list[str]:
 
 
 def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Table:
-    """All figures with what they count and their convention, beside the published ones."""
+    """All figures with what they count and their convention, next to the published ones."""
     known = {number.metric: number for number in published}
     columns = ["figure", "counted on", "convention", "here", *(["published"] if known else [])]
     rows: list[Sequence[Cell]] = []

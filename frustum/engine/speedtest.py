@@ -36,7 +36,7 @@ class SpeedTest:
 
     def __str__(self) -> str:
         """One line to print."""
-        reason = {"time": "which fit the time", "minimum": "the least that is useful", "maximum": "the most that is planned"}
+        reason = {"time": "which fit the time", "minimum": "the smallest useful number", "maximum": "the largest planned number"}
         measured = f"speed test: {self.seconds_per_step:.3f} s a step over {self.timed_steps} steps"
         return f"{measured}; training {self.steps} steps, {reason[self.limited_by]}"
 

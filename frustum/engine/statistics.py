@@ -1,4 +1,4 @@
-"""What the training labels look like, for networks that start from it (`prepare`); kept in the run folder."""
+"""Statistics of the training labels, for networks that start from them (`prepare`); kept in the run folder."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def build_model(recipe: Recipe, data: Source, cache: Path | None = None) -> nn.M
 
 
 def start(network: nn.Module, recipe: Recipe) -> list[str]:
-    """Fill fresh weights from `train.init`, as far as it fits; returns what to tell about where the weights come from.
+    """Fill fresh weights from `train.init`, as far as it fits; returns sentences about where the weights come from.
 
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, or nothing in it fits.
@@ -181,7 +181,7 @@ class Window:
 def _open_folder(
     out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, accelerator: Accelerator, source: str | None, overrides: Sequence[str]
 ) -> str:
-    """Make the run folder fit for this run, before anything slow happens; returns what to tell about a run that it goes on with."""
+    """Prepare the run folder before anything slow happens; returns `run.changed_length` of a resumed run."""
     if mode not in ("auto", "never", "must"):
         raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
     changed = ""
@@ -203,7 +203,7 @@ def _open_folder(
 
 
 def _how_it_goes_on(recipe: Recipe, done: int, total: int, changed: str) -> str:
-    """What to tell when an earlier run is taken up after `done` steps; `changed` is from `run.changed_length`."""
+    """The note about an earlier run that is resumed after `done` steps; `changed` is from `run.changed_length`."""
     if done < total:
         return f"going on after step {done} of {total}" + (f". {changed}" if changed else "")
     key = "train.steps" if recipe.train.steps else "train.epochs"

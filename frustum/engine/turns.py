@@ -88,6 +88,6 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
             parameter.grad = part.view_as(parameter) if parameter.grad is None else parameter.grad.copy_(part.view_as(parameter))
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def _some(names: Iterable[str], max_names: int = 5) -> str:
     words = list(names)
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+    return ", ".join(words[:max_names]) + (f" and {len(words) - max_names} more" if len(words) > max_names else "")

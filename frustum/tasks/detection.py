@@ -63,13 +63,13 @@ class DetectionFile(Predictor):
 
     def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
         """The samples in the order of the file. Raises DataError unless it holds those of the split and no others."""
-        wanted = set(tokens)
-        missing, extra = [t for t in tokens if t not in self._boxes], [t for t in self.tokens if t not in wanted]
+        needed = set(tokens)
+        missing, extra = [t for t in tokens if t not in self._boxes], [t for t in self.tokens if t not in needed]
         if missing or extra:
             parts = [f"lacks {len(missing)} of its {len(tokens)} samples ({_some(missing)})"] if missing else []
             parts += [f"holds {len(extra)} that are not in it ({_some(extra)})"] if extra else []
             raise DataError(
-                f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes wants every sample of the split and no "
+                f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes needs every sample of the split and no "
                 "other; one without detections is an empty list. Choose the split with --split."
             )
         return list(self.tokens)

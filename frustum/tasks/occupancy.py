@@ -90,7 +90,7 @@ PROTOCOL = {
     "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
     "completeness (the converse) inside the mask, whatever the class; mean over frames",
     "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
-    "are less than that apart; barriers, cones and all that is no object are one segment per class; 10 rays and more",
+    "are less than that apart; barriers, cones and all that is not an object are one segment per class; 10 rays and more",
     "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
     "its factors",
     "mask_share": "share of all voxels that the mask covers",
@@ -161,7 +161,7 @@ class OccupancyTask(Task):
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         super().__init__(order, ray_iou)
-        self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty before
+        self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty until then
         self.grid = VoxelGrid.occ3d()
         self.has_instances = self.has_rays = False
         self.shares = np.zeros((len(MASKS), 3), np.int64)  # voxels inside the mask, occupied ones of them, voxels in all
@@ -337,7 +337,7 @@ class OccupancyTask(Task):
 
     @classmethod
     def layers(cls, part: PredictedOccupancy) -> list[Layer]:
-        """The voxels, with the objects where they are told apart."""
+        """The voxels, with the objects where the prediction separates them."""
         objects = None
         if part.objects is not None and part.instances is not None:
             numbers = part.instances.numpy()
@@ -346,7 +346,7 @@ class OccupancyTask(Task):
 
     @classmethod
     def truth_layers(cls, truth: TrueOccupancy, part: PredictedOccupancy | None = None) -> list[Layer]:
-        """The voxels; with the true objects if the prediction tells objects apart."""
+        """The voxels; with the true objects if the prediction separates objects."""
         labels, objects = truth.labels, None
         if part is not None and part.objects is not None:
             is_thing = np.isin(labels.semantics, _ids(OBJECT_CLASSES, part.class_names))
@@ -396,8 +396,8 @@ def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid |
     if sample.occupancy is not None and sample.occupancy.instances is not None:
         return sample.occupancy.instances
     boxes = sample.boxes
-    found: tuple[Any, ...] = (np.zeros((0, 4, 4)), np.zeros((0, 3)), []) if not boxes else (boxes.box2ego, boxes.boxes[:, 3:6], boxes.names)
-    return instances_from_boxes(labels.semantics, *found, grid)
+    poses, sizes = (boxes.box2ego, boxes.boxes[:, 3:6]) if boxes else (np.zeros((0, 4, 4)), np.zeros((0, 3)))
+    return instances_from_boxes(labels.semantics, poses, sizes, boxes.names if boxes else [], grid)
 
 
 def _voxels(
@@ -407,6 +407,6 @@ def _voxels(
     return VoxelLayer(labels, Legend.of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
 
 
-def _ids(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
-    """The ids of those of these classes that there are, ascending."""
-    return tuple(i for i, name in enumerate(names) if name in wanted)
+def _ids(classes: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """The ids of `classes` in `names`, ascending."""
+    return tuple(i for i, name in enumerate(names) if name in classes)

@@ -94,7 +94,7 @@ class ClassFigures(NamedTuple):
 
 
 class Predictor(ABC):
-    """What predicts samples without looking at their images: a baseline, or predictions that lie in files.
+    """Predicts samples without their images: a baseline, or predictions in files.
 
     Attributes:
         name: in reports.
@@ -127,7 +127,7 @@ class Submission(ABC):
     def add(self, token: str, part: Any, sample: Any) -> None:
         """Take the prediction of one sample. Raises DataError where the challenge does not allow it."""
 
-    def finish(self) -> None:  # noqa: B027 (most write each sample at once)
+    def finish(self) -> None:  # noqa: B027 (a writer may write each sample at once)
         """Call this when all samples were added."""
 
 
@@ -194,7 +194,7 @@ class Task(ABC):
         return []
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
-        """What answers this question without looking, learned from the labels of a training split, for what was scored here."""
+        """Baselines without images, learned from the labels of a training split, for what was scored here."""
         return []
 
     @classmethod
@@ -210,7 +210,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def truth_layers(cls, truth: Any, part: Any = None) -> list[Layer]:
-        """What can be drawn of the truth, beside the prediction `part` if there is one."""
+        """What can be drawn of the truth, in the colours of the prediction `part` if there is one."""
 
     # ---- files of `frustum predict` ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Batch: what a model receives. Models see nothing else, and return Predictions."""
+"""Batch: what a model receives. Models read nothing else, and return Predictions."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ATTRIBUTES: tuple[str, ...] = (
 """Attributes of nuScenes' boxes: what an object does."""
 
 OBJECT_CLASSES: tuple[str, ...] = tuple(name for name in DETECTION_CLASSES if name not in ("barrier", "traffic_cone"))
-"""The classes whose objects panoptic occupancy tells apart (SparseOcc)."""
+"""The classes whose objects panoptic occupancy separates (SparseOcc)."""
 
 OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
     (120, 122, 130), (255, 128, 48), (255, 138, 190), (252, 200, 40), (22, 128, 240), (0, 178, 172), (158, 148, 20), (230, 30, 52),

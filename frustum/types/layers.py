@@ -47,7 +47,7 @@ class VoxelLayer:
         grid: where the voxels lie.
         flat: ids of ground classes, on which the ego vehicle stands.
         mask: (X, Y, Z), 1 where the place could be observed, or None.
-        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, or None where objects are not told apart.
+        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, or None where objects are not separated.
     """
 
     labels: np.ndarray
