@@ -12,8 +12,8 @@ class Config(BaseModel):
     """Frozen pydantic model. Unknown fields are errors; `model_dump_json()` and `model_validate_json()` are exact inverses.
 
     Attributes:
-        first_class: of the base of a section whose class can be chosen: the class path that files of earlier versions mean, which do not name
-            one; the base itself if empty.
+        first_class: of the base of a section whose class can be chosen: the class path that files of earlier versions mean, which do not
+            name one; the base itself if empty.
     """
 
     first_class: ClassVar[str] = ""

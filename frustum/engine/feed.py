@@ -67,10 +67,8 @@ class TrainingFeed:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the micro-batches that `state` counts. Raises TrainingError if the split has other samples than then."""
         if state["keyframes"] != self._fingerprint:
-            raise TrainingError(
-                "the training split has other keyframes than when the run was saved, so it cannot be resumed exactly. "
-                "Restore the data, or start again with --fresh or another --out FOLDER."
-            )
+            why = "the training split has other keyframes than when the run was saved, so it cannot be resumed exactly"
+            raise TrainingError(f"{why}. Restore the data, or start again with --fresh or another --out FOLDER.")
         self._go_to(int(state["epoch"]), int(state["batch"]))
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,8 @@ class EvalReport:
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
         """The inverse of `numbers`; files of the first version hold the figures of occupancy alone, as `metrics`."""
         results = numbers["results"] if "results" in numbers else {"occupancy": numbers["metrics"]}
-        given = {name: numbers[name] for name in ("name", "split", "frames", "every", "images", "seconds")}
-        known = {name: numbers[name] for name in ("weights", "note", "about") if name in numbers}
-        return cls(**given, results=results, **known)
+        known = {f.name: numbers[f.name] for f in fields(cls) if f.name in numbers and f.name != "results"}
+        return cls(**known, results=results)
 
 
 def scored(report: EvalReport, tasks: Tasks = TASKS) -> list[tuple[type[Task], dict[str, Any]]]:

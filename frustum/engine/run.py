@@ -58,15 +58,9 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
     Raises:
         DataError: the folder is read-only or full.
     """
-    content = {
-        "source": source or recipe.name,
-        "overrides": list(overrides),
-        **stored(recipe),
-        "seed": recipe.train.seed,
-        "frustum": __version__,
-        "torch": torch.__version__,
-        "commit": git_commit(),
-    }
+    called = {"source": source or recipe.name, "overrides": list(overrides)}
+    versions = {"frustum": __version__, "torch": torch.__version__, "commit": git_commit()}
+    content = called | stored(recipe) | {"seed": recipe.train.seed} | versions
     write_json(make_folder(Path(folder)) / "recipe.json", content, indent=2)
 
 
@@ -96,10 +90,8 @@ def require_same(recipe: Recipe, folder: Path) -> None:
     if Path(recipe.data.root).exists() and not Path(previous.data.root).exists():
         fixed.pop("data.root", None)
     if fixed:
-        raise ConfigError(
-            f"{folder} holds a run with other settings: {in_words(fixed)}. "
-            "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
-        )
+        advice = "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
+        raise ConfigError(f"{folder} holds a run with other settings: {in_words(fixed)}. {advice}")
 
 
 def changed_length(recipe: Recipe, folder: Path) -> str:

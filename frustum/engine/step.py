@@ -120,7 +120,7 @@ class Stepper:
         return means, grad_norm, stopping
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:
-        """Mean losses over micro-steps and processes, the gradient's norm, and whether any process was asked to stop: one exchange, one wait."""
+        """Mean losses over micro-steps and processes, the gradient's norm, and whether any process was asked to stop, in one exchange."""
         names = list(history[0])
         means = [torch.stack([entry[name].float() for entry in history]).mean() for name in names]
         vector = torch.stack([*means, norm.float().to(means[0].device), means[0].new_tensor(float(stop), dtype=torch.float32)])

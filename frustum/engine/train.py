@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -82,7 +81,7 @@ def train(
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
-    changed = _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
+    changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
@@ -178,13 +177,11 @@ class Window:
         return {"step": step, "epoch": round(epoch, 6), "loss": self.last_loss, "losses": losses, **figures, "time": round(time.time(), 3)}
 
 
-def _open_folder(
-    out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, accelerator: Accelerator, source: str | None, overrides: Sequence[str]
-) -> str:
+def _open_folder(out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, source: str | None, overrides: Sequence[str]) -> str:
     """Prepare the run folder before anything slow happens; returns `run.changed_length` of a resumed run."""
     if mode not in ("auto", "never", "must"):
         raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
-    changed = ""
+    changed, accelerator = "", snapshots.accelerator
     if mode != "never" and snapshots.latest() is not None:
         require_same(recipe, out)
         changed = changed_length(recipe, out)

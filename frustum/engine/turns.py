@@ -38,10 +38,8 @@ def turns_of(network: nn.Module) -> tuple[Turn, ...]:
         missing = {key: name for key, name in missing.items() if key not in {id(p) for p in parameters}}
         trained.append(replace(turn, parameters=parameters))
     if missing:
-        raise ConfigError(
-            f"{model} has parameters that no turn trains: {_some(missing.values())}. Add them to a turn, or freeze them with "
-            "requires_grad_(False)."
-        )
+        names = _some(missing.values())
+        raise ConfigError(f"{model} has parameters that no turn trains: {names}. Add them to a turn, or call requires_grad_(False).")
     return tuple(trained)
 
 
@@ -63,10 +61,8 @@ def require_other_names(turn: Turn, names: Iterable[str], earlier: Iterable[str]
     """Raise ConfigError if a loss of `turn` has the name of one of an `earlier` turn of the step."""
     both = sorted(set(names) & set(earlier))
     if both:
-        raise ConfigError(
-            f"turn {turn.name!r} returns a loss that an earlier turn also has: {_some(both)}. Rename it, for the log shows the losses of "
-            "all turns by their names."
-        )
+        why = f"turn {turn.name!r} returns a loss that an earlier turn also has: {_some(both)}"
+        raise ConfigError(f"{why}. Rename it: the log shows the losses of all turns by their names.")
 
 
 @torch.no_grad()
