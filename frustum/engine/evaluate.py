@@ -85,8 +85,8 @@ def evaluate(
                 task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
             bar.advance()
     done: dict[str, Task] = {}
-    for task_name, task in (item for counted in gather_object([scored]) for item in counted.items()):
-        done[task_name] = done[task_name].merge(task) if task_name in done else task
+    for task in (task for counted in gather_object([scored]) for task in counted.values()):
+        done[task.name] = done[task.name].merge(task) if task.name in done else task
     report = EvalReport(
         name=title,
         split=split,

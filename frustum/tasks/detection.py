@@ -15,7 +15,7 @@ from frustum.data.nuscenes.detection_truth import DetectionTruth, detection_trut
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.metrics.detection import NuScenesDetection
-from frustum.metrics.detection_rules import ERRORS, Surroundings
+from frustum.metrics.detection_rules import Surroundings
 from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
@@ -25,16 +25,14 @@ from frustum.types.predictions import PredictedBoxes, Prediction
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHORT = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
-UNITS = {"trans_err": "m", "scale_err": "1 - IoU", "orient_err": "rad", "vel_err": "m/s", "attr_err": "1 - accuracy"}
-_COUNTED = {"true boxes": "true", "predicted": "predicted"}
-_MEANINGS = {
-    "trans_err": "distance between the centres of matched boxes, from above",
-    "scale_err": "how much matched boxes differ in size",
-    "orient_err": "difference of the headings of matched boxes",
-    "vel_err": "difference of the velocities of matched boxes",
-    "attr_err": "how often the attribute of a matched box is wrong",
+_ERRORS = {
+    "trans_err": ("ATE", "m", "distance between the centres of matched boxes, from above"),
+    "scale_err": ("ASE", "1 - IoU", "how much matched boxes differ in size"),
+    "orient_err": ("AOE", "rad", "difference of the headings of matched boxes"),
+    "vel_err": ("AVE", "m/s", "difference of the velocities of matched boxes"),
+    "attr_err": ("AAE", "1 - accuracy", "how often the attribute of a matched box is wrong"),
 }
+_COUNTED = {"true boxes": "true", "predicted": "predicted"}
 
 PROTOCOL = {
     "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
@@ -142,9 +140,9 @@ class DetectionTask(Task):
         )  # fmt: skip
         found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
         rule, group = "matches within 2 m, mean over classes", "Errors of boxes"
-        for e, value in metrics["tp_errors"].items():
-            name = f"m{SHORT[e]}"
-            found.append(Figure(f"tp_errors.{e}", name, value, UNITS[e], boxes, rule, name, _MEANINGS[e], group, higher_is_better=False))
+        for e, (short, unit, meaning) in _ERRORS.items():
+            key, name, value = f"tp_errors.{e}", f"m{short}", metrics["tp_errors"][e]
+            found.append(Figure(key, name, value, unit, boxes, rule, name, meaning, group, higher_is_better=False))
         return found
 
     @classmethod
@@ -154,10 +152,10 @@ class DetectionTask(Task):
         aps, errors, counts = metrics["label_aps"], metrics["label_tp_errors"], metrics["counts"]
         columns = {"AP": metrics["mean_dist_aps"]}
         columns |= {f"@{t} m": {name: aps[name][t] for name in names} for t in aps[names[0]]}
-        columns |= {SHORT[e]: {name: errors[name][e] for name in names} for e in ERRORS}
+        columns |= {short: {name: errors[name][e] for name in names} for e, (short, *_) in _ERRORS.items()}
         columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
-        means = {"AP": metrics["mean_ap"], **{SHORT[e]: metrics["tp_errors"][e] for e in ERRORS}}
-        units = {SHORT[e]: UNITS[e] for e in ERRORS} | dict.fromkeys(_COUNTED, "count")
+        means = {"AP": metrics["mean_ap"], **{short: metrics["tp_errors"][e] for e, (short, *_) in _ERRORS.items()}}
+        units = {short: unit for short, unit, _ in _ERRORS.values()} | dict.fromkeys(_COUNTED, "count")
         return ClassFigures("AP by class", Legend.of(names), columns, means, units)
 
     @classmethod

@@ -224,8 +224,7 @@ class OccupancyTask(Task):
         return self
 
     def _metrics(self) -> list[CountMetric]:
-        by_mask = (self.miou, self.fscore, self.voxel_pq)
-        return [*(metric for group in by_mask for metric in group.values()), self.rays, self.ray_pq]  # type: ignore[attr-defined]
+        return [*self.miou.values(), *self.fscore.values(), *self.voxel_pq.values(), self.rays, self.ray_pq]
 
     def compute(self) -> dict[str, Any]:
         """See `Task.compute`, and the class."""
