@@ -21,8 +21,9 @@ from frustum.engine.recipe import AugmentConfig, OptimConfig, Recipe, TrainConfi
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.centres import centre_targets, gaussian_focal_loss
+from frustum.nn.conv import ConvNorm
 from frustum.nn.lift_splat import LiftSplat, Splat
-from frustum.nn.unet import ConvNorm, UNet
+from frustum.nn.unet import UNet
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.contract import ModelConfig

@@ -12,8 +12,8 @@ class Config(BaseModel):
     """Frozen pydantic model. Unknown fields are errors; `model_dump_json()` and `model_validate_json()` are exact inverses.
 
     Attributes:
-        first_class: of the base of a section whose class can be chosen: the path of its only class before that, which files of that time
-            mean; the base itself if empty.
+        first_class: of the base of a section whose class can be chosen: the class path that files of earlier versions mean, which do not
+            name one; the base itself if empty.
     """
 
     first_class: ClassVar[str] = ""
@@ -62,10 +62,10 @@ def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]
     return {} if old == new else {path: (old, new)}
 
 
-def in_words(found: dict[str, tuple[Any, Any]], most: int = 6) -> str:
+def in_words(found: dict[str, tuple[Any, Any]], max_shown: int = 6) -> str:
     """Differences as `frames was 5, now 8; ...`."""
-    shown = "; ".join(f"{path} was {_short(old)}, now {_short(new)}" for path, (old, new) in list(found.items())[:most])
-    return shown + ("; ..." if len(found) > most else "")
+    shown = "; ".join(f"{path} was {_short(old)}, now {_short(new)}" for path, (old, new) in list(found.items())[:max_shown])
+    return shown + ("; ..." if len(found) > max_shown else "")
 
 
 def _short(value: Any) -> str:

@@ -1,9 +1,10 @@
-"""Writing files so that a reader never sees half of one: a temporary name in the same folder, then `os.replace`."""
+"""Writing files so that a reader never finds half of one: a temporary name in the same folder, then `os.replace`."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ _REASONS = {
 
 
 def write_error(path: Path, error: OSError) -> DataError:
-    """What to tell a user when `path` cannot be written: the reason in plain words, and what to do about it."""
+    """The error for a `path` that cannot be written: the reason in plain words, and what to do about it."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     return DataError(f"cannot write {path}: {reason}. Nothing half-written was left behind.")
 
@@ -45,9 +46,9 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str, suffix: str = "", set_mode: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
+    """A temporary path in the folder of `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
 
-    `suffix` is appended to the temporary name, for libraries that tell the format from it. The file gets the mode of an ordinary new one,
+    `suffix` is appended to the temporary name, for libraries that derive the format from it. The file gets the mode of an ordinary new one,
     unless `set_mode` is off.
 
     Raises:
@@ -110,13 +111,9 @@ def read_json(path: Path | str, what: str = "file") -> Any:
         raise DataError(f"the {what} {path} is not valid JSON ({error}): truncated or damaged? Restore it from its source.") from error
 
 
-_CACHED_UMASK: int | None = None
-
-
+@functools.cache
 def _umask() -> int:
-    """The process's umask, asked for once: reading it means setting it, which other threads would notice."""
-    global _CACHED_UMASK
-    if _CACHED_UMASK is None:
-        _CACHED_UMASK = os.umask(0o022)
-        os.umask(_CACHED_UMASK)
-    return _CACHED_UMASK
+    """The process's umask, read once: reading it means setting it, which other threads would notice."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from frustum.data.labels.occupancy import occupancy_of
+from frustum.data.labels.occupancy import OccupancyLabels, occupancy_of
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.sample import Occupancy
 from frustum.engine.feed import evaluation_batches
@@ -29,7 +29,7 @@ from frustum.ops.nearest_centre import nearest_centre
 from frustum.tasks.occupancy import origins_of, true_instances
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 THINGS = [OCC3D_CLASSES.index(name) for name in OBJECT_CLASSES]
 GROUPINGS = {
@@ -55,15 +55,17 @@ def components(semantics: Tensor) -> Tensor:
 def nearest_of_any_class(found: Prediction, outputs: dict[str, Tensor], config: InstanceConfig, map_grid: VoxelGrid) -> Tensor:
     """Objects (X, Y, Z): every thing voxel belongs to the nearest centre of any thing class."""
     centres = decode_centres(outputs, map_grid, config.max_centres)
-    serves = torch.tensor(served_classes("fixed", found.class_names))[centres.classes]
+    serves = torch.tensor(served_classes("fixed", found.occupancy.class_names))[centres.classes]
     is_used = (centres.scores > config.score_threshold) & (serves >= 0)
-    return _grouped(found.semantics, found.grid.indices(centres.points[0])[0], torch.where(is_used[0], 1, -1), any_class=True)
+    return _grouped(
+        found.occupancy.semantics, found.occupancy.grid.indices(centres.points[0])[0], torch.where(is_used[0], 1, -1), any_class=True
+    )
 
 
 def nearest_true_centre(found: Prediction, boxes: Tensor, classes: Tensor) -> Tensor:
     """Objects (X, Y, Z): as predicted centres are used, but with those of the true boxes."""
-    serves = torch.tensor(served_classes("fixed", found.class_names))[classes]
-    return _grouped(found.semantics, found.grid.indices(boxes[:, :3])[0], serves, any_class=False)
+    serves = torch.tensor(served_classes("fixed", found.occupancy.class_names))[classes]
+    return _grouped(found.occupancy.semantics, found.occupancy.grid.indices(boxes[:, :3])[0], serves, any_class=False)
 
 
 def _grouped(semantics: Tensor, cells: Tensor, serves: Tensor, any_class: bool) -> Tensor:
@@ -93,8 +95,8 @@ def groupings_of(
         "centres": lambda: nearest_of_its_class(found, outputs, config, map_grid, "fixed"),
         "reference_map": lambda: nearest_of_its_class(found, outputs, config, map_grid, "reference"),
         "any_centre": lambda: nearest_of_any_class(found, outputs, config, map_grid),
-        "components": lambda: components(found.semantics),
-        "one_per_class": lambda: found.semantics.int(),
+        "components": lambda: components(found.occupancy.semantics),
+        "one_per_class": lambda: found.occupancy.semantics.int(),
         "true_centres": lambda: nearest_true_centre(found, *true_boxes(database, found.token)),
     }
     return {name: make[name]() for name in names}
@@ -159,9 +161,9 @@ def answers(
     """What `Tally.add` takes, for every validation keyframe; without the instance part there are no volumes."""
     for batch, outputs in frames(recipe, network, database):
         found = occupancy_predictions(outputs["occ_logits"], batch.tokens, network.config.grid, network.config.class_names)[0]
-        has_centres = "heatmap" in outputs
+        has_centres, truth = "heatmap" in outputs, batch.need(OccupancyLabels)
         volumes = groupings_of(found, outputs, network.config.instances, network.map_grid, database, names) if has_centres else {}
-        yield found.token, found.semantics.numpy(), batch.semantics[0].numpy(), batch.mask_camera[0].numpy(), volumes
+        yield found.token, found.occupancy.semantics.numpy(), truth.semantics[0].numpy(), truth.mask_camera[0].numpy(), volumes
 
 
 def score(recipe: Recipe, network: torch.nn.Module) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def score_truth(recipe: Recipe) -> dict[str, Any]:
     tally = Tally(database)
     tokens = database.tokens(recipe.data.val_split)[:: recipe.eval.every]
     for token, labels in zip(tokens, occupancy_of(database, tokens), strict=True):
-        found = Prediction(token, torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES)
+        found = Prediction(token, PredictedOccupancy(torch.from_numpy(labels.semantics), grid, OCC3D_CLASSES))
         outputs = perfect_outputs(*true_boxes(database, token), grid)
         volumes = groupings_of(found, outputs, InstanceConfig(), grid, database)
         tally.add(token, labels.semantics, labels.semantics, labels.mask_camera, volumes)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import grouping, history, measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
+from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.engine import overrides
 from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
@@ -35,7 +37,7 @@ from frustum.files import write_json
 from frustum.nn.instances import panoptic_predictions
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import OBJECT_CLASSES
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy, Prediction
 from frustum.weights.loading import load
 from frustum.worlds.street.world_config import WorldConfig
 
@@ -87,7 +89,7 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
     batch = next(evaluation_batches(recipe, database, [token], labels=False))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=predictors["panoptic"].bf16):
         outputs = network.eval()(batch)
-        found = [Prediction(p.token, p.semantics, p.grid, p.class_names) for p in network.predict(outputs, batch)]
+        found = [replace(p, occupancy=replace(p.occupancy, instances=None, objects=None)) for p in network.predict(outputs, batch)]
 
     def head() -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=predictors["panoptic"].bf16):
@@ -122,7 +124,7 @@ def published_cost(options: argparse.Namespace) -> dict[str, Any]:
     grid = recipe.model.grid
     boxes, classes = grouping.true_boxes(database, token)
     outputs = grouping.perfect_outputs(boxes, classes, grid)
-    found = [Prediction(token, batch.semantics[0], grid, recipe.model.class_names)]
+    found = [Prediction(token, PredictedOccupancy(batch.need(OccupancyLabels).semantics[0], grid, recipe.model.class_names))]
     head, config = networks["panoptic"].aux_centerness_head, networks["panoptic"].config.instances
     bev = torch.randn(1, recipe.model.bev_channels, 200, 200)
     with torch.inference_mode():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
     """A state dict of tensors or numpy arrays as tensors; arrays are copied.
 
     Raises:
-        CheckpointError: an entry of `what` is neither, or an array that holds no numbers.
+        CheckpointError: an entry of `what` is neither, or an array without numbers.
     """
     found: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -32,7 +32,7 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
             found[key] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{what} holds no state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
+                f"{what} does not hold a state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
             ) from error
     return found
 
@@ -75,7 +75,7 @@ class Fit:
 
     @classmethod
     def of(cls, model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor]) -> Fit:
-        """Compare names and shapes; values are not looked at, so that tensors on the meta device will do."""
+        """Compare names and shapes; values are not read, so that tensors on the meta device will do."""
         both = [key for key in model_state if key in given_state]
         taken = tuple(key for key in both if model_state[key].shape == given_state[key].shape)
         missing = tuple(key for key in model_state if key not in given_state)
@@ -101,49 +101,39 @@ def _part(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _first(keys: Iterable[str], most: int = 6) -> list[str]:
-    keys = list(keys)
-    return keys[:most] + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
+def _first(keys: Sequence[str], max_keys: int = 6) -> list[str]:
+    return [*keys[:max_keys], *([f"... and {len(keys) - max_keys} more"] if len(keys) > max_keys else [])]
 
 
-def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor], most: int = 8) -> str:
-    """What does not match, one finding a line, at most `most` of each kind; empty when the two fit exactly.
+def describe_difference(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor], max_keys: int = 8) -> str:
+    """What does not match, one finding a line, at most `max_keys` of each kind; empty when the two fit exactly.
 
     Args:
         model_state: what the model needs, by key.
         given_state: what the file or the caller offers, by key.
     """
     fit = Fit.of(model_state, given_state)
-    missing, extra, shapes = list(fit.missing), list(fit.unexpected), list(fit.reshaped)
+    needed = {key: tuple(value.shape) for key, value in model_state.items()}
+    given = {key: tuple(value.shape) for key, value in given_state.items()}
+    known = len(needed) - len(fit.missing)
+    is_another = 2 * known < len(needed)
     lines: list[str] = []
-    known = len(model_state) - len(missing)
-    is_another = 2 * known < len(model_state)
     if is_another:
-        shared = (
-            f"only {known} of the model's {len(model_state)} keys are" if known else f"not one of the model's {len(model_state)} keys is"
-        )
+        shared = f"only {known} of the model's {len(needed)} keys are" if known else f"not one of the model's {len(needed)} keys is"
         lines.append(f"{shared} in the given weights: they look like another network's")
-    offered: dict[torch.Size, list[str]] = {}
-    for key in () if is_another else extra:
-        offered.setdefault(given_state[key].shape, []).append(key)
-    lines += _listed("missing", missing, most, lambda key: _size(model_state[key]) + _hint(key, offered.get(model_state[key].shape, [])))
-    lines += _listed("not in the model", extra, most, lambda key: _size(given_state[key]))
-    lines += _listed("other shape", shapes, most, lambda key: f"needed {_size(model_state[key])}, given {_size(given_state[key])}")
+
+    def hint(key: str) -> str:
+        """A name among the unexpected keys of the same shape that is nearly the missing one."""
+        alike = [] if is_another else [other for other in fit.unexpected if given[other] == needed[key]]
+        close = difflib.get_close_matches(key, alike, n=1, cutoff=0.75)
+        return f"  did you mean {close[0]!r}?" if close else ""
+
+    for title, keys, detail in (
+        ("missing", fit.missing, lambda key: f"{needed[key]}{hint(key)}"),
+        ("not in the model", fit.unexpected, lambda key: given[key]),
+        ("other shape", fit.reshaped, lambda key: f"needed {needed[key]}, given {given[key]}"),
+    ):
+        if keys:
+            lines += [f"{title} ({len(keys)}):", *(f"  {key}  {detail(key)}" for key in keys[:max_keys])]
+            lines += [f"  ... and {len(keys) - max_keys} more"] if len(keys) > max_keys else []
     return "\n".join(lines)
-
-
-def _listed(title: str, keys: list[str], most: int, detail) -> list[str]:
-    if not keys:
-        return []
-    rest = [f"  ... and {len(keys) - most} more"] if len(keys) > most else []
-    return [f"{title} ({len(keys)}):"] + [f"  {key}  {detail(key)}" for key in keys[:most]] + rest
-
-
-def _size(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
-
-
-def _hint(key: str, extra: list[str]) -> str:
-    """A name among left-over keys of the same shape that is nearly the missing one."""
-    close = difflib.get_close_matches(key, extra, n=1, cutoff=0.75)
-    return f"  did you mean {close[0]!r}?" if close else ""

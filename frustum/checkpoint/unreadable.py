@@ -41,11 +41,8 @@ def is_safetensors(path: Path) -> bool:
     """
     if path.is_dir():
         inside = [str(file) for file in sorted(path.iterdir()) if file.suffix in _SUFFIXES]
-        advice = (
-            f"Give a file in it: {', '.join(inside[:3])}"
-            if inside
-            else "There is none in it: give the path of a .pth or .safetensors file."
-        )
+        none = "There is none in it: give the path of a .pth or .safetensors file."
+        advice = f"Give a file in it: {', '.join(inside[:3])}" if inside else none
         raise CheckpointError(f"{path} is a folder, where a weights file is needed. {advice}")
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}. Give the path of a .pth or .safetensors file.")
@@ -64,9 +61,8 @@ def is_safetensors(path: Path) -> bool:
         first = first if len(first) <= 40 else first[:37] + "..."
         kind = f"text, which begins with {first!r}" if is_text else "something else"
         advice = f"The server may have answered with a message in place of the file. {_AGAIN}" if is_text else _AGAIN
-    raise CheckpointError(
-        f"{path} is no checkpoint but {kind} ({path.stat().st_size:,} bytes), where a file of torch.save or safetensors is needed. {advice}"
-    )
+    size = f"{path.stat().st_size:,} bytes"
+    raise CheckpointError(f"{path} is not a checkpoint but {kind} ({size}): a file of torch.save or safetensors is needed. {advice}")
 
 
 def why_damaged(path: Path) -> str:
@@ -87,7 +83,7 @@ def why_damaged(path: Path) -> str:
 
 
 def why_refused(path: Path, error: Exception) -> str:
-    """What a pickle holds beside tensors and plain values, and how its owner gets the tensors out of it."""
+    """What a pickle holds in addition to tensors and plain values, and how its owner gets the tensors out of it."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     refused = f"{path} was refused without running it: "
     if found is None:

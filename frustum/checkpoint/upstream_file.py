@@ -47,7 +47,7 @@ def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
 
     Raises:
-        CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or holds no state dict.
+        CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or does not hold a state dict.
     """
     return open_state(checkpoint).state
 
@@ -89,7 +89,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _plain_data() -> list[Any]:
-    """Harmless types that mmcv's `meta` holds beside strings and numbers: numpy scalars and ordinary containers."""
+    """Harmless types that mmcv's `meta` holds in addition to strings and numbers: numpy scalars and ordinary containers."""
     multiarray = getattr(np, "_core", None) or np.core  # type: ignore[attr-defined]
     scalar = multiarray.multiarray.scalar
     kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
@@ -108,7 +108,7 @@ def _unwrapped(content: Any, what: str) -> StateFile:
             break
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
         kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise CheckpointError(f"{what} holds no state dict: expected names with tensors, or such a dict under 'state_dict', got {kind}.")
+        raise CheckpointError(f"{what} does not hold a state dict (names with tensors, or such a dict under 'state_dict') but {kind}.")
     state = as_tensors({str(key): value for key, value in content.items()}, what)
     while wrapper := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
         state = {key.removeprefix(wrapper): value for key, value in state.items()}
@@ -118,6 +118,6 @@ def _unwrapped(content: Any, what: str) -> StateFile:
 
 def _details(around: Mapping[str, Any]) -> dict[str, Any]:
     meta = around.get("meta")
-    found = {**(meta if isinstance(meta, Mapping) else {}), **{k: v for k, v in around.items() if k != "meta"}}
+    found = {**(meta if isinstance(meta, Mapping) else {}), **around}
     plain = {key: found[key] for key in _DETAILS if isinstance(found.get(key), (str, int, float, list, tuple))}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

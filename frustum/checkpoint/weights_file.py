@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -76,8 +77,12 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def decode_header(header: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of a weights file as values; text that is no JSON stays text."""
-    return {key: _decoded(text) for key, text in header.items()}
+    """The metadata of a weights file as values; text that is not JSON stays text."""
+    found: dict[str, Any] = dict(header)
+    for key, text in header.items():
+        with contextlib.suppress(json.JSONDecodeError):
+            found[key] = json.loads(text)
+    return found
 
 
 GIVE_THE_RECIPE = "Give the recipe (and the model.* overrides) that the weights were trained with."
@@ -115,10 +120,3 @@ def digest(model: nn.Module) -> str:
         plain = value.detach().cpu().contiguous().reshape(-1)
         total.update(name.encode() + plain.view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, examples, say, table, verb_that, write_json
+from frustum.cli.common import JsonOption, command, say, table, write_json
 from frustum.errors import ConfigError, FrustumError, nearest_names
 
 
@@ -30,22 +30,24 @@ class Benchmark:
     about: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command(
-        "bench",
-        epilog=examples("frustum bench --list", "frustum bench bev_pool loading", "frustum bench --quick --json bench.json"),
-    )(bench)
+app = typer.Typer()
 
 
-@verb_that("the tables so far stand above, no figures were written; name the benchmarks that are left")
+@command(
+    app,
+    "bench",
+    "frustum bench --list",
+    "frustum bench bev_pool loading",
+    "frustum bench --quick --json bench.json",
+    after_interrupt="the tables so far stand above, no figures were written; name the benchmarks that are left",
+)
 def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="benchmarks to run; by default all", show_default=False)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small sizes, few repeats: shows that they run; the figures mean little")] = False,
     list_: Annotated[bool, typer.Option("--list", help="only list what there is")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure how fast things are on this machine, each beside its plain formulation in the same run, as medians.
+    """Measure how fast things are on this machine, each against its plain formulation in the same run, as medians.
 
     Let the machine rest meanwhile. All of them take about half an hour on two cores.
     """
@@ -54,34 +56,32 @@ def bench(
         table("Benchmarks", ["name", "what it measures"], [(b.name, b.about) for b in chosen], numbers=False)
         write_json(json_file, {b.name: b.about for b in chosen})
         return
-    figures, failed = {}, []
+    figures = {}
     for i, benchmark in enumerate(chosen, 1):
         say(f"[{i}/{len(chosen)}] {benchmark.name}: {benchmark.about}")
         sys.stdout.flush()
         report = run(benchmark, quick)
-        if report is None:
-            failed.append(benchmark.name)
-        else:
+        if report is not None:
             figures[benchmark.name] = report
         say("")
     write_json(json_file, {"quick": quick, "benchmarks": figures})
-    if failed:
+    if failed := [b.name for b in chosen if b.name not in figures]:
         raise FrustumError(f"benchmarks that failed, with the reason above: {', '.join(failed)}. The others' figures were kept.")
 
 
 def folder() -> Path:
-    """Where the scripts lie: benchmarks/speed of a checkout, or beside the modules of an installed package. Raises ConfigError."""
+    """Where the scripts lie: benchmarks/speed of a checkout, or next to the modules of an installed package. Raises ConfigError."""
     package = Path(__file__).resolve().parents[1]
     for place in (package.parent / "benchmarks" / "speed", package / "_benchmarks"):
         if place.is_dir():
             return place
-    raise ConfigError(f"there are no benchmarks beside {package}. Install the package again, or run this in a checkout of the repository.")
+    raise ConfigError(f"there are no benchmarks next to {package}. Install the package again, or run this in a checkout of the repository.")
 
 
-def find(place: Path | None = None) -> list[Benchmark]:
+def find() -> list[Benchmark]:
     """The benchmarks, without importing them."""
     found = []
-    for path in sorted((place or folder()).glob("*.py")):
+    for path in sorted(folder().glob("*.py")):
         text = path.read_text(encoding="utf-8")
         about = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
         if '__name__ == "__main__"' in text:
@@ -92,11 +92,11 @@ def find(place: Path | None = None) -> list[Benchmark]:
 def choose(names: Sequence[str], there: Sequence[Benchmark]) -> list[Benchmark]:
     """Those with the given names, in the order given; all where none are. Raises ConfigError with the nearest names."""
     known = {b.name: b for b in there}
-    wanted = [name.replace("-", "_") for name in names]
-    for given, name in zip(names, wanted, strict=True):
+    chosen = {name.replace("-", "_"): name for name in names}
+    for name, given in chosen.items():
         if name not in known:
             raise ConfigError(f"there is no benchmark {given!r}; {nearest_names(name, known)} `frustum bench --list` shows all.")
-    return [known[name] for name in dict.fromkeys(wanted)] if names else list(there)
+    return [known[name] for name in chosen] if names else list(there)
 
 
 def run(benchmark: Benchmark, quick: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""What every verb shares: one readable paragraph on failure, JSON output, tables, rows of numbers.
+"""What every verb shares: its place in the command line, one readable paragraph on failure, JSON output, tables.
 
 Imports nothing heavy: rich is loaded when something is printed.
 """
@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 GOES_ON = "the same command goes on from the last saved state"
+STARTS_AGAIN = "the same command starts again from the beginning"
 
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="also write the numbers to FILE as JSON", show_default=False)
-]
+optional = functools.partial(typer.Option, show_default=False)
+"""An option without a default, or whose help describes it."""
+
+JsonOption = Annotated[Path | None, optional("--json", metavar="FILE", help="also write the numbers to FILE as JSON")]
+VersionOption = Annotated[str | None, optional("--version", help="folder with the tables, if there are several")]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="settings, by their dotted path", show_default=False)
 ]
@@ -65,27 +68,21 @@ def say(text: str, markup: bool = False) -> None:
 
 def explain(error: BaseException) -> tuple[str, int]:
     """The paragraph to print for an error and the exit code that goes with it."""
+    from pydantic import ValidationError
+
     if isinstance(error, FrustumError):
         return str(error), error.exit_code
-    if _is_validation(error):
-        return f"{invalid(error)} Run the command again with --debug to see where it comes from.", ConfigError.exit_code
+    if isinstance(error, ValidationError):
+        return f"{invalid(error)} Run the command again with --debug for its traceback.", ConfigError.exit_code
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         reason = error.strerror or str(error)
-        return (
-            f"cannot read or write{where}: {reason}. Check the path, its permissions and the free space on the disk.",
-            DataError.exit_code,
-        )
+        text = f"cannot read or write{where}: {reason}. Check the path, its permissions and the free space on the disk."
+        return text, DataError.exit_code
     if isinstance(error, MemoryError):
         return "out of memory. Use a smaller batch (train.batch_size=1) or image (data.image_size=96,256).", 1
     kind = type(error).__name__
     return f"unexpected {kind}: {error}. This is a bug in frustum; run the command again with --debug and report the traceback.", 1
-
-
-def _is_validation(error: BaseException) -> TypeGuard[ValidationError]:
-    from pydantic import ValidationError
-
-    return isinstance(error, ValidationError)
 
 
 def invalid(error: ValidationError) -> str:
@@ -114,8 +111,8 @@ def report(error: BaseException) -> int:
     return code
 
 
-def verb(function: F, after_interrupt: str = "the same command starts again from the beginning") -> F:
-    """Decorator of a command: turn errors and Ctrl-C into a message, which says what comes after Ctrl-C, and an exit code."""
+def verb(function: F, after_interrupt: str = STARTS_AGAIN) -> F:
+    """Decorator: turn errors and Ctrl-C into a message, which says what comes after Ctrl-C, and an exit code."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -125,34 +122,32 @@ def verb(function: F, after_interrupt: str = "the same command starts again from
         except KeyboardInterrupt:
             console(stderr=True).print(f"\ninterrupted: nothing was damaged; {after_interrupt}.")
             raise typer.Exit(INTERRUPTED) from None
-        except typer.Exit:
-            raise
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):
-                raise  # usage errors, which the parser prints itself
+                raise  # typer.Exit, and usage errors, which the parser prints itself
             raise typer.Exit(report(error)) from None
 
     return wrapped  # type: ignore[return-value]
 
 
-def verb_that(after_interrupt: str) -> Callable[[F], F]:
-    """`verb` for a command of which something else than starting again holds after Ctrl-C."""
-    return functools.partial(verb, after_interrupt=after_interrupt)
+def command(app: typer.Typer, name: str, *shown: str, after_interrupt: str = STARTS_AGAIN) -> Callable[[F], F]:
+    """Decorator: add a function to `app` as the `verb` called `name`, with examples in its help."""
+    return lambda function: app.command(name, epilog=examples(*shown))(verb(function, after_interrupt))
 
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
     """Print our own warnings as one line each, and each once; those of others as Python does."""
-    told = set()
+    printed = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", FrustumWarning)
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
             if issubclass(category, FrustumWarning):
-                if str(message) not in told and is_first_process():
+                if str(message) not in printed and is_first_process():
                     console(stderr=True).print(f"note: {message}", markup=False, emoji=False)
-                told.add(str(message))
+                printed.add(str(message))
             else:
                 others(message, category, *rest, **options)
 
@@ -192,8 +187,8 @@ def plain(value: Any) -> Any:
 
 def examples(*commands: str) -> str:
     """The epilog of a verb's help: commands that can be typed as they stand."""
-    from_markup = [command.replace("[", r"\[") for command in commands]
-    return "\n\n".join(["[bold]Example[/]" if len(commands) == 1 else "[bold]Examples[/]", *(f"[green]$ {c}[/]" for c in from_markup)])
+    escaped = [command.replace("[", r"\[") for command in commands]
+    return "\n\n".join(["[bold]Example[/]" if len(commands) == 1 else "[bold]Examples[/]", *(f"[green]$ {c}[/]" for c in escaped)])
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> None:

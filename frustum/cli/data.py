@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,18 +11,18 @@ from frustum.cli.common import (
     GOES_ON,
     JsonOption,
     OverridesArgument,
-    examples,
+    VersionOption,
+    command,
+    optional,
     say,
     split_overrides,
     table,
-    verb,
-    verb_that,
     write_json,
-)
+)  # fmt: skip
 from frustum.errors import ConfigError
 from frustum.types.table import percent
 
-app = typer.Typer(no_args_is_help=True, help="Generate, import and look at data sets; all end up in one format (docs/data.md).")
+app = typer.Typer(no_args_is_help=True, help="Generate, import and check data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
 
@@ -35,25 +35,24 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-@app.command(
+@command(
+    app,
     "world",
-    epilog=examples(
-        "frustum data world data/street --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
-        "frustum data world data/street --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
-        "frustum data world --print-rig > rig.json",
-    ),
+    "frustum data world data/street --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
+    "frustum data world data/street --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
+    "frustum data world --print-rig > rig.json",
+    after_interrupt=GOES_ON,
 )
-@verb_that(GOES_ON)
 def world(
     root: Annotated[Path | None, typer.Argument(metavar="OUT", help="folder of the data set", show_default=False)] = None,
     overrides: OverridesArgument = None,
-    scenes: Annotated[int | None, typer.Option("--scenes", min=0, help="training scenes", show_default=False)] = None,
-    val_scenes: Annotated[int | None, typer.Option("--val-scenes", min=0, help="validation scenes", show_default=False)] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="keyframes per scene", show_default=False)] = None,
-    size: Annotated[str | None, typer.Option("--size", metavar="HxW", help="image size in pixels", show_default=False)] = None,
-    rig: Annotated[Path | None, typer.Option("--rig", help="JSON file with cameras and LiDAR (--print-rig)", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="another seed, another city", show_default=False)] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; by default one per core", show_default=False)] = None,
+    scenes: Annotated[int | None, optional("--scenes", min=0, help="training scenes")] = None,
+    val_scenes: Annotated[int | None, optional("--val-scenes", min=0, help="validation scenes")] = None,
+    frames: Annotated[int | None, optional("--frames", min=1, help="keyframes per scene")] = None,
+    size: Annotated[str | None, optional("--size", metavar="HxW", help="image size in pixels")] = None,
+    rig: Annotated[Path | None, optional("--rig", help="JSON file with cameras and LiDAR (--print-rig)")] = None,
+    seed: Annotated[int | None, optional("--seed", min=0, help="another seed, another city")] = None,
+    workers: Annotated[int | None, optional("--workers", min=1, help="processes; by default one per core")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="delete a world with other settings that is in the folder, instead of refusing")
     ] = False,
@@ -69,13 +68,8 @@ def world(
     from frustum.cli.worlds import generate_world, world_config
     from frustum.engine.progress import pace
 
-    given: dict[str, Any] = {
-        "train_scenes": scenes,
-        "val_scenes": val_scenes,
-        "frames": frames,
-        "seed": seed,
-        "image_size": None if size is None else parse_size(size),
-    }
+    image_size = None if size is None else parse_size(size)
+    given = {"train_scenes": scenes, "val_scenes": val_scenes, "frames": frames, "seed": seed, "image_size": image_size}
     words = list(overrides or ())
     if root is not None and "=" in str(root):  # no folder was given, and the first setting took its place
         root, words = None, [str(root), *words]
@@ -89,22 +83,23 @@ def world(
     say(
         f"{made['scenes']} scenes with {made['keyframes']} keyframes are in {root}; {made['generated']} of them are new"
         + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")
-        + f"Look at them: frustum check {root}"
+        + f"Check them: frustum check {root}"
     )
     write_json(json_file, made)
 
 
-@import_app.command(
+@command(
+    import_app,
     "kitti-raw",
-    epilog=examples("frustum data import kitti-raw kitti/2011_09_26 data/kitti --train 0-119 --val 120-153"),
+    "frustum data import kitti-raw kitti/2011_09_26 data/kitti --train 0-119 --val 120-153",
+    after_interrupt=GOES_ON,
 )
-@verb_that(GOES_ON)
 def kitti_raw(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder of a date or a drive, with calibration, oxts and velodyne data")],
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
-    train: Annotated[str | None, typer.Option("--train", help="frames of the training split, FIRST-LAST", show_default=False)] = None,
-    val: Annotated[str | None, typer.Option("--val", help="frames of the validation split, FIRST-LAST", show_default=False)] = None,
-    drive: Annotated[str | None, typer.Option("--drive", help="part of a drive's name, if SRC holds several", show_default=False)] = None,
+    train: Annotated[str | None, optional("--train", help="frames of the training split, FIRST-LAST")] = None,
+    val: Annotated[str | None, optional("--val", help="frames of the validation split, FIRST-LAST")] = None,
+    drive: Annotated[str | None, optional("--drive", help="part of a drive's name, if SRC holds several")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Import KITTI raw drives: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans.
@@ -117,17 +112,14 @@ def kitti_raw(
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
     made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
     new = made["new_frames"]
-    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Look at them: frustum check {root}")
+    say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Check them: frustum check {root}")
     if new:
         shares = [("occupied", "occupied_share"), ("seen by LiDAR", "mask_lidar_share"), ("seen by cameras", "mask_camera_share")]
         table("Voxels of the new keyframes (percent)", ["", "share"], [(name, percent(made[key])) for name, key in shares])
     write_json(json_file, made)
 
 
-@import_app.command(
-    "rig", epilog=examples("frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions")
-)
-@verb
+@command(import_app, "rig", "frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions")
 def rig_folder(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
@@ -141,18 +133,15 @@ def rig_folder(
     say(
         f"{made['frames']} frames of {len(made['cameras'])} cameras ({', '.join(made['cameras'])}) are in {root}"
         + (f"; lens distortion was undone in {undone} images" if undone else "")
-        + f". Look at them: frustum check {root}"
+        + f". Check them: frustum check {root}"
     )
     write_json(json_file, made)
 
 
-@app.command("status", epilog=examples("frustum data status data/nuscenes", "frustum data status data/street --json status.json"))
-@verb
+@command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
-    version: Annotated[
-        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
-    ] = None,
+    version: VersionOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""

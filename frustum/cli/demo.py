@@ -15,6 +15,7 @@ from torch import nn
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import console, say
 from frustum.cli.evaluation import numbers_of, print_table
+from frustum.cli.reporting import report_run
 from frustum.cli.worlds import generate_world
 from frustum.data.source import Source
 from frustum.engine import overrides as settings
@@ -72,10 +73,8 @@ def run_demo(
     config = world or WorldConfig(seed=seed)
     with stage(1, "a city, filmed by six cameras and a LiDAR"):
         made = generate_world(config, out / "world")
-        say(
-            f"{made['scenes']} scenes, {made['keyframes']} keyframes"
-            + (f", {pace(made['keyframes_per_second'], 'keyframes')}" if made["generated"] else ", all there")
-        )
+        rate = pace(made["keyframes_per_second"], "keyframes") if made["generated"] else "all there"
+        say(f"{made['scenes']} scenes, {made['keyframes']} keyframes, {rate}")
 
     recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
@@ -87,30 +86,21 @@ def run_demo(
 
     with stage(3, f"training {RECIPE}"):
         result = train(recipe, out / "train", source=RECIPE)
-    with stage(4, "evaluation on streets it has never seen"):
+    with stage(4, "evaluation on streets that training did not use"):
         reports = evaluate_once(recipe, result.model, source, out / "train")
     with stage(5, "report"):
-        page = make_report(out)
+        page = report_run(out / "train", out / "report")
 
     for shown in class_tables(reports[0]):
         print_table(shown)
     print_table(compare(reports))
     for line in verdict(*reports):
         say(line)
-    numbers = numbers_of(reports) | {
-        "world": made,
-        "plan": plan,
-        "steps": result.steps,
-        "minutes": round(clock.used() / 60, 2),
-        "peak_memory_gib": peak_memory_gib(),
-    }
+    minutes, memory = round(clock.used() / 60, 2), peak_memory_gib()
+    numbers = numbers_of(reports) | {"world": made, "plan": plan, "steps": result.steps, "minutes": minutes, "peak_memory_gib": memory}
     write_json(out / "demo.json", numbers, indent=2)
-    memory = numbers["peak_memory_gib"]
-    say(
-        f"\n{numbers['minutes']:.1f} minutes"
-        + (f", no process took more than {memory:.1f} GiB of memory" if memory else "")
-        + f". The report: {page}"
-    )
+    used = f", no process took more than {memory:.1f} GiB of memory" if memory else ""
+    say(f"\n{minutes:.1f} minutes{used}. The report: {page}")
     return numbers
 
 
@@ -143,10 +133,10 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
     plan = stored_plan(path, seed)
     if "steps" in plan:
         return plan
-    most = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
+    maximum = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
     after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures
     # 15 s for the test itself; the factor is for snapshots and for a machine that slows down when it is warm
-    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, most, data=source)
+    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, maximum, data=source)
     text = str(test)
     needed = clock.used() + test.steps * test.seconds_per_step + after
     if needed > clock.seconds:
@@ -178,15 +168,8 @@ def evaluate_once(recipe: Recipe, network: nn.Module, source: Source, run: Path)
     return reports
 
 
-def make_report(out: Path) -> Path:
-    """The report of the demo's run."""
-    from frustum.cli.reporting import report_run
-
-    return report_run(out / "train", out / "report")
-
-
 def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str]:
-    """In words: how far the network is above the best answer that does not look, and what it is worth on black images."""
+    """In words: how far the network is above the best answer that ignores the images, and what it is worth on black images."""
     of_prior, of_black = ({figure.key: figure for figure in headline(report)} for report in (prior, black))
     shared = [figure for figure in headline(model) if figure.key in of_prior and figure.key in of_black]
     values = [(f.name, f.value or 0.0, of_prior[f.key].value or 0.0, of_black[f.key].value or 0.0) for f in shared]
@@ -194,17 +177,17 @@ def verdict(model: EvalReport, prior: EvalReport, black: EvalReport) -> list[str
     def times(name: str, value: float, base: float) -> str:
         return f"{name} {100 * value:.1f} against {100 * base:.1f}" + (f" ({value / base:.1f} times)" if base > 0 else "")
 
-    looks = all(dark <= base for _, _, base, dark in values) and any(dark < base for _, _, base, dark in values)
+    uses_images = all(dark <= base for _, _, base, dark in values) and any(dark < base for _, _, base, dark in values)
     return [
         f"Against the {prior.name}: " + "; ".join(times(name, value, base) for name, value, base, _ in values),
         "With black images the same network gets "
         + ", ".join(f"{name} {100 * dark:.1f}" for name, _, _, dark in values)
-        + (": it looks." if looks else ": that is not below the prior."),
+        + (": it uses the images." if uses_images else ": that is not below the prior."),
     ]
 
 
 def peak_memory_gib() -> float | None:
-    """Most memory of a single process so far, this one or a child, not of all together; None where the system does not tell."""
+    """Largest memory of a single process so far, this one or a child, not of all together; None where the system does not report it."""
     try:
         import resource
     except ImportError:

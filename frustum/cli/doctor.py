@@ -11,8 +11,8 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ Level = Literal["ok", "note", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, what was seen, and what to do about it ("" when nothing)."""
+    """One finding: the part of the installation, what was found, and what to do about it ("" when nothing)."""
 
     name: str
     level: Level
@@ -43,43 +43,33 @@ def diagnose(folder: Path = Path(".")) -> list[Check]:
     return found
 
 
-def as_json(checks: list[Check]) -> dict:
-    """The checks as plain JSON values."""
-    return {"ok": all(check.level != "fail" for check in checks), "checks": [asdict(check) for check in checks]}
-
-
 def _python() -> Iterator[Check]:
     from frustum.version import __version__
 
     yield Check("frustum", "ok", f"{__version__} in {Path(__file__).resolve().parents[1]}")
-    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Check("python", "ok", seen)
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def _packages() -> Iterator[Check]:
     """Every core dependency against the lower bound that the package itself declares."""
+    install, fine = "pip install -c constraints.txt", []
     try:
-        wanted = importlib.metadata.requires("frustum") or []
+        required = importlib.metadata.requires("frustum") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Check("packages", "fail", "frustum is not installed, only importable", "pip install -c constraints.txt -e .")
+        yield Check("packages", "fail", "frustum is not installed, only importable", f"{install} -e .")
         return
-    fine = []
-    for line in wanted:
-        if "extra ==" in line:
-            continue
+    for line in required:
         match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?", line)
-        if match is None:
+        if match is None or "extra ==" in line:
             continue
-        name, least = match.group(1), match.group(2) or "0"
+        name, oldest = match.group(1), match.group(2) or "0"
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Check(name, "fail", "missing", "pip install -c constraints.txt -e .")
+            yield Check(name, "fail", "missing", f"{install} -e .")
             continue
-        if _numbers(version) < _numbers(least):
-            yield Check(
-                name, "fail", f"{version}, but {least} is the oldest that works", f'pip install -c constraints.txt "{name}>={least}"'
-            )
+        if _numbers(version) < _numbers(oldest):
+            yield Check(name, "fail", f"{version}, but {oldest} is the oldest that works", f'{install} "{name}>={oldest}"')
         else:
             fine.append(f"{name} {version}")
     yield Check("packages", "ok", ", ".join(fine))
@@ -106,13 +96,7 @@ def _cpu() -> Iterator[Check]:
 
     from frustum.engine.runtime import computes_bf16
 
-    asked = {
-        "avx2": "_is_avx2_supported",
-        "avx512": "_is_avx512_supported",
-        "avx512_bf16": "_is_avx512_bf16_supported",
-        "amx": "_is_amx_tile_supported",
-    }
-    features = [name for name, probe in asked.items() if getattr(torch.cpu, probe, bool)()]
+    features = [name for name in ("avx2", "avx512", "avx512_bf16", "amx_tile") if getattr(torch.cpu, f"_is_{name}_supported", bool)()]
     seen = f"{platform.machine()}, {_count(os.cpu_count() or 1, 'core')}, {' '.join(features) or torch.backends.cpu.get_cpu_capability()}"
     if computes_bf16("cpu"):
         yield Check("cpu", "ok", f"{seen}: computes in bfloat16")
@@ -125,16 +109,13 @@ def _gpu() -> Iterator[Check]:
     import torch
 
     if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            card = torch.cuda.get_device_properties(i)
+        for card in map(torch.cuda.get_device_properties, range(torch.cuda.device_count())):
             yield Check("gpu", "ok", f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}")
-        return
-    mps = getattr(torch.backends, "mps", None)
-    if mps is not None and mps.is_available():
+    elif torch.backends.mps.is_available():
         yield Check("gpu", "ok", "Apple GPU (runtime.device=mps)")
     elif shutil.which("nvidia-smi"):
         fix = "install a CUDA build of torch that fits the driver: see pytorch.org/get-started"
-        yield Check("gpu", "fail", "there is an NVIDIA driver, but torch sees no GPU", fix)
+        yield Check("gpu", "fail", "there is an NVIDIA driver, but torch finds no GPU", fix)
     else:
         yield Check("gpu", "note", "none; everything runs on the CPU", "nothing to do for the demo")
 
@@ -207,19 +188,18 @@ def _optional() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    memory, free = memory_gib()
-    if memory is None:
-        yield Check("memory", "note", "unknown on this system", "the demo needs up to 6 GiB")
-    elif memory < 5.5:
+    import psutil  # a dependency of accelerate
+
+    state = psutil.virtual_memory()
+    memory, free = state.total / 2**30, state.available / 2**30
+    if memory < 5.5:
         yield Check("memory", "note", f"{memory:.1f} GiB", "the demo may need up to 6 GiB; close other programs")
     else:
-        yield Check("memory", "ok", f"{memory:.1f} GiB" + (f", {free:.1f} GiB available" if free is not None else ""))
+        yield Check("memory", "ok", f"{memory:.1f} GiB, {free:.1f} GiB available")
 
 
 def _disk(folder: Path) -> Check:
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
+    place = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -229,20 +209,6 @@ def _disk(folder: Path) -> Check:
     if free < 3:
         return Check("disk", "note", f"{free:.1f} GiB free in {place}", "the demo writes about 1 GiB, an installation takes about 2 GiB")
     return Check("disk", "ok", f"{free:.0f} GiB free in {place}")
-
-
-def memory_gib() -> tuple[float | None, float | None]:
-    """Total and available memory in GiB; None where the system does not tell."""
-    try:
-        import psutil  # comes with accelerate
-
-        state = psutil.virtual_memory()
-        return state.total / 2**30, state.available / 2**30
-    except ImportError:
-        sysconf: Callable | None = getattr(os, "sysconf", None)
-        if sysconf is None:
-            return None, None
-        return sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") / 2**30, None
 
 
 def _count(number: int, word: str) -> str:

@@ -1,4 +1,4 @@
-"""Evaluate a network, beside its baselines if asked, and print the tables."""
+"""Evaluate a network, with its baselines if asked, and print the tables."""
 
 from __future__ import annotations
 
@@ -26,22 +26,18 @@ def evaluate_run(
     """What `frustum eval` does; returns the numbers. Those of a run's own weights on its own settings are kept in its eval.json."""
     recipe, network = open_network(name, overrides, checkpoint, source, code)
     data = recipe.data.open()
-    own = is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum"
-    if baselines:
-        reports = evaluate_with_baselines(recipe, network, data, split)
-    else:
-        reports = [evaluate(recipe, network, data, split)]
+    reports = evaluate_with_baselines(recipe, network, data, split) if baselines else [evaluate(recipe, network, data, split)]
     print_figures(reports[0], recipe.published)
     if baselines:
         print_table(compare(reports))
-    if own:
+    if is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum":
         write_reports(Path(name), reports)
     published = {"published": [number.model_dump(mode="json") for number in recipe.published]} if recipe.published else {}
     return numbers_of(reports) | published
 
 
 def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:
-    """The tables of classes, every figure with what it counts and its convention, and what a reader must know beside."""
+    """The tables of classes, every figure with what it counts and its convention, and the notes."""
     for found in class_tables(report, published):
         print_table(found)
     print_table(figures_table(report, published), numbers=False)

@@ -1,42 +1,38 @@
-"""Verbs that look: check, list, doctor."""
+"""Verbs that inspect: check, list, doctor."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from frustum.cli.common import JsonOption, examples, say, table, verb, write_json
+from frustum.cli.common import JsonOption, VersionOption, command, optional, say, table, write_json
 from frustum.errors import DataError
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command(
-        "check",
-        epilog=examples("frustum check data/street", "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check"),
-    )(check)
-    app.command("list", epilog=examples("frustum list", "frustum list --settings flashocc-tiny"))(list_)
-    app.command("doctor", epilog=examples("frustum doctor", "frustum doctor --json doctor.json"))(doctor)
+app = typer.Typer()
 
 
-@verb
+@command(
+    app,
+    "check",
+    "frustum check data/street",
+    "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check",
+)
 def check(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set, or a rig folder with calibration.json")],
-    version: Annotated[
-        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
-    ] = None,
+    version: VersionOption = None,
     split: Annotated[str, typer.Option("--split", help="split or scene to check")] = "all",
-    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes to look at, evenly spread; 0 looks at all")] = 20,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes to check, evenly spread; 0 checks all")] = 20,
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes to draw")] = 4,
     out: Annotated[Path, typer.Option("--out", help="folder for the pictures")] = Path("check"),
-    augment: Annotated[bool, typer.Option("--augment", help="draw what training sees: after random resize, crop, flip, rotation")] = False,
+    augment: Annotated[bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation")] = False,
     recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = "flashocc-r50-m0",
     json_file: JsonOption = None,
 ) -> None:
-    """Look for what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.
+    """Find what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.
 
     Exits with 3 if an error was found: the pictures show which calibration is wrong.
     """
@@ -48,19 +44,17 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
-@verb
+@command(app, "list", "frustum list", "frustum list --settings flashocc-tiny")
 def list_(
-    settings: Annotated[
-        str | None, typer.Option("--settings", metavar="RECIPE", help="all settings of a recipe", show_default=False)
-    ] = None,
+    settings: Annotated[str | None, optional("--settings", metavar="RECIPE", help="all settings of a recipe")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """List the recipes; with --settings, everything that can be set in one of them."""
+    from frustum.recipes.finding import list_recipes
+
     if settings is not None:
         _settings(settings, json_file)
         return
-    from frustum.recipes.finding import list_recipes
-
     found = list_recipes()
     table("Recipes", ["name", "what it is"], [(info.name, info.help) for info in found], numbers=False)
     say("Train one: frustum train NAME. All of its settings: frustum list --settings NAME.")
@@ -79,21 +73,22 @@ def _settings(name: str, json_file: Path | None) -> None:
     write_json(json_file, {key: value for key, value, _ in rows})
 
 
-@verb
+@command(app, "doctor", "frustum doctor", "frustum doctor --json doctor.json")
 def doctor(
     folder: Annotated[Path, typer.Option("--folder", help="folder whose disk is checked")] = Path("."),
     json_file: JsonOption = None,
 ) -> None:
-    """Look at the installation: one line per check, with the fix beside what is wrong. Paste its output into bug reports."""
+    """Check the installation: one line per check, with the fix for what is wrong. Paste its output into bug reports."""
     from rich.markup import escape
 
-    from frustum.cli.doctor import as_json, diagnose
+    from frustum.cli.doctor import diagnose
 
     checks = diagnose(folder)
     colours = {"ok": "green", "note": "yellow", "fail": "red"}
     for item in checks:
         fix = f"\n{'':17}-> {item.fix}" if item.fix else ""
         say(f"[{colours[item.level]}]{item.level:4}[/] " + escape(f"{item.name:11} {item.seen}{fix}"), markup=True)
-    write_json(json_file, as_json(checks))
-    if any(item.level == "fail" for item in checks):
+    ok = all(item.level != "fail" for item in checks)
+    write_json(json_file, {"ok": ok, "checks": list(map(asdict, checks))})
+    if not ok:
         raise typer.Exit(1)

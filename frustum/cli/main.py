@@ -41,9 +41,8 @@ def _options(
     Settings.debug = Settings.debug or debug
 
 
-running.register(app)
-inspecting.register(app)
-benchmarking.register(app)
+for part in (running, inspecting, benchmarking):
+    app.registered_commands += part.app.registered_commands
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from frustum.cli.resolve import open_network
 from frustum.data.opening import opened
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.predict import predict
-from frustum.files import write_error
+from frustum.files import atomic_path
 from frustum.types.predictions import Prediction
 from frustum.viewer.pictures import sample_picture
 
@@ -41,7 +41,7 @@ def predict_source(
         where: root of a data set, or a rig folder, which is imported into a temporary data set first.
         version: folder with the tables; by default the only one, or the recipe's.
         split, tokens, limit: which samples.
-        submission: folder for files of public challenges, beside those in `out`.
+        submission: folder for files of public challenges, in addition to those in `out`.
         code: modules whose classes the run or the file may import.
 
     Raises:
@@ -55,21 +55,13 @@ def predict_source(
             data.neighbours(token)  # raises for a token that is not there
         if limit is not None:
             chosen = spread(chosen, limit)
-
-        def draw(sample: Any, prediction: Prediction, folder: Path) -> None:
-            draw_prediction(recipe.data, data, sample.scene, prediction, folder)
-
-        files = predict(network, recipe, data, chosen, out, submission=submission, draw=draw if pictures else None)
+        draw = partial(draw_prediction, recipe.data, data) if pictures else None
+        files = predict(network, recipe, data, chosen, out, submission=submission, draw=draw)
     return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}
 
 
-def draw_prediction(data: DataConfig, source: Source, scene: str, prediction: Prediction, folder: Path) -> None:
+def draw_prediction(data: DataConfig, source: Source, sample: Any, prediction: Prediction, folder: Path) -> None:
     """Write `<token>.png`: the images and what is predicted. Raises DataError when it cannot be written."""
-    path = folder / f"{prediction.token}.png"
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        panel = replace(panel_of(data, source, prediction, with_truth=False), title=f"{scene} {prediction.token[:8]}")
-        sample_picture(panel).save(draft, "PNG", compress_level=4)  # in half the time, 4 % larger
-        os.replace(draft, path)
-    except OSError as error:
-        raise write_error(path, error) from error
+    panel = replace(panel_of(data, source, prediction, with_truth=False), title=f"{sample.scene} {prediction.token[:8]}")
+    with atomic_path(folder / f"{prediction.token}.png") as temporary:
+        sample_picture(panel).save(temporary, "PNG", compress_level=4)  # in half the time, 4 % larger

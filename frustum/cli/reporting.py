@@ -27,7 +27,8 @@ from frustum.tasks import TASKS
 from frustum.types.layers import Layer
 from frustum.types.predictions import Prediction
 from frustum.version import __version__
-from frustum.viewer.report import Calibration, Question, ReportData, Result, SamplePanel, write_report
+from frustum.viewer.report import write_report
+from frustum.viewer.report_data import Calibration, Question, ReportData, Result, SamplePanel
 
 
 def report_run(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from frustum.config import Config
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
@@ -16,8 +17,6 @@ from frustum.recipes.finding import is_run as is_run
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from frustum.config import Config
 
 
 def resolve_recipe(name: str, overrides: Sequence[str] = (), code: Sequence[str] = ()) -> Recipe:
@@ -33,11 +32,7 @@ def resolve_recipe(name: str, overrides: Sequence[str] = (), code: Sequence[str]
 
 def run_folder(name: str, out: Path | None) -> Path:
     """Where a run goes: `out`, the run's own folder, or runs/RECIPE."""
-    if out is not None:
-        return out
-    if is_run(name):
-        return Path(name)
-    return Path("runs") / name.rpartition(":")[2].replace("_", "-")
+    return out or (Path(name) if is_run(name) else Path("runs") / name.rpartition(":")[2].replace("_", "-"))
 
 
 def open_network(
@@ -55,7 +50,7 @@ def open_network(
     from frustum.weights.loading import open_network as run
 
     if checkpoint is None and not (is_run(name) or is_weights(name)):
-        get_recipe(name, code)  # a misspelt name is answered with near ones
+        get_recipe(name, code)  # raises for a misspelt name
         raise ConfigError(
             f"{name} is a recipe, whose network is untrained: give the folder of a run that `frustum train {name}` wrote, a weights file, "
             "or both the recipe and --checkpoint FILE."
@@ -68,8 +63,6 @@ def describe(config: Config, prefix: str = "") -> Iterator[tuple[str, Any, str]]
 
     The description is the field's own, else the first sentence that a class of the config says about it under `Attributes`; choices follow.
     """
-    from frustum.config import Config
-
     documented = _documented(type(config))
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, examples, say, split_overrides, verb, verb_that, write_json
+from frustum.cli.common import (
+    GOES_ON,
+    JsonOption,
+    OverridesArgument,
+    VersionOption,
+    command,
+    optional,
+    say,
+    split_overrides,
+    write_json,
+)  # fmt: skip
 from frustum.errors import ConfigError
 from frustum.weights.catalogue import SOURCES
 
@@ -22,50 +32,14 @@ SourceOption = Annotated[
 
 CodeOption = Annotated[
     list[str] | None,
-    typer.Option("--code", metavar="MODULE", help="your module whose classes the run or file names; may be repeated", show_default=False),
+    optional("--code", metavar="MODULE", help="your module whose classes the run or file names; may be repeated"),
 ]
-CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", metavar="FILE", help="weights to load instead of the run's own", show_default=False)
-]
+CheckpointOption = Annotated[Path | None, optional("--checkpoint", metavar="FILE", help="weights to load instead of the run's own")]
+app = typer.Typer()
 NAME = "a weights file, the folder of a run, or a recipe together with --checkpoint"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    app.command(
-        "demo",
-        epilog=examples("frustum demo", "frustum demo --minutes 30 --out runs/long"),
-    )(demo)
-    app.command(
-        "train",
-        epilog=examples(
-            "frustum train flashocc-tiny data.root=runs/demo/world --out runs/tiny",
-            "frustum train flashocc-r50 data.root=/data/nuscenes optim.lr=1e-4 runtime.precision=bf16",
-            "frustum train flashocc-r50 --init bevdet-r50-cbgs.pth data.root=/data/nuscenes",
-            "frustum train runs/tiny --resume",
-        ),
-    )(train)
-    app.command(
-        "eval",
-        epilog=examples(
-            "frustum eval runs/demo/train --baselines --json numbers.json",
-            "frustum eval m0.safetensors data.root=/data/nuscenes",
-            "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
-            "frustum eval --results detections.json --data /data/nuscenes --json numbers.json",
-        ),
-    )(evaluate)
-    app.command(
-        "predict",
-        epilog=examples(
-            "frustum predict runs/demo/train my_rig --out predictions",
-            "frustum predict runs/demo/train runs/demo/world --split val --limit 4 --out predictions",
-            "frustum predict r50.safetensors /data/nuscenes --split val --no-pictures --submission challenge",
-        ),
-    )(predict)
-    app.command("report", epilog=examples("frustum report runs/demo/train", "frustum report runs/tiny data.root=/new/place"))(report)
-
-
-@verb_that(GOES_ON)
+@command(app, "demo", "frustum demo", "frustum demo --minutes 30 --out runs/long", after_interrupt=GOES_ON)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for the world, the run and the report")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
@@ -80,18 +54,23 @@ def demo(
     """
     from frustum.cli.demo import run_demo
 
-    numbers = run_demo(out=out, minutes=minutes, seed=seed, fresh=fresh, started=started)
-    write_json(json_file, numbers)
+    write_json(json_file, run_demo(out=out, minutes=minutes, seed=seed, fresh=fresh, started=started))
 
 
-@verb_that(GOES_ON)
+@command(
+    app,
+    "train",
+    "frustum train flashocc-tiny data.root=runs/demo/world --out runs/tiny",
+    "frustum train flashocc-r50 data.root=/data/nuscenes optim.lr=1e-4 runtime.precision=bf16",
+    "frustum train flashocc-r50 --init bevdet-r50-cbgs.pth data.root=/data/nuscenes",
+    "frustum train runs/tiny --resume",
+    after_interrupt=GOES_ON,
+)
 def train(
     recipe: Annotated[str, typer.Argument(help="a recipe (`frustum list`), module:function, or the folder of a run to resume or repeat")],
     overrides: OverridesArgument = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; by default runs/RECIPE", show_default=False)] = None,
-    init: Annotated[
-        Path | None, typer.Option("--init", help="weights to start from; what fits is taken (train.init=FILE)", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, optional("--out", help="folder of the run; by default runs/RECIPE")] = None,
+    init: Annotated[Path | None, optional("--init", help="weights to start from; what fits is taken (train.init=FILE)")] = None,
     code: CodeOption = None,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on with a run that is already in the folder, or delete it")] = True,
     json_file: JsonOption = None,
@@ -101,7 +80,7 @@ def train(
 
     words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
     found, folder = resolve_recipe(recipe, words, code or ()), run_folder(recipe, out)
-    from frustum.engine.train import train as run
+    from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
@@ -109,7 +88,14 @@ def train(
     write_json(json_file, result.as_dict())
 
 
-@verb
+@command(
+    app,
+    "eval",
+    "frustum eval runs/demo/train --baselines --json numbers.json",
+    "frustum eval m0.safetensors data.root=/data/nuscenes",
+    "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
+    "frustum eval --results detections.json --data /data/nuscenes --json numbers.json",
+)
 def evaluate(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help=NAME, show_default=False)] = None,
     overrides: OverridesArgument = None,
@@ -118,24 +104,19 @@ def evaluate(
     code: CodeOption = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of", show_default=False),
+        optional("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of"),
     ] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="also score the blind prior and black images")] = False,
     results: Annotated[
         Path | None,
-        typer.Option(
+        optional(
             "--results",
             metavar="FILE",
             help="instead of a RUN, predictions of any origin: a nuScenes detection JSON, or a folder with one occupancy npz per keyframe",
-            show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="ROOT", help="data set with the truth for FILE", show_default=False)
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="folder with the tables of ROOT, if there are several", show_default=False)
-    ] = None,
+    data: Annotated[Path | None, optional("--data", metavar="ROOT", help="data set with the truth for FILE")] = None,
+    version: VersionOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Evaluate a network, or a file of predictions with --results. All numbers name their protocol.
@@ -164,7 +145,14 @@ def evaluate(
     write_json(json_file, numbers)
 
 
-@verb_that("the predictions so far are kept, and the same command goes on from there")
+@command(
+    app,
+    "predict",
+    "frustum predict runs/demo/train my_rig --out predictions",
+    "frustum predict runs/demo/train runs/demo/world --split val --limit 4 --out predictions",
+    "frustum predict r50.safetensors /data/nuscenes --split val --no-pictures --submission challenge",
+    after_interrupt="the predictions so far are kept, and the same command goes on from there",
+)
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help=NAME)],
     where: Annotated[Path, typer.Argument(metavar="SOURCE", help="a data set, or a rig folder with images and calibration.json")],
@@ -173,26 +161,15 @@ def predict(
     checkpoint: CheckpointOption = None,
     source: SourceOption = "frustum",
     code: CodeOption = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="folder with the tables, if there are several", show_default=False)
-    ] = None,
+    version: VersionOption = None,
     split: Annotated[str, typer.Option("--split", help="split or scene to predict")] = "all",
-    token: Annotated[
-        list[str] | None, typer.Option("--token", help="predict this keyframe only; may be repeated", show_default=False)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="at most so many keyframes, evenly spread", show_default=False)
-    ] = None,
+    token: Annotated[list[str] | None, optional("--token", help="predict this keyframe only; may be repeated")] = None,
+    limit: Annotated[int | None, optional("--limit", min=1, help="at most so many keyframes, evenly spread")] = None,
     submission: Annotated[
         Path | None,
-        typer.Option(
-            "--submission",
-            metavar="DIR",
-            help="also write files of public challenges: Occ3D's TOKEN.npz, nuScenes' detections.json",
-            show_default=False,
-        ),
+        optional("--submission", metavar="DIR", help="also write files of public challenges: Occ3D's TOKEN.npz, nuScenes' detections.json"),
     ] = None,
-    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction beside its images")] = True,
+    pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="draw every prediction with its images")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Predict: a file per sample and question that the network answers, and a picture. Labels need not exist.
@@ -201,7 +178,7 @@ def predict(
 
     An interrupted prediction goes on with the same command, a finished one is made anew.
 
-    A network that tells objects apart adds `instances`, and class, centre and score of each object; the picture colours them one by one.
+    A network that separates objects adds `instances`, and class, centre and score of each object; the picture colours them one by one.
     """
     from frustum.cli.predicting import predict_source
 
@@ -214,13 +191,11 @@ def predict(
     write_json(json_file, found)
 
 
-@verb
+@command(app, "report", "frustum report runs/demo/train", "frustum report runs/tiny data.root=/new/place")
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help=NAME)],
     overrides: OverridesArgument = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="folder of the report; by default RUN/report or FILE-report", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, optional("--out", help="folder of the report; by default RUN/report or FILE-report")] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes of the validation split to draw")] = 4,
     checkpoint: CheckpointOption = None,
     source: SourceOption = "frustum",

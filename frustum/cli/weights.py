@@ -10,18 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from frustum.cli.common import JsonOption, OverridesArgument, examples, say, split_overrides, table, verb, write_json
+from frustum.cli.common import JsonOption, OverridesArgument, command, optional, say, split_overrides, table, write_json
 from frustum.errors import ConfigError, FrustumError, nearest_names
 from frustum.weights.catalogue import CATALOGUE, SOURCES, UNKNOWN, Entry, entries
 
 app = typer.Typer(no_args_is_help=True, help="Published weights: what there is, what is in a file, and how it becomes one of ours.")
+INSPECT = "For a file: frustum weights inspect FILE"
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="a .pth or .safetensors file")]
 
 
-@app.command(
-    "list", epilog=examples("frustum weights list panoptic", "frustum weights list flashocc-r50-M0", "frustum weights list --markdown")
-)
-@verb
+@command(app, "list", "frustum weights list panoptic", "frustum weights list flashocc-r50-M0", "frustum weights list --markdown")
 def list_(
     name: Annotated[
         str | None,
@@ -33,48 +31,30 @@ def list_(
     json_file: JsonOption = None,
 ) -> None:
     """List published weights: where their authors publish them, under which licence, and which recipe loads them. Nothing is downloaded."""
-    listed = CATALOGUE if name is None else entries(name)
-    if name is not None and (not listed or markdown):
+    listed = entries(name or "")
+    if name and not listed:
         hint = nearest_names(name, [e.name for e in CATALOGUE])
-        raise ConfigError(
-            "--markdown prints the whole table: leave out NAME."
-            if listed
-            else f"the catalogue has no entry {name!r}; {hint} `frustum weights list` shows all. For a file: frustum weights inspect FILE"
-        )
-    if name is not None and len(listed) == 1:
-        say(details_of(listed[0]))
-    elif markdown:
+        raise ConfigError(f"the catalogue has no entry {name!r}; {hint} `frustum weights list` shows all. {INSPECT}")
+    if name and markdown:
+        raise ConfigError("--markdown prints the whole table: leave out NAME.")
+    if markdown:
         say(as_markdown())
+    elif len(listed) == 1:
+        say(details_of(listed[0]))
     else:
         for e in listed:
-            say(f"{e.name}\n    {line_of(e)}")
-        say(
-            f"\n{len(listed)} entries; the figures (%) are the authors'. Where to get one, its licence: frustum weights list NAME. "
-            "Got one? frustum weights inspect FILE"
-        )
+            recipe = f"recipe {e.recipe}" if e.recipe else "no recipe yet"
+            say(f"{e.name}\n    {'; '.join(filter(None, (recipe, e.published, e.status)))}")
+        advice = "the figures (%) are the authors'. Where to get one, and its licence: frustum weights list NAME."
+        say(f"\n{len(listed)} entries; {advice} {INSPECT}")
     write_json(json_file, {e.name: {key: value for key, value in e._asdict().items() if key != "name"} for e in listed})
-
-
-def line_of(e: Entry) -> str:
-    """What one line of the list says of an entry."""
-    return "; ".join(part for part in (f"recipe {e.recipe}" if e.recipe else "no recipe yet", e.published, e.status) if part)
 
 
 def details_of(e: Entry) -> str:
     """All that is known of an entry, a fact per line so that each can be copied whole."""
-    size = f"{e.size:,} bytes" if isinstance(e.size, int) else str(e.size)
-    rows = {
-        "project": e.project,
-        "where": e.where,
-        "file": e.file,
-        "size": size,
-        "licence": e.licence,
-        "published": f"{e.published} (%)" if e.published else "no figure",
-        "protocol": e.protocol,
-        "status": e.status,
-        "recipe": e.recipe or "no recipe yet",
-        "note": e.note,
-    }
+    size = f"{e.size:,} bytes" if isinstance(e.size, int) else e.size
+    figure = f"{e.published} (%)" if e.published else "no figure"
+    rows = e._asdict() | {"name": "", "size": size, "published": figure, "recipe": e.recipe or "no recipe yet", "source": ""}
     lines = [e.name, *(f"  {key:<10} {value}" for key, value in rows.items() if value)]
     file = "FILE" if e.file == UNKNOWN or "," in e.file else e.file
     if e.recipe and e.source:
@@ -97,16 +77,10 @@ def as_markdown() -> str:
     return "\n".join([*lines, "", *notes])
 
 
-@app.command(
-    "inspect",
-    epilog=examples("frustum weights inspect flashocc-r50-M0-256x704.pth", "frustum weights inspect FILE --recipe flashocc-r50"),
-)
-@verb
+@command(app, "inspect", "frustum weights inspect flashocc-r50-M0-256x704.pth", "frustum weights inspect FILE --recipe flashocc-r50")
 def inspect(
     file: FileArgument,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="also say what of the file fits this recipe's network", show_default=False)
-    ] = None,
+    recipe: Annotated[str | None, optional("--recipe", help="also say what of the file fits this recipe's network")] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is in a weights file: layout, parts, channel counts, the recipe that it belongs to, and what does not fit that one.
@@ -137,7 +111,7 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     from frustum.weights.upstream import ADAPTERS, has_official_weights
 
     if recipe is not None:
-        get_recipe(recipe)  # a misspelt name is told before a large file is read
+        get_recipe(recipe)  # a misspelt name is an error before a large file is read
     file = file / WEIGHTS if (file / WEIGHTS).is_file() else file
     opened = open_state(file)
     header = decode_header(opened.metadata)
@@ -178,7 +152,7 @@ def _trained(header: dict[str, Any], what: str) -> dict[str, Any]:
 
     try:
         trained = recipe_of(header, what)
-    except FrustumError as error:  # a class that is not imported: the rest of the file can be looked at
+    except FrustumError as error:  # a class that is not imported: the rest of the file can be shown
         return {"recipe": str(error)}
     known = get_recipe(trained.name) if any(info.name == trained.name for info in list_recipes()) else trained
     changed = differences(known.model.model_dump(mode="json"), trained.model.model_dump(mode="json"), "model")
@@ -186,33 +160,28 @@ def _trained(header: dict[str, Any], what: str) -> dict[str, Any]:
     return {"recipe": trained.name, "trained with": words, "travels": travelling(trained)}
 
 
-@app.command(
+@command(
+    app,
     "convert",
-    epilog=examples(
-        "frustum weights convert flashocc-r50-M0-256x704.pth --source flashocc -o m0.safetensors",
-        "frustum weights convert bevdet-r50-cbgs.pth --recipe flashocc-r50 --partial -o start.safetensors",
-        "frustum weights convert mine.pth --recipe flashocc-tiny model.bev_channels=64 -o mine.safetensors",
-    ),
+    "frustum weights convert flashocc-r50-M0-256x704.pth --source flashocc -o m0.safetensors",
+    "frustum weights convert bevdet-r50-cbgs.pth --recipe flashocc-r50 --partial -o start.safetensors",
+    "frustum weights convert mine.pth --recipe flashocc-tiny model.bev_channels=64 -o mine.safetensors",
 )
-@verb
 def convert(
     file: FileArgument,
     out: Annotated[Path, typer.Option("-o", "--out", help="file to write, .safetensors")],
     overrides: OverridesArgument = None,
     source: Annotated[
         str | None,
-        typer.Option(
+        optional(
             "--source",
             help=f"upstream project of the file: {', '.join(SOURCES)}; or official, whichever it is; or frustum: a state dict that was "
             "trained here. By default frustum for a recipe without official weights, else official",
-            show_default=False,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe", help="recipe to convert for, or a run's folder; by default the one that the file belongs to", show_default=False
-        ),
+        optional("--recipe", help="recipe to convert for, or a run's folder; by default the one that the file belongs to"),
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="keep what fits the recipe, instead of refusing a file that differs")] = False,
     json_file: JsonOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,12 @@ def generate_world(config: WorldConfig, root: Path, workers: int | None = None, 
 
         def progress(done: int, _total: int) -> None:
             nonlocal started
-            if not started:  # the first call tells what an earlier run left
+            if not started:  # the first call counts what an earlier run left
                 started = True
                 bar.already(done)
             elif done > bar.done:
                 bar.advance(count=done - bar.done)
 
         report = generate(config, root, workers, progress, overwrite)
-    return {
-        "root": str(root),
-        "scenes": report.scenes,
-        "keyframes": report.keyframes,
-        "generated": report.generated,
-        "seconds": round(report.seconds, 2),
-        "keyframes_per_second": round(report.rate, 4),
-        "workers": report.workers,
-    }
+    rounded = {"root": str(root), "seconds": round(report.seconds, 2), "keyframes_per_second": round(report.rate, 4)}
+    return asdict(report) | rounded

@@ -1,4 +1,4 @@
-"""Batches in a reproducible order: the same whatever the number of workers or ranks, resumable within an epoch.
+"""Batches in a reproducible order: the same with any number of workers or ranks, resumable within an epoch.
 
 The order of epoch e is a function of (seed, e), the augmentation of sample i of (seed, e, i). So the whole state of a loader is two
 integers, the epoch and the number of batches that were given out.
@@ -33,9 +33,9 @@ class SampleDataset(Dataset[dict[str, Any]]):
         tokens: samples, e.g. `source.tokens("train")`.
         pipeline: reading, augmentation, normalisation.
         seed: of the augmentation.
-        cache: `memory` keeps decoded samples up to `cache_bytes`, images that several of them show only once; each worker process has its
-            own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, for
-            the next one shows most of them again.
+        cache: `memory` keeps decoded samples up to `cache_bytes`, images that they share only once; each worker process has its
+            own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, which
+            the next one mostly shares.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int | Item) -> dict[str, Any]:
         """Network input of the sample at a position, augmented for an epoch (0 if not given)."""
         epoch, index = item if isinstance(item, tuple) else (0, int(item))
-        rng = np.random.default_rng([self.seed, epoch, index]) if self.pipeline.augments else None
+        rng = np.random.default_rng([self.seed, epoch, index]) if self.pipeline.training else None
         return self.pipeline.apply(self._loaded(index), rng)
 
     def _loaded(self, index: int) -> Loaded:
@@ -71,7 +71,7 @@ class SampleDataset(Dataset[dict[str, Any]]):
         if self._room and self._room >= size:
             self._room -= size
             self._cache[index], self._images = loaded, images
-        elif self.pipeline.shares_images and not self.pipeline.augments and not self._cache:
+        elif not self.pipeline.training and not self._cache:
             self._images = {path: images[path] for path in shown}
         return loaded
 
@@ -95,7 +95,7 @@ class EpochBatches(Sampler[list[Item]]):
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(
-                f"batch_size {batch_size}, rank {rank} of {world_size} make no sense: need batch_size >= 1 and 0 <= rank < world_size."
+                f"batch_size {batch_size}, rank {rank} of {world_size} are not possible: need batch_size >= 1 and 0 <= rank < world_size."
             )
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
@@ -116,7 +116,7 @@ class EpochBatches(Sampler[list[Item]]):
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch = self.epoch  # of this iteration, whatever `go_to` chooses later
+        epoch = self.epoch  # `go_to` chooses that of later iterations
         return (self.batch(epoch, number) for number in range(self.start, len(self)))
 
     def go_to(self, epoch: int, start: int = 0) -> None:
@@ -139,31 +139,23 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
 
 
 def build_loader(
-    dataset: SampleDataset,
-    batch_size: int,
-    shuffle: bool = False,
-    seed: int = 0,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    drop_last: bool | None = None,
+    dataset: SampleDataset, batch_size: int, shuffle: bool = False, seed: int = 0, num_workers: int = 0, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Batch]:
     """A loader of `Batch` objects; its `batch_sampler` is an `EpochBatches`, where the position in the data is chosen.
 
     Args:
         dataset: the samples.
         batch_size: samples per batch and rank.
-        shuffle: a new order each epoch (`EpochBatches.go_to`).
+        shuffle: a new order each epoch (`EpochBatches.go_to`), without incomplete batches and uneven shares.
         seed: of the order.
         num_workers: loading processes, at most one per core; 0 loads in this one.
         rank, world_size: which share of the batches this process gets.
-        drop_last: leave out incomplete batches and uneven shares; by default when shuffling.
 
     Raises:
         DataError: there are no samples.
         ConfigError: fewer samples than one step needs.
     """
-    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, shuffle if drop_last is None else drop_last)
+    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last=shuffle)
     cores = count_cores()
     if num_workers > cores:
         warnings.warn(

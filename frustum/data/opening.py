@@ -15,8 +15,6 @@ from frustum.data.rig.importer import import_rig
 from frustum.data.source import DataConfig
 from frustum.errors import DataError
 
-_VERSION = "v1.0-trainval"
-
 
 def open_root(root: Path, version: str | None = None, camera_only: bool = False) -> NuScenes:
     """A data set in the nuScenes format.
@@ -29,7 +27,7 @@ def open_root(root: Path, version: str | None = None, camera_only: bool = False)
     Raises:
         DataError: not a data set, or several versions to choose from.
     """
-    return NuScenes(root, version or choose_version(root, _VERSION), camera_only=camera_only)
+    return NuScenes(root, version or choose_version(root, "v1.0-trainval"), camera_only=camera_only)
 
 
 @contextmanager
@@ -85,14 +83,10 @@ def split_of(source: NuScenes, tokens: Iterable[str]) -> str:
         )
     splits = {split: set(source.tokens(split)) for split in (*source.splits(), "all")}
 
-    def preferred(split: str) -> tuple[bool, str]:
-        return split != "val", split  # of splits with the same keyframes
+    def rank(split: str) -> tuple[bool, bool, int, bool, str]:
+        members = splits[split]
+        is_held, is_holding = members <= given, given & known <= members
+        size = -len(members) if is_held else len(members)
+        return not is_held, not is_holding, size, split != "val", split  # of splits with the same keyframes, val before others
 
-    equal = [split for split in splits if splits[split] == given]
-    held = [split for split in splits if splits[split] <= given]
-    holding = [split for split in splits if given & known <= splits[split]]
-    if equal:
-        return min(equal, key=preferred)
-    if held:
-        return min(held, key=lambda split: (-len(splits[split]), *preferred(split)))
-    return min(holding, key=lambda split: (len(splits[split]), *preferred(split)))
+    return min(splits, key=rank)

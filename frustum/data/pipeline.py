@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.data.pixels import ImageTransform, jitter_colours, normalise
+from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, as_rig_source
 from frustum.errors import DataError
@@ -37,7 +37,7 @@ class LoadedKeyframe:
     sample: Sample
     frames: Times  # [time][camera]; where the scene does not have such a frame, those of the keyframe
     images: tuple[tuple[np.ndarray, ...], ...]  # [time][camera], (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None where the keyframe has none
+    labels: tuple[Any, ...]  # what each kind of label read, None for a keyframe without one
     is_present: tuple[bool, ...]  # [time]
 
     @property
@@ -78,16 +78,6 @@ class RigPipeline:
             if (grid := getattr(label, "grid", None)) is not None:
                 self.augment.check(grid)
 
-    @property
-    def augments(self) -> bool:
-        """Whether `apply` draws at random."""
-        return self.training
-
-    @property
-    def shares_images(self) -> bool:
-        """Keyframes of a scene share their past."""
-        return self.reads.past > 0
-
     def __call__(self, source: Any, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one keyframe, for `collate`. Raises DataError as `load` and `apply` do."""
         return self.apply(self.load(source, token), rng)
@@ -101,12 +91,14 @@ class RigPipeline:
             decoded: images by path that this pipeline has decoded before; new ones are added.
 
         Raises:
-            DataError: a file is unreadable, an image or a label has another size than announced, or a wanted LiDAR scan is missing.
+            DataError: a file is unreadable, an image or a label has the wrong size, or a LiDAR scan that a label needs is missing.
         """
         sample = as_rig_source(source, "images of camera rigs").sample(token, with_boxes=False, occupancy=False, history=self.reads.past)
         frames, is_present = self._frames(sample)
         decoded = {} if decoded is None else decoded
-        images = tuple(tuple(self._decoded(f, decoded) for f in time) for time in frames)
+        for frame in (f for time in frames for f in time if f.path not in decoded):
+            decoded[frame.path] = np.asarray(self._decode(frame))
+        images = tuple(tuple(decoded[f.path] for f in time) for time in frames)
         fixed = None if self._moves_pixels else self._draw(None, sample)
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
         return LoadedKeyframe(sample, frames, images, labels, is_present)
@@ -115,7 +107,8 @@ class RigPipeline:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
         sample, rng = loaded.sample, rng if self.training else None
         draw = self._draw(rng, sample)
-        images = np.stack([self._moved(i, t) for time in loaded.images for i, t in zip(time, draw.images, strict=True)])
+        pairs = [(image, transform) for time in loaded.images for image, transform in zip(time, draw.images, strict=True)]
+        images = np.stack([np.asarray(t.apply(Image.fromarray(i))) if self._moves_pixels else i for i, t in pairs])
         if rng is not None and self.augment.colour_jitter:
             factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.images)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
@@ -174,12 +167,6 @@ class RigPipeline:
         past += [None] * (self.reads.past - len(past))
         return (sample.cameras, *(p or sample.cameras for p in past)), (True, *(p is not None for p in past))
 
-    def _decoded(self, frame: CameraFrame, known: Decoded) -> np.ndarray:
-        image = known.get(frame.path)
-        if image is None:
-            image = known[frame.path] = np.asarray(self._decode(frame))
-        return image
-
     def _decode(self, frame: CameraFrame) -> Image.Image:
         image = frame.open()
         if (image.height, image.width) != tuple(frame.size):
@@ -189,11 +176,8 @@ class RigPipeline:
             )
         return image if self._moves_pixels else self.augment.fit(frame.size, self.data.image_size).apply(image)
 
-    def _moved(self, image: np.ndarray, transform: ImageTransform) -> np.ndarray:
-        return np.asarray(transform.apply(Image.fromarray(image))) if self._moves_pixels else image
-
     def _map_pose(self, loaded: LoadedKeyframe, time: int) -> np.ndarray:
-        """Ego pose of the map of one of the frames."""
+        """Ego pose of the map at one time."""
         if self.data.map_frame == "camera0":
             return loaded.frames[time][0].ego2global
         sample = loaded.sample

@@ -122,7 +122,7 @@ def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "R
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str = "rgb") -> np.ndarray:
     """Network input (*, 3, H, W) float32 of RGB images (*, H, W, 3), 0..255.
 
-    `mean` and `std` belong to the channels' positions after reordering: FlashOCC's checkpoints want `bgr` with the RGB-order numbers
+    `mean` and `std` belong to the channels' positions after reordering: FlashOCC's checkpoints need `bgr` with the RGB-order numbers
     (its loader swaps the channels twice).
     """
     if channel_order == "bgr":

@@ -90,7 +90,7 @@ class Occupancy:
 
 @dataclass(frozen=True)
 class Sample:
-    """One keyframe as found on disk; images and points are read when asked for."""
+    """One keyframe as stored on disk; images and points are read later."""
 
     token: str
     scene: str
@@ -102,5 +102,4 @@ class Sample:
     occupancy: Occupancy | None = None
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
     history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
-    lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
     has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it

@@ -1,4 +1,4 @@
-"""Where samples come from: the recipe's `data` and `augment` sections, and what the rest of the package knows of a data set.
+"""Where samples come from: the recipe's `data` and `augment` sections, and what all data sets have in common.
 
 A data set is a section (`DataConfig`) that opens into a source of samples and makes the pipeline that turns them into batches. Rigs of
 cameras (data/nuscenes/section.py) and folders of images with label maps (data/images/section.py) are two kinds.
@@ -37,15 +37,12 @@ class Source(Protocol):
 
     def tokens(self, split: str = "all") -> list[str]:
         """Samples of a split, in order. Raises DataError for an unknown one."""
-        ...
 
     def sample(self, token: str) -> Any:
-        """One sample; files are read when asked for."""
-        ...
+        """One sample; its files are read later."""
 
     def neighbours(self, token: str) -> Sequence[str]:
-        """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone where there is no time."""
-        ...
+        """The samples of the recording that a sample belongs to, itself among them, in time order; itself alone for single images."""
 
 
 @runtime_checkable
@@ -55,12 +52,10 @@ class RigSource(Protocol):
     root: Path
 
     def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
-        """One keyframe with its past, boxes and labels as asked for."""
-        ...
+        """One keyframe with its past, boxes and labels as the arguments say."""
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
-        """Boxes of the detection classes in these keyframes that hold at least so many points."""
-        ...
+        """Boxes of the detection classes in these keyframes that hold at least `min_points` points."""
 
 
 def as_rig_source(source: Any, what: str) -> RigSource:
@@ -87,38 +82,27 @@ class Loaded(Protocol):
     @property
     def num_bytes(self) -> int:
         """Memory that it takes."""
-        ...
 
     @property
     def paths(self) -> Collection[Path]:
         """Files of its decoded images."""
-        ...
 
 
 class Pipeline(Protocol):
     """From a sample on disk to network input, in two steps so that the first can be cached; and from samples to a batch."""
 
     @property
-    def augments(self) -> bool:
+    def training(self) -> bool:
         """Whether `apply` draws at random."""
-        ...
-
-    @property
-    def shares_images(self) -> bool:
-        """Whether neighbouring samples show the same images."""
-        ...
 
     def load(self, source: Any, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; images that are in `decoded` already are taken from there, new ones are added."""
-        ...
 
     def apply(self, loaded: Any, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform, normalise."""
-        ...
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
         """Outputs of `apply` as a batch."""
-        ...
 
 
 def _ordered(values: tuple[float, float]) -> tuple[float, float]:
@@ -127,20 +111,9 @@ def _ordered(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
-def _share(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] < 0 or values[1] >= 1:
-        raise ValueError("a share of the height lies between 0 and 1, 1 excluded")
-    return values
-
-
-def _positive(values: tuple[float, float]) -> tuple[float, float]:
-    if values[0] <= 0:
-        raise ValueError("a scale is greater than 0")
-    return values
-
-
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """(low, high), both included."""
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentConfig(Config):
@@ -149,14 +122,14 @@ class AugmentConfig(Config):
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
-    crop_h: Annotated[Range, AfterValidator(_share), TRAVELS] = Field(
+    crop_h: Annotated[tuple[Share, Share], AfterValidator(_ordered), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
     bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x of the ego frame")
     bev_flip_y: float = Field(0.5, ge=0, le=1)
     bev_rotate_deg: Range = (0.0, 0.0)
-    bev_scale: Annotated[Range, AfterValidator(_positive)] = (1.0, 1.0)
+    bev_scale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] = (1.0, 1.0)
 
     @property
     def moves_pixels(self) -> bool:
@@ -242,5 +215,5 @@ class DataConfig(Config):
         raise TypeError(f"{type(self).__name__} must define pipeline()")
 
     def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
-        """The photographs of a sample, to be looked at: (name, (H, W, 3) uint8 RGB)."""
+        """The photographs of a sample for display: (name, (H, W, 3) uint8 RGB)."""
         raise TypeError(f"{type(self).__name__} must define show()")

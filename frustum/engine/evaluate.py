@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 from torch import nn
@@ -59,35 +58,6 @@ def evaluate(
         DataError: no labels, damaged files, a wrong root, a prediction that lacks a part that others have, or nothing that could be
             scored. ShapeError: predictions of another shape than the labels.
     """
-    return _evaluate(recipe, model, source, split, every, black, name, out, progress, tasks)[0]
-
-
-def evaluate_with_baselines(
-    recipe: Recipe, network: nn.Module, source: Source | None = None, split: str | None = None, *, progress: bool = True
-) -> list[EvalReport]:
-    """The report of a network, then of what answers the same questions without looking, and of the network on black images."""
-    source = source or recipe.data.open()
-    report, done = _evaluate(recipe, network, source, split, None, False, None, None, progress, TASKS)
-    reports = [report]
-    for task in done:
-        for predictor in task.baselines(source, recipe.data.train_split, loop_progress):
-            reports.append(evaluate(recipe, predictor, source, split, progress=progress))
-    return [*reports, evaluate(recipe, network, source, split, name="black images", black=True, progress=progress)]
-
-
-def _evaluate(
-    recipe: Recipe | None,
-    model: nn.Module | NetworkPredictor | Predictor,
-    source: Source | None,
-    split: str | None,
-    every: int | None,
-    black: bool,
-    name: str | None,
-    out: Path | str | None,
-    progress: bool,
-    kinds: Sequence[type[Task]],
-) -> tuple[EvalReport, list[Task]]:
-    """`evaluate`, and the tasks that scored."""
     began = time.monotonic()
     runtime, settings = (recipe.runtime, recipe.eval) if recipe is not None else (RuntimeConfig(device="cpu"), EvalConfig())
     if recipe is not None:
@@ -96,39 +66,54 @@ def _evaluate(
         raise TypeError("evaluate() without a recipe needs source and split")
     accelerator = make_accelerator(runtime)
     every = every or settings.every
-    tokens = source.tokens(split)[::every]
-    if not tokens:
+    order = source.tokens(split)[::every]
+    if not order:
         raise DataError(f"the split {split!r} of {source.root} has no samples.")
     data = None if recipe is None else recipe.data
     predictor = NetworkPredictor(model, runtime, black=black, data=data) if isinstance(model, nn.Module) else model
     if isinstance(predictor, Predictor):
-        tokens = predictor.ordered(tokens, split)
-    first, last = (len(tokens) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
-    mine = tokens[first:last]  # neighbours stay together: networks over time run them as a stream
+        order = predictor.ordered(order, split)
+    first, last = (len(order) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
+    mine = order[first:last]  # neighbours stay together: networks over time run them as a stream
     title = name or getattr(predictor, "name", "") or (recipe.name if recipe else "")
     scored: dict[str, Task] = {}
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
         for prediction in _predictions(recipe, source, predictor, mine):
-            if not scored:
-                scored = {kind.name: kind(tokens, settings.ray_iou) for kind in _asked(prediction, kinds)}
-            _add(scored, kinds, source, prediction)
+            asked = _asked(prediction, tasks, scored)
+            scored = scored or {task.name: task(order, settings.ray_iou) for task in asked}
+            for task in scored.values():
+                task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
             bar.advance()
-    done = _merged(gather_object([scored]))
+    done: dict[str, Task] = {}
+    for task in (task for counted in gather_object([scored]) for task in counted.values()):
+        done[task.name] = done[task.name].merge(task) if task.name in done else task
     report = EvalReport(
         name=title,
         split=split,
-        frames=len(tokens),
+        frames=len(order),
         every=every,
         images="none" if isinstance(predictor, Predictor) else "black" if predictor.black else "as they are",
-        results={task.name: task.compute() for task in done},
+        results={task.name: task.compute() for task in done.values()},
         seconds=time.monotonic() - began,
         weights=digest(model) if isinstance(model, nn.Module) else None,
         note=BLACK_NOTE if black else getattr(predictor, "note", ""),
         about=getattr(predictor, "about", {}),
+        tasks=tuple(done.values()),
     )
     if out is not None and accelerator.is_main_process:
-        write_json(out, report.numbers(kinds), indent=2)
-    return report, done
+        write_json(out, report.numbers(tasks), indent=2)
+    return report
+
+
+def evaluate_with_baselines(
+    recipe: Recipe, network: nn.Module, source: Source | None = None, split: str | None = None, *, progress: bool = True
+) -> list[EvalReport]:
+    """The report of a network, then of baselines that read no images, and of the network on black images."""
+    source = source or recipe.data.open()
+    report = evaluate(recipe, network, source, split, progress=progress)
+    baselines = (b for task in report.tasks for b in task.baselines(source, recipe.data.train_split, loop_progress))
+    reports = [report, *(evaluate(recipe, predictor, source, split, progress=progress) for predictor in baselines)]
+    return [*reports, evaluate(recipe, network, source, split, name="black images", black=True, progress=progress)]
 
 
 def _predictions(
@@ -144,38 +129,16 @@ def _predictions(
             yield from predictor(batch)
 
 
-def _asked(prediction: Prediction, kinds: Sequence[type[Task]]) -> list[type[Task]]:
-    """The tasks whose part a prediction has. Raises DataError if there is none."""
-    asked = [kind for kind in kinds if getattr(prediction, kind.part) is not None]
+def _asked(prediction: Prediction, tasks: Sequence[type[Task]], scored: Collection[str]) -> list[type[Task]]:
+    """The tasks whose part a prediction has. Raises DataError if there is none, or if they differ from those `scored` already."""
+    asked = [task for task in tasks if getattr(prediction, task.part) is not None]
+    held = ", ".join(name for name, value in vars(prediction).items() if name != "token" and value is not None) or "nothing"
+    parts = {task.name: task.part for task in tasks}
     if not asked:
-        held = ", ".join(_held(prediction)) or "nothing"
         raise DataError(
-            f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. "
-            f"Scored are: {', '.join(kind.part for kind in kinds)}."
+            f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. Scored are: {', '.join(parts.values())}."
         )
+    if scored and {task.name for task in asked} != set(scored):
+        others = ", ".join(parts[name] for name in scored)
+        raise DataError(f"the prediction of {prediction.token} holds {held}, but others hold {others}: predict all samples in one way.")
     return asked
-
-
-def _held(prediction: Prediction) -> list[str]:
-    return [name for name, value in vars(prediction).items() if name != "token" and value is not None]
-
-
-def _add(scored: dict[str, Task], kinds: Sequence[type[Task]], source: Any, prediction: Prediction) -> None:
-    """Score one sample. Raises DataError where it lacks a part that others have, or has one that they lack."""
-    if {kind.name for kind in _asked(prediction, kinds)} != set(scored):
-        others = ", ".join(task.part for task in scored.values())
-        raise DataError(
-            f"the prediction of {prediction.token} holds {', '.join(_held(prediction))}, but others hold {others}: predict all samples in "
-            "one way."
-        )
-    for task in scored.values():
-        task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
-
-
-def _merged(found: Sequence[dict[str, Task]]) -> list[Task]:
-    """What all processes counted."""
-    whole: dict[str, Task] = {}
-    for scored in found:
-        for name, task in scored.items():
-            whole[name] = whole[name].merge(task) if name in whole else task
-    return list(whole.values())

@@ -18,8 +18,8 @@ from frustum.types.batch import Batch
 
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
     """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`."""
-    wanted = recipe.model.learns_from() if labels else ()
-    return recipe.data.pipeline(recipe.model.reads(), wanted, recipe.augment, training)
+    kinds = recipe.model.learns_from() if labels else ()
+    return recipe.data.pipeline(recipe.model.reads(), kinds, recipe.augment, training)
 
 
 class TrainingFeed:
@@ -67,10 +67,8 @@ class TrainingFeed:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the micro-batches that `state` counts. Raises TrainingError if the split has other samples than then."""
         if state["keyframes"] != self._fingerprint:
-            raise TrainingError(
-                "the training split has other keyframes than when the run was saved, so it cannot be resumed exactly. "
-                "Restore the data, or start again with --fresh or another --out FOLDER."
-            )
+            why = "the training split has other keyframes than when the run was saved, so it cannot be resumed exactly"
+            raise TrainingError(f"{why}. Restore the data, or start again with --fresh or another --out FOLDER.")
         self._go_to(int(state["epoch"]), int(state["batch"]))
 
     def close(self) -> None:
@@ -95,7 +93,7 @@ def evaluation_batches(recipe: Recipe, source: Source, tokens: Sequence[str], la
     """The given samples in order, without augmentation; with what the model learns from if `labels`."""
     _note_short_past(recipe, source, tokens)
     dataset = SampleDataset(source, tokens, build_pipeline(recipe, training=False, labels=labels))
-    return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers, drop_last=False))
+    return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
 
 
 def _note_short_past(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from frustum.files import make_folder, write_bytes, write_error
 
 
-class MetricsLog:
+class MetricsLog(AbstractContextManager["MetricsLog"]):
     """Context manager that appends one JSON object per `write`. Lines after `keep_until` (steps a resumed run repeats) are dropped.
 
     Raises:
@@ -26,12 +26,10 @@ class MetricsLog:
         make_folder(folder)
         kept = [line for line in read_lines(self.path) if line["step"] <= keep_until]
         write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        try:
+        with suppress(ImportError):  # the extra is optional; metrics.jsonl has everything
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_until + 1 if keep_until else None)
-        except ImportError:
-            pass  # the extra is optional; metrics.jsonl has everything
 
     def write(self, line: dict[str, Any]) -> None:
         """Append `line`; needs a `step`. Nested dicts become `name/key` in TensorBoard."""
@@ -48,23 +46,15 @@ class MetricsLog:
                     if isinstance(number, (int, float)) and math.isfinite(number):
                         self._board.add_scalar(f"{name}/{key}" if key else name, number, line["step"])
 
-    def __enter__(self) -> MetricsLog:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._board is not None:
             self._board.close()
 
 
 def read_lines(path: Path | str) -> list[dict[str, Any]]:
     """All complete lines of a metrics.jsonl; a last one that was cut off by a crash is left out. Empty without a file."""
-    lines = []
-    path = Path(path)
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict) and "step" in line:
-            lines.append(line)
-    return lines
+    lines: list[Any] = []
+    for text in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []:
+        with suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]

@@ -105,7 +105,7 @@ def _value(config: Config, path: list[str], text: str, key: str) -> Any:
 def _with(config: C, changes: dict[str, Any], words: str, prefix: str) -> C:
     """The section with new values, validated as a whole; `words` is what the user wrote, `prefix` the section's path with its dot."""
     # Values are kept as they are (no dump), so that a model's own config class survives.
-    values = {name: getattr(config, name) for name in type(config).model_fields}
+    values = dict(config)
     for name, value in changes.items():
         values[name] = value
         if prefix + name in _REPLACES and value is not None:
@@ -159,32 +159,32 @@ def _parse(text: str, field: FieldInfo, current: Any, key: str, entry: str = "")
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
         changes = {name: _value(current, [name], words, f"{key}.{name}") for name, words in texts.items()}
         return _with(current, changes, f"{key}={text}", f"{key}.")
-    adapter: TypeAdapter = TypeAdapter(_annotated(field))
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    adapter: TypeAdapter = TypeAdapter(annotation)
     first: ValidationError | None = None
     for candidate in _readings(text):
         try:
-            # true and false are no numbers, although Python would take them for 1 and 0
+            # true and false are not numbers, although Python takes them for 1 and 0
             strict = True if isinstance(candidate, bool) else None
             return adapter.validate_python({**current, entry: candidate} if entry else candidate, strict=strict)
         except ValidationError as error:
             first = first or error
     assert first is not None
     about = f" ({field.description})" if field.description else ""
-    raise ConfigError(f"{key}={text} is not allowed: {_reasons(first)}. {key}{about} is now {_shown(current)}.")
+    shown = current.model_dump_json() if isinstance(current, Config) else repr(current)
+    raise ConfigError(f"{key}={text} is not allowed: {_reasons(first)}. {key}{about} is now {shown}.")
 
 
 def _readings(text: str) -> list[Any]:
+    """What `text` may mean, the likeliest first."""
+    is_bracketed, constants = text[:1] in "([" and text[-1:] in ")]", {"null": None, "none": None, "true": True, "false": False}
     readings: list[Any] = []
-    if text.lower() in ("null", "none", "true", "false"):
-        readings.append({"null": None, "none": None, "true": True, "false": False}[text.lower()])
-    else:
-        try:
-            readings.append(json.loads(text))
-        except json.JSONDecodeError:
-            if text[:1] in "([" and text[-1:] in ")]":
-                readings.append([_word(part) for part in text[1:-1].split(",") if part.strip()])
-            elif "," in text:
-                readings.append([_word(part) for part in text.split(",") if part.strip()])
+    if text.lower() in constants:
+        readings = [constants[text.lower()]]
+    elif (value := _word(text)) != text:
+        readings = [value]
+    elif is_bracketed or "," in text:
+        readings = [[_word(part) for part in (text[1:-1] if is_bracketed else text).split(",") if part.strip()]]
     readings.append(text)
     if text and "," not in text and text[:1] not in "[({":
         readings.append([_word(text)])  # one entry for a list of any length: data.cameras=CAM_FRONT
@@ -199,13 +199,6 @@ def _word(text: str) -> Any:
         return text
 
 
-def _annotated(field: FieldInfo) -> Any:
-    annotation: Any = field.annotation
-    for constraint in field.metadata:
-        annotation = Annotated[annotation, constraint]
-    return annotation
-
-
 def _reasons(error: ValidationError) -> str:
     """Pydantic's findings in one line: `input should be 'constant', 'step' or 'cosine'`."""
     found: dict[str, None] = {}
@@ -215,7 +208,3 @@ def _reasons(error: ValidationError) -> str:
         entries = [part for part in item["loc"] if isinstance(part, int)]
         found[f"entry {entries[0] + 1}: {message}" if entries else message] = None
     return "; or ".join(found)
-
-
-def _shown(value: Any) -> str:
-    return value.model_dump_json() if isinstance(value, Config) else repr(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def predict(
 
     Raises:
         DataError: unreadable images, no samples, a folder cannot be written to, or predictions that a challenge does not allow.
-        ConfigError: a submission is wanted, but nothing that is predicted has a challenge.
+        ConfigError: `submission` is given, but nothing that is predicted has a challenge.
     """
     folder, predictor = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime)
     if not tokens:
@@ -68,68 +69,44 @@ def predict(
     past = recipe.model.reads().past
     written = {token: unfinished.files(_work_on(_open(source, token, past))) for token in tokens} if unfinished else {}
     left = [token for token in tokens if not written.get(token)]
-    writers = _Writers(tasks, None if submission is None else Path(submission))
+    writers: dict[str, Submission] = {}
+
+    def submit(task: type[Task], token: str, part: Any, sample: Any) -> None:
+        if submission is not None and task.submission is not None:
+            if task.name not in writers:
+                writers[task.name] = task.submission(Path(submission))
+            writers[task.name].add(token, part, sample)
+
     done = len(tokens) - len(left)
     with progress_bar("predict", len(tokens), done=done, show=progress, unit="frames") as bar:
         if done:
             bar.note(f"going on: {done} of {len(tokens)} keyframes are there already")
         for token in tokens if submission is not None else ():
-            for path in written.get(token) or ():
-                writers.restore(path, token, _open(source, token, past))
+            for path, task in itertools.product(written.get(token) or (), tasks):
+                if task.path(folder, token) == path:  # written before an interruption
+                    submit(task, token, task.load(path), _open(source, token, past))
         for batch in evaluation_batches(recipe, source, left, labels=False) if left else ():
             for prediction in predictor(batch):
                 sample = _open(source, prediction.token, past)
-                files = list(writers.write(prediction, folder, sample))
+                parts = [(task, part) for task in tasks if (part := getattr(prediction, task.part)) is not None]
+                if not parts:
+                    raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
+                for task, part in parts:
+                    submit(task, prediction.token, part, sample)
+                if submission is not None and not writers:
+                    names = ", ".join(task.part for task, _ in parts)
+                    why = "for which there is no public challenge, so nothing can be submitted"
+                    raise ConfigError(f"this model predicts {names}, {why}. Leave out --submission.")
+                files = [task.save(part, folder, prediction.token, sample.scene) for task, part in parts]
                 if draw is not None:
                     draw(sample, prediction, folder)
                 written[prediction.token] = files
                 unfinished.add(_work_on(sample), files)
                 bar.advance()
-    writers.finish()
+    for writer in writers.values():
+        writer.finish()
     unfinished.finish()
     return [file for token in tokens for file in written[token] or ()]
-
-
-class _Writers:
-    """Writes the parts of predictions, and where it is wanted, their submissions."""
-
-    def __init__(self, tasks: Sequence[type[Task]], submission: Path | None):
-        self.tasks, self.folder = tasks, submission
-        self._open: dict[str, Submission] = {}
-
-    def write(self, prediction: Prediction, folder: Path, sample: Any) -> Iterator[Path]:
-        """Write what tasks know of a prediction; the files. Raises DataError if that is nothing, ConfigError without a challenge."""
-        parts = [(task, part) for task in self.tasks if (part := getattr(prediction, task.part)) is not None]
-        if not parts:
-            raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
-        for task, part in parts:
-            self._submit(task, prediction.token, part, sample)
-        if self.folder is not None and not self._open:
-            raise ConfigError(
-                f"this model predicts {', '.join(task.part for task, _ in parts)}, for which there is no public challenge, so nothing can "
-                "be submitted. Leave out --submission."
-            )
-        for task, part in parts:
-            yield task.save(part, folder, prediction.token, sample.scene)
-
-    def restore(self, path: Path, token: str, sample: Any) -> None:
-        """Take a prediction into its submission that was written before an interruption."""
-        for task in self.tasks:
-            if task.path(path.parent, token) == path:
-                self._submit(task, token, task.load(path), sample)
-
-    def finish(self) -> None:
-        """All samples were written."""
-        for writer in self._open.values():
-            writer.finish()
-
-    def _submit(self, task: type[Task], token: str, part: Any, sample: Any) -> None:
-        if self.folder is None:
-            return
-        writer = self._open.get(task.name) or task.submission(self.folder)
-        if writer is not None:
-            self._open[task.name] = writer
-            writer.add(token, part, sample)
 
 
 def _open(source: Any, token: str, past: int) -> Any:

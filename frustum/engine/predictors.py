@@ -22,8 +22,7 @@ class NetworkPredictor:
     Args:
         network: keeps the contract (forward, predict); it is moved to the device.
         runtime: device and precision.
-        black: replace every image by one of black pixels (see `black_images`): what is predicted then is what the network knows without
-            looking.
+        black: replace every image by black pixels (`black_images`): the predictions then show what the network knows without images.
         data: says what a black pixel is after normalisation; needed for `black` only.
     """
 

@@ -29,14 +29,14 @@ class Reporter:
         return (self.done - self._first) / max(1e-9, time.monotonic() - self._start)
 
     def already(self, count: int) -> None:
-        """`count` were there before: they tell nothing about the rate, which is taken from here on."""
+        """`count` units were done by an earlier process: the rate is measured from here on."""
         self.done = self._first = count
         self._start = self._last = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.reset(self._task, completed=count)
 
     def advance(self, note: str = "", count: int = 1) -> None:
-        """`count` more are done; `note` is shown beside them."""
+        """`count` more are done; `note` is shown after them."""
         self.done += count
         now = time.monotonic()
         if self._bar is not None and self._task is not None:

@@ -27,9 +27,7 @@ class OptimConfig(Config):
     weight_decay: float = Field(1e-2, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of adamw and adam")
-    lr_scale: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="factor on the learning rate by the model's parameter group, for example lr_scale.encoder=0.3"
-    )
+    lr_scale: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="factor on lr by parameter group, as lr_scale.encoder=0.3")
     clip_norm: float = Field(5.0, gt=0)
     schedule: Literal["constant", "step", "cosine", "poly", "one_cycle"] = "step"
     warmup_steps: int = Field(200, ge=0, description="of every schedule but one_cycle")
@@ -93,10 +91,7 @@ class EvalConfig(Config):
     batch_size: int = Field(1, ge=1)
     ray_iou: bool = True
     every: int = Field(1, ge=1, description="evaluate every n-th frame of the split")
-    use_ema: bool = Field(
-        True,
-        description="read when training ends: weights.safetensors, which is what gets evaluated, holds the average, not the last weights",
-    )
+    use_ema: bool = Field(True, description="read when training ends: weights.safetensors holds the average, not the last weights")
 
 
 class PublishedNumber(Config):

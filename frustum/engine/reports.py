@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ class EvalReport:
         images: what it was given: "as they are", "black" or "none".
         results: by the name of the task, what its `compute` gave.
         seconds: how long it took.
-        weights: digest of the network's weights (`checkpoint.digest`), None for a predictor that has none.
+        weights: digest of the network's weights (`checkpoint.digest`), None for a predictor without weights.
         note: what the model is, in a sentence, where it is not a network.
         about: what its files say of themselves.
+        tasks: those that scored, with their counts; empty in a report that was read from a file.
     """
 
     name: str
@@ -45,22 +46,22 @@ class EvalReport:
     weights: str | None = None
     note: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
 
     def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
         made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
         said = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
-        protocol = {task.name: task.protocol() for task, _ in scored(self, tasks)}
+        protocol = {task.name: dict(task.protocol) for task, _ in scored(self, tasks)}
         return about | made | said | {"results": self.results, "protocol": protocol}
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
         """The inverse of `numbers`; files of the first version hold the figures of occupancy alone, as `metrics`."""
         results = numbers["results"] if "results" in numbers else {"occupancy": numbers["metrics"]}
-        given = {name: numbers[name] for name in ("name", "split", "frames", "every", "images", "seconds")}
-        known = {name: numbers[name] for name in ("weights", "note", "about") if name in numbers}
-        return cls(**given, results=results, **known)
+        known = {f.name: numbers[f.name] for f in fields(cls) if f.name in numbers and f.name != "results"}
+        return cls(**known, results=results)
 
 
 def scored(report: EvalReport, tasks: Tasks = TASKS) -> list[tuple[type[Task], dict[str, Any]]]:
@@ -84,16 +85,14 @@ def notes(report: EvalReport, tasks: Tasks = TASKS) -> list[str]:
 
 
 def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Table:
-    """All figures with what they count and their convention, beside the published ones."""
+    """All figures with what they count and their convention, next to the published ones."""
     known = {number.metric: number for number in published}
     columns = ["figure", "counted on", "convention", "here", *(["published"] if known else [])]
     rows: list[Sequence[Cell]] = []
     for figure in figures(report, tasks):
-        row = [figure.name, figure.counted, figure.convention, figure.text()]
-        if known:
-            theirs = known.get(figure.published_as)
-            row.append(f"{theirs.value:.2f}" if theirs else "")
-        rows.append(row)
+        theirs = known.get(figure.published_as)
+        row = [figure.name, figure.counted, figure.convention, figure.text(), f"{theirs.value:.2f}" if theirs else ""]
+        rows.append(row[: len(columns)])
     return Table(f"{report.name} on {report.split}, {report.frames} frames: all figures (percent, where no unit is given)", columns, rows)
 
 
@@ -122,20 +121,18 @@ def _by_class(number: PublishedNumber, names: Sequence[str]) -> dict[str, float]
 def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Iterator[Table]:
     """`class_figures` as tables."""
     for task, found in class_figures(report, published, tasks):
-        theirs = next((number for number in published if number.per_class), None) if found.published else None
-        columns = ["class", *found.columns, *([f"published {theirs.metric}"] if theirs else [])]
-        rows: list[Sequence[Cell]] = [
-            [
-                name,
-                *(_cell(values[name], found.units.get(column, "%")) for column, values in found.columns.items()),
-                *([percent(found.published[name])] if found.published and theirs else []),
-            ]
-            for name in found.legend.names
-        ]
-        if found.means:
-            means = [_cell(found.means.get(column), found.units.get(column, "%")) for column in found.columns]
-            rows.append(["mean", *means, *([f"{theirs.value:.2f}"] if theirs else [])])
-        yield Table(f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", columns, rows)
+        theirs = next((number for number in published if number.per_class), None)
+        columns, means = dict(found.columns), dict(found.means)
+        if theirs is not None and found.published:
+            title = f"published {theirs.metric}"
+            columns[title], means[title] = found.published, theirs.value / 100
+        units = [found.units.get(column, "%") for column in columns]
+        lines = [(name, [values[name] for values in columns.values()]) for name in found.legend.names]
+        lines += [("mean", [means.get(column) for column in columns])] if found.means else []
+        rows: list[Sequence[Cell]] = [[name, *map(_cell, values, units)] for name, values in lines]
+        yield Table(
+            f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", ["class", *columns], rows
+        )
 
 
 def _cell(value: float | None, unit: str) -> str:

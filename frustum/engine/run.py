@@ -6,7 +6,7 @@ tensorboard/         the same for TensorBoard, where it is installed
 statistics.npz       class counts of the training split
 checkpoints/step_*/  full state for an exact resume; the newest ones are kept
 weights.safetensors  the result: averaged weights, written when training ends
-eval.json            figures of `frustum eval`, with the digest of the weights they belong to; baselines.json beside it
+eval.json            figures of `frustum eval`, with the digest of the weights they belong to; baselines.json next to it
 report/              pages of `frustum report`
 """
 
@@ -58,15 +58,9 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
     Raises:
         DataError: the folder is read-only or full.
     """
-    content = {
-        "source": source or recipe.name,
-        "overrides": list(overrides),
-        **stored(recipe),
-        "seed": recipe.train.seed,
-        "frustum": __version__,
-        "torch": torch.__version__,
-        "commit": git_commit(),
-    }
+    called = {"source": source or recipe.name, "overrides": list(overrides)}
+    versions = {"frustum": __version__, "torch": torch.__version__, "commit": git_commit()}
+    content = called | stored(recipe) | {"seed": recipe.train.seed} | versions
     write_json(make_folder(Path(folder)) / "recipe.json", content, indent=2)
 
 
@@ -90,20 +84,18 @@ def require_same(recipe: Recipe, folder: Path) -> None:
 
     The data may have been moved: another data.root is fine once the old one is gone. Other keyframes in it are found when it is opened.
     """
-    before = load_run(folder).recipe
-    found = differences(before.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    previous = load_run(folder).recipe
+    found = differences(previous.model_dump(mode="json"), recipe.model_dump(mode="json"))
     fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
-    if Path(recipe.data.root).exists() and not Path(before.data.root).exists():
+    if Path(recipe.data.root).exists() and not Path(previous.data.root).exists():
         fixed.pop("data.root", None)
     if fixed:
-        raise ConfigError(
-            f"{folder} holds a run with other settings: {in_words(fixed)}. "
-            "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
-        )
+        advice = "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
+        raise ConfigError(f"{folder} holds a run with other settings: {in_words(fixed)}. {advice}")
 
 
 def changed_length(recipe: Recipe, folder: Path) -> str:
-    """What to tell about a run in `folder` that goes on with another length than it was begun with; "" if there is nothing to tell."""
+    """A sentence about a run in `folder` that is resumed with another length, where that changes its learning rates; else ""."""
     names = {"steps", "epochs"}
     old, new = (r.train.model_dump(mode="json", include=names) for r in (load_run(folder).recipe, recipe))
     found = differences(old, new, "train")

@@ -49,7 +49,7 @@ def restored(content: Mapping[str, Any], what: str, code: Collection[str] = ()) 
     Args:
         content: what `stored` gave; or a recipe.json of an earlier version, which has `model_config` in place of `classes`.
         what: the file, for messages.
-        code: modules whose classes may be imported, beside those of frustum and of installed plug-ins.
+        code: modules whose classes may be imported, in addition to those of frustum and of installed plug-ins.
 
     Raises:
         ConfigError: a class that may not be imported (nothing was), cannot be, or is of another kind; no recipe for this version.
@@ -103,7 +103,7 @@ def imported(path: str, base: type[Config], what: str, code: Collection[str] = (
 
 @contextlib.contextmanager
 def working_folder() -> Iterator[None]:
-    """Find modules in the working folder meanwhile: there are a user's own files, and a console script does not look there."""
+    """Within the context modules of the working folder can be imported, which console scripts otherwise cannot."""
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
@@ -129,8 +129,8 @@ def as_words(values: Mapping[str, Any]) -> list[str]:
 
 def check_resize(header: Mapping[str, Any], what: str) -> None:
     """Raise CheckpointError if weights were trained on images that were resized by a rule that this version does not know."""
-    before = header.get("preprocessing")  # of a file of version 0.1.0 before headers held classes
-    rule = header.get("resize", before.get("resize", RESIZE) if isinstance(before, Mapping) else RESIZE)
+    old = header.get("preprocessing")  # of a file of version 0.1.0, whose header does not hold classes
+    rule = header.get("resize", old.get("resize", RESIZE) if isinstance(old, Mapping) else RESIZE)
     if rule != RESIZE:
         raise CheckpointError(f"the weights {what} need the resize rule {rule!r}, which this version does not know. Use a newer frustum.")
 

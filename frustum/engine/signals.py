@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
-class StopSignals:
-    """Context manager; `received` names the signal that came (`SIGTERM`, `SIGINT`), or is None. Does nothing outside the main thread."""
+@contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Within the context the first signal does not end the program: the yielded list gets its name (`SIGTERM`, `SIGINT`).
 
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._previous: dict[int, Any] = {}
+    Does nothing outside the main thread.
+    """
+    received: list[str] = []
+    previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
+    def restore() -> None:
+        while previous:
+            number, handler = previous.popitem()
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._previous = {}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
+    def handle(number: int, _: Any) -> None:
+        received.append(signal.Signals(number).name)
+        restore()
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            previous.update({number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)})
+        yield received
+    finally:
+        restore()

@@ -83,11 +83,10 @@ class Snapshots:
             CheckpointError: a file is missing or damaged, or belongs to another model or number of processes.
         """
         rank = self.accelerator.process_index
-        if self.accelerator.num_processes != len(list(path.glob("rank_*.pt"))):
-            raise CheckpointError(
-                f"{path} was saved by {len(list(path.glob('rank_*.pt')))} processes and cannot be resumed exactly by "
-                f"{self.accelerator.num_processes}. Start as many as before, or give its model.safetensors as weights to a new run."
-            )
+        now, then = self.accelerator.num_processes, len(list(path.glob("rank_*.pt")))
+        if now != then:
+            why = f"{path} was saved by {then} processes and cannot be resumed exactly by {now}"
+            raise CheckpointError(f"{why}. Start as many as before, or give its model.safetensors as weights to a new run.")
         trainer, own = _load(path / "trainer.pt"), _load(path / f"rank_{rank}.pt")
         names = stepper.recipe.model.renamed
         load_state(stepper.network, renamed(read_weights(path / "model.safetensors")[0], names), str(path))
@@ -104,14 +103,9 @@ class Snapshots:
 def random_state() -> dict[str, Any]:
     """The state of all random generators of this process, as plain numbers and tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    state = {
-        "python": random.getstate(),
-        "numpy": (str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(gauss)),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
+    numpy = (str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(gauss))
+    cuda = {"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {}
+    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), **cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -137,9 +131,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is missing or damaged: {error}. Remove the folder {path.parent} to go on from an older snapshot."
-        ) from error
+        advice = f"Remove the folder {path.parent} to go on from an older snapshot."
+        raise CheckpointError(f"{path} is missing or damaged: {error}. {advice}") from error
 
 
 def _flush_folder(folder: Path) -> None:

@@ -36,7 +36,7 @@ class SpeedTest:
 
     def __str__(self) -> str:
         """One line to print."""
-        reason = {"time": "which fit the time", "minimum": "the least that is useful", "maximum": "the most that is planned"}
+        reason = {"time": "which fit the time", "minimum": "the smallest useful number", "maximum": "the largest planned number"}
         measured = f"speed test: {self.seconds_per_step:.3f} s a step over {self.timed_steps} steps"
         return f"{measured}; training {self.steps} steps, {reason[self.limited_by]}"
 
@@ -68,14 +68,12 @@ def choose_steps(
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     data = data or recipe.data.open()
+    began = 0.0
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
     stepper = Stepper(recipe, build_model(recipe, data), accelerator, maximum, feed.steps_per_epoch)
     with progress_bar("speed test", warm_up + timed, show=progress and accelerator.is_main_process) as bar:
-        for _ in range(warm_up):
-            stepper.step(feed.next_batches())
-            bar.advance()
-        began = time.perf_counter()
-        for _ in range(timed):
+        for number in range(warm_up + timed):
+            began = time.perf_counter() if number <= warm_up else began
             stepper.step(feed.next_batches())  # reads the loss, so a GPU has finished the step
             bar.advance()
     feed.close()

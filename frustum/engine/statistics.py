@@ -1,8 +1,9 @@
-"""What the training labels look like, for networks that start from it (`prepare`); kept in the run folder."""
+"""Statistics of the training labels, for networks that start from them (`prepare`); kept in the run folder."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
         if file is not None:
             with atomic_path(file, ".npz") as temporary:
                 np.savez(temporary, about=about, **stored)  # type: ignore[arg-type]
-    found: Statistics = {}
-    for label in labels:
-        prefix = f"{type(label).__name__}."
-        found[type(label)] = {key.removeprefix(prefix): array for key, array in stored.items() if key.startswith(prefix)}
+    found: Statistics = {type(label): {} for label in labels}
+    for kind, key in itertools.product(found, stored):
+        if key.startswith(f"{kind.__name__}."):
+            found[kind][key.partition(".")[2]] = stored[key]
     return found
 
 

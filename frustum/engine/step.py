@@ -83,11 +83,11 @@ class Stepper:
         norms, stopping = [], stop
         for turn, optimizer in zip(self.turns, self.optimizers, strict=True):
             with alone(turn, self.turns):
-                means, norm, wanted = self._take(turn, optimizer, batches, stop)
+                means, norm, asked = self._take(turn, optimizer, batches, stop)
             require_other_names(turn, means, losses)
             losses |= means
             norms.append(norm)
-            stopping = stopping or wanted
+            stopping = stopping or asked
         for scheduler in self.schedulers:
             scheduler.step()
         if self.ema is not None:
@@ -96,7 +96,7 @@ class Stepper:
         return StepResult(losses, math.hypot(*norms), float(lr), stopping)
 
     def _take(self, turn: Turn, optimizer: Any, batches: Sequence[Batch], stop: bool) -> tuple[dict[str, float], float, bool]:
-        """One turn: its mean losses, its gradient's norm, and whether anyone wants to stop."""
+        """One turn: its mean losses, its gradient's norm, and whether any process was asked to stop."""
         if self._by_hand:
             copy_from_first(self.network.buffers())  # as DDP does before a forward pass
         history: list[dict[str, Tensor]] = []
@@ -120,7 +120,7 @@ class Stepper:
         return means, grad_norm, stopping
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:
-        """Mean losses over micro-steps and processes, the gradient's norm, and whether anyone wants to stop: one exchange, one wait."""
+        """Mean losses over micro-steps and processes, the gradient's norm, and whether any process was asked to stop, in one exchange."""
         names = list(history[0])
         means = [torch.stack([entry[name].float() for entry in history]).mean() for name in names]
         vector = torch.stack([*means, norm.float().to(means[0].device), means[0].new_tensor(float(stop), dtype=torch.float32)])
@@ -143,13 +143,9 @@ class Stepper:
         return f"training became non-finite in step {self.step_number + 1}{name}: {where}."
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimisers, schedules and counters; the weights are saved beside it."""
-        updates = int(self.ema.n_averaged) if self.ema is not None else 0
-        return {
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "step": self.step_number, "ema_updates": updates,
-        }  # fmt: skip
+        """Optimisers, schedules and counters; the weights are saved apart."""
+        states = {name: [part.state_dict() for part in getattr(self, name)] for name in ("optimizers", "schedulers")}
+        return {**states, "step": self.step_number, "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`. Raises ValueError if the state is that of other turns."""
@@ -158,7 +154,7 @@ class Stepper:
         saved, needed = len(state["optimizers"]), len(self.turns)
         if saved != needed:
             raise ValueError(f"the optimisers of {saved} turns, where the model has {needed}")
-        for part, entry in zip([*self.optimizers, *self.schedulers], [*state["optimizers"], *state["schedulers"]], strict=True):
+        for part, entry in zip((*self.optimizers, *self.schedulers), (*state["optimizers"], *state["schedulers"]), strict=True):
             part.load_state_dict(entry)
         self.step_number = int(state["step"])
         if self.ema is not None:
@@ -166,9 +162,6 @@ class Stepper:
 
     def result(self) -> nn.Module:
         """The network to use after training, in evaluation mode: the average where there is one and `eval.use_ema` is on."""
-        network = (
-            self.ema.module
-            if self.ema is not None and self.recipe.eval.use_ema
-            else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        )
-        return network.eval()
+        if self.ema is not None and self.recipe.eval.use_ema:
+            return self.ema.module.eval()
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).eval()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -23,7 +22,7 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.run import changed_length, clear_run, require_same, save_run
 from frustum.engine.runtime import make_accelerator
 from frustum.engine.sections import changes_that_travel, header_of
-from frustum.engine.signals import StopSignals
+from frustum.engine.signals import stop_signals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
@@ -47,8 +46,7 @@ class TrainResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
-        figures = {"steps": self.steps, "loss": self.loss, "seconds": self.seconds, "resumed_from": self.resumed_from}
-        return {"folder": str(self.folder), "weights": str(self.weights), **figures}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items() if name != "model"}
 
 
 def train(
@@ -78,13 +76,12 @@ def train(
         StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
         ConfigError: `out` holds a run with other settings. CheckpointError: its snapshots do not fit.
     """
-    began = time.monotonic()
-    out = Path(out)
+    began, out = time.monotonic(), Path(out)
     mode = ("auto" if resume else "never") if isinstance(resume, bool) else resume
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
-    changed = _open_folder(out, recipe, mode, snapshots, accelerator, source, overrides)
+    changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
@@ -92,12 +89,16 @@ def train(
     network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
-    window = Window(*_resume(snapshots, stepper, feed))
-    first, last_saved = stepper.step_number, snapshots.latest()
+    window, last_saved = Window(), snapshots.latest()
+    if last_saved is not None:
+        position, extra = snapshots.restore(last_saved, stepper)
+        feed.load_state_dict(position)
+        window = Window(**extra)
+    first = stepper.step_number
 
     is_main = accelerator.is_main_process
     with (
-        StopSignals() as signals,
+        stop_signals() as received,
         MetricsLog(out, first, is_main) as log,
         progress_bar("train", total, done=first, show=progress and is_main) as bar,
     ):
@@ -107,7 +108,7 @@ def train(
             bar.note(_how_it_goes_on(recipe, first, total, changed))
         while stepper.step_number < total:
             try:
-                result = stepper.step(feed.next_batches(), stop=signals.received is not None)
+                result = stepper.step(feed.next_batches(), stop=bool(received))
             except TrainingError as error:
                 good = f"The last good state is {last_saved}" if last_saved else "No state was saved yet"
                 raise TrainingError(f"{error} {good}; lower optim.lr, or try runtime.precision=fp32.") from error
@@ -115,14 +116,13 @@ def train(
             window.add(result)
             bar.advance(f"loss {result.loss:.4f}")
             if step % recipe.train.log_every == 0 or step == total:
-                log.write(window.line(step, step / feed.steps_per_epoch, bar))
+                log.write(window.line(result, step, step / feed.steps_per_epoch, bar))
             if step % recipe.train.checkpoint_every == 0 or step == total or result.stop:
-                last_saved = snapshots.save(stepper, feed.state_dict(), window.state())
+                last_saved = snapshots.save(stepper, feed.state_dict(), asdict(window))
             if result.stop and step < total:
-                why = signals.received or "a signal to another process"
-                raise StoppedError(
-                    f"stopped by {why} after step {step} of {total}; {last_saved} is saved. The same command goes on from there."
-                )
+                why = received[0] if received else "a signal to another process"
+                after = f"stopped by {why} after step {step} of {total}"
+                raise StoppedError(f"{after}; {last_saved} is saved. The same command goes on from there.")
     trained, steps = stepper.result(), stepper.step_number
     if is_main:
         save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps})
@@ -133,14 +133,13 @@ def train(
 def build_model(recipe: Recipe, data: Source, cache: Path | None = None) -> nn.Module:
     """The recipe's network with fresh weights; where it has `prepare`, that is given the statistics of the training labels."""
     network = recipe.model.build()
-    prepare = getattr(network, "prepare", None)
-    if prepare is not None:
-        prepare(label_statistics(recipe, data, cache))
+    if hasattr(network, "prepare"):
+        network.prepare(label_statistics(recipe, data, cache))  # type: ignore[operator]
     return network
 
 
 def start(network: nn.Module, recipe: Recipe) -> list[str]:
-    """Fill fresh weights from `train.init`, as far as it fits; returns what to tell about where the weights come from.
+    """Fill fresh weights from `train.init`, as far as it fits; returns sentences about where the weights come from.
 
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, or nothing in it fits.
@@ -157,38 +156,32 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     return lines
 
 
+@dataclass
 class Window:
     """Losses since the last logged line. Saved with a snapshot, so that the lines of a resumed run are the same, too."""
 
-    def __init__(self, sums: dict[str, float] | None = None, count: int = 0, last_loss: float = float("nan")):
-        self.sums, self.count, self.last_loss = dict(sums or {}), count, last_loss
-        self._result: StepResult | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    last_loss: float = float("nan")
 
     def add(self, result: StepResult) -> None:
         """Count one step."""
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in result.losses.items()}
-        self.count, self._result = self.count + 1, result
+        self.count += 1
 
-    def line(self, step: int, epoch: float, bar: Reporter) -> dict[str, Any]:
-        """The line to log: means over the window; rate and norm of now. Empties the window."""
-        assert self._result is not None
+    def line(self, result: StepResult, step: int, epoch: float, bar: Reporter) -> dict[str, Any]:
+        """The line to log: means over the window; rate and norm of the newest step. Empties the window."""
         losses = {name: value / self.count for name, value in self.sums.items()}
         self.last_loss, self.sums, self.count = sum(losses.values()), {}, 0
-        figures = {"lr": self._result.lr, "grad_norm": self._result.grad_norm, "steps_per_second": round(bar.rate, 4)}
+        figures = {"lr": result.lr, "grad_norm": result.grad_norm, "steps_per_second": round(bar.rate, 4)}
         return {"step": step, "epoch": round(epoch, 6), "loss": self.last_loss, "losses": losses, **figures, "time": round(time.time(), 3)}
 
-    def state(self) -> dict[str, Any]:
-        """The arguments that make an equal window."""
-        return {"sums": dict(self.sums), "count": self.count, "last_loss": self.last_loss}
 
-
-def _open_folder(
-    out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, accelerator: Accelerator, source: str | None, overrides: Sequence[str]
-) -> str:
-    """Make the run folder fit for this run, before anything slow happens; returns what to tell about a run that it goes on with."""
+def _open_folder(out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, source: str | None, overrides: Sequence[str]) -> str:
+    """Prepare the run folder before anything slow happens; returns `run.changed_length` of a resumed run."""
     if mode not in ("auto", "never", "must"):
         raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
-    changed = ""
+    changed, accelerator = "", snapshots.accelerator
     if mode != "never" and snapshots.latest() is not None:
         require_same(recipe, out)
         changed = changed_length(recipe, out)
@@ -207,18 +200,8 @@ def _open_folder(
 
 
 def _how_it_goes_on(recipe: Recipe, done: int, total: int, changed: str) -> str:
-    """What to tell when an earlier run is taken up after `done` steps; `changed` is from `run.changed_length`."""
+    """The note about an earlier run that is resumed after `done` steps; `changed` is from `run.changed_length`."""
     if done < total:
         return f"going on after step {done} of {total}" + (f". {changed}" if changed else "")
     key = "train.steps" if recipe.train.steps else "train.epochs"
     return f"this run is finished: {done} steps are done, {total} are asked for. To train longer, set a larger {key}."
-
-
-def _resume(snapshots: Snapshots, stepper: Stepper, feed: TrainingFeed) -> tuple[dict[str, float], int, float]:
-    """Restore the newest snapshot, if there is one; returns the state of the window."""
-    latest = snapshots.latest()
-    if latest is None:
-        return {}, 0, float("nan")
-    position, extra = snapshots.restore(latest, stepper)
-    feed.load_state_dict(position)
-    return extra["sums"], extra["count"], extra["last_loss"]

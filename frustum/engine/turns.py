@@ -38,10 +38,8 @@ def turns_of(network: nn.Module) -> tuple[Turn, ...]:
         missing = {key: name for key, name in missing.items() if key not in {id(p) for p in parameters}}
         trained.append(replace(turn, parameters=parameters))
     if missing:
-        raise ConfigError(
-            f"{model} has parameters that no turn trains: {_some(missing.values())}. Add them to a turn, or freeze them with "
-            "requires_grad_(False)."
-        )
+        names = _some(missing.values())
+        raise ConfigError(f"{model} has parameters that no turn trains: {names}. Add them to a turn, or call requires_grad_(False).")
     return tuple(trained)
 
 
@@ -63,10 +61,8 @@ def require_other_names(turn: Turn, names: Iterable[str], earlier: Iterable[str]
     """Raise ConfigError if a loss of `turn` has the name of one of an `earlier` turn of the step."""
     both = sorted(set(names) & set(earlier))
     if both:
-        raise ConfigError(
-            f"turn {turn.name!r} returns a loss that an earlier turn also has: {_some(both)}. Rename it, for the log shows the losses of "
-            "all turns by their names."
-        )
+        why = f"turn {turn.name!r} returns a loss that an earlier turn also has: {_some(both)}"
+        raise ConfigError(f"{why}. Rename it: the log shows the losses of all turns by their names.")
 
 
 @torch.no_grad()
@@ -88,6 +84,6 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerat
             parameter.grad = part.view_as(parameter) if parameter.grad is None else parameter.grad.copy_(part.view_as(parameter))
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def _some(names: Iterable[str], max_names: int = 5) -> str:
     words = list(names)
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+    return ", ".join(words[:max_names]) + (f" and {len(words) - max_names} more" if len(words) > max_names else "")

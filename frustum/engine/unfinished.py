@@ -22,7 +22,10 @@ class Unfinished:
 
     def __init__(self, folder: Path, work: str):
         self.path, self._work = folder / ".unfinished", work
-        kept = [line for line in self._lines() if line.startswith(f"{work} ")]
+        lines: list[str] = []
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # none, or damaged: the work starts at its beginning
+            lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # without a line that was cut off
+        kept = [line for line in lines if line.startswith(f"{work} ")]
         self._done = {part: names for part, *names in (line.removeprefix(f"{work} ").split("\t") for line in kept)}
         if self.path.is_file():  # leaves out other work, and a last line that was cut off
             write_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
@@ -47,9 +50,3 @@ class Unfinished:
         """All of it is done: from now on the same work starts at its beginning."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-
-    def _lines(self) -> list[str]:
-        try:
-            return self.path.read_text(encoding="utf-8").split("\n")[:-1]  # without a line that was cut off
-        except (OSError, UnicodeDecodeError):
-            return []  # none, or damaged: the work starts at its beginning

@@ -52,13 +52,12 @@ def centre_targets(
     classes: Sequence[Tensor],
     grid: VoxelGrid,
     num_classes: int = 10,
-    min_radius: int = 2,
     max_boxes: int = 500,
     rounding: Rounding = "floor",
 ) -> CentreTargets:
     """Targets of a batch, all boxes drawn at once.
 
-    Every box paints a Gaussian bump of radius r = max(min_radius, gaussian_radius), sigma = (2r + 1) / 6, into the map of its class;
+    Every box paints a Gaussian bump of radius r = max(2, gaussian_radius), sigma = (2r + 1) / 6, into the map of its class;
     where bumps overlap the larger value stays.
 
     Args:
@@ -80,7 +79,7 @@ def centre_targets(
     place, corner = grid.to_cells(table[..., :3])[..., :2], grid.indices(table[..., :3], rounding)[0][..., :2]
     is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1)
     size = table[..., 3:5] / table.new_tensor(grid.cell[:2])
-    radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=min_radius)
+    radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=2)
 
     reach = min(int(radius.amax()), max(num_x, num_y))  # a bump may be larger than the map: a box of a kilometre is a mistake, not a crash
     steps = torch.arange(-reach, reach + 1, device=device)
@@ -103,21 +102,18 @@ def centre_targets(
     )
 
 
-def centre_losses(
-    outputs: dict[str, Tensor], targets: CentreTargets, weight: float = 1.0, regression_weight: float = 0.25
-) -> dict[str, Tensor]:
+def centre_losses(outputs: dict[str, Tensor], targets: CentreTargets, weight: float = 1.0) -> dict[str, Tensor]:
     """`centre_heat` (Gaussian focal loss), `centre_xy` and `centre_z` (L1 at the boxes), as Panoptic-FlashOcc weighs them.
 
     Args:
         outputs: `heatmap` logits, `reg` and `height` of a centre head, (B, *, Y, X).
         targets: of the same map.
-        weight: factor on all three.
-        regression_weight: factor on both L1 losses.
+        weight: factor on all three; both L1 losses have another 0.25.
     """
     regressed = torch.cat([outputs["reg"], outputs["height"]], 1).float().flatten(2)  # (B, 3, Y*X)
     found = regressed.gather(2, targets.cells[:, None].expand(-1, 3, -1)).mT  # (B, S, 3)
-    wanted = torch.cat([targets.offset, targets.height[..., None]], -1).float()
-    error = ((found - wanted).abs() * targets.is_box[..., None]).sum((0, 1)) * regression_weight / (targets.is_box.sum() + 1e-4)
+    expected = torch.cat([targets.offset, targets.height[..., None]], -1).float()
+    error = ((found - expected).abs() * targets.is_box[..., None]).sum((0, 1)) * 0.25 / (targets.is_box.sum() + 1e-4)
     heat = gaussian_focal_loss(outputs["heatmap"], targets.heatmap.float())
     return {"centre_heat": weight * heat, "centre_xy": weight * (error[0] + error[1]), "centre_z": weight * error[2]}
 

@@ -135,13 +135,7 @@ def column_losses(
 
 
 def occupancy_losses(
-    logits: Tensor,
-    labels: Tensor,
-    mask: Tensor,
-    class_weight: Tensor,
-    free: int,
-    share: Tensor | float = 1.0,
-    flat: tuple[int, ...] = (),
+    logits: Tensor, labels: Tensor, mask: Tensor, class_weight: Tensor, free: int, share: Tensor | float = 1.0, flat: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class-weighted cross-entropy, and one minus the soft IoU of occupied space and of what stands on the ground.
 
@@ -167,11 +161,7 @@ def occupancy_losses(
     p_occupied = 1 - log_p[:, free].exp()
     is_low = torch.isin(target, torch.tensor(flat, device=target.device))
     p_standing = p_occupied - log_p[:, list(flat)].exp().sum(-1)
-    return (
-        cross_entropy,
-        1 - _soft_iou(p_occupied, is_occupied, weight),
-        1 - _soft_iou(p_standing, is_occupied & ~is_low, weight),
-    )
+    return (cross_entropy, 1 - _soft_iou(p_occupied, is_occupied, weight), 1 - _soft_iou(p_standing, is_occupied & ~is_low, weight))
 
 
 def _soft_iou(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -18,13 +18,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
-from frustum.losses.depth import depth_cross_entropy
-from frustum.losses.occupancy import column_losses, drawn_columns
+from frustum.losses.occupancy import column_losses
 from frustum.models.flashocc import occupancy_labels
+from frustum.models.flashocc_tiny import depth_losses, voxel_outputs
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
@@ -123,12 +122,8 @@ class BevDetOccTiny(nn.Module):
         pooled, depth = self.trunk(keyframe_of(batch))
         voxels = self.voxel_neck(self.voxel_net(as_voxels(pooled, self.config.grid.shape[2] // 2)))
         cells = doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
-        truth = batch.labels.get(OccupancyLabels) if self.training else None
-        if truth is None:
-            return {"depth": depth, "voxels": voxels, "occ_logits": self.logits(cells).transpose(1, 2)}
-        free = len(self.config.class_names) - 1
-        drawn = drawn_columns(cells, self.logits, truth.semantics, truth.mask_camera, self.config.free_columns, free)
-        return {"depth": depth, "voxels": voxels} | drawn
+        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        return {"depth": depth, "voxels": voxels} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, Z, voxel_channels) at full resolution -> (*, Z, K)."""
@@ -139,10 +134,7 @@ class BevDetOccTiny(nn.Module):
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
         losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
-        if config.depth_loss:
-            depth = batch.need(DepthLabels).flatten(0, 1)
-            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], depth, config.depth_bins)
-        return losses
+        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

@@ -150,5 +150,5 @@ def flashocc_losses(
 
 
 def depth_losses(outputs: dict[str, Tensor], batch: Batch, weight: float, bins: DepthBins) -> dict[str, Tensor]:
-    """BEVDepth's `depth` loss; nothing without a weight. Raises DataError if the batch has no depth maps."""
+    """BEVDepth's `depth` loss; empty without a weight. Raises DataError if the batch has no depth maps."""
     return {"depth": weight * depth_bce(outputs["depth"], batch.need(DepthLabels).flatten(0, 1), bins)} if weight else {}

@@ -85,9 +85,7 @@ class FlashOccStereoConfig(ModelConfig):
     @model_validator(mode="after")
     def _fits_together(self) -> FlashOccStereoConfig:
         if self.swin is not None and self.pretrained:
-            raise ValueError(
-                "model.pretrained fills a ResNet; start a network with model.swin from a checkpoint (frustum train --init FILE)"
-            )
+            raise ValueError("model.pretrained fills a ResNet; start model.swin from a checkpoint (frustum train --init FILE)")
         if not self.history.frames:
             raise ValueError("stereo over time joins at least one past keyframe; set model.history.frames=1 or more")
         return self
@@ -174,7 +172,7 @@ class FlashOccStereo(nn.Module):
 
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
         """Pooled features, prepared for being joined with those of other frames; see `nn.temporal.LiftToBev`."""
-        pooled, depth = self.img_view_transformer.lift_to_bev(lifted, frame)
+        pooled, depth = self.img_view_transformer.splat.lift(lifted, frame)
         return self.pre_process_net(pooled)[0], {"depth": depth, "pooled": pooled}
 
     def heads(self, maps: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from frustum.data.labels.depth import DepthLabels
-from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
@@ -121,12 +121,8 @@ class FlashOccTiny(nn.Module):
         pooled, depth = self.trunk(keyframe_of(batch))
         bev = self.bev_net(pooled)
         cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
-        truth = batch.labels.get(OccupancyLabels) if self.training else None
-        if truth is None:
-            return {"depth": depth, "bev": bev, "occ_logits": self.logits(cells).transpose(1, 2)}
-        free = len(self.config.class_names) - 1
-        drawn = drawn_columns(cells, self.logits, truth.semantics, truth.mask_camera, self.config.free_columns, free)
-        return {"depth": depth, "bev": bev} | drawn
+        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        return {"depth": depth, "bev": bev} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""
@@ -137,10 +133,7 @@ class FlashOccTiny(nn.Module):
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
         losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
-        if config.depth_loss:
-            depth = batch.need(DepthLabels).flatten(0, 1)
-            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], depth, config.depth_bins)
-        return losses
+        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""
@@ -149,3 +142,19 @@ class FlashOccTiny(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""
         return {"encoder": list(self.trunk.encoder.parameters())}
+
+
+def voxel_outputs(
+    cells: Tensor, read: Callable[[Tensor], Tensor], labels: OccupancyTruth | None, free_columns: int, free: int
+) -> dict[str, Tensor]:
+    """`occ_logits` (B, X, Y, Z, K) of cells (B, Y, X, *), or with labels, for training, what `drawn_columns` returns."""
+    if labels is None:
+        return {"occ_logits": read(cells).transpose(1, 2)}
+    return drawn_columns(cells, read, labels.semantics, labels.mask_camera, free_columns, free)
+
+
+def depth_losses(outputs: dict[str, Tensor], batch: Batch, weight: float, bins: DepthBins) -> dict[str, Tensor]:
+    """`depth` cross-entropy; empty without a weight. Raises DataError if the batch has no depth maps."""
+    if not weight:
+        return {}
+    return {"depth": weight * depth_cross_entropy(outputs["depth"], batch.need(DepthLabels).flatten(0, 1), bins)}

@@ -165,7 +165,7 @@ class PanopticFlashOcc(nn.Module):
 
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
         """Pooled features, prepared for being joined with those of other frames if there are any; see `nn.temporal.LiftToBev`."""
-        pooled, depth = self.img_view_transformer.lift_to_bev(lifted, frame)
+        pooled, depth = self.img_view_transformer.splat.lift(lifted, frame)
         own = pooled if self.pre_process_net is None else self.pre_process_net(pooled)[0]
         return own, {"depth": depth, "pooled": pooled}
 

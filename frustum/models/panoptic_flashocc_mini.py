@@ -18,15 +18,15 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
-from frustum.losses.depth import depth_cross_entropy
-from frustum.losses.occupancy import column_losses, drawn_columns
+from frustum.losses.occupancy import column_losses
 from frustum.models.flashocc import occupancy_labels
+from frustum.models.flashocc_tiny import depth_losses, voxel_outputs
 from frustum.models.panoptic_flashocc import instance_labels, instance_losses
 from frustum.nn.centre_head import CentreHead
+from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.instances import InstanceConfig, panoptic_predictions, upgraded_instances
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
@@ -34,7 +34,7 @@ from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
 from frustum.nn.temporal import History, HistoryConfig, upgraded_history
 from frustum.nn.temporal_state import Previous, TemporalState
 from frustum.nn.temporal_stream import StreamedForward
-from frustum.nn.unet import ConvNorm, UNet
+from frustum.nn.unet import UNet
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
@@ -179,11 +179,8 @@ class PanopticFlashOccMini(nn.Module):
         bev = self.bev_net(maps)
         outputs = {"bev": bev} | ({} if self.centre_head is None else self.centre_head(bev))
         cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
-        truth = batch.labels.get(OccupancyLabels) if self.training else None
-        if truth is None:
-            return outputs | {"occ_logits": self.logits(cells).transpose(1, 2)}
-        free = len(self.config.class_names) - 1
-        return outputs | drawn_columns(cells, self.logits, truth.semantics, truth.mask_camera, self.config.free_columns, free)
+        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        return outputs | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""
@@ -194,9 +191,7 @@ class PanopticFlashOccMini(nn.Module):
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
         losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
-        if config.depth_loss:
-            depth = batch.need(DepthLabels).flatten(0, 1)
-            losses["depth"] = config.depth_loss * depth_cross_entropy(outputs["depth"], depth, config.depth_bins)
+        losses |= depth_losses(outputs, batch, config.depth_loss, config.depth_bins)
         return losses | instance_losses(outputs, batch, config.instances, self.map_grid)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:

@@ -11,18 +11,27 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from frustum.geometry import VoxelGrid
+from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.resnet import BasicBlock
 
 
-def _can_be_halved(grid: VoxelGrid) -> VoxelGrid:
-    x, y, _ = grid.shape
-    if x % 2 or y % 2:
-        raise ValueError(f"this network needs a grid whose cells along x and y are multiples of 2, got {x} x {y}; set model.grid")
-    return grid
+def even_cells(count: int, axes: str) -> AfterValidator:
+    """A check, for annotations, that a grid has an even number of cells along its first `count` axes, which `axes` names."""
+
+    def check(grid: VoxelGrid) -> VoxelGrid:
+        if any(cells % 2 for cells in grid.shape[:count]):
+            given = " x ".join(map(str, grid.shape[:count]))
+            raise ValueError(f"this network needs a grid with an even number of cells along {axes}, got {given}; set model.grid")
+        return grid
+
+    return AfterValidator(check)
 
 
-MapGrid = Annotated[VoxelGrid, AfterValidator(_can_be_halved)]
+MapGrid = Annotated[VoxelGrid, even_cells(2, "x and y")]
 """A grid whose map `CustomResNet` can halve and `FpnLss` double again."""
+
+
+Block = Callable[[int, int, int, bool], nn.Module]
 
 
 class ResidualStages(nn.Module):
@@ -33,23 +42,16 @@ class ResidualStages(nn.Module):
         channels: channels of each stage.
         num_blocks: blocks in each stage.
         strides: stride of each stage, which its first block takes.
-        first: makes the first block of a stage from its input channels, its channels and its stride.
-        other: makes the others, from their input channels and their channels, which are equal.
+        block: makes a block from its input channels, its channels, its stride, and whether a convolution maps its shortcut, as in the first
+            block of each stage.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: tuple[int, ...],
-        num_blocks: tuple[int, ...],
-        strides: tuple[int, ...],
-        first: Callable[[int, int, int], nn.Module],
-        other: Callable[[int, int], nn.Module],
-    ):
+    def __init__(self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...], strides: tuple[int, ...], block: Block):
         super().__init__()
         stages = []
         for width, count, stride in zip(channels, num_blocks, strides, strict=True):
-            stages.append(nn.Sequential(first(in_channels, width, stride), *(other(width, width) for _ in range(count - 1))))
+            blocks = [block(in_channels, width, stride, True), *(block(width, width, 1, False) for _ in range(count - 1))]
+            stages.append(nn.Sequential(*blocks))
             in_channels = width
         self.layers = nn.Sequential(*stages)
 
@@ -77,11 +79,11 @@ class CustomResNet(ResidualStages):
     def __init__(
         self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (2, 2, 2), strides: tuple[int, ...] = (2, 2, 2)
     ):
-        super().__init__(in_channels, channels, num_blocks, strides, _mapped, BasicBlock)
+        super().__init__(in_channels, channels, num_blocks, strides, _block)
 
 
-def _mapped(in_channels: int, width: int, stride: int) -> BasicBlock:
-    return BasicBlock(in_channels, width, stride, nn.Conv2d(in_channels, width, 3, stride, 1))
+def _block(in_channels: int, width: int, stride: int, mapped: bool) -> BasicBlock:
+    return BasicBlock(in_channels, width, stride, nn.Conv2d(in_channels, width, 3, stride, 1) if mapped else None)
 
 
 class FpnLss(nn.Module):
@@ -98,21 +100,9 @@ class FpnLss(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, doubles: bool = True):
         super().__init__()
         hidden = 2 * out_channels if doubles else out_channels
-        self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, hidden, 3, padding=1, bias=False),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-        )
-        last = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            nn.Conv2d(hidden, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 1),
-        )
+        self.conv = nn.Sequential(*ConvNorm(in_channels, hidden), *ConvNorm(hidden, hidden))
+        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        last = nn.Sequential(up, *ConvNorm(hidden, out_channels), nn.Conv2d(out_channels, out_channels, 1))
         self.up2 = last if doubles else None
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:

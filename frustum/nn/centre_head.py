@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.geometry import VoxelGrid
+from frustum.nn.conv import ConvModule
 
 _WIDTHS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
@@ -44,11 +45,11 @@ class CentreHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int = 10, channels: int = 64, idle: tuple[str, ...] = ()):
         super().__init__()
-        self.shared_conv = _ConvBlock(in_channels, channels)
+        self.shared_conv = _conv_block(in_channels, channels)
         branches = nn.ModuleDict()
         for name in (*self.used, *idle):
             out = nn.Conv2d(channels, _WIDTHS.get(name, num_classes), 3, padding=1)
-            branches[name] = nn.Sequential(_ConvBlock(channels, channels), out).requires_grad_(name not in idle)
+            branches[name] = nn.Sequential(_conv_block(channels, channels), out).requires_grad_(name not in idle)
             if name == "heatmap":
                 nn.init.constant_(out.bias, -2.19)  # type: ignore[arg-type]  # a probability of 0.1 at the start
         self.task_heads = nn.ModuleList([branches])
@@ -63,16 +64,8 @@ class CentreHead(nn.Module):
             return {name: heads[name][1](feature.float()) for name, feature in features.items()}  # type: ignore[index]
 
 
-class _ConvBlock(nn.Module):
-    """3x3 convolution, batch normalisation, ReLU, under the names of mmcv's ConvModule."""
-
-    def __init__(self, in_channels: int, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+def _conv_block(in_channels: int, channels: int) -> ConvModule:
+    return ConvModule(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
 
 def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, max_centres: int = 500) -> Centres:

@@ -7,11 +7,14 @@ Shape letters: B batch, N cameras, M = B * N images, D depth bins, C channels, h
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
+from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.resnet import BasicBlock
 from frustum.types.frame import Frame
 
@@ -25,14 +28,14 @@ def camera_vector(frame: Frame, cam2key: Tensor) -> Tensor:
     and the first three rows of `cam2key`, (B, N, 4, 4) camera to the ego frame.
     """
     rig = frame.rig
-    k, a, flip = rig.intrinsics, rig.image_aug, frame.bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
+    flip = frame.bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
     numbers = [
-        k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2],
-        a[..., 0, 0], a[..., 0, 1], a[..., 0, 2], a[..., 1, 0], a[..., 1, 1], a[..., 1, 2],
-        flip[..., 0, 0], flip[..., 0, 1], flip[..., 1, 0], flip[..., 1, 1], flip[..., 2, 2],
-    ]  # fmt: skip
-    vector = torch.cat([torch.stack([n.double() for n in numbers], -1), cam2key[..., :3, :].double().flatten(-2)], -1)
-    return vector.flatten(0, 1).float()
+        rig.intrinsics[..., [0, 1, 0, 1], [0, 1, 2, 2]],
+        rig.image_aug[..., :2, :].flatten(-2),
+        flip[..., [0, 0, 1, 1, 2], [0, 1, 0, 1, 2]],
+        cam2key[..., :3, :].flatten(-2),
+    ]
+    return torch.cat([n.double() for n in numbers], -1).flatten(0, 1).float()
 
 
 class DepthNet(nn.Module):
@@ -52,9 +55,9 @@ class DepthNet(nn.Module):
         self.reduce_conv = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.context_conv = nn.Conv2d(channels, context_channels, 1)
         self.bn = nn.BatchNorm1d(CAMERA_NUMBERS)
-        self.depth_mlp = _Mlp(CAMERA_NUMBERS, channels)
+        self.depth_mlp = _mlp(channels)
         self.depth_se = _Gate(channels)
-        self.context_mlp = _Mlp(CAMERA_NUMBERS, channels)
+        self.context_mlp = _mlp(channels)
         self.context_se = _Gate(channels)
         shortcut = nn.Conv2d(channels + extra_channels, channels, 1) if extra_channels else None
         self.depth_conv = nn.Sequential(
@@ -87,46 +90,34 @@ class DepthNet(nn.Module):
 class Aspp(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al., 2017): four dilations and the global mean, joined."""
 
-    def __init__(self, channels: int, middle: int, dilations: tuple[int, ...] = (1, 6, 12, 18)):
+    def __init__(self, channels: int, middle: int):
         super().__init__()
-        self.branches = [f"aspp{i}" for i in range(1, len(dilations) + 1)]
-        for name, dilation in zip(self.branches, dilations, strict=True):
-            self.add_module(name, _Atrous(channels, middle, dilation))
-        self.global_avg_pool = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(inplace=True)
-        )
-        self.conv1 = nn.Conv2d(middle * (len(dilations) + 1), channels, 1, bias=False)
+        self.aspp1 = _atrous(channels, middle, 1)
+        self.aspp2 = _atrous(channels, middle, 6)
+        self.aspp3 = _atrous(channels, middle, 12)
+        self.aspp4 = _atrous(channels, middle, 18)
+        self.global_avg_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *ConvNorm(channels, middle, 1))
+        self.conv1 = nn.Conv2d(middle * 5, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, channels, h, w) -> the same shape."""
-        parts = [self.get_submodule(name)(x) for name in self.branches]
-        parts.append(self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:]))
+        mean = self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:])
+        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x), mean]
         return self.dropout(F.relu(self.bn1(self.conv1(torch.cat(parts, 1)))))
 
 
-class _Atrous(nn.Module):
-    def __init__(self, in_channels: int, channels: int, dilation: int):
-        super().__init__()
-        kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
-        self.atrous_conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.atrous_conv(x)))
+def _atrous(in_channels: int, channels: int, dilation: int) -> nn.Sequential:
+    kernel, padding = (1, 0) if dilation == 1 else (3, dilation)
+    conv = nn.Conv2d(in_channels, channels, kernel, padding=padding, dilation=dilation, bias=False)
+    return nn.Sequential(OrderedDict(atrous_conv=conv, bn=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True)))
 
 
-class _Mlp(nn.Module):
-    """(M, c) -> (M, channels, 1, 1)."""
-
-    def __init__(self, in_channels: int, channels: int):
-        super().__init__()
-        self.fc1 = nn.Linear(in_channels, channels)
-        self.fc2 = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.relu(self.fc1(x)))[..., None, None]
+def _mlp(channels: int) -> nn.Sequential:
+    """Camera numbers (M, 27) -> (M, channels, 1, 1)."""
+    fc1, fc2 = nn.Linear(CAMERA_NUMBERS, channels), nn.Linear(channels, channels)
+    return nn.Sequential(OrderedDict(fc1=fc1, relu=nn.ReLU(inplace=True), fc2=fc2, as_map=nn.Unflatten(1, (-1, 1, 1))))
 
 
 class _Gate(nn.Module):

@@ -5,16 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class _Conv(nn.Module):
-    """A convolution one level down, where mmcv's ConvModule keeps its weights (`.conv.weight`)."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+from frustum.nn.conv import ConvModule
 
 
 class CustomFPN(nn.Module):
@@ -22,8 +13,8 @@ class CustomFPN(nn.Module):
 
     def __init__(self, in_channels: tuple[int, ...], out_channels: int):
         super().__init__()
-        self.lateral_convs = nn.ModuleList(_Conv(c, out_channels, 1) for c in in_channels)
-        self.fpn_convs = nn.ModuleList([_Conv(out_channels, out_channels, 3)])
+        self.lateral_convs = nn.ModuleList(ConvModule(nn.Conv2d(c, out_channels, 1), relu=False) for c in in_channels)
+        self.fpn_convs = nn.ModuleList([ConvModule(nn.Conv2d(out_channels, out_channels, 3, padding=1), relu=False)])
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Feature maps, finest first -> (M, out_channels, h, w) at the finest resolution."""

@@ -33,22 +33,29 @@ def rounding_of(setting: VoxelRounding) -> Rounding:
     return "truncate" if setting == "reference" else "floor"
 
 
-def feature_pixels(size: int, count: int, sampling: Sampling, device: torch.device | str | None = None) -> Tensor:
+def feature_pixels(
+    size: int, count: int, sampling: Sampling, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Pixel coordinate (count,) in an image `size` pixels wide that each of `count` feature columns stands for.
 
     `centres` is the middle of the `size / count` pixels a feature covers. `corners` spreads the features from coordinate 0 to
     `size - 1` as LSS, BEVDet and FlashOCC do, and as their published weights expect.
     """
     if sampling == "corners":
-        return torch.linspace(0, size - 1, count, dtype=torch.float64, device=device)
-    return (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (size / count)
+        return torch.linspace(0, size - 1, count, dtype=dtype, device=device)
+    return ((torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (size / count)).to(dtype)
 
 
-def float32_pixels(size: int, count: int, sampling: Sampling, device: torch.device) -> Tensor:
-    """As `feature_pixels`, but computed in float32, which differs in the last bit."""
-    if sampling == "corners":
-        return torch.linspace(0, size - 1, count, device=device)
-    return feature_pixels(size, count, sampling, device).float()
+def pixel_grid(
+    image_size: tuple[int, int],
+    feature_size: tuple[int, int],
+    sampling: Sampling,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Pixel coordinates u, v of every feature (h, w, 2) in an image of (height, width); `corners` are computed in `dtype`."""
+    v, u = (feature_pixels(side, n, sampling, device, dtype) for side, n in zip(image_size, feature_size, strict=True))
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1)
 
 
 class Splat(nn.Module):
@@ -60,29 +67,24 @@ class Splat(nn.Module):
         rounding: see `VoxelGrid.indices`.
         sampling: see `feature_pixels`.
         backend: see `bev_pool`.
-        remember: number of plans kept, keyed by the exact content of the calibration.
+
+    Attributes:
+        max_plans: number of plans kept, keyed by the exact content of the calibration.
     """
 
+    max_plans = 16
+
     def __init__(
-        self,
-        grid: VoxelGrid,
-        bins: DepthBins,
-        rounding: Rounding = "floor",
-        sampling: Sampling = "centres",
-        backend: Backend = "auto",
-        remember: int = 16,
+        self, grid: VoxelGrid, bins: DepthBins, rounding: Rounding = "floor", sampling: Sampling = "centres", backend: Backend = "auto"
     ):
         super().__init__()
-        self.grid, self.bins, self.rounding, self.sampling, self.backend, self.remember = grid, bins, rounding, sampling, backend, remember
+        self.grid, self.bins, self.rounding, self.sampling, self.backend = grid, bins, rounding, sampling, backend
         self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
 
     def points(self, frame: Frame, feature_size: tuple[int, int]) -> Tensor:
         """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of `frame`, float64 metres."""
-        rig = frame.rig
-        height, width = rig.image_size
-        device = rig.intrinsics.device
-        u = feature_pixels(width, feature_size[1], self.sampling, device)
-        v = feature_pixels(height, feature_size[0], self.sampling, device)
+        rig, device = frame.rig, frame.rig.intrinsics.device
+        v, u = (feature_pixels(side, n, self.sampling, device) for side, n in zip(rig.image_size, feature_size, strict=True))
         points = rig.frustum_points(u, v, self.bins.values(device).double(), frame.ego2global)
         augment = frame.bev_aug.to(points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
@@ -91,12 +93,11 @@ class Splat(nn.Module):
         """As `points`, float32 in the order of operations of BEVDet and FlashOCC: a handful of points within 1e-5 m of a cell's border
         fall on its other side, which at full resolution shows in the outputs.
         """
-        rig = frame.rig
-        height, width = rig.image_size
-        device, lead = rig.intrinsics.device, rig.intrinsics.shape[:2]
+        rig, device, lead = frame.rig, frame.rig.intrinsics.device, frame.rig.intrinsics.shape[:2]
         wide = (*lead, 1, 1, 1)
-        v, u = (float32_pixels(side, n, self.sampling, device) for side, n in zip((height, width), feature_size, strict=True))
-        frustum = torch.stack(torch.meshgrid(self.bins.values(device), v, u, indexing="ij")[::-1], -1)  # (D, h, w, 3): u, v, depth
+        pixels = pixel_grid(rig.image_size, feature_size, self.sampling, device, torch.float32)
+        depths = self.bins.values(device)
+        frustum = torch.cat([a.expand(len(depths), *feature_size, -1) for a in (pixels, depths[:, None, None, None])], -1)  # (D, h, w, 3)
         turn, shift = rig.image_aug.float().clone(), rig.image_aug.new_zeros(*lead, 3, dtype=torch.float32)
         shift[..., :2], turn[..., :2, 2] = turn[..., :2, 2], 0
         points = torch.inverse(turn).view(*wide, 3, 3) @ (frustum - shift.view(*wide, 3))[..., None]
@@ -127,7 +128,7 @@ class Splat(nn.Module):
             points = where(there, feature_size)
             plan = PoolPlan.create(points, self.grid, self.rounding).to(device)
         self._plans[key] = plan
-        while len(self._plans) > self.remember:
+        while len(self._plans) > self.max_plans:
             self._plans.popitem(last=False)
         return plan
 
@@ -135,6 +136,12 @@ class Splat(nn.Module):
         """Depth (M, D, h, w), features (M, C, h, w) -> (B, Z * C, Y, X), the heights of a cell side by side in its channels."""
         pooled = bev_pool(depth, features, plan, self.backend)  # (B, C, Z, Y, X)
         return pooled.transpose(1, 2).flatten(1, 2)
+
+    def lift(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+        """Depth logits and context (M, D + C, h, w) of the frame's cameras -> pooled (B, Z * C, Y, X), depth probabilities (M, D, h, w)."""
+        depth = lifted[:, : self.bins.count].float().softmax(1)
+        plan = self.plan(frame, (lifted.shape[-2], lifted.shape[-1]), lifted.device)
+        return self(depth, lifted[:, self.bins.count :], plan), depth
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_plans": OrderedDict()}
@@ -157,12 +164,4 @@ class LiftSplat(nn.Module):
 
     def forward(self, features: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """Features (M, in_channels, h, w) -> pooled (B, Z * C, Y, X) and depth probabilities (M, D, h, w), both float32."""
-        return self.lift_to_bev(self.depth_net(features), frame)
-
-    def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Depth logits and context (M, D + C, h, w) of the frame's cameras -> what `forward` returns."""
-        size = (lifted.shape[-2], lifted.shape[-1])
-        depth = lifted[:, : self.splat.bins.count].float().softmax(1)
-        context = lifted[:, self.splat.bins.count :]
-        plan = self.splat.plan(frame, size, lifted.device)
-        return self.splat(depth, context, plan), depth
+        return self.splat.lift(self.depth_net(features), frame)

@@ -13,17 +13,9 @@ from torch import Tensor, nn
 
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
+from frustum.nn.conv import ConvModule
 from frustum.nn.voxel import LinearPerHeight
 from frustum.types.predictions import PredictedOccupancy, Prediction
-
-
-class _ConvRelu(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).relu_()
 
 
 class ChannelToHeight(nn.Module):
@@ -38,7 +30,7 @@ class ChannelToHeight(nn.Module):
     def __init__(self, channels: int, heights: int, num_classes: int):
         super().__init__()
         self.heights, self.num_classes = heights, num_classes
-        self.final_conv = _ConvRelu(channels, channels)
+        self.final_conv = ConvModule(nn.Conv2d(channels, channels, 3, padding=1))
         self.predicter = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
             nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, heights * num_classes)
         )

@@ -13,15 +13,15 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
+from frustum.nn.bev import even_cells
+from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
-from frustum.nn.lift_splat import Splat, feature_pixels
-from frustum.nn.unet import ConvNorm
+from frustum.nn.lift_splat import Splat, pixel_grid
 from frustum.ops.bev_pool import Backend
 from frustum.types.frame import Frame
 
@@ -29,14 +29,7 @@ RENAMED = {f"{name}.": f"trunk.{name}." for name in ("encoder", "fine", "coarse"
 """Prefixes of a state dict of the first version, whose networks held the parts of the trunk themselves: {old: new}."""
 
 
-def _can_be_halved(grid: VoxelGrid) -> VoxelGrid:
-    if any(count % 2 for count in grid.shape):
-        cells = " x ".join(str(count) for count in grid.shape)
-        raise ValueError(f"this network needs a grid with an even number of cells along each axis, got {cells}; set model.grid")
-    return grid
-
-
-EvenGrid = Annotated[VoxelGrid, AfterValidator(_can_be_halved)]
+EvenGrid = Annotated[VoxelGrid, even_cells(3, "x, y and z")]
 """A grid that the trunk can pool into at half the resolution."""
 
 
@@ -56,14 +49,7 @@ class SmallTrunk(nn.Module):
     """
 
     def __init__(
-        self,
-        grid: VoxelGrid,
-        bins: DepthBins,
-        neck_channels: int = 64,
-        channels: int = 16,
-        pretrained: Pretrained = True,
-        frozen_blocks: int = 5,
-        pool: Backend = "auto",
+        self, grid: VoxelGrid, bins: DepthBins, neck_channels: int, channels: int, pretrained: Pretrained, frozen_blocks: int, pool: Backend
     ):
         super().__init__()
         self.out_channels = grid.shape[2] // 2 * channels
@@ -88,10 +74,8 @@ class SmallTrunk(nn.Module):
 
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """What `encode` returned -> what `forward` returns, in the augmented ego frame of `frame`."""
-        bins = self.splat.bins.count
-        depth = lifted[:, :bins].float().softmax(1)
-        plan = self.splat.plan(frame, (lifted.shape[-2], lifted.shape[-1]), depth.device)
-        return torch.asinh(self.splat(depth, lifted[:, bins:], plan)), depth
+        pooled, depth = self.splat.lift(lifted, frame)
+        return torch.asinh(pooled), depth
 
 
 def ray_directions(rig: CameraRig, size: tuple[int, int]) -> Tensor:
@@ -99,11 +83,7 @@ def ray_directions(rig: CameraRig, size: tuple[int, int]) -> Tensor:
 
     Computed in float64 where the rig lies (see `Batch.to`); the result is float32.
     """
-    height, width = rig.image_size
-    device = rig.intrinsics.device
-    u, v = feature_pixels(width, size[1], "centres", device), feature_pixels(height, size[0], "centres", device)
-    grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
-    pixels = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], -1)  # (h, w, 3)
+    pixels = F.pad(pixel_grid(rig.image_size, size, "centres", rig.intrinsics.device), (0, 1), value=1.0)  # (h, w, 3)
     to_rays = torch.linalg.inv(rig.image_aug.double() @ rig.intrinsics.double()).flatten(0, 1)  # (M, 3, 3)
     rays = torch.einsum("mij,hwj->mihw", to_rays, pixels)
     return torch.cat([rays[:, :2], rays[:, 1:2].clamp(min=0.02).reciprocal() * 0.1], 1).float()

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, invert
 from frustum.nn.depth_net import DepthNet
-from frustum.nn.lift_splat import Sampling, feature_pixels, float32_pixels
+from frustum.nn.lift_splat import Sampling, pixel_grid
 from frustum.ops.cost_volume import cost_volume
 
-UNSEEN = 5.0
-"""Cost of a depth at which the place lies outside the previous frame (`bias` of the published configurations)."""
+_UNSEEN = 5.0  # cost of a depth at which the place lies outside the previous frame: `bias` of the published configurations
 _NEAREST = 1e-3  # metres before the camera
 
 
@@ -43,14 +42,7 @@ class StereoDepthNet(DepthNet):
 
 @torch.no_grad()
 def matching(
-    current: Tensor,
-    previous: Tensor,
-    now: CameraRig,
-    then: CameraRig,
-    depths: Tensor,
-    sampling: Sampling,
-    unseen: float = UNSEEN,
-    as_reference: bool = False,
+    current: Tensor, previous: Tensor, now: CameraRig, then: CameraRig, depths: Tensor, sampling: Sampling, as_reference: bool = False
 ) -> Tensor:
     """Probability (M, D, h, w), float32, of each depth of each pixel from its likeness to the previous frame.
 
@@ -59,12 +51,11 @@ def matching(
         now, then: rigs (B,) of the two frames; camera i is matched with camera i.
         depths: (D,) metres.
         sampling: where in the image a feature stands, see `lift_splat.feature_pixels`.
-        unseen: cost of a depth at which the place lies outside the previous frame.
         as_reference: round as the published code does, see `reference_sweep`.
     """
     find = reference_sweep if as_reference else sweep
     lookup = find(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
-    return (-cost_volume(current, previous, lookup, unseen)).softmax(1)
+    return (-cost_volume(current, previous, lookup, _UNSEEN)).softmax(1)
 
 
 def sweep(
@@ -74,7 +65,6 @@ def sweep(
 
     The matrices are multiplied in float64 where the rigs lie; the points are computed in float32 on `device`.
     """
-    height, width = now.image_size
     device = device or now.intrinsics.device
     to_pixels, to_rays = then.image_aug.double() @ then.intrinsics.double(), now.image_aug.double() @ now.intrinsics.double()
     cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
@@ -82,9 +72,8 @@ def sweep(
     turn = (to_pixels @ motion[..., :3, :3] @ torch.linalg.inv(to_rays)).flatten(0, 1)  # (M, 3, 3)
     shift = (to_pixels @ motion[..., :3, 3:])[..., 0].flatten(0, 1)  # (M, 3)
     turn, shift = turn.to(device, torch.float32), shift.to(device, torch.float32)
-    u, v = (feature_pixels(side, count, sampling).to(device, torch.float32) for side, count in ((width, size[1]), (height, size[0])))
-    grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
-    rays = torch.stack([grid_u, grid_v, torch.ones_like(grid_u)], -1) @ turn[:, None].mT  # (M, h, w, 3)
+    pixels = pixel_grid(now.image_size, size, sampling).to(device, torch.float32)
+    rays = nn.functional.pad(pixels, (0, 1), value=1.0) @ turn[:, None].mT  # (M, h, w, 3)
     points = rays[:, None] * depths.to(device, torch.float32)[:, None, None, None] + shift[:, None, None, None]  # (M, D, h, w, 3)
     pixels = points[..., :2] / points[..., 2:].clamp(min=_NEAREST)
     return _lookup(pixels, points[..., 2:] < _NEAREST, size, now.image_size, sampling)
@@ -97,7 +86,6 @@ def reference_sweep(
 
     The places differ by 3e-5 of the image; costs, which are sums over hundreds of channels before a soft-max, feel that.
     """
-    height, width = now.image_size
     device = torch.device(device or now.intrinsics.device)
 
     def of_images(matrix: Tensor) -> Tensor:
@@ -107,9 +95,8 @@ def reference_sweep(
     cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
     # Poses in float32 are not quite rigid: a kilometre from the origin, their general inverse is 1e-4 m off that of a rigid transform.
     motion = of_images(torch.linalg.inv(cam2global[0]) @ cam2global[1])
-    v, u = (float32_pixels(side, count, sampling, device) for side, count in zip((height, width), size, strict=True))
-    grid_v, grid_u = torch.meshgrid(v, u, indexing="ij")
-    pixels = (torch.stack([grid_u, grid_v], -1) - undo[..., :2, 2]) @ torch.inverse(undo[:, 0, ..., :2, :2]).mT  # (M, h, w, 2)
+    pixels = pixel_grid(now.image_size, size, sampling, device, torch.float32)
+    pixels = (pixels - undo[..., :2, 2]) @ torch.inverse(undo[:, 0, ..., :2, :2]).mT  # (M, h, w, 2)
     depth = depths.to(device, torch.float32)[:, None, None, None]
     points = pixels[:, None] * depth
     points = torch.cat([points, depth.expand(*points.shape[:-1], 1)], -1)  # (M, D, h, w, 3)

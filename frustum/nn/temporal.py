@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from frustum.config import TRAVELS, Config, into_section
@@ -42,15 +42,22 @@ features that the next frame compares itself with, if it does; anything else is 
 LiftToBev = Callable[[Tensor, Frame], tuple[Tensor, dict[str, Tensor]]]
 """`lift_to_bev(lifted, frame)`: a map (B, C, Y, X) in the augmented ego frame of `frame`, and outputs of the keyframe."""
 
+Matching = Callable[[Frame], Tensor]
+"""`matching_features(frame)`: `compared` of a frame of which nothing else is needed."""
+
 
 class HistoryConfig(Config):
-    """How past keyframes are used."""
+    """How past keyframes are used.
 
-    frames: NonNegativeInt = Field(0, description="F, past keyframes whose maps are joined with the keyframe's; 0 for a single frame")
-    align: Annotated[Align, TRAVELS] = Field(
-        "warp", description="how past maps are brought into the keyframe's ego frame in evaluation and streaming"
-    )
-    train_align: Align | None = Field("lift", description="the same in training; null for the same way as in evaluation")
+    Attributes:
+        frames: F, past keyframes whose maps are joined with the keyframe's; 0 for a single frame.
+        align: how past maps are brought into the keyframe's ego frame in evaluation and streaming.
+        train_align: the same in training; null for the same way as in evaluation.
+    """
+
+    frames: NonNegativeInt = 0
+    align: Annotated[Align, TRAVELS] = "warp"
+    train_align: Align | None = "lift"
 
 
 def upgraded_history(stored: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +86,7 @@ class History:
         return self.config.frames + self.compares_images if self.config.frames else 0
 
     def __call__(
-        self,
-        batch: Batch,
-        encode: Encode,
-        lift_to_bev: LiftToBev,
-        matching_features: Callable[[Frame], Tensor] | None = None,
-        *,
-        training: bool,
+        self, batch: Batch, encode: Encode, lift_to_bev: LiftToBev, matching_features: Matching | None = None, *, training: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Joined maps (B, (1 + F) * C, Y, X) of all frames of the batch, and the outputs of the keyframe.
 
@@ -117,14 +118,14 @@ class History:
                     aligned.append(None)
                     continue
                 like = _taken_by(key, frame) if align == "warp_reference" else frame
-                encoded = encode(frame, like.rig.cam2key(like.ego2global), _present(previous))
+                encoded = encode(frame, like.rig.cam2key(like.ego2global), previous)
                 previous = self._previous(frame, encoded)
                 memory = encoded["lifted"] if align == "lift" else lift_to_bev(encoded["lifted"], like)[0]
                 aligned += self._aligned(align, key, [Past(memory, frame)], lift_to_bev)
         if past and torch.is_grad_enabled():
             torch.clear_autocast_cache()  # torch may keep casts made without gradient; the keyframe's weights would learn nothing
-        current = _Current.of(key, previous, encode, lift_to_bev)
-        return self._join(current.map, aligned[::-1], [frame.is_present for frame in past]), current.outputs
+        _, own, outputs = _current(key, previous, encode, lift_to_bev)
+        return self._join(own, aligned[::-1], [frame.is_present for frame in past]), outputs
 
     @torch.no_grad()
     def step(
@@ -139,7 +140,7 @@ class History:
             training: whether the network is in training mode, which is refused.
 
         Raises:
-            DataError: training mode, `state` is no `TemporalState`, no ego poses, or the frame does not follow the state: another scene,
+            DataError: training mode, a `state` of another type, missing ego poses, or the frame does not follow the state: another scene,
                 not later, another number of streams, or other cameras.
         """
         if training:
@@ -156,12 +157,13 @@ class History:
         aligned = self._aligned(self.config.align, frame, past, lift_to_bev)
         missing = count - len(past)
         present = [p.frame.is_present for p in past] + [torch.zeros_like(frame.is_present)] * missing
-        current = _Current.of(frame, None if state is None else state.previous, encode, lift_to_bev)
-        joined = self._join(current.map, [*aligned, *[None] * missing], present)
+        previous = state.previous if state and state.previous and state.previous.is_present.any() else None
+        encoded, own, outputs = _current(frame, previous, encode, lift_to_bev)
+        joined = self._join(own, [*aligned, *[None] * missing], present)
         last = frame._replace(images=frame.images.new_empty(0))
-        newest = Past(current.encoded["lifted"] if self.config.align == "lift" else current.map, last)
+        newest = Past(encoded["lifted"] if self.config.align == "lift" else own, last)
         kept = (newest, *past)[:count]
-        return joined, current.outputs, TemporalState(kept, self._previous(frame, current.encoded), last, batch.scenes, self.config.align)
+        return joined, outputs, TemporalState(kept, self._previous(frame, encoded), last, batch.scenes, self.config.align)
 
     def _previous(self, frame: Frame, encoded: dict[str, Tensor]) -> Previous | None:
         """What the next frame may compare itself with."""
@@ -188,30 +190,14 @@ class History:
         return torch.cat(maps if self.newest_first else maps[::-1], 1)
 
 
-class _Current(NamedTuple):
-    """The newest frame: what `encode` returned, its map (B, C, Y, X), and its outputs."""
-
-    encoded: dict[str, Tensor]
-    map: Tensor
-    outputs: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, frame: Frame, previous: Previous | None, encode: Encode, lift_to_bev: LiftToBev) -> _Current:
-        encoded = encode(frame, frame.rig.cam2key(frame.ego2global), _present(previous))
-        own, placed = lift_to_bev(encoded["lifted"], frame)
-        return cls(encoded, own, {name: value for name, value in encoded.items() if name not in ("lifted", "compared")} | placed)
-
-
 class Stepping(Protocol):
     """A network over time: `forward` for all frames at once, `step` for one."""
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample."""
-        ...
 
     def step(self, batch: Batch, state: TemporalState | None = None) -> tuple[dict[str, Tensor], TemporalState]:
         """Outputs for the newest frame, and the state for the next call."""
-        ...
 
 
 def stream(model: Stepping, batches: Iterable[Batch]) -> Iterator[dict[str, Tensor]]:
@@ -227,8 +213,13 @@ def stream(model: Stepping, batches: Iterable[Batch]) -> Iterator[dict[str, Tens
         yield outputs
 
 
-def _present(previous: Previous | None) -> Previous | None:
-    return previous if previous is not None and previous.is_present.any() else None
+def _current(
+    frame: Frame, previous: Previous | None, encode: Encode, lift_to_bev: LiftToBev
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+    """Of the newest frame: what `encode` returned, its map (B, C, Y, X), and its outputs."""
+    encoded = encode(frame, frame.rig.cam2key(frame.ego2global), previous)
+    own, placed = lift_to_bev(encoded["lifted"], frame)
+    return encoded, own, {name: value for name, value in encoded.items() if name not in ("lifted", "compared")} | placed
 
 
 def _taken_by(key: Frame, frame: Frame) -> Frame:

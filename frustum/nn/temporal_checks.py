@@ -33,18 +33,12 @@ def check_frames(batch: Batch, count: int) -> None:
     check_poses(batch)
     is_present = torch.ones(len(batch), count, dtype=torch.bool) if batch.is_present is None else batch.is_present[:, :count].cpu()
     for t in range(1, count):
-        there = is_present[:, t]
-        if not there.any():
-            continue
-        what = _difference(batch.rig[:, 0], batch.rig[:, t], there)
-        if what:
+        if what := _difference(batch.rig[:, 0], batch.rig[:, t], is_present[:, t]):
             raise DataError(
                 f"the rig of past frame {t} differs from the keyframe's in {what}. Frames that are joined must come from the same cameras "
                 "with the same image augmentation; leave frames from before a change of the rig out (Batch.is_present)."
             )
-    for t in range(1, count):
-        jump = _jump(batch.rig[:, t - 1], batch.rig[:, t], is_present[:, t - 1] & is_present[:, t])
-        if jump:
+        if jump := _jump(batch.rig[:, t - 1], batch.rig[:, t], is_present[:, t - 1] & is_present[:, t]):
             raise DataError(
                 f"between past frames {t - 1} and {t} the vehicle moves {jump}: they are not of one drive, or their ego2global are in "
                 "different frames. Leave frames of another scene out (Batch.is_present)."
@@ -97,8 +91,7 @@ def check_next(state: TemporalState, frame: Frame, scenes: list[str], align: str
                 f"the frame of stream {i} was taken at {float(times[i]):.3f} s, not after the previous one ({float(earlier[i]):.3f} s). "
                 "Give frames in the order of time; leave a late one out."
             )
-    jump = _jump(frame.rig, last.rig, alive)
-    if jump:
+    if jump := _jump(frame.rig, last.rig, alive):
         raise DataError(
             f"since the last frame of the stream the vehicle moves {jump}: this is another drive, or ego2global is in another frame. "
             "Start with state=None at a new scene."
@@ -126,7 +119,9 @@ def _jump(one: CameraRig, other: CameraRig, where: Tensor) -> str:
 
 
 def _difference(one: CameraRig, other: CameraRig, where: Tensor) -> str:
-    """What differs between two rigs (B,) in the samples `where` (B,) holds, in words; empty if nothing does."""
+    """What differs between two rigs (B,) in the samples where `where` (B,) holds, in words; empty if nothing does."""
+    if not where.any():
+        return ""
     if one.num_cameras != other.num_cameras:
         return f"the number of cameras ({one.num_cameras} and {other.num_cameras})"
     if one.image_size != other.image_size:
@@ -136,6 +131,5 @@ def _difference(one: CameraRig, other: CameraRig, where: Tensor) -> str:
         if name == "image_aug":
             apart = apart / torch.tensor([1.0, 1.0, 1e3], dtype=torch.float64, device=apart.device)  # shifts are in pixels
         if apart.max() > tolerance:
-            camera = int(apart.amax((0, 2, 3)).argmax())
-            return f"{name} of camera {camera}"
+            return f"{name} of camera {int(apart.amax((0, 2, 3)).argmax())}"
     return ""

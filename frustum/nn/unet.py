@@ -6,16 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1):
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+from frustum.nn.conv import ConvNorm
 
 
 class UNet(nn.Module):

@@ -5,12 +5,11 @@ Shape letters: B batch, C channels, K classes, X Y Z voxels.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from frustum.nn.bev import ResidualStages
+from frustum.nn.conv import ConvModule
 
 
 def as_voxels(pooled: Tensor, heights: int) -> Tensor:
@@ -34,19 +33,12 @@ class Conv3d(nn.Conv3d):
         return super().forward(nn.functional.pad(x, (0, 0, 0, 0, 0, 1)))[:, :, :heights]
 
 
-class ConvNorm3d(nn.Module):
-    """A 3D convolution and batch normalisation, where mmcv's ConvModule keeps their weights (`.conv`, `.bn`), and a ReLU if `relu`."""
+class ConvNorm3d(ConvModule):
+    """A 3D convolution without bias, batch normalisation, and a ReLU if `relu`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, relu: bool = True):
-        super().__init__()
-        self.conv = Conv3d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm3d(out_channels)
-        self.relu = relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, Z, Y, X) -> (B, out_channels, Z / stride, Y / stride, X / stride)."""
-        x = self.bn(self.conv(x))
-        return x.relu_() if self.relu else x
+        conv = Conv3d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        super().__init__(conv, nn.BatchNorm3d(out_channels), relu)
 
 
 class BasicBlock3D(nn.Module):
@@ -77,8 +69,7 @@ class CustomResNet3D(ResidualStages):
     def __init__(
         self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (1, 2, 4), strides: tuple[int, ...] = (1, 2, 2)
     ):
-        first = partial(BasicBlock3D, mapped=True)
-        super().__init__(in_channels, channels, num_blocks, strides, first, BasicBlock3D)
+        super().__init__(in_channels, channels, num_blocks, strides, BasicBlock3D)
 
 
 class LssFpn3D(nn.Module):
@@ -110,7 +101,7 @@ class VoxelHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
-        self.final_conv = _ConvRelu3d(channels)
+        self.final_conv = ConvModule(Conv3d(channels, channels, 3, padding=1))
         self.predicter = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
             nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, num_classes)
         )
@@ -138,12 +129,3 @@ class LinearPerHeight(nn.Module):
         """(*, Z, channels) -> (*, Z * K)."""
         logits = nn.functional.linear(voxels, self.weight)
         return (logits + self.bias.view(-1, len(self.weight))).flatten(-2)
-
-
-class _ConvRelu3d(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = Conv3d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).relu_()

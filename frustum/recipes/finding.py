@@ -30,7 +30,9 @@ def list_recipes() -> list[RecipeInfo]:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         module = f"{__package__}.{path.stem}"
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and _returns_recipe(node) and not node.args.args:
+            if not isinstance(node, ast.FunctionDef) or node.returns is None or node.args.args:
+                continue
+            if ast.unparse(node.returns) == "Recipe" and not node.name.startswith("_"):
                 name = node.name.replace("_", "-")
                 found[name] = RecipeInfo(name, (ast.get_docstring(node) or "").split("\n")[0], module)
     for point in entry_points(group=ENTRY_POINTS):
@@ -51,7 +53,7 @@ def is_weights(name: str | Path) -> bool:
 def get_recipe(name: str | Path, code: Collection[str] = ()) -> Recipe:
     """The recipe called `name` (`flashocc-r50`), of the run in the folder `name`, or of a function (`my_pkg.my_file:my_recipe`).
 
-    `code` names modules whose classes a run may import, beside those of frustum and of installed plug-ins (engine/sections.py).
+    `code` names modules whose classes a run may import, in addition to those of frustum and of installed plug-ins (engine/sections.py).
 
     Raises:
         ConfigError: no such recipe (with the nearest names) or run, the import fails or is not allowed, or the function returns something
@@ -105,11 +107,7 @@ def _imported(path: str) -> Recipe:
     try:
         recipe = function()
     except ValidationError as error:
-        raise ConfigError(f"{path} returned no valid recipe: {error}") from error
+        raise ConfigError(f"{path} did not return a valid recipe: {error}") from error
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"{path} returned a {type(recipe).__name__}, but a recipe function must return frustum.engine.recipe.Recipe.")
     return recipe
-
-
-def _returns_recipe(node: ast.FunctionDef) -> bool:
-    return isinstance(node.returns, ast.Name) and node.returns.id == "Recipe"

@@ -12,7 +12,8 @@ from frustum.models.flashocc import FlashOccConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
 
-_PROTOCOL = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
+PROTOCOL = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
+SOURCE = "FlashOCC repository, README and config"
 _M0 = (6.21, 39.56, 11.27, 36.31, 43.96, 16.25, 14.74, 16.89, 15.76, 28.56, 30.91, 78.16, 37.52, 47.42, 51.35, 36.79, 31.42)
 _M1 = (6.74, 37.65, 10.26, 39.55, 44.36, 14.88, 13.4, 15.79, 15.38, 27.44, 31.73, 78.82, 37.98, 48.7, 52.5, 37.89, 32.24)
 """Published IoU of the classes, others to vegetation, from the comments of the published configurations."""
@@ -72,9 +73,5 @@ def _published(name: str, model: FlashOccConfig, miou: float, per_class: tuple[f
         ),
         ema=EmaConfig(decay=0.999, warmup=2000.0, initial_updates=10560),
         train=TrainConfig(epochs=24, batch_size=4, accumulate=4),
-        published=(
-            PublishedNumber(
-                metric="mIoU", value=miou, protocol=_PROTOCOL, source="FlashOCC repository, README and config", per_class=per_class
-            ),
-        ),
+        published=(PublishedNumber(metric="mIoU", value=miou, protocol=PROTOCOL, source=SOURCE, per_class=per_class),),
     )

@@ -10,11 +10,9 @@ from frustum.engine.recipe import PublishedNumber, Recipe
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc_stereo import FlashOccStereoConfig
 from frustum.nn.encoders.swin import SwinConfig
-from frustum.recipes.flashocc import flashocc_r50_m0
+from frustum.recipes.flashocc import PROTOCOL, SOURCE, flashocc_r50_m0
 
-_PROTOCOL = (
-    "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights; past maps most likely warped"
-)
+_PROTOCOL = f"{PROTOCOL}; past maps most likely warped"
 _M2 = (9.08, 46.32, 17.71, 42.7, 50.64, 23.72, 20.13, 22.34, 24.09, 30.26, 37.39, 81.68, 40.13, 52.34, 56.46, 47.69, 40.6)
 _M3 = (13.42, 51.07, 27.68, 51.57, 56.22, 27.27, 29.98, 29.93, 29.8, 37.77, 43.52, 83.81, 46.55, 56.15, 59.56, 50.84, 44.67)
 """Published IoU of the classes, others to vegetation, from the comments of the published configurations."""
@@ -37,8 +35,6 @@ def _published(
     """FlashOCC's training settings."""
     base = flashocc_r50_m0()
     data = base.data.model_copy(update={"image_size": image_size})
-    number = PublishedNumber(
-        metric="mIoU", value=miou, protocol=_PROTOCOL, source="FlashOCC repository, README and config", per_class=per_class
-    )
+    number = PublishedNumber(metric="mIoU", value=miou, protocol=_PROTOCOL, source=SOURCE, per_class=per_class)
     optim = base.optim.model_copy(update={"lr": lr})
     return base.model_copy(update={"name": name, "model": model, "data": data, "optim": optim, "published": (number,)})

@@ -10,11 +10,10 @@ from frustum.geometry.depth import DepthBins
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
 from frustum.models.panoptic_flashocc_mini import PanopticFlashOccMiniConfig
 from frustum.nn.temporal import HistoryConfig
-from frustum.recipes.flashocc import flashocc_r50_m0, flashocc_tiny
+from frustum.recipes.flashocc import SOURCE, flashocc_r50_m0, flashocc_tiny
 
 _MIOU = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, trained without the mask, EMA weights"
 _RAYS = "Occ3D-nuScenes validation, 6019 keyframes, mean over 1, 2 and 4 m, EMA weights"
-_SOURCE = "FlashOCC repository, README and config"
 _TINY = (10.33, 41.02, 22.16, 39.75, 42.63, 20.53, 24.01, 23.71, 24.65, 25.58, 30.63, 58.0, 32.12, 33.78, 31.02, 17.67, 17.74)
 _DEPTH = (10.21, 42.14, 22.82, 40.13, 42.86, 20.69, 24.58, 23.7, 24.02, 25.48, 30.9, 58.65, 32.04, 34.27, 31.12, 18.26, 17.79)
 _DEPTH4D = (10.89, 43.92, 24.42, 41.91, 45.18, 18.73, 25.59, 25.67, 25.86, 25.29, 31.84, 59.03, 31.53, 34.67, 31.49, 19.91, 19.31)
@@ -73,8 +72,8 @@ def _published(
 ) -> Recipe:
     """FlashOCC's training settings; `rays` and `quality` are RayIoU and RayPQ: the mean, then at 1, 2, 4 m."""
     base = flashocc_r50_m0()
-    numbers = [PublishedNumber(metric="mIoU", value=miou, protocol=_MIOU, source=_SOURCE, per_class=per_class)]
+    numbers = [PublishedNumber(metric="mIoU", value=miou, protocol=_MIOU, source=SOURCE, per_class=per_class)]
     for metric, values in (("RayIoU", rays), ("RayPQ", quality)):
         names = (metric, *(f"{metric}@{metres}" for metres in (1, 2, 4))) if values else ()
-        numbers += [PublishedNumber(metric=n, value=v, protocol=_RAYS, source=_SOURCE) for n, v in zip(names, values, strict=True)]
+        numbers += [PublishedNumber(metric=n, value=v, protocol=_RAYS, source=SOURCE) for n, v in zip(names, values, strict=True)]
     return base.model_copy(update={"name": name, "model": model, "published": tuple(numbers)})

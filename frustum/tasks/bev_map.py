@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.bev_iou import BevIoU
-from frustum.tasks.task import Figure, Task, grid_arrays, grid_from, legend_of, names_from, without_nan
-from frustum.types.layers import Layer, MapLayer
+from frustum.tasks.task import Figure, Task, grid_from, without_nan
+from frustum.types.layers import Layer, Legend, MapLayer
 from frustum.types.predictions import PredictedMap
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ class BevMapTask(Task):
 
     name = "bev_map"
     part = "bev_map"
+    protocol: ClassVar[Mapping[str, str]] = {
+        "iou": "sum of intersections / sum of unions over all frames, positive where the logit exceeds 0; truth: boxes of all vehicles "
+        "drawn from above as Lift-Splat-Shoot draws them",
+        "image_mean": "mean over frames of the same; a frame without vehicles and without a prediction counts 1",
+    }
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         super().__init__(order, ray_iou)
@@ -44,17 +49,15 @@ class BevMapTask(Task):
 
     def add(self, token: str, part: PredictedMap, truth: np.ndarray) -> None:
         """See `Task.add`."""
-        index = 0 if len(part.class_names) == 1 else part.class_names.index(VEHICLE) if VEHICLE in part.class_names else -1
-        if index < 0:
-            raise DataError(
-                f"the map of {token} has the classes {', '.join(part.class_names)}; what is scored is {VEHICLE!r}, or the only class."
-            )
+        names = part.class_names
+        if len(names) > 1 and VEHICLE not in names:
+            raise DataError(f"the map of {token} has the classes {', '.join(names)}; what is scored is {VEHICLE!r}, or the only class.")
         if any(getattr(part.grid, name)[:2] != getattr(_LABELS, name)[:2] for name in ("lower", "upper", "cell")):
             raise DataError(
                 f"the map of {token} covers {part.grid}; labels are drawn on 100 m x 100 m around the vehicle in cells of 0.5 m "
                 f"({_LABELS.shape[0]} x {_LABELS.shape[1]}). Set the map's grid to that."
             )
-        self._metric.add(part.logits[index], truth)
+        self._metric.add(part.logits[names.index(VEHICLE) if VEHICLE in names else 0], truth)
 
     def merge(self, other: Self) -> Self:
         """See `Task.merge`."""
@@ -76,34 +79,26 @@ class BevMapTask(Task):
         ]
 
     @classmethod
-    def protocol(cls) -> dict[str, str]:
-        """See `Task.protocol`."""
-        return {
-            "iou": "sum of intersections / sum of unions over all frames, positive where the logit exceeds 0; truth: boxes of all vehicles "
-            "drawn from above as Lift-Splat-Shoot draws them",
-            "image_mean": "mean over frames of the same; a frame without vehicles and without a prediction counts 1",
-        }
-
-    @classmethod
     def layers(cls, part: PredictedMap) -> list[Layer]:
         """Of each cell, the likeliest class."""
         best, free = part.logits.max(0), len(part.class_names)
         labels = torch.where(best.values > 0, best.indices, free).to(torch.uint8).numpy()
-        return [MapLayer(labels, legend_of(part.class_names), free, part.grid)]
+        return [MapLayer(labels, Legend.of(part.class_names), free, part.grid)]
 
     @classmethod
     def truth_layers(cls, truth: np.ndarray, part: PredictedMap | None = None) -> list[Layer]:
         """Where vehicles are, in the prediction's colours."""
         names = part.class_names if part is not None else (VEHICLE,)
         vehicle = names.index(VEHICLE) if VEHICLE in names else 0
-        return [MapLayer(np.where(truth, vehicle, len(names)).astype(np.uint8), legend_of(names), len(names), _LABELS)]
+        return [MapLayer(np.where(truth, vehicle, len(names)).astype(np.uint8), Legend.of(names), len(names), _LABELS)]
 
     @classmethod
     def arrays(cls, part: PredictedMap) -> dict[str, np.ndarray]:
         """`logits` float32 (K, Y, X), `class_names` (K,) text, the grid as `lower`, `upper` and `cell` (3,) in metres."""
-        return {"logits": part.logits.float().numpy(), "class_names": np.array(part.class_names), **grid_arrays(part.grid)}
+        grid = {name: np.array(value) for name, value in part.grid}
+        return {"logits": part.logits.float().numpy(), "class_names": np.array(part.class_names), **grid}
 
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedMap:
         """The inverse of `arrays`."""
-        return PredictedMap(torch.from_numpy(stored["logits"]), grid_from(stored), names_from(stored))
+        return PredictedMap(torch.from_numpy(stored["logits"]), grid_from(stored), tuple(stored["class_names"].tolist()))

@@ -20,6 +20,7 @@ from frustum.types.predictions import PredictedOccupancy, Prediction
 
 VARIANTS = {"argmax": 0.0, "class-balanced": 0.5}
 """Name of a variant -> p: each voxel takes the class with the largest count * frequency^-p; p = 0 is its most likely class."""
+MAX_FRAMES, MAX_COMPARED = 4000, 100
 
 
 @dataclass(frozen=True)
@@ -51,48 +52,37 @@ class BlindPrior(Predictor):
 
     @classmethod
     def fit(
-        cls,
-        source: Any,
-        split: str,
-        *,
-        grid: VoxelGrid | None = None,
-        class_names: tuple[str, ...] = OCC3D_CLASSES,
-        max_frames: int = 4000,
-        judged: int = 100,
-        progress: Progress = silent,
+        cls, source: Any, split: str, *, grid: VoxelGrid | None = None, names: Sequence[str] = OCC3D_CLASSES, progress: Progress = silent
     ) -> BlindPrior:
-        """Count classes per voxel under the camera mask over a training split and take the better of the variants.
+        """Count classes per voxel under the camera mask over MAX_FRAMES frames of a training split, and take the variant that has the
+        higher mIoU on MAX_COMPARED of them.
 
         Args:
             source: where the labels are.
             split: the training split; validation scenes must not be used here.
             grid: of the labels; Occ3D's by default.
-            class_names: what the ids mean, free last.
-            max_frames: at most this many frames, evenly spread, are counted.
-            judged: frames of the same split on which the variants are compared.
+            names: what the ids mean, free last.
 
         Raises:
             DataError: no labels, or labels of another shape than `grid`.
         """
         grid = grid or VoxelGrid.occ3d()
-        tokens = spread(source.tokens(split), max_frames)
+        tokens = spread(source.tokens(split), MAX_FRAMES)
         if not tokens:
             raise DataError(f"the split {split!r} has no keyframes to learn the blind prior from.")
-        count = len(class_names)
+        count = len(names)
         counts = count_classes(source, tokens, grid, count, progress)
         candidates = {name: most_likely(counts, power).reshape(grid.shape) for name, power in VARIANTS.items()}
         scores = {name: OccupancyIoU(count, count - 1) for name in candidates}
-        for labels in occupancy_of(source, spread(tokens, judged)):
+        for labels in occupancy_of(source, spread(tokens, MAX_COMPARED)):
             for name, volume in candidates.items():
                 scores[name].add(volume, labels.semantics, labels.mask_camera)
         miou = {name: float(score.compute()["miou"]) for name, score in scores.items()}
         best = max(miou, key=lambda name: miou[name] if miou[name] == miou[name] else -1.0)
-        return cls(candidates[best], best, miou, grid, class_names)
+        return cls(candidates[best], best, miou, grid, tuple(names))
 
 
-def count_classes(
-    source: Any, tokens: Sequence[str], grid: VoxelGrid, num_classes: int = len(OCC3D_CLASSES), progress: Progress = silent
-) -> np.ndarray:
+def count_classes(source: Any, tokens: Sequence[str], grid: VoxelGrid, num_classes: int, progress: Progress = silent) -> np.ndarray:
     """How often each voxel was observed (camera mask) with each class: (X*Y*Z, K) uint32."""
     counts = np.zeros((grid.num_cells, num_classes), np.uint32)
     for token in progress("blind prior", tokens):

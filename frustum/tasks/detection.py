@@ -15,26 +15,24 @@ from frustum.data.nuscenes.detection_truth import DetectionTruth, detection_trut
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.metrics.detection import NuScenesDetection
-from frustum.metrics.detection_rules import ERRORS, Surroundings
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, legend_of, names_from, without_nan
+from frustum.metrics.detection_rules import Surroundings
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
-from frustum.types.layers import BoxLayer, Layer
+from frustum.types.layers import BoxLayer, Layer, Legend
 from frustum.types.predictions import PredictedBoxes, Prediction
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHORT = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
-UNITS = {"trans_err": "m", "scale_err": "1 - IoU", "orient_err": "rad", "vel_err": "m/s", "attr_err": "1 - accuracy"}
-_COUNTED = {"true boxes": "true", "predicted": "predicted"}
-_MEANINGS = {
-    "trans_err": "distance between the centres of matched boxes, from above",
-    "scale_err": "how much matched boxes differ in size",
-    "orient_err": "difference of the headings of matched boxes",
-    "vel_err": "difference of the velocities of matched boxes",
-    "attr_err": "how often the attribute of a matched box is wrong",
+_ERRORS = {
+    "trans_err": ("ATE", "m", "distance between the centres of matched boxes, from above"),
+    "scale_err": ("ASE", "1 - IoU", "how much matched boxes differ in size"),
+    "orient_err": ("AOE", "rad", "difference of the headings of matched boxes"),
+    "vel_err": ("AVE", "m/s", "difference of the velocities of matched boxes"),
+    "attr_err": ("AAE", "1 - accuracy", "how often the attribute of a matched box is wrong"),
 }
+_COUNTED = {"true boxes": "true", "predicted": "predicted"}
 
 PROTOCOL = {
     "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
@@ -63,13 +61,13 @@ class DetectionFile(Predictor):
 
     def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
         """The samples in the order of the file. Raises DataError unless it holds those of the split and no others."""
-        wanted = set(tokens)
-        missing, extra = [t for t in tokens if t not in self._boxes], [t for t in self.tokens if t not in wanted]
+        needed = set(tokens)
+        missing, extra = [t for t in tokens if t not in self._boxes], [t for t in self.tokens if t not in needed]
         if missing or extra:
             parts = [f"lacks {len(missing)} of its {len(tokens)} samples ({_some(missing)})"] if missing else []
             parts += [f"holds {len(extra)} that are not in it ({_some(extra)})"] if extra else []
             raise DataError(
-                f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes wants every sample of the split and no "
+                f"{self.name} does not fit the split {split!r}: it {' and '.join(parts)}. nuScenes needs every sample of the split and no "
                 "other; one without detections is an empty list. Choose the split with --split."
             )
         return list(self.tokens)
@@ -79,7 +77,8 @@ class DetectionSubmission(Submission):
     """A nuScenes submission, `detections.json`."""
 
     def __init__(self, folder: Path):
-        self._path, self._boxes = folder / "detections.json", dict[str, DetectionBoxes]()
+        super().__init__(folder)
+        self._boxes: dict[str, DetectionBoxes] = {}
 
     def add(self, token: str, part: PredictedBoxes, sample: Any) -> None:
         """Keep the boxes of a keyframe."""
@@ -87,7 +86,7 @@ class DetectionSubmission(Submission):
 
     def finish(self) -> None:
         """Write the file. Raises DataError."""
-        write_detections(self._path, self._boxes)
+        write_detections(self.folder / "detections.json", self._boxes)
 
 
 class DetectionTask(Task):
@@ -98,7 +97,9 @@ class DetectionTask(Task):
 
     name = "detection"
     part = "boxes"
+    protocol = PROTOCOL
     accepts = "a nuScenes detection submission (JSON)"
+    submission = DetectionSubmission
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         super().__init__(order, ray_iou)
@@ -125,10 +126,8 @@ class DetectionTask(Task):
     def compute(self) -> dict[str, Any]:
         """See `Task.compute`, and the class. Raises DataError if there was not a single true box."""
         if not self._num_true:
-            raise DataError(
-                f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}, so there is nothing to "
-                "compare with."
-            )
+            samples = f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}"
+            raise DataError(f"{samples}, so there is nothing to compare with.")
         return without_nan(self._metric.compute()) | {"counts": self._metric.counts()}
 
     @classmethod
@@ -140,12 +139,10 @@ class DetectionTask(Task):
             ("nd_score", "NDS", "(5 mAP + the sum of max(0, 1 - error)) / 10", "mAP and the five errors in one figure"),
         )  # fmt: skip
         found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
-        for e in ERRORS:
-            name, rule = f"m{SHORT[e]}", "matches within 2 m, mean over classes"
-            found.append(
-                Figure(f"tp_errors.{e}", name, metrics["tp_errors"][e], UNITS[e], boxes, rule, name, _MEANINGS[e], "Errors of boxes",
-                       higher_is_better=False)
-            )  # fmt: skip
+        rule, group = "matches within 2 m, mean over classes", "Errors of boxes"
+        for e, (short, unit, meaning) in _ERRORS.items():
+            key, name, value = f"tp_errors.{e}", f"m{short}", metrics["tp_errors"][e]
+            found.append(Figure(key, name, value, unit, boxes, rule, name, meaning, group, higher_is_better=False))
         return found
 
     @classmethod
@@ -155,11 +152,11 @@ class DetectionTask(Task):
         aps, errors, counts = metrics["label_aps"], metrics["label_tp_errors"], metrics["counts"]
         columns = {"AP": metrics["mean_dist_aps"]}
         columns |= {f"@{t} m": {name: aps[name][t] for name in names} for t in aps[names[0]]}
-        columns |= {SHORT[e]: {name: errors[name][e] for name in names} for e in ERRORS}
+        columns |= {short: {name: errors[name][e] for name in names} for e, (short, *_) in _ERRORS.items()}
         columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
-        means = {"AP": metrics["mean_ap"], **{SHORT[e]: metrics["tp_errors"][e] for e in ERRORS}}
-        units = {SHORT[e]: UNITS[e] for e in ERRORS} | dict.fromkeys(_COUNTED, "count")
-        return ClassFigures("AP by class", legend_of(names), columns, means, units)
+        means = {"AP": metrics["mean_ap"], **{short: metrics["tp_errors"][e] for e, (short, *_) in _ERRORS.items()}}
+        units = {short: unit for short, unit, _ in _ERRORS.values()} | dict.fromkeys(_COUNTED, "count")
+        return ClassFigures("AP by class", Legend.of(names), columns, means, units)
 
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
@@ -168,31 +165,21 @@ class DetectionTask(Task):
         return [f"{name}: {PROTOCOL[key]}" for name, key in said]
 
     @classmethod
-    def protocol(cls) -> dict[str, str]:
-        """See `Task.protocol`."""
-        return PROTOCOL
-
-    @classmethod
     def recognise(cls, path: Path) -> DetectionFile | None:
         """A JSON file. Raises DataError for a malformed one."""
         return DetectionFile(path) if is_detection_file(path) else None
-
-    @classmethod
-    def submission(cls, folder: Path) -> DetectionSubmission:
-        """A nuScenes submission."""
-        return DetectionSubmission(folder)
 
     @classmethod
     def layers(cls, part: PredictedBoxes | DetectionBoxes) -> list[Layer]:
         """The boxes; none of a submission, whose boxes are not in the ego frame."""
         if isinstance(part, DetectionBoxes):
             return []
-        return [BoxLayer(part.boxes.double().numpy(), part.classes.numpy(), legend_of(part.class_names), part.scores.double().numpy())]
+        return [BoxLayer(part.boxes.double().numpy(), part.classes.numpy(), Legend.of(part.class_names), part.scores.double().numpy())]
 
     @classmethod
     def truth_layers(cls, truth: DetectionTruth, part: Any = None) -> list[Layer]:
         """The true boxes."""
-        return [BoxLayer(boxes_to_ego(truth.boxes, truth.ego2global), truth.boxes.labels, legend_of(DETECTION_CLASSES))]
+        return [BoxLayer(boxes_to_ego(truth.boxes, truth.ego2global), truth.boxes.labels, Legend.of(DETECTION_CLASSES))]
 
     @classmethod
     def arrays(cls, part: PredictedBoxes) -> dict[str, np.ndarray]:
@@ -204,7 +191,7 @@ class DetectionTask(Task):
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
         """The inverse of `arrays`."""
         boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
-        return PredictedBoxes(boxes, classes, scores, names_from(stored))
+        return PredictedBoxes(boxes, classes, scores, tuple(stored["class_names"].tolist()))
 
 
 def submitted(part: PredictedBoxes, ego2global: np.ndarray) -> DetectionBoxes:

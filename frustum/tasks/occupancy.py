@@ -24,24 +24,9 @@ from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.rays import RayCaster, lidar_origins
 from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.tasks.blind_prior import BlindPrior
-from frustum.tasks.task import (
-    ClassFigures,
-    Figure,
-    Predictor,
-    Progress,
-    Submission,
-    Task,
-    grid_arrays,
-    grid_from,
-    legend_of,
-    names_from,
-    require_alike,
-    require_names,
-    silent,
-    without_nan,
-)
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, grid_from, require_names, silent, without_nan
 from frustum.types.classes import FLAT_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
-from frustum.types.layers import Layer, VoxelLayer
+from frustum.types.layers import Layer, Legend, VoxelLayer
 from frustum.types.predictions import Objects, PredictedOccupancy, Prediction
 from frustum.types.table import percent
 
@@ -95,6 +80,25 @@ _BY_TOLERANCE = (
 )  # fmt: skip
 
 
+PROTOCOL = {
+    "miou": "mean over the occupied classes (17 of Occ3D) of IoU inside the mask, counts pooled over all frames; free voxels count as "
+    "errors; a class that is absent from the truth but predicted counts 0 (FlashOCC)",
+    "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
+    "geometric_iou": "IoU of occupied against free voxels, whatever the class",
+    "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
+    "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
+    "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
+    "completeness (the converse) inside the mask, whatever the class; mean over frames",
+    "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
+    "are less than that apart; barriers, cones and all that is not an object are one segment per class; 10 rays and more",
+    "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
+    "its factors",
+    "mask_share": "share of all voxels that the mask covers",
+    "occupied_share": "share of the voxels inside the mask that are occupied",
+    "class_share": "share of each class among the labelled voxels inside the camera mask",
+}
+
+
 @dataclass(frozen=True)
 class TrueOccupancy:
     """The labels of one keyframe.
@@ -109,10 +113,6 @@ class TrueOccupancy:
     token: str
     labels: Occupancy
     origins: np.ndarray | None = None
-
-    def instances(self, grid: VoxelGrid | None = None) -> np.ndarray:
-        """True instances (X, Y, Z)."""
-        return true_instances(self.source, self.token, self.labels, grid)
 
 
 class OccupancyFiles(Predictor):
@@ -139,9 +139,6 @@ class OccupancyFiles(Predictor):
 class OccupancySubmission(Submission):
     """Files of the Occ3D challenge: `<token>.npz` with one unnamed array."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-
     def add(self, token: str, part: PredictedOccupancy, sample: Any) -> None:
         """Write one file. Raises DataError for other voxels than Occ3D's."""
         write_result(self.folder, token, part.semantics)
@@ -158,11 +155,13 @@ class OccupancyTask(Task):
 
     name = "occupancy"
     part = "occupancy"
+    protocol = PROTOCOL
+    submission = OccupancySubmission
     accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token)"
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         super().__init__(order, ray_iou)
-        self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty before
+        self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty until then
         self.grid = VoxelGrid.occ3d()
         self.has_instances = self.has_rays = False
         self.shares = np.zeros((len(MASKS), 3), np.int64)  # voxels inside the mask, occupied ones of them, voxels in all
@@ -170,8 +169,8 @@ class OccupancyTask(Task):
     def _begin(self, part: PredictedOccupancy) -> None:
         """Set up the metrics for these classes and voxels."""
         self.class_names, self.grid, self.has_instances = part.class_names, part.grid, part.instances is not None
-        count, free, threads = len(part.class_names), len(part.class_names) - 1, torch.get_num_threads()
-        things = _ids(OBJECT_CLASSES, part.class_names)
+        count, threads, things = len(part.class_names), torch.get_num_threads(), _ids(OBJECT_CLASSES, part.class_names)
+        free = count - 1
         self.miou = {mask: OccupancyIoU(count, free, mask) for mask in MASKS}
         self.voxel_pq = {mask: VoxelPQ(count, free, mask, things) for mask in MASKS}
         self.fscore = {mask: FScore(free, mask, grid=part.grid) for mask in MASKS}
@@ -196,19 +195,16 @@ class OccupancyTask(Task):
             raise DataError(f"some predictions hold instances and others do not ({token}): predict all frames in one way.")
         labels = truth.labels
         if tuple(part.semantics.shape) != labels.semantics.shape:
-            raise ShapeError(
-                f"the prediction of {token} has {tuple(part.semantics.shape)} voxels, but its labels have {labels.semantics.shape}. "
-                "Predict on the grid of the labels."
-            )
-        guess, true = part.semantics.numpy(), labels.semantics
+            sizes = f"has {tuple(part.semantics.shape)} voxels, but its labels have {labels.semantics.shape}"
+            raise ShapeError(f"the prediction of {token} {sizes}. Predict on the grid of the labels.")
+        guess, true, free = part.semantics.numpy(), labels.semantics, len(self.class_names) - 1
         masks: dict[MaskName, np.ndarray | None] = {"camera": labels.mask_camera, "lidar": labels.mask_lidar, "none": None}
         for i, (mask, observed) in enumerate(masks.items()):
-            for metric in (self.miou[mask], self.fscore[mask]):
-                metric.add(guess, true, observed)
+            self.miou[mask].add(guess, true, observed)
+            self.fscore[mask].add(guess, true, observed)
             inside = np.ones(true.shape, bool) if observed is None else observed.astype(bool)
-            free = len(self.class_names) - 1
             self.shares[i] += [np.count_nonzero(inside), np.count_nonzero(inside & (true != free)), true.size]
-        ids = None if part.instances is None else truth.instances(self.grid)
+        ids = None if part.instances is None else true_instances(truth.source, token, labels, self.grid)
         if ids is not None and part.instances is not None:
             for mask, observed in masks.items():
                 self.voxel_pq[mask].add(guess, true, part.instances, ids, observed)
@@ -221,8 +217,7 @@ class OccupancyTask(Task):
 
     def merge(self, other: Self) -> Self:
         """See `Task.merge`. Raises ConfigError for other classes or another grid."""
-        for name in ("class_names", "grid", "has_instances"):
-            require_alike(getattr(self, name), getattr(other, name), name)
+        self.require_alike(other, "class_names", "grid", "has_instances")
         for mine, others in zip(self._metrics(), other._metrics(), strict=True):
             mine.merge(others)
         self.shares = self.shares + other.shares
@@ -230,38 +225,39 @@ class OccupancyTask(Task):
         return self
 
     def _metrics(self) -> list[CountMetric]:
-        by_mask = (self.miou, self.fscore, self.voxel_pq)
-        return [*(metric for group in by_mask for metric in group.values()), self.rays, self.ray_pq]  # type: ignore[attr-defined]
+        return [*self.miou.values(), *self.fscore.values(), *self.voxel_pq.values(), self.rays, self.ray_pq]
 
     def compute(self) -> dict[str, Any]:
         """See `Task.compute`, and the class."""
-        per_mask = {mask: metric.compute() for mask, metric in self.miou.items()}
+        by_mask = {mask: self._under(mask, shares) for mask, shares in zip(MASKS, self.shares.tolist(), strict=True)}
         true = self.miou["camera"].confusion.sum(1)
-        figures: dict[str, Any] = {
-            "miou": {mask: found["miou"] for mask, found in per_mask.items()},
-            "miou_absent_nan": {mask: _without_absent(metric) for mask, metric in self.miou.items()},
-            "geometric_iou": {mask: self._geometric(metric, above_ground=False) for mask, metric in self.miou.items()},
-            "geometric_iou_above_ground": {mask: self._geometric(metric, above_ground=True) for mask, metric in self.miou.items()},
-            "fscore": {mask: metric.compute()["fscore"] for mask, metric in self.fscore.items()},
-            "fscore_accuracy": {mask: metric.compute()["accuracy"] for mask, metric in self.fscore.items()},
-            "fscore_completeness": {mask: metric.compute()["completeness"] for mask, metric in self.fscore.items()},
-            "ray_iou": None,
-            "ray_pq": None,
-            "class_iou": {mask: self._by_class(found["per_class"]) for mask, found in per_mask.items()},
-            "class_ray_iou": None,
-            "class_ray_pq": None,
-            "mask_share": {mask: _ratio(s[0], s[2]) for mask, s in zip(MASKS, self.shares, strict=True)},
-            "occupied_share": {mask: _ratio(s[1], s[0]) for mask, s in zip(MASKS, self.shares, strict=True)},
-            "class_share": self._by_class((true / max(1, true.sum())).tolist()),
-        }
-        for kind in ("pq", "sq", "rq"):
-            found = {mask: metric.compute()[kind] for mask, metric in self.voxel_pq.items()}
-            figures[f"voxel_{kind}"] = found if self.has_instances else None
+        figures: dict[str, Any] = {name: {mask: found[name] for mask, found in by_mask.items()} for name in by_mask["camera"]}
+        figures["class_share"] = self._by_class((true / max(1, true.sum())).tolist())
+        if not self.has_instances:
+            figures |= dict.fromkeys(("voxel_pq", "voxel_sq", "voxel_rq"))
+        figures |= dict.fromkeys(("ray_iou", "class_ray_iou", "ray_pq", "class_ray_pq"))
         if self.has_rays:
             figures["ray_iou"], figures["class_ray_iou"] = self._at_tolerances(self.rays, "rayiou")
         if self.has_rays and self.has_instances:
             figures["ray_pq"], figures["class_ray_pq"] = self._at_tolerances(self.ray_pq, "raypq")
         return without_nan(figures)
+
+    def _under(self, mask: MaskName, shares: Sequence[int]) -> dict[str, Any]:
+        """The figures under one mask; `shares` is its row of `self.shares`."""
+        metric, (inside, occupied, voxels) = self.miou[mask], shares
+        found, surface, panoptic = metric.compute(), self.fscore[mask].compute(), self.voxel_pq[mask].compute()
+        absent_nan = OccupancyIoU(metric.num_classes, metric.free, metric.mask, absent="nan").load_state(metric.state)
+        return {
+            "miou": found["miou"],
+            "miou_absent_nan": absent_nan.compute()["miou"],
+            "geometric_iou": self._geometric(metric, above_ground=False),
+            "geometric_iou_above_ground": self._geometric(metric, above_ground=True),
+            **{"fscore": surface["fscore"], "fscore_accuracy": surface["accuracy"], "fscore_completeness": surface["completeness"]},
+            "class_iou": self._by_class(found["per_class"]),
+            "mask_share": inside / voxels if voxels else None,
+            "occupied_share": occupied / inside if inside else None,
+            **{f"voxel_{kind}": panoptic[kind] for kind in ("pq", "sq", "rq")},
+        }
 
     def _geometric(self, metric: OccupancyIoU, above_ground: bool) -> float:
         """Geometric IoU of the same counts."""
@@ -286,22 +282,10 @@ class OccupancyTask(Task):
         found, count = [], len((metrics.get("class_iou") or {}).get("camera") or OCC3D_CLASSES) - 1
         for row in _BY_MASK:
             for mask, value in (metrics.get(row.key) or {}).items():
-                shown, main = mask in row.shown and row.group, mask == "camera"
-                convention, meaning = (text.format(n=count, where=_WHERE[mask]) for text in (row.convention, row.meaning))
-                found.append(
-                    Figure(
-                        f"{row.key}.{mask}",
-                        row.name,
-                        value,
-                        "%",
-                        MASKS[mask],
-                        convention,
-                        row.published_as if main else "",
-                        meaning,
-                        row.group if shown else "",
-                        row.is_headline and main,
-                    )
-                )
+                main, group = mask == "camera", row.group if mask in row.shown else ""
+                rule, meaning = (text.format(n=count, where=_WHERE[mask]) for text in (row.convention, row.meaning))
+                key, authors, headline = f"{row.key}.{mask}", row.published_as if main else "", row.is_headline and main
+                found.append(Figure(key, row.name, value, "%", MASKS[mask], rule, authors, meaning, group, headline))
         for row in _BY_TOLERANCE:
             for tolerance, value in (metrics.get(row.key) or {}).items():
                 mean, metres = tolerance == "mean", f"{tolerance} m"
@@ -322,7 +306,7 @@ class OccupancyTask(Task):
         names = list(metrics["class_iou"]["camera"])[:-1]
         kept = {column: {name: values[name] for name in names} for column, values in columns.items()}
         share = metrics.get("class_share")
-        return ClassFigures("IoU by class", legend_of(names), kept, means, share=share and {name: share[name] for name in names})
+        return ClassFigures("IoU by class", Legend.of(names), kept, means, share=share and {name: share[name] for name in names})
 
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
@@ -333,16 +317,11 @@ class OccupancyTask(Task):
         parts = [f"{MASKS[mask]} {percent(shares[mask])} % of the voxels, {percent(occupied[mask])} % of them occupied" for mask in shares]
         return ["covered: " + "; ".join(parts)]
 
-    @classmethod
-    def protocol(cls) -> dict[str, str]:
-        """See `Task.protocol`."""
-        return PROTOCOL
-
     # ---- predictions ------------------------------------------------------------------------------------------------------------
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
         """The blind prior."""
-        return [BlindPrior.fit(source, split, grid=self.grid, class_names=self.class_names or OCC3D_CLASSES, progress=progress)]
+        return [BlindPrior.fit(source, split, grid=self.grid, names=self.class_names or OCC3D_CLASSES, progress=progress)]
 
     @classmethod
     def recognise(cls, path: Path) -> OccupancyFiles | None:
@@ -357,13 +336,8 @@ class OccupancyTask(Task):
         return OccupancyFiles(path)
 
     @classmethod
-    def submission(cls, folder: Path) -> OccupancySubmission:
-        """Files of the Occ3D challenge."""
-        return OccupancySubmission(folder)
-
-    @classmethod
     def layers(cls, part: PredictedOccupancy) -> list[Layer]:
-        """The voxels, with the objects where they are told apart."""
+        """The voxels, with the objects where the prediction separates them."""
         objects = None
         if part.objects is not None and part.instances is not None:
             numbers = part.instances.numpy()
@@ -372,11 +346,11 @@ class OccupancyTask(Task):
 
     @classmethod
     def truth_layers(cls, truth: TrueOccupancy, part: PredictedOccupancy | None = None) -> list[Layer]:
-        """The voxels; with the true objects if the prediction tells objects apart."""
+        """The voxels; with the true objects if the prediction separates objects."""
         labels, objects = truth.labels, None
         if part is not None and part.objects is not None:
             is_thing = np.isin(labels.semantics, _ids(OBJECT_CLASSES, part.class_names))
-            objects = np.where(is_thing, truth.instances(part.grid), 0)
+            objects = np.where(is_thing, true_instances(truth.source, truth.token, labels, part.grid), 0)
         return [_voxels(labels.semantics, part, labels.mask_camera, objects)]
 
     @classmethod
@@ -394,8 +368,8 @@ class OccupancyTask(Task):
         optional = {} if part.instances is None else {"instances": part.instances.numpy().astype(np.uint16)}
         if part.objects is not None:
             optional |= {name: getattr(part.objects, field).numpy() for name, field in _OBJECTS.items()}
-        semantics = part.semantics.numpy().astype(np.uint8)
-        return {**optional, "semantics": semantics, "class_names": np.array(part.class_names), **grid_arrays(part.grid)}
+        semantics, grid = part.semantics.numpy().astype(np.uint8), {name: np.array(value) for name, value in part.grid}
+        return {**optional, "semantics": semantics, "class_names": np.array(part.class_names), **grid}
 
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedOccupancy:
@@ -403,13 +377,8 @@ class OccupancyTask(Task):
         ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored else None
         has_objects = all(name in stored for name in _OBJECTS)
         objects = Objects(**{field: torch.from_numpy(stored[name]) for name, field in _OBJECTS.items()}) if has_objects else None
-        return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names_from(stored), ids, objects)
-
-
-def read_prediction(path: Path | str) -> Prediction:
-    """The occupancy that `frustum predict` wrote for a keyframe. Raises DataError when the file is missing or damaged."""
-    token, part = OccupancyTask.read(path)
-    return Prediction(token, occupancy=part)
+        names = tuple(stored["class_names"].tolist())
+        return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names, ids, objects)
 
 
 def origins_of(source: Any, token: str) -> np.ndarray:
@@ -426,46 +395,18 @@ def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid |
     sample = source.sample(token, occupancy="instances")
     if sample.occupancy is not None and sample.occupancy.instances is not None:
         return sample.occupancy.instances
-    if sample.boxes is None or not len(sample.boxes):
-        return instances_from_boxes(labels.semantics, np.zeros((0, 4, 4)), np.zeros((0, 3)), [], grid)
-    return instances_from_boxes(labels.semantics, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6], sample.boxes.names, grid)
+    boxes = sample.boxes
+    poses, sizes = (boxes.box2ego, boxes.boxes[:, 3:6]) if boxes else (np.zeros((0, 4, 4)), np.zeros((0, 3)))
+    return instances_from_boxes(labels.semantics, poses, sizes, boxes.names if boxes else [], grid)
 
 
 def _voxels(
     labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None = None, objects: np.ndarray | None = None
 ) -> VoxelLayer:
     names, grid = (OCC3D_CLASSES, VoxelGrid.occ3d()) if part is None else (part.class_names, part.grid)
-    return VoxelLayer(labels, legend_of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
+    return VoxelLayer(labels, Legend.of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
 
 
-def _ids(wanted: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
-    """The ids of those of these classes that there are, ascending."""
-    return tuple(i for i, name in enumerate(names) if name in wanted)
-
-
-def _without_absent(metric: OccupancyIoU) -> float:
-    """The mIoU of the same counts that leaves out classes that are absent from the truth."""
-    return OccupancyIoU(metric.num_classes, metric.free, metric.mask, absent="nan").load_state(metric.state).compute()["miou"]
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
-
-
-PROTOCOL = {
-    "miou": "mean over the occupied classes (17 of Occ3D) of IoU inside the mask, counts pooled over all frames; free voxels count as "
-    "errors; a class that is absent from the truth but predicted counts 0 (FlashOCC)",
-    "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
-    "geometric_iou": "IoU of occupied against free voxels, whatever the class",
-    "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
-    "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
-    "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
-    "completeness (the converse) inside the mask, whatever the class; mean over frames",
-    "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
-    "are less than that apart; barriers, cones and all that is no object are one segment per class; 10 rays and more",
-    "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
-    "its factors",
-    "mask_share": "share of all voxels that the mask covers",
-    "occupied_share": "share of the voxels inside the mask that are occupied",
-    "class_share": "share of each class among the labelled voxels inside the camera mask",
-}
+def _ids(classes: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """The ids of `classes` in `names`, ascending."""
+    return tuple(i for i, name in enumerate(names) if name in classes)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from frustum.errors import DataError, ShapeError
 from frustum.metrics.semantic_iou import SemanticIoU
-from frustum.tasks.task import ClassFigures, Figure, Task, legend_of, names_from, require_alike, require_names, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Task, require_names, without_nan
 from frustum.types.classes import IGNORE
-from frustum.types.layers import Layer, PixelLayer
+from frustum.types.layers import Layer, Legend, PixelLayer
 from frustum.types.predictions import PredictedSegmentation
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class SegmentationTask(Task):
 
     name = "segmentation"
     part = "segmentation"
+    protocol: ClassVar[Mapping[str, str]] = {
+        "miou": "mean over the classes of IoU, counts pooled over all images; pixels labelled 255 do not count; a class that occurs "
+        "neither in truth nor in prediction is left out (Cityscapes)",
+        "accuracy": "share of the labelled pixels whose class is right",
+        "class_share": "share of each class among the labelled pixels",
+    }
     _metric: SemanticIoU | None = None
     class_names: tuple[str, ...] = ()
 
@@ -59,7 +65,7 @@ class SegmentationTask(Task):
 
     def merge(self, other: Self) -> Self:
         """See `Task.merge`."""
-        require_alike(self.class_names, other.class_names, "classes")
+        self.require_alike(other, "class_names")
         if self._metric is not None and other._metric is not None:
             self._metric.merge(other._metric)
         return self
@@ -75,44 +81,29 @@ class SegmentationTask(Task):
     @classmethod
     def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
         """See `Task.figures`."""
-        count = len(metrics["class_iou"])
+        count, on, right = len(metrics["class_iou"]), "labelled pixels", "share of the pixels whose class is right"
         mean = f"mean over {count} classes of the IoU of their pixels"
         return [
-            Figure("miou", "mIoU", metrics["miou"], "%", "labelled pixels", f"{count} classes, pooled", "mIoU", mean, "Pixels", True),
-            Figure(
-                "accuracy", "pixel accuracy", metrics["accuracy"], "%", "labelled pixels", "all classes", "pixel accuracy",
-                "share of the pixels whose class is right", "Pixels",
-            ),
-        ]  # fmt: skip
+            Figure("miou", "mIoU", metrics["miou"], "%", on, f"{count} classes, pooled", "mIoU", mean, "Pixels", True),
+            Figure("accuracy", "pixel accuracy", metrics["accuracy"], "%", on, "all classes", "pixel accuracy", right, "Pixels"),
+        ]
 
     @classmethod
     def classes(cls, metrics: Mapping[str, Any]) -> ClassFigures:
         """See `Task.classes`."""
-        columns = {"IoU": metrics["class_iou"]}
-        return ClassFigures(
-            "IoU by class", legend_of(list(metrics["class_iou"])), columns, {"IoU": metrics["miou"]}, share=metrics["class_share"]
-        )
-
-    @classmethod
-    def protocol(cls) -> dict[str, str]:
-        """See `Task.protocol`."""
-        return {
-            "miou": "mean over the classes of IoU, counts pooled over all images; pixels labelled 255 do not count; a class that occurs "
-            "neither in truth nor in prediction is left out (Cityscapes)",
-            "accuracy": "share of the labelled pixels whose class is right",
-            "class_share": "share of each class among the labelled pixels",
-        }
+        values, means = metrics["class_iou"], {"IoU": metrics["miou"]}
+        return ClassFigures("IoU by class", Legend.of(list(values)), {"IoU": values}, means, share=metrics["class_share"])
 
     @classmethod
     def layers(cls, part: PredictedSegmentation) -> list[Layer]:
         """The classes of the pixels."""
-        return [PixelLayer(part.labels.numpy(), legend_of(part.class_names), IGNORE)]
+        return [PixelLayer(part.labels.numpy(), Legend.of(part.class_names), IGNORE)]
 
     @classmethod
     def truth_layers(cls, truth: TrueSegmentation, part: PredictedSegmentation | None = None) -> list[Layer]:
         """The labels; in the colours of the prediction where the data set does not name its classes."""
         names = truth.class_names or (part.class_names if part is not None else ())
-        return [PixelLayer(truth.labels, legend_of(names), IGNORE)] if names else []
+        return [PixelLayer(truth.labels, Legend.of(names), IGNORE)] if names else []
 
     @classmethod
     def arrays(cls, part: PredictedSegmentation) -> dict[str, np.ndarray]:
@@ -122,4 +113,4 @@ class SegmentationTask(Task):
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedSegmentation:
         """The inverse of `arrays`."""
-        return PredictedSegmentation(torch.from_numpy(stored["labels"]), names_from(stored))
+        return PredictedSegmentation(torch.from_numpy(stored["labels"]), tuple(stored["class_names"].tolist()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,6 @@ import numpy as np
 from frustum.errors import ConfigError, DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
-from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS
 from frustum.types.layers import Layer, Legend
 from frustum.types.predictions import Prediction
 from frustum.types.table import percent
@@ -96,7 +94,7 @@ class ClassFigures(NamedTuple):
 
 
 class Predictor(ABC):
-    """What predicts samples without looking at their images: a baseline, or predictions that lie in files.
+    """Predicts samples without their images: a baseline, or predictions in files.
 
     Attributes:
         name: in reports.
@@ -105,7 +103,6 @@ class Predictor(ABC):
         about: what its files say of themselves, JSON values.
     """
 
-    needs_images: ClassVar[bool] = False
     name: str
     note: str = ""
     tokens: Sequence[str] = ()
@@ -121,13 +118,16 @@ class Predictor(ABC):
 
 
 class Submission(ABC):
-    """Writes predictions in the form of a public challenge."""
+    """Writes predictions in the form of a public challenge into `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     @abstractmethod
     def add(self, token: str, part: Any, sample: Any) -> None:
         """Take the prediction of one sample. Raises DataError where the challenge does not allow it."""
 
-    def finish(self) -> None:  # noqa: B027 (most write each sample at once)
+    def finish(self) -> None:  # noqa: B027 (a writer may write each sample at once)
         """Call this when all samples were added."""
 
 
@@ -142,12 +142,16 @@ class Task(ABC):
     Attributes:
         name: of the question.
         part: the attribute of `Prediction` that answers it.
+        protocol: what the entries of `compute` are, for the JSON file.
         accepts: which files of others `recognise` takes, in words; empty for none.
+        submission: the class that writes challenge files; None for a question without a challenge.
     """
 
     name: ClassVar[str]
     part: ClassVar[str]
+    protocol: ClassVar[Mapping[str, str]]
     accepts: ClassVar[str] = ""
+    submission: ClassVar[type[Submission] | None] = None
 
     def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
         self.order, self.ray_iou = tuple(order), ray_iou
@@ -159,6 +163,12 @@ class Task(ABC):
     @abstractmethod
     def add(self, token: str, part: Any, truth: Any) -> None:
         """Score one sample. Raises DataError or ShapeError where prediction and truth do not fit."""
+
+    def require_alike(self, other: Self, *attributes: str) -> None:
+        """Raise ConfigError unless two processes scored the same classes, grids, and so on."""
+        for name in attributes:
+            if (first := getattr(self, name)) != (second := getattr(other, name)):
+                raise ConfigError(f"cannot merge evaluations of other {name}: {first} and {second}. Evaluate anew.")
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
@@ -183,23 +193,13 @@ class Task(ABC):
         """What a reader must know to read the figures, in sentences."""
         return []
 
-    @classmethod
-    @abstractmethod
-    def protocol(cls) -> dict[str, str]:
-        """What the entries of `compute` are, for the JSON file."""
-
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
-        """What answers this question without looking, learned from the labels of a training split, for what was scored here."""
+        """Baselines without images, learned from the labels of a training split, for what was scored here."""
         return []
 
     @classmethod
     def recognise(cls, path: Path) -> Predictor | None:
         """The predictions of others in a file or folder, if it is of a kind that this task knows. Raises DataError for a damaged one."""
-        return None
-
-    @classmethod
-    def submission(cls, folder: Path) -> Submission | None:
-        """A writer of challenge files, where this question has a challenge."""
         return None
 
     @classmethod
@@ -210,7 +210,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def truth_layers(cls, truth: Any, part: Any = None) -> list[Layer]:
-        """What can be drawn of the truth, beside the prediction `part` if there is one."""
+        """What can be drawn of the truth, in the colours of the prediction `part` if there is one."""
 
     # ---- files of `frustum predict` ---------------------------------------------------------------------------------------------
 
@@ -252,45 +252,16 @@ class Task(ABC):
             raise DataError(f"{path} is not a prediction of `frustum predict`, or it is damaged: {error}.") from error
 
 
-def grid_arrays(grid: VoxelGrid) -> dict[str, np.ndarray]:
-    """A grid as named arrays: `lower`, `upper` and `cell`, (3,) in metres."""
-    return {name: np.array(getattr(grid, name)) for name in ("lower", "upper", "cell")}
-
-
 def grid_from(stored: Mapping[str, np.ndarray]) -> VoxelGrid:
-    """The inverse of `grid_arrays`."""
-    return VoxelGrid(**{name: tuple(float(v) for v in stored[name]) for name in ("lower", "upper", "cell")})  # type: ignore[arg-type]
-
-
-def names_from(stored: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The class names of a stored prediction."""
-    return tuple(str(name) for name in stored["class_names"])
+    """The grid of a stored prediction: `lower`, `upper` and `cell`, (3,) in metres."""
+    return VoxelGrid.model_validate({name: stored[name].tolist() for name in VoxelGrid.model_fields})
 
 
 def require_names(token: str, given: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    """Raise DataError unless a prediction is about the same classes as those before it."""
+    """Raise DataError unless a prediction has the same classes as those before it."""
     if given != expected:
-        raise DataError(
-            f"the prediction of {token} has the classes {', '.join(given)}, but others have {', '.join(expected)}: predict all samples in "
-            "one way."
-        )
-
-
-def require_alike(first: Any, second: Any, what: str) -> None:
-    """Raise ConfigError unless two processes scored the same thing."""
-    if first != second:
-        raise ConfigError(f"cannot merge evaluations of other {what}: {first} and {second}. Evaluate anew.")
-
-
-def legend_of(names: Sequence[str]) -> Legend:
-    """The colours of known classes, and other ones for all others."""
-    known = dict(zip(OCC3D_CLASSES, OCC3D_COLOURS, strict=True))
-    return Legend(tuple(names), tuple(known.get(name) or _colour(i) for i, name in enumerate(names)))
-
-
-def _colour(number: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.45 + 0.2 * (number % 3), 0.9 - 0.15 * (number % 4))
-    return round(255 * red), round(255 * green), round(255 * blue)
+        names, others = ", ".join(given), ", ".join(expected)
+        raise DataError(f"the prediction of {token} has the classes {names}, but others have {others}: predict all samples in one way.")
 
 
 def without_nan(value: Any) -> Any:

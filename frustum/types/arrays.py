@@ -55,7 +55,7 @@ class ArrayReader:
         matrix = matrix[None, None] if matrix.dim() == 3 else matrix
         if matrix.dim() != 5 or matrix.shape[2:] != (cameras, size, size) or not _broadcasts(matrix.shape[:2], (batch, time)):
             needed = f"(N, {size}, {size}), (B, N, {size}, {size}) or (B, T, N, {size}, {size}) with B, T, N = {batch}, {time}, {cameras}"
-            raise ShapeError(f"{name} must have shape {needed}, got {_shape(value)}.")
+            raise ShapeError(f"{name} must have shape {needed}, got {tuple(np.shape(value))}.")
         _check_last_row(matrix, name)
         return matrix.expand(batch, time, cameras, size, size)
 
@@ -79,7 +79,7 @@ class ArrayReader:
         seconds = as_tensor(value, "timestamps")
         seconds = seconds[None] if seconds.dim() == 1 else seconds
         if seconds.dim() != 2 or not _broadcasts(seconds.shape, (batch, time)) or seconds.shape[1] != time:
-            raise ShapeError(f"timestamps must have shape ({time},) or (B, {time}) with B = {batch}, got {_shape(value)}.")
+            raise ShapeError(f"timestamps must have shape ({time},) or (B, {time}) with B = {batch}, got {tuple(np.shape(value))}.")
         return seconds.cpu().double().expand(batch, time)[..., None].expand(batch, time, cameras)
 
     def _per_sample(self, value: Any, sizes: tuple[int, ...], name: str) -> Tensor:
@@ -88,14 +88,12 @@ class ArrayReader:
         shapes = [(s, s) for s in sizes]
         if matrix.dim() != 3 or tuple(matrix.shape[1:]) not in shapes or not _broadcasts(matrix.shape[:1], self.lead[:1]):
             needed = ", ".join(f"({s}, {s}) or (B, {s}, {s})" for s in sizes)
-            raise ShapeError(f"{name} must have shape {needed} with B = {self.lead[0]}, got {_shape(value)}.")
+            raise ShapeError(f"{name} must have shape {needed} with B = {self.lead[0]}, got {tuple(np.shape(value))}.")
         if matrix.shape[-1] == 4:
             _check_last_row(matrix, name)
-        else:
-            full = torch.eye(4, dtype=torch.float64).repeat(len(matrix), 1, 1)
-            full[:, :3, :3] = matrix
-            matrix = full
-        return matrix.expand(self.lead[0], 4, 4)
+        full = torch.eye(4, dtype=torch.float64).repeat(len(matrix), 1, 1)
+        full[:, : matrix.shape[1], : matrix.shape[2]] = matrix
+        return full.expand(self.lead[0], 4, 4)
 
     def _matrix(self, value: Any, name: str) -> Tensor:
         matrix = as_tensor(value, name)
@@ -104,16 +102,12 @@ class ArrayReader:
         return matrix.cpu().double()
 
 
-def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return all(have in (1, want) for have, want in zip(shape, wanted, strict=True))
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return all(size in (1, needed) for size, needed in zip(shape, target, strict=True))
 
 
 def _check_last_row(matrix: Tensor, name: str) -> None:
-    row = torch.eye(matrix.shape[-1], dtype=matrix.dtype)[-1]
-    if (matrix[..., -1, :] - row).abs().max() > 1e-6:
-        text = ", ".join(str(int(v)) for v in row)
+    size = matrix.shape[-1]
+    if (matrix[..., -1, :] - torch.eye(size, dtype=matrix.dtype)[-1]).abs().max() > 1e-6:
+        text = "0, " * (size - 1) + "1"
         raise DataError(f"the last row of every matrix in {name} must be ({text}). Is it transposed?")
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(np.shape(value) if not isinstance(value, Tensor) else value.shape)

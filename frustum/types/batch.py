@@ -1,4 +1,4 @@
-"""Batch: what a model receives. Models see nothing else, and return Predictions."""
+"""Batch: what a model receives. Models read nothing else, and return Predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from frustum.types.arrays import ArrayReader, network_images
 from frustum.types.contract import Label
 from frustum.types.tensors import count_samples, moved, part
 
-_GEOMETRY = ("calibration", "key_ego2global", "bev_aug", "frame_ego2global", "is_present")
 Value = TypeVar("Value")
 
 
@@ -57,9 +56,7 @@ class Batch:
     def rig(self) -> CameraRig:
         """The cameras, with leading dimensions (B, T). Raises DataError for images of uncalibrated cameras."""
         if self.calibration is None:
-            raise DataError(
-                "this network needs calibrated cameras, but the data set holds single images. Choose another data set or recipe."
-            )
+            raise DataError("this network needs calibrated cameras, but the data set holds single images. Choose another recipe or data.")
         return self.calibration
 
     def need(self, kind: type[Label[Value]]) -> Value:
@@ -92,9 +89,8 @@ class Batch:
     @classmethod
     def of_images(cls, images: Tensor, tokens: list[str] | None = None) -> Batch:
         """A batch of single images (B, 3, H, W), float and normalised, without calibration."""
-        count = len(images)
-        eye = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
-        return cls(images[:, None, None], None, eye, eye, tokens=tokens or [f"sample-{i}" for i in range(count)], has_poses=False)
+        eye = torch.eye(4, dtype=torch.float64).repeat(len(images), 1, 1)
+        return cls(images[:, None, None], None, eye, eye, tokens=tokens or [f"sample-{i}" for i in range(len(images))], has_poses=False)
 
     @classmethod
     def from_arrays(

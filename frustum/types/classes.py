@@ -25,7 +25,7 @@ ATTRIBUTES: tuple[str, ...] = (
 """Attributes of nuScenes' boxes: what an object does."""
 
 OBJECT_CLASSES: tuple[str, ...] = tuple(name for name in DETECTION_CLASSES if name not in ("barrier", "traffic_cone"))
-"""The classes whose objects panoptic occupancy tells apart (SparseOcc)."""
+"""The classes whose objects panoptic occupancy separates (SparseOcc)."""
 
 OCC3D_COLOURS: tuple[tuple[int, int, int], ...] = (
     (120, 122, 130), (255, 128, 48), (255, 138, 190), (252, 200, 40), (22, 128, 240), (0, 178, 172), (158, 148, 20), (230, 30, 52),
@@ -48,39 +48,20 @@ class GeneralClass(NamedTuple):
     occ3d: str
 
 
-GENERAL_CLASSES: tuple[GeneralClass, ...] = (
-    GeneralClass("noise", None, "others"),
-    GeneralClass("animal", None, "others"),
-    GeneralClass("human.pedestrian.adult", "pedestrian", "pedestrian"),
-    GeneralClass("human.pedestrian.child", "pedestrian", "pedestrian"),
-    GeneralClass("human.pedestrian.construction_worker", "pedestrian", "pedestrian"),
-    GeneralClass("human.pedestrian.personal_mobility", None, "others"),
-    GeneralClass("human.pedestrian.police_officer", "pedestrian", "pedestrian"),
-    GeneralClass("human.pedestrian.stroller", None, "others"),
-    GeneralClass("human.pedestrian.wheelchair", None, "others"),
-    GeneralClass("movable_object.barrier", "barrier", "barrier"),
-    GeneralClass("movable_object.debris", None, "others"),
-    GeneralClass("movable_object.pushable_pullable", None, "others"),
-    GeneralClass("movable_object.trafficcone", "traffic_cone", "traffic_cone"),
-    GeneralClass("static_object.bicycle_rack", None, "others"),
-    GeneralClass("vehicle.bicycle", "bicycle", "bicycle"),
-    GeneralClass("vehicle.bus.bendy", "bus", "bus"),
-    GeneralClass("vehicle.bus.rigid", "bus", "bus"),
-    GeneralClass("vehicle.car", "car", "car"),
-    GeneralClass("vehicle.construction", "construction_vehicle", "construction_vehicle"),
-    GeneralClass("vehicle.emergency.ambulance", None, "others"),
-    GeneralClass("vehicle.emergency.police", None, "others"),
-    GeneralClass("vehicle.motorcycle", "motorcycle", "motorcycle"),
-    GeneralClass("vehicle.trailer", "trailer", "trailer"),
-    GeneralClass("vehicle.truck", "truck", "truck"),
-    GeneralClass("flat.driveable_surface", None, "driveable_surface"),
-    GeneralClass("flat.other", None, "other_flat"),
-    GeneralClass("flat.sidewalk", None, "sidewalk"),
-    GeneralClass("flat.terrain", None, "terrain"),
-    GeneralClass("static.manmade", None, "manmade"),
-    GeneralClass("static.other", None, "others"),
-    GeneralClass("static.vegetation", None, "vegetation"),
-    GeneralClass("vehicle.ego", None, "others"),
+_OCC3D_OF_CATEGORY: dict[str, str] = {
+    "noise": "others", "animal": "others", "human.pedestrian.adult": "pedestrian", "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian", "human.pedestrian.personal_mobility": "others",
+    "human.pedestrian.police_officer": "pedestrian", "human.pedestrian.stroller": "others", "human.pedestrian.wheelchair": "others",
+    "movable_object.barrier": "barrier", "movable_object.debris": "others", "movable_object.pushable_pullable": "others",
+    "movable_object.trafficcone": "traffic_cone", "static_object.bicycle_rack": "others", "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus", "vehicle.bus.rigid": "bus", "vehicle.car": "car", "vehicle.construction": "construction_vehicle",
+    "vehicle.emergency.ambulance": "others", "vehicle.emergency.police": "others", "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer", "vehicle.truck": "truck", "flat.driveable_surface": "driveable_surface", "flat.other": "other_flat",
+    "flat.sidewalk": "sidewalk", "flat.terrain": "terrain", "static.manmade": "manmade", "static.other": "others",
+    "static.vegetation": "vegetation", "vehicle.ego": "others",
+}  # fmt: skip
+GENERAL_CLASSES: tuple[GeneralClass, ...] = tuple(
+    GeneralClass(name, occ3d if occ3d in DETECTION_CLASSES else None, occ3d) for name, occ3d in _OCC3D_OF_CATEGORY.items()
 )
 DETECTION_OF_CATEGORY: dict[str, str] = {c.name: c.detection for c in GENERAL_CLASSES if c.detection}
 

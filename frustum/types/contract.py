@@ -10,7 +10,7 @@ and, where it needs them,
 
     turns() -> tuple[Turn, ...]                               who is trained by which loss, in which order
     parameter_groups() -> dict[str, list[Parameter]]          names for `optim.lr_scale`; an image encoder is called "encoder"
-    prepare(statistics) -> None                               called once on fresh weights with what the labels say, before the first step
+    prepare(statistics) -> None                               called once on fresh weights with label statistics, ahead of the first step
     streamed() -> Callable[[Batch], dict[str, Tensor]]        a form of `forward` that may remember past frames
 
 This module imports no torch, so that recipes can be described without it.
@@ -38,7 +38,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Reads:
-    """What a network reads beside the images of the keyframe.
+    """What a network reads in addition to the images of the keyframe.
 
     Attributes:
         past: past keyframes.
@@ -96,7 +96,7 @@ class Label(ABC, Generic[Value]):
         """Raise DataError if nothing can be learned from these training samples."""
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
-        """What a network's `prepare` may want to know of the labels of these samples, as named arrays. Empty for most kinds."""
+        """What a network's `prepare` needs of the labels of these samples, as named arrays. Empty by default."""
         return {}
 
 

@@ -5,11 +5,14 @@ Ego frame and metres where nothing else is said.
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS
 
 Colour = tuple[int, int, int]
 
@@ -20,6 +23,17 @@ class Legend:
 
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Legend:
+        """The colours of the Occ3D classes among `names`, and other colours for all others."""
+        known = dict(zip(OCC3D_CLASSES, OCC3D_COLOURS, strict=True))
+        return cls(tuple(names), tuple(known.get(name) or _colour(i) for i, name in enumerate(names)))
+
+
+def _colour(number: int) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.45 + 0.2 * (number % 3), 0.9 - 0.15 * (number % 4))
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class VoxelLayer:
         grid: where the voxels lie.
         flat: ids of ground classes, on which the ego vehicle stands.
         mask: (X, Y, Z), 1 where the place could be observed, or None.
-        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, or None where objects are not told apart.
+        objects: (X, Y, Z) number of the object that a voxel belongs to, 0 for none, or None where objects are not separated.
     """
 
     labels: np.ndarray

@@ -37,7 +37,7 @@ class PredictedOccupancy:
         grid, class_names: what the voxels and ids mean; the last class is free space.
         instances: (X, Y, Z) integers from 0 to 65535, or None. Voxels of one class that share a number are one segment; so all voxels of a
             class without objects, such as driveable_surface, share one.
-        objects: which of these segments are objects, or None where objects are not told apart.
+        objects: which of these segments are objects, or None where objects are not separated.
     """
 
     semantics: Tensor

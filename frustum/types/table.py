@@ -37,11 +37,8 @@ class Table:
     def plain(self) -> str:
         """For a terminal."""
         rows = [list(self.columns), *self.texts()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(self.columns))]
-        lines = [
-            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
+        first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], widths)]) for row in rows]
         return "\n".join([self.title, *(f"  {line.rstrip()}" for line in lines), *([f"  {self.note}"] if self.note else [])])
 
     def markdown(self) -> str:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def moved(value: T, device: torch.device | str) -> T:
-    """The value with every tensor on `device`; looks into dataclasses and lists."""
+    """The value with every tensor on `device`; those in dataclasses and lists, too."""
     return _mapped(value, lambda tensor: tensor.to(device), lambda entries: entries)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from frustum.types.layers import BoxLayer, Colour, Legend, PointLayer, VoxelLayer
 from frustum.viewer.cameras import resized
-from frustum.viewer.ground import clip_near
+from frustum.viewer.ground import draw_segment
 from frustum.viewer.report_data import Calibration
 from frustum.viewer.voxels import PLAIN, top_view
 
@@ -43,12 +44,7 @@ def draw_box_lines(
         front = corners[m, [0, 3, 7, 4]]  # the face at +length, crossed to show the heading
         segments = [(corners[m, a], corners[m, b]) for a, b in _EDGES] + [(front[0], front[2]), (front[1], front[3])]
         for start, end in segments:
-            ends = clip_near(start, end)
-            if ends is None:
-                continue
-            pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
-            if max(abs(np.concatenate(pixels))) < 1e5:
-                draw.line([tuple(p) for p in pixels], fill=colours[m], width=width)
+            draw_segment(draw, start, end, matrix, colours[m], width)
 
 
 def boxes_in_image(
@@ -57,7 +53,6 @@ def boxes_in_image(
     """An image, `width` wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
     scale = width / image.shape[1]
     picture = Image.fromarray(resized(image, width))
-    matrix = np.diag([scale, scale, 1.0]) @ camera.intrinsics
     draw = ImageDraw.Draw(picture, "RGBA")
     for layer, is_true in ((true, True), (predicted, False)):
         if layer is None or not len(layer.boxes):
@@ -65,7 +60,9 @@ def boxes_in_image(
         boxes = np.asarray(layer.boxes, np.float64)
         corners = transform_points(camera.ego2camera, box_corners(box_poses(boxes), boxes[:, 3:6]))
         colours = [(255, 255, 255, 200)] * len(boxes) if is_true else [(*line_colour(c), round(255 * a)) for c, a in _paint(layer)]
-        draw_box_lines(draw, corners, matrix, colours, width=1 if is_true and predicted is not None else 2)
+        draw_box_lines(
+            draw, corners, np.diag([scale, scale, 1.0]) @ camera.intrinsics, colours, 1 if is_true and predicted is not None else 2
+        )
     return np.asarray(picture)
 
 
@@ -92,9 +89,7 @@ def draw_top_box(
     along = np.array([np.cos(row[6]), np.sin(row[6])]) * row[3] / 2
     across = np.array([-np.sin(row[6]), np.cos(row[6])]) * row[4] / 2
     centre = row[:2]
-    outline = to_top(
-        np.stack([centre + along + across, centre + along - across, centre - along - across, centre - along + across]), grid, scale
-    )
+    outline = to_top(centre + np.stack([along + across, along - across, -along - across, -along + across]), grid, scale)
     draw.polygon([tuple(p) for p in outline], outline=colour, width=width, fill=fill)
     heading = to_top(np.stack([centre, centre + 1.4 * along]), grid, scale)
     draw.line([tuple(p) for p in heading], fill=colour, width=width)
@@ -104,11 +99,10 @@ def draw_points(picture: Image.Image, pixels: np.ndarray, colours: np.ndarray, r
     """Points (P, 2) = column, row as squares of 2 * radius + 1 pixels; later ones lie over earlier ones."""
     canvas = np.array(picture)
     column, row = np.floor(pixels).astype(np.int64).T
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            r, c = row + dy, column + dx
-            inside = (r >= 0) & (c >= 0) & (r < canvas.shape[0]) & (c < canvas.shape[1])
-            canvas[r[inside], c[inside]] = colours[inside]
+    for dy, dx in itertools.product(range(-radius, radius + 1), repeat=2):
+        r, c = row + dy, column + dx
+        inside = (r >= 0) & (c >= 0) & (r < canvas.shape[0]) & (c < canvas.shape[1])
+        canvas[r[inside], c[inside]] = colours[inside]
     picture.paste(Image.fromarray(canvas))
 
 
@@ -118,15 +112,14 @@ def reach_of(*points: np.ndarray) -> float:
     return float(np.clip(10 * np.ceil(max(known, default=50.0) / 10), 20, 60))
 
 
-def boxes_above(layer: BoxLayer, reach: float, beside: BoxLayer | None = None, side: int = 600) -> np.ndarray:
-    """(side, side, 3): boxes in class colours with their heading, fainter at low scores; those of `beside` under them as dark outlines."""
+def boxes_above(layer: BoxLayer, reach: float, true: BoxLayer | None = None, side: int = 600) -> np.ndarray:
+    """(side, side, 3): boxes in class colours with their heading, fainter at low scores; the true ones under them as dark outlines."""
     picture, grid, scale = _blank(reach, side)
     draw = ImageDraw.Draw(picture, "RGBA")
-    for row in () if beside is None else beside.boxes:
+    for row in () if true is None else true.boxes:
         draw_top_box(draw, row, grid, scale, (*_TRUTH, 150), width=_SHARP)
-    order = np.arange(len(layer.boxes)) if layer.scores is None else np.argsort(layer.scores, kind="stable")
     paint = _paint(layer)
-    for m in order:
+    for m in range(len(paint)) if layer.scores is None else np.argsort(layer.scores, kind="stable"):
         colour, alpha = paint[m]
         draw_top_box(draw, layer.boxes[m], grid, scale, (*colour, round(255 * alpha)), 2 * _SHARP, (*colour, round(80 * alpha)))
     return _smooth(picture)

@@ -35,10 +35,10 @@ def resized(image: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def data_uri(image: np.ndarray, *, width: int | None = None, quality: int = 86, photo: bool = True) -> str:
-    """An RGB image as a JPEG `data:` address for HTML, scaled down to `width` if it is wider; `photo=False` keeps edges of colour sharp."""
+def data_uri(image: np.ndarray, *, width: int | None = None, quality: int = 86) -> str:
+    """An RGB image as a JPEG `data:` address for HTML, scaled down to `width` if it is wider."""
     if width is not None and image.shape[1] > width:
         image = resized(image, width)
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True, subsampling="4:2:0" if photo else "4:4:4")
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True, subsampling="4:2:0")
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

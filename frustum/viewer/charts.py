@@ -5,33 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 34
 
 
-def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers that span low to high, at most about `most` of them."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return []
+def nice_ticks(low: float, high: float, max_count: int = 5) -> list[float]:
+    """Round numbers that span low to high, about `max_count` of them at most."""
     if high <= low:
         high = low + (abs(low) or 1.0)
-    raw = (high - low) / max(most - 1, 1)
+    raw = (high - low) / max(max_count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
-    first = math.floor(low / step + 1e-9)
-    last = math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [round(i * step, 12) for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def short_number(value: float) -> str:
     """A number for an axis: 0.25, 12, 3k, 1.5M, 2e-4."""
-    size = abs(value)
-    if size >= 1e6:
-        return f"{value / 1e6:g}M"
-    if size >= 1e3:
-        return f"{value / 1e3:g}k"
-    if 0 < size < 1e-3:
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
+    if 0 < abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:g}"
@@ -39,8 +34,7 @@ def short_number(value: float) -> str:
 
 def smooth(values: Sequence[float], span: float = 0.03) -> list[float]:
     """An exponential moving average over about `span` of the series, corrected at the start."""
-    length = max(span * len(values), 1.0)
-    decay = math.exp(-1 / length)
+    decay = math.exp(-1 / max(span * len(values), 1.0))
     average, weight, out = 0.0, 0.0, []
     for value in values:
         average, weight = decay * average + (1 - decay) * value, decay * weight + (1 - decay)
@@ -48,16 +42,12 @@ def smooth(values: Sequence[float], span: float = 0.03) -> list[float]:
     return out
 
 
-def line_chart(
-    title: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str = "step", smoothed: bool = True
-) -> str:
-    """An SVG chart of named (x, y) series; points that are not finite are left out. Empty text when nothing is left.
+def line_chart(title: str, steps: Sequence[Any], series: Mapping[str, Sequence[Any]], *, smoothed: bool = True) -> str:
+    """An SVG chart of named series over common steps; points that are not finite numbers are left out. Empty text when nothing is left.
 
     Thin lines are the values, thick ones their moving average. Colours come from CSS classes s0, s1, ...
     """
-    points = {
-        name: [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)] for name, (xs, ys) in series.items()
-    }
+    points = {name: [p for p in zip(steps, values, strict=True) if all(map(_is_finite, p))] for name, values in series.items()}
     points = {name: p for name, p in points.items() if len(p) > 1}
     if not points:
         return ""
@@ -83,21 +73,24 @@ def line_chart(
     for tick in x_ticks:
         x = place(tick, low).split(",")[0]
         parts.append(f'<text x="{x}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{short_number(tick)}</text>')
-    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 2}" text-anchor="end" class="label">{escape(x_label)}</text></g>')
+    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 2}" text-anchor="end" class="label">step</text></g>')
     for index, curve in enumerate(points.values()):
         curve = _thin(curve)
-        ys_smooth = smooth([y for _, y in curve])
-        if smoothed:
-            parts.append(f'<polyline class="raw s{index % 6}" points="{" ".join(place(x, y) for x, y in curve)}"/>')
-        line = [place(x, s if smoothed else y) for (x, y), s in zip(curve, ys_smooth, strict=True)]
-        parts.append(f'<polyline class="line s{index % 6}" points="{" ".join(line)}"/>')
+        mean = zip([x for x, _ in curve], smooth([y for _, y in curve]), strict=True)
+        lines = {"raw": curve, "line": mean} if smoothed else {"line": curve}
+        for kind, line in lines.items():
+            parts.append(f'<polyline class="{kind} s{index % 6}" points="{" ".join(place(x, y) for x, y in line)}"/>')
     parts.append("</svg>")
     names = "".join(f'<span><i class="s{i % 6}"></i>{escape(name)}</span>' for i, name in enumerate(points)) if len(points) > 1 else ""
     return f'<figure class="plot"><figcaption>{escape(title)}<em>{names}</em></figcaption>{"".join(parts)}</figure>'
 
 
-def _thin(curve: list[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """At most `most` points: means of runs of neighbours."""
-    run = math.ceil(len(curve) / most)
-    groups = [curve[i : i + run] for i in range(0, len(curve), run)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _thin(curve: Sequence[tuple[float, float]], max_points: int = 400) -> list[tuple[float, float]]:
+    """At most `max_points` points: means of runs of neighbours."""
+    run = math.ceil(len(curve) / max_points)
+    groups = [zip(*curve[i : i + run], strict=True) for i in range(0, len(curve), run)]
+    return [(sum(xs) / len(xs), sum(ys) / len(ys)) for xs, ys in groups]

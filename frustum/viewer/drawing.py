@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ AGREEMENT: tuple[tuple[str, Colour], ...] = (
 )
 """Colours of the picture that compares prediction and truth."""
 _AGREEMENT = Legend(*zip(*AGREEMENT, strict=True))  # type: ignore[arg-type]
+_L = TypeVar("_L")
 _OPACITY = 0.62  # of class colours over a photograph
 _MATCHED = "True objects, in the same colour where they match; predicted ones that match none are grey"
 
@@ -77,61 +78,47 @@ def _draw_question(question: Question, panel: SamplePanel, size: tuple[int, int]
     rows: Rows = []
     masked: Rows = []
     legend: dict[str, Colour] = {}
-    count = {PixelLayer: 0}
-    for predicted, true in _pairs(question):
-        for layer in (predicted, true):
-            legend |= _entries(layer)
-        match predicted or true:
-            case VoxelLayer():
-                rows += _voxels(predicted, true, size, scale)  # type: ignore[arg-type]
-                if isinstance(true, VoxelLayer) and true.mask is not None and _same_cells(predicted, true):
-                    masked += _voxels(predicted, true, size, scale, true.mask)  # type: ignore[arg-type]
-            case MapLayer():
-                rows += _maps(predicted, true)  # type: ignore[arg-type]
-            case BoxLayer():
-                rows += _boxes(predicted, true, panel)  # type: ignore[arg-type]
-            case PixelLayer():
-                index, count[PixelLayer] = count[PixelLayer], count[PixelLayer] + 1
-                rows += _pixels(predicted, true, panel.images[index][1] if index < len(panel.images) else None)  # type: ignore[arg-type]
-            case PointLayer():
-                rows += _points(predicted, true)  # type: ignore[arg-type]
-            case ImageLayer():
-                rows += _images(predicted, true)  # type: ignore[arg-type]
+    draw: dict[type, Callable[..., Rows]] = {
+        VoxelLayer: lambda predicted, true, _: _voxels(predicted, true, size, scale),
+        MapLayer: lambda predicted, true, _: _maps(predicted, true),
+        BoxLayer: lambda predicted, true, _: _boxes(predicted, true, panel),
+        PixelLayer: lambda predicted, true, index: _pixels(predicted, true, next((image for _, image in panel.images[index:]), None)),
+        PointLayer: lambda predicted, true, _: _points(predicted, true),
+        ImageLayer: lambda predicted, true, _: _images(predicted, true),
+    }
+    for index, predicted, true in _pairs(question):
+        legend |= _entries(predicted) | _entries(true)
+        rows += draw[type(predicted or true)](predicted, true, index)
+        if isinstance(true, VoxelLayer) and true.mask is not None and (predicted is None or predicted.labels.shape == true.labels.shape):
+            masked += _voxels(predicted, true, size, scale, true.mask)
     tabs = [("All voxels", rows)] + ([("Inside the mask", masked)] if masked else [])
     return DrawnQuestion(question.heading, tabs, legend)
 
 
-def _pairs(question: Question) -> Iterator[tuple[Layer | None, Layer | None]]:
-    """Layers of one kind of prediction and truth, in order; None where one has more of a kind than the other."""
+def _pairs(question: Question) -> Iterator[tuple[int, Any, Any]]:
+    """Layers of one kind of prediction and truth with their position, in order; None where one has more of a kind than the other."""
     for kind in dict.fromkeys(type(layer) for layer in (*question.prediction, *question.truth)):
-        yield from zip_longest(*([layer for layer in some if type(layer) is kind] for some in (question.prediction, question.truth)))
+        alike = ([layer for layer in some if type(layer) is kind] for some in (question.prediction, question.truth))
+        yield from ((index, predicted, true) for index, (predicted, true) in enumerate(zip_longest(*alike)))
 
 
 def _entries(layer: Layer | None) -> dict[str, Colour]:
     """Names and colours of the classes that are drawn."""
     if layer is None or isinstance(layer, ImageLayer | PointLayer):
         return {}
-    free = getattr(layer, "free", None)
     named = enumerate(zip(layer.legend.names, layer.legend.colours, strict=True))
-    return {name: colour for i, (name, colour) in named if i != free}
+    return {name: colour for i, (name, colour) in named if i != getattr(layer, "free", None)}
 
 
-def _named(name: str, *layers: Layer | None) -> list[tuple[str, Layer]]:
+def _named(name: str, predicted: _L | None, true: _L | None) -> list[tuple[str, _L]]:
     """The layers that are there, as "predicted NAME" and "true NAME", or "prediction" and "truth"."""
     names = (f"predicted {name}", f"true {name}") if name else ("prediction", "truth")
-    return [(text, layer) for text, layer in zip(names, layers, strict=True) if layer is not None]
+    return [(text, layer) for text, layer in zip(names, (predicted, true), strict=True) if layer is not None]
 
 
-def _same_cells(predicted: Layer | None, true: Layer | None) -> bool:
-    """Whether the labels of two layers can be laid over each other; True if one is missing."""
-    return predicted is None or true is None or predicted.labels.shape == true.labels.shape  # type: ignore[union-attr]
-
-
-def _comparable(predicted: Layer | None, true: Layer | None) -> bool:
-    """Whether both are there, with the same cells and classes."""
-    return (
-        predicted is not None and true is not None and _same_cells(predicted, true) and predicted.legend.names == true.legend.names  # type: ignore[union-attr]
-    )
+def _is_comparable(predicted: VoxelLayer | None, true: VoxelLayer) -> bool:
+    """Whether the prediction is there, with the cells and classes of the truth."""
+    return predicted is not None and predicted.labels.shape == true.labels.shape and predicted.legend.names == true.legend.names
 
 
 # ---- voxels and maps --------------------------------------------------------------------------------------------------------
@@ -142,25 +129,24 @@ def _voxels(
 ) -> Rows:
     """3D views and views from above, what agrees, and the objects; all of it or what lies inside a mask."""
 
-    def pictures(shown: list[tuple[str, Layer]], captions: Sequence[str], more: Sequence[Picture] = ()) -> Rows:
-        drawn = [(name, replace(layer, mask=mask)) for name, layer in shown if isinstance(layer, VoxelLayer)]
-        views = [Picture(name, render_voxels(layer, size), caption) for (name, layer), caption in zip(drawn, captions, strict=False)]
+    def pictures(shown: list[tuple[str, VoxelLayer]], caption: str = "", more: Sequence[Picture] = ()) -> Rows:
+        drawn = [(name, replace(layer, mask=mask)) for name, layer in shown]
+        views = [Picture(name, render_voxels(layer, size), caption if i else "") for i, (name, layer) in enumerate(drawn)]
         tops = [Picture(f"{name} from above", top_view(layer, scale)) for name, layer in drawn]
         return [[*views, *tops]] if len(drawn) == 1 else [views, [*tops, *more]] if drawn else []
 
-    rows = pictures(_named("", predicted, true), ("", ""), _agreement(predicted, true, scale))
-    painted_true = None if true is None or true.objects is None else paint_objects(true)
-    painted = None
+    rows = pictures(_named("", predicted, true), more=_agreement(predicted, true, scale))
+    painted, reference = None, None
+    if true is not None and true.objects is not None:
+        reference = (true, paint_objects(true))
     if predicted is not None and predicted.objects is not None:
-        is_beside = true is not None and painted_true is not None and _comparable(predicted, true)
-        painted = paint_objects(predicted, (true, painted_true) if is_beside else None)  # type: ignore[arg-type]
-    both = painted is not None and painted_true is not None
-    return rows + pictures(_named("objects", painted, painted_true), ("", _MATCHED if both else ""))
+        painted = paint_objects(predicted, reference if reference and _is_comparable(predicted, reference[0]) else None)
+    return rows + pictures(_named("objects", painted, reference[1] if reference else None), _MATCHED)
 
 
 def _agreement(predicted: VoxelLayer | None, true: VoxelLayer | None, scale: int) -> list[Picture]:
-    """Where prediction and truth agree, from above; always inside the mask: what nothing could observe is no mistake."""
-    if predicted is None or true is None or not _comparable(predicted, true):
+    """Where prediction and truth agree, from above; always inside the mask: what could not be observed does not count."""
+    if predicted is None or true is None or not _is_comparable(predicted, true):
         return []
     compared = compare(predicted.labels, true.labels, true.free)
     layer = VoxelLayer(compared, _AGREEMENT, len(AGREEMENT), true.grid, mask=true.mask)
@@ -169,14 +155,13 @@ def _agreement(predicted: VoxelLayer | None, true: VoxelLayer | None, scale: int
 
 def _maps(predicted: MapLayer | None, true: MapLayer | None, side: int = 600) -> Rows:
     """Maps from above, and what agrees."""
-    low = [None if layer is None else _lowered(layer) for layer in (predicted, true)]
-    scale = max(max(1, side // max(layer.labels.shape)) for layer in low if layer is not None)
-    shown = [(name, layer) for name, layer in _named("", *low) if isinstance(layer, VoxelLayer)]
-    agreement = _agreement(low[0], low[1], scale)
-    return [[*(Picture(name, top_view(layer, scale)) for name, layer in shown), *agreement]]
+    flat_predicted, flat_true = (None if layer is None else _as_voxels(layer) for layer in (predicted, true))
+    shown = _named("", flat_predicted, flat_true)
+    scale = max(max(1, side // max(layer.labels.shape)) for _, layer in shown)
+    return [[*(Picture(name, top_view(layer, scale)) for name, layer in shown), *_agreement(flat_predicted, flat_true, scale)]]
 
 
-def _lowered(layer: MapLayer) -> VoxelLayer:
+def _as_voxels(layer: MapLayer) -> VoxelLayer:
     """A map as one layer of voxels without height; what is unknown is free."""
     grid = layer.grid
     flat = VoxelGrid(lower=(*grid.lower[:2], 0.0), upper=(*grid.upper[:2], 0.01), cell=(*grid.cell[:2], 0.01))
@@ -189,25 +174,24 @@ def _lowered(layer: MapLayer) -> VoxelLayer:
 
 def _boxes(predicted: BoxLayer | None, true: BoxLayer | None, panel: SamplePanel) -> Rows:
     """Boxes in the images, where these are calibrated, and from above."""
-    rows: Rows = []
-    if panel.cameras:
-        for row in camera_rows([name for name, _ in panel.images]):
-            named = [(*panel.images[i], panel.cameras[i]) for i in row]
-            rows.append([Picture(pretty_channel(name), boxes_in_image(image, camera, predicted, true)) for name, image, camera in named])
-    reach = reach_of(*(layer.boxes for layer in (predicted, true) if layer is not None))
+    images = [
+        Picture(pretty_channel(name), boxes_in_image(image, camera, predicted, true))
+        for (name, image), camera in zip(panel.images, panel.cameras, strict=False)  # no cameras: no calibration
+    ]
+    rows = [[images[i] for i in row] for row in camera_rows([name for name, _ in panel.images]) if images]
+    shown = _named("boxes", predicted, true)
+    reach = reach_of(*(layer.boxes for _, layer in shown))
+    caption = "Predicted boxes from above, fainter at low scores" + (", over the outlines of the true ones" if true else "")
     above = []
-    for name, layer in _named("boxes", predicted, true):
-        assert isinstance(layer, BoxLayer)
-        under = true if layer is predicted else None
-        caption = "Predicted boxes from above, fainter at low scores" + (", over the outlines of the true ones" if under else "")
-        picture = boxes_above(layer, reach, under)
-        above.append(Picture(f"{name} from above", picture, caption if layer is predicted else ""))
+    for name, layer in shown:
+        outlines, text = (true, caption) if layer is predicted else (None, "")
+        above.append(Picture(f"{name} from above", boxes_above(layer, reach, outlines), text))
     return [*rows, above]
 
 
 def _points(predicted: PointLayer | None, true: PointLayer | None) -> Rows:
-    reach = reach_of(*(layer.points for layer in (predicted, true) if layer is not None))
-    shown = [(name, layer) for name, layer in _named("points", predicted, true) if isinstance(layer, PointLayer)]
+    shown = _named("points", predicted, true)
+    reach = reach_of(*(layer.points for _, layer in shown))
     return [[Picture(f"{name} from above", points_above(layer, reach)) for name, layer in shown]]
 
 
@@ -219,15 +203,13 @@ def _pixels(predicted: PixelLayer | None, true: PixelLayer | None, photo: np.nda
     pictures = [
         Picture(name, _over(photo, palette(layer.legend.colours)[layer.labels], layer.labels != layer.ignore, width))
         for name, layer in _named("", predicted, true)
-        if isinstance(layer, PixelLayer)
     ]
     if predicted is not None and true is not None and predicted.legend.names == true.legend.names:
         labels = predicted.labels
         if labels.shape != true.labels.shape:
             labels = np.asarray(Image.fromarray(labels).resize(true.labels.shape[::-1], Image.Resampling.NEAREST))
-        key = AGREEMENT[:2]
-        colours = np.array([colour for _, colour in key], np.uint8)[(labels != true.labels).astype(int)]
-        pictures.append(Picture("agreement", _over(photo, colours, true.labels != true.ignore, width), "Agreement", key))
+        colours = palette(_AGREEMENT.colours)[(labels != true.labels).astype(int)]
+        pictures.append(Picture("agreement", _over(photo, colours, true.labels != true.ignore, width), "Agreement", AGREEMENT[:2]))
     return [pictures]
 
 
@@ -246,5 +228,5 @@ def _over(photo: np.ndarray | None, colours: np.ndarray, drawn: np.ndarray, widt
 
 
 def _images(predicted: ImageLayer | None, true: ImageLayer | None, width: int = 1024) -> Rows:
-    shown = [(layer.caption or name, layer.image) for name, layer in _named("", predicted, true) if isinstance(layer, ImageLayer)]
+    shown = [(layer.caption or name, layer.image) for name, layer in _named("", predicted, true)]
     return [[Picture(name, image if image.shape[1] <= width else resized(image, width)) for name, image in shown]]

@@ -31,19 +31,18 @@ def ego_shape(ground: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     body = [(-0.95, 0.32), (3.55, 0.32), (3.75, 0.55), (3.68, 0.80), (2.55, 0.98), (-0.98, 0.98), (-1.08, 0.75)]
     glasshouse = [(-0.80, 0.96), (2.45, 0.96), (1.55, 1.50), (-0.35, 1.50)]
     roof = [(-0.42, 1.47), (1.62, 1.47), (1.50, 1.56), (-0.30, 1.56)]
+    lamps, tails = [(3.60, 0.60), (3.76, 0.60), (3.72, 0.76), (3.60, 0.76)], [(-1.10, 0.70), (-0.98, 0.70), (-0.98, 0.86), (-1.08, 0.86)]
     pieces = [
         (_prism(body, -0.93, 0.93, 0.10), paint),
         (_prism(glasshouse, -0.80, 0.80, 0.25), glass),
         (_prism(roof, -0.70, 0.70, 0.25), paint),
-        (_prism([(3.60, 0.60), (3.76, 0.60), (3.72, 0.76), (3.60, 0.76)], -0.84, -0.42), lamp),
-        (_prism([(3.60, 0.60), (3.76, 0.60), (3.72, 0.76), (3.60, 0.76)], 0.42, 0.84), lamp),
-        (_prism([(-1.10, 0.70), (-0.98, 0.70), (-0.98, 0.86), (-1.08, 0.86)], -0.86, -0.40), tail),
-        (_prism([(-1.10, 0.70), (-0.98, 0.70), (-0.98, 0.86), (-1.08, 0.86)], 0.40, 0.86), tail),
     ]
+    pairs = [(lamps, 0.42, 0.84, lamp), (tails, 0.40, 0.86, tail)]
     for x in (0.0, 2.75):
         angles = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-        wheel = [(x + 0.36 * float(np.cos(a)), 0.36 + 0.36 * float(np.sin(a))) for a in angles]
-        pieces += [(_prism(wheel, -0.97, -0.72), tyre), (_prism(wheel, 0.72, 0.97), tyre)]
+        pairs.append(([(x + 0.36 * float(np.cos(a)), 0.36 + 0.36 * float(np.sin(a))) for a in angles], 0.72, 0.97, tyre))
+    for profile, inner, outer, rgb in pairs:  # on the right and on the left
+        pieces += [(_prism(profile, -outer, -inner), rgb), (_prism(profile, inner, outer), rgb)]
     planes = np.concatenate([p for p, _ in pieces])
     planes[:, 3] += planes[:, 2] * ground
     starts = np.concatenate([[0], np.cumsum([len(p) for p, _ in pieces])]).astype(np.int64)

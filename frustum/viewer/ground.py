@@ -13,9 +13,9 @@ from frustum.data.sample import CameraFrame, Sample
 from frustum.geometry import invert, transform_points
 
 RINGS = (5.0, 10.0, 20.0, 40.0)  # metres around the origin of the ego frame
-AXES = (("x", (1.0, 0.0)), ("-x", (-1.0, 0.0)), ("y", (0.0, 1.0)), ("-y", (0.0, -1.0)))
 NEAR = 0.2  # metres: lines are cut at this depth
 GRID, X_AXIS, Y_AXIS, HORIZON = (80, 230, 160), (255, 90, 80), (255, 200, 60), (255, 120, 230)
+AXES = (("x", (1.0, 0.0), X_AXIS), ("-x", (-1.0, 0.0), X_AXIS), ("y", (0.0, 1.0), Y_AXIS), ("-y", (0.0, -1.0), Y_AXIS))
 VIEW_COLOURS = ((255, 200, 60), (120, 220, 120), (255, 130, 90), (230, 120, 220), (205, 205, 205), (180, 230, 80), (240, 90, 110))
 Project = Callable[[np.ndarray], np.ndarray]
 
@@ -25,16 +25,14 @@ def draw_ground(picture: Image.Image, sample: Sample, camera: CameraFrame, trans
     key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
     matrix = transform.matrix() @ camera.intrinsics
     draw = ImageDraw.Draw(picture)
-    for radius in RINGS:
-        _draw_line(draw, _ring(radius), key2camera, matrix, GRID, 1)
-    for name, direction in AXES:
-        points = np.arange(0, RINGS[-1] + 0.25, 0.5)[:, None] * np.array([*direction, 0.0])
-        _draw_line(draw, points, key2camera, matrix, _axis_colour(name), 2)
-    for radius in RINGS:
-        _label_first_visible(draw, picture.size, _ring(radius, 72), f"{radius:g} m", key2camera, matrix, GRID)
-    for name, direction in AXES:
-        points = np.array([8.0, 6.0, 12.0, 15.0, 4.0, 20.0, 30.0])[:, None] * np.array([*direction, 0.0])
-        _label_first_visible(draw, picture.size, points, name, key2camera, matrix, _axis_colour(name))
+    along, named = np.arange(0, RINGS[-1] + 0.25, 0.5)[:, None], np.array([8.0, 6.0, 12.0, 15.0, 4.0, 20.0, 30.0])[:, None]
+    lines = [(_ring(radius), _ring(radius, 72), f"{radius:g} m", GRID, 1) for radius in RINGS]
+    lines += [(along * [*direction, 0.0], named * [*direction, 0.0], name, colour, 2) for name, direction, colour in AXES]
+    for points, _, _, colour, width in lines:
+        for start, end in pairwise(transform_points(key2camera, points)):
+            draw_segment(draw, start, end, matrix, colour, width)
+    for _, points, text, colour, _ in lines:
+        _label_visible(draw, picture.size, transform_points(key2camera, points) @ matrix.T, text, colour)
     ends = horizon(key2camera, matrix, transform.size)
     if ends is not None:
         draw.line([tuple(end) for end in ends], fill=HORIZON, width=2)
@@ -69,11 +67,11 @@ def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, r
     draw = ImageDraw.Draw(panel, "RGBA")
     for radius in RINGS:
         draw.line([tuple(p) for p in to_panel(_ring(radius)[:, :2])], fill=(*GRID, 90), width=1)
-        _write(draw, tuple(to_panel(np.array([[0.0, -radius]]))[0] + (-30, 2)), f"{radius:g} m", GRID)
-    for name, direction in AXES:
-        line = to_panel(np.array([[0.0, 0.0], direction]) * RINGS[-1])
-        draw.line([tuple(p) for p in line], fill=(*_axis_colour(name), 150), width=1)
-        _write(draw, tuple(to_panel(np.array([direction]) * (RINGS[-1] - 8))[0] + (4, 2)), name, _axis_colour(name))
+        _write(draw, to_panel(np.array([[0.0, -radius]]))[0] + (-30, 2), f"{radius:g} m", GRID)
+    for name, direction, colour in AXES:
+        start, end, at = to_panel(np.array([(0.0, 0.0), direction, direction]) * [[RINGS[-1]], [RINGS[-1]], [RINGS[-1] - 8]])
+        draw.line([tuple(start), tuple(end)], fill=(*colour, 150), width=1)
+        _write(draw, at + (4, 2), name, colour)
     for number, camera in enumerate(sample.cameras):
         colour = VIEW_COLOURS[number % len(VIEW_COLOURS)]
         origin, directions = field_of_view(sample, camera)
@@ -109,19 +107,11 @@ def _ring(radius: float, count: int = 180) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(count + 1)], -1)
 
 
-def _axis_colour(name: str) -> tuple[int, int, int]:
-    return X_AXIS if "x" in name else Y_AXIS
-
-
-def _draw_line(
-    draw: ImageDraw.ImageDraw, points: np.ndarray, key2camera: np.ndarray, matrix: np.ndarray, colour: tuple[int, int, int], width: int
+def draw_segment(
+    draw: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, matrix: np.ndarray, colour: tuple[int, ...], width: int
 ) -> None:
-    """A line through ego points (P, 3), as far as it lies in front of the camera."""
-    local = transform_points(key2camera, points)
-    for start, end in pairwise(local):
-        ends = clip_near(start, end)
-        if ends is None:
-            continue
+    """Draw a segment between two points in camera coordinates, as far as it lies in front of the camera."""
+    if ends := clip_near(start, end):
         pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
         if np.abs(pixels).max() < 1e5:
             draw.line([tuple(p) for p in pixels], fill=colour, width=width)
@@ -138,25 +128,17 @@ def clip_near(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return start, end
 
 
-def _label_first_visible(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    points: np.ndarray,
-    text: str,
-    key2camera: np.ndarray,
-    matrix: np.ndarray,
-    colour: tuple[int, int, int],
+def _label_visible(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], projected: np.ndarray, text: str, colour: tuple[int, int, int]
 ) -> None:
-    """Write `text` at one of the ego points (P, 3) that the image shows, a quarter of the way along those, so that labels spread."""
-    local = transform_points(key2camera, points)
-    local = local[local[:, 2] > 0.5]
-    projected = local @ matrix.T
+    """Write `text` at one of the projected points (P, 3) that the image shows, a quarter of the way along those, so that labels spread."""
+    projected = projected[projected[:, 2] > 0.5]
     pixels = projected[:, :2] / projected[:, 2:]
     pixels = pixels[((pixels > 8) & (pixels < np.array(size) - (40, 16))).all(1)]
     if len(pixels):
-        _write(draw, tuple(pixels[len(pixels) // 4] + (3, 1)), text, colour)
+        _write(draw, pixels[len(pixels) // 4] + (3, 1), text, colour)
 
 
-def _write(draw: ImageDraw.ImageDraw, at: Sequence[float], text: str, colour: tuple[int, int, int]) -> None:
+def _write(draw: ImageDraw.ImageDraw, at: Sequence[float] | np.ndarray, text: str, colour: tuple[int, int, int]) -> None:
     """Text that is readable on any picture."""
     draw.text((float(at[0]), float(at[1])), text, fill=colour, font=ImageFont.load_default(12), stroke_width=2, stroke_fill=(0, 0, 0))

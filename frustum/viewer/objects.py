@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,18 +11,18 @@ from frustum.errors import ShapeError
 from frustum.types.layers import Colour, Legend, VoxelLayer
 
 _PALE = 0.72
-"""How far everything that is no object fades towards light grey."""
+"""How far everything that does not belong to an object fades towards light grey."""
 _SHADES = ((0.9, 0.95), (0.4, 0.95), (0.9, 0.5), (0.45, 0.62))
 """Saturation and value."""
 
 
-def paint_objects(layer: VoxelLayer, beside: tuple[VoxelLayer, VoxelLayer] | None = None) -> VoxelLayer:
+def paint_objects(layer: VoxelLayer, reference: tuple[VoxelLayer, VoxelLayer] | None = None) -> VoxelLayer:
     """Voxels with an id and a colour of its own for every object, from the number of classes on, and pale colours for all else.
 
     Args:
         layer: voxels with `objects`.
-        beside: the voxels of a picture that is shown next to this one, and how they were painted: what is the same object there (the one
-            with the largest overlap, at least a quarter of both together) gets the same colour, what is not there a dull one.
+        reference: the voxels of a second picture, and how they were painted: an object that matches one of them (the one with the
+            largest overlap, at least a quarter of both together) gets the same colour, one that matches none a dull colour.
 
     Raises:
         ShapeError: the objects have another shape than the labels.
@@ -35,8 +34,8 @@ def paint_objects(layer: VoxelLayer, beside: tuple[VoxelLayer, VoxelLayer] | Non
     room = 256 - count  # colours repeat when there are more objects than ids
     numbers = np.unique(objects[objects > 0])
     slots, used = np.full(len(numbers), -1), 0
-    if beside is not None:
-        others, painted = beside
+    if reference is not None:
+        others, painted = reference
         used = len(painted.legend.colours) - count
         slots = _partners(objects, numbers, _objects(others), painted.labels, count)
     is_new = slots < 0
@@ -46,7 +45,7 @@ def paint_objects(layer: VoxelLayer, beside: tuple[VoxelLayer, VoxelLayer] | Non
     labels[inside] = count + slots[np.searchsorted(numbers, objects[inside])] % room
     pale = [tuple(round((1 - _PALE) * c + _PALE * 222) for c in colour) for colour in colours]
     highest = min(room, 1 + int(slots.max(initial=-1)))
-    bright = highest if beside is None else min(used, highest)
+    bright = highest if reference is None else min(used, highest)
     own = [object_colour(i) if i < bright else unmatched_colour(i - bright) for i in range(highest)]
     legend = Legend((*names, *(f"object {i + 1}" for i in range(highest))), (*pale, *own))  # type: ignore[arg-type]
     return replace(layer, labels=labels, legend=legend)
@@ -86,8 +85,3 @@ def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, pain
             slots[row] = slot
             taken.add(slot)
     return slots
-
-
-def objects_of(instances: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Instance numbers (X, Y, Z) with all that are not in `ids` set to 0."""
-    return np.where(np.isin(instances, np.asarray(ids)), instances, 0)

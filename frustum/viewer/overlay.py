@@ -32,7 +32,6 @@ def draw_check(
     sample: Sample,
     out_dir: Path | str,
     *,
-    grid: VoxelGrid | None = None,
     augment: AugmentConfig | None = None,
     image_size: tuple[int, int] = (256, 704),
     width: int = 800,
@@ -49,7 +48,6 @@ def draw_check(
     Args:
         sample: a keyframe, read with its boxes and labels.
         out_dir: created if needed.
-        grid: where the voxels lie; Occ3D's by default.
         width: of one camera's picture, in pixels.
         seed: of the augmentation that is drawn.
 
@@ -59,27 +57,22 @@ def draw_check(
     Raises:
         DataError: the LiDAR file is damaged, or `out_dir` cannot be written.
     """
-    out_dir, grid = Path(out_dir), grid or VoxelGrid.occ3d()
+    grid = VoxelGrid.occ3d()
     points = sample.lidar.load() if sample.lidar is not None else None
     stem = f"{sample.scene}_{round(sample.timestamp * 1e3)}"
-    sheets: dict[str, Image.Image] = {}
-    plain = [ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1]) for c in sample.cameras]
-    sheets["ground" if points is None else "points"] = _sheet(
-        sample, [camera_picture(sample, c, t, points) for c, t in zip(sample.cameras, plain, strict=True)]
-    )
-    voxels = _voxels(sample, grid)
-    if voxels is not None:
-        pictures = [voxel_picture(voxels, sample, c, t) for c, t in zip(sample.cameras, plain, strict=True)]
-        sheets["voxels"] = _sheet(sample, pictures)
+    views = [(c, ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1])) for c in sample.cameras]
+    sheets = {"ground" if points is None else "points": _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])}
+    if (voxels := _voxels(sample, grid)) is not None:
+        sheets["voxels"] = _sheet(sample, [voxel_picture(voxels, sample, c, t) for c, t in views])
     sheets["above"] = above_picture(sample, points, grid)
     if augment is not None:
         rng = np.random.default_rng([seed, zlib.crc32(sample.token.encode())])
-        transforms = [augment.draw_image(rng, c.size, image_size) for c in sample.cameras]
-        cameras = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in zip(sample.cameras, transforms, strict=True)])
+        views = [(c, augment.draw_image(rng, c.size, image_size)) for c in sample.cameras]
+        cameras = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])
         sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, augment.draw_bev(rng))])
     files = []
     for name, sheet in sheets.items():
-        files.append(out_dir / f"{stem}_{name}.png")
+        files.append(Path(out_dir) / f"{stem}_{name}.png")
         with atomic_path(files[-1]) as temporary:
             sheet.save(temporary, format="PNG")
     return files
@@ -154,15 +147,13 @@ def above_picture(
     bev = bev or BevTransform()
     boxes = None if sample.boxes is None else bev.boxes(sample.boxes.boxes)
     panels = []
-    voxels = _voxels(sample, grid, bev)
-    if voxels is not None:
+    if (voxels := _voxels(sample, grid, bev)) is not None:
         panels.append(Image.fromarray(top_view(_known(voxels), scale=scale, ego=False)))
     panel = Image.new("RGB", (grid.shape[1] * scale, grid.shape[0] * scale), (18, 20, 26))
     if points is not None and sample.lidar is not None:
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
         ego = transform_points(bev.matrix() @ lidar2key, points[:, :3].astype(np.float64))
-        height = np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)
-        draw_points(panel, to_top(ego[:, :2], grid, scale), _turbo(height), radius=0)
+        draw_points(panel, to_top(ego[:, :2], grid, scale), _turbo(np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)), radius=0)
     else:
         turned = bev.matrix()
         draw_fields_of_view(panel, sample, lambda p: to_top(p @ turned[:2, :2].T + turned[:2, 3], grid, scale))
@@ -225,12 +216,10 @@ def _sheet(sample: Sample, pictures: list[Image.Image]) -> Image.Image:
 
 def _stack(pictures: list[Image.Image], across: bool = False) -> Image.Image:
     """Pictures below, or beside, each other."""
-    gap = 4
-    widths, heights = [p.width for p in pictures], [p.height for p in pictures]
-    size = (sum(widths) + gap * (len(pictures) - 1), max(heights)) if across else (max(widths), sum(heights) + gap * (len(pictures) - 1))
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    at = 0
-    for picture in pictures:
-        sheet.paste(picture, (at, 0) if across else (0, at))
-        at += (picture.width if across else picture.height) + gap
+    sizes, axis = np.array([picture.size for picture in pictures]), 0 if across else 1
+    corners = np.zeros_like(sizes)
+    corners[1:, axis] = np.cumsum(sizes[:-1, axis] + 4)
+    sheet = Image.new("RGB", tuple((corners + sizes).max(0).tolist()), (255, 255, 255))
+    for picture, corner in zip(pictures, corners.tolist(), strict=True):
+        sheet.paste(picture, tuple(corner))
     return sheet

@@ -14,46 +14,36 @@ from frustum.viewer.report_data import SamplePanel
 _INK, _SOFT, _PAPER = (22, 28, 40), (96, 106, 124), (250, 251, 253)
 
 
-def sample_picture(
-    panel: SamplePanel, *, width: int = 1600, masked: bool = False, drawn: Sequence[DrawnQuestion] | None = None
-) -> Image.Image:
+def sample_picture(panel: SamplePanel, *, width: int = 1600, drawn: Sequence[DrawnQuestion] | None = None) -> Image.Image:
     """One sheet of a sample: its cameras, then each question with prediction and truth beside each other.
 
     Args:
         panel: any of its parts may be missing.
         width: of the sheet in pixels.
-        masked: draw only what could be observed, where that is known.
         drawn: what `draw_panel` made of the panel, if it exists already.
     """
     drawn = draw_panel(panel) if drawn is None else drawn
     margin, gap, small = 32, 14, max(round(width / 100), 7)
     head, title_height, inner = small + 14, 60, width - 2 * margin
     blocks: list[tuple[str, list[Picture]]] = []  # a heading or "", and the pictures of a row
-    rows = camera_rows([name for name, _ in panel.images])
-    for row in rows:
-        cell = (inner - gap * (len(rows[0]) - 1)) // len(rows[0])
-        blocks.append(("", [Picture(pretty_channel(panel.images[i][0]), resized(panel.images[i][1], cell)) for i in row]))
+    layout = camera_rows([name for name, _ in panel.images])
+    for indices in layout:
+        cell = (inner - gap * (len(layout[0]) - 1)) // len(layout[0])
+        blocks.append(("", [Picture(pretty_channel(name), resized(image, cell)) for name, image in (panel.images[i] for i in indices)]))
     for question in drawn:
-        name, shown = question.tabs[-1 if masked else 0]
-        suffix = f", {name.lower()}" if masked and len(question.tabs) > 1 else ""
-        heading = question.heading if len(drawn) > 1 else ""
-        for number, row_of in enumerate(shown):
-            fitted = [p._replace(name=p.name + suffix) for p in fit_row(row_of, inner, gap)]
-            blocks.append((heading if number == 0 else "", fitted))
+        for number, row in enumerate(question.tabs[0][1]):
+            blocks.append((question.heading if number == 0 and len(drawn) > 1 else "", fit_row(row, inner, gap)))
 
     above = [2 * small + gap if heading else 0 for heading, _ in blocks]
     tall = [head + max(picture.image.shape[0] for picture in block) + gap for _, block in blocks]
     sheet = Image.new("RGB", (width, margin + title_height + sum(above) + sum(tall) + margin), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, margin - 6), panel.title, _INK, ImageFont.load_default(28))
-    if panel.caption:
-        draw.text((margin, margin + 28), panel.caption, _SOFT, ImageFont.load_default(small))
     y = margin + title_height
     for (heading, block), space, height in zip(blocks, above, tall, strict=True):
         if heading:
             draw.text((margin, y + gap // 2), heading, _INK, ImageFont.load_default(round(1.4 * small)))
-        y += space
-        x = margin
+        x, y = margin, y + space
         for picture in block:
             if picture.key:
                 _draw_key(draw, x, y + 6, small, picture.key)
@@ -72,8 +62,7 @@ def fit_row(row: Sequence[Picture], width: int, gap: int) -> list[Picture]:
     if len(row) > 1 and len(set(shapes)) == 1:
         widths = [room // len(row)] * len(row)
     else:
-        aspects = [across / high for high, across in shapes]
-        tall = min(round(room / sum(aspects)), width // 2)
+        tall = min(round(room / sum(across / high for high, across in shapes)), width // 2)
         widths = [min(round(across * tall / high), room) for high, across in shapes]
     return [p._replace(image=resized(p.image, w)) for p, w in zip(row, widths, strict=True)]
 

@@ -34,20 +34,18 @@ class Calibration(NamedTuple):
 
 @dataclass(frozen=True)
 class SamplePanel:
-    """One sample to look at.
+    """One sample to draw.
 
     Attributes:
         title: short name.
         images: (name, (H, W, 3) uint8) per camera.
         questions: what was predicted, shown one below the other.
-        caption: a sentence below the title.
         cameras: one per image; boxes are drawn into the images where they are given.
     """
 
     title: str
     images: Sequence[tuple[str, np.ndarray]] = ()
     questions: Sequence[Question] = ()
-    caption: str = ""
     cameras: Sequence[Calibration] = ()
 
 
@@ -64,7 +62,6 @@ class ReportData:
 
     Attributes:
         title: headline.
-        story: one sentence below it.
         results: by name of the predictor, then by name of the question; the first predictor is the trained model.
         about: a sentence on a predictor, by its name.
         notes: sentences on how all figures were counted.
@@ -76,7 +73,6 @@ class ReportData:
     """
 
     title: str
-    story: str = ""
     results: Mapping[str, Mapping[str, Result]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()

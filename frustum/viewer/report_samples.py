@@ -18,23 +18,21 @@ def samples_section(panels: Sequence[SamplePanel], drawn: Sequence[Sequence[Draw
     """The section as HTML from panels and what `draw_panel` made of each; empty text without panels."""
     if not panels:
         return ""
-    picks, thumbs, samples = [], [], []
+    thumbs, samples = "", ""
     for number, (panel, questions) in enumerate(zip(panels, drawn, strict=True)):
-        picks.append(f'<input class="pick" type="radio" name="sample" id="s{number}"{" checked" if number == 0 else ""}>')
         pictures = [picture.image for question in questions for row in question.tabs[0][1] for picture in row]
-        small = next(iter([*pictures, *(image for _, image in panel.images)]), None)
-        image = "" if small is None else f'<img src="{data_uri(small, width=296, quality=80)}" alt="">'
-        thumbs.append(f'<label for="s{number}">{image}<span>{escape(panel.title)}</span></label>')
-        samples.append(_sample(panel, questions, number))
-    questions_of = [question for panel in panels for question in panel.questions]
-    beside = ", beside what is really there" if any(question.truth for question in questions_of) else ""
-    layers = [layer for question in questions_of for layer in (*question.prediction, *question.truth)]
-    in_space = any(not isinstance(layer, ImageLayer | PixelLayer) for layer in layers)
+        pictures += [image for _, image in panel.images]
+        image = f'<img src="{data_uri(pictures[0], width=296, quality=80)}" alt="">' if pictures else ""
+        thumbs += f'<label for="s{number}">{image}<span>{escape(panel.title)}</span></label>'
+        samples += _sample(panel, questions, number)
+    asked = [question for panel in panels for question in panel.questions]
+    truth = ", beside what is really there" if any(question.truth for question in asked) else ""
+    in_space = any(not isinstance(layer, ImageLayer | PixelLayer) for q in asked for layer in (*q.prediction, *q.truth))
     car = " The white car is the ego vehicle; it drives away from you in 3D, and\nupwards in the views from above." if in_space else ""
-    bar = f'<div class="thumbs">{"".join(thumbs)}</div>' if len(panels) > 1 else ""
+    bar = f'<div class="thumbs">{thumbs}</div>' if len(panels) > 1 else ""
     return f"""<section id="samples"><h2>What it sees</h2>
-<p>The images that went in, and what came out{beside}.{car}</p>
-{"".join(picks)}{bar}{"".join(samples)}</section>"""
+<p>The images that went in, and what came out{truth}.{car}</p>
+{_radios("sample", [f"s{number}" for number in range(len(panels))])}{bar}{samples}</section>"""
 
 
 def switches(drawn: Sequence[Sequence[DrawnQuestion]]) -> str:
@@ -61,6 +59,12 @@ def _tab_ids(question: DrawnQuestion, sample: int, number: int) -> list[str]:
     return [f"s{sample}q{number}t{t}" for t in range(len(question.tabs))] if len(question.tabs) > 1 else []
 
 
+def _radios(group: str, names: Sequence[str]) -> str:
+    """Radio buttons, the first one picked."""
+    states = (" checked" if name == names[0] else "" for name in names)
+    return "".join(f'<input class="pick" type="radio" name="{group}" id="{name}"{s}>' for name, s in zip(names, states, strict=True))
+
+
 def _figure(picture: Picture, *, width: int | None = None) -> str:
     text = escape(picture.caption or picture.name.capitalize())
     key = "".join(f'<span><i class="chip" style="background:rgb{colour}"></i>{escape(name)}</span>' for name, colour in picture.key)
@@ -71,9 +75,9 @@ def _cameras(panel: SamplePanel) -> str:
     rows = camera_rows([name for name, _ in panel.images])
     if not rows:
         return ""
-    columns = max(len(row) for row in rows)
-    pictures = [Picture("", panel.images[i][1], pretty_channel(panel.images[i][0])) for row in rows for i in row]
-    figures = "".join(_figure(picture, width=640) for picture in pictures)
+    columns = max(map(len, rows))
+    shown = [panel.images[i] for row in rows for i in row]
+    figures = "".join(_figure(Picture("", image, pretty_channel(name)), width=640) for name, image in shown)
     limit = ";max-width:760px" if columns == 1 else ""
     return f'<div class="cameras" style="grid-template-columns:repeat({columns},1fr){limit}">{figures}</div>'
 
@@ -94,13 +98,9 @@ def _question(question: DrawnQuestion, sample: int, number: int, heading: bool) 
     if not any(bodies):
         return ""
     if ids := _tab_ids(question, sample, number):
-        radios = "".join(
-            f'<input class="pick" type="radio" name="tab{sample}q{number}" id="{name}"{" checked" if t == 0 else ""}>'
-            for t, name in enumerate(ids)
-        )
         labels = "".join(f'<label for="{name}">{escape(title)}</label>' for name, (title, _) in zip(ids, question.tabs, strict=True))
         tabs = "".join(f'<div class="tab" id="{name}v">{body}</div>' for name, body in zip(ids, bodies, strict=True))
-        shown = f'{radios}<div class="tabs">{labels}</div>{tabs}'
+        shown = f'{_radios(f"tab{sample}q{number}", ids)}<div class="tabs">{labels}</div>{tabs}'
     else:
         shown = f'<div class="only">{bodies[0]}</div>'
     entries = "".join(
@@ -114,5 +114,4 @@ def _question(question: DrawnQuestion, sample: int, number: int, heading: bool) 
 
 def _sample(panel: SamplePanel, questions: Sequence[DrawnQuestion], number: int) -> str:
     shown = "".join(_question(question, number, q, len(questions) > 1) for q, question in enumerate(questions))
-    caption = f"<p>{escape(panel.caption)}</p>" if panel.caption else ""
-    return f'<article class="sample card" id="s{number}v"><h3>{escape(panel.title)}</h3>{caption}{_cameras(panel)}{shown}</article>'
+    return f'<article class="sample card" id="s{number}v"><h3>{escape(panel.title)}</h3>{_cameras(panel)}{shown}</article>'

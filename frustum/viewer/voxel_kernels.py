@@ -14,11 +14,11 @@ _jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 
 
 @_jit
-def _enter(ox, oy, oz, dx, dy, dz, size_x, size_y, size_z):
+def _enter(origin, direction, shape):
     """Entry and exit distance of the grid, in cell coordinates, and the axis of the entry face."""
     near, far, axis = 0.0, _FAR, 2
     for a in range(3):
-        o, d, n = (ox, dx, size_x) if a == 0 else ((oy, dy, size_y) if a == 1 else (oz, dz, size_z))
+        o, d, n = origin[a], direction[a], shape[a]
         if abs(d) < 1e-12:
             if o < 0 or o > n:
                 return 1.0, 0.0, 0
@@ -33,15 +33,34 @@ def _enter(ox, oy, oz, dx, dy, dz, size_x, size_y, size_z):
 
 
 @_jit
-def _trace(gap, ox, oy, oz, dx, dy, dz):
-    """First occupied cell along a ray in cell coordinates: distance (or _FAR), cell, axis of the face that was hit."""
+def _inverse(d):
+    return 1 / d if abs(d) > 1e-12 else _FAR
+
+
+@_jit
+def _leave(o, d, inverse, x, r):
+    """Distance along a ray at which one coordinate leaves the cells within r of cell x."""
+    return ((x + r + 1 if d > 0 else x - r) - o) * inverse if inverse != _FAR else _FAR
+
+
+@_jit
+def _advance(o, d, t, x, r, has_left):
+    """One coordinate of the cell at distance t: just outside the cells within r of x, or, against rounding, inside them."""
+    if has_left:
+        return x + r + 1 if d > 0 else x - r - 1
+    return min(max(int(np.floor(o + t * d)), x - r), x + r)
+
+
+@_jit
+def _trace(gap, lower, cell, px, py, pz, ux, uy, uz):
+    """First occupied cell along a ray from a point in metres: distance (or _FAR), cell, axis of the face that was hit."""
     size_x, size_y, size_z = gap.shape
-    t, end, axis = _enter(ox, oy, oz, dx, dy, dz, size_x, size_y, size_z)
+    ox, oy, oz = (px - lower[0]) / cell[0], (py - lower[1]) / cell[1], (pz - lower[2]) / cell[2]
+    dx, dy, dz = ux / cell[0], uy / cell[1], uz / cell[2]
+    t, end, axis = _enter((ox, oy, oz), (dx, dy, dz), gap.shape)
     if t >= end:
         return _FAR, 0, 0, 0, 0
-    ix = 1 / dx if abs(dx) > 1e-12 else _FAR
-    iy = 1 / dy if abs(dy) > 1e-12 else _FAR
-    iz = 1 / dz if abs(dz) > 1e-12 else _FAR
+    ix, iy, iz = _inverse(dx), _inverse(dy), _inverse(dz)
     x = min(max(int(np.floor(ox + t * dx)), 0), size_x - 1)
     y = min(max(int(np.floor(oy + t * dy)), 0), size_y - 1)
     z = min(max(int(np.floor(oz + t * dz)), 0), size_z - 1)
@@ -50,29 +69,18 @@ def _trace(gap, ox, oy, oz, dx, dy, dz):
         if r < 0:
             return t, x, y, z, axis
         # The cube of cells within r is empty: leave it at once.
-        tx = ((x + r + 1 if dx > 0 else x - r) - ox) * ix if ix != _FAR else _FAR
-        ty = ((y + r + 1 if dy > 0 else y - r) - oy) * iy if iy != _FAR else _FAR
-        tz = ((z + r + 1 if dz > 0 else z - r) - oz) * iz if iz != _FAR else _FAR
-        nx, ny, nz = x, y, z
+        tx, ty, tz = _leave(ox, dx, ix, x, r), _leave(oy, dy, iy, y, r), _leave(oz, dz, iz, z, r)
         if tx <= ty and tx <= tz:
             t, axis = tx, 0
-            nx = x + r + 1 if dx > 0 else x - r - 1
         elif ty <= tz:
             t, axis = ty, 1
-            ny = y + r + 1 if dy > 0 else y - r - 1
         else:
             t, axis = tz, 2
-            nz = z + r + 1 if dz > 0 else z - r - 1
-        # Rounding must not carry the other two coordinates out of the cube.
-        if axis != 0:
-            nx = min(max(int(np.floor(ox + t * dx)), x - r), x + r)
-        if axis != 1:
-            ny = min(max(int(np.floor(oy + t * dy)), y - r), y + r)
-        if axis != 2:
-            nz = min(max(int(np.floor(oz + t * dz)), z - r), z + r)
-        x, y, z = nx, ny, nz
+        x = _advance(ox, dx, t, x, r, axis == 0)
+        y = _advance(oy, dy, t, y, r, axis == 1)
+        z = _advance(oz, dz, t, z, r, axis == 2)
         if x < 0 or y < 0 or z < 0 or x >= size_x or y >= size_y or z >= size_z:
-            return _FAR, 0, 0, 0, 0
+            break
     return _FAR, 0, 0, 0, 0
 
 
@@ -104,20 +112,23 @@ def _solid(gap, x, y, z):
 
 @_jit
 def _corner_light(gap, x, y, z, axis, u, v):
-    """Ambient light 0..1 at (u, v) of a face seen from the empty cell (x, y, z) before it: its eight neighbours in that layer."""
+    """Ambient light 0..1 at (u, v) of a face, from the empty cell (x, y, z) in front of it: its eight neighbours in that layer."""
     light = 0.0
     for i in range(2):
         for j in range(2):
             a, b = 2 * i - 1, 2 * j - 1
-            if axis == 0:
-                s, w, c = _solid(gap, x, y + a, z), _solid(gap, x, y, z + b), _solid(gap, x, y + a, z + b)
-            elif axis == 1:
-                s, w, c = _solid(gap, x + a, y, z), _solid(gap, x, y, z + b), _solid(gap, x + a, y, z + b)
-            else:
-                s, w, c = _solid(gap, x + a, y, z), _solid(gap, x, y + b, z), _solid(gap, x + a, y + b, z)
+            ax, ay = (0, a) if axis == 0 else (a, 0)
+            by, bz = (b, 0) if axis == 2 else (0, b)
+            s, w, c = _solid(gap, x + ax, y + ay, z), _solid(gap, x, y + by, z + bz), _solid(gap, x + ax, y + ay + by, z + bz)
             blocked = 3.0 if s + w == 2.0 else s + w + c
             light += (1 - blocked / 3) * (u if i == 1 else 1 - u) * (v if j == 1 else 1 - v)
     return light
+
+
+@_jit
+def _facing(is_hit, d):
+    """One coordinate of the normal of the face that a ray hits."""
+    return (-1.0 if d > 0 else 1.0) if is_hit else 0.0
 
 
 @_jit
@@ -156,14 +167,11 @@ def render_rows(
                 dx, dy, dz = dx / norm, dy / norm, dz / norm
                 sun = suns[sample % suns.shape[0]]
 
-                ox, oy, oz = (eye[0] - lower[0]) / cell[0], (eye[1] - lower[1]) / cell[1], (eye[2] - lower[2]) / cell[2]
-                t, x, y, z, axis = _trace(gap, ox, oy, oz, dx / cell[0], dy / cell[1], dz / cell[2])
+                t, x, y, z, axis = _trace(gap, lower, cell, eye[0], eye[1], eye[2], dx, dy, dz)
                 r = g = b = 0.0
                 nx = ny = nz = 0.0
                 ambient, lit = 1.0, 0.0
-                kind = 0  # 1 voxel, 2 ego, 3 plate
-                if t < _FAR:
-                    kind = 1
+                kind = 1 if t < _FAR else 0  # 1 voxel, 2 ego, 3 plate
                 for piece in range(num_pieces):
                     te, face = _convex(ego_planes[ego_piece[piece] : ego_piece[piece + 1]], eye[0], eye[1], eye[2], dx, dy, dz)
                     if te < t:
@@ -185,16 +193,8 @@ def render_rows(
                 hx, hy, hz = eye[0] + t * dx, eye[1] + t * dy, eye[2] + t * dz
                 if kind == 1:
                     label = semantics[x, y, z]
-                    fx, fy, fz = x, y, z
-                    if axis == 0:
-                        nx = -1.0 if dx > 0 else 1.0
-                        fx += int(nx)
-                    elif axis == 1:
-                        ny = -1.0 if dy > 0 else 1.0
-                        fy += int(ny)
-                    else:
-                        nz = -1.0 if dz > 0 else 1.0
-                        fz += int(nz)
+                    nx, ny, nz = _facing(axis == 0, dx), _facing(axis == 1, dy), _facing(axis == 2, dz)
+                    fx, fy, fz = x + int(nx), y + int(ny), z + int(nz)
                     cu = (hx - lower[0]) / cell[0] - x if axis != 0 else (hy - lower[1]) / cell[1] - y
                     cv = (hz - lower[2]) / cell[2] - z if axis != 2 else (hy - lower[1]) / cell[1] - y
                     cu, cv = min(max(cu, 0.0), 1.0), min(max(cv, 0.0), 1.0)
@@ -221,10 +221,7 @@ def render_rows(
                     if slope > 0:
                         lift = 1e-3
                         sx, sy, sz = hx + nx * lift, hy + ny * lift, hz + nz * lift
-                        blocked, _, _, _, _ = _trace(
-                            gap, (sx - lower[0]) / cell[0], (sy - lower[1]) / cell[1], (sz - lower[2]) / cell[2],
-                            sun[0] / cell[0], sun[1] / cell[1], sun[2] / cell[2],
-                        )  # fmt: skip
+                        blocked = _trace(gap, lower, cell, sx, sy, sz, sun[0], sun[1], sun[2])[0]
                         if blocked == _FAR and abs(sx - ego_centre[0]) + abs(sy - ego_centre[1]) < 12:
                             for piece in range(num_pieces):
                                 te, _ = _convex(ego_planes[ego_piece[piece] : ego_piece[piece + 1]], sx, sy, sz, sun[0], sun[1], sun[2])
@@ -241,10 +238,6 @@ def render_rows(
                     r = r * keep + (1 - keep) * (backdrop[0, 0] * (1 - share) + backdrop[1, 0] * share)
                     g = g * keep + (1 - keep) * (backdrop[0, 1] * (1 - share) + backdrop[1, 1] * share)
                     b = b * keep + (1 - keep) * (backdrop[0, 2] * (1 - share) + backdrop[1, 2] * share)
-                red += r
-                green += g
-                blue += b
+                red, green, blue = red + r, green + g, blue + b
             total = samples * samples
-            image[row, column, 0] = red / total
-            image[row, column, 1] = green / total
-            image[row, column, 2] = blue / total
+            image[row, column] = red / total, green / total, blue / total

@@ -35,16 +35,12 @@ class Adapter(Protocol):
 
     def reads(self, config: ModelConfig) -> bool:
         """Whether the project publishes weights for networks of this kind, of whatever widths."""
-        ...
 
     def identify(self, state: Mapping[str, Tensor]) -> Found:
         """What a state dict is."""
-        ...
 
     def widths(self, state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
-        """Settings (`model.bev_channels=64`) that a state dict of this kind of network needs beside those of `config`."""
-        ...
+        """Settings (`model.bev_channels=64`) that a state dict of this kind of network needs in addition to those of `config`."""
 
     def needs(self, state: Mapping[str, Tensor] | None) -> dict[str, Any]:
         """What the weights must be fed and run with: values of settings that travel, by the last word of their path."""
-        ...

@@ -80,9 +80,7 @@ CATALOGUE: tuple[Entry, ...] = (
         "flashocc-r50-maskless", "14XsvjSwp-vLpy_eBZzvKo3MAh-YWRHcu", UNKNOWN, "mIoU 15.41", _MASKLESS, "flashocc-r50",
         "M1 trained without the camera mask",
     ),
-    _flashocc(
-        "flashocc-r50-4d-stereo", "12WYaCdoZA8-A6_oh6vdLgOmqyEc3PNCe", UNKNOWN, "mIoU 37.84", _WARP, "flashocc-r50-4d-stereo", "M2"
-    ),
+    _flashocc("flashocc-r50-4d-stereo", "12WYaCdoZA8-A6_oh6vdLgOmqyEc3PNCe", UNKNOWN, "mIoU 37.84", _WARP, "flashocc-r50-4d-stereo", "M2"),
     _flashocc(
         "flashocc-stbase-4d-stereo-512x1408", "1f6E6Bm6enIJETSEbfXs57M0iOUU997kU", UNKNOWN, "mIoU 43.52", _WARP,
         "flashocc-swin-b-4d-stereo", "M3, Swin-B",
@@ -94,14 +92,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _panoptic("depth4d", "mIoU 29.57, RayIoU 35.99", "panoptic-flashocc-depth4d", "without instances"),
     _panoptic("depth4d-pano", "mIoU 30.31, RayIoU 36.76, RayPQ 14.5", "panoptic-flashocc-depth4d"),
     _panoptic("depth4d-longterm8f", "mIoU 31.49, RayIoU 38.51", "panoptic-flashocc-longterm8f", "without instances; 8 past frames"),
-    _panoptic(
-        "depth4d-longterm8f-pano", "mIoU 31.57, RayIoU 38.50, RayPQ 16.0", "panoptic-flashocc-longterm8f",
-        "8 past frames",
-    ),
-    _panoptic(
-        "depth4d-longterm16f", "mIoU 31.55, RayIoU 38.31", "panoptic-flashocc-longterm16f",
-        "without instances; 16 past frames",
-    ),
+    _panoptic("depth4d-longterm8f-pano", "mIoU 31.57, RayIoU 38.50, RayPQ 16.0", "panoptic-flashocc-longterm8f", "8 past frames"),
+    _panoptic("depth4d-longterm16f", "mIoU 31.55, RayIoU 38.31", "panoptic-flashocc-longterm16f", "without instances; 16 past frames"),
     _bevdet("bevdet-r50-cbgs", "FlashOCC M0 and M1", "mAP 30.85 to 31.3, NDS 39.4 to 39.8", "nuScenes detection, validation"),
     _bevdet("bevdet-r50-4d-depth-cbgs", "Panoptic-FlashOcc"),
     _bevdet("bevdet-r50-4d-stereo-cbgs", "FlashOCC M2", "mAP 38.36, NDS 49.95", "nuScenes detection, validation"),
@@ -115,9 +107,7 @@ CATALOGUE: tuple[Entry, ...] = (
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth", "Apache-2.0",
         "dinov2_vits14_pretrain.pth", 88_283_115, note="a teacher for feature distillation; the size is that of a re-upload",
     ),
-    Entry(
-        "pspnet-r101-d8", "OpenMMLab", "download.openmmlab.com", file=UNKNOWN, note="a teacher for distillation"
-    ),
+    Entry("pspnet-r101-d8", "OpenMMLab", "download.openmmlab.com", note="a teacher for distillation"),
     Entry(
         "heser-pytorch", "github.com/LeslieZhoa/HeSer.Pytorch", "release v0.0 of the repository", "MIT",
         "417-00000000.pth, 073-00000000.pth", note="unofficial; aligner and blender, overfitted to one identity",
@@ -133,11 +123,6 @@ SOURCES: tuple[str, ...] = tuple(dict.fromkeys(entry.source for entry in CATALOG
 """Upstream projects whose files can be read: the adapters of weights/upstream.py."""
 
 
-def entry(name: str) -> Entry | None:
-    """The entry of that name, or None."""
-    return next((found for found in CATALOGUE if found.name == name), None)
-
-
 def entries(part: str) -> tuple[Entry, ...]:
     """The entry of that name, upper and lower case being the same, or else those whose names hold `part`."""
     low = part.lower()
@@ -147,5 +132,4 @@ def entries(part: str) -> tuple[Entry, ...]:
 
 def recipe_of(name: str) -> str:
     """The recipe that loads the entry `name`; empty when there is none yet."""
-    found = entry(name)
-    return found.recipe if found else ""
+    return next((entry.recipe for entry in CATALOGUE if entry.name == name), "")

@@ -31,7 +31,7 @@ BASES: dict[type[ModelConfig], str] = {
 
 # What the weights were trained with and must be run with, as settings that travel: voxel indices rounded towards zero; images whose
 # channels reach the network as blue, green, red while mean and deviation are applied in the order red, green, blue; and a map in the
-# ego frame at the time of the first camera. The last two are how the published figures were (most likely) measured.
+# ego frame at the time of the first camera. The last two are how the published figures were (probably) measured.
 NEEDS: dict[str, Any] = {
     "image_size": [256, 704],
     "channel_order": "bgr",
@@ -97,14 +97,9 @@ class Layout(NamedTuple):
     def __str__(self) -> str:
         """The counts in words."""
         encoder = f"ResNet-{self.resnet}" if self.resnet else "another image encoder than a ResNet"
-        counts = {
-            "depth bins": self.depth_bins,
-            "lifted (context) channels": self.lift_channels,
-            "image feature channels": self.neck_channels,
-            "map channels": self.bev_channels,
-            "outputs (heights x classes)": self.outputs,
-        }
-        return ", ".join([encoder, *(f"{count} {what}" for what, count in counts.items() if count)])
+        names = ("depth bins", "lifted (context) channels", "image feature channels", "map channels", "outputs (heights x classes)")
+        counts = zip((*self.widths.values(), self.outputs), names, strict=True)
+        return ", ".join([encoder, *(f"{count} {name}" for count, name in counts if count)])
 
 
 _SWIN = "flashocc-stbase-4d-stereo-512x1408"
@@ -131,19 +126,18 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     net, entry = _NET, "img_bev_encoder_backbone.layers.0.0.conv1."
     has_head = any(key.startswith("occ_head.") for key in shapes)
-    head = shapes.get(_HEAD, (0, 0))[1] if has_head else 0
+    head = shapes.get(_HEAD, (0, 0))[1]
     simple, context = shapes.get(net + "weight"), shapes.get(net + "context_conv.weight")
-    if simple is None and context is None:
-        return None
     into_map = (shapes.get(entry + "weight") or shapes.get(entry + "conv.weight") or (0, 0))[1]
     if context is not None:
         lift = context[0]
         bins = max((s[0] for k, s in shapes.items() if re.fullmatch(re.escape(net) + r"depth_conv\.\d+\.weight", k)), default=0)
         kind = "stereo" if any(key.startswith(net + "cost_volumn_net.") for key in shapes) else "camera-aware"
-    else:
-        assert simple is not None
-        lift, kind = into_map or shapes.get(_HEAD, (0, 0))[1], "conv"
+    elif simple is not None:
+        lift, kind = into_map or head, "conv"
         bins = simple[0] - lift
+    else:
+        return None
     return Layout(
         depth_net=kind,
         has_centres=any(key.startswith("aux_centerness_head.") for key in shapes),
@@ -154,7 +148,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
         frames=max(1, into_map // lift) if lift else 1,
         depth_bins=bins,
         lift_channels=lift,
-        neck_channels=shapes.get("img_neck.fpn_convs.0.conv.weight", shapes.get("img_neck.conv.0.weight", (0,)))[0],
+        neck_channels=shapes.get(_NECK, shapes.get("img_neck.conv.0.weight", (0,)))[0],
         bev_channels=shapes.get(_MAP_NECK, (head,))[0] if has_head else 0,
         outputs=shapes.get("occ_head.predicter.2.weight", (0,))[0],
     )
@@ -184,12 +178,12 @@ def identify(state: Mapping[str, Tensor]) -> Found:
     """What a state dict is, which recipe loads it, what in it contradicts itself, and what can be done with a part of a network."""
     layout, clashes = layout_of(state), contradictions(state)
     if layout is None:
-        stranger = "no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
-        return Found(_encoder_alone(state) or stranger)
+        unknown = "not a network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net."
+        return Found(_encoder_alone(state) or unknown)
     about = describe(layout)
     if clashes:
         about = (
-            f"the file has {layout}, but its widths contradict each other: {'; '.join(clashes)}. No network is like that: the file was "
+            f"the file has {layout}, but its widths contradict each other: {'; '.join(clashes)}. No network has these: the file was "
             "changed, or put together from two. Get it again; what fits can start a training: frustum train RECIPE --init FILE."
         )
     return Found(about, recipe_for(layout), published_name(layout), not clashes, layout._asdict())
@@ -218,7 +212,7 @@ def widths(state: Mapping[str, Tensor], config: Any) -> list[str]:
     None for a published file that has a recipe of its own: to load it under another one is a mistake, which strict loading names.
     """
     layout = layout_of(state)
-    is_of_kind = layout is not None and model_of(layout) is type(config)
+    is_of_kind = layout is not None and model_of(layout) is type(config)  # in a name, so that mypy does not narrow `config`
     if layout is None or not is_of_kind:
         return []
     given = {name: count for name, count in layout.widths.items() if count}
@@ -287,7 +281,7 @@ def describe(layout: Layout) -> str:
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]], prefix: str = "img_backbone.") -> int:
-    """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 where there is no ResNet of ours."""
+    """18, 34, 50 or 101, by the number of blocks in layer3 and their kind; 0 for another network."""
     blocks = {int(m[1]) for key in shapes if (m := re.match(re.escape(prefix) + r"layer3\.(\d+)\.", key))}
     is_deep = f"{prefix}layer3.0.conv3.weight" in shapes
     return {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101}.get((len(blocks), is_deep), 0)

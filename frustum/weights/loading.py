@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +57,9 @@ def load(
         ConfigError: unknown recipe, setting or source, a recipe without official weights, or a class that may not be imported.
         CheckpointError: missing, damaged or unsafe file, or one of another model; keys or shapes that differ, listed.
     """
-    words = [f"{_path(key)}={_text(value)}" for key, value in overrides.items()]
+    paths = (key if "." in key or key in Recipe.model_fields else f"model.{key}" for key in overrides)
+    values = (value.model_dump(mode="json") if isinstance(value, Config) else value for value in overrides.values())
+    words = as_words(dict(zip(paths, values, strict=True)))
     return open_network(recipe, words, checkpoint, source, code, strict)[1]
 
 
@@ -144,11 +145,10 @@ def empty_network(recipe: Recipe) -> nn.Module:
 
 
 def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:
-    if isinstance(checkpoint, Mapping):
-        return Weights(checkpoint, {}, "the given state dict") if is_ours else Weights(open_state(checkpoint).state, {}, "the checkpoint")
+    what = "the given state dict" if isinstance(checkpoint, Mapping) else str(checkpoint)
     if not is_ours:
-        return Weights(open_state(checkpoint).state, {}, str(checkpoint))
-    return Weights(*read_weights(checkpoint), str(checkpoint))
+        return Weights(open_state(checkpoint).state, {}, what)
+    return Weights(checkpoint, {}, what) if isinstance(checkpoint, Mapping) else Weights(*read_weights(checkpoint), what)
 
 
 def _published(asked: Recipe | None, weights: Weights | None, source: str, overrides: Sequence[str]) -> Recipe:
@@ -165,7 +165,7 @@ def _published(asked: Recipe | None, weights: Weights | None, source: str, overr
 
 
 def _trained(weights: Weights, asked: Recipe | None, code: Sequence[str]) -> Recipe:
-    """The recipe of a file of ours, which counts; that of the user where the file has none."""
+    """The recipe of a file of ours, which counts; that of the user where the file does not hold one."""
     header, what = weights.header, weights.what
     check_resize(header, what)
     if asked is not None and "recipe" not in header:
@@ -206,13 +206,3 @@ def _fill(network: nn.Module, weights: Weights, trained: Recipe, source: str, st
         raise CheckpointError("\n".join([str(error).rstrip(), *(lines or [GIVE_THE_RECIPE])])) from error
     if not strict:
         warnings.warn(f"{weights.what}: {fit}.", FrustumWarning, stacklevel=4)
-
-
-def _path(key: str) -> str:
-    return key if "." in key or key in Recipe.model_fields else f"model.{key}"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Config):
-        return value.model_dump_json()
-    return value if isinstance(value, str) else json.dumps(value)

@@ -55,7 +55,7 @@ def as_published(
     if state is not None and (widths := adapter.widths(state, asked)):
         shown = ", ".join(widths)
         guess = " The distances of the depth bins are not in the file; these are a guess." if "depth_bins" in shown else ""
-        warnings.warn(f"{what} is no {recipe.name} as published: {shown} was taken from the file.{guess}", FrustumWarning, stacklevel=3)
+        warnings.warn(f"{what} is not {recipe.name} as published: {shown} was taken from the file.{guess}", FrustumWarning, stacklevel=3)
         recipe = apply(recipe, widths).model_copy(update={"published": ()})
     needs = adapter.needs(state)
     return apply(recipe, as_words({path: needs[name] for path in travelling(recipe) if (name := path.rpartition(".")[2]) in needs}))

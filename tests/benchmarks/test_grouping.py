@@ -17,7 +17,7 @@ from frustum.nn.centre_head import decode_centres
 from frustum.nn.instances import InstanceConfig, panoptic_predictions
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.predictions import Prediction
+from frustum.types.predictions import PredictedOccupancy, Prediction
 from tests.models.golden_panoptic import same_partition
 
 GRID = VoxelGrid(lower=(-8, -8, -1), upper=(8, 8, 1), cell=(0.5, 0.5, 0.5))  # 32 x 32 x 4
@@ -33,16 +33,16 @@ def street() -> tuple[Prediction, torch.Tensor, torch.Tensor]:
     semantics[15:17, 22:24, 1:4] = PERSON
     rows = [(-5.1, -4.9, 0.1, 4, 2, 1), (-0.9, -4.9, 0.1, 4, 2, 1), (0.1, 1.6, 0.2, 12, 3, 1.5), (0.1, 3.6, 0.2, 1, 1, 1.5)]
     boxes = torch.tensor([[*row, 0, 0, 0] for row in rows], dtype=torch.float32)
-    return Prediction("street", semantics, GRID, OCC3D_CLASSES), boxes, torch.tensor([0, 0, 3, 8])
+    return Prediction("street", PredictedOccupancy(semantics, GRID, OCC3D_CLASSES)), boxes, torch.tensor([0, 0, 3, 8])
 
 
 def test_components_merge_what_touches():
     found, _, _ = street()
-    numbers = grouping.components(found.semantics)
+    numbers = grouping.components(found.occupancy.semantics)
     objects = numbers[numbers >= 18].unique()
     assert len(objects) == 3, "the two cars are one"
-    assert len(numbers[found.semantics == CAR].unique()) == 1
-    assert (numbers[found.semantics == 11] == 11).all()
+    assert len(numbers[found.occupancy.semantics == CAR].unique()) == 1
+    assert (numbers[found.occupancy.semantics == 11] == 11).all()
 
 
 def test_centres_without_classes_cross_over():
@@ -50,10 +50,10 @@ def test_centres_without_classes_cross_over():
     found, boxes, classes = street()
     outputs = grouping.perfect_outputs(boxes, classes, GRID)
     numbers = grouping.nearest_of_any_class(found, outputs, InstanceConfig(), GRID)
-    assert len(numbers[found.semantics == BUS].unique()) > 1
-    own = panoptic_predictions([found], outputs, InstanceConfig(), GRID)[0].instances
-    assert len(own[found.semantics == BUS].unique()) == 1
-    assert len(own[found.semantics == CAR].unique()) == 2
+    assert len(numbers[found.occupancy.semantics == BUS].unique()) > 1
+    own = panoptic_predictions([found], outputs, InstanceConfig(), GRID)[0].occupancy.instances
+    assert len(own[found.occupancy.semantics == BUS].unique()) == 1
+    assert len(own[found.occupancy.semantics == CAR].unique()) == 2
 
 
 def test_perfect_outputs_give_the_boxes_back():
@@ -69,7 +69,7 @@ def test_perfect_outputs_give_the_boxes_back():
 def test_true_centres_and_perfect_centres_agree():
     found, boxes, classes = street()
     perfect = panoptic_predictions([found], grouping.perfect_outputs(boxes, classes, GRID), InstanceConfig(), GRID)[0]
-    assert same_partition(perfect.instances.numpy(), grouping.nearest_true_centre(found, boxes, classes).numpy())
+    assert same_partition(perfect.occupancy.instances.numpy(), grouping.nearest_true_centre(found, boxes, classes).numpy())
 
 
 def test_every_grouping_of_labelled_frames_is_scored(street_root):
@@ -87,8 +87,9 @@ def test_settings_of_the_variants():
     options = panoptic_flashocc.parse(["--steps", "7", "--world", "w", "optim.lr=0.01"])
     panoptic, semantic, long = (panoptic_flashocc.recipe_of(v, 2, options) for v in ("panoptic", "semantic", "history2"))
     assert (panoptic.train.steps, panoptic.train.seed, panoptic.data.root, panoptic.optim.lr) == (7, 2, "w", 0.01)
-    assert (panoptic.model.instances, semantic.model.instances) == (True, False)
-    assert (long.model.history, long.data.history, panoptic.model.history) == (2, 2, 0)
+    assert panoptic.model.instances is not None
+    assert semantic.model.instances is None
+    assert (long.model.history.frames, panoptic.model.history.frames) == (2, 0)
     assert panoptic_flashocc.recipe_of("history0", 0, options) == panoptic_flashocc.recipe_of("panoptic", 0, options)
 
 

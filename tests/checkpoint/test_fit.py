@@ -28,7 +28,7 @@ def test_every_kind_of_difference_is_listed_with_shapes():
 
 
 def test_long_lists_are_cut():
-    text = describe_difference({f"layer{i}.weight": torch.zeros(1) for i in range(20)}, {}, most=3)
+    text = describe_difference({f"layer{i}.weight": torch.zeros(1) for i in range(20)}, {}, max_keys=3)
     assert "missing (20):" in text
     assert "... and 17 more" in text
     assert len(text.splitlines()) == 6
@@ -40,7 +40,7 @@ def test_arrays_become_tensors_of_their_own():
     assert found["a"].tolist() == [2, 1, 0]
     assert (found["n"].dtype, int(found["n"])) == (torch.int64, 4)
     assert found["t"] is MODEL["conv.bias"]
-    with pytest.raises(CheckpointError, match="x holds no state dict: b is a dict"):
+    with pytest.raises(CheckpointError, match="x does not hold a state dict: b is a dict"):
         as_tensors({"b": {}}, "x")
 
 

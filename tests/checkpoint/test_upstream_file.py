@@ -100,7 +100,7 @@ def test_damaged_and_missing_files(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
         read_state(path)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="there is not a checkpoint"):
         read_state(tmp_path / "none.pth")
     save_file(STATE, tmp_path / "a.safetensors")
     cut = tmp_path / "cut.safetensors"
@@ -115,7 +115,7 @@ def test_damaged_and_missing_files(tmp_path):
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"a": torch.zeros(1), "b": 2}, [torch.zeros(1)], torch.zeros(2)])
 def test_files_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="holds no state dict"):
+    with pytest.raises(CheckpointError, match="does not hold a state dict"):
         read_state(tmp_path / "x.pth")
 
 

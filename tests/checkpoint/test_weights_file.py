@@ -77,7 +77,7 @@ def test_a_truncated_file_is_named(weights, keep):
 def test_random_bytes_are_refused(tmp_path):
     path = tmp_path / "noise.safetensors"
     path.write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(CheckpointError, match=r"noise\.safetensors is no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"noise\.safetensors is not a checkpoint"):
         read_weights(path)
 
 

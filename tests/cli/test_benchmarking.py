@@ -88,7 +88,7 @@ def test_an_installed_package_brings_them_along(tmp_path: Path, monkeypatch: pyt
     package = tmp_path / "site-packages" / "frustum"
     (package / "cli").mkdir(parents=True)
     monkeypatch.setattr(benchmarking, "__file__", str(package / "cli" / "benchmarking.py"))
-    with pytest.raises(ConfigError, match="there are no benchmarks beside"):
+    with pytest.raises(ConfigError, match="there are no benchmarks next to"):
         benchmarking.folder()
     (package / "_benchmarks").mkdir()
     assert benchmarking.folder() == package / "_benchmarks"

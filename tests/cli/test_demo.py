@@ -43,7 +43,7 @@ def test_verdict() -> None:
     good = verdict(report("model", 0.1, 0.12), report("prior", 0.04, 0.03, "none"), report("black", 0.01, 0.01, "black"))
     assert good[0].startswith("Against the prior: mIoU 10.0 against 4.0 (2.5 times); ")
     assert "RayIoU 12.0 against 3.0 (4.0 times)" in good[0]
-    assert good[1].endswith("it looks.")
+    assert good[1].endswith("it uses the images.")
     bad = verdict(report("model", 0.1, 0.12), report("prior", 0.04, 0.03), report("black", 0.05, 0.01))
     assert "not below the prior" in bad[1]
 

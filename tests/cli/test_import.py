@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from frustum.cli.common import loop_progress
+from frustum.engine.progress import loop_progress
 from frustum.errors import ConfigError, DataError
 from tests.cli.conftest import Run
 
@@ -84,4 +84,4 @@ def test_a_folder_with_brackets_is_printed_whole(calls: list[dict[str, Any]], fr
     root = tmp_path / "kitti [2011] [/red]"
     code, out, err = frustum("data", "import", "kitti-raw", tmp_path, root)
     assert code == 0, err
-    assert f"are in {root}, 154 of them are new. Look at them: frustum check {root}\n" in out
+    assert f"are in {root}, 154 of them are new. Check them: frustum check {root}\n" in out

@@ -14,7 +14,8 @@ from frustum.cli.predicting import predict_source
 from frustum.cli.reporting import panel_of, report_run
 from frustum.cli.resolve import resolve_recipe
 from frustum.engine.run import load_run, save_run
-from frustum.tasks.occupancy import read_prediction
+from frustum.tasks.occupancy import OccupancyTask
+from frustum.types.predictions import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def test_evaluation_scores_objects(run):
 
 def test_predictions_hold_objects(run, street_root, tmp_path):
     done = predict_source(str(run), street_root, tmp_path, split="val", limit=1)
-    found = read_prediction(done["files"][0])
-    occupancy = found.occupancy
+    token, occupancy = OccupancyTask.read(done["files"][0])
+    found = Prediction(token, occupancy=occupancy)
     assert occupancy.objects is not None
     assert len(occupancy.objects.ids) > 1
     assert set(occupancy.objects.ids.tolist()) <= set(occupancy.instances.unique().tolist())

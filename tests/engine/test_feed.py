@@ -156,8 +156,8 @@ def test_the_pipeline_follows_the_recipe(toy_root):
     assert set(training.labels) == set(evaluation.labels) == {OccupancyLabels, BoxLabels}
     assert training.bev_aug[0, 0, 0] == -1
     assert evaluation.bev_aug[0, 0, 0] == 1
-    assert build_pipeline(recipe, True).augments
-    assert not build_pipeline(recipe, False).augments
+    assert build_pipeline(recipe, True).training
+    assert not build_pipeline(recipe, False).training
     mean, std = (torch.tensor(v)[:, None, None] for v in (recipe.data.mean, recipe.data.std))
     rgb = batch(plain, False).images * std + mean
     torch.testing.assert_close(evaluation.images * std + mean, rgb.flip(3))

@@ -17,7 +17,7 @@ from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid
 from frustum.tasks import TASKS
 from frustum.tasks.detection import DetectionTask
-from frustum.tasks.occupancy import read_prediction
+from frustum.tasks.occupancy import OccupancyTask
 from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
 from frustum.types.predictions import PredictedBoxes, PredictedOccupancy, PredictedSegmentation, Prediction
 from tests.engine import toy
@@ -38,9 +38,9 @@ def test_npz_files_hold_what_is_documented(toy_root, tmp_path):
         assert stored["cell"].tolist() == list(toy.GRID.cell)
         assert stored["scene"] == "scene-0003"
     assert [(sample.token, prediction.token, folder) for sample, prediction, folder in drawn] == [(t, t, tmp_path / "out") for t in tokens]
-    again = read_prediction(files[1])
-    assert torch.equal(again.occupancy.semantics, drawn[1][1].occupancy.semantics)
-    assert (again.occupancy.grid, again.token, again.occupancy.class_names) == (toy.GRID, tokens[1], drawn[1][1].occupancy.class_names)
+    token, again = OccupancyTask.read(files[1])
+    assert torch.equal(again.semantics, drawn[1][1].occupancy.semantics)
+    assert (again.grid, token, again.class_names) == (toy.GRID, tokens[1], drawn[1][1].occupancy.class_names)
 
 
 def test_prediction_needs_no_labels(tmp_path):
@@ -66,7 +66,7 @@ def test_an_interrupted_prediction_goes_on(toy_root, tmp_path, capsys):
     assert drawn[3:] == tokens[2:], "the one that was interrupted is made again"
     assert "going on: 2 of 4 keyframes are there already" in capsys.readouterr().out
     assert sorted(out.iterdir()) == sorted(files)
-    assert [read_prediction(file).token for file in files] == tokens
+    assert [OccupancyTask.read(file)[0] for file in files] == tokens
     predict(network, recipe, database, tokens, out, draw=draw)
     assert drawn[5:] == tokens, "finished work is made anew"
 
@@ -132,7 +132,7 @@ def test_bad_places_and_files_are_named(toy_root, tmp_path):
     with pytest.raises(DataError, match="no keyframes"):
         predict(toy.ToyConfig().build(), recipe, database, [], tmp_path / "out")
     with pytest.raises(DataError, match="not a prediction of `frustum predict`"):
-        read_prediction(tmp_path / "file")
+        OccupancyTask.read(tmp_path / "file")
     for image in (toy.write_database(tmp_path / "damaged") / "samples/CAM_FRONT").iterdir():
         image.write_bytes(b"no image")
     recipe = toy.recipe(tmp_path / "damaged")

@@ -309,10 +309,10 @@ def test_grids_of_other_sizes(make, shape):
 
 
 def test_a_grid_that_cannot_be_halved_is_refused():
-    with pytest.raises(ValidationError, match=r"multiples of 2, got 31 x 16"):
+    with pytest.raises(ValidationError, match=r"even number of cells along x and y, got 31 x 16"):
         _small(grid=VoxelGrid(lower=(-16, -16, -1), upper=(46, 16, 5.4), cell=(2, 2, 1.6)))
     BevDetOccConfig(grid=VoxelGrid(lower=(-16, -16, -1), upper=(46, 16, 5.4), cell=(2, 2, 1.6)))  # takes any
-    with pytest.raises(ValidationError, match=r"even number of cells along each axis, got 16 x 16 x 5"):
+    with pytest.raises(ValidationError, match=r"even number of cells along x, y and z, got 16 x 16 x 5"):
         _mini(grid=VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 7), cell=(2, 2, 1.6)))
 
 

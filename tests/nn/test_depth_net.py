@@ -93,7 +93,7 @@ def test_depth_is_a_probability_and_gradients_reach_the_cameras_part():
     bins, frame = DepthBins(step=4.0), keyframe_of(gold.batch())
     lift = LiftSplat(8, 4, Splat(grid, bins, sampling="corners"), DepthNet(8, 8, 4, bins.count))
     cameras = camera_vector(frame, frame.rig.cam2key(frame.ego2global))
-    pooled, depth = lift.lift_to_bev(lift.depth_net(torch.randn(6, 8, 16, 44), cameras), frame)
+    pooled, depth = lift.splat.lift(lift.depth_net(torch.randn(6, 8, 16, 44), cameras), frame)
     assert pooled.shape == (1, 4, 16, 16)
     torch.testing.assert_close(depth.sum(1), torch.ones(6, 16, 44))
     pooled.square().sum().backward()

@@ -63,7 +63,8 @@ def test_moving_between_camera_and_keyframe_moves_the_map():
 
 
 def test_plans_are_kept_by_content():
-    splat = Splat(GRID, BINS, remember=2)
+    splat = Splat(GRID, BINS)
+    splat.max_plans = 2
     first = splat.plan(frame_of(_rig()), (4, 8))
     assert splat.plan(frame_of(_rig()), (4, 8)) is first
     moved = EYE.clone()

@@ -16,7 +16,7 @@ GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 1.6))
 
 
 def _trunk() -> SmallTrunk:
-    return SmallTrunk(GRID, DepthBins(step=4.0), neck_channels=8, channels=3, pretrained=False)
+    return SmallTrunk(GRID, DepthBins(step=4.0), neck_channels=8, channels=3, pretrained=False, frozen_blocks=5, pool="auto")
 
 
 def _frame() -> Frame:
@@ -66,5 +66,5 @@ def test_names_of_the_first_version():
 
 def test_a_grid_that_cannot_be_halved_is_refused():
     odd = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 7), cell=(2, 2, 1.6))
-    with pytest.raises(ValidationError, match=r"even number of cells along each axis, got 16 x 16 x 5; set model\.grid"):
+    with pytest.raises(ValidationError, match=r"even number of cells along x, y and z, got 16 x 16 x 5; set model\.grid"):
         TypeAdapter(EvenGrid).validate_python(odd)

@@ -38,7 +38,7 @@ def test_figures_are_those_of_the_metric(toy):
     assert 0 < whole.compute()["iou"] < 1
     assert whole.compute() == metric.compute() == parts[0].merge(parts[1]).compute()
     assert BevMapTask.figures(whole.compute())[0].value == whole.compute()["iou"]
-    assert set(BevMapTask.protocol()) <= set(whole.compute())
+    assert set(BevMapTask.protocol) <= set(whole.compute())
 
 
 def test_rows_of_a_map_run_along_y(toy):

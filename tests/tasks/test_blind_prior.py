@@ -24,7 +24,7 @@ def test_the_prior_is_the_most_common_answer(database):
     mask = np.stack([l.mask_camera for l in occupancy_of(database, database.tokens("train"))]) > 0
     votes = np.stack([((stack == c) & mask).sum(0) for c in range(18)], -1)
     expected = np.where(votes.sum(-1) > 0, votes.argmax(-1), 17)
-    counts = count_classes(database, database.tokens("train"), toy.GRID)
+    counts = count_classes(database, database.tokens("train"), toy.GRID, 18)
     assert np.array_equal(counts.reshape(*toy.GRID.shape, 18), votes)
     assert np.array_equal(most_likely(counts, 0.0).reshape(toy.GRID.shape), expected)
     frequency = votes.sum((0, 1, 2)) / votes.sum()

@@ -22,7 +22,7 @@ from frustum.engine.reports import EvalReport, class_tables, compare, figures, f
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
-from frustum.tasks.occupancy import PROTOCOL, OccupancyFiles, OccupancyTask, TrueOccupancy, read_prediction, true_instances
+from frustum.tasks.occupancy import PROTOCOL, OccupancyFiles, OccupancyTask, TrueOccupancy, true_instances
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.predictions import Objects, PredictedOccupancy
 from tests.engine import toy
@@ -235,9 +235,8 @@ def test_objects_are_written_and_read(tmp_path):
         names = ["instances", "instance_ids", "instance_classes", "instance_centres", "instance_scores", "semantics", "class_names"]
         assert stored.files == [*names, "lower", "upper", "cell", "token", "scene"], "the names of the first version"
         assert stored["instances"].dtype == np.uint16
-    prediction = read_prediction(path)
-    again = prediction.occupancy
-    assert prediction.token == "token"
+    token, again = OccupancyTask.read(path)
+    assert token == "token"
     assert torch.equal(again.instances, numbers)
     assert (again.grid, again.class_names) == (given.grid, given.class_names)
     for name in ("ids", "classes", "centres", "scores"):

@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_metric():
     assert parts[0].merge(parts[1]).compute() == found
     assert [(f.name, f.value) for f in SegmentationTask.figures(found)] == [("mIoU", found["miou"]), ("pixel accuracy", found["accuracy"])]
     assert SegmentationTask.classes(found).legend.names == NAMES
-    assert set(SegmentationTask.protocol()) <= set(found)
+    assert set(SegmentationTask.protocol) <= set(found)
 
 
 def test_what_does_not_fit_is_named():

@@ -132,8 +132,8 @@ def test_low_scores_are_faint_and_truth_lies_below():
     strong, weak = (boxes_above(boxes(box(20, 15), scores=np.array([s])), 40).astype(int) for s in (1.0, 0.1))
     empty = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40)
     assert np.abs(strong - empty).max() > 4 * np.abs(weak - empty).max() > 0
-    beside = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40, boxes(box(20, 15)))
-    assert np.abs(beside.astype(int) - empty).max() > 60
+    outlined = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40, boxes(box(20, 15)))
+    assert np.abs(outlined.astype(int) - empty).max() > 60
 
 
 @pytest.mark.parametrize(("points", "reach"), [([], 50), ([[3.0, 4.0]], 20), ([[-33.0, 4.0]], 40), ([[3.0, 900.0]], 60)])

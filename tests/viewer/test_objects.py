@@ -15,7 +15,8 @@ from frustum.types.layers import Legend
 from frustum.viewer.drawing import draw_panel
 from frustum.viewer.objects import object_colour, paint_objects, unmatched_colour
 from frustum.viewer.pictures import sample_picture
-from frustum.viewer.report import Question, ReportData, SamplePanel, report_html
+from frustum.viewer.report import report_html
+from frustum.viewer.report_data import Question, ReportData, SamplePanel
 from tests.viewer.volumes import layer
 
 COUNT = len(OCC3D_COLOURS)
@@ -30,8 +31,8 @@ def scene(numbers=(5, 9)):
     return semantics, objects
 
 
-def paint(semantics, objects, beside=None):
-    return paint_objects(layer(semantics, objects=objects), beside)
+def paint(semantics, objects, reference=None):
+    return paint_objects(layer(semantics, objects=objects), reference)
 
 
 def test_objects_differ_and_the_rest_keeps_its_class():
@@ -44,7 +45,7 @@ def test_objects_differ_and_the_rest_keeps_its_class():
     assert len(painted.legend.colours) == COUNT + 2
     assert painted.legend.colours[COUNT] != painted.legend.colours[COUNT + 1]
     brightness = np.array(painted.legend.colours[:17]).min(1)
-    assert (brightness > np.array(OCC3D_COLOURS[:17]).min(1)).all(), "what is no object is pale"
+    assert (brightness > np.array(OCC3D_COLOURS[:17]).min(1)).all(), "what does not belong to an object is pale"
 
 
 def test_the_same_object_has_the_same_colour_in_both_pictures():
@@ -59,7 +60,7 @@ def test_the_same_object_has_the_same_colour_in_both_pictures():
     assert colour_of(found, guess == 40) == unmatched_colour(0)
 
 
-def test_two_halves_of_one_object_are_told_apart():
+def test_two_halves_of_one_object_are_distinct():
     semantics, truth = scene((3, 4))
     halves = truth.copy()
     halves[4:6][truth[4:6] == 3] = 7
@@ -69,16 +70,16 @@ def test_two_halves_of_one_object_are_told_apart():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 300))
-def test_any_number_of_objects_fits_a_byte(seed, most):
+def test_any_number_of_objects_fits_a_byte(seed, max_number):
     draw = np.random.default_rng(seed)
-    semantics, objects = draw.integers(0, 18, (8, 8, 8)), draw.integers(0, most, (8, 8, 8))
-    others = draw.integers(0, most, (8, 8, 8))
-    beside = layer(semantics, objects=others), paint(semantics, others)
-    for painted in (beside[1], paint(semantics, objects, beside)):
+    semantics, objects = draw.integers(0, 18, (8, 8, 8)), draw.integers(0, max_number, (8, 8, 8))
+    others = draw.integers(0, max_number, (8, 8, 8))
+    reference = layer(semantics, objects=others), paint(semantics, others)
+    for painted in (reference[1], paint(semantics, objects, reference)):
         assert len(painted.legend.colours) <= 256
         assert painted.labels.max() < len(painted.legend.colours)
-    if most <= 100:
-        labels = paint(semantics, objects, beside).labels
+    if max_number <= 100:
+        labels = paint(semantics, objects, reference).labels
         pairs = {(int(n), int(v)) for n, v in zip(objects[objects > 0], labels[objects > 0], strict=True)}
         assert len({n for n, _ in pairs}) == len({v for _, v in pairs}) == len(pairs)
 
@@ -92,17 +93,17 @@ def _lab(colours: list[tuple[int, int, int]]) -> np.ndarray:
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], -1)
 
 
-def _least_distance(one: np.ndarray, other: np.ndarray) -> float:
+def _min_distance(one: np.ndarray, other: np.ndarray) -> float:
     distance = np.linalg.norm(one[:, None] - other, axis=-1)
     return float(distance[distance > 0].min())
 
 
-def test_colours_are_told_apart():
+def test_colours_are_distinct():
     bright, dull = (_lab([colour(i) for i in range(24)]) for colour in (object_colour, unmatched_colour))
-    assert _least_distance(bright[:8], bright[:8]) > 40
-    assert _least_distance(bright, bright) > 20
-    assert _least_distance(dull[:6], dull[:6]) > 8
-    assert _least_distance(bright, dull) > 10
+    assert _min_distance(bright[:8], bright[:8]) > 40
+    assert _min_distance(bright, bright) > 20
+    assert _min_distance(dull[:6], dull[:6]) > 8
+    assert _min_distance(bright, dull) > 10
 
 
 def test_no_objects_and_wrong_shapes():

@@ -56,7 +56,7 @@ def test_channel_names_for_people():
     assert pretty_channel("image_02") == "image 02"
 
 
-def test_data_uri_holds_a_jpeg_of_the_wanted_width():
+def test_data_uri_holds_a_jpeg_of_the_given_width():
     image = photo(size=(60, 200))
     for width, expected in ((100, (100, 30)), (400, (200, 60)), (None, (200, 60))):
         head, _, body = data_uri(image, width=width).partition(",")
@@ -72,8 +72,8 @@ def test_a_sheet_of_any_parts_is_a_picture(cameras, parts):
     prediction = [layer(volume())] if "prediction" in parts else []
     truth = [layer(volume(1), np.ones((20, 20, 6), bool) if "mask" in parts else None)] if "truth" in parts else []
     questions = [Question("Occupancy", prediction, truth)] if parts else []
-    panel = SamplePanel("scene & token", [(name, photo(i)) for i, name in enumerate(names)], questions, "a caption")
-    sheet = sample_picture(panel, width=600, masked="mask" in parts)
+    panel = SamplePanel("scene & token", [(name, photo(i)) for i, name in enumerate(names)], questions)
+    sheet = sample_picture(panel, width=600)
     assert sheet.mode == "RGB"
     assert sheet.width == 600
     assert sheet.height > 100

@@ -18,7 +18,8 @@ from frustum.errors import DataError
 from frustum.tasks.task import ClassFigures, Figure
 from frustum.types.classes import CAMERAS, OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.layers import BoxLayer, Legend
-from frustum.viewer.report import Question, ReportData, Result, SamplePanel, report_html, write_report
+from frustum.viewer.report import report_html, write_report
+from frustum.viewer.report_data import Question, ReportData, Result, SamplePanel
 from tests.viewer.volumes import LEGEND, layer
 
 SMALL = (40, 60)  # pictures of another size would only take longer
@@ -26,7 +27,7 @@ VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class Page(HTMLParser):
-    """Checks that tags nest, and collects what the tests look at."""
+    """Checks that tags nest, and collects what the tests read."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -76,7 +77,7 @@ def panel(seed=0, title="scene-0001", truth=True, prediction=True, boxes=False, 
     if boxes:
         found = BoxLayer(np.array([[5.0, 2, 0, 4, 2, 2, 0.3, 0, 0]]), np.zeros(1, int), Legend(("car",), ((0, 0, 200),)), np.ones(1))
         questions.append(Question("Detection", [found]))
-    return SamplePanel(title, **{"images": images, "questions": questions, "caption": "rain at dusk", **changes})
+    return SamplePanel(title, **{"images": images, "questions": questions, **changes})
 
 
 NAMES = (("mIoU", "Classes", True), ("geometric IoU", "Shape", True), ("RayIoU", "Rays", True), ("RayIoU@1", "Rays", False))
@@ -111,7 +112,6 @@ def full():
     losses = [{"step": s, "loss": 3 / (s + 1), "losses": {"occupancy": 2 / (s + 1), "depth": 1 / (s + 1)}, "lr": 1e-3} for s in range(40)]
     return ReportData(
         "A small network",
-        "One sentence.",
         {"model": scores(share=True), "blind prior": scores(0.25), "black images": scores(0.1)},
         {"blind prior": "never looks"},
         ["covered: a third of the voxels"],
@@ -141,7 +141,7 @@ def test_a_full_report_is_one_file_with_pictures_beside_it(tmp_path):
     for section in ("samples", "results", "classes", "curves", "run"):
         assert section in page.ids
     assert len(set(page.ids)) == len(page.ids)
-    for words in ("A small network", "One sentence.", "blind prior", "never looks", "1,630", "flashocc-tiny", "rain at dusk", "front left"):
+    for words in ("A small network", "Six images in", "blind prior", "never looks", "1,630", "flashocc-tiny", "front left"):
         assert words in page.words
     for name, group, _ in NAMES:
         assert f"{name} what {name} means" in page.words
@@ -217,11 +217,10 @@ def test_names_are_escaped():
     question = Question(evil, [replace(layer(volume(0)), legend=legend)])
     report = ReportData(
         evil,
-        evil,
         {evil: {evil: Result(figures, classes)}, "b" + evil: {"other": Result(figures, classes)}},
         {evil: evil},
         [evil],
-        [panel(title=evil, caption=evil, images=[(evil, np.zeros((8, 8, 3), np.uint8))], questions=[question, question])],
+        [panel(title=evil, images=[(evil, np.zeros((8, 8, 3), np.uint8))], questions=[question, question])],
         [{"step": s, "loss": 1.0, "losses": {evil: 1.0, "b": 0.5}} for s in range(3)],
         evil,
         {evil: evil},
@@ -249,7 +248,7 @@ def test_names_are_escaped():
     ids=lambda value: value.title if isinstance(value, ReportData) else "",
 )
 def test_missing_parts_leave_their_sections_out(report, present, tmp_path):
-    page = Page(write_report(report, tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = Page(write_report(report, tmp_path).read_text(encoding="utf-8"))
     assert {"samples", "results", "classes", "curves", "run"} & set(page.ids) == present
     assert report.title in page.words
     assert "None" not in page.words
@@ -305,5 +304,5 @@ def test_a_group_of_rows_is_one():
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(DataError, match="report"):
+    with pytest.raises(DataError, match=r"cannot write .*report.*Choose another output folder"):
         write_report(ReportData("t"), blocked / "report")

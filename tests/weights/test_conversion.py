@@ -66,7 +66,7 @@ def test_what_is_not_known_is_said(m0):
     without = {key: value for key, value in m0.items() if "depth_net" not in key}
     for state in (without, {"conv.weight": meta(3)}):
         found, fit = diagnose(state, flashocc)
-        assert found.about.startswith("no network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net. ")
+        assert found.about.startswith("not a network of FlashOCC or BEVDet, which have a depth net called img_view_transformer.depth_net. ")
         assert "Name it: --recipe NAME, or --recipe FOLDER of its run" in found.about, "what to type next"
         assert (found.recipe, fit) == ("", None)
 

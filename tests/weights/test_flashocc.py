@@ -156,7 +156,7 @@ def test_detectors_and_strangers_are_told_apart(shared):
     assert "--init FILE" in flashocc.describe(layout)
     assert flashocc.layout_of({"conv1.weight": torch.zeros(1)}) is None
     assert flashocc.identify({"conv1.weight": torch.zeros(1)}).recipe == ""
-    assert "no network of FlashOCC" in flashocc.identify({"conv1.weight": torch.zeros(1)}).about
+    assert "not a network of FlashOCC" in flashocc.identify({"conv1.weight": torch.zeros(1)}).about
 
 
 @pytest.mark.parametrize("resnet", [18, 34, 50, 101])

@@ -49,7 +49,7 @@ def upstream(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def converted(upstream: Path) -> Path:
     path = upstream.with_name("converted.safetensors")
-    with pytest.warns(FrustumWarning, match="is no flashocc-r50-m0 as published"):
+    with pytest.warns(FrustumWarning, match="is not flashocc-r50-m0 as published"):
         assert convert(upstream, path).recipe == "flashocc-r50-m0"
     return path
 
@@ -151,7 +151,7 @@ def test_nothing_that_fits_is_an_error_even_in_part(tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="nothing in"):
         frustum.load("flashocc-r50-m0", tmp_path / "x.pth", source="official", strict=False, resnet=18)
-    with pytest.raises(CheckpointError, match="no network of FlashOCC or BEVDet"):
+    with pytest.raises(CheckpointError, match="not a network of FlashOCC or BEVDet"):
         convert(tmp_path / "x.pth", tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="nothing in"):
         convert(tmp_path / "x.pth", tmp_path / "x.safetensors", recipe="flashocc-r50-m0", partial=True)

@@ -21,8 +21,3 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def worst_first(findings: list[Finding]) -> list[Finding]:
-    """Sorted by severity, keeping the order within one."""
-    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))

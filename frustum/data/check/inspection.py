@@ -1,23 +1,23 @@
 """`frustum check`: what is inconsistent in a data set, found from the files themselves.
 
-Every keyframe is looked at by itself (files, images, projection, boxes against points, labels against boxes, masks, times); the fit of
-the LiDAR on the images is judged per camera over all keyframes together, and how a camera is mounted is said once.
+Every keyframe is checked by itself (files, images, projection, boxes against points, labels against boxes, masks, times); the fit of
+the LiDAR on the images is judged per camera over all keyframes together, and how a camera is mounted is reported once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from frustum.data.check.findings import Finding, worst_first
+from frustum.data.check.findings import SEVERITIES, Finding, Severity
 from frustum.data.check.projection import MIN_EDGES, EdgeFit
 from frustum.data.check.rig import inspect_mounting
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.sample import CameraFrame, Sample
+from frustum.data.sample import Boxes, CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
 from frustum.ops.box_points import count_points_in_boxes
@@ -25,7 +25,7 @@ from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3
 
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
-    "Look at the pictures: if points lie beside their objects, check cam2ego (order w, x, y, z; camera to ego and not back), the "
+    "Look at the pictures: if points lie next to their objects, check cam2ego (order w, x, y, z; camera to ego and not back), the "
     "intrinsics (of this image size) and the time stamps."
 )
 
@@ -41,7 +41,7 @@ def inspect(
 
     Args:
         dataset: the data set, opened with LiDAR where it has one.
-        tokens: keyframes to look at; all by default.
+        tokens: keyframes to inspect; all by default.
         grid: where the voxels of the labels lie; Occ3D's by default. Boxes are compared with labels of this shape only.
         progress: wraps the loop over tokens, `progress(title, tokens)`.
 
@@ -49,13 +49,13 @@ def inspect(
         Findings, worst first.
 
     Raises:
-        DataError: a table is missing or damaged; without tables there is nothing to look at.
+        DataError: a table is missing or damaged; without tables there is nothing to inspect.
     """
     tokens = dataset.tokens() if tokens is None else tokens
     grid = grid or VoxelGrid.occ3d()
     findings = inspect_tables(dataset.folder)
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
-    mounted: dict[Finding, None] = {}  # the same in every keyframe: said once
+    mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []
     for token in progress("checking", tokens) if progress else tokens:
         try:
@@ -66,18 +66,19 @@ def inspect(
         labelled.append(sample.occupancy is not None)
         points = _scan(sample, findings)
         for camera in sample.cameras:
-            _check_camera(sample, camera, points, fits, findings)
+            findings += _check_camera(sample, camera, points, fits)
             if np.isfinite(camera.cam2ego).all():
                 mounted.update(dict.fromkeys(inspect_mounting(camera)))
-        _check_times(sample, findings)
+        findings += _check_times(sample)
         if points is not None:
-            _check_counts(sample, points, findings)
+            findings += _check_counts(sample, points)
         if sample.occupancy is not None:
-            _check_labels(sample, grid, findings)
+            findings += _check_labels(sample, sample.occupancy, grid)
     if any(labelled) and not all(labelled):
         what = f"{labelled.count(False)} of {len(labelled)} keyframes have no occupancy labels"
         findings.append(Finding("warning", "", what, "Extract all of gts/, or train and evaluate on a split that has labels."))
-    return worst_first(findings + list(mounted) + [f for channel, fit in fits.items() if (f := judge(channel, fit))])
+    findings += [*mounted, *(finding for channel, fit in fits.items() if (finding := judge(channel, fit)))]
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 def judge(channel: str, fit: EdgeFit) -> Finding | None:
@@ -111,74 +112,62 @@ def _scan(sample: Sample, findings: list[Finding]) -> np.ndarray | None:
     return points[finite] if finite.any() else None
 
 
-def _check_camera(
-    sample: Sample, camera: CameraFrame, points: np.ndarray | None, fits: dict[str, EdgeFit], findings: list[Finding]
-) -> None:
-    def report(severity, what: str, hint: str) -> None:
-        findings.append(Finding(severity, sample.token, f"{camera.channel}: {what}", hint))
+def _check_camera(sample: Sample, camera: CameraFrame, points: np.ndarray | None, fits: dict[str, EdgeFit]) -> Iterator[Finding]:
+    def finding(severity: Severity, what: str, hint: str) -> Finding:
+        return Finding(severity, sample.token, f"{camera.channel}: {what}", hint)
 
     try:
         image = camera.open()
     except DataError as error:
-        report("error", str(error), _RESTORE)
+        yield finding("error", str(error), _RESTORE)
         return
     height, width = camera.size
+    size = f"{image.width} x {image.height}"
     if image.size != (width, height):
-        report(
-            "error",
-            f"the image has {image.width} x {image.height} pixels, sample_data.json says {width} x {height}",
-            "The intrinsics belong to the stated size: scale them with the images, or restore the images.",
-        )
+        hint = "The intrinsics belong to the stated size: scale them with the images, or restore the images."
+        yield finding("error", f"the image has {size} pixels, sample_data.json says {width} x {height}", hint)
     matrices = camera.intrinsics, camera.cam2ego, camera.ego2global
     if not all(np.isfinite(m).all() for m in matrices) or abs(np.linalg.det(camera.intrinsics)) < 1e-9:
-        report("error", "its calibration or ego pose is not finite or singular", "Correct calibrated_sensor.json and ego_pose.json.")
+        yield finding("error", "its calibration or ego pose is not finite or singular", "Correct calibrated_sensor.json and ego_pose.json.")
         return
     u, v = camera.intrinsics[:2, 2]
+    principal_point = f"the principal point ({u:.0f}, {v:.0f})"
     if not (0 < u < image.width and 0 < v < image.height):
-        report(
-            "error",
-            f"the principal point ({u:.0f}, {v:.0f}) lies outside the image of {image.width} x {image.height} pixels",
-            "The intrinsics belong to another image size, or cx and cy are exchanged.",
-        )
+        hint = "The intrinsics belong to another image size, or cx and cy are exchanged."
+        yield finding("error", f"{principal_point} lies outside the image of {size} pixels", hint)
     elif max(abs(u / image.width - 0.5), abs(v / image.height - 0.5)) > 0.25:
-        report(
-            "warning",
-            f"the principal point ({u:.0f}, {v:.0f}) is far from the middle of {image.width} x {image.height} pixels",
-            "Right for a cropped image; else the intrinsics belong to another image size.",
-        )
+        hint = "Right for a cropped image; else the intrinsics belong to another image size."
+        yield finding("warning", f"{principal_point} is far from the middle of {size} pixels", hint)
     field_of_view = 2 * np.degrees(np.arctan(image.width / 2 / camera.intrinsics[0, 0]))
     if not 8 < field_of_view < 150:
-        report("warning", f"the field of view is {field_of_view:.0f} degrees wide", "Check fx: is it in pixels of this image size?")
+        yield finding("warning", f"the field of view is {field_of_view:.0f} degrees wide", "Check fx: is it in pixels of this image size?")
     if points is None or sample.lidar is None:
         return
     local = transform_points(lidar2camera(sample.lidar, camera), points[:, :3].astype(np.float64))
     pixels = local @ camera.intrinsics.T
     pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)
     hit = (local[:, 2] > 0.5) & (pixels >= 0).all(1) & (pixels < (image.width, image.height)).all(1)
-    share = hit.mean()
-    expected = max(field_of_view, 8) / 360
-    if share < 0.02 * expected:
-        what = f"only {hit.sum()} of {len(points)} LiDAR points fall into the image: it looks at the sky, the ground or backwards"
-        report("error", what, _PROJECTION_HINT)
+    if hit.mean() < 0.02 * max(field_of_view, 8) / 360:
+        what = f"only {hit.sum()} of {len(points)} LiDAR points fall into the image: it points at the sky, the ground or backwards"
+        yield finding("error", what, _PROJECTION_HINT)
     else:
         fits[camera.channel].add(camera, image, sample.lidar, points)
 
 
-def _check_times(sample: Sample, findings: list[Finding]) -> None:
+def _check_times(sample: Sample) -> Iterator[Finding]:
     for camera in sample.cameras:
         late = camera.timestamp - sample.timestamp
         if abs(late) > 0.2:
             what = f"{camera.channel}: the image was taken {late:+.2f} s away from the keyframe"
-            findings.append(Finding("warning", sample.token, what, "Pair images and keyframes again by their time stamps."))
-        moved = invert(sample.ego2global) @ camera.ego2global
-        distance = float(np.linalg.norm(moved[:3, 3]))
+            yield Finding("warning", sample.token, what, "Pair images and keyframes again by their time stamps.")
+        distance = float(np.linalg.norm((invert(sample.ego2global) @ camera.ego2global)[:3, 3]))
         if distance > 1.0 + 70 * abs(late):
             what = f"{camera.channel}: the ego pose of the image is {distance:.1f} m from that of the keyframe, {late:+.3f} s apart"
-            findings.append(Finding("error", sample.token, what, "Check the ego poses: one global frame, metres, (w, x, y, z)."))
+            yield Finding("error", sample.token, what, "Check the ego poses: one global frame, metres, (w, x, y, z).")
 
 
-def _check_counts(sample: Sample, points: np.ndarray, findings: list[Finding]) -> None:
-    """Boxes against the points that they say they hold."""
+def _check_counts(sample: Sample, points: np.ndarray) -> Iterator[Finding]:
+    """Boxes against the numbers of points that their records state."""
     if sample.boxes is None or sample.lidar is None or len(sample.boxes) == 0:
         return
     lidar2ego = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
@@ -187,56 +176,53 @@ def _check_counts(sample: Sample, points: np.ndarray, findings: list[Finding]) -
     stated = sample.boxes.num_lidar_pts
     empty = (stated == 0) & (sample.boxes.num_radar_pts == 0) & (counted == 0)
     if empty.any():
-        what = f"{empty.sum()} of {len(stated)} boxes hold no point ({_names(sample, empty)})"
-        findings.append(Finding("note", sample.token, what, "Usual for hidden objects; detection training leaves them out."))
+        what = f"{empty.sum()} of {len(stated)} boxes hold no point ({_names(sample.boxes, empty)})"
+        yield Finding("note", sample.token, what, "Usual for hidden objects; detection training leaves them out.")
     wrong = np.abs(counted - stated) > np.maximum(2, 0.1 * np.maximum(counted, stated))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         what = (
-            f"{wrong.sum()} of {len(stated)} boxes do not hold the LiDAR points that num_lidar_pts says ({_names(sample, wrong)}; "
+            f"{wrong.sum()} of {len(stated)} boxes do not hold the LiDAR points that num_lidar_pts says ({_names(sample.boxes, wrong)}; "
             f"the first says {stated[first]} and holds {counted[first]})"
         )
-        many = wrong.sum() > 0.5 * max(1, (stated > 0).sum()) and wrong.sum() > 1
+        is_systematic = wrong.sum() > 0.5 * max(1, (stated > 0).sum()) and wrong.sum() > 1
         hint = "Check the calibration of the LiDAR (lidar to ego), the ego pose and the box format (centre; width, length, height)."
-        findings.append(Finding("error" if many else "warning", sample.token, what, hint))
+        yield Finding("error" if is_systematic else "warning", sample.token, what, hint)
 
 
-def _check_labels(sample: Sample, grid: VoxelGrid, findings: list[Finding]) -> None:
-    labels = sample.occupancy
-    assert labels is not None
+def _check_labels(sample: Sample, labels: Occupancy, grid: VoxelGrid) -> Iterator[Finding]:
     if labels.semantics.shape != grid.shape:
         what = f"the labels have shape {labels.semantics.shape}, the grid has {grid.shape}"
-        findings.append(Finding("error", sample.token, what, "Give the grid that the labels were made with, or make the labels again."))
+        yield Finding("error", sample.token, what, "Give the grid that the labels were made with, or make the labels again.")
         return
     beyond = int(((labels.mask_camera > 0) & (labels.mask_lidar == 0)).sum())
     if beyond:
         what = f"{beyond} voxels are in the camera mask but not in the LiDAR mask"
-        findings.append(Finding("warning", sample.token, what, "The camera mask must be a part of the LiDAR mask; make the labels again."))
+        yield Finding("warning", sample.token, what, "The camera mask must be a part of the LiDAR mask; make the labels again.")
     if not labels.mask_camera.any():
         what = "no voxel is in the camera mask, so this keyframe does not count in training or evaluation"
-        findings.append(Finding("warning", sample.token, what, "Make the labels again with the right camera calibration."))
+        yield Finding("warning", sample.token, what, "Make the labels again with the right camera calibration.")
     if sample.boxes is None:
         return
-    lower, cell = np.array(grid.lower), np.array(grid.cell)
+    boxes, sizes, lower, cell = sample.boxes, sample.boxes.boxes[:, 3:6], np.array(grid.lower), np.array(grid.cell)
     is_thing = np.isin(labels.semantics, [OCC3D_CLASSES.index(n) for n in DETECTION_CLASSES])
     index = np.argwhere(is_thing)
-    names = np.array([OCC3D_CLASSES[c] for c in labels.semantics[is_thing]])
-    inside = points_in_boxes(lower + (index + 0.5) * cell, sample.boxes.box2ego, sample.boxes.boxes[:, 3:6] + 2 * cell)
-    owned = (inside & (names[:, None] == np.array(sample.boxes.names)[None])).any(1) if len(sample.boxes) else np.zeros(len(index), bool)
-    stray = int((~owned).sum())
-    if stray > 20 and stray > 0.1 * len(index):
-        kinds = ", ".join(sorted(set(names[~owned])))
-        what = f"{stray} of {len(index)} voxels of objects ({kinds}) lie outside every box of their class"
-        findings.append(Finding("warning", sample.token, what, "Labels and boxes are shifted against each other, or boxes are missing."))
-    wrong = np.zeros(len(sample.boxes), bool)
-    for m, name in enumerate(sample.boxes.names):
-        if name in DETECTION_CLASSES and sample.boxes.num_lidar_pts[m] >= 20:
-            found = _labels_inside(labels.semantics, sample.boxes.box2ego[m], sample.boxes.boxes[m, 3:6], lower, cell)
+    names = np.array(OCC3D_CLASSES)[labels.semantics[is_thing]]
+    inside = points_in_boxes(lower + (index + 0.5) * cell, boxes.box2ego, sizes + 2 * cell)
+    outside = ~(inside & (names[:, None] == np.array(boxes.names, str)[None])).any(1)
+    if outside.sum() > max(20, 0.1 * len(index)):
+        kinds = ", ".join(sorted(set(names[outside])))
+        what = f"{outside.sum()} of {len(index)} voxels of objects ({kinds}) lie outside every box of their class"
+        yield Finding("warning", sample.token, what, "Labels and boxes are shifted against each other, or boxes are missing.")
+    wrong = np.zeros(len(boxes), bool)
+    for m, name in enumerate(boxes.names):
+        if name in DETECTION_CLASSES and boxes.num_lidar_pts[m] >= 20:
+            found = _labels_inside(labels.semantics, boxes.box2ego[m], sizes[m], lower, cell)
             found = found[(found != OCC3D_FREE) & (found != IGNORE)]
             wrong[m] = len(found) >= 8 and (found == OCC3D_CLASSES.index(name)).mean() < 0.3
     if wrong.any():
-        what = f"{wrong.sum()} boxes hold voxels that are mostly of another class ({_names(sample, wrong)})"
-        findings.append(Finding("warning", sample.token, what, "Labels and boxes are shifted against each other, or their classes differ."))
+        what = f"{wrong.sum()} boxes hold voxels that are mostly of another class ({_names(boxes, wrong)})"
+        yield Finding("warning", sample.token, what, "Labels and boxes are shifted against each other, or their classes differ.")
 
 
 def _labels_inside(semantics: np.ndarray, box2ego: np.ndarray, size: np.ndarray, lower: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -244,15 +230,12 @@ def _labels_inside(semantics: np.ndarray, box2ego: np.ndarray, size: np.ndarray,
     reach = np.linalg.norm(size) / 2
     low = np.maximum(np.floor((box2ego[:3, 3] - reach - lower) / cell).astype(int), 0)
     high = np.minimum(np.ceil((box2ego[:3, 3] + reach - lower) / cell).astype(int), np.array(semantics.shape))
-    if (low >= high).any():
-        return np.zeros(0, semantics.dtype)
-    index = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), -1).reshape(-1, 3)
+    index = low + np.indices(np.maximum(high - low, 0)).reshape(3, -1).T
     local = transform_points(invert(box2ego), lower + (index + 0.5) * cell)
     keep = (np.abs(local) <= size / 2).all(1) & (local[:, 2] > -size[2] / 2 + cell[2])
     return semantics[tuple(index[keep].T)]
 
 
-def _names(sample: Sample, chosen: np.ndarray) -> str:
-    assert sample.boxes is not None
-    kinds, counts = np.unique(np.array(sample.boxes.names)[chosen], return_counts=True)
+def _names(boxes: Boxes, chosen: np.ndarray) -> str:
+    kinds, counts = np.unique(np.array(boxes.names)[chosen], return_counts=True)
     return ", ".join(f"{n} {k}" for k, n in zip(kinds, counts, strict=True))

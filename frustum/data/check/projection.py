@@ -18,8 +18,8 @@ from frustum.data.sample import CameraFrame, LidarFrame
 from frustum.geometry import transform_points
 
 WIDTH = 640  # images are scaled to this width: speed, and less noise in the edges
-MAX_SHIFT_DEG = 5.0
 _STEPS = 10  # shifts on each side
+_DEGREES = 0.5  # per step
 MIN_EDGES = 300
 
 
@@ -29,43 +29,39 @@ class EdgeFit:
 
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2 * _STEPS + 1, 2 * _STEPS + 1)))  # (vertical, horizontal)
     edges: int = 0
-    degrees: float = MAX_SHIFT_DEG / _STEPS  # per step
 
     def add(self, camera: CameraFrame, image: Image.Image, lidar: LidarFrame, points: np.ndarray) -> None:
         """Add one image and the scan (P, 5) that belongs to it."""
         scale = WIDTH / image.width
-        size = max(1, round(image.height * scale)), WIDTH
-        strength = edge_image(np.asarray(image.convert("L").resize((size[1], size[0]), Image.Resampling.BOX), np.float32))
+        size = WIDTH, max(1, round(image.height * scale))
+        strength = edge_image(np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), np.float32))
         local = transform_points(lidar2camera(lidar, camera), points[scan_edges(points), :3].astype(np.float64))
         local = local[local[:, 2] > 1.0]
         pixels = local @ camera.intrinsics.T
         pixels = pixels[:, :2] / pixels[:, 2:] * scale
-        step = np.tan(np.radians(self.degrees)) * camera.intrinsics[0, 0] * scale
-        margin = step * _STEPS
-        inside = ((pixels > margin * 0.2) & (pixels < np.array([size[1], size[0]]) - margin * 0.2)).all(1)
-        pixels = pixels[inside]
+        step = np.tan(np.radians(_DEGREES)) * camera.intrinsics[0, 0] * scale
+        margin = step * _STEPS * 0.2
+        pixels = pixels[((pixels > margin) & (pixels < np.array(size) - margin)).all(1)]
         self.edges += len(pixels)
         if len(pixels) == 0:
             return
-        for row in range(2 * _STEPS + 1):
-            for column in range(2 * _STEPS + 1):
-                shifted = pixels + np.array([column - _STEPS, row - _STEPS]) * step
-                column_index, row_index = np.floor(shifted).astype(np.int64).T
-                valid = (column_index >= 0) & (row_index >= 0) & (column_index < size[1]) & (row_index < size[0])
-                if valid.any():
-                    self.scores[row, column] += strength[row_index[valid], column_index[valid]].mean() * len(pixels)
+        for row, column in np.ndindex(self.scores.shape):
+            shifted = np.floor(pixels + np.array([column - _STEPS, row - _STEPS]) * step).astype(np.int64)
+            u, v = shifted[((shifted >= 0) & (shifted < size)).all(1)].T
+            if len(u):
+                self.scores[row, column] += strength[v, u].mean() * len(pixels)
 
     def best_shift(self) -> tuple[float, float, float]:
-        """(right, down) in degrees of the shift that fits best, and how much better it is than none.
+        """(right, down) in degrees of the shift that fits best, and how much better it is than no shift.
 
-        The gain is relative to how far the best fit stands out from all others (their median): 0 says the scan is where it fits best,
-        1 that no shift is as unremarkable as any.
+        The gain is relative to how far the best fit stands out from all others (their median): 0 means that the scan is where it fits best,
+        1 that no shift is as unremarkable as any other.
         """
         mean = self.scores / max(self.edges, 1)
         row, column = np.unravel_index(mean.argmax(), mean.shape)
         height = mean.max() - np.median(mean)
         gain = (mean.max() - mean[_STEPS, _STEPS]) / height if height > 0 else 0.0
-        return (int(column) - _STEPS) * self.degrees, (int(row) - _STEPS) * self.degrees, float(gain)
+        return (int(column) - _STEPS) * _DEGREES, (int(row) - _STEPS) * _DEGREES, float(gain)
 
     def contrast(self) -> float:
         """How far the best fit stands out, in standard deviations of all shifts."""
@@ -85,10 +81,10 @@ def scan_edges(points: np.ndarray, jump: float = 0.6) -> np.ndarray:
     distance = np.linalg.norm(points[:, :3], axis=1)
     azimuth = np.arctan2(points[:, 1], points[:, 0])
     order = np.lexsort((azimuth, points[:, 4]))
-    sorted_distance, ring, angle = distance[order], points[order, 4], azimuth[order]
-    near = (ring[1:] == ring[:-1]) & (angle[1:] - angle[:-1] < np.radians(1.5))
-    change = sorted_distance[1:] - sorted_distance[:-1]
-    enough = np.maximum(jump, 0.05 * np.minimum(sorted_distance[1:], sorted_distance[:-1]))
+    in_order = distance[order]
+    near = (np.diff(points[order, 4]) == 0) & (np.diff(azimuth[order]) < np.radians(1.5))
+    change = np.diff(in_order)
+    enough = np.maximum(jump, 0.05 * np.minimum(in_order[1:], in_order[:-1]))
     left = np.flatnonzero(near & (change > enough))  # the point before the jump is nearer
     right = np.flatnonzero(near & (change < -enough)) + 1
     edges = np.concatenate([order[left], order[right]])

@@ -1,4 +1,4 @@
-"""Checks on how cameras are mounted: what a wrong rotation or a swapped axis looks like without any LiDAR."""
+"""Checks on how cameras are mounted: signs of a wrong rotation or a swapped axis, found without LiDAR."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from frustum.data.check.findings import Finding
 from frustum.data.sample import CameraFrame
 
-STEEP = 45.0  # degrees that an optical axis may look up or down, and that an image may be rolled by
+_STEEP = 45.0  # degrees that an optical axis may point up or down, and that an image may be rolled by
 _HINT = (
     "Right for a camera that is really mounted so; else check cam2ego: quaternion w, x, y, z; camera (x right, y down, z forward) to "
     "ego (x forward, y left, z up) and not back. The pictures show the ground as this calibration has it."
@@ -15,12 +15,12 @@ _HINT = (
 
 
 def inspect_mounting(camera: CameraFrame) -> list[Finding]:
-    """Warnings about a camera that looks steeply up or down, whose image is rolled, or that sits below the ground (z < 0)."""
+    """Warnings about a camera that points steeply up or down, whose image is rolled, or that sits below the ground (z < 0)."""
     elevation, roll = mounting_angles(camera.cam2ego)
     found = []
-    if abs(elevation) > STEEP:
+    if abs(elevation) > _STEEP:
         found.append(f"its optical axis looks {abs(elevation):.0f} degrees {'up' if elevation > 0 else 'down'}")
-    if abs(roll) > STEEP:
+    if abs(roll) > _STEEP:
         found.append(f"its image is rolled by {abs(roll):.0f} degrees {'clockwise' if roll > 0 else 'counter-clockwise'}")
     height = float(camera.cam2ego[2, 3])
     if height < 0:
@@ -29,7 +29,7 @@ def inspect_mounting(camera: CameraFrame) -> list[Finding]:
 
 
 def mounting_angles(cam2ego: np.ndarray) -> tuple[float, float]:
-    """Elevation of the optical axis, positive upwards, and roll of the camera about it, positive clockwise seen from behind; degrees.
+    """Elevation of the optical axis, positive upwards, and roll of the camera about it, positive clockwise as viewed from behind; degrees.
 
     The roll is 0 for an axis within 10 degrees of the vertical, where there is no level direction to compare with.
     """

@@ -20,48 +20,46 @@ def inspect_tables(folder: Path) -> list[Finding]:
         DataError: a table is missing or is not JSON.
     """
     sensors = {row["token"]: row for row in load_table(folder, "sensor")}
-    findings: list[Finding] = []
-    seen: set[str] = set()
+    problems: dict[str, None] = {}  # every scene has its own record of the same sensor
     for row in load_table(folder, "calibrated_sensor"):
         sensor = sensors.get(row.get("sensor_token"), {})
-        channel = sensor.get("channel", "an unknown sensor")
-        for problem in _pose_problems(row) + (_intrinsics_problems(row) if sensor.get("modality") == "camera" else []):
-            text = f"the calibration of {channel} {problem}"
-            if text not in seen:  # every scene has its own record of the same sensor
-                seen.add(text)
-                findings.append(Finding("error", "", text, _CALIBRATION_HINT))
-    broken = [row["token"] for row in load_table(folder, "ego_pose") if _pose_problems(row)]
+        found = (_pose_problem(row), _intrinsics_problem(row) if sensor.get("modality") == "camera" else "")
+        problems |= {f"the calibration of {sensor.get('channel', 'an unknown sensor')} {problem}": None for problem in found if problem}
+    findings = [Finding("error", "", what, _CALIBRATION_HINT) for what in problems]
+    broken = [row["token"] for row in load_table(folder, "ego_pose") if _pose_problem(row)]
     if broken:
         hint = "Quaternions are (w, x, y, z) of length 1, translations are finite metres; correct ego_pose.json."
         findings.append(Finding("error", "", f"{len(broken)} ego poses are not rigid transforms, the first is {broken[0]}", hint))
     return findings + _time_order(folder)
 
 
-def _pose_problems(row: dict[str, Any]) -> list[str]:
+def _pose_problem(row: dict[str, Any]) -> str:
+    """What is wrong with the pose of a row, "" if nothing is."""
     try:
         translation, rotation = np.array(row["translation"], float), np.array(row["rotation"], float)
     except (KeyError, TypeError, ValueError):
-        return ["lacks a translation or a rotation"]
+        return "lacks a translation or a rotation"
     if translation.shape != (3,) or rotation.shape != (4,):
-        return ["needs 3 numbers of translation and 4 of rotation"]
-    if not (np.isfinite(translation).all() and np.isfinite(rotation).all()):
-        return ["holds NaN or infinity"]
+        return "needs 3 numbers of translation and 4 of rotation"
+    if not np.isfinite([*translation, *rotation]).all():
+        return "holds NaN or infinity"
     length = float(np.linalg.norm(rotation))
-    return [] if abs(length - 1) < 1e-3 else [f"is not rigid: its quaternion has length {length:.4f} instead of 1"]
+    return "" if abs(length - 1) < 1e-3 else f"is not rigid: its quaternion has length {length:.4f} instead of 1"
 
 
-def _intrinsics_problems(row: dict[str, Any]) -> list[str]:
+def _intrinsics_problem(row: dict[str, Any]) -> str:
+    """What is wrong with the intrinsics of a row, "" if nothing is."""
     try:
         matrix = np.array(row["camera_intrinsic"], float)
     except (KeyError, TypeError, ValueError):
-        return ["has no intrinsics"]
+        return "does not have intrinsics"
     if matrix.shape != (3, 3):
-        return [f"has intrinsics of shape {matrix.shape}, not (3, 3)"]
+        return f"has intrinsics of shape {matrix.shape}, not (3, 3)"
     if not np.isfinite(matrix).all():
-        return ["holds NaN or infinity in its intrinsics"]
+        return "holds NaN or infinity in its intrinsics"
     if abs(np.linalg.det(matrix)) < 1e-9:
-        return ["has singular intrinsics"]
-    return [] if matrix[0, 0] > 0 and matrix[1, 1] > 0 else ["has a negative focal length"]
+        return "has singular intrinsics"
+    return "" if matrix[0, 0] > 0 and matrix[1, 1] > 0 else "has a negative focal length"
 
 
 def _time_order(folder: Path) -> list[Finding]:

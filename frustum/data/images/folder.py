@@ -25,7 +25,7 @@ class ImageSample:
         token: split and name, joined by a hyphen.
         path: the image's file.
         size: (height, width) in pixels.
-        scene: empty, for an image belongs to no recording.
+        scene: empty: images do not belong to recordings.
     """
 
     token: str
@@ -46,14 +46,14 @@ class ImageFolder:
         class_names: what the ids in label maps mean.
 
     Raises:
-        DataError: there is no such folder, no images/ or a good classes.json in it, or two images share a token.
+        DataError: the folder, its images/ or a valid classes.json is missing, or two images share a token.
     """
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
         images = self.root / "images"
         if not images.is_dir():
-            raise DataError(f"{self.root} is no data set of images: there is no folder {images}. {_LAYOUT}")
+            raise DataError(f"{self.root} is not a data set of images: the folder {images} is missing. {_LAYOUT}")
         self.class_names = _class_names(self.root / "classes.json")
         self._splits: dict[str, list[str]] = {}
         self._files: dict[str, Path] = {}
@@ -80,7 +80,7 @@ class ImageFolder:
         return ImageSample(token, path, read_image(path, lambda image: (image.height, image.width)))
 
     def neighbours(self, token: str) -> tuple[str]:
-        """The image alone: there is no time."""
+        """The image alone: images do not have an order in time."""
         return (token,)
 
     def labels(self, token: str) -> np.ndarray | None:

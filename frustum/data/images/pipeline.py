@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class LoadedImage:
 
     sample: ImageSample
     image: np.ndarray  # (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None where the image has none
+    labels: tuple[Any, ...]  # what each kind of label read, None for an image without one
 
     @property
     def paths(self) -> Collection[Path]:
@@ -48,20 +48,12 @@ class ImagePipeline:
         labels: kinds of label, where an image has some.
         augment: the random changes of the image; those of the ego frame do nothing here.
         training: draw at random.
-        shares_images: no; every sample is an image of its own.
     """
-
-    shares_images: ClassVar[bool] = False
 
     data: DataConfig
     labels: tuple[Label[Any], ...]
     augment: AugmentConfig
     training: bool
-
-    @property
-    def augments(self) -> bool:
-        """Whether `apply` draws at random."""
-        return self.training
 
     def __call__(self, source: ImageFolder, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one image, for `collate`. Raises DataError as `load` does."""

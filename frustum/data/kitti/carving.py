@@ -14,19 +14,16 @@ import numpy as np
 from frustum.geometry import VoxelGrid, invert
 
 
-def carve(seen: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
-    """Mark in `seen` (X, Y, Z) uint8 every voxel that the beams of a scan cross, those that they end in included.
+def carve(observed: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
+    """Mark in `observed` (X, Y, Z) uint8 every voxel that the beams of a scan cross, those that they end in included.
 
     `points` (P, 3) are the ends of the beams in the sensor's frame, `sensor2grid` (4, 4) its pose in the grid's; metres.
     """
-    _carve(seen, _to_cells(grid) @ sensor2grid, np.asarray(points))
+    _carve(observed, _to_cells(grid) @ sensor2grid, np.asarray(points))
 
 
 def camera_mask(
-    occupied: np.ndarray,
-    candidates: np.ndarray,
-    grid: VoxelGrid,
-    cameras: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]],
+    occupied: np.ndarray, candidates: np.ndarray, grid: VoxelGrid, cameras: list[tuple[np.ndarray, np.ndarray, tuple[int, int]]]
 ) -> np.ndarray:
     """Which candidates are observed by a camera: uint8 (X, Y, Z).
 
@@ -51,15 +48,21 @@ def _to_cells(grid: VoxelGrid) -> np.ndarray:
 
 
 @numba.njit(cache=True, parallel=True)
-def _carve(seen, sensor2cells, points):
+def _carve(observed, sensor2cells, points):
     m = sensor2cells
-    x, y, z = m[0, 3], m[1, 3], m[2, 3]
     for n in numba.prange(len(points)):  # threads write the same constant, so their order does not matter
         a, b, c = np.float64(points[n, 0]), np.float64(points[n, 1]), np.float64(points[n, 2])
         dx = m[0, 0] * a + m[0, 1] * b + m[0, 2] * c
         dy = m[1, 0] * a + m[1, 1] * b + m[1, 2] * c
         dz = m[2, 0] * a + m[2, 1] * b + m[2, 2] * c
-        _walk_and_mark(seen, x, y, z, dx, dy, dz)
+        enter_x, leave_x = _inside(m[0, 3], dx, observed.shape[0])
+        enter_y, leave_y = _inside(m[1, 3], dy, observed.shape[1])
+        enter_z, leave_z = _inside(m[2, 3], dz, observed.shape[2])
+        enter = max(0.0, enter_x, enter_y, enter_z)
+        span = min(1.0, leave_x, leave_y, leave_z) - enter
+        if span > 0:
+            enter += 1e-9
+            _walk(observed, True, m[0, 3] + enter * dx, m[1, 3] + enter * dy, m[2, 3] + enter * dz, dx, dy, dz, span)
 
 
 @numba.njit(cache=True, inline="always")
@@ -82,39 +85,28 @@ def _inside(start, direction, size):
 
 
 @numba.njit(cache=True)
-def _walk_and_mark(seen, x, y, z, dx, dy, dz):
-    """Mark all voxels between a point and the point that lies (dx, dy, dz) from it."""
-    size_x, size_y, size_z = seen.shape
-    enter_x, leave_x = _inside(x, dx, size_x)
-    enter_y, leave_y = _inside(y, dy, size_y)
-    enter_z, leave_z = _inside(z, dz, size_z)
-    enter = max(0.0, enter_x, enter_y, enter_z)
-    span = min(1.0, leave_x, leave_y, leave_z) - enter
-    if span <= 0:
-        return
-    enter += 1e-9
-    x, y, z = x + enter * dx, y + enter * dy, z + enter * dz
+def _walk(cells, is_marking, x, y, z, dx, dy, dz, span):
+    """Visit the voxels of `cells` from the point (x, y, z) to `span` times (dx, dy, dz) from it, or to the edge of the grid.
+
+    When marking, set them to 1; otherwise return whether all of them are 0.
+    """
+    size_x, size_y, size_z = cells.shape
     step_x, next_x, delta_x = _axis(x, dx)
     step_y, next_y, delta_y = _axis(y, dy)
     step_z, next_z, delta_z = _axis(z, dz)
-    i, j, k = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-    while 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
-        seen[i, j, k] = 1
+    i, j, k, at = int(np.floor(x)), int(np.floor(y)), int(np.floor(z)), 0.0
+    while at <= span and 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
+        if is_marking:
+            cells[i, j, k] = 1
+        elif cells[i, j, k]:
+            return False
         if next_x <= next_y and next_x <= next_z:
-            if next_x > span:
-                return
-            i += step_x
-            next_x += delta_x
+            at, i, next_x = next_x, i + step_x, next_x + delta_x
         elif next_y <= next_z:
-            if next_y > span:
-                return
-            j += step_y
-            next_y += delta_y
+            at, j, next_y = next_y, j + step_y, next_y + delta_y
         else:
-            if next_z > span:
-                return
-            k += step_z
-            next_z += delta_z
+            at, k, next_z = next_z, k + step_z, next_z + delta_z
+    return True
 
 
 @numba.njit(cache=True, parallel=True)
@@ -135,7 +127,7 @@ def _reach(occupied, candidates, cells2pixels, camera, height, width, mask):
         if not occupied[i, j, k]:
             mask[i, j, k] = _is_clear(occupied, u, v, w, x, y, z)
             continue
-        # Only the three faces that look towards the camera can be seen.
+        # Only the three faces that point towards the camera can be visible.
         mask[i, j, k] = (
             _is_clear(occupied, u + (0.501 if x > u else -0.501), v, w, x, y, z)
             or _is_clear(occupied, u, v + (0.501 if y > v else -0.501), w, x, y, z)
@@ -143,30 +135,7 @@ def _reach(occupied, candidates, cells2pixels, camera, height, width, mask):
         )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def _is_clear(occupied, u, v, w, x, y, z):
-    """Whether no occupied voxel lies between (u, v, w), included, and (x, y, z); outside the grid nothing is in the way."""
-    size_x, size_y, size_z = occupied.shape
-    step_x, next_x, delta_x = _axis(u, x - u)
-    step_y, next_y, delta_y = _axis(v, y - v)
-    step_z, next_z, delta_z = _axis(w, z - w)
-    i, j, k = int(np.floor(u)), int(np.floor(v)), int(np.floor(w))
-    while 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
-        if occupied[i, j, k]:
-            return False
-        if next_x <= next_y and next_x <= next_z:
-            if next_x > 1:
-                return True
-            i += step_x
-            next_x += delta_x
-        elif next_y <= next_z:
-            if next_y > 1:
-                return True
-            j += step_y
-            next_y += delta_y
-        else:
-            if next_z > 1:
-                return True
-            k += step_z
-            next_z += delta_z
-    return True
+    """Whether no occupied voxel lies between (u, v, w), included, and (x, y, z); nothing outside the grid is in the way."""
+    return _walk(occupied, False, u, v, w, x - u, y - v, z - w, 1.0)

@@ -8,7 +8,7 @@ What becomes what:
   triggered together. Every frame is a keyframe (10 Hz).
 - Tracklets become boxes. Car and Van are cars, Truck a truck, Pedestrian and Person (sitting) pedestrians, Cyclist a bicycle with rider,
   Tram a bus, Misc a pushable object (`others`).
-- Occupancy comes from all scans of the drive, later ones included (kitti_occupancy.py, point_map.py).
+- Occupancy comes from all scans of the drive, later ones included (occupancy.py, point_map.py).
 - A nuScenes split lists scenes, so every split's share of a drive becomes a scene of its own.
 """
 
@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from frustum.data.kitti.occupancy import Ego, LabelMaker, build_scene, level
 from frustum.data.kitti.raw import IMAGE_FOLDERS, KittiDrive, find_drives, open_drive
 from frustum.data.nuscenes.records import AnnotationRecord, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.occ3d.label_files import labels_path, write_labels
+from frustum.data.pixels import read_image
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.files import link_or_copy, write_bytes
 from frustum.geometry import VoxelGrid, invert
@@ -40,12 +41,15 @@ Progress = Callable[[str, Sequence[int]], Iterable[int]]
 CHANNELS = {"image_02": "CAM_02", "image_03": "CAM_03"}
 DEFAULT_TRAIN_SHARE = 0.78
 _FORMAT = "kitti-1"  # change it when the import changes, so that a resumed import does not mix two versions
-_CATEGORY_OF_KIND = {
-    "Car": "vehicle.car", "Van": "vehicle.car", "Truck": "vehicle.truck", "Pedestrian": "human.pedestrian.adult",
-    "Person (sitting)": "human.pedestrian.adult", "Cyclist": "vehicle.bicycle", "Tram": "vehicle.bus.rigid",
-    "Misc": "movable_object.pushable_pullable",
-}  # fmt: skip
 _VISIBILITY_OF_OCCLUSION = {0: 4, 1: 2, 2: 1}
+
+
+class _Part(NamedTuple):
+    """The share of a drive that becomes one scene."""
+
+    name: str
+    frames: range  # positions in the drive
+    fingerprint: str
 
 
 def import_kitti_raw(
@@ -80,53 +84,51 @@ def import_kitti_raw(
     """
     src, grid = Path(src), grid or VoxelGrid.occ3d()
     show: Progress = progress or (lambda title, items: items)
-    folders = find_drives(src)
-    if drive is not None:
-        chosen = [f for f in folders if drive in f.name]
-        if not chosen:
-            raise DataError(f"{src} has no drive {drive!r}; {nearest_names(drive, [f.name for f in folders])}")
-        folders = chosen
+    folders = [f for f in find_drives(src) if drive is None or drive in f.name]
+    if not folders:
+        raise DataError(f"{src} has no drive {drive!r}; {nearest_names(str(drive), [f.name for f in find_drives(src)])}")
     writer = DatabaseWriter(dst, version)
     members: dict[str, list[str]] = {}
     totals: dict[str, Any] = {"drives": [f.name for f in folders], "frames": 0, "boxes": 0}
     sums = np.zeros(len(OCC3D_CLASSES) + 4)
     for folder in folders:
         recording = open_drive(folder)
-        parts = split_frames(recording.frames, splits)
-        wanted = {split: f"{recording.name.removesuffix('_sync')}-{split}" for split in parts}
-        for split, name in wanted.items():
-            members.setdefault(split, []).append(name)
-        prints = {split: f"{_FORMAT} {[recording.frames[i] for i in parts[split]]} {grid.model_dump_json()}" for split in parts}
-        for name in wanted.values():
-            writer.take_back(name)
-        missing = [split for split in parts if not writer.has_scene(wanted[split], prints[split])]
-        _make_room(recording, writer, wanted, parts)
+        parts = []
+        for split, frames in split_frames(recording.frames, splits).items():
+            fingerprint = f"{_FORMAT} {[recording.frames[i] for i in frames]} {grid.model_dump_json()}"
+            parts.append(_Part(f"{recording.name.removesuffix('_sync')}-{split}", frames, fingerprint))
+            members.setdefault(split, []).append(parts[-1].name)
+            writer.take_back(parts[-1].name)
+            totals["frames"] += len(frames)
+            totals["boxes"] += sum(len(recording.boxes(f)) for f in frames)
+        missing = [part for part in parts if not writer.has_scene(part.name, part.fingerprint)]
+        _make_room(recording, writer, parts)
         if missing:
-            sums += _import_drive(recording, writer, grid, {s: (wanted[s], parts[s], prints[s]) for s in missing}, show)
-        totals["frames"] += sum(len(p) for p in parts.values())
-        totals["boxes"] += sum(recording.box(t, i) is not None for p in parts.values() for i in p for t in range(len(recording.tracks)))
+            sums += _import_drive(recording, writer, grid, missing, show)
     writer.finish(members, keep_splits=True)
-    labelled = max(sums[-4], 1)
+    shares = ("occupied_share", "mask_lidar_share", "mask_camera_share")
     return totals | {
         "splits": members,
         "new_frames": int(sums[-4]),
-        "occupied_share": sums[-3] / labelled,
-        "mask_lidar_share": sums[-2] / labelled,
-        "mask_camera_share": sums[-1] / labelled,
+        **dict(zip(shares, sums[-3:] / max(sums[-4], 1), strict=True)),
         "voxels": {name: int(n) for name, n in zip(OCC3D_CLASSES, sums[:-4], strict=True)},
     }
 
 
-def _make_room(drive: KittiDrive, writer: DatabaseWriter, wanted: Mapping[str, str], parts: Mapping[str, range]) -> None:
+def _make_room(drive: KittiDrive, writer: DatabaseWriter, parts: list[_Part]) -> None:
     """Set aside what an earlier import with other splits made of the same frames: no frame may be in two scenes."""
-    stamp = lambda f: round(float(drive.timestamps["velodyne_points"][f]) * 1e6)  # noqa: E731
-    spans = [(stamp(part[0]), stamp(part[-1])) for part in parts.values()]
+    spans = {part.name: (_micro(drive, part.frames[0]), _micro(drive, part.frames[-1])) for part in parts}
     for name in writer.scenes():
-        if name.rpartition("-")[0] == drive.name.removesuffix("_sync") and name not in wanted.values():
+        if name.rpartition("-")[0] == drive.name.removesuffix("_sync") and name not in spans:
             first, last = writer.span(name)
-            if any(first <= b and a <= last for a, b in spans):
+            if any(first <= b and a <= last for a, b in spans.values()):
                 writer.set_aside(name)
-    writer.prepare({wanted[split]: stamp(part[0]) for split, part in parts.items()})
+    writer.prepare({name: first for name, (first, _) in spans.items()})
+
+
+def _micro(drive: KittiDrive, frame: int, sensor: str = "velodyne_points") -> int:
+    """The time stamp of a file in microseconds."""
+    return round(float(drive.timestamps[sensor][frame]) * 1e6)
 
 
 def split_frames(frames: Sequence[int], splits: Mapping[str, str | tuple[int, int]] | None) -> dict[str, range]:
@@ -151,30 +153,29 @@ def split_frames(frames: Sequence[int], splits: Mapping[str, str | tuple[int, in
     return found
 
 
-def _import_drive(
-    drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, scenes: dict[str, tuple[str, range, str]], show: Progress
-) -> np.ndarray:
+def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, parts: list[_Part], show: Progress) -> np.ndarray:
     """Write labels, files and records of one drive; returns class counts, then frames and the three shares, summed over frames."""
     everything = range(len(drive))
     ego = level(drive, show(f"{drive.name}: heights", everything))
     maker = LabelMaker(drive, ego, build_scene(drive, ego, show(f"{drive.name}: gathering scans", everything)), grid)
+    cameras = [SensorRecord(c, "camera", ego.lidar2ego @ invert(drive.lidar2cam[n]), drive.intrinsics[n]) for n, c in CHANNELS.items()]
     load = lru_cache(maxsize=32)(drive.scan)
     sums = np.zeros(len(OCC3D_CLASSES) + 4)
-    for name, frames, fingerprint in scenes.values():
+    for name, frames, fingerprint in parts:
         keyframes = []
         for f in show(f"{name}: labels", frames):
             record = _keyframe(drive, ego, f, name, writer.root, load(f))
             sizes = {folder: d.size for folder, d in zip(IMAGE_FOLDERS, record.data[1:], strict=True)}
             labels = maker.labels(f, sizes, load)
             token = sample_token(name, record.timestamp)
-            write_labels(labels_path(writer.root, name, token), type(labels)(labels.semantics, labels.mask_lidar, labels.mask_camera))
+            write_labels(labels_path(writer.root, name, token), replace(labels, instances=None))
             write_labels(labels_path(writer.root, name, token, panoptic=True), labels)
             sums[:-4] += np.bincount(labels.semantics.ravel(), minlength=len(OCC3D_CLASSES))
             sums[-4:] += 1, (labels.semantics != OCC3D_FREE).mean(), labels.mask_lidar.mean(), labels.mask_camera.mean()
             keyframes.append(record)
         writer.add_scene(
             SceneRecord(
-                name=name, sensors=_sensors(drive, ego), keyframes=tuple(keyframes),
+                name=name, sensors=(SensorRecord("LIDAR_TOP", "lidar", ego.lidar2ego), *cameras), keyframes=tuple(keyframes),
                 description=f"KITTI raw {drive.name}, frames {drive.frames[frames[0]]} to {drive.frames[frames[-1]]}",
                 log=drive.name, location="karlsruhe", date=drive.name[:10].replace("_", "-"), vehicle="kitti", fingerprint=fingerprint,
             )
@@ -182,54 +183,39 @@ def _import_drive(
     return sums
 
 
-def _sensors(drive: KittiDrive, ego: Ego) -> tuple[SensorRecord, ...]:
-    cameras = [
-        SensorRecord(CHANNELS[name], "camera", ego.lidar2ego @ invert(drive.lidar2cam[name]), drive.intrinsics[name])
-        for name in IMAGE_FOLDERS
-    ]
-    return (SensorRecord("LIDAR_TOP", "lidar", ego.lidar2ego), *cameras)
-
-
 def _keyframe(drive: KittiDrive, ego: Ego, f: int, scene: str, root: Path, scan: np.ndarray) -> KeyframeRecord:
     """Write the files of one frame below `root` and describe them."""
-    micro = lambda sensor: round(float(drive.timestamps[sensor][f]) * 1e6)  # noqa: E731
-    name = lambda channel, sensor, suffix: f"samples/{channel}/{scene}__{channel}__{micro(sensor)}{suffix}"  # noqa: E731
-    pose = ego.ego2global[f]
-    lidar = SampleDataRecord("LIDAR_TOP", micro("velodyne_points"), name("LIDAR_TOP", "velodyne_points", ".pcd.bin"), pose)
-    write_bytes(root / lidar.filename, (scan * np.array([1, 1, 1, 255, 1], np.float32)).tobytes())
-    data = [lidar]
-    for folder in IMAGE_FOLDERS:
+
+    def record(channel: str, sensor: str, suffix: str, size: tuple[int, int] = (0, 0)) -> SampleDataRecord:
+        micro = _micro(drive, f, sensor)
+        return SampleDataRecord(channel, micro, f"samples/{channel}/{scene}__{channel}__{micro}{suffix}", ego.ego2global[f], size)
+
+    data = [record("LIDAR_TOP", "velodyne_points", ".pcd.bin")]
+    write_bytes(root / data[0].filename, (scan * np.array([1, 1, 1, 255, 1], np.float32)).tobytes())
+    for folder, channel in CHANNELS.items():
         source = drive.images[folder][f]
-        try:
-            with Image.open(source) as image:
-                size = image.height, image.width
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {source}: {error}. Unpack the drive again.") from error
-        record = SampleDataRecord(CHANNELS[folder], micro(folder), name(CHANNELS[folder], folder, source.suffix.lower()), pose, size)
-        link_or_copy(source, root / record.filename)
-        data.append(record)
-    boxes = [_annotation(drive, ego, t, f, scan) for t in range(len(drive.tracks)) if drive.box(t, f) is not None]
-    return KeyframeRecord(lidar.timestamp, tuple(data), tuple(boxes))
+        width, height = read_image(source, lambda image: image.size, "Unpack the drive again.")
+        data.append(record(channel, folder, source.suffix.lower(), (height, width)))
+        link_or_copy(source, root / data[-1].filename)
+    boxes = [_annotation(drive, ego, t, f, scan) for t in drive.boxes(f)]
+    return KeyframeRecord(data[0].timestamp, tuple(data), tuple(boxes))
 
 
 def _annotation(drive: KittiDrive, ego: Ego, t: int, f: int, scan: np.ndarray) -> AnnotationRecord:
-    track = drive.tracks[t]
-    box = drive.box(t, f)
-    assert box is not None
-    near = [(i, b) for i in range(max(f - 2, 0), min(f + 3, len(drive))) if (b := drive.box(t, i)) is not None]
-    first, last = ((ego.ego2global[i] @ ego.lidar2ego @ b)[:3, 3] for i, b in (near[0], near[-1]))
-    seconds = drive.timestamps["velodyne_points"][near[-1][0]] - drive.timestamps["velodyne_points"][near[0][0]]
+    track, box = drive.tracks[t], drive.boxes(f)[t]
+    near = [i for i in range(max(f - 2, 0), min(f + 3, len(drive))) if t in drive.boxes(i)]
+    first, last = ((ego.ego2global[i] @ ego.lidar2ego @ drive.boxes(i)[t])[:3, 3] for i in (near[0], near[-1]))
+    seconds = drive.timestamps["velodyne_points"][near[-1]] - drive.timestamps["velodyne_points"][near[0]]
     speed = float(np.linalg.norm(last - first) / seconds) if seconds > 0 else 0.0
-    category = _CATEGORY_OF_KIND.get(track.kind, "movable_object.pushable_pullable")
-    if category == "human.pedestrian.adult":
+    if track.category == "human.pedestrian.adult":
         attribute = "pedestrian.sitting_lying_down" if "sitting" in track.kind else f"pedestrian.{'moving' if speed > 0.3 else 'standing'}"
-    elif category == "vehicle.bicycle":
+    elif track.category == "vehicle.bicycle":
         attribute = "cycle.with_rider"
     else:
-        attribute = f"vehicle.{'moving' if speed > 0.5 else 'parked'}" if category.startswith("vehicle") else ""
+        attribute = f"vehicle.{'moving' if speed > 0.5 else 'parked'}" if track.category.startswith("vehicle") else ""
     return AnnotationRecord(
         instance=f"{drive.name}/track-{t}",
-        category=category,
+        category=track.category,
         box2global=ego.ego2global[f] @ ego.lidar2ego @ box,
         size=(float(track.size[0]), float(track.size[1]), float(track.size[2])),
         visibility=_VISIBILITY_OF_OCCLUSION.get(int(track.occlusion[drive.frames[f] - track.first_frame]), 4),

@@ -13,19 +13,17 @@ import numba
 import numpy as np
 
 from frustum.data.kitti.carving import camera_mask, carve
-from frustum.data.kitti.point_map import FINE, Ground, PointMap, Relief, Traffic, cell_keys, classify, find_ground
-from frustum.data.kitti.raw import KittiDrive, Track
+from frustum.data.kitti.point_map import FINE, PointMap, Relief, Traffic, cell_keys, cells_of, classify, find_ground
+from frustum.data.kitti.raw import KittiDrive
 from frustum.data.sample import Occupancy
 from frustum.geometry import VoxelGrid, invert, pose, transform_points
 from frustum.ops.box_points import in_box
-from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 
-OCC3D_OF_KIND = {
-    "Car": "car", "Van": "car", "Truck": "truck", "Pedestrian": "pedestrian", "Person (sitting)": "pedestrian",
-    "Cyclist": "bicycle", "Tram": "bus", "Misc": "others",
-}  # fmt: skip
+_OCC3D_OF_CATEGORY = {c.name: OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES}
 _SOFT_KINDS = ("Pedestrian", "Person (sitting)", "Cyclist")  # they change shape: only scans close in time are gathered
 _SOFT_FRAMES = 1
+_NEIGHBOURS = (-10, -5, 0, 5, 10)  # the scans, relative to the frame, whose beams decide what is observed
 _IMU_HEIGHT = 0.93  # metres above the road, from KITTI's sensor drawing; used where no road can be fitted
 _REACH = 58.0  # metres around the car: the corner of the Occ3D grid
 
@@ -46,7 +44,6 @@ class GatheredScene:
     points: np.ndarray  # (P, 3) global
     classes: np.ndarray  # (P,) uint8
     objects: list[dict[int, np.ndarray]]  # per track: frame -> (P, 3) in the box frame
-    ground: Ground
 
 
 def level(drive: KittiDrive, frames: Iterable[int]) -> Ego:
@@ -54,15 +51,14 @@ def level(drive: KittiDrive, frames: Iterable[int]) -> Ego:
 
     GPS altitude wanders by decimetres within seconds, which would smear the ground over two voxels. Latitude, longitude and all three
     angles are taken as recorded. The correction of a frame is the median height difference over all 0.5 m cells of near ground that
-    earlier frames have seen.
+    earlier frames have measured.
     """
     imu2ego = _fit_road(drive)
     lidar2ego = imu2ego @ drive.lidar2imu
     ego2global = drive.imu2global @ invert(imu2ego)
-    extent = ego2global[:, :2, 3]
-    origin = extent.min(0) - 30
-    shape = tuple(np.ceil((np.ptp(extent, axis=0) + 60) / 0.5).astype(int))
-    total, count = np.zeros(shape), np.zeros(shape)
+    origin = ego2global[:, :2, 3].min(0) - 30
+    shape = tuple(np.ceil((np.ptp(ego2global[:, :2, 3], axis=0) + 60) / 0.5).astype(int))
+    total, count = np.zeros(np.prod(shape)), np.zeros(np.prod(shape))
     ego2global[:, 2, 3] -= ego2global[0, 2, 3]
     shift = 0.0
     for f in frames:
@@ -70,22 +66,18 @@ def level(drive: KittiDrive, frames: Iterable[int]) -> Ego:
         radius = np.hypot(points[:, 0], points[:, 1])
         near = (radius > 3.5) & (radius < 25) & (np.abs(points[:, 2]) < 0.6)
         points = transform_points(ego2global[f], points[near])
-        cells = np.floor((points[:, :2] - origin) / 0.5).astype(np.int64)
-        flat = np.ravel_multi_index(tuple(cells.T), shape)
+        flat = np.ravel_multi_index(tuple(cells_of(points[:, :2], origin, 0.5, shape)[0].T), shape)
         order = np.argsort(flat, kind="stable")
-        flat, z = flat[order], points[order, 2]
-        cell, start, hits = np.unique(flat, return_index=True, return_counts=True)
-        if len(cell) == 0:
-            ego2global[f, 2, 3] += shift
-            continue
+        z = points[order, 2]
+        cell, start, hits = np.unique(flat[order], return_index=True, return_counts=True)
         mean = np.add.reduceat(z, start) / hits
         is_flat = (hits >= 3) & (np.maximum.reduceat(z, start) - np.minimum.reduceat(z, start) < 0.2)
         cell, mean = cell[is_flat], mean[is_flat]
-        known = count.flat[cell] > 0
+        known = count[cell] > 0
         if known.sum() >= 20:
-            shift = float(np.median(total.flat[cell[known]] / count.flat[cell[known]] - mean[known]))
-        total.flat[cell] += mean + shift
-        count.flat[cell] += 1
+            shift = float(np.median(total[cell[known]] / count[cell[known]] - mean[known]))
+        total[cell] += mean + shift
+        count[cell] += 1
         ego2global[f, 2, 3] += shift
     return Ego(imu2ego, ego2global, lidar2ego)
 
@@ -117,20 +109,18 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
     """Gather all scans. Points within a tracklet enlarged by 0.25 m (0.4 m in height) are not part of the still map."""
     still = PointMap()
     path = ego.ego2global[:, :3, 3]
-    margin = np.array([45.0, 45.0, 2.0])
-    traffic = Traffic(path.min(0) - margin, path.max(0) + margin + np.array([0, 0, 4.0]))
+    traffic = Traffic(path.min(0) - [45, 45, 2], path.max(0) + [45, 45, 6])
     relief = Relief(path.min(0) - _REACH, path.max(0) + _REACH)
-    cut: list[tuple[int, int, np.ndarray]] = []  # track, frame, global points
+    objects: list[dict[int, np.ndarray]] = [{} for _ in drive.tracks]  # in the global frame at first
     for f in frames:
         scan = drive.scan(f)[:, :3].astype(np.float64)
         scan = scan[(np.hypot(scan[:, 0], scan[:, 1]) < _REACH) & ~_own_car(transform_points(ego.lidar2ego, scan))]
         lidar2global = ego.ego2global[f] @ ego.lidar2ego
         moved = np.zeros(len(scan), bool)
-        for t, track in enumerate(drive.tracks):
-            box = drive.box(t, f)
-            if box is not None:
-                moved |= in_box(scan, box, track.size, (0.25, 0.25, 0.4))
-                cut.append((t, f, transform_points(lidar2global, scan[in_box(scan, box, track.size, (0.1, 0.1, 0.1))])))
+        for t, box in drive.boxes(f).items():
+            size = drive.tracks[t].size
+            moved |= in_box(scan, box, size, (0.25, 0.25, 0.4))
+            objects[t][f] = transform_points(lidar2global, scan[in_box(scan, box, size, (0.1, 0.1, 0.1))])
         points = transform_points(lidar2global, scan)
         still.add(points[~moved])
         relief.add(points[~moved])
@@ -144,14 +134,21 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
     points = points[ground.covers(points) | ~traffic.is_gone(points)]
     classes = classify(points, ground)
     keep = classes != OCC3D_FREE
-    objects: list[dict[int, np.ndarray]] = [{} for _ in drive.tracks]
-    for t, f, found in cut:
-        above = ~ground.covers(found)
-        box = drive.box(t, f)
-        assert box is not None  # `cut` holds annotated frames only
-        local = transform_points(invert(ego.ego2global[f] @ ego.lidar2ego @ box), found[above])
-        objects[t][f] = local[np.unique(cell_keys(local, FINE / 2), return_index=True)[1]]
-    return GatheredScene(points[keep], classes[keep], objects, ground)
+    for t, found in enumerate(objects):
+        for f, points_then in found.items():
+            global2box = invert(ego.ego2global[f] @ ego.lidar2ego @ drive.boxes(f)[t])
+            found[f] = _thinned(transform_points(global2box, points_then[~ground.covers(points_then)]), FINE / 2)
+    return GatheredScene(points[keep], classes[keep], objects)
+
+
+def _thinned(points: np.ndarray, cell: float) -> np.ndarray:
+    """One of the points (P, 3) of each cell."""
+    return points[np.unique(cell_keys(points, cell), return_index=True)[1]]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """All points (P, 3) of the parts."""
+    return np.concatenate([np.zeros((0, 3)), *parts])
 
 
 def _own_car(points: np.ndarray) -> np.ndarray:
@@ -162,33 +159,16 @@ def _own_car(points: np.ndarray) -> np.ndarray:
 class LabelMaker:
     """Makes the labels of single frames out of a gathered scene."""
 
-    def __init__(
-        self,
-        drive: KittiDrive,
-        ego: Ego,
-        scene: GatheredScene,
-        grid: VoxelGrid,
-        neighbours: tuple[int, ...] = (-10, -5, 0, 5, 10),
-    ) -> None:
-        """`neighbours` are the scans, relative to the frame, whose beams say what is observed."""
+    def __init__(self, drive: KittiDrive, ego: Ego, scene: GatheredScene, grid: VoxelGrid) -> None:
         self.drive, self.ego, self.scene, self.grid = drive, ego, scene, grid
-        self._offsets = neighbours
         self._rows = np.searchsorted(_STILL, scene.classes)
-        self._rigid = [self._gather(t) for t in range(len(drive.tracks))]
-
-    def _gather(self, t: int) -> np.ndarray:
-        """All points of one object in its frame, thinned."""
-        parts = list(self.scene.objects[t].values())
-        points = np.concatenate(parts) if parts else np.zeros((0, 3))
-        return points[np.unique(cell_keys(points, FINE), return_index=True)[1]]
+        self._rigid = [_thinned(_joined(list(found.values())), FINE) for found in scene.objects]
 
     def object_points(self, t: int, frame: int) -> np.ndarray:
         """The points (P, 3) of track `t` in its box frame that describe it at `frame`."""
-        track: Track = self.drive.tracks[t]
-        if track.kind not in _SOFT_KINDS:
+        if self.drive.tracks[t].kind not in _SOFT_KINDS:
             return self._rigid[t]
-        near = [p for f, p in self.scene.objects[t].items() if abs(f - frame) <= _SOFT_FRAMES]
-        return np.concatenate(near) if near else np.zeros((0, 3))
+        return _joined([p for f, p in self.scene.objects[t].items() if abs(f - frame) <= _SOFT_FRAMES])
 
     def semantics(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Occ3D classes and instance ids, both uint8 (X, Y, Z)."""
@@ -198,17 +178,13 @@ class LabelMaker:
         semantics = np.where(votes.max(-1) > 0, np.array(_STILL, np.uint8)[votes.argmax(-1)], np.uint8(OCC3D_FREE))
         instances = np.zeros(self.grid.shape, np.uint8)
         number = 0
-        for t, track in enumerate(self.drive.tracks):
-            box = self.drive.box(t, frame)
-            if box is None:
-                continue
+        for t, box in self.drive.boxes(frame).items():
             points = transform_points(self.ego.lidar2ego @ box, self.object_points(t, frame))
-            index = np.floor((points - lower) / cell).astype(np.int64)
-            index = index[((index >= 0) & (index < np.array(self.grid.shape))).all(1)]
-            if len(index):
+            index, inside = cells_of(points, lower, cell, self.grid.shape)
+            if inside.any():
                 number += 1
-                semantics[tuple(index.T)] = OCC3D_CLASSES.index(OCC3D_OF_KIND.get(track.kind, "others"))
-                instances[tuple(index.T)] = number
+                at = tuple(index[inside].T)
+                semantics[at], instances[at] = _OCC3D_OF_CATEGORY[self.drive.tracks[t].category], number
         for label in np.unique(semantics[(semantics != OCC3D_FREE) & (instances == 0)]):  # stuff: one id per class
             number += 1
             instances[(semantics == label) & (instances == 0)] = number
@@ -220,16 +196,16 @@ class LabelMaker:
         `image_sizes` is (height, width) per image folder; `load(f)` returns the scan of frame f (a cache around `KittiDrive.scan`).
         """
         semantics, instances = self.semantics(frame)
-        seen = np.zeros(self.grid.shape, np.uint8)
-        for f in (frame + o for o in self._offsets if 0 <= frame + o < len(self.drive)):
+        observed = np.zeros(self.grid.shape, np.uint8)
+        for f in (frame + o for o in _NEIGHBOURS if 0 <= frame + o < len(self.drive)):
             lidar2key = invert(self.ego.ego2global[frame]) @ self.ego.ego2global[f] @ self.ego.lidar2ego
-            points = load(f)[:: 1 if f == frame else 2, :3]  # beams lie closer than voxels: of the others every second does
-            carve(seen, self.grid, lidar2key, points)
+            points = load(f)[:: 1 if f == frame else 2, :3]  # beams lie closer than voxels: every second one of the others is enough
+            carve(observed, self.grid, lidar2key, points)
         cameras = [
             (intrinsics, self.ego.lidar2ego @ invert(self.drive.lidar2cam[name]), image_sizes[name])
             for name, intrinsics in self.drive.intrinsics.items()
         ]
-        return Occupancy(semantics, seen, camera_mask(semantics != OCC3D_FREE, seen, self.grid, cameras), instances)
+        return Occupancy(semantics, observed, camera_mask(semantics != OCC3D_FREE, observed, self.grid, cameras), instances)
 
 
 _GROUND = [OCC3D_CLASSES.index(n) for n in ("driveable_surface", "sidewalk", "terrain")]
@@ -241,15 +217,11 @@ _WEIGHT = np.array([1.0 if label in _GROUND else 3.0 for label in _STILL], np.fl
 @numba.njit(cache=True)
 def _vote(votes, global2grid, lower, cell, points, rows, weight):
     """Add the weight of each global point (P, 3) to its voxel's count of its class."""
-    cells = np.empty(3, np.int64)
+    m, (size_x, size_y, size_z) = global2grid, votes.shape[:3]
     for p in range(len(points)):
-        inside = True
         x, y, z = points[p, 0], points[p, 1], points[p, 2]
-        for a in range(3):
-            value = global2grid[a, 0] * x + global2grid[a, 1] * y + global2grid[a, 2] * z + global2grid[a, 3]
-            cells[a] = int(np.floor((value - lower[a]) / cell[a]))
-            if cells[a] < 0 or cells[a] >= votes.shape[a]:
-                inside = False
-                break
-        if inside:
-            votes[cells[0], cells[1], cells[2], rows[p]] += weight[rows[p]]
+        i = int(np.floor((m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3] - lower[0]) / cell[0]))
+        j = int(np.floor((m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3] - lower[1]) / cell[1]))
+        k = int(np.floor((m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] - lower[2]) / cell[2]))
+        if 0 <= i < size_x and 0 <= j < size_y and 0 <= k < size_z:
+            votes[i, j, k, rows[p]] += weight[rows[p]]

@@ -7,6 +7,7 @@ Layout (Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013): `
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +21,12 @@ from frustum.geometry import pose, rotation_xyz, rotation_z
 _EARTH_RADIUS = 6378137.0
 _SPIN_SECONDS = 0.1
 IMAGE_FOLDERS = ("image_02", "image_03")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SUFFIXES = {"image_02": _IMAGE_SUFFIXES, "image_03": _IMAGE_SUFFIXES, "velodyne_points": (".bin",), "oxts": (".txt",)}
+_CATEGORY_OF_KIND = {
+    "Car": "vehicle.car", "Van": "vehicle.car", "Truck": "vehicle.truck", "Pedestrian": "human.pedestrian.adult",
+    "Person (sitting)": "human.pedestrian.adult", "Cyclist": "vehicle.bicycle", "Tram": "vehicle.bus.rigid",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,10 @@ class Track:
     box2lidar: np.ndarray  # (F, 4, 4), box origin at its centre
     occlusion: np.ndarray  # (F,) int, 0 visible, 1 partly, 2 fully hidden, -1 unknown
 
-    def at(self, frame: int) -> np.ndarray | None:
-        """box2lidar (4, 4) in the frame of that number, or None where the object is not annotated."""
-        offset = frame - self.first_frame
-        return self.box2lidar[offset] if 0 <= offset < len(self.box2lidar) else None
+    @property
+    def category(self) -> str:
+        """Its category in nuScenes."""
+        return _CATEGORY_OF_KIND.get(self.kind, "movable_object.pushable_pullable")
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,6 @@ class KittiDrive:
     """One synchronised drive. All lists and arrays are indexed by position in `frames`, the file numbers that every sensor has."""
 
     name: str
-    folder: Path
     frames: tuple[int, ...]
     images: dict[str, tuple[Path, ...]]  # by image folder
     scans: tuple[Path, ...]
@@ -58,9 +64,10 @@ class KittiDrive:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def box(self, track: int, index: int) -> np.ndarray | None:
-        """box2lidar (4, 4) of a track at a position in `frames`, or None where it is not annotated."""
-        return self.tracks[track].at(self.frames[index])
+    def boxes(self, index: int) -> dict[int, np.ndarray]:
+        """box2lidar (4, 4) of the tracks that are annotated at a position in `frames`, by their position in `tracks`."""
+        ages = [(t, track.box2lidar, self.frames[index] - track.first_frame) for t, track in enumerate(self.tracks)]
+        return {t: poses[age] for t, poses, age in ages if 0 <= age < len(poses)}
 
     def scan(self, index: int) -> np.ndarray:
         """Points (P, 5) float32 of one turn: x, y, z in the LiDAR frame, reflectance 0..1, ring (0 = lowest beam).
@@ -103,8 +110,7 @@ def find_drives(src: Path) -> list[Path]:
     if (src / "oxts").is_dir():
         return [src]
     for pattern in ("*_drive_*", "*/*_drive_*"):
-        found = sorted(p for p in src.glob(pattern) if (p / "oxts").is_dir()) if src.is_dir() else []
-        if found:
+        if found := sorted(p for p in src.glob(pattern) if (p / "oxts").is_dir()):
             return found
     raise DataError(
         f"no KITTI raw drive found in {src}: expected <date>/<date>_drive_<number>_sync/oxts below it. "
@@ -119,28 +125,19 @@ def open_drive(folder: Path) -> KittiDrive:
         DataError: a calibration file, sensor folder, or timestamp is missing or damaged; the text names it.
     """
     folder = Path(folder).resolve()
-    date = folder.parent
-    cam = _read_calibration(date / "calib_cam_to_cam.txt")
-    lidar2cam0 = _read_transform(date / "calib_velo_to_cam.txt")
-    imu2lidar = _read_transform(date / "calib_imu_to_velo.txt")
-    rectify = np.eye(4)
-    rectify[:3, :3] = _matrix(cam, "R_rect_00", 3, 3, date / "calib_cam_to_cam.txt")
+    cam_to_cam = folder.parent / "calib_cam_to_cam.txt"
+    lidar2cam0 = _transform(folder.parent / "calib_velo_to_cam.txt")
+    imu2lidar = _transform(folder.parent / "calib_imu_to_velo.txt")
+    rectify = pose(_calibration(cam_to_cam, "R_rect_00", 3, 3), np.zeros(3))
     intrinsics, lidar2cam = {}, {}
     for name in IMAGE_FOLDERS:
-        projection = _matrix(cam, f"P_rect_{name[-2:]}", 3, 4, date / "calib_cam_to_cam.txt")
-        matrix = projection[:, :3].copy()
-        shift = np.eye(4)
-        shift[:3, 3] = np.linalg.solve(matrix, projection[:, 3])
-        matrix[:2, 2] += 0.5  # KITTI counts from the centre of the first pixel, we from its corner
-        intrinsics[name], lidar2cam[name] = matrix, shift @ rectify @ lidar2cam0
-
+        projection = _calibration(cam_to_cam, f"P_rect_{name[-2:]}", 3, 4)
+        shift = pose(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
+        intrinsics[name], lidar2cam[name] = projection[:, :3].copy(), shift @ rectify @ lidar2cam0
+        intrinsics[name][:2, 2] += 0.5  # KITTI counts from the centre of the first pixel, we from its corner
     numbered: dict[str, dict[int, Path]] = {}
-    for sensor, suffixes in {
-        **dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")),
-        "velodyne_points": (".bin",),
-        "oxts": (".txt",),
-    }.items():
-        files = sorted((folder / sensor / "data").glob("*")) if (folder / sensor / "data").is_dir() else []
+    for sensor, suffixes in _SUFFIXES.items():
+        files = sorted((folder / sensor / "data").glob("*"))
         numbered[sensor] = {int(p.stem): p for p in files if p.suffix.lower() in suffixes and p.stem.isdigit()}
         if not numbered[sensor]:
             raise DataError(
@@ -153,7 +150,6 @@ def open_drive(folder: Path) -> KittiDrive:
     oxts = np.array([_read_oxts(numbered["oxts"][i]) for i in frames])
     return KittiDrive(
         name=folder.name,
-        folder=folder,
         frames=frames,
         images={name: tuple(numbered[name][i] for i in frames) for name in IMAGE_FOLDERS},
         scans=tuple(numbered["velodyne_points"][i] for i in frames),
@@ -187,14 +183,12 @@ def read_tracklets(path: Path) -> tuple[Track, ...]:
     tracks = []
     try:
         for item in ElementTree.parse(path).getroot().findall("tracklets/item"):
-            number = lambda node, key: float(node.findtext(key))  # noqa: E731
-            size = np.array([number(item, "l"), number(item, "w"), number(item, "h")])
-            poses = item.findall("poses/item")
-            centre = np.array([[number(p, "tx"), number(p, "ty"), number(p, "tz") + size[2] / 2] for p in poses]).reshape(-1, 3)
-            yaw = np.array([number(p, "rz") for p in poses])
+            size, poses = _floats(item, "l", "w", "h"), item.findall("poses/item")
+            found = np.array([_floats(p, "tx", "ty", "tz", "rz") for p in poses]).reshape(-1, 4)
+            centre = found[:, :3] + [0, 0, size[2] / 2]
             hidden = np.array([int(p.findtext("occlusion", "-1")) for p in poses])
             kind, first = item.findtext("objectType"), int(item.findtext("first_frame"))  # type: ignore[arg-type]
-            tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(yaw), centre), hidden))
+            tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(found[:, 3]), centre), hidden))
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise DataError(
             f"cannot read the tracklets {path}: {error}. Unpack the drive's tracklet archive again, or remove the file."
@@ -202,35 +196,29 @@ def read_tracklets(path: Path) -> tuple[Track, ...]:
     return tuple(tracks)
 
 
-def _read_calibration(path: Path) -> dict[str, np.ndarray]:
+def _floats(node: ElementTree.Element, *keys: str) -> np.ndarray:
+    return np.array([float(node.findtext(key)) for key in keys])  # type: ignore[arg-type]
+
+
+def _calibration(path: Path, key: str, *shape: int) -> np.ndarray:
+    """The numbers that a calibration file lists after `key:`; matrices must be invertible. Raises DataError."""
     if not path.is_file():
         raise DataError(f"the calibration file {path} is missing. Unpack the drive's calibration archive beside the drive folder.")
-    values = {}
-    for line in path.read_text().splitlines():
-        key, _, rest = line.partition(":")
-        try:
-            values[key] = np.array(rest.split(), float)
-        except ValueError:
-            continue  # calib_time and the like
-    return values
-
-
-def _matrix(values: dict[str, np.ndarray], key: str, rows: int, columns: int, path: Path) -> np.ndarray:
-    found = values.get(key)
-    if found is None or found.size != rows * columns or not np.isfinite(found).all():
-        raise DataError(f"{path} has no usable {key}: {rows * columns} finite numbers are needed. Restore the calibration file.")
-    matrix = found.reshape(rows, columns)
-    if abs(np.linalg.det(matrix[:, :3])) < 1e-9:
+    lines = dict(line.partition(":")[::2] for line in path.read_text().splitlines())
+    try:
+        found = np.array(lines.get(key, "").split(), float)
+    except ValueError:
+        found = np.zeros(0)
+    if found.size != math.prod(shape) or not np.isfinite(found).all():
+        raise DataError(f"{path} has no usable {key}: {math.prod(shape)} finite numbers are needed. Restore the calibration file.")
+    found = found.reshape(shape)
+    if found.ndim == 2 and abs(np.linalg.det(found[:, :3])) < 1e-9:
         raise DataError(f"{key} in {path} is singular: no pixel can be unprojected. Restore the calibration file.")
-    return matrix
+    return found
 
 
-def _read_transform(path: Path) -> np.ndarray:
-    values = _read_calibration(path)
-    shift = values.get("T", np.zeros(0))
-    if shift.size != 3 or not np.isfinite(shift).all():
-        raise DataError(f"{path} has no usable T: 3 finite numbers are needed. Restore the calibration file.")
-    return pose(_matrix(values, "R", 3, 3, path), shift)
+def _transform(path: Path) -> np.ndarray:
+    return pose(_calibration(path, "R", 3, 3), _calibration(path, "T", 3))
 
 
 def _read_oxts(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@
 | lss | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillPoly | count |
 | pointbev | ego | x forward, y left | bottom | round((p + 50) / 0.5) | fillConvexPoly | by the box drawn last |
 | cvt | ego, heading only | -x, -y: forward is up | bottom | round(100 - 2 p) | fillPoly | by the box drawn last |
-| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, whatever is drawn over them |
+| simplebev | CAM_FRONT | z forward, x right | top | trunc((p + 50) / 0.5 - 0.5) | fillPoly | never count, even under other boxes |
 
 "By the box drawn last": where boxes overlap, a visible car is masked when an invisible one comes later in the list of annotations.
 (lift-splat-shoot src/data.py; PointBeV nuscenes_common.py; cross_view_transformers nuscenes_dataset.py; simple_bev nuscenesdataset.py.)
@@ -56,10 +56,9 @@ class BevLabel:
 def bev_cells(corners: np.ndarray, convention: BevConvention) -> np.ndarray:
     """Corners (*, 3) or (*, 2) in metres of the convention's frame as int32 (*, 2): column and row. Raises ConfigError."""
     if convention not in get_args(BevConvention):
-        raise ConfigError(f"there is no BEV label convention {convention!r}; {nearest_names(str(convention), get_args(BevConvention))}")
+        raise ConfigError(f"unknown BEV label convention {convention!r}; {nearest_names(str(convention), get_args(BevConvention))}")
     if convention == "cvt":
-        scale, middle = 1 / _CELL, _CELLS / 2
-        return np.round(middle - scale * corners[..., 1::-1]).astype(np.int32)
+        return np.round(_CELLS / 2 - corners[..., 1::-1] / _CELL).astype(np.int32)
     if convention == "simplebev":
         return ((corners[..., 0::2] + _REACH) / _CELL - 0.5).astype(np.int32)  # truncates towards zero
     return np.round((corners[..., 1::-1] + _REACH) / _CELL).astype(np.int32)
@@ -86,10 +85,10 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
         raise ShapeError(
             f"boxes need poses (M, 4, 4), sizes (M, 3), visibility (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}."
         )
-    least = 0 if convention == "lss" else 1
-    if count and (visibility.min() < least or visibility.max() > 4):
+    lowest = 0 if convention == "lss" else 1
+    if count and (visibility.min() < lowest or visibility.max() > 4):
         raise DataError(
-            f"{convention!r} labels need visibility tokens {least} to 4, got {visibility.min()} to {visibility.max()}. "
+            f"{convention!r} labels need visibility tokens {lowest} to 4, got {visibility.min()} to {visibility.max()}. "
             "Data without visibility has 'lss' labels only."
         )
     corners = box_corners(box2frame, size) if count else np.zeros((0, 8, 3))
@@ -102,51 +101,42 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
         for number, polygon in enumerate(polygons[first : first + _LAYERS], start=1):
             _fill(layer, polygon, number, convention)
         instances = np.where(layer > 0, first + layer.astype(np.int32), instances)
-    seen = np.append(BACKGROUND, visibility).astype(np.uint8)[instances]
+    levels = np.append(BACKGROUND, visibility).astype(np.uint8)[instances]
     if convention == "simplebev":
         hidden = np.zeros((_CELLS, _CELLS), np.uint8)
         for polygon in polygons[visibility == 1]:
             _fill(hidden, polygon, 1, convention)
-        seen = np.where(hidden > 0, np.uint8(1), np.where(seen == 1, np.uint8(BACKGROUND), seen))
-    return BevLabel(instances, seen)
+        levels = np.where(hidden > 0, np.uint8(1), np.where(levels == 1, np.uint8(BACKGROUND), levels))
+    return BevLabel(instances, levels)
 
 
-def vehicle_label(
-    sample: Sample, convention: BevConvention = "lss", classes: tuple[str, ...] | None = None, camera: str = "CAM_FRONT"
-) -> BevLabel:
-    """The label of one keyframe.
+def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel:
+    """The vehicles of one keyframe, as published: all categories that begin with `vehicle.`; "cvt" leaves out emergency vehicles.
 
     Args:
         sample: with boxes.
         convention: see the table of this module.
-        classes: detection classes to draw. By default all vehicles, as published: everything whose category begins with `vehicle.`,
-            except that "cvt" leaves out emergency vehicles.
-        camera: channel whose frame "simplebev" draws in.
 
     Raises:
         ConfigError: unknown convention.
-        DataError: the sample has no boxes, or the convention needs a camera or a visibility that it lacks.
+        DataError: the sample does not have boxes, or the camera or visibility that the convention needs.
     """
     if sample.boxes is None:
         raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels are drawn from them (with_boxes=True).")
-    wanted = np.array([_is_wanted(name, classes, convention) for name in sample.boxes.names], bool)
-    poses = sample.boxes.box2ego[wanted]
+    names = sample.boxes.names
+    is_drawn = np.array([name in VEHICLES or (convention != "cvt" and name.startswith("vehicle.")) for name in names], bool)
+    poses = sample.boxes.box2ego[is_drawn]
     if convention == "cvt":
         flat = pose(rotation_z(yaw_of(sample.ego2global[:3, :3])), sample.ego2global[:3, 3])
         poses = invert(flat) @ sample.ego2global @ poses
     elif convention == "simplebev":
-        frames = {frame.channel: frame for frame in sample.cameras}
-        if camera not in frames:
-            hint = nearest_names(camera, frames)
-            raise DataError(f"'simplebev' labels are drawn in the frame of {camera!r}, but the keyframe {sample.token} lacks it; {hint}")
-        poses = invert(frames[camera].cam2ego) @ poses
-    return draw_boxes(poses, sample.boxes.boxes[wanted, 3:6], sample.boxes.visibility[wanted], convention)
-
-
-def _is_wanted(name: str, classes: tuple[str, ...] | None, convention: str) -> bool:
-    if classes is not None:
-        return name in classes
-    return name in VEHICLES or (convention != "cvt" and name.startswith("vehicle."))
+        front = next((frame for frame in sample.cameras if frame.channel == "CAM_FRONT"), None)
+        if front is None:
+            raise DataError(
+                f"'simplebev' labels are drawn in the frame of CAM_FRONT, which the keyframe {sample.token} lacks. Use 'lss' labels."
+            )
+        poses = invert(front.cam2ego) @ poses
+    return draw_boxes(poses, sample.boxes.boxes[is_drawn, 3:6], sample.boxes.visibility[is_drawn], convention)
 
 
 def _fill(image: np.ndarray, polygon: np.ndarray, value: int, convention: str) -> None:

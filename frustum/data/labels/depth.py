@@ -1,4 +1,4 @@
-"""Depth labels: LiDAR points in the cameras, and several sweeps in one frame."""
+"""Depth labels: LiDAR points in the cameras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.data.sample import CameraFrame, LidarFrame, Sample
+from frustum.data.sample import CameraFrame, LidarFrame
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
@@ -19,9 +19,10 @@ from frustum.types.contract import Label, Shapes
 
 
 class _Found(NamedTuple):
-    sample: Sample  # LiDAR frame and cameras
+    cameras: tuple[CameraFrame, ...]
+    lidar: LidarFrame
     points: np.ndarray | None  # (P, 3) float32, LiDAR frame; None where the maps are there
-    maps: tuple[tuple[np.ndarray, np.ndarray], ...]  # per camera: flat pixel index and metres
+    maps: tuple[tuple[np.ndarray, np.ndarray], ...] = ()  # per camera: flat pixel index and metres
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,22 @@ class DepthLabels(Label[Tensor]):
         if sample.lidar is None:
             advice = f" Train without: {self.without}." if self.without else ""
             raise DataError(f"keyframe {token} has no LiDAR scan, which depth supervision needs.{advice}")
-        found = _Found(sample, sample.lidar.load()[:, :3], ())
+        found = _Found(sample.cameras, sample.lidar, sample.lidar.load()[:, :3])
         if fixed is None:
             return found
-        return _Found(sample, None, tuple((np.flatnonzero(m).astype(np.int32), m[m > 0]) for m in self._maps(found, fixed)))
+        return found._replace(points=None, maps=tuple((np.flatnonzero(m).astype(np.int32), m[m > 0]) for m in _maps(found, fixed)))
 
     def apply(self, found: _Found, draw: Draw) -> np.ndarray:
         """The maps (N, H, W)."""
         if found.points is not None:
-            return np.stack(self._maps(found, draw))
+            return np.stack(_maps(found, draw))
         flat = np.zeros((len(found.maps), draw.size[0] * draw.size[1]), np.float32)
         for row, (index, metres) in zip(flat, found.maps, strict=True):
             row[index] = metres
         return flat.reshape(-1, *draw.size)
 
     def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
-        """None if a sample has no depth."""
+        """None if a sample does not have depth."""
         known = [maps for maps in moved if maps is not None]
         return torch.from_numpy(np.stack(known)) if known and len(known) == len(moved) else None
 
@@ -66,12 +67,11 @@ class DepthLabels(Label[Tensor]):
         size = (shapes.batch, shapes.cameras, *shapes.image_size)
         return torch.from_numpy(np.where(rng.random(size) < 0.3, 30 * rng.random(size), 0)).float()
 
-    def _maps(self, found: _Found, draw: Draw) -> list[np.ndarray]:
-        lidar, points = found.sample.lidar, found.points
-        assert lidar is not None
-        assert points is not None
-        cameras = zip(found.sample.cameras, draw.images, strict=True)
-        return [depth_map(points, lidar, camera, transform.matrix(), draw.size) for camera, transform in cameras]
+
+def _maps(found: _Found, draw: Draw) -> list[np.ndarray]:
+    assert found.points is not None
+    cameras = zip(found.cameras, draw.images, strict=True)
+    return [depth_map(found.points, found.lidar, camera, transform.matrix(), draw.size) for camera, transform in cameras]
 
 
 def lidar2camera(lidar: LidarFrame, camera: CameraFrame) -> np.ndarray:
@@ -103,22 +103,3 @@ def depth_map(
     result = np.zeros(size, np.float32)
     result[row[order], column[order]] = depth[order]
     return result
-
-
-def aggregate_sweeps(sample: Sample, min_distance: float = 1.0) -> np.ndarray:
-    """Points (P, 6) float32 of the keyframe's scan and `sample.lidar_sweeps` in the keyframe's LiDAR frame: x, y, z, intensity, ring, age.
-
-    Points within `min_distance` of the sensor in both x and y (returns from the vehicle) are left out, as the devkit does; age is in
-    seconds before the keyframe. Raises DataError when the sample has no LiDAR.
-    """
-    if sample.lidar is None:
-        raise DataError(f"keyframe {sample.token} has no LiDAR scan to aggregate.")
-    global2key = invert(sample.lidar.ego2global @ sample.lidar.lidar2ego)
-    scans = []
-    for frame in (sample.lidar, *sample.lidar_sweeps):
-        points = frame.load()
-        points = points[(abs(points[:, :2]) >= min_distance).any(1)]
-        moved = transform_points(global2key @ frame.ego2global @ frame.lidar2ego, points[:, :3].astype(np.float64))
-        age = np.full((len(points), 1), sample.lidar.timestamp - frame.timestamp)
-        scans.append(np.concatenate([moved, points[:, 3:], age], 1).astype(np.float32))
-    return np.concatenate(scans)

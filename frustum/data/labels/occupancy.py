@@ -27,7 +27,7 @@ class OccupancyTruth:
     Attributes:
         semantics: (B, X, Y, Z) uint8 class ids, IGNORE where unknown.
         mask_camera, mask_lidar: (B, X, Y, Z) bool, True where a camera or the LiDAR observed the voxel.
-        instances: (B, X, Y, Z) uint8, 0 for none; None if they were not asked for.
+        instances: (B, X, Y, Z) uint8, 0 for none; None if they were not read.
     """
 
     semantics: Tensor
@@ -126,16 +126,16 @@ class OccupancyLabels(Label[OccupancyTruth]):
             )
 
 
-def class_counts(semantics: np.ndarray, seen: np.ndarray, num_classes: int) -> np.ndarray:
-    """(Z, K) int64: how many of the voxels (X, Y, Z) that `seen` holds are of each class, at each height."""
+def class_counts(semantics: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """(Z, K) int64: voxels of each class at each height, inside the mask (X, Y, Z)."""
     height = semantics.shape[2]
-    seen = seen & (semantics < num_classes)
-    levels = np.broadcast_to(np.arange(height), seen.shape)[seen]
-    return np.bincount(levels * num_classes + semantics[seen], minlength=height * num_classes).reshape(height, num_classes)
+    mask = mask & (semantics < num_classes)
+    levels = np.broadcast_to(np.arange(height), mask.shape)[mask]
+    return np.bincount(levels * num_classes + semantics[mask], minlength=height * num_classes).reshape(height, num_classes)
 
 
 def occupancy_of(source: Any, tokens: Sequence[str]) -> Iterator[Occupancy]:
-    """The occupancy labels (data/sample.py) of samples, one after the other. Raises DataError where there is none."""
+    """The occupancy labels (data/sample.py) of samples, one after the other. Raises DataError for a sample without labels."""
     rigs = as_rig_source(source, OccupancyLabels.what)
     for token in tokens:
         labels = rigs.sample(token, with_boxes=False, occupancy=True).occupancy

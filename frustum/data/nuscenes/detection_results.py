@@ -23,9 +23,9 @@ MAX_BOXES = 500
 """Boxes that one sample of a submission may have."""
 
 MODALITIES: tuple[str, ...] = ("use_camera", "use_lidar", "use_radar", "use_map", "use_external")
-"""The flags of `meta`: what a detector was given."""
+"""The flags of `meta`: what a detector reads."""
 
-_WIDTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
+_WIDTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2, "detection_score": 0}  # 0: a number, not a list
 _SHAPE = '{"meta": {"use_camera": true, ...}, "results": {sample_token: [box, ...]}}'
 _SPACE = re.compile(r"[ \t\n\r]*")
 Entry = dict[str, Any]
@@ -33,7 +33,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class DetectionResults:
-    """A submission: the boxes by sample token, in the order of the file, and what the detector was given."""
+    """A submission: the boxes by sample token, in the order of the file, and what the detector reads."""
 
     boxes: dict[str, DetectionBoxes]
     meta: dict[str, Any]
@@ -58,14 +58,14 @@ def write_detections(
         if name not in flags:
             raise DataError(f"meta of a detection submission has no flag {name!r}; {nearest_names(name, flags)}")
         flags[name] = bool(value)
-    seen: set[str] = set()
+    written: set[str] = set()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(flags)}, "results": {{')
         for token, boxes in samples.items() if isinstance(samples, Mapping) else samples:
-            if token in seen:
+            if token in written:
                 raise DataError(f"sample {token} is given twice; a submission holds every sample once.")
-            file.write(f"{', ' if seen else ''}\n{json.dumps(token)}: {json.dumps(_entries(token, boxes))}")
-            seen.add(token)
+            file.write(f"{', ' if written else ''}\n{json.dumps(token)}: {json.dumps(_entries(token, boxes))}")
+            written.add(token)
         file.write("}}\n")
 
 
@@ -116,11 +116,11 @@ def read_detections(path: Path | str) -> DetectionResults:
         text.end()
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is no nuScenes detection submission, or a damaged one: {error}. It must be JSON like {_SHAPE}. Write it again."
+            f"{path} is not a nuScenes detection submission, or damaged: {error}. It must be JSON like {_SHAPE}. Write it again."
         ) from error
     for key in ("results", "meta"):
         if not isinstance(found.get(key), dict):
-            raise DataError(f'{path} has no object "{key}", so it is no nuScenes detection submission. It must look like {_SHAPE}.')
+            raise DataError(f'{path} has no object "{key}"; a nuScenes detection submission must look like {_SHAPE}.')
     return DetectionResults(boxes, found["meta"])
 
 
@@ -162,7 +162,7 @@ class _Text:
         while True:
             key = self.value()
             if not isinstance(key, str):
-                raise ValueError(f"a key that is no text at character {self._at}")
+                raise ValueError(f"a key is not text at character {self._at}")
             self._take(":")
             yield key
             if self._take(",}") == "}":
@@ -180,7 +180,7 @@ class _Text:
             raise ValueError(f"something follows the end of the JSON at character {self._at}")
 
     def _next(self) -> str:
-        """The next character that is no space, "" at the end; stays before it."""
+        """The next character that is not a space, without taking it; "" at the end."""
         match = _SPACE.match(self._text, self._at)
         assert match is not None
         self._at = match.end()
@@ -189,8 +189,8 @@ class _Text:
     def _take(self, allowed: str) -> str:
         found = self._next()
         if not found or found not in allowed:
-            wanted = " or ".join(repr(c) for c in allowed)
-            raise ValueError(f"{wanted} is needed at character {self._at}, where there is {found or 'the end of the file'!r}")
+            needed = " or ".join(repr(c) for c in allowed)
+            raise ValueError(f"{needed} is needed at character {self._at}, where there is {found or 'the end of the file'!r}")
         self._at += 1
         return found
 
@@ -203,61 +203,60 @@ def _boxes(path: Path, token: str, entries: Any) -> DetectionBoxes:
     if not entries:
         return DetectionBoxes.empty()
     try:
-        numbers = {name: _numbers([e[name] for e in entries], (len(entries), width), name) for name, width in _WIDTHS.items()}
-        scores = _numbers([e["detection_score"] for e in entries], (len(entries),), "detection_score")
-        labels = [LABEL_OF[e["detection_name"]] for e in entries]
-        attributes = [ATTRIBUTE_OF[e["attribute_name"]] for e in entries]
-        if any(e["sample_token"] != token for e in entries):
-            raise ValueError
-        if numbers["size"].min() <= 0 or not numbers["rotation"].any(1).all():
-            raise ValueError
-    except (KeyError, TypeError, ValueError) as error:
-        raise _fault(path, token, entries) from error
+        return _checked_boxes(token, entries)
+    except (KeyError, ValueError):
+        for i, entry in enumerate(entries):  # one by one, to name the first bad box
+            try:
+                _checked_boxes(token, [entry])
+            except (KeyError, ValueError) as error:
+                words = f" has no {error}." if isinstance(error, KeyError) else str(error)
+                raise DataError(f"{path}: box {i} of sample {token}{words}") from error
+        raise DataError(f"{path}: the boxes of sample {token} have numbers of mixed kinds.") from None
+
+
+def _checked_boxes(token: str, entries: list[Entry]) -> DetectionBoxes:
+    """The boxes. Raises KeyError for a missing field, and ValueError with words that describe the fault where there is but one box."""
+    columns = {name: _numbers(entries, name, width) for name, width in _WIDTHS.items()}
+    if any(entry["sample_token"] != token for entry in entries):
+        raise ValueError(f" says that it belongs to sample {entries[0]['sample_token']!r}.")
+    if columns["size"].min() <= 0:
+        raise ValueError(f": 'size' must be above 0, got {entries[0]['size']!r}.")
+    if not columns["rotation"].any(1).all():
+        raise ValueError(f": 'rotation' must be a quaternion, got {entries[0]['rotation']!r}.")
     return DetectionBoxes(
-        labels=np.array(labels),
-        centres=numbers["translation"],
-        sizes=numbers["size"][:, [1, 0, 2]],
-        rotations=numbers["rotation"],
-        velocities=numbers["velocity"],
-        attributes=np.array(attributes),
-        scores=scores,
+        labels=_ids(entries, "detection_name", LABEL_OF, "class"),
+        centres=columns["translation"],
+        sizes=columns["size"][:, [1, 0, 2]],
+        rotations=columns["rotation"],
+        velocities=columns["velocity"],
+        attributes=_ids(entries, "attribute_name", ATTRIBUTE_OF, "attribute"),
+        scores=columns["detection_score"],
         num_points=np.full(len(entries), -1),
     )
 
 
-def _numbers(values: list[Any], shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Values of one field as float64 of this shape. Raises TypeError or ValueError, for text and other values that are not finite too."""
-    array = np.array(values)
-    if array.dtype.kind == "O" and name == "velocity":
-        array = np.array([[np.nan if v is None else v for v in pair] for pair in values])
-    if array.dtype.kind not in "fiu" or array.shape != shape or bool in set(map(type, values)):  # numpy takes True among floats for 1
-        raise TypeError
-    array = array.astype(np.float64)
-    if not np.isfinite(array).all() and (name != "velocity" or np.isinf(array).any()):
-        raise ValueError
-    return array
+def _ids(entries: list[Entry], field: str, ids: Mapping[str, int], what: str) -> np.ndarray:
+    """Ids (M,) of the names in one field."""
+    try:
+        return np.array([ids[entry[field]] for entry in entries])
+    except (KeyError, TypeError):
+        name = entries[0][field]
+        raise ValueError(f" has the unknown {what} {name!r}; {nearest_names(str(name), [n for n in ids if n])}") from None
 
 
-def _fault(path: Path, token: str, entries: list[Entry]) -> DataError:
-    """What is wrong with the first bad box, in words."""
-    for i, entry in enumerate(entries):
-        where = f"{path}: box {i} of sample {token}"
-        for name in ("sample_token", *_WIDTHS, "detection_name", "detection_score", "attribute_name"):
-            if name not in entry:
-                return DataError(f"{where} has no {name!r}.")
-        for names, field, what in ((LABEL_OF, "detection_name", "class"), (ATTRIBUTE_OF, "attribute_name", "attribute")):
-            if not isinstance(entry[field], str) or entry[field] not in names:
-                hint = nearest_names(str(entry[field]), [n for n in names if n])
-                return DataError(f"{where} has the unknown {what} {entry[field]!r}; {hint}")
-        if entry["sample_token"] != token:
-            return DataError(f"{where} says that it belongs to sample {entry['sample_token']!r}.")
-        for name, width in (*_WIDTHS.items(), ("detection_score", 0)):
-            try:
-                values = _numbers([entry[name]], (1, width) if width else (1,), name)
-            except (TypeError, ValueError):
-                need = f"a list of {width} numbers" if width else "a number"
-                finite = "finite numbers, or NaN where unknown" if name == "velocity" else "finite"
-                return DataError(f"{where}: {name!r} must be {need}, {finite}; got {entry[name]!r}.")
-            if (name == "size" and values.min() <= 0) or (name == "rotation" and not values.any()):
-                return DataError(f"{where}: {name!r} must be {'above 0' if name == 'size' else 'a quaternion'}, got {entry[name]!r}.")
-    return DataError(f"{path}: the boxes of sample {token} have numbers of mixed kinds.")
+def _numbers(entries: list[Entry], name: str, width: int) -> np.ndarray:
+    """One field as float64 (M, width), or (M,) where `width` is 0. Numpy would also take text and bools: they are refused here."""
+    values = [entry[name] for entry in entries]
+    try:
+        array = np.array(values)
+        if array.dtype.kind == "O" and name == "velocity":
+            array = np.array([[np.nan if v is None else v for v in pair] for pair in values])
+    except (TypeError, ValueError):  # lists of different lengths
+        array = np.array(None)
+    shape = (len(values), width) if width else (len(values),)
+    is_number = array.dtype.kind in "fiu" and array.shape == shape and bool not in set(map(type, values))
+    if not is_number or (np.isinf(array).any() if name == "velocity" else not np.isfinite(array).all()):
+        need = f"a list of {width} numbers" if width else "a number"
+        finite = "finite numbers, or NaN where unknown" if name == "velocity" else "finite"
+        raise ValueError(f": {name!r} must be {need}, {finite}; got {values[0]!r}.")
+    return array.astype(np.float64)

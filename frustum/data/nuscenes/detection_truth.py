@@ -31,7 +31,7 @@ def detection_truth(database: NuScenes, token: str) -> DetectionTruth:
     Velocities are NaN where neighbouring annotations are missing or too far apart in time; `num_points` counts LiDAR and radar.
 
     Raises:
-        DataError: unknown token, or an annotation with an attribute that is none of nuScenes'.
+        DataError: unknown token, or an annotation with an attribute that nuScenes does not define.
     """
     ego2global, table = database.annotations(token)
     names = [name.decode() for name in table["category_name"]]
@@ -39,23 +39,20 @@ def detection_truth(database: NuScenes, token: str) -> DetectionTruth:
     labels = label_of_row[table["category"]]
     kept = labels >= 0
     rows, racks = table["pose"][kept], np.array([name == RACK_CATEGORY for name in names], bool)[table["category"]]
+    attributes = [name.decode() for name in table["attribute_name"]]
+    unknown = next((name for name in attributes if name not in ATTRIBUTE_OF), None)
+    if unknown is not None:
+        raise DataError(f"the attribute table in {database.folder} has the unknown {unknown!r}; {nearest_names(unknown, ATTRIBUTE_OF)}")
+    attribute_of_row = np.array([*(ATTRIBUTE_OF[name] for name in attributes), -1], np.int64)  # row -1 is none
     boxes = DetectionBoxes(
         labels=labels[kept],
         centres=rows[:, :3],
         sizes=table["size"][kept],
         rotations=rows[:, 3:],
         velocities=table["velocity"][kept, :2],
-        attributes=_attributes(database, [name.decode() for name in table["attribute_name"]])[table["attribute"][kept]],
+        attributes=attribute_of_row[table["attribute"][kept]],
         scores=np.full(len(rows), -1.0),
         num_points=(table["num_lidar_pts"] + table["num_radar_pts"])[kept],
     )
     rack = table["pose"][racks]
     return DetectionTruth(boxes, ego2global, pose(quaternion_to_matrix(rack[:, 3:]), rack[:, :3]), table["size"][racks])
-
-
-def _attributes(database: NuScenes, names: list[str]) -> np.ndarray:
-    """Our attribute id of each of the database's attributes; a last entry, which -1 finds, for none."""
-    for name in names:
-        if name not in ATTRIBUTE_OF:
-            raise DataError(f"the attribute table in {database.folder} has the unknown {name!r}; {nearest_names(name, ATTRIBUTE_OF)}")
-    return np.array([*(ATTRIBUTE_OF[name] for name in names), -1], np.int64)

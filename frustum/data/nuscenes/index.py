@@ -1,8 +1,8 @@
 """The nuScenes tables as compact arrays: built once, kept in the user's cache, keyed by the content of the tables.
 
-Three parts, each built and loaded when first needed: `frames` (scenes, keyframes, files of keyframes), `boxes` (annotations) and
-`sweeps` (all files between keyframes). On the full data set this turns gigabytes of JSON into a few hundred megabytes that load in
-a second. The cache is plain npz (no pickle); a damaged file is built again.
+Two parts, each built and loaded when first needed: `frames` (scenes, keyframes, files of keyframes) and `boxes` (annotations). On the
+full data set this turns gigabytes of JSON into a few hundred megabytes that load in a second. The cache is plain npz (no pickle); a
+damaged file is built again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from frustum.data.nuscenes.index_build import build_boxes, build_frames, build_sweeps
-from frustum.data.nuscenes.tables import TABLES
+from frustum.data.nuscenes.index_build import build_boxes, build_frames
+from frustum.data.nuscenes.tables import TABLES, missing_table
 from frustum.errors import DataError
 from frustum.files import atomic_path
 
@@ -54,61 +55,41 @@ def tables_key(folder: Path) -> str:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 digest.update(f"{name} {status.st_size} {status.st_mtime_ns} ".encode())
-                if status.st_size <= _WHOLE:
-                    digest.update(file.read())
-                else:
+                if status.st_size > _WHOLE:
                     digest.update(file.read(_SAMPLED))
                     file.seek(-_SAMPLED, os.SEEK_END)
-                    digest.update(file.read())
+                digest.update(file.read())
         except FileNotFoundError as error:
-            raise DataError(
-                f"the table {path} is missing; a nuScenes database needs all of {', '.join(TABLES)}. "
-                f"Restore it (extract the metadata archive again, or generate the data again)."
-            ) from error
+            raise missing_table(path) from error
         except OSError as error:
             raise DataError(f"cannot read the table {path}: {error.strerror or error}.") from error
     return digest.hexdigest()
 
 
 class Index:
-    """Lazy access to the three parts of one database's index; each is a dictionary of arrays (see index_build)."""
+    """Lazy access to the two parts of one database's index; each is a dictionary of arrays (see index_build)."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = tables_key(folder)
-        self._parts: dict[str, Arrays] = {}
+        self._folder, self._key = folder, tables_key(folder)
 
-    @property
+    @cached_property
     def frames(self) -> Arrays:
         """Scenes, keyframes and the files of keyframes."""
         return self._part("frames", lambda: build_frames(self._folder))
 
-    @property
+    @cached_property
     def boxes(self) -> Arrays:
         """Annotations, sorted by keyframe."""
         return self._part("boxes", lambda: build_boxes(self._folder, self.frames))
 
-    @property
-    def sweeps(self) -> Arrays:
-        """All sensor files, sorted by scene, channel and time."""
-        return self._part("sweeps", lambda: build_sweeps(self._folder, self.frames))
-
     def _part(self, name: str, build: Callable[[], Arrays]) -> Arrays:
-        if name not in self._parts:
-            path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
-            arrays = _load(path)
-            if arrays is None:
-                arrays = build()
-                with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # a cache that cannot be written is no error
-                    np.savez(temporary, **arrays)  # type: ignore[arg-type]
-            self._parts[name] = arrays
-        return self._parts[name]
-
-
-def _load(path: Path) -> Arrays | None:
-    """The arrays of a cached part, or None when there is none or it is damaged (zip members carry a checksum)."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
-        return None
+        """The arrays of a cached part; built when it is missing or damaged (zip members carry a checksum)."""
+        path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
+            arrays = build()
+        with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # to work without a cache is allowed
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        return arrays

@@ -1,7 +1,7 @@
 """From JSON tables to arrays. Poses are rows (x, y, z, qw, qx, qy, qz); strings are fixed-width UTF-8 bytes.
 
-frames: scene_{name,token,log,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
-key_file (samples, channels) row into file_*, -1 where a sensor has none; file_{token,name,time,pose,calibration,size};
+frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
+key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}.
 """
 
@@ -72,8 +72,8 @@ def build_frames(folder: Path) -> Arrays:
     sample_row = _Rows(folder, "sample", (s["token"] for s in samples))
 
     sensors = load_table(folder, "sensor")
-    channels = sorted({s["channel"] for s in sensors})
     modality = {s["channel"]: s["modality"] for s in sensors}
+    channels = sorted(modality)
     channel_of_sensor = {s["token"]: channels.index(s["channel"]) for s in sensors}
     calibrations = load_table(folder, "calibrated_sensor")
     calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))
@@ -85,10 +85,11 @@ def build_frames(folder: Path) -> Arrays:
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
         key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
-    arrays = {
+    pose_tokens = {f["ego_pose_token"] for f in files}
+    poses = [p for p in load_table(folder, "ego_pose") if p["token"] in pose_tokens]
+    pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
+    return {
         "scene_name": _strings(s["name"] for s in scenes),
-        "scene_token": _strings(s["token"] for s in scenes),
-        "scene_log": _strings(logs.get(s["log_token"], {}).get("logfile", "") for s in scenes),
         "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
         "scene_description": _strings(s.get("description", "") for s in scenes),
         "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours
@@ -100,17 +101,7 @@ def build_frames(folder: Path) -> Arrays:
         "key_file": key_file,
         "calibration_pose": _poses(calibrations),
         "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
-        "calibration_token": _strings(c["token"] for c in calibrations),
         "calibration_channel": np.array(channel_of_calibration, np.int32),
-    }
-    return arrays | _file_columns(folder, files, calibration_row)
-
-
-def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
-    wanted = {f["ego_pose_token"] for f in files}
-    poses = [p for p in load_table(folder, "ego_pose") if p["token"] in wanted]
-    pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
-    return {
         "file_token": _strings(f["token"] for f in files),
         "file_name": _strings(f["filename"] for f in files),
         "file_time": np.array([f["timestamp"] for f in files], np.int64),
@@ -118,22 +109,6 @@ def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
         "file_calibration": np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32),
         "file_size": np.array([[f["height"], f["width"]] for f in files], np.int32).reshape(-1, 2),
     }
-
-
-@_guarded
-def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
-    """All files, by scene, channel and time: start (scenes, channels + 1) row ranges, and file_* as in `frames`."""
-    sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
-    calibration_row = _Rows(folder, "calibrated_sensor", (t.decode() for t in frames["calibration_token"]))
-    scene_of, channel_of = frames["sample_scene"], frames["calibration_channel"]
-    files = load_table(folder, "sample_data")
-    scene = np.array([scene_of[sample_row[f["sample_token"]]] for f in files], np.int64)
-    channel = np.array([channel_of[calibration_row[f["calibrated_sensor_token"]]] for f in files], np.int64)
-    order = np.lexsort(([f["timestamp"] for f in files], channel, scene))
-    num_channels = len(frames["channel"])
-    group = (scene * num_channels + channel)[order]
-    start = np.searchsorted(group, np.arange(len(frames["scene_name"]) * num_channels + 1))
-    return _file_columns(folder, [files[i] for i in order], calibration_row) | {"start": start.astype(np.int64)}
 
 
 @_guarded

@@ -115,10 +115,9 @@ def map_patch(
         for shape in _layer(vector_map, layer):
             local = [(ring - np.asarray(centre)) @ turn.T + extent / 2 for ring in shape]
             if layer in LINE_LAYERS:
-                pieces = [p for line in local for p in _cut_line(line, extent)]
-                draw_polylines(mask, [(piece * scale).astype(np.int32) for piece in pieces], 1, thickness=2)
+                _draw(mask, layer, [(piece * scale).astype(np.int32) for line in local for piece in _cut_line(line, extent)])
             else:
-                _draw(mask, [np.round(_cut_polygon(ring, extent) * scale).astype(np.int32) for ring in local])
+                _draw(mask, layer, [np.round(_cut_polygon(ring, extent) * scale).astype(np.int32) for ring in local])
     return masks.astype(bool)
 
 
@@ -129,7 +128,7 @@ def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarr
     grids. Only the heading of the ego pose counts. Lines are drawn two cells thick, rounded like the polygons' corners.
 
     Raises:
-        DataError: unknown layer. ShapeError: ego2global is not (4, 4), or the convention's grid lies in a camera's frame.
+        DataError: unknown layer. ShapeError: ego2global is not (4, 4), or the convention draws in a camera's frame.
     """
     if convention == "simplebev":
         raise ShapeError("map layers are flat and 'simplebev' is a camera's frame: choose 'lss', 'pointbev' or 'cvt'.")
@@ -139,26 +138,24 @@ def ego_map(vector_map: VectorMap, layers: tuple[str, ...], ego2global: np.ndarr
     masks = np.zeros((len(layers), 200, 200), np.uint8)
     for mask, layer in zip(masks, layers, strict=True):
         for shape in _layer(vector_map, layer):
-            rings = [transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))) for ring in shape]
-            cells = [bev_cells(ring, convention) for ring in rings]
-            if layer in LINE_LAYERS:
-                draw_polylines(mask, cells, 1, thickness=2)
-            else:
-                _draw(mask, cells)
+            local = [transform_points(global2flat, np.pad(ring, ((0, 0), (0, 1)))) for ring in shape]
+            _draw(mask, layer, [bev_cells(ring, convention) for ring in local])
     return masks.astype(bool)
 
 
 def _layer(vector_map: VectorMap, layer: str) -> list[Shape]:
     if layer not in LAYERS:
-        raise DataError(f"there is no map layer {layer!r}; {nearest_names(layer, LAYERS)}")
+        raise DataError(f"unknown map layer {layer!r}; {nearest_names(layer, LAYERS)}")
     return vector_map.shapes.get(layer, [])
 
 
-def _draw(mask: np.ndarray, rings: list[np.ndarray]) -> None:
-    """Fill a polygon and clear its holes, whose outlines are cleared too."""
-    if len(rings[0]):
-        fill_polygons(mask, rings[:1], 1)
-        fill_polygons(mask, rings[1:], 0)
+def _draw(mask: np.ndarray, layer: str, cells: list[np.ndarray]) -> None:
+    """Draw lines, or fill a polygon and clear its holes, whose outlines are cleared too."""
+    if layer in LINE_LAYERS:
+        draw_polylines(mask, cells, 1, thickness=2)
+    elif len(cells[0]):
+        fill_polygons(mask, cells[:1], 1)
+        fill_polygons(mask, cells[1:], 0)
 
 
 def _cut_polygon(ring: np.ndarray, extent: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ and occupancy in the ego frame at the keyframe's LIDAR_TOP time, seconds, metres
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import load_table, table_folder
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
-from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Occupancy, Sample
+from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
 from frustum.files import read_json
 from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
@@ -30,9 +30,7 @@ class SceneInfo:
     """One scene and its keyframes in time order."""
 
     name: str
-    token: str
     tokens: tuple[str, ...]
-    log: str
     location: str
     description: str
 
@@ -41,34 +39,25 @@ class NuScenes:
     """A nuScenes database.
 
     Args:
-        root: folder with `<version>/*.json`, `samples/`, and where there are such `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
+        root: folder with `<version>/*.json`, `samples/`, and optionally `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
             `panoptic/`.
         version: name of the folder with the tables.
         cameras: channels, in the order that samples will have; None takes all, FlashOCC's order first.
         camera_only: leave out LiDAR points, whose files need not exist; the LIDAR_TOP record still defines the keyframe's pose.
-        grid_shape: (X, Y, Z) that occupancy labels must have; None takes any.
 
     Raises:
         DataError: wrong root, unknown version or camera, missing table. (A damaged table raises when it is first read.)
     """
 
     def __init__(
-        self,
-        root: Path | str,
-        version: str = "v1.0-trainval",
-        cameras: tuple[str, ...] | list[str] | None = None,
-        camera_only: bool = False,
-        grid_shape: tuple[int, int, int] | None = None,
+        self, root: Path | str, version: str = "v1.0-trainval", cameras: Sequence[str] | None = None, camera_only: bool = False
     ) -> None:
-        self.root = Path(root)
-        self.version = version
-        self.camera_only = camera_only
-        self.grid_shape = grid_shape
+        self.root, self.version, self.camera_only = Path(root), version, camera_only
         self.folder = table_folder(self.root, version)
         self._index = Index(self.folder)
-        self._wanted_cameras = None if cameras is None else tuple(cameras)
+        self._chosen_cameras = None if cameras is None else tuple(cameras)
 
-    # ---- what there is ------------------------------------------------------------------------------------------------------
+    # ---- contents -------------------------------------------------------------------------------------------------
 
     @cached_property
     def channels(self) -> dict[str, str]:
@@ -80,22 +69,22 @@ class NuScenes:
     def cameras(self) -> tuple[str, ...]:
         """Camera channels in the order that samples have them."""
         there = [c for c, modality in self.channels.items() if modality == "camera"]
-        if self._wanted_cameras is None:
+        if self._chosen_cameras is None:
             return tuple([c for c in CAMERAS if c in there] + [c for c in there if c not in CAMERAS])
-        for camera in self._wanted_cameras:
+        for camera in self._chosen_cameras:
             if camera not in there:
                 raise DataError(f"{self.root} has no camera {camera!r}; {nearest_names(camera, there)} Set data.cameras.")
-        return self._wanted_cameras
+        return self._chosen_cameras
 
     @cached_property
     def scenes(self) -> tuple[SceneInfo, ...]:
         """All scenes, by the time of their first keyframe."""
         frames = self._index.frames
         bounds = np.searchsorted(frames["sample_scene"], np.arange(len(frames["scene_name"]) + 1))
-        text = [frames[f"scene_{name}"] for name in ("name", "token", "log", "location", "description")]
+        text = [frames[f"scene_{name}"] for name in ("name", "location", "description")]
         return tuple(
-            SceneInfo(name.decode(), token.decode(), tuple(t.decode() for t in frames["sample_token"][a:b]), *(x.decode() for x in rest))
-            for name, token, *rest, a, b in zip(*text, bounds[:-1], bounds[1:], strict=True)
+            SceneInfo(name.decode(), tuple(t.decode() for t in frames["sample_token"][a:b]), *(x.decode() for x in rest))
+            for name, *rest, a, b in zip(*text, bounds[:-1], bounds[1:], strict=True)
         )
 
     @cached_property
@@ -103,35 +92,32 @@ class NuScenes:
         return {scene.name: scene for scene in self.scenes}
 
     @cached_property
-    def _split_scenes(self) -> dict[str, list[str]]:
-        """Splits that have a scene here; splits.json wins over the official lists."""
+    def _split_scenes(self) -> dict[str, set[str]]:
+        """Scenes of each split that are in this database; splits.json wins over the official lists."""
         named = official_splits() | custom_splits(self.folder)
-        present = {split: [s for s in names if s in self._scene_of] for split, names in named.items()}
-        return {split: names for split, names in present.items() if names}
+        return {split: self._scene_of.keys() & names for split, names in named.items()}
 
     def splits(self) -> list[str]:
         """Names of the splits that have scenes in this database; `tokens` takes also `all` and the name of a single scene."""
-        return sorted(self._split_scenes)
+        return sorted(split for split, names in self._split_scenes.items() if names)
 
-    def split_scenes(self, split: str) -> list[str]:
-        """Scene names of a split, by time. Raises DataError for an unknown split, or one without a scene here."""
+    def tokens(self, split: str = "all") -> list[str]:
+        """Keyframe tokens of a split (or scene, or `all`), scene after scene, in time order.
+
+        Raises:
+            DataError: an unknown split, or one without a scene here.
+        """
         if split == "all":
-            return [s.name for s in self.scenes]
-        if split in self._scene_of:
-            return [split]
+            return [token for scene in self.scenes for token in scene.tokens]
+        members = {split} if split in self._scene_of else self._split_scenes.get(split)
+        if members:
+            return [token for scene in self.scenes if scene.name in members for token in scene.tokens]
         if split in self._split_scenes:
-            members = set(self._split_scenes[split])
-            return [s.name for s in self.scenes if s.name in members]
-        if split in official_splits() | custom_splits(self.folder):
             raise DataError(
                 f"none of the scenes of split {split!r} is in {self.folder}; splits that have scenes: {', '.join(self.splits()) or 'none'}."
             )
         hint = nearest_names(split, [*self.splits(), "all"])
         raise DataError(f"{self.folder} has no split {split!r}; {hint} Add your own in {self.folder / 'splits.json'}.")
-
-    def tokens(self, split: str = "all") -> list[str]:
-        """Keyframe tokens of a split (or scene, or `all`), scene after scene, in time order. Raises DataError as `split_scenes`."""
-        return [token for name in self.split_scenes(split) for token in self._scene_of[name].tokens]
 
     # ---- one keyframe -------------------------------------------------------------------------------------------------------
 
@@ -152,26 +138,18 @@ class NuScenes:
         """The keyframes of the scene that a keyframe belongs to, in time order."""
         return self.scene(token).tokens
 
-    def sample(
-        self,
-        token: str,
-        history: int = 0,
-        with_boxes: bool = True,
-        occupancy: bool | Literal["instances"] = True,
-        num_sweeps: int = 0,
-    ) -> Sample:
-        """One keyframe; images and points stay on disk until asked for.
+    def sample(self, token: str, history: int = 0, with_boxes: bool = True, occupancy: bool | Literal["instances"] = True) -> Sample:
+        """One keyframe; images and points are read later, from the frames.
 
         Args:
             token: sample token.
-            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene. One in which a camera failed has
-                fewer cameras.
+            history: number of past keyframes whose cameras are read, newest first; fewer at the start of a scene. One in which a camera
+                failed has fewer cameras.
             with_boxes: read the annotations.
             occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
-            num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
 
         Raises:
-            DataError: unknown token, a wanted camera has no image in this keyframe, or a label file is damaged.
+            DataError: unknown token, a chosen camera does not have an image in this keyframe, or a label file is damaged.
         """
         row = self._row(token)
         frames = self._index.frames
@@ -180,19 +158,18 @@ class NuScenes:
         key_file = self._key_file(row)
         ego2global = _poses(frames["file_pose"][key_file])
         earlier = range(row - 1, max(first, row - history) - 1, -1)
-        lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
+        path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
         return Sample(
             token=token,
             scene=scene.name,
             timestamp=int(frames["sample_time"][row]) / 1e6,
             ego2global=ego2global,
             cameras=self._camera_frames(row),
-            lidar=lidar[0] if lidar else None,
+            lidar=self._lidar_frame(key_file) if self._key_channel and not self.camera_only else None,
             boxes=self._boxes(row, ego2global) if with_boxes else None,
-            occupancy=self._occupancy(scene.name, token, occupancy == "instances") if occupancy else None,
+            occupancy=read_labels(path) if path else None,
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
-            lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
@@ -204,47 +181,40 @@ class NuScenes:
 
     def _key_file(self, row: int) -> int:
         """Row of the file that defines the keyframe's pose."""
-        present = self._index.frames["key_file"][row]
-        names = list(self.channels)
-        for channel in (self._key_channel, *self.cameras, *names):
-            if channel and present[names.index(channel)] >= 0:
-                return int(present[names.index(channel)])
+        files = dict(zip(self.channels, self._index.frames["key_file"][row].tolist(), strict=True))
+        for channel in (self._key_channel, *self.cameras, *files):
+            if files.get(channel, -1) >= 0:
+                return files[channel]
         token = self._index.frames["sample_token"][row].decode()
         raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
 
     def _camera_frames(self, row: int, strict: bool = True) -> tuple[CameraFrame, ...]:
-        """Images of a keyframe; a camera that was asked for must have one there if `strict`."""
+        """Images of a keyframe; with `strict`, each of the chosen cameras must have one."""
         frames, names = self._index.frames, list(self.channels)
         files = frames["key_file"][row, [names.index(c) for c in self.cameras]]
-        if strict and self._wanted_cameras and (files < 0).any():
+        if strict and self._chosen_cameras and (files < 0).any():
             token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
             raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
-        return self._frames_of_cameras(frames, files[files >= 0])
-
-    def _frames_of_cameras(self, table: Arrays, files: np.ndarray) -> tuple[CameraFrame, ...]:
-        shared = self._index.frames
-        calibration = table["file_calibration"][files]
-        cam2ego, ego2global = _poses(shared["calibration_pose"][calibration]), _poses(table["file_pose"][files])
+        files = files[files >= 0]
+        calibration = frames["file_calibration"][files]
+        cam2ego, ego2global = _poses(frames["calibration_pose"][calibration]), _poses(frames["file_pose"][files])
         return tuple(
             CameraFrame(
-                channel=shared["channel"][shared["calibration_channel"][c]].decode(),
-                path=self.root / table["file_name"][f].decode(),
-                timestamp=int(table["file_time"][f]) / 1e6,
-                intrinsics=shared["calibration_intrinsics"][c],
+                channel=frames["channel"][frames["calibration_channel"][c]].decode(),
+                path=self.root / frames["file_name"][f].decode(),
+                timestamp=int(frames["file_time"][f]) / 1e6,
+                intrinsics=frames["calibration_intrinsics"][c],
                 cam2ego=cam2ego[i],
                 ego2global=ego2global[i],
-                size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
+                size=(int(frames["file_size"][f, 0]), int(frames["file_size"][f, 1])),
             )
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))
         )
 
-    def _lidar_frames(self, table: Arrays, files: np.ndarray) -> list[LidarFrame]:
-        lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
-        ego2global = _poses(table["file_pose"][files])
-        return [
-            LidarFrame(self.root / table["file_name"][f].decode(), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
-            for i, f in enumerate(files)
-        ]
+    def _lidar_frame(self, file: int) -> LidarFrame:
+        frames = self._index.frames
+        lidar2ego, ego2global = _poses(frames["calibration_pose"][frames["file_calibration"][file]]), _poses(frames["file_pose"][file])
+        return LidarFrame(self.root / frames["file_name"][file].decode(), int(frames["file_time"][file]) / 1e6, lidar2ego, ego2global)
 
     def annotations(self, token: str) -> tuple[np.ndarray, Arrays]:
         """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
@@ -252,82 +222,52 @@ class NuScenes:
         The columns are those of `index_build.build_boxes`; `pose` holds rows (x, y, z, qw, qx, qy, qz), and `category` and `attribute` are
         positions in `category_name` and `attribute_name`, or -1. Raises DataError for an unknown token.
         """
-        row, table = self._row(token), self._index.boxes
-        part = slice(int(table["start"][row]), int(table["start"][row + 1]))
-        columns = {
-            name: table[name][part] for name in ("category", "attribute", "pose", "size", "velocity", "num_lidar_pts", "num_radar_pts")
-        }
-        names = {name: table[name] for name in ("category_name", "attribute_name")}
-        return _poses(self._index.frames["file_pose"][self._key_file(row)]), columns | names
+        row = self._row(token)
+        return _poses(self._index.frames["file_pose"][self._key_file(row)]), self._annotations(row)
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
-        """Boxes of the ten detection classes in these keyframes that hold at least so many LiDAR or radar points."""
-        table = self._index.boxes
-        start = table["start"]
+        """Boxes of the ten detection classes in these keyframes that hold at least `min_points` LiDAR or radar points."""
+        table, start = self._index.boxes, self._index.boxes["start"]
         names = [name.decode() for name in table["category_name"]]
-        named = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
-        good = named[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)
-        before = np.concatenate([[0], np.cumsum(good)])
+        is_detected = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
+        good = is_detected[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)
+        count = np.concatenate([[0], np.cumsum(good)])  # of the boxes up to a row
         rows = np.array([self._row(token) for token in tokens], np.int64)
-        return int((before[start[rows + 1]] - before[start[rows]]).sum())
+        return int((count[start[rows + 1]] - count[start[rows]]).sum())
 
-    def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
+    def _annotations(self, row: int) -> Arrays:
+        """Columns of the annotations of a keyframe, and the tables of names that they refer to."""
         table = self._index.boxes
         part = slice(int(table["start"][row]), int(table["start"][row + 1]))
-        global2ego = invert(ego2global)
-        box2ego = global2ego @ _poses(table["pose"][part])
-        velocity = table["velocity"][part] @ global2ego[:3, :3].T
-        size, yaw = table["size"][part], yaw_of(box2ego[:, :3, :3])
-        categories = [table["category_name"][c].decode() for c in table["category"][part]]
+        shared = {"start", "category_name", "attribute_name", "instance_token"}
+        return {name: values if name in shared else values[part] for name, values in table.items()}
+
+    def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
+        table, global2ego = self._annotations(row), invert(ego2global)
+        box2ego = global2ego @ _poses(table["pose"])
+        velocity = table["velocity"] @ global2ego[:3, :3].T
+        categories = [table["category_name"][c].decode() for c in table["category"]]
         return Boxes(
-            boxes=np.concatenate([box2ego[:, :3, 3], size, yaw[:, None], velocity[:, :2]], 1),
+            boxes=np.concatenate([box2ego[:, :3, 3], table["size"], yaw_of(box2ego[:, :3, :3])[:, None], velocity[:, :2]], 1),
             box2ego=box2ego,
             names=[DETECTION_OF_CATEGORY.get(c, c) for c in categories],
-            tokens=[t.decode() for t in table["token"][part]],
-            instances=[table["instance_token"][i].decode() for i in table["instance"][part]],
-            attributes=["" if a < 0 else table["attribute_name"][a].decode() for a in table["attribute"][part]],
-            visibility=table["visibility"][part],
-            num_lidar_pts=table["num_lidar_pts"][part],
-            num_radar_pts=table["num_radar_pts"][part],
+            tokens=[t.decode() for t in table["token"]],
+            instances=[table["instance_token"][i].decode() for i in table["instance"]],
+            attributes=["" if a < 0 else table["attribute_name"][a].decode() for a in table["attribute"]],
+            visibility=table["visibility"],
+            num_lidar_pts=table["num_lidar_pts"],
+            num_radar_pts=table["num_radar_pts"],
         )
 
-    def _occupancy(self, scene: str, token: str, instances: bool) -> Occupancy | None:
-        path = self.labels_path(scene, token, instances)
-        return None if path is None else read_labels(path, self.grid_shape)
-
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
-        """The label file of a keyframe, or None when it has none. `instances` prefers the panoptic variant; else it is the fallback."""
-        for panoptic in (True, False) if instances else (False, True):
-            path = labels_path(self.root, scene, token, panoptic)
-            if path.is_file():
-                return path
-        return None
-
-    # ---- between keyframes --------------------------------------------------------------------------------------------------
-
-    def _earlier(self, row: int, channel: str, count: int) -> np.ndarray:
-        """Rows in `sweeps` of up to `count` files of `channel` before the keyframe's own file, newest first."""
-        frames, sweeps, column = self._index.frames, self._index.sweeps, list(self.channels).index(channel)
-        group = int(frames["sample_scene"][row]) * len(self.channels) + column
-        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
-        key = int(frames["key_file"][row, column])
-        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
-        end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
-        return np.arange(end - 1, max(start, end - count) - 1, -1)
-
-    def _sweeps(self, row: int, count: int) -> tuple[LidarFrame, ...]:
-        return tuple(self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, count)))
-
-    def camera_sweeps(self, token: str, channel: str, count: int) -> tuple[CameraFrame, ...]:
-        """Up to `count` images of one camera before the keyframe's own, newest first, keyframes among them. Raises DataError."""
-        if self.channels.get(channel) != "camera":
-            raise DataError(f"{self.root} has no camera {channel!r}; {nearest_names(channel, self.cameras)}")
-        return self._frames_of_cameras(self._index.sweeps, self._earlier(self._row(token), channel, count))
+        """The label file of a keyframe, or None without one. `instances` prefers the panoptic variant; else it is the fallback."""
+        paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
+        return next((path for path in paths if path.is_file()), None)
 
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""
         if not self._key_channel:
-            raise DataError(f"{self.root} has no LiDAR, so there are no LiDAR origins; ray metrics need them.")
+            raise DataError(f"{self.root} has no LiDAR, but ray metrics need its origins. Choose other metrics, or data with a LiDAR.")
         frames = self._index.frames
         files = [self._key_file(self._row(token)) for token in self._scene_of[scene].tokens]
         return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])
@@ -335,32 +275,19 @@ class NuScenes:
     # ---- labels of points ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def categories(self) -> dict[int, str]:
-        """Category name by lidarseg id, as category.json says (never assume the order)."""
-        return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
-
-    @cached_property
-    def _point_labels(self) -> dict[str, dict[str, str]]:
-        """By table (lidarseg, panoptic): file name by sample_data token."""
-        found: dict[str, dict[str, str]] = {}
-        for table in ("lidarseg", "panoptic"):
-            path = self.folder / f"{table}.json"
-            rows = read_json(path, f"table {table}") if path.is_file() else []
-            found[table] = {row["sample_data_token"]: row["filename"] for row in rows}
-        return found
-
-    def point_labels_path(self, token: str, kind: Literal["lidarseg", "panoptic"] = "lidarseg") -> Path | None:
-        """The file with the classes (or class * 1000 + instance) of the keyframe's LiDAR points, or None when there is none."""
-        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
-        name = self._point_labels[kind].get(file_token)
-        return None if name is None else self.root / name
+    def _point_labels(self) -> dict[str, dict[str, Path]]:
+        """By table (lidarseg, panoptic): file by sample_data token."""
+        tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
+        found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
+        return {name: {row["sample_data_token"]: self.root / row["filename"] for row in rows} for name, rows in found.items()}
 
     def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.
 
-        Returns None when the keyframe has no lidarseg labels. Raises DataError when a file is missing or damaged.
+        Returns None when the keyframe does not have lidarseg labels. Raises DataError when a file is missing or damaged.
         """
-        segments, panoptic = self.point_labels_path(token), self.point_labels_path(token, "panoptic")
+        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
+        segments, panoptic = (self._point_labels[name].get(file_token) for name in OPTIONAL_TABLES)
         if segments is None:
             return None
         try:

@@ -24,7 +24,11 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
     Raises:
         DataError: no keyframes, times not ascending, an unknown channel, category or attribute, or a pose that is not rigid.
     """
-    _check_times(scene)
+    times = [keyframe.timestamp for keyframe in scene.keyframes]
+    if not times:
+        raise DataError(f"scene {scene.name} does not have keyframes.")
+    if any(b <= a for a, b in itertools.pairwise(times)):
+        raise DataError(f"the keyframes of scene {scene.name} must ascend in time (microseconds), got {times[:5]}...")
     scene_token = token("scene", scene.name)
     log = scene.log or f"{scene.location}-{scene.name}"
     samples = [sample_token(scene.name, k.timestamp) for k in scene.keyframes]
@@ -61,28 +65,18 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
     return rows
 
 
-def _check_times(scene: SceneRecord) -> None:
-    times = [k.timestamp for k in scene.keyframes]
-    if not times:
-        raise DataError(f"scene {scene.name} has no keyframes.")
-    if any(b <= a for a, b in itertools.pairwise(times)):
-        raise DataError(f"the keyframes of scene {scene.name} must ascend in time (microseconds), got {times[:5]}...")
-
-
 def _file_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[Row]]:
     """sample_data and ego_pose with prev and next per channel, lidarseg, panoptic."""
     channels = {s.channel for s in scene.sensors}
     chains: dict[str, list[tuple[SampleDataRecord, str]]] = defaultdict(list)  # per channel: file and the keyframe it is of, or ""
-    for key, keyframe in zip(samples, scene.keyframes, strict=True):
-        for record in keyframe.data:
-            chains[record.channel].append((record, key))
-    for record in scene.sweeps:
-        chains[record.channel].append((record, ""))
+    files = [(record, key) for key, keyframe in zip(samples, scene.keyframes, strict=True) for record in keyframe.data]
+    for record, key in (*files, *((sweep, "") for sweep in scene.sweeps)):
+        chains[record.channel].append((record, key))
     rows: dict[str, list[Row]] = {"sample_data": [], "ego_pose": [], "lidarseg": [], "panoptic": []}
     poses: list[tuple[np.ndarray, str]] = []
     for channel in sorted(chains):
         if channel not in channels:
-            raise DataError(f"scene {scene.name} has files of {channel!r}, which is no sensor of it; {nearest_names(channel, channels)}")
+            raise DataError(f"scene {scene.name} has files of {channel!r}, which is not a sensor of it; {nearest_names(channel, channels)}")
         chain = sorted(chains[channel], key=lambda item: item[0].timestamp)
         tokens = [sample_data_token(scene.name, channel, record.timestamp) for record, _ in chain]
         if len(set(tokens)) != len(tokens):

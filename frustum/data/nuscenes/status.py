@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -67,7 +67,7 @@ class DataStatus:
 
 
 def data_status(root: Path | str, version: str | None = None) -> DataStatus:
-    """Look what is below `root`; reads tables and folder listings, no images.
+    """Report what is below `root`; reads tables and folder listings, not images.
 
     Args:
         root: data root.
@@ -109,30 +109,25 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         frames = Index(folder).frames
     except DataError as error:
         return VersionStatus(version, 0, 0, {}, [table_item], str(error))
-    names = [n.decode() for n in frames["scene_name"]]
-    here = set(names)
-    splits = {split: len(here & set(members)) for split, members in (official_splits() | custom_splits(folder)).items()}
-    items = [table_item]
+    names, official = [n.decode() for n in frames["scene_name"]], official_splits()
+    here, items = set(names), [table_item]
+    splits = {split: len(here & set(members)) for split, members in (official | custom_splits(folder)).items()}
     listing = lru_cache(maxsize=None)(_listing)
     exists = lambda name: os.path.basename(name) in listing(root / os.path.dirname(name))  # noqa: E731
-    expected: dict[str, int] = defaultdict(int)
-    there: dict[str, int] = defaultdict(int)
     channels, modality = [c.decode() for c in frames["channel"]], [m.decode() for m in frames["modality"]]
-    calibration_channel = frames["calibration_channel"]
-    for name, calibration in zip(frames["file_name"], frames["file_calibration"], strict=True):
-        channel = channels[calibration_channel[calibration]]
-        expected[channel] += 1
-        there[channel] += exists(name.decode())
+    channel_of = frames["calibration_channel"][frames["file_calibration"]]  # by file
+    is_there = np.array([exists(name.decode()) for name in frames["file_name"]], bool)
+    expected, there = (np.bincount(files, minlength=len(channels)).tolist() for files in (channel_of, channel_of[is_there]))
     purpose = {"camera": "all work", "lidar": "depth supervision, check", "radar": "nothing here yet"}
-    is_official = bool(here & set().union(*official_splits().values()))
+    is_official = bool(here & set().union(*official.values()))
     own = "it was generated or imported: run that command again"
-    has_lidar = any(kind == "lidar" and expected[channel] for channel, kind in zip(channels, modality, strict=True))
+    has_lidar = any(kind == "lidar" and count for kind, count in zip(modality, expected, strict=True))
     own_labels = own if has_lidar else "cameras that were imported alone have no labels; predicting needs none"
-    own_points = "a generated world has them, an import has not" if has_lidar else own_labels
+    own_points = "a generated world has them, an import does not" if has_lidar else own_labels
     source = source if is_official else own
-    for channel, kind in zip(channels, modality, strict=True):
-        if expected[channel]:
-            items.append(_item(f"samples/{channel}", there[channel], expected[channel], purpose.get(kind, "nothing here"), source))
+    for channel, kind, found, files in zip(channels, modality, there, expected, strict=True):
+        if files:
+            items.append(_item(f"samples/{channel}", found, files, purpose.get(kind, "nothing here"), source))
     scene_of = frames["sample_scene"]
     for panoptic in (False, True):
         folders = [labels_path(root, names[scene_of[i]], t.decode(), panoptic) for i, t in enumerate(frames["sample_token"])]
@@ -166,14 +161,10 @@ def _sizes(root: Path) -> dict[str, int]:
         total = 0
         for path, _, files in os.walk(top):
             picked = files if len(files) <= 200 else files[:: len(files) // 200]
-            known = [size for name in picked if (size := _size(os.path.join(path, name))) >= 0]
+            known = []
+            for name in picked:
+                with contextlib.suppress(OSError):
+                    known.append(os.path.getsize(os.path.join(path, name)))
             total += round(float(np.mean(known)) * len(files)) if known else 0
         sizes[top.name] = total
     return sizes
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1

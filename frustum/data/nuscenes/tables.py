@@ -50,7 +50,7 @@ def table_folder(root: Path, version: str) -> Path:
     if not root.is_dir():
         raise DataError(
             f"the data root {root} does not exist; it must be a folder with {version}/*.json and samples/. "
-            f"If the data lie elsewhere, set data.root=FOLDER. {advice}"
+            f"If the data are elsewhere, set data.root=FOLDER. {advice}"
         )
     if found:
         hint = nearest_names(version, found)
@@ -67,6 +67,14 @@ def table_folder(root: Path, version: str) -> Path:
     raise DataError(f"{root} is not a nuScenes data set: it must hold {version}/*.json and samples/, but holds {held}. {advice}")
 
 
+def missing_table(path: Path) -> DataError:
+    """The error for one of TABLES that does not exist."""
+    return DataError(
+        f"the table {path} is missing; a nuScenes database needs all of {', '.join(TABLES)}. "
+        f"Restore it (extract the metadata archive again, or generate the data again)."
+    )
+
+
 def load_table(folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of one table.
 
@@ -74,11 +82,8 @@ def load_table(folder: Path, name: str) -> list[dict[str, Any]]:
         DataError: the table is missing, is not JSON, or is not a list of records with tokens.
     """
     path = folder / f"{name}.json"
-    if not path.is_file() and name in TABLES:
-        raise DataError(
-            f"the table {path} is missing; a nuScenes database needs all of {', '.join(TABLES)}. "
-            f"Restore it (re-extract the metadata archive, or generate the data again)."
-        )
+    if not path.is_file():
+        raise missing_table(path)
     rows = read_json(path, f"table {name}")
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "token" in r for r in rows[:1] + rows[-1:]):
         raise DataError(f"the table {path} must be a JSON list of records with tokens. Restore it from its source.")

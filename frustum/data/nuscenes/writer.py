@@ -1,7 +1,7 @@
 """Write a nuScenes database: scenes one by one, from any number of processes, then merge them into the 13 tables.
 
 Each scene becomes one part file, `<root>/<version>/parts/<scene>.json.gz`, which appears at once and whole. So an interrupted job goes
-on where it was (`has_scene`), and `finish` gives the same bytes whatever the order or the number of workers. Images, sweeps and labels
+on where it was (`has_scene`), and `finish` gives the same bytes in any order and with any number of workers. Images, sweeps and labels
 are the caller's: write them (atomically, `files.atomic_path`) before `add_scene`.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from frustum.data.nuscenes.records import SceneRecord, token
-from frustum.data.nuscenes.scene_rows import scene_rows
+from frustum.data.nuscenes.scene_rows import Row, scene_rows
 from frustum.data.nuscenes.splits import custom_splits, merged_splits
 from frustum.data.nuscenes.tables import MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
@@ -29,18 +29,6 @@ from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
 
 _FORMAT = 1
 _ASIDE = ".aside"  # suffix of the parts that were taken out of the database
-_MERGED = (
-    "log",
-    "scene",
-    "calibrated_sensor",
-    "ego_pose",
-    "sample",
-    "sample_data",
-    "instance",
-    "sample_annotation",
-    "lidarseg",
-    "panoptic",
-)
 
 
 class DatabaseWriter:
@@ -48,7 +36,7 @@ class DatabaseWriter:
 
     Args:
         root: data root; created if needed.
-        version: name of the folder with the tables. The devkit wants it to end in mini, trainval or test for its predefined splits.
+        version: name of the folder with the tables. The devkit needs it to end in mini, trainval or test for its predefined splits.
 
     Raises:
         DataError: the folder cannot be written.
@@ -62,27 +50,23 @@ class DatabaseWriter:
 
     def has_scene(self, name: str, fingerprint: str | None = None) -> bool:
         """Whether the scene was added and its part is sound; with `fingerprint`, also whether it was made with the same one."""
-        if not self._part(name).is_file():
-            return False
-        try:
-            part = self._read_part(self._part(name))
-        except DataError:
-            return False
-        return fingerprint is None or part["fingerprint"] == fingerprint
+        path = self._part(name)
+        with contextlib.suppress(DataError):
+            return path.is_file() and fingerprint in (None, self._read_part(path)["fingerprint"])
+        return False
 
-    def add_scene(self, scene: SceneRecord, check_files: bool = True) -> None:
+    def add_scene(self, scene: SceneRecord) -> None:
         """Add a scene, or replace the one of that name. Safe to call from several processes for different scenes.
 
         Raises:
             DataError: the record is inconsistent, a file that it names does not exist, or the part cannot be written.
         """
         rows = scene_rows(scene)
-        if check_files:
-            for row in rows["sample_data"] + rows["lidarseg"] + rows["panoptic"]:
-                if not (self.root / row["filename"]).is_file():
-                    raise DataError(
-                        f"scene {scene.name} names {row['filename']}, which is not below {self.root}. Write the files before add_scene."
-                    )
+        for row in rows["sample_data"] + rows["lidarseg"] + rows["panoptic"]:
+            if not (self.root / row["filename"]).is_file():
+                raise DataError(
+                    f"scene {scene.name} names {row['filename']}, which is not below {self.root}. Write the files before add_scene."
+                )
         part = {"format": _FORMAT, "name": scene.name, "fingerprint": scene.fingerprint, "location": scene.location, "rows": rows}
         write_bytes(self._part(scene.name), gzip.compress(json.dumps(part).encode(), compresslevel=4, mtime=0))
 
@@ -117,20 +101,14 @@ class DatabaseWriter:
     def set_aside(self, name: str) -> None:
         """Take a scene out of the database: the next `finish` leaves it out. Its files and its part, renamed, stay for `take_back`."""
         part = self._part(name)
-        try:
-            os.replace(part, part.with_name(part.name + _ASIDE))
-        except OSError as error:
-            raise write_error(part, error) from error
+        _rename(part, part.with_name(part.name + _ASIDE))
 
     def take_back(self, name: str) -> None:
         """Undo `set_aside`, if the scene was set aside and was not added anew since."""
         part = self._part(name)
         aside = part.with_name(part.name + _ASIDE)
         if aside.is_file() and not part.is_file():
-            try:
-                os.replace(aside, part)
-            except OSError as error:
-                raise write_error(part, error) from error
+            _rename(aside, part)
 
     def finish(self, splits: Mapping[str, Sequence[str]], maps: Mapping[str, np.ndarray] | None = None, keep_splits: bool = False) -> None:
         """Merge all parts into the tables, and write splits.json and the map masks. May be called again after more scenes.
@@ -157,16 +135,12 @@ class DatabaseWriter:
         tables = _merge(parts)
         times = {row["token"]: row["timestamp"] for row in tables["sample"]}
         _check_starts([(scene["name"], times[scene["first_sample_token"]]) for scene in tables["scene"]])
-        locations = sorted({part["location"] for part in parts})
-        logs: dict[str, list[str]] = {location: [] for location in locations}
-        for log in tables["log"]:
-            logs[log["location"]].append(log["token"])
-        tables["map"] = [
-            {"token": token("map", location), "log_tokens": logs[location], "category": "semantic_prior", "filename": map_file(location)}
-            for location in locations
-        ]
-        for location in locations:
-            self._write_map(location, None if maps is None else maps.get(location))
+        for location in sorted({part["location"] for part in parts}):
+            self._write_map(location, (maps or {}).get(location))
+            logs = [log["token"] for log in tables["log"] if log["location"] == location]
+            tables["map"].append(
+                {"token": token("map", location), "log_tokens": logs, "category": "semantic_prior", "filename": map_file(location)}
+            )
         with contextlib.ExitStack() as stack:  # all temporary files first; they take their places together at the end
             for name in (*TABLES, *(t for t in OPTIONAL_TABLES if tables[t])):
                 path = stack.enter_context(atomic_path(self.folder / f"{name}.json"))
@@ -203,6 +177,13 @@ class DatabaseWriter:
         return part
 
 
+def _rename(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+
+
 def map_file(location: str) -> str:
     """Relative path of the map mask of a location: the official name where there is one."""
     return MAP_FILES.get(location, f"maps/{token('map mask', location)}.png")
@@ -210,30 +191,30 @@ def map_file(location: str) -> str:
 
 def _check_starts(starts: Sequence[tuple[str, int]]) -> None:
     """The devkit sorts scenes by start time and fails on equal ones."""
-    seen: dict[int, str] = {}
+    name_of: dict[int, str] = {}
     for name, start in starts:
-        if start in seen:
+        if start in name_of:
             raise DataError(
-                f"scenes {seen[start]} and {name} start at the same timestamp {start}; shift the times of one of them, or give it another "
-                "folder."
+                f"scenes {name_of[start]} and {name} start at the same timestamp {start}; "
+                "shift the times of one of them, or give it another folder."
             )
-        seen[start] = name
+        name_of[start] = name
 
 
-def _merge(parts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _merge(parts: list[dict[str, Any]]) -> dict[str, list[Row]]:
     """All tables but `map`; shared records (logs, sensors) once."""
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*TABLES, *OPTIONAL_TABLES)}
-    shared: dict[str, dict[str, Any]] = {}
+    tables: dict[str, list[Row]] = {name: [] for name in (*TABLES, *OPTIONAL_TABLES)}
+    shared: dict[str, dict[str, Row]] = {"log": {}, "sensor": {}}
     for part in parts:
-        for name in ("log", "sensor"):
-            for row in part["rows"][name]:
-                if shared.setdefault(row["token"], row) != row:
+        for name, rows in part["rows"].items():
+            if name not in shared:
+                tables[name] += rows
+                continue
+            for row in rows:
+                if shared[name].setdefault(row["token"], row) != row:
                     raise DataError(f"scene {part['name']} and another one disagree about the {name} {row}; give them different names.")
-        for name in _MERGED:
-            if name != "log":
-                tables[name] += part["rows"][name]
-    tables["log"] = sorted((r for r in shared.values() if "logfile" in r), key=lambda r: r["logfile"])
-    tables["sensor"] = sorted((r for r in shared.values() if "channel" in r), key=lambda r: r["channel"])
+    tables["log"] = sorted(shared["log"].values(), key=lambda row: row["logfile"])
+    tables["sensor"] = sorted(shared["sensor"].values(), key=lambda row: row["channel"])
     tables["category"] = [
         {"token": token("category", c.name), "name": c.name, "description": "", "index": i} for i, c in enumerate(GENERAL_CLASSES)
     ]

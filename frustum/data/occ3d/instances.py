@@ -25,9 +25,9 @@ def instances_from_boxes(
 ) -> np.ndarray:
     """Instance numbers of a labelled frame.
 
-    In the order of the boxes, a box takes the voxels of its own class whose centre lies in it (faces included) and which no box took
-    before; boxes that take at least one are numbered 1, 2, ... Then each class that has no boxes (what is none of the ten detection
-    classes) gets one number. Voxels of the ten classes in no box go to the nearest centre among the boxes of their class that contain
+    In the order of the boxes, a box takes the voxels of its own class whose centre is in it (faces included) and that no earlier box
+    took; boxes that take a voxel are numbered 1, 2, ... Then each class outside the ten detection classes, which do not have boxes,
+    gets one number. Voxels of the ten classes in no box go to the nearest centre among the boxes of their class that contain
     them when enlarged by `margin`, and stay 0 if there is none.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same time stamp in every archive, so that 
 
 
 def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False) -> Path:
-    """Where the labels of a keyframe lie: `gts/<scene>/<token>/labels.npz`, or `occ3d_panoptic/...` for the variant with instances."""
+    """Path of the labels of a keyframe: `gts/<scene>/<token>/labels.npz`, or `occ3d_panoptic/...` for the variant with instances."""
     return Path(root) / ("occ3d_panoptic" if panoptic else "gts") / scene / token / "labels.npz"
 
 
@@ -34,28 +35,19 @@ def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> 
         DataError: the file is missing or damaged, an array is missing or has another shape, or a label is above 17 and not 255.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*_ARRAYS, "instances") if name in archive.files}
-            names = archive.files
-    except FileNotFoundError as error:
-        raise DataError(
-            f"the label file {path} does not exist. Extract the Occ3D labels there, or run `frustum data status` on the root."
-        ) from error
-    except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"the label file {path} is damaged ({error}): truncated download? Delete it and extract or generate it again."
-        ) from error
+    arrays, names = read_arrays(
+        path, (*_ARRAYS, "instances"), "label file", "Extract the Occ3D labels there, or run `frustum data status` on the root."
+    )
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
         raise DataError(
             f"the label file {path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}. Expected Occ3D's arrays."
         )
-    wanted = tuple(shape) if shape is not None else arrays["semantics"].shape
+    needed = tuple(shape) if shape is not None else arrays["semantics"].shape
     for name, array in arrays.items():
-        if array.shape != wanted or array.ndim != 3 or array.dtype.kind not in "uib":
+        if array.shape != needed or array.ndim != 3 or array.dtype.kind not in "uib":
             raise DataError(
-                f"{name} in {path} has shape {array.shape} and type {array.dtype}, but the grid needs integers of shape {wanted}. "
+                f"{name} in {path} has shape {array.shape} and type {array.dtype}, but the grid needs integers of shape {needed}. "
                 f"Set the recipe's grid to the one these labels were made with, or regenerate the labels."
             )
     semantics = arrays["semantics"]
@@ -71,52 +63,66 @@ def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> 
     )
 
 
-def write_labels(path: Path | str, labels: Occupancy, level: int = 1) -> None:
+def write_labels(path: Path | str, labels: Occupancy) -> None:
     """Write one label file atomically; equal labels give equal bytes.
 
     Args:
         path: target; folders are created.
         labels: uint8 (X, Y, Z) arrays; `instances` is written when there.
-        level: deflate level; 1 is fast, 9 saves about a third of the size.
 
     Raises:
         DataError: the arrays do not fit together, or the place is full or read-only.
     """
-    plain, panoptic = _archives(labels, level)
+    plain, panoptic = _archives(labels)
     write_bytes(path, panoptic or plain)
 
 
-def write_both_labels(root: Path | str, scene: str, token: str, labels: Occupancy, level: int = 1) -> None:
+def write_both_labels(root: Path | str, scene: str, token: str, labels: Occupancy) -> None:
     """Write the two label files of a keyframe, where `labels_path` says: the plain one and the one with instances. As `write_labels`."""
-    plain, panoptic = _archives(labels, level)
+    plain, panoptic = _archives(labels)
     write_bytes(labels_path(root, scene, token), plain)
     write_bytes(labels_path(root, scene, token, panoptic=True), panoptic)
 
 
-def _archives(labels: Occupancy, level: int) -> tuple[bytes, bytes]:
+def _archives(labels: Occupancy) -> tuple[bytes, bytes]:
     """Contents of a label file without and with instances; the latter is empty if there are none."""
-    arrays = {name: np.ascontiguousarray(getattr(labels, name), np.uint8) for name in _ARRAYS}
-    if labels.instances is not None:
-        arrays["instances"] = np.ascontiguousarray(labels.instances, np.uint8)
+    arrays = {name: np.ascontiguousarray(array, np.uint8) for name, array in vars(labels).items() if array is not None}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or arrays["semantics"].ndim != 3:
         raise DataError(f"labels must be three-dimensional and of one shape, got {sorted(shapes)}.")
+    instances = arrays.pop("instances", None)
     content = io.BytesIO()
-    append_arrays(content, {name: arrays[name] for name in _ARRAYS}, level)
+    append_arrays(content, arrays)
     plain = content.getvalue()
-    if labels.instances is None:
+    if instances is None:
         return plain, b""
-    append_arrays(content, {"instances": arrays["instances"]}, level)
+    append_arrays(content, {"instances": instances})
     return plain, content.getvalue()
 
 
-def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray], level: int) -> None:
-    """Add arrays to an npz file."""
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:
+    """Add arrays to an npz file; equal arrays give equal bytes."""
+    with zipfile.ZipFile(file, "a") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            member.compress_type = zipfile.ZIP_DEFLATED
             member.external_attr = 0o644 << 16
             content = io.BytesIO()
             np.lib.format.write_array(content, array, allow_pickle=False)
-            archive.writestr(member, content.getvalue(), compresslevel=level)
+            archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def read_arrays(path: Path, names: Sequence[str], what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the named arrays that an npz file holds, and the names of all that it holds.
+
+    Raises:
+        DataError: the file is missing or damaged; `what` names it in the message, and `advice` says what to do if it does not exist.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive.files}, archive.files
+    except FileNotFoundError as error:
+        raise DataError(f"the {what} {path} does not exist. {advice}") from error
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"the {what} {path} is damaged, or not an npz archive ({error}): truncated? Delete it and write or extract it again."
+        ) from error

@@ -2,19 +2,18 @@
 
 The challenge (CVPR 2023) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
 written by `np.savez_compressed(path, semantics)`: numpy calls it `arr_0`. SparseOcc's RayIoU tool reads the same under the name `pred`,
-and `frustum predict` writes `semantics`, where `instances` may lie beside it.
+and `frustum predict` writes `semantics`, with `instances` where it predicts them.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
@@ -23,12 +22,12 @@ from frustum.types.predictions import PredictedOccupancy, Prediction
 
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
-MOST_INSTANCES = 65536
-_GRID = ("lower", "upper", "cell")  # `frustum predict` tells them
+MAX_INSTANCES = 65536
+_GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 
 
 def result_path(folder: Path | str, token: str) -> Path:
-    """Where the prediction of a keyframe lies in a submission."""
+    """Path of the prediction of a keyframe in a submission."""
     return Path(folder) / f"{token}.npz"
 
 
@@ -42,7 +41,7 @@ def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.T
         grid: the voxels; Occ3D's by default, which are those of the challenge.
 
     Raises:
-        DataError: another shape, ids that are no class, or the place cannot be written to.
+        DataError: another shape, ids of unknown classes, or the place cannot be written to.
     """
     labels = semantics.cpu().numpy() if isinstance(semantics, torch.Tensor) else np.asarray(semantics)
     _require_labels(labels, grid or VoxelGrid.occ3d(), f"the prediction of {token}")
@@ -59,33 +58,25 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
         DataError: the file is missing or damaged, or holds no array of a known name, another shape, other types or ids.
     """
     path, grid = Path(path), grid or VoxelGrid.occ3d()
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array, not an npz archive")
-        with archive:
-            names = list(archive.files)
-            found = [name for name in SEMANTICS_KEYS if name in names]
-            labels = archive[found[0]] if found else None
-            instances = archive["instances"] if "instances" in names else None
-            bounds = [tuple(archive[name].tolist()) if name in names else getattr(grid, name) for name in _GRID]
-    except FileNotFoundError as error:
-        raise DataError(f"the prediction {path} does not exist. Write one npz per keyframe, named by its sample token.") from error
-    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"the prediction {path} is damaged or no npz file ({error}). Write it again with np.savez_compressed.") from error
+    arrays, names = read_arrays(
+        path, (*SEMANTICS_KEYS, "instances", *_GRID), "prediction", "Write one npz per keyframe, named by its sample token."
+    )
+    labels = next((arrays[name] for name in SEMANTICS_KEYS if name in arrays), None)
     if labels is None:
         raise DataError(
             f"the prediction {path} holds {', '.join(names) or 'nothing'}, but needs the class ids as {', '.join(SEMANTICS_KEYS[:-1])} "
             f"or {SEMANTICS_KEYS[-1]}. The challenge's form is np.savez_compressed(path, ids)."
         )
+    bounds = [tuple(np.ravel(arrays[name]).tolist()) if name in arrays else getattr(grid, name) for name in _GRID]
     if not np.allclose(bounds, [getattr(grid, name) for name in _GRID]):
         raise DataError(f"the prediction {path} was made on the grid {dict(zip(_GRID, bounds, strict=True))}, but {grid} is scored.")
     labels = labels[0] if labels.ndim == 4 and labels.shape[0] == 1 else labels  # a batch of one
     _require_labels(labels, grid, f"the prediction {path}")
+    instances = arrays.get("instances")
     if instances is not None:
         _require(instances, grid, f"instances in the prediction {path}")
-        if instances.min(initial=0) < 0 or instances.max(initial=0) >= MOST_INSTANCES:
-            raise DataError(f"instances in the prediction {path} must be from 0 to {MOST_INSTANCES - 1}.")
+        if instances.min(initial=0) < 0 or instances.max(initial=0) >= MAX_INSTANCES:
+            raise DataError(f"instances in the prediction {path} must be from 0 to {MAX_INSTANCES - 1}.")
         instances = instances.astype(np.int32)
     return labels.astype(np.uint8, copy=False), instances
 
@@ -104,7 +95,7 @@ class OccupancyResults:
     def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
         self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
         if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is no folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
+            raise DataError(f"{self.folder} is not a folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
         self.tokens = sorted(path.stem for path in self.folder.glob("*.npz") if not path.name.startswith("."))
         if not self.tokens:
             raise DataError(f"{self.folder} holds no npz file. Occupancy results are one npz per keyframe, named by its sample token.")
@@ -136,6 +127,6 @@ def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:
 
 def _require_labels(labels: np.ndarray, grid: VoxelGrid, what: str) -> None:
     _require(labels, grid, what)
-    if labels.min(initial=0) < 0 or labels.max(initial=0) > OCC3D_FREE:
-        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
-        raise DataError(f"{what} holds the class id {wrong}; Occ3D has 0 to {OCC3D_FREE}, and {OCC3D_FREE} is free.")
+    wrong = labels[(labels < 0) | (labels > OCC3D_FREE)]
+    if wrong.size:
+        raise DataError(f"{what} holds the class id {wrong[0]}; Occ3D has 0 to {OCC3D_FREE}, and {OCC3D_FREE} is free.")

@@ -11,14 +11,14 @@ calibration.json, everything in metres, pixels and seconds:
          "cam2ego": {"translation": [1.5, 0.0, 1.6], "rotation": [w, x, y, z]}}       or a 4x4 matrix
      ],
      "pixel_origin": "centre",       optional: where (0, 0) is: the centre of the first pixel (OpenCV, ROS, Kalibr) or its "corner"
-     "stands_still": true,           optional: the rig does not move, which networks over time must know
+     "stands_still": true,           optional: the rig does not move; networks over time need to know
      "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart
         {"timestamp": 0.0, "ego2global": ..., "images": {"front": "front/0001.jpg"}}]}
 
 The camera frame is x right, y down, z forward, the ego frame x forward, y left, z up with z = 0 on the ground.
 
 Where frames lack poses, and without "stands_still", the data set says that they are unknown: networks that join frames over time then
-refuse it, others need none.
+refuse it; others do not need poses.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from PIL import Image
 
 from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
+from frustum.data.pixels import read_image
 from frustum.data.rig.undistort import undistort_image
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, link_or_copy, read_json
@@ -41,6 +42,7 @@ from frustum.geometry import pose, quaternion_to_matrix
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
+_EXAMPLE = "docs/your_own_cameras.md shows one"
 _FRAME_SECONDS = 0.5
 _FIRST_DATE = 1e8  # seconds since 1970; smaller times count from the start of a recording
 _START = 1_600_000_000_000_000  # microseconds since 1970
@@ -57,6 +59,11 @@ class RigCamera:
     size: tuple[int, int] | None  # (height, width) as stated
     files: tuple[Path, ...]  # in time order; empty when `frames` name them
 
+    @property
+    def channel(self) -> str:
+        """Its name in the database."""
+        return self.name if self.name.upper().startswith("CAM") else f"CAM_{self.name.upper()}"
+
 
 @dataclass(frozen=True)
 class RigFrame:
@@ -71,7 +78,7 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
     """Import the folder `src` (images + calibration.json) into the database `dst`; lens distortion is taken out of the images.
 
     The new scene has the name of the folder and joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start
-    at different times, so times that are no dates (those before 1973) are moved to a date that follows from the scene's name.
+    at different times, so times that are not dates (those before 1973) are moved to a date that follows from the scene's name.
 
     Returns:
         Numbers for a summary: scene, cameras, frames, undistorted images.
@@ -83,104 +90,92 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
     cameras, frames = read_rig(src)
     writer = DatabaseWriter(dst, version)
     scene = src.resolve().name.replace(" ", "-") or "rig"
-    channels = {c.name: c.name if c.name.upper().startswith("CAM") else f"CAM_{c.name.upper()}" for c in cameras}
-    undistorted = 0
+    start = 0 if frames[0].timestamp > _FIRST_DATE else _START + zlib.crc32(scene.encode()) * 100_000
+    writer.prepare({scene: start + round(frames[0].timestamp * 1e6)})
     keyframes = []
-    shift = 0 if frames[0].timestamp > _FIRST_DATE else _START + zlib.crc32(scene.encode()) * 100_000
-    writer.prepare({scene: shift + round(frames[0].timestamp * 1e6)})
     for frame in frames:
-        micro = shift + round(frame.timestamp * 1e6)
-        data = []
+        micro, data = start + round(frame.timestamp * 1e6), []
+        ego2global = np.eye(4) if frame.ego2global is None else frame.ego2global
         for camera in cameras:
             source = frame.images[camera.name]
             suffix = ".png" if source.suffix.lower() == ".png" else ".jpg"
-            target = f"samples/{channels[camera.name]}/{scene}__{channels[camera.name]}__{micro}{suffix}"
-            size, was_changed = _store_image(camera, source, writer.root / target)
-            undistorted += was_changed
-            pose_then = np.eye(4) if frame.ego2global is None else frame.ego2global
-            data.append(SampleDataRecord(channels[camera.name], micro, target, pose_then, size))
+            target = f"samples/{camera.channel}/{scene}__{camera.channel}__{micro}{suffix}"
+            size = _store_image(camera, source, writer.root / target)
+            data.append(SampleDataRecord(camera.channel, micro, target, ego2global, size))
         keyframes.append(KeyframeRecord(micro, tuple(data)))
-    sensors = tuple(SensorRecord(channels[c.name], "camera", c.cam2ego, c.intrinsics) for c in cameras)
+    sensors = tuple(SensorRecord(c.channel, "camera", c.cam2ego, c.intrinsics) for c in cameras)
     has_poses = len(frames) == 1 or all(frame.ego2global is not None for frame in frames)
     about = f"imported from {src.name}"
     writer.add_scene(
         SceneRecord(scene, sensors, tuple(keyframes), description=about, location="own-rig", vehicle="own", has_poses=has_poses)
     )
     writer.finish({"test": [scene]}, keep_splits=True)
-    return {"scene": scene, "cameras": list(channels.values()), "frames": len(frames), "undistorted_images": undistorted}
+    undistorted = len(frames) * sum(c.distortion is not None for c in cameras)
+    return {"scene": scene, "cameras": [c.channel for c in cameras], "frames": len(frames), "undistorted_images": undistorted}
 
 
 def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     """Read and check calibration.json. Raises DataError (see `import_rig`)."""
-    path = Path(src) / "calibration.json"
-    if not Path(src).is_dir() or not path.is_file():
-        raise DataError(f"{path} does not exist; a rig folder holds images and a calibration.json (docs/your_own_cameras.md shows one).")
+    src = Path(src)
+    path = src / "calibration.json"
+    _require(path.is_file(), f"{path} does not exist; a rig folder holds images and a calibration.json ({_EXAMPLE}).")
     content = read_json(path, "calibration")
     _check_keys(content, _TOP_KEYS, f"{path}")
-    listed = content.get("cameras")
-    if not isinstance(listed, list) or not listed:
-        raise DataError(f'{path} needs "cameras": a list with one entry per camera (docs/your_own_cameras.md shows one).')
-    origin = content.get("pixel_origin", "centre")
+    listed, origin = content.get("cameras"), content.get("pixel_origin", "centre")
+    _require(isinstance(listed, list) and listed, f'{path} needs "cameras": a list with one entry per camera ({_EXAMPLE}).')
     if origin not in ("centre", "corner"):
         raise DataError(f'pixel_origin in {path} is {origin!r}; it must be "centre" (OpenCV and most tools) or "corner".')
-    explicit = content.get("frames") is not None
-    cameras = [_camera(entry, i, Path(src), 0.5 if origin == "centre" else 0.0, explicit) for i, entry in enumerate(listed)]
+    has_frames = content.get("frames") is not None
+    cameras = [_camera(entry, i, src, 0.5 if origin == "centre" else 0.0, has_frames) for i, entry in enumerate(listed)]
     names = [c.name for c in cameras]
-    if len(set(names)) != len(names):
-        raise DataError(f"{path} names a camera twice: {', '.join(names)}. Give every camera its own name.")
-    frames = _frames(content["frames"], cameras, Path(src), path) if explicit else _paired_frames(cameras, path)
-    return cameras, _settled(frames, content.get("stands_still", False), path)
+    _require(len(set(names)) == len(names), f"{path} names a camera twice: {', '.join(names)}. Give every camera its own name.")
+    frames = _frames(content["frames"], names, src, path) if has_frames else _paired_frames(cameras, path)
+    stands_still = content.get("stands_still", False)
+    _require(isinstance(stands_still, bool), f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
+    num_poses = sum(frame.ego2global is not None for frame in frames)
+    if stands_still and num_poses:
+        raise DataError(f'{path} says "stands_still", but {num_poses} of its frames have an ego2global. Leave out one or the other.')
+    return cameras, [replace(frame, ego2global=np.eye(4)) for frame in frames] if stands_still else frames
 
 
-def _camera(entry: Any, number: int, src: Path, shift: float, explicit: bool) -> RigCamera:
+def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) -> RigCamera:
     what = f"camera {entry.get('name', number) if isinstance(entry, dict) else number} in {src / 'calibration.json'}"
     _check_keys(entry, _CAMERA_KEYS, what)
     name = entry.get("name")
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_-" for c in name):
         raise DataError(f"{what} needs a name of letters, digits, _ and -, got {name!r}.")
     if "intrinsics" in entry:
-        intrinsics = _numbers(entry["intrinsics"], (3, 3), f"intrinsics of {what}").copy()
+        intrinsics = _numbers(entry["intrinsics"], (3, 3), f"intrinsics of {what}")
     else:
         lacking = [k for k in ("fx", "fy", "cx", "cy") if k not in entry]
-        if lacking:
-            raise DataError(f"{what} lacks {', '.join(lacking)}; give fx, fy, cx, cy or a 3x3 intrinsics matrix, in pixels.")
+        _require(not lacking, f"{what} lacks {', '.join(lacking)}; give fx, fy, cx, cy or a 3x3 intrinsics matrix, in pixels.")
         fx, fy, cx, cy = (float(_numbers(entry[k], (), f"{k} of {what}")) for k in ("fx", "fy", "cx", "cy"))
         intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
-        raise DataError(
-            f"the intrinsics of {what} are singular or not a pinhole matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}."
-        )
+        raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
     intrinsics[:2, 2] += shift
-    distortion = None
-    if entry.get("distortion") is not None:
-        given = np.asarray(entry["distortion"], dtype=object).ravel()
-        if len(given) not in (4, 5):
-            raise DataError(
-                f"the distortion of {what} has {len(given)} numbers; give [k1, k2, p1, p2] or [k1, k2, p1, p2, k3] (OpenCV's order)."
-            )
-        distortion = np.zeros(5)
-        distortion[: len(given)] = _numbers(list(given), (len(given),), f"distortion of {what}")
+    given = [0.0] * 4 if entry.get("distortion") is None else np.ravel(np.asarray(entry["distortion"], dtype=object)).tolist()
+    if len(given) not in (4, 5):
+        raise DataError(f"the distortion of {what} has {len(given)} numbers; give [k1, k2, p1, p2] or [k1, k2, p1, p2, k3], as in OpenCV.")
+    distortion = np.append(_numbers(given, (len(given),), f"distortion of {what}"), 0.0)[:5]
     size = None
     if "width" in entry or "height" in entry:
-        size = tuple(int(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width"))
+        height, width = (int(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width"))
+        size = height, width
     if "cam2ego" not in entry:
-        raise DataError(
-            f'{what} lacks cam2ego: where it sits on the vehicle, {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.'
-        )
+        raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
-    files = () if explicit and "images" not in entry and "image" not in entry else _listed_images(entry, src, what)
-    return RigCamera(name, intrinsics, cam2ego, distortion if distortion is not None and distortion.any() else None, size, files)  # type: ignore[arg-type]
+    files = () if has_frames and not {"image", "images"} & entry.keys() else _listed_images(entry, src, what)
+    return RigCamera(name, intrinsics, cam2ego, distortion if distortion.any() else None, size, files)
 
 
 def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, ...]:
     given = entry.get("images", entry.get("image"))
-    if isinstance(given, str):
-        if any(c in given for c in "*?["):
-            files = sorted(p for p in src.glob(given) if p.is_file())
-            if not files:
-                raise DataError(f"no file matches the images {given!r} of {what}.")
-            return tuple(files)
-        given = [given]
+    if isinstance(given, str) and any(c in given for c in "*?["):
+        files = sorted(p for p in src.glob(given) if p.is_file())
+        _require(files, f"no file matches the images {given!r} of {what}.")
+        return tuple(files)
+    given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given or not all(isinstance(g, str) for g in given):
         raise DataError(f'{what} needs "images": a pattern such as "front/*.jpg" or a list of files, relative to the folder.')
     return tuple(_existing(src / g, what) for g in given)
@@ -190,10 +185,11 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
     counts = {c.name: len(c.files) for c in cameras}
     if len(set(counts.values())) > 1:
         raise DataError(f'the cameras of {path} have different numbers of images ({counts}); list them moment by moment under "frames".')
-    return [RigFrame(k * _FRAME_SECONDS, None, {c.name: c.files[k] for c in cameras}) for k in range(next(iter(counts.values())))]
+    moments = enumerate(zip(*(c.files for c in cameras), strict=True))
+    return [RigFrame(k * _FRAME_SECONDS, None, dict(zip(counts, files, strict=True))) for k, files in moments]
 
 
-def _frames(listed: Any, cameras: list[RigCamera], src: Path, path: Path) -> list[RigFrame]:
+def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFrame]:
     if not isinstance(listed, list) or not listed:
         raise DataError(f'"frames" in {path} must be a list with at least one entry; leave it out to pair images by their order.')
     frames = []
@@ -201,85 +197,72 @@ def _frames(listed: Any, cameras: list[RigCamera], src: Path, path: Path) -> lis
         what = f"frame {i} in {path}"
         _check_keys(entry, _FRAME_KEYS, what)
         images = entry.get("images")
-        if not isinstance(images, dict):
-            raise DataError(f'{what} needs "images": {{camera name: file}}.')
+        _require(isinstance(images, dict), f'{what} needs "images": {{camera name: file}}.')
         for name in images:
-            if name not in [c.name for c in cameras]:
-                raise DataError(f"{what} has an image of the unknown camera {name!r}; {nearest_names(name, [c.name for c in cameras])}")
-        lacking = [c.name for c in cameras if c.name not in images]
-        if lacking:
-            raise DataError(f"{what} has no image of {', '.join(lacking)}; every frame needs one of each camera.")
+            _require(name in names, f"{what} has an image of the unknown camera {name!r}; {nearest_names(name, names)}")
+        lacking = [name for name in names if name not in images]
+        _require(not lacking, f"{what} has no image of {', '.join(lacking)}; every frame needs one of each camera.")
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
         ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
         frames.append(RigFrame(stamp, ego2global, {name: _existing(src / str(file), what) for name, file in images.items()}))
     return sorted(frames, key=lambda f: f.timestamp)
 
 
-def _settled(frames: list[RigFrame], stands_still: Any, path: Path) -> list[RigFrame]:
-    """The frames, with identities for poses if the rig stands still. Raises DataError if it says so and has poses all the same."""
-    if not isinstance(stands_still, bool):
-        raise DataError(f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
-    with_pose = sum(frame.ego2global is not None for frame in frames)
-    if stands_still and with_pose:
-        raise DataError(f'{path} says "stands_still", but {with_pose} of its frames have an ego2global. Leave out one or the other.')
-    return [replace(frame, ego2global=np.eye(4)) for frame in frames] if stands_still else frames
+def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, int]:
+    """Write one image, without the distortion of its lens; returns its (height, width)."""
 
+    def decoded(image: Image.Image) -> tuple[np.ndarray, bool]:  # a truncated file must fail here and not in training
+        return np.asarray(image.convert("RGB")), image.mode == "RGB" and image.format in ("JPEG", "PNG")
 
-def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[tuple[int, int], bool]:
-    """Write one image; returns its (height, width) and whether distortion was undone."""
-    try:
-        with Image.open(source) as image:
-            size = image.height, image.width
-            is_plain = image.mode == "RGB" and image.format in ("JPEG", "PNG")
-            pixels = None if camera.distortion is None and is_plain else np.asarray(image.convert("RGB"))
-            if pixels is None:
-                image.load()  # a truncated file must fail here and not in training
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read the image {source}: {error}. Restore it or leave it out of calibration.json.") from error
-    if camera.size is not None and camera.size != size:
-        stated = f"{camera.size[1]}x{camera.size[0]}"
-        raise DataError(
-            f"{source} has {size[1]}x{size[0]} pixels, but camera {camera.name} is calibrated for {stated}. Give intrinsics for the size "
-            "that the images have (scaling an image scales fx, fy, cx and cy alike)."
-        )
+    pixels, is_plain = read_image(source, decoded, "Restore it or leave it out of calibration.json.")
+    height, width = pixels.shape[:2]
+    stated_height, stated_width = camera.size or (height, width)
+    _require(
+        (stated_height, stated_width) == (height, width),
+        f"{source} has {width}x{height} pixels, but camera {camera.name} is calibrated for {stated_width}x{stated_height}. "
+        "Give intrinsics for the size that the images have (scaling an image scales fx, fy, cx and cy alike).",
+    )
     u, v = camera.intrinsics[:2, 2]
-    if not (0 < u < size[1] and 0 < v < size[0]):
-        raise DataError(
-            f"the principal point ({u:.1f}, {v:.1f}) of camera {camera.name} lies outside its images of {size[1]}x{size[0]} pixels: the "
-            "intrinsics belong to another image size, or cx and cy are exchanged."
-        )
-    if pixels is None:
+    _require(
+        0 < u < width and 0 < v < height,
+        f"the principal point ({u:.1f}, {v:.1f}) of camera {camera.name} lies outside its images of {width}x{height} pixels: the "
+        "intrinsics belong to another image size, or cx and cy are exchanged.",
+    )
+    if is_plain and camera.distortion is None:
         link_or_copy(source, target)
-        return size, False
+        return height, width
     if camera.distortion is not None:
         pixels = undistort_image(pixels, camera.intrinsics, camera.distortion)
     with atomic_path(target) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG" if target.suffix == ".png" else "JPEG", quality=95)
-    return size, camera.distortion is not None
+    return height, width
+
+
+def _require(condition: Any, problem: str) -> None:
+    """Raise DataError with the text `problem` unless the condition holds."""
+    if not condition:
+        raise DataError(problem)
 
 
 def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise DataError(f"{what} names the image {path}, which does not exist. Paths are relative to the folder of calibration.json.")
+    _require(path.is_file(), f"{what} names the image {path}, which does not exist. Paths are relative to the folder of calibration.json.")
     return path
 
 
 def _check_keys(entry: Any, known: set[str], what: str) -> None:
-    if not isinstance(entry, dict):
-        raise DataError(f"{what} must be a JSON object, got {type(entry).__name__}.")
+    _require(isinstance(entry, dict), f"{what} must be a JSON object, got {type(entry).__name__}.")
     for key in entry:
-        if key not in known:
-            raise DataError(f"{what} has the unknown key {key!r}; {nearest_names(key, known)}")
+        _require(key in known, f"{what} has the unknown key {key!r}; {nearest_names(key, known)}")
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """A finite float array of that shape. Raises DataError."""
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} must be numbers, got {value!r}.") from error
-    if array.shape != shape or not np.isfinite(array).all():
-        raise DataError(f"{what} must be {'a finite number' if shape == () else f'finite numbers of shape {shape}'}, got {value!r}.")
+    needed = "a finite number" if shape == () else f"finite numbers of shape {shape}"
+    _require(array.shape == shape and np.isfinite(array).all(), f"{what} must be {needed}, got {value!r}.")
     return array
 
 
@@ -288,13 +271,11 @@ def _pose(value: Any, what: str) -> np.ndarray:
     if isinstance(value, dict):
         _check_keys(value, {"translation", "rotation"}, what)
         quaternion = _numbers(value.get("rotation"), (4,), f"rotation (w, x, y, z) in {what}")
-        if not 0.99 < np.linalg.norm(quaternion) < 1.01:
-            raise DataError(f"the rotation in {what} is not a unit quaternion (w, x, y, z): {value['rotation']}.")
+        is_unit = 0.99 < np.linalg.norm(quaternion) < 1.01
+        _require(is_unit, f"the rotation in {what} is not a unit quaternion (w, x, y, z): {value.get('rotation')}.")
         return pose(quaternion_to_matrix(quaternion), _numbers(value.get("translation"), (3,), f"translation in {what}"))
     matrix = _numbers(value, (4, 4), what)
     rotation = matrix[:3, :3]
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0 or not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise DataError(
-            f"{what} is not a rigid transform: its 3x3 part must be a rotation (no scale, no mirror) and its last row 0, 0, 0, 1."
-        )
+        raise DataError(f"{what} is not a rigid transform: it needs a rotation without scale or mirror, and the last row 0, 0, 0, 1.")
     return matrix

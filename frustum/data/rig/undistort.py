@@ -13,14 +13,11 @@ def distort(points: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     x, y = points[..., 0], points[..., 1]
     r2 = x * x + y * y
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    return np.stack(
-        [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
-        -1,
-    )
+    return np.stack([x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], -1)
 
 
 def undistort_image(image: np.ndarray, intrinsics: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8 that a lens without distortion would have taken, with the same intrinsics; black where nothing was seen.
+    """The image (H, W, 3) uint8 that a lens without distortion would have taken, with the same intrinsics; black outside its view.
 
     Intrinsics are in pixels with the origin at the corner of the first pixel. Bilinear sampling.
 

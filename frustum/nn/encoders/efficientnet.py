@@ -7,13 +7,14 @@ right.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frustum.checkpoint.fit import complete, describe_difference
-from frustum.errors import CheckpointError, ConfigError
-from frustum.nn.encoders.pretrained import Pretrained, lite0_state
+from frustum.errors import ConfigError
+from frustum.nn.encoders.pretrained import Pretrained, fill, lite0_state
 from frustum.ops.depthwise import depthwise_bf16, is_cpu_bf16
 
 # What the network was trained on: RGB images as (x - 127) / 128.
@@ -38,15 +39,10 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, C, H, W) -> (M, C', ceil(H / stride), ceil(W / stride))."""
-        if self.stride[0] == 1:  # odd kernels pad evenly; inside the convolution that costs nothing
-            return self._convolve(x, self.kernel_size[0] // 2)
-        totals = [
-            max((-(-size // s) - 1) * s + k - size, 0) for size, s, k in zip(x.shape[-2:], self.stride, self.kernel_size, strict=True)
-        ]
-        (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in totals)
-        return self._convolve(F.pad(x, (left, right, top, bottom)), 0)
-
-    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        kernel, stride, padding = self.kernel_size[0], self.stride[0], self.kernel_size[0] // 2
+        if stride != 1:  # else odd kernels pad evenly; inside the convolution that costs nothing
+            rows, columns = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:])
+            x, padding = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)), 0
         learns = self.weight.requires_grad and torch.is_grad_enabled()
         if self.groups > 1 and self.bias is not None and learns and is_cpu_bf16(x):
             return depthwise_bf16(x, self.weight, self.bias, self.stride, padding)
@@ -91,7 +87,6 @@ class EfficientNetLite0(nn.Module):
 
     Attributes:
         out_channels: channels of each output.
-        strides: stride of each output.
         started_from: where the first weights come from; empty for random ones.
 
     Raises:
@@ -107,7 +102,6 @@ class EfficientNetLite0(nn.Module):
         self.outputs, self.folded, self.frozen_blocks = outputs, folded, frozen_blocks
         specs = _BLOCKS[: outputs[-1] + 1]
         self.out_channels = tuple(specs[i][3] for i in outputs)
-        self.strides = tuple(2 ** (1 + sum(s[1] == 2 for s in specs[: i + 1])) for i in outputs)
         self._conv_stem = SameConv2d(3, 32, 3, 2, bias=folded)
         self._bn0 = nn.Identity() if folded else nn.BatchNorm2d(32, eps=_EPS, momentum=0.01)
         channels = [32, *(s[3] for s in specs)]
@@ -124,16 +118,12 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (M, 3, H, W), normalised by MEAN and STD -> the chosen feature maps, finest first."""
-        features = []
-        frozen = self.frozen_blocks
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        features, learns = [], torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns and not self.frozen_blocks):
             x = F.relu6(self._bn0(self._conv_stem(images)))
-            for i in range(frozen):
-                x = self._blocks[i](x)
-                if i in self.outputs:
-                    features.append(x)
-        for i in range(frozen, len(self._blocks)):
-            x = self._blocks[i](x)
+        for i, block in enumerate(self._blocks):
+            with torch.set_grad_enabled(learns and i >= self.frozen_blocks):
+                x = block(x)
             if i in self.outputs:
                 features.append(x)
         return features
@@ -158,11 +148,7 @@ class EfficientNetLite0(nn.Module):
         """Fill from an upstream state dict, folding normalisation if this encoder is folded. Raises CheckpointError if keys are missing."""
         plain = EfficientNetLite0(self.outputs, folded=False) if self.folded else self
         needed = plain.state_dict()
-        given = complete(needed, {key: value for key, value in state.items() if key in needed})
-        difference = describe_difference(needed, given)
-        if difference:
-            raise CheckpointError(f"these are not the weights of an EfficientNet-Lite0:\n{difference}")
-        plain.load_state_dict(given)
+        fill(plain, {key: value for key, value in state.items() if key in needed}, "an EfficientNet-Lite0")
         if self.folded:
             self.load_state_dict(_fold(plain))
 
@@ -174,10 +160,7 @@ def _fold(plain: EfficientNetLite0) -> dict[str, Tensor]:
     for name, conv in plain.named_modules():
         if isinstance(conv, nn.Conv2d):
             parent, _, leaf = name.rpartition(".")
-            norm = plain.get_submodule(f"{parent}.{norms[leaf]}".lstrip("."))
-            assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
+            norm: Any = plain.get_submodule(f"{parent}.{norms[leaf]}".lstrip("."))
             scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
             folded[f"{name}.weight"] = conv.weight.detach() * scale[:, None, None, None]
             folded[f"{name}.bias"] = norm.bias.detach() - norm.running_mean * scale

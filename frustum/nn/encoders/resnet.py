@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from frustum.checkpoint.fit import complete, describe_difference
-from frustum.errors import CheckpointError, ConfigError
-from frustum.nn.encoders.pretrained import Pretrained, resnet_state
-
-_LAYOUTS: dict[int, tuple[bool, tuple[int, int, int, int]]] = {
-    18: (False, (2, 2, 2, 2)),
-    34: (False, (3, 4, 6, 3)),
-    50: (True, (3, 4, 6, 3)),
-    101: (True, (3, 4, 23, 3)),
-}
+from frustum.errors import ConfigError
+from frustum.nn.encoders.pretrained import Pretrained, fill, resnet_state
 
 
 class BasicBlock(nn.Module):
@@ -61,6 +53,15 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
+Block = type[BasicBlock] | type[Bottleneck]
+_LAYOUTS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
 class ResNet(nn.Module):
     """ResNet without its classifier.
 
@@ -80,11 +81,10 @@ class ResNet(nn.Module):
     def __init__(self, depth: int = 50, outputs: tuple[int, ...] = (3, 4), pretrained: Pretrained = False):
         super().__init__()
         if depth not in _LAYOUTS:
-            raise ConfigError(f"there is no ResNet-{depth} here; choose one of {sorted(_LAYOUTS)}.")
+            raise ConfigError(f"ResNet-{depth} does not exist; choose one of {sorted(_LAYOUTS)}.")
         if not outputs or not set(outputs) <= {1, 2, 3, 4}:
             raise ConfigError(f"ResNet outputs must name layers 1 to 4, got {outputs}.")
-        is_deep, counts = _LAYOUTS[depth]
-        block: type[BasicBlock] | type[Bottleneck] = Bottleneck if is_deep else BasicBlock
+        block, counts = _LAYOUTS[depth]
         self.outputs = outputs
         self.out_channels = tuple(64 * 2 ** (i - 1) * block.expansion for i in outputs)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -98,31 +98,23 @@ class ResNet(nn.Module):
         self.started_from = ""
         if pretrained:
             state, self.started_from = resnet_state(pretrained, depth)
-            self.load_official(state)
-
-    def load_official(self, state: dict[str, Tensor]) -> None:
-        """Fill from a state dict with torchvision's names, strictly. Raises CheckpointError with what differs."""
-        needed = self.state_dict()
-        given = complete(needed, state)
-        if difference := describe_difference(needed, given):
-            raise CheckpointError(f"these are no weights of this ResNet:\n{difference}")
-        self.load_state_dict(given)
+            fill(self, state, f"a ResNet-{depth}")
 
     def forward(self, images: Tensor, outputs: tuple[int, ...] | None = None) -> list[Tensor]:
         """Images (M, 3, H, W) -> the chosen feature maps, finest first; `outputs` names others, deeper layers are not computed."""
-        wanted = self.outputs if outputs is None else outputs
+        chosen = self.outputs if outputs is None else outputs
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = []
         for i, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
-            if i > max(wanted):
+            if i > max(chosen):
                 break
             x = layer(x)
-            if i in wanted:
+            if i in chosen:
                 features.append(x)
         return features
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, count: int, stride: int) -> nn.Sequential:
+def _stage(block: Block, in_channels: int, channels: int, count: int, stride: int) -> nn.Sequential:
     out_channels = channels * block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:

@@ -7,6 +7,7 @@ Shape letters: B images, h w feature map, C channels, W windows, L = window ** 2
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +144,7 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = _ShiftWindowAttention(channels, heads, window, shift)
         self.norm2 = nn.LayerNorm(channels)
-        self.ffn = _FeedForward(channels)
+        self.ffn = _feed_forward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._dropped(self.attn(self.norm1(x)))
@@ -157,13 +158,9 @@ class _Block(nn.Module):
         return x * keep.to(x.dtype) / (1 - self.drop)
 
 
-class _FeedForward(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU()), nn.Linear(4 * channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+def _feed_forward(channels: int) -> nn.Sequential:
+    layers = nn.Sequential(nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU()), nn.Linear(4 * channels, channels))
+    return nn.Sequential(OrderedDict(layers=layers))
 
 
 class _ShiftWindowAttention(nn.Module):

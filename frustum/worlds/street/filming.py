@@ -197,7 +197,7 @@ def _encode(pixels: np.ndarray, kind: str, **options: int) -> bytes:
 def _npz(**arrays: np.ndarray) -> bytes:
     """An npz in memory, quickly deflated; equal arrays give equal bytes, because every member has the same fixed date."""
     buffer = io.BytesIO()
-    append_arrays(buffer, arrays, level=1)
+    append_arrays(buffer, arrays)
     return buffer.getvalue()
 
 

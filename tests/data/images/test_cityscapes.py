@@ -5,15 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from frustum.data.images.cityscapes import (
-    CATEGORY_NAMES,
-    CATEGORY_OF_CLASS,
-    CLASS_NAMES,
-    EVALUATED,
-    INSTANCE_CLASSES,
-    LABELS,
-    train_ids,
-)
+from frustum.data.images.cityscapes import CATEGORY_NAMES, CATEGORY_OF_CLASS, CLASS_NAMES, EVALUATED, INSTANCE_CLASSES, LABELS, train_ids
 
 
 def test_the_table_is_consistent():

@@ -173,7 +173,7 @@ def test_the_engine_feeds_images(root: Path) -> None:
 
 
 def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is no data set of images: .* needs images/SPLIT/NAME\.png or \.jpg"):
+    with pytest.raises(DataError, match=r"nowhere is not a data set of images: .* needs images/SPLIT/NAME\.png or \.jpg"):
         section(tmp_path / "nowhere").open()
     bare = tmp_path / "bare"
     (bare / "images" / "train").mkdir(parents=True)

@@ -151,4 +151,5 @@ def test_frames_without_a_scan_are_left_out(tmp_path):
     (drive / "velodyne_points" / "data" / "0000000001.bin").unlink()
     opened = open_drive(drive)
     assert opened.frames == (0, 2, 3)
-    np.testing.assert_allclose(opened.box(0, 1), opened.tracks[0].at(2))  # annotations follow file numbers
+    track = opened.tracks[0]
+    np.testing.assert_allclose(opened.boxes(1)[0], track.box2lidar[2 - track.first_frame])  # annotations follow file numbers

@@ -142,11 +142,7 @@ def test_labels_of_keyframes(synth):
         np.testing.assert_array_equal(vehicle_label(sample, "lss").instances, direct.instances)
         for convention in CONVENTIONS:
             drawn[convention] += int(vehicle_label(sample, convention).mask.sum())
-        every = vehicle_label(sample, "lss", classes=("pedestrian",))
-        assert every.instances.max() <= sum(n == "pedestrian" for n in sample.boxes.names)
     assert min(drawn.values()) > 0
-    side = vehicle_label(sample, "simplebev", camera="CAM_BACK").mask
-    assert (side != vehicle_label(sample, "simplebev").mask).any()
     emergency = replace(sample, boxes=replace(sample.boxes, names=["vehicle.emergency.police"] * len(sample.boxes)))
     assert vehicle_label(emergency, "lss").mask.any()
     assert not vehicle_label(emergency, "cvt").mask.any()
@@ -172,11 +168,11 @@ def test_bad_input(synth):
     with pytest.raises(DataError, match="0 to 4, got 5 to 5"):
         draw_boxes(poses, size, np.array([5]), "lss")
     assert draw_boxes(poses, size, np.array([0]), "lss").mask.any()
-    with pytest.raises(ConfigError, match="no BEV label convention"):
+    with pytest.raises(ConfigError, match="unknown BEV label convention"):
         draw_boxes(poses, size, np.array([4]), "bevformer")
     reader = NuScenes(synth / "nuscenes_synth", "v1.0-mini")
     sample = reader.sample(reader.tokens()[0], with_boxes=False)
     with pytest.raises(DataError, match="read without boxes"):
         vehicle_label(sample)
-    with pytest.raises(DataError, match="frame of 'CAM_FRONT'"):
+    with pytest.raises(DataError, match="frame of CAM_FRONT"):
         vehicle_label(replace(reader.sample(sample.token), cameras=()), "simplebev")

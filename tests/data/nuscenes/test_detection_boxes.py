@@ -81,11 +81,6 @@ def test_likely_attributes(name: str, fast: str, slow: str) -> None:
     assert likely_attributes([name] * 4, velocities) == [fast, slow, slow, slow]
 
 
-def test_given_attributes_win() -> None:
-    there = boxes_to_global(random_boxes(2), ["car", "barrier"], np.ones(2), LEVEL, ["vehicle.stopped", ""])
-    assert there.attribute_names == ["vehicle.stopped", ""]
-
-
 def test_selection() -> None:
     there = boxes_to_global(random_boxes(4), ["car", "bus", "car", "truck"], np.array([0.1, 0.9, 0.5, 0.9]), LEVEL)
     assert there.best(2).names == ["bus", "truck"]
@@ -100,8 +95,6 @@ def test_bad_detections() -> None:
     boxes = random_boxes(2)
     with pytest.raises(DataError, match=r"unknown class 'cra'; did you mean 'car'"):
         boxes_to_global(boxes, ["car", "cra"], np.ones(2), LEVEL)
-    with pytest.raises(DataError, match=r"unknown attribute 'vehicle.moved'; did you mean 'vehicle.moving'"):
-        boxes_to_global(boxes, ["car", "car"], np.ones(2), LEVEL, ["vehicle.moved", ""])
     with pytest.raises(ShapeError, match=r"M names and scores, got boxes \(2, 9\)"):
         boxes_to_global(boxes, ["car"], np.ones(2), LEVEL)
     with pytest.raises(ShapeError, match=r"boxes \(2, 7\)"):

@@ -130,7 +130,7 @@ def test_a_bad_box_is_named(tmp_path: Path, change: dict[str, Any], words: str) 
         ('{"meta": {}, "results": {"a": [}}', "Expecting value"),
         ('{"meta": {}, "results": {"a": []', "',' or '}' is needed"),
         ('{"meta": {}, "results": {"a" []}}', "':' is needed"),
-        ('{"meta": {}, "results": {3: []}}', "a key that is no text"),
+        ('{"meta": {}, "results": {3: []}}', "a key is not text"),
         ('{"meta": {}, "results": {}} {', "something follows the end"),
         ('{"meta": {}, "results": {"a": 3}}', "sample a must be a list of boxes"),
         ('{"meta": {}, "results": {"a": [3]}}', "sample a must be a list of boxes"),

@@ -177,9 +177,9 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
     box = key.annotations[0]
     skewed = np.diag([1.0, 2, 1, 1])
     changed: dict[str, dict] = {
-        "no keyframes": {"keyframes": ()},
+        "does not have keyframes": {"keyframes": ()},
         "ascend": {"keyframes": (key, key)},
-        "no sensor": {"sensors": record.sensors[1:]},
+        "is not a sensor": {"sensors": record.sensors[1:]},
         "intrinsics": {"sensors": (replace(record.sensors[0], intrinsics=None), *record.sensors[1:])},
         "sensor2ego of CAM_FRONT": {"sensors": (replace(record.sensors[0], sensor2ego=skewed), *record.sensors[1:])},
         "not below": {"keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)},
@@ -201,8 +201,8 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
 
 
 CASES = [
-    "no keyframes", "ascend", "no sensor", "intrinsics", "sensor2ego of CAM_FRONT", "not below", "relative", "same timestamp", "twice",
-    "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "positive", "rigid",
+    "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "not below", "relative",
+    "same timestamp", "twice", "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "positive", "rigid",
 ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_old_files_without_counters_will_do(tmp_path):
 
 def test_what_is_no_such_resnet_is_refused(tmp_path):
     torch.save(ResNet(34).state_dict(), tmp_path / "r34.pth")
-    with pytest.raises(CheckpointError, match=r"no weights of this ResNet(.|\n)*not in the model(.|\n)*layer1\.2"):
+    with pytest.raises(CheckpointError, match=r"not the weights of a ResNet-18(.|\n)*not in the model(.|\n)*layer1\.2"):
         ResNet(18, pretrained=str(tmp_path / "r34.pth"))
     torch.save({"conv1.0.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "deep_stem.pth")
     with pytest.raises(CheckpointError, match=r"no single conv1\.weight"):
