@@ -23,14 +23,12 @@ _STANDING_ATTRIBUTE = {"pedestrian": "pedestrian.standing", "bus": "vehicle.stop
 
 
 def boxes_to_global(boxes: np.ndarray, names: Sequence[str], scores: np.ndarray, ego2global: np.ndarray) -> DetectionBoxes:
-    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as in a submission.
+    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as in a submission; attributes follow from class and speed.
 
     Args:
         boxes: float64; velocities relative to the ground, along the axes of the ego frame.
         names, scores: class and confidence of each.
         ego2global: (4, 4) of the keyframe, at the time of its LIDAR_TOP.
-
-    Attributes follow from class and speed (`likely_attributes`).
 
     Raises:
         DataError: an unknown class. ShapeError: not (M, 9), or another number of names or scores.
