@@ -1,4 +1,4 @@
-"""Check a data set: findings as a list, pictures to look at."""
+"""Check a data set: print the findings and draw pictures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+DRAWN = {"points": "LiDAR points", "ground": "ground", "voxels": "voxels"}  # by kind of picture
 SHOWN = 12  # findings of one kind of severity that are printed; --json has all
 
 
@@ -60,11 +61,11 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
         if len(some) > SHOWN:
             say(f"{'':8}... and {len(some) - SHOWN} more {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
-    say(f"{keyframes} keyframes checked: " + (f"{bad} things to look at." if bad else "nothing is wrong."))
+    say(f"{keyframes} keyframes checked: " + (f"{bad} errors and warnings." if bad else "nothing is wrong."))
 
 
 def what_to_look_for(drawn: Collection[str]) -> str:
-    """One sentence about what stands in the pictures."""
+    """One sentence about what the pictures must show."""
     marks = [name for name in ("LiDAR points", "boxes", "voxels") if name in drawn]
     named = " and ".join(filter(None, [", ".join(marks[:-1]), *marks[-1:]]))
     parts = [f"{named} must lie on what they belong to"] if marks else []
@@ -74,16 +75,16 @@ def what_to_look_for(drawn: Collection[str]) -> str:
 
 
 def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: str | None) -> tuple[list[Path], set[str]]:
-    """Draw keyframes into `out`; with `augment`, also as the training of that recipe sees them. Damaged ones are left out.
+    """Draw keyframes into `out`; with `augment`, also after the augmentation of its training. Damaged ones are left out.
 
     Returns the files, and what is drawn in them, in the words of `what_to_look_for`.
     """
     options: dict[str, Any] = {}
+    files: list[Path] = []
+    drawn: set[str] = set()
     if augment is not None:
         recipe = resolve_recipe(augment)
         options = {"augment": recipe.augment, "image_size": recipe.data.image_size}
-    files: list[Path] = []
-    drawn: set[str] = set()
     make_folder(out)
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:
@@ -93,7 +94,7 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
             say(f"keyframe {token[:8]} is not drawn: {error}")
             continue
         files += made
-        drawn.add("ground" if sample.lidar is None else "LiDAR points")
-        drawn |= {"boxes"} if sample.boxes is not None and len(sample.boxes) else set()
-        drawn |= {"voxels"} if any(file.stem.endswith("_voxels") for file in made) else set()
+        drawn |= {DRAWN[kind] for kind in (file.stem.rpartition("_")[2] for file in made) if kind in DRAWN}
+        if sample.boxes is not None and len(sample.boxes):
+            drawn.add("boxes")
     return files, drawn

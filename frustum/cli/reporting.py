@@ -44,14 +44,14 @@ def report_run(
 
     Args:
         name, overrides, checkpoint, source, code: as `open_network` takes them.
-        out: folder of the report; by default RUN/report, or FILE's name with `-report` beside the file.
+        out: folder of the report; by default RUN/report, or FILE's name with `-report` in the file's folder.
 
     Raises:
         ConfigError: a setting that does not fit, or a recipe without weights. CheckpointError: weights that are missing or do not fit.
         DataError: its data set cannot be read, or `out` not be written to.
     """
     if Path(name).is_dir() and not is_run(name):
-        raise CheckpointError(f"{name} is not a run: there is no recipe.json in it. Give the folder that `frustum train` wrote.")
+        raise CheckpointError(f"{name} is not a run: it does not contain recipe.json. Give the folder that `frustum train` wrote.")
     recipe, network = open_network(str(name), overrides, checkpoint, source, code)
     folder = checkpoint or Path(name)
     is_own = is_run(folder)
@@ -94,16 +94,15 @@ def pick(source: Source, split: str, samples: int) -> list[str]:
 
 
 def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_truth: bool = True) -> SamplePanel:
-    """One sample with its images, each part of its prediction, and the truth beside it where the data set has it."""
+    """One sample with its images, each part of its prediction, and the truth where the data set has it."""
     token, questions = prediction.token, []
     for task in TASKS:
         part = getattr(prediction, task.part)
         if part is None:
             continue
         truth: list[Layer] = []
-        if with_truth:
-            with suppress(DataError):  # not labelled: the prediction is shown alone
-                truth = task.truth_layers(task(ray_iou=False).truth(source, token), part)
+        with suppress(DataError):  # not labelled: the prediction is shown alone
+            truth = task.truth_layers(task(ray_iou=False).truth(source, token), part) if with_truth else []
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
     return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=calibrations(source, token))
 
@@ -117,24 +116,23 @@ def calibrations(source: Source, token: str) -> list[Calibration]:
 
 
 def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> dict[str, Result]:
-    """An evaluation in the report's form: figures by question, beside the published ones."""
+    """An evaluation in the report's form: figures by question, with the published ones."""
     classes = {task.name: found for task, found in class_figures(report, published)}
     return {task.name: Result(task.figures(metrics), classes.get(task.name)) for task, metrics in scored(report)}
 
 
 def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int) -> dict[str, str]:
-    """What to know about a run."""
-    lines = read_lines(run.folder / "metrics.jsonl")
-    recipe = run.recipe
+    """The facts of a run by name, as text; without those that are unknown."""
+    recipe, last = run.recipe, (read_lines(run.folder / "metrics.jsonl") or [{}])[-1]
     facts: dict[str, Any] = {
         "recipe": run.source,
         "settings": " ".join(run.overrides),
         "parameters": f"{parameters / 1e6:.2f} M",
         "data": f"{recipe.data.root}, {recipe.data.train_split} and {recipe.data.val_split}",
         "images": f"{recipe.data.image_size[0]} x {recipe.data.image_size[1]}",
-        "steps": lines[-1]["step"] if lines else "",
+        "steps": last.get("step", ""),
         "batch": recipe.train.batch_size * recipe.train.accumulate,
-        "speed": pace(lines[-1]["steps_per_second"]) if lines and "steps_per_second" in lines[-1] else "",
+        "speed": pace(last["steps_per_second"]) if "steps_per_second" in last else "",
         "evaluated": f"{numbers[0].frames} frames" if numbers else "",
         "seed": recipe.train.seed,
         "machine": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""Boxes and points: as lines in an image, and seen from above."""
+"""Boxes and points: as lines in an image, and from above."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from frustum.viewer.ground import draw_segment
 from frustum.viewer.report_data import Calibration
 from frustum.viewer.voxels import PLAIN, top_view
 
+Paint = tuple[int, ...]  # RGB, or RGB and opacity
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _TRUTH = (30, 36, 48)  # true boxes under predicted ones, from above
 _RING = (214, 219, 228)  # every 10 m
@@ -30,9 +31,7 @@ def line_colour(colour: Colour) -> Colour:
     return red, green, blue
 
 
-def draw_box_lines(
-    draw: ImageDraw.ImageDraw, corners: np.ndarray, matrix: np.ndarray, colours: Sequence[tuple[int, ...]], width: int = 2
-) -> None:
+def draw_box_lines(draw: ImageDraw.ImageDraw, corners: np.ndarray, matrix: np.ndarray, colours: Sequence[Paint], width: int = 2) -> None:
     """The edges of boxes, far ones first, their front crossed.
 
     Args:
@@ -77,13 +76,7 @@ def to_top(points: np.ndarray, grid: VoxelGrid, scale: float) -> np.ndarray:
 
 
 def draw_top_box(
-    draw: ImageDraw.ImageDraw,
-    row: np.ndarray,
-    grid: VoxelGrid,
-    scale: float,
-    colour: tuple[int, ...],
-    width: int = 2,
-    fill: tuple[int, ...] | None = None,
+    draw: ImageDraw.ImageDraw, row: np.ndarray, grid: VoxelGrid, scale: float, colour: Paint, width: int = 2, fill: Paint | None = None
 ) -> None:
     """The outline of a box (9,) from above, and a line that shows its heading."""
     along = np.array([np.cos(row[6]), np.sin(row[6])]) * row[3] / 2

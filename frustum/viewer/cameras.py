@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def camera_rows(names: Sequence[str]) -> list[list[int]]:
-    """Indices of cameras as they look around the vehicle: three in front, left to right, over three at the back, by their names.
+    """Indices of cameras by their direction: three in front, left to right, over three at the back, by their names.
 
     Other rigs fill rows of up to four, in their own order.
     """

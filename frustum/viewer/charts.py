@@ -12,7 +12,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 34
 
 
 def nice_ticks(low: float, high: float, max_count: int = 5) -> list[float]:
-    """Round numbers that span low to high, about `max_count` of them at most."""
+    """Round numbers that span low to high, about `max_count` of them."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     raw = (high - low) / max(max_count - 1, 1)

@@ -1,4 +1,4 @@
-"""What each kind of layer looks like: the pictures of a question, prediction beside truth, in rows and tabs."""
+"""How each kind of layer is drawn: the pictures of a question, prediction next to truth, in rows and tabs."""
 
 from __future__ import annotations
 
@@ -65,13 +65,8 @@ def draw_panel(panel: SamplePanel, size: tuple[int, int] = (520, 760), scale: in
 def compare(prediction: np.ndarray, truth: np.ndarray, free: int) -> np.ndarray:
     """uint8 of the shape of both: position in AGREEMENT, or len(AGREEMENT) where both are free or the truth is unknown (255)."""
     full_p, full_t = prediction != free, truth != free
-    compared = np.full(truth.shape, len(AGREEMENT), np.uint8)
-    compared[full_p & full_t] = 1
-    compared[full_p & full_t & (prediction == truth)] = 0
-    compared[~full_p & full_t] = 2
-    compared[full_p & ~full_t] = 3
-    compared[truth == 255] = len(AGREEMENT)
-    return compared
+    cases = [truth == 255, full_t & (prediction == truth), full_t & full_p, full_t, full_p]
+    return np.select(cases, (len(AGREEMENT), 0, 1, 2, 3), len(AGREEMENT)).astype(np.uint8)
 
 
 def _draw_question(question: Question, panel: SamplePanel, size: tuple[int, int], scale: int) -> DrawnQuestion:
@@ -136,9 +131,7 @@ def _voxels(
         return [[*views, *tops]] if len(drawn) == 1 else [views, [*tops, *more]] if drawn else []
 
     rows = pictures(_named("", predicted, true), more=_agreement(predicted, true, scale))
-    painted, reference = None, None
-    if true is not None and true.objects is not None:
-        reference = (true, paint_objects(true))
+    painted, reference = None, (true, paint_objects(true)) if true is not None and true.objects is not None else None
     if predicted is not None and predicted.objects is not None:
         painted = paint_objects(predicted, reference if reference and _is_comparable(predicted, reference[0]) else None)
     return rows + pictures(_named("objects", painted, reference[1] if reference else None), _MATCHED)

@@ -1,4 +1,4 @@
-"""What shows a calibration without LiDAR: a grid on the ground and the horizon in an image, and the fields of view from above."""
+"""Marks that show a calibration without LiDAR: a grid on the ground and the horizon in an image, and the fields of view from above."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def horizon(key2camera: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -
 
 
 def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, reach: float = 40.0) -> None:
-    """Draw rings, axes and what each camera sees of its surroundings into a view from above.
+    """Draw rings, axes and the field of view of each camera into a view from above.
 
     Args:
         panel: the view, drawn into.
@@ -85,9 +85,9 @@ def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, r
 
 
 def field_of_view(sample: Sample, camera: CameraFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Where a camera stands (2,) and the directions (D, 2) of length 1 along the middle row of its image, left to right, seen from above.
+    """Where a camera stands (2,) and the directions (D, 2) of length 1 along the middle row of its image, left to right, from above.
 
-    In the ego frame of the keyframe. No directions for a camera that looks straight up or down.
+    In the ego frame of the keyframe. Without directions for a camera that points straight up or down.
     """
     camera2key = invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego
     height, width = camera.size

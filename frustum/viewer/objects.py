@@ -27,7 +27,7 @@ def paint_objects(layer: VoxelLayer, reference: tuple[VoxelLayer, VoxelLayer] | 
     Raises:
         ShapeError: the objects have another shape than the labels.
     """
-    objects, names, colours = _objects(layer), layer.legend.names, layer.legend.colours
+    objects, names, colours = np.asarray(layer.objects), layer.legend.names, layer.legend.colours
     if layer.labels.shape != objects.shape:
         raise ShapeError(f"objects {objects.shape} must have the shape of the semantics {layer.labels.shape}.")
     count = len(colours)
@@ -37,7 +37,7 @@ def paint_objects(layer: VoxelLayer, reference: tuple[VoxelLayer, VoxelLayer] | 
     if reference is not None:
         others, painted = reference
         used = len(painted.legend.colours) - count
-        slots = _partners(objects, numbers, _objects(others), painted.labels, count)
+        slots = _partners(objects, numbers, np.asarray(others.objects), painted.labels, count)
     is_new = slots < 0
     slots[is_new] = used + np.arange(np.count_nonzero(is_new))
     labels = layer.labels.astype(np.uint8)
@@ -51,17 +51,13 @@ def paint_objects(layer: VoxelLayer, reference: tuple[VoxelLayer, VoxelLayer] | 
     return replace(layer, labels=labels, legend=legend)
 
 
-def _objects(layer: VoxelLayer) -> np.ndarray:
-    return np.zeros(layer.labels.shape, np.int32) if layer.objects is None else layer.objects
-
-
 def object_colour(index: int) -> Colour:
-    """Colour of the object at a position: steps of hue in four shades, so chosen that any two of the first 24 can be told apart."""
+    """Colour of the object at a position: steps of hue in four shades, any two of the first 24 are distinct."""
     return _rgb(0.02 + 0.595 * index, *_SHADES[index // 5 % 4])
 
 
 def unmatched_colour(index: int) -> Colour:
-    """The same for objects that are in one of two pictures only: dull and dark, so that none looks like the partner of another."""
+    """The same for objects that are in one of two pictures only: dull and dark, so that none resembles a matched one."""
     return _rgb(0.06 + 0.42 * index, 0.28, (0.30, 0.46, 0.62)[index % 3])
 
 
@@ -75,13 +71,10 @@ def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, pain
     both = (objects > 0) & (others > 0)
     pairs, shared = np.unique(np.stack([objects[both], others[both]]).astype(np.int64), axis=1, return_counts=True)
     size, other_size = (dict(zip(*(a.tolist() for a in np.unique(v, return_counts=True)), strict=True)) for v in (objects, others))
-    slots, taken = np.full(len(numbers), -1), set()
+    slots = np.full(len(numbers), -1)
     overlap = [n / (size[a] + other_size[b] - n) for (a, b), n in zip(pairs.T.tolist(), shared.tolist(), strict=True)]
     for k in np.argsort(overlap)[::-1]:
-        a, b = pairs[:, k]
-        row = int(np.searchsorted(numbers, a))
-        slot = int(painted[others == b][0]) - count
-        if overlap[k] >= 0.25 and slots[row] < 0 and slot not in taken:
+        row, slot = int(np.searchsorted(numbers, pairs[0, k])), int(painted[others == pairs[1, k]][0]) - count
+        if overlap[k] >= 0.25 and slots[row] < 0 and slot not in slots:
             slots[row] = slot
-            taken.add(slot)
     return slots

@@ -41,9 +41,9 @@ def draw_check(
 
     - `*_points.png`: every camera with LiDAR points coloured by depth (red near, blue far) and boxes, their front crossed;
     - `*_ground.png`: instead of it where there is no LiDAR: rings and axes on the ground z = 0, and the horizon;
-    - `*_voxels.png`: every camera with the occupied voxels that it looks at, in class colours, if there are labels;
+    - `*_voxels.png`: every camera with the first occupied voxel of each pixel, in class colours, if there are labels;
     - `*_above.png`: labels and LiDAR (or, without it, the fields of view) from above, with boxes and their headings;
-    - `*_augmented.png`: with `augment`, images of `image_size` and the view from above as training would see them.
+    - `*_augmented.png`: with `augment`, images of `image_size` and the view from above after augmentation.
 
     Args:
         sample: a keyframe, read with its boxes and labels.
@@ -124,11 +124,11 @@ def voxel_picture(voxels: VoxelLayer, sample: Sample, camera: CameraFrame, trans
 def first_voxels(
     voxels: VoxelLayer, sample: Sample, camera: CameraFrame, matrix: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each pixel of an image of `size` looks at: labels (H, W) uint8, free where nothing, and voxel indices (H, W, 3)."""
+    """The first occupied voxel of each pixel: labels (H, W) uint8, free where there is none, and voxel indices (H, W, 3)."""
     camera2key = invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego
     grid, free = voxels.grid, voxels.free
     lower, cell = np.array(grid.lower), np.array(grid.cell)
-    volume = _known(voxels).labels.astype(np.uint8)
+    volume = voxels.labels.astype(np.uint8)
     at = np.floor((camera2key[:3, 3] - lower) / cell).astype(int)
     if ((at >= 0) & (at < np.array(grid.shape))).all():
         volume[tuple(at)] = free  # the camera's own housing must not fill its view
@@ -145,10 +145,10 @@ def above_picture(
 ) -> Image.Image:
     """Labels (left, where there are some) and LiDAR coloured by height (right; fields of view without it), with boxes; forward is up."""
     bev = bev or BevTransform()
-    boxes = None if sample.boxes is None else bev.boxes(sample.boxes.boxes)
+    boxes = [] if sample.boxes is None else list(zip(bev.boxes(sample.boxes.boxes), sample.boxes.names, strict=True))
     panels = []
     if (voxels := _voxels(sample, grid, bev)) is not None:
-        panels.append(Image.fromarray(top_view(_known(voxels), scale=scale, ego=False)))
+        panels.append(Image.fromarray(top_view(voxels, scale=scale, ego=False)))
     panel = Image.new("RGB", (grid.shape[1] * scale, grid.shape[0] * scale), (18, 20, 26))
     if points is not None and sample.lidar is not None:
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
@@ -160,9 +160,8 @@ def above_picture(
     panels.append(panel)
     for panel in panels:
         draw = ImageDraw.Draw(panel)
-        if boxes is not None and sample.boxes is not None:
-            for row, name in zip(boxes, sample.boxes.names, strict=True):
-                draw_top_box(draw, row, grid, scale, line_colour(colour_of(name)))
+        for row, name in boxes:
+            draw_top_box(draw, row, grid, scale, line_colour(colour_of(name)))
         origin = to_top(transform_points(bev.matrix(), np.array([[3.0, 0, 0], [-1, 1, 0], [-1, -1, 0]]))[:, :2], grid, scale)
         draw.polygon([tuple(p) for p in origin], fill=(255, 255, 255), outline=(0, 0, 0))
     return _stack(panels, across=True)
@@ -172,16 +171,12 @@ def above_picture(
 
 
 def _voxels(sample: Sample, grid: VoxelGrid, bev: BevTransform | None = None) -> VoxelLayer | None:
-    """The sample's labels, all of them, in the frame that `bev` makes; None if there are none over this grid."""
+    """The sample's labels without a mask, after `bev`, unknown ones made free; None without labels on this grid."""
     labels = sample.occupancy
     if labels is None or labels.semantics.shape != grid.shape:
         return None
-    return replace((labels if bev is None else bev.labels(labels, grid)).layer(grid), mask=None)
-
-
-def _known(voxels: VoxelLayer) -> VoxelLayer:
-    """The voxels with unknown ones made free."""
-    return replace(voxels, labels=np.where(voxels.labels == IGNORE, voxels.free, voxels.labels))
+    layer = (labels if bev is None else bev.labels(labels, grid)).layer(grid)
+    return replace(layer, labels=np.where(layer.labels == IGNORE, layer.free, layer.labels), mask=None)
 
 
 def _open(camera: CameraFrame, transform: ImageTransform) -> Image.Image:
@@ -194,7 +189,7 @@ def _open(camera: CameraFrame, transform: ImageTransform) -> Image.Image:
 
 
 def depth_colours(depth: np.ndarray) -> np.ndarray:
-    """RGB uint8 (P, 3): red near, blue far, logarithmic, because nearness matters most."""
+    """RGB uint8 (P, 3): red near, blue far, logarithmic, because near points matter more."""
     return _turbo(1 - np.clip(np.log(np.maximum(depth, 2.0) / 2) / np.log(_FAR / 2), 0, 1))
 
 
@@ -205,7 +200,7 @@ def _turbo(value: np.ndarray) -> np.ndarray:
 
 
 def _sheet(sample: Sample, pictures: list[Image.Image]) -> Image.Image:
-    """All cameras as they look around the vehicle, with their names."""
+    """All cameras in the layout of the rig, with their names."""
     for camera, picture in zip(sample.cameras, pictures, strict=True):
         draw = ImageDraw.Draw(picture)
         draw.rectangle((0, 0, 10 + 7 * len(camera.channel), 18), fill=(0, 0, 0))
@@ -215,7 +210,7 @@ def _sheet(sample: Sample, pictures: list[Image.Image]) -> Image.Image:
 
 
 def _stack(pictures: list[Image.Image], across: bool = False) -> Image.Image:
-    """Pictures below, or beside, each other."""
+    """Pictures in a column, or with `across` in a row."""
     sizes, axis = np.array([picture.size for picture in pictures]), 0 if across else 1
     corners = np.zeros_like(sizes)
     corners[1:, axis] = np.cumsum(sizes[:-1, axis] + 4)

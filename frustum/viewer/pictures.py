@@ -1,4 +1,4 @@
-"""All of one sample on one sheet: its cameras in their layout, and below them what was predicted, beside the truth."""
+"""All of one sample on one sheet: its cameras in their layout, and below them the predictions next to the truth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INK, _SOFT, _PAPER = (22, 28, 40), (96, 106, 124), (250, 251, 253)
 
 
 def sample_picture(panel: SamplePanel, *, width: int = 1600, drawn: Sequence[DrawnQuestion] | None = None) -> Image.Image:
-    """One sheet of a sample: its cameras, then each question with prediction and truth beside each other.
+    """One sheet of a sample: its cameras, then each question with prediction and truth next to each other.
 
     Args:
         panel: any of its parts may be missing.

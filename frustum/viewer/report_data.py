@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Question(NamedTuple):
     """One question about a sample: what was predicted, and what is true where it is known.
 
-    Layers of one kind are shown beside each other: the first of the prediction beside the first of the truth, and so on.
+    Layers of one kind are shown in pairs: the first of the prediction with the first of the truth, and so on.
     """
 
     heading: str

@@ -26,32 +26,27 @@ def samples_section(panels: Sequence[SamplePanel], drawn: Sequence[Sequence[Draw
         thumbs += f'<label for="s{number}">{image}<span>{escape(panel.title)}</span></label>'
         samples += _sample(panel, questions, number)
     asked = [question for panel in panels for question in panel.questions]
-    truth = ", beside what is really there" if any(question.truth for question in asked) else ""
+    truth = ", next to the truth" if any(question.truth for question in asked) else ""
     in_space = any(not isinstance(layer, ImageLayer | PixelLayer) for q in asked for layer in (*q.prediction, *q.truth))
     car = " The white car is the ego vehicle; it drives away from you in 3D, and\nupwards in the views from above." if in_space else ""
     bar = f'<div class="thumbs">{thumbs}</div>' if len(panels) > 1 else ""
-    return f"""<section id="samples"><h2>What it sees</h2>
+    return f"""<section id="samples"><h2>Predictions</h2>
 <p>The images that went in, and what came out{truth}.{car}</p>
 {_radios("sample", [f"s{number}" for number in range(len(panels))])}{bar}{samples}</section>"""
 
 
 def switches(drawn: Sequence[Sequence[DrawnQuestion]]) -> str:
     """CSS rules that show the picked sample and its picked tabs."""
-    rules = []
+    tab = "background: var(--card); color: var(--ink); box-shadow: 0 1px 3px rgba(0, 0, 0, .14);"
+    rules = ""
     for n, questions in enumerate(drawn):
-        rules += [
-            f"#s{n}:checked ~ #s{n}v {{ display: block; }}",
-            f'#s{n}:checked ~ .thumbs label[for="s{n}"] {{ border-color: var(--accent); }}',
-            f'#s{n}:focus-visible ~ .thumbs label[for="s{n}"] {{ outline: 2px solid var(--accent); outline-offset: 2px; }}',
-        ]
-        for name in (tab for q, question in enumerate(questions) for tab in _tab_ids(question, n, q)):
-            label = f'~ .tabs label[for="{name}"]'
-            rules += [
-                f"#{name}:checked ~ #{name}v {{ display: block; }}",
-                f"#{name}:checked {label} {{ background: var(--card); color: var(--ink); box-shadow: 0 1px 3px rgba(0, 0, 0, .14); }}",
-                f"#{name}:focus-visible {label} {{ outline: 2px solid var(--accent); }}",
-            ]
-    return "\n".join(rules)
+        tabs = [name for q, question in enumerate(questions) for name in _tab_ids(question, n, q)]
+        for name, style in ((f"s{n}", "border-color: var(--accent);"), *((name, tab) for name in tabs)):
+            rules += f"""#{name}:checked ~ #{name}v {{ display: block; }}
+#{name}:checked ~ div label[for="{name}"] {{ {style} }}
+#{name}:focus-visible ~ div label[for="{name}"] {{ outline: 2px solid var(--accent); }}
+"""
+    return rules
 
 
 def _tab_ids(question: DrawnQuestion, sample: int, number: int) -> list[str]:
@@ -83,7 +78,7 @@ def _cameras(panel: SamplePanel) -> str:
 
 
 def _row(row: Sequence[Picture]) -> str:
-    """Pictures of one height beside each other; one alone does not fill the page."""
+    """Pictures of one height in a row; one alone does not fill the page."""
     shapes = [picture.image.shape[:2] for picture in row]
     equal = len(set(shapes)) == 1
     columns = f"repeat({len(row)},1fr)" if equal else " ".join(f"{across / high:.2f}fr" for high, across in shapes)

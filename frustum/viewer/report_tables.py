@@ -63,7 +63,7 @@ def results_section(report: ReportData) -> str:
     head = "".join(f'<th class="n" title="{escape(report.about.get(name, ""))}">{escape(name)}</th>' for name in names)
     notes = " ".join(f"<b>{escape(name)}</b>: {escape(text.rstrip('.'))}." for name, text in report.about.items() if text)
     below = "".join(f'<p class="note">{text}</p>' for text in (notes, *map(escape, report.notes)) if text)
-    units = "Percent, higher is better" if plain else "Percent where there is no unit, higher is better where nothing else is said"
+    units = "Percent, higher is better" if plain else "Percent where there is no unit, higher is better unless noted"
     return f"""<section id="results"><h2>Results</h2>
 <p>{units}, the best of each row is highlighted. All counts are pooled over the evaluated frames.</p>
 <div class="card scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>

@@ -16,7 +16,7 @@ from frustum.viewer.ego_shape import ego_shape
 from frustum.viewer.voxel_kernels import render_rows
 
 PLAIN = (238, 241, 246)
-"""RGB of what is free, seen from above."""
+"""RGB of free columns from above."""
 
 
 _EYE = np.array([-2.3, -1.0, 1.75])
@@ -132,7 +132,7 @@ def render_voxels(layer: VoxelLayer, size: tuple[int, int] = (480, 640), *, ego:
 
 
 def top_view(layer: VoxelLayer, scale: int = 3, *, ego: bool = True) -> np.ndarray:
-    """The highest voxel of each column seen from above, forward up and left at the left, shaded by height.
+    """The highest voxel of each column from above, forward up and left at the left, shaded by height.
 
     Columns without any voxel inside the mask are hatched. Other arguments and errors as in `render_voxels`.
 
