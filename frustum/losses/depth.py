@@ -23,7 +23,7 @@ def block_minimum(depth: Tensor, feature_size: tuple[int, int]) -> Tensor:
 
 
 def depth_targets(depth: Tensor, feature_size: tuple[int, int], bins: DepthBins) -> Tensor:
-    """Depth bin of each feature: (M, H, W) metres, 0 unknown -> (M, h, w) int64, -1 where there is no target."""
+    """Depth bin of each feature: (M, H, W) metres, 0 unknown -> (M, h, w) int64, -1 without a target."""
     return bins.index(block_minimum(depth, feature_size))
 
 

@@ -114,7 +114,7 @@ class BevDetOccTiny(nn.Module):
         self.register_buffer("class_weight", torch.ones(classes))
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
-        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
         start_at_prior(self.head, self.class_weight, statistics[OccupancyLabels]["counts"], self.config.class_weight_power)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

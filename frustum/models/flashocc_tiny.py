@@ -113,7 +113,7 @@ class FlashOccTiny(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
-        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
         start_at_prior(self.head, self.class_weight, statistics[OccupancyLabels]["counts"], self.config.class_weight_power)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""Panoptic-FlashOcc (Yu et al., 2024, arXiv:2406.10527): FlashOCC that tells objects apart, by class-aware centres.
+"""Panoptic-FlashOcc (Yu et al., 2024, arXiv:2406.10527): FlashOCC that separates objects by class-aware centres.
 
 each frame: images -> ResNet -> CustomFPN -> camera-aware LiftSplat (-> one residual block, if there are several frames)
 all frames: maps aligned by the ego motion (nn/temporal.py) and joined -> CustomResNet + FpnLss over the map
        -> channel-to-height -> voxel logits
        -> centre head -> peaks per class; every voxel of an object class takes the number of the nearest centre of its class
 
-What it adds to FlashOCC: a depth net that knows the calibration, past keyframes, a loss on all voxels without a camera mask, centres.
+What it adds to FlashOCC: a depth net that reads the calibration, past keyframes, a loss on all voxels without a camera mask, centres.
 Module names are those of the published checkpoints.
 Shape letters: B batch, N cameras, M = B * N images, h w feature map, C channels, D depth bins, F past frames, K classes, X Y Z voxels.
 """
@@ -59,7 +59,7 @@ class PanopticFlashOccConfig(ModelConfig):
         grid: the labelled voxels, in the ego frame of the keyframe; even numbers of cells along x and y.
         lift_channels: C, channels of the pooled map.
         bev_channels: channels of the map that the heads read.
-        instances: tell objects apart; null makes it a semantic network without the centre head.
+        instances: separate objects; null makes it a semantic network without the centre head.
         voxel_rounding: how a point finds its cell, see `FlashOccConfig`; also how centres find theirs.
         sampling: where in the image a feature stands, see `nn.lift_splat.feature_pixels`; `corners` as published.
         class_names: the K classes; the last one is free space.

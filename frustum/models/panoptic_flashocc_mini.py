@@ -56,7 +56,7 @@ class PanopticFlashOccMiniConfig(ModelConfig):
         lift_channels: C, context channels per height bin.
         bev_channels: width of the U-Net at its finest level, and of the maps that are joined.
         voxel_channels: channels of a full-resolution cell before its heights and classes are read out.
-        instances: tell objects apart; null makes it a semantic network without the centre head. FlashOccTiny's losses of voxels are far
+        instances: separate objects; null makes it a semantic network without the centre head. FlashOccTiny's losses of voxels are far
             smaller than the published ones; with a `centre_loss` of 1, centres are learned at the cost of voxels.
         centre_channels: width of the centre head.
         class_names: the K classes; the last one is free space.
@@ -147,7 +147,7 @@ class PanopticFlashOccMini(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
-        """Start from what the labels look like: class weights, and the weighted log prior of each height as the last bias."""
+        """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
         start_at_prior(self.head, self.class_weight, statistics[OccupancyLabels]["counts"], self.config.class_weight_power)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

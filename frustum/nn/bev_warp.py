@@ -37,7 +37,7 @@ def warp_map(past: Tensor, key2past: Tensor, grid: VoxelGrid, centres: bool = Tr
 
     Args:
         past: (B, C, Y, X) map of the past frame over `grid`, any float type.
-        key2past: (B, 4, 4) from keyframe to past frame; heights are ignored, as a map has none.
+        key2past: (B, 4, 4) from keyframe to past frame; heights are ignored.
         grid: the cells of both maps.
         centres: see the module.
 

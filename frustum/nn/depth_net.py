@@ -103,8 +103,7 @@ class Aspp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, channels, h, w) -> the same shape."""
-        mean = self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:])
-        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x), mean]
+        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x), self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:])]
         return self.dropout(F.relu(self.bn1(self.conv1(torch.cat(parts, 1)))))
 
 

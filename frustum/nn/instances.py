@@ -1,4 +1,4 @@
-"""Occupied voxels are told apart by the centres of objects: Panoptic-FlashOcc's grouping.
+"""Occupied voxels are grouped into objects by the centres of objects: Panoptic-FlashOcc's grouping.
 
 Shape letters: B batch, K classes, Q centres, I objects, X Y Z voxels.
 """
@@ -38,7 +38,7 @@ class InstanceConfig(Config):
         label_map: which heat map serves which class of voxels. `fixed` takes that of the same class. `reference` confuses four of eight
             classes as the published code does at inference: bicycles are grouped by the centres of barriers, construction vehicles by
             those of trailers, trailers by those of construction vehicles, pedestrians by those of bicycles.
-        score_threshold: peaks below are no objects.
+        score_threshold: peaks with a lower score are ignored.
         max_centres: peaks per sample that count, best first.
         centre_loss: weight of the losses of the centre head, which need boxes; 0 needs none and leaves the head as it is.
     """
@@ -49,9 +49,7 @@ class InstanceConfig(Config):
     centre_loss: NonNegativeFloat = 1.0
 
 
-_STORED = {
-    "label_map": "label_map", "least_score": "score_threshold", "most_centres": "max_centres", "centre_loss": "centre_loss",
-}  # fmt: skip
+_STORED = {"label_map": "label_map", "least_score": "score_threshold", "most_centres": "max_centres", "centre_loss": "centre_loss"}
 
 
 def upgraded_instances(stored: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def occupancy_predictions(logits: Tensor, tokens: Sequence[str], grid: VoxelGrid
 
 @torch.no_grad()
 def start_at_prior(head: nn.Linear | LinearPerHeight, class_weight: Tensor, counts: np.ndarray, power: float) -> None:
-    """Fill class weights and a last layer from what labels look like: its bias becomes the weighted log prior of each height.
+    """Fill class weights and a last layer from the statistics of labels: its bias becomes the weighted log prior of each height.
 
     Args:
         head: its bias (Z * K,) is replaced, its weight shrinks to a tenth.

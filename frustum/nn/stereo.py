@@ -1,4 +1,4 @@
-"""Stereo over time: the camera has moved since the previous frame, so that matching the two says how far away things are.
+"""Stereo over time: the camera has moved since the previous frame, so that matching the two gives the depth.
 
 After BEVStereo (Li et al., AAAI 2023) as BEVDet and FlashOCC use it: a plane sweep over the depth bins, its soft-max as extra input of
 the depth net. Key names are those of the published checkpoints.
@@ -61,7 +61,7 @@ def matching(
 def sweep(
     now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
 ) -> Tensor:
-    """Where pixels at given depths lay in the previous frame: (M, D, h, w, 2), float32, as `ops.cost_volume` wants it.
+    """Where pixels at given depths lay in the previous frame: (M, D, h, w, 2), float32, as `ops.cost_volume` needs it.
 
     The matrices are multiplied in float64 where the rigs lie; the points are computed in float32 on `device`.
     """
@@ -84,7 +84,7 @@ def reference_sweep(
 ) -> Tensor:
     """As `sweep`, but with the operations of BEVDet and FlashOCC in their order, in float32: undo the augmentation, lift, move, project.
 
-    The places differ by 3e-5 of the image; costs, which are sums over hundreds of channels before a soft-max, feel that.
+    The places differ by 3e-5 of the image; this changes costs, which are sums over hundreds of channels before a soft-max.
     """
     device = torch.device(device or now.intrinsics.device)
 

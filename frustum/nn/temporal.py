@@ -35,7 +35,7 @@ from frustum.types.frame import Frame, frames_of
 Encode = Callable[[Frame, Tensor, Previous | None], dict[str, Tensor]]
 """`encode(frame, cam2key, previous)`: one frame through the image network.
 
-cam2key is (B, N, 4, 4), the camera poses in the ego frame, for depth nets that know their calibration; previous is None if it is missing in
+cam2key is (B, N, 4, 4), the camera poses in the ego frame, for depth nets that read the calibration; previous is None if it is missing in
 the whole batch or the network compares no images. Returns `lifted` (M, D + C, h, w), depth logits and context; `compared` (M, c, h, w), own
 features that the next frame compares itself with, if it does; anything else is an output of the keyframe.
 """

@@ -26,7 +26,7 @@ class StreamedForward:
         self.model, self.history = model, history
         self.can_stream = history.config.frames > 0 and history.config.align != "warp_reference"
         self.state: TemporalState | None = None
-        self.images: Tensor | None = None  # of the newest frame that `state` knows
+        self.images: Tensor | None = None  # of the newest frame in `state`
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs of the network for the batch's keyframe. Raises as the model's `forward`."""

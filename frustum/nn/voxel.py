@@ -20,7 +20,7 @@ def as_voxels(pooled: Tensor, heights: int) -> Tensor:
 class Conv3d(nn.Conv3d):
     """nn.Conv3d with 3x3x3 and 1x1x1 kernels, with right gradients in bfloat16 on a CPU.
 
-    There oneDNN (seen with torch 2.13) fills two of the three planes of the weight gradient with garbage if the input has Z = 2 and the
+    There oneDNN (as of torch 2.13) fills two of the three planes of the weight gradient with garbage if the input has Z = 2 and the
     kernel three planes. A third plane of zeros, which the padding stands for anyway, changes no output and avoids it.
     """
 

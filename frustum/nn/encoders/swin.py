@@ -65,13 +65,13 @@ class SwinTransformer(nn.Module):
 
     def __init__(self, config: SwinConfig, outputs: tuple[int, ...] = (2, 3), raw_outputs: tuple[int, ...] = ()):
         super().__init__()
-        wanted = sorted({*outputs, *raw_outputs})
-        if not wanted or not set(wanted) <= {0, 1, 2, 3} or set(outputs) & set(raw_outputs):
+        chosen = sorted({*outputs, *raw_outputs})
+        if not chosen or not set(chosen) <= {0, 1, 2, 3} or set(outputs) & set(raw_outputs):
             raise ConfigError(f"Swin outputs must name stages 0 to 3, each once, got {outputs} and raw {raw_outputs}.")
         widths = [config.embed_channels * 2**i for i in range(4)]
         count = sum(config.depths)
         rates = [config.drop_path * i / max(1, count - 1) for i in range(count)]
-        self.outputs, self.out_channels = tuple(wanted), tuple(widths[i] for i in wanted)
+        self.outputs, self.out_channels = tuple(chosen), tuple(widths[i] for i in chosen)
         self.patch_embed = _PatchEmbed(config.embed_channels)
         self.stages = nn.ModuleList()
         for i, (width, depth, heads) in enumerate(zip(widths, config.depths, config.heads, strict=True)):
@@ -85,16 +85,16 @@ class SwinTransformer(nn.Module):
 
         `outputs` asks for some of the stages only; later ones are not computed.
         """
-        wanted = self.outputs if outputs is None else outputs
+        chosen = self.outputs if outputs is None else outputs
         x = self.patch_embed(images)  # (B, h, w, C)
         maps = []
-        for i, stage in enumerate(list(self.stages)[: max(wanted) + 1]):
+        for i, stage in enumerate(list(self.stages)[: max(chosen) + 1]):
             assert isinstance(stage, _Stage)
             x = stage(x)
-            if i in wanted:
+            if i in chosen:
                 norm = getattr(self, f"norm{i}", None)
                 maps.append((x if norm is None else norm(x)).permute(0, 3, 1, 2).contiguous())
-            if stage.downsample is not None and i < max(wanted):
+            if stage.downsample is not None and i < max(chosen):
                 x = stage.downsample(x)
         return maps
 
