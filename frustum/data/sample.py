@@ -102,4 +102,5 @@ class Sample:
     occupancy: Occupancy | None = None
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
     history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
+    lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
     has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it

@@ -1,4 +1,4 @@
-"""Depth labels: LiDAR points in the cameras."""
+"""Depth labels: LiDAR points in the cameras, and several sweeps in one frame."""
 
 from __future__ import annotations
 
@@ -103,3 +103,22 @@ def depth_map(
     result = np.zeros(size, np.float32)
     result[row[order], column[order]] = depth[order]
     return result
+
+
+def aggregate_sweeps(sample: Sample, min_distance: float = 1.0) -> np.ndarray:
+    """Points (P, 6) float32 of the keyframe's scan and `sample.lidar_sweeps` in the keyframe's LiDAR frame: x, y, z, intensity, ring, age.
+
+    Points within `min_distance` of the sensor in both x and y (returns from the vehicle) are left out, as the devkit does; age is in
+    seconds before the keyframe. Raises DataError when the sample has no LiDAR.
+    """
+    if sample.lidar is None:
+        raise DataError(f"keyframe {sample.token} has no LiDAR scan to aggregate.")
+    global2key = invert(sample.lidar.ego2global @ sample.lidar.lidar2ego)
+    scans = []
+    for frame in (sample.lidar, *sample.lidar_sweeps):
+        points = frame.load()
+        points = points[(abs(points[:, :2]) >= min_distance).any(1)]
+        moved = transform_points(global2key @ frame.ego2global @ frame.lidar2ego, points[:, :3].astype(np.float64))
+        age = np.full((len(points), 1), sample.lidar.timestamp - frame.timestamp)
+        scans.append(np.concatenate([moved, points[:, 3:], age], 1).astype(np.float32))
+    return np.concatenate(scans)

@@ -1,8 +1,8 @@
 """The nuScenes tables as compact arrays: built once, kept in the user's cache, keyed by the content of the tables.
 
-Two parts, each built and loaded when first needed: `frames` (scenes, keyframes, files of keyframes) and `boxes` (annotations). On the
-full data set this turns gigabytes of JSON into a few hundred megabytes that load in a second. The cache is plain npz (no pickle); a
-damaged file is built again.
+Three parts, each built and loaded when first needed: `frames` (scenes, keyframes, files of keyframes), `boxes` (annotations) and
+`sweeps` (all files between keyframes). On the full data set this turns gigabytes of JSON into a few hundred megabytes that load in
+a second. The cache is plain npz (no pickle); a damaged file is built again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frustum.data.nuscenes.index_build import build_boxes, build_frames
+from frustum.data.nuscenes.index_build import build_boxes, build_frames, build_sweeps
 from frustum.data.nuscenes.tables import TABLES, missing_table
 from frustum.errors import DataError
 from frustum.files import atomic_path
@@ -67,7 +67,7 @@ def tables_key(folder: Path) -> str:
 
 
 class Index:
-    """Lazy access to the two parts of one database's index; each is a dictionary of arrays (see index_build)."""
+    """Lazy access to the three parts of one database's index; each is a dictionary of arrays (see index_build)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._key = folder, tables_key(folder)
@@ -81,6 +81,11 @@ class Index:
     def boxes(self) -> Arrays:
         """Annotations, sorted by keyframe."""
         return self._part("boxes", lambda: build_boxes(self._folder, self.frames))
+
+    @cached_property
+    def sweeps(self) -> Arrays:
+        """All sensor files, sorted by scene, channel and time."""
+        return self._part("sweeps", lambda: build_sweeps(self._folder, self.frames))
 
     def _part(self, name: str, build: Callable[[], Arrays]) -> Arrays:
         """The arrays of a cached part; built when it is missing or damaged (zip members carry a checksum)."""

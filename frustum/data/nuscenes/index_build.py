@@ -85,10 +85,7 @@ def build_frames(folder: Path) -> Arrays:
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
         key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
-    pose_tokens = {f["ego_pose_token"] for f in files}
-    poses = [p for p in load_table(folder, "ego_pose") if p["token"] in pose_tokens]
-    pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
-    return {
+    arrays = {
         "scene_name": _strings(s["name"] for s in scenes),
         "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
         "scene_description": _strings(s.get("description", "") for s in scenes),
@@ -101,7 +98,17 @@ def build_frames(folder: Path) -> Arrays:
         "key_file": key_file,
         "calibration_pose": _poses(calibrations),
         "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
+        "calibration_token": _strings(c["token"] for c in calibrations),
         "calibration_channel": np.array(channel_of_calibration, np.int32),
+    }
+    return arrays | _file_columns(folder, files, calibration_row)
+
+
+def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
+    wanted = {f["ego_pose_token"] for f in files}
+    poses = [p for p in load_table(folder, "ego_pose") if p["token"] in wanted]
+    pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
+    return {
         "file_token": _strings(f["token"] for f in files),
         "file_name": _strings(f["filename"] for f in files),
         "file_time": np.array([f["timestamp"] for f in files], np.int64),
@@ -109,6 +116,22 @@ def build_frames(folder: Path) -> Arrays:
         "file_calibration": np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32),
         "file_size": np.array([[f["height"], f["width"]] for f in files], np.int32).reshape(-1, 2),
     }
+
+
+@_guarded
+def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
+    """All files, by scene, channel and time: start (scenes, channels + 1) row ranges, and file_* as in `frames`."""
+    sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
+    calibration_row = _Rows(folder, "calibrated_sensor", (t.decode() for t in frames["calibration_token"]))
+    scene_of, channel_of = frames["sample_scene"], frames["calibration_channel"]
+    files = load_table(folder, "sample_data")
+    scene = np.array([scene_of[sample_row[f["sample_token"]]] for f in files], np.int64)
+    channel = np.array([channel_of[calibration_row[f["calibrated_sensor_token"]]] for f in files], np.int64)
+    order = np.lexsort(([f["timestamp"] for f in files], channel, scene))
+    num_channels = len(frames["channel"])
+    group = (scene * num_channels + channel)[order]
+    start = np.searchsorted(group, np.arange(len(frames["scene_name"]) * num_channels + 1))
+    return _file_columns(folder, [files[i] for i in order], calibration_row) | {"start": start.astype(np.int64)}
 
 
 @_guarded

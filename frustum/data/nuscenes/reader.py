@@ -16,7 +16,7 @@ import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, table_folder
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, load_table, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
@@ -138,18 +138,26 @@ class NuScenes:
         """The keyframes of the scene that a keyframe belongs to, in time order."""
         return self.scene(token).tokens
 
-    def sample(self, token: str, history: int = 0, with_boxes: bool = True, occupancy: bool | Literal["instances"] = True) -> Sample:
+    def sample(
+        self,
+        token: str,
+        history: int = 0,
+        with_boxes: bool = True,
+        occupancy: bool | Literal["instances"] = True,
+        num_sweeps: int = 0,
+    ) -> Sample:
         """One keyframe; images and points are read later, from the frames.
 
         Args:
             token: sample token.
-            history: number of past keyframes whose cameras are read, newest first; fewer at the start of a scene. One in which a camera
-                failed has fewer cameras.
+            history: past keyframes whose cameras are wanted, newest first; fewer at the start of a scene. One in which a camera failed has
+                fewer cameras.
             with_boxes: read the annotations.
             occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
+            num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
 
         Raises:
-            DataError: unknown token, a chosen camera does not have an image in this keyframe, or a label file is damaged.
+            DataError: unknown token, a wanted camera has no image in this keyframe, or a label file is damaged.
         """
         row = self._row(token)
         frames = self._index.frames
@@ -158,6 +166,7 @@ class NuScenes:
         key_file = self._key_file(row)
         ego2global = _poses(frames["file_pose"][key_file])
         earlier = range(row - 1, max(first, row - history) - 1, -1)
+        lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
         path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
         return Sample(
             token=token,
@@ -165,11 +174,12 @@ class NuScenes:
             timestamp=int(frames["sample_time"][row]) / 1e6,
             ego2global=ego2global,
             cameras=self._camera_frames(row),
-            lidar=self._lidar_frame(key_file) if self._key_channel and not self.camera_only else None,
+            lidar=lidar[0] if lidar else None,
             boxes=self._boxes(row, ego2global) if with_boxes else None,
             occupancy=read_labels(path) if path else None,
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
+            lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
@@ -195,26 +205,31 @@ class NuScenes:
         if strict and self._chosen_cameras and (files < 0).any():
             token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
             raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
-        files = files[files >= 0]
-        calibration = frames["file_calibration"][files]
-        cam2ego, ego2global = _poses(frames["calibration_pose"][calibration]), _poses(frames["file_pose"][files])
+        return self._frames_of_cameras(frames, files[files >= 0])
+
+    def _frames_of_cameras(self, table: Arrays, files: np.ndarray) -> tuple[CameraFrame, ...]:
+        shared, calibration = self._index.frames, table["file_calibration"][files]
+        cam2ego, ego2global = _poses(shared["calibration_pose"][calibration]), _poses(table["file_pose"][files])
         return tuple(
             CameraFrame(
-                channel=frames["channel"][frames["calibration_channel"][c]].decode(),
-                path=self.root / frames["file_name"][f].decode(),
-                timestamp=int(frames["file_time"][f]) / 1e6,
-                intrinsics=frames["calibration_intrinsics"][c],
+                channel=shared["channel"][shared["calibration_channel"][c]].decode(),
+                path=self.root / table["file_name"][f].decode(),
+                timestamp=int(table["file_time"][f]) / 1e6,
+                intrinsics=shared["calibration_intrinsics"][c],
                 cam2ego=cam2ego[i],
                 ego2global=ego2global[i],
-                size=(int(frames["file_size"][f, 0]), int(frames["file_size"][f, 1])),
+                size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
             )
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))
         )
 
-    def _lidar_frame(self, file: int) -> LidarFrame:
-        frames = self._index.frames
-        lidar2ego, ego2global = _poses(frames["calibration_pose"][frames["file_calibration"][file]]), _poses(frames["file_pose"][file])
-        return LidarFrame(self.root / frames["file_name"][file].decode(), int(frames["file_time"][file]) / 1e6, lidar2ego, ego2global)
+    def _lidar_frames(self, table: Arrays, files: np.ndarray) -> list[LidarFrame]:
+        lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
+        ego2global = _poses(table["file_pose"][files])
+        return [
+            LidarFrame(self.root / table["file_name"][f].decode(), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
+            for i, f in enumerate(files)
+        ]
 
     def annotations(self, token: str) -> tuple[np.ndarray, Arrays]:
         """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
@@ -264,6 +279,27 @@ class NuScenes:
         paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
         return next((path for path in paths if path.is_file()), None)
 
+    # ---- between keyframes --------------------------------------------------------------------------------------------------
+
+    def _earlier(self, row: int, channel: str, count: int) -> np.ndarray:
+        """Rows in `sweeps` of up to `count` files of `channel` before the keyframe's own file, newest first."""
+        frames, sweeps, column = self._index.frames, self._index.sweeps, list(self.channels).index(channel)
+        group = int(frames["sample_scene"][row]) * len(self.channels) + column
+        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
+        key = int(frames["key_file"][row, column])
+        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
+        end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
+        return np.arange(end - 1, max(start, end - count) - 1, -1)
+
+    def _sweeps(self, row: int, count: int) -> tuple[LidarFrame, ...]:
+        return tuple(self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, count)))
+
+    def camera_sweeps(self, token: str, channel: str, count: int) -> tuple[CameraFrame, ...]:
+        """Up to `count` images of one camera before the keyframe's own, newest first, keyframes among them. Raises DataError."""
+        if self.channels.get(channel) != "camera":
+            raise DataError(f"{self.root} has no camera {channel!r}; {nearest_names(channel, self.cameras)}")
+        return self._frames_of_cameras(self._index.sweeps, self._earlier(self._row(token), channel, count))
+
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""
         if not self._key_channel:
@@ -273,6 +309,11 @@ class NuScenes:
         return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])
 
     # ---- labels of points ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def categories(self) -> dict[int, str]:
+        """Category name by lidarseg id, as category.json says (never assume the order)."""
+        return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
 
     @cached_property
     def _point_labels(self) -> dict[str, dict[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from frustum.data.augment import BevTransform, Draw
-from frustum.data.labels.depth import DepthLabels, depth_map, lidar2camera
+from frustum.data.labels.depth import DepthLabels, aggregate_sweeps, depth_map, lidar2camera
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Sample
@@ -22,7 +23,7 @@ from tests.data.toy import CAM2EGO, INTRINSICS, LIDAR2EGO, VERSION, ego2global
 @pytest.fixture(scope="module")
 def sample(toy_root: Path) -> Sample:
     reader = NuScenes(toy_root, VERSION)
-    return reader.sample(reader.scenes[1].tokens[2])
+    return reader.sample(reader.scenes[1].tokens[2], num_sweeps=4)
 
 
 def test_chain_goes_through_both_ego_poses(sample: Sample) -> None:
@@ -57,6 +58,26 @@ def test_depth_map_equals_a_loop(sample: Sample, size: tuple[int, int]) -> None:
 def test_no_points_give_an_empty_map(sample: Sample) -> None:
     assert sample.lidar is not None
     assert not depth_map(np.zeros((0, 3)), sample.lidar, sample.cameras[0], np.eye(3), (9, 16)).any()
+
+
+def test_sweeps_land_in_the_keyframe(sample: Sample) -> None:
+    points = aggregate_sweeps(sample)
+    assert sample.lidar is not None
+    assert points.shape[1] == 6
+    assert len(sample.lidar_sweeps) == 4
+    for k, frame in enumerate((sample.lidar, *sample.lidar_sweeps)):
+        raw = frame.load()
+        raw = raw[(abs(raw[:, 0]) >= 1) | (abs(raw[:, 1]) >= 1)]
+        time = 1_000_000 - 250_000 * k
+        moved = transform_points(invert(ego2global(1, 1_000_000) @ LIDAR2EGO) @ ego2global(1, time) @ LIDAR2EGO, raw[:, :3].astype(float))
+        mine = points[np.isclose(points[:, 5], 0.25 * k, atol=1e-4)]
+        np.testing.assert_allclose(mine[:, :3], moved, atol=1e-3)
+        np.testing.assert_array_equal(mine[:, 3:5], raw[:, 3:])
+
+
+def test_without_lidar_is_explained(sample: Sample) -> None:
+    with pytest.raises(DataError, match="no LiDAR scan"):
+        aggregate_sweeps(replace(sample, lidar=None))
 
 
 def test_maps_that_are_kept_equal_those_that_are_made_anew(sample: Sample, toy_root: Path) -> None:

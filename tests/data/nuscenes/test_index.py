@@ -30,16 +30,16 @@ def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 def test_second_opening_reads_only_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Index(root / VERSION)
-    parts = [first.frames, first.boxes]
-    assert len(list(cache_folder().glob("nuscenes-*.npz"))) == 2
+    parts = [first.frames, first.boxes, first.sweeps]
+    assert len(list(cache_folder().glob("nuscenes-*.npz"))) == 3
 
     def refuse(*_: object) -> None:
         raise AssertionError("the tables were read again")
 
-    for name in ("build_frames", "build_boxes"):
+    for name in ("build_frames", "build_boxes", "build_sweeps"):
         monkeypatch.setattr(index_module, name, refuse)
     again = Index(root / VERSION)
-    for a, b in zip(parts, [again.frames, again.boxes], strict=True):
+    for a, b in zip(parts, [again.frames, again.boxes, again.sweeps], strict=True):
         assert equal(a, b)
 
 

@@ -27,6 +27,8 @@ def test_overview(reader: NuScenes) -> None:
     assert reader.channels == {"CAM_BACK": "camera", "CAM_FRONT": "camera", "LIDAR_TOP": "lidar"}
     assert reader.scenes[0].location == "boston-seaport"
     assert reader.scenes[0].description == "a toy"
+    assert reader.categories[17] == "vehicle.car"
+    assert len(reader.categories) == 32
 
 
 def test_splits(reader: NuScenes) -> None:
@@ -98,12 +100,20 @@ def test_the_panoptic_variant_is_preferred_on_request(toy_root: Path, tmp_path: 
     assert reader.labels_path("scene-0002", token) is None
 
 
-def test_history_stays_within_the_scene(reader: NuScenes) -> None:
+def test_history_and_sweeps_stay_within_the_scene(reader: NuScenes) -> None:
     tokens = reader.scenes[1].tokens
-    last = reader.sample(tokens[2], history=5)
+    last = reader.sample(tokens[2], history=5, num_sweeps=3)
     assert [len(cameras) for cameras in last.history] == [2, 2]
     assert last.history[0][0].path == reader.sample(tokens[1]).cameras[0].path
-    assert reader.sample(tokens[0], history=2).history == ()
+    ages = [last.timestamp - sweep.timestamp for sweep in last.lidar_sweeps]
+    np.testing.assert_allclose(ages, [0.25, 0.5, 0.75], atol=1e-6)  # keyframes count as sweeps, too
+    assert reader.sample(tokens[0], history=2, num_sweeps=2).history == ()
+    assert reader.sample(tokens[0], num_sweeps=2).lidar_sweeps == ()
+    assert len(reader.sample(tokens[1], num_sweeps=1).lidar_sweeps) == 1
+    images = reader.camera_sweeps(tokens[1], "CAM_BACK", 9)
+    assert [i.path.parts[-3] for i in images] == ["sweeps", "samples"]
+    with pytest.raises(DataError, match="no camera"):
+        reader.camera_sweeps(tokens[1], "LIDAR_TOP", 1)
 
 
 def test_point_labels(reader: NuScenes) -> None:
@@ -132,8 +142,9 @@ def test_chosen_cameras(toy_root: Path) -> None:
 def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> None:
     shutil.copytree(toy_root, tmp_path / "db", ignore=shutil.ignore_patterns("LIDAR_TOP", "lidarseg", "panoptic"))
     reader = NuScenes(tmp_path / "db", VERSION, camera_only=True)
-    sample = reader.sample(reader.tokens()[1])
+    sample = reader.sample(reader.tokens()[1], num_sweeps=2)
     assert sample.lidar is None
+    assert sample.lidar_sweeps == ()
     np.testing.assert_allclose(sample.ego2global, ego2global(0, 500_000), atol=1e-12)  # still the LiDAR's time
     with_lidar = NuScenes(tmp_path / "db", VERSION)
     lidar = with_lidar.sample(reader.tokens()[1]).lidar
@@ -152,8 +163,9 @@ def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
     writer.add_scene(replace(record, keyframes=keyframes, sensors=record.sensors[:2], sweeps=(), name="scene-0007"))
     writer.finish({})
     reader = NuScenes(tmp_path, VERSION)
-    sample = reader.sample(reader.tokens("scene-0007")[1], history=1)
+    sample = reader.sample(reader.tokens("scene-0007")[1], num_sweeps=1, history=1)
     assert sample.lidar is None
+    assert sample.lidar_sweeps == ()
     assert sample.boxes is not None
     assert sample.boxes.boxes.shape == (0, 9)
     assert sample.occupancy is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frustum.data.labels.depth import aggregate_sweeps
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.sample import Sample
 from frustum.geometry import invert, points_in_boxes, quaternion_to_matrix, transform_boxes, transform_points
@@ -66,6 +67,14 @@ def test_velocities_of_all_annotations(reader: NuScenes, expected: dict) -> None
     assert unknown == sum(None in v for v in expected["box_velocity"].values()) > 0
 
 
+def test_sweeps_in_one_frame(reader: NuScenes, expected: dict) -> None:
+    golden = expected["multisweep"]
+    points = aggregate_sweeps(reader.sample(golden["sample"], num_sweeps=2))
+    assert len(points) == golden["points"]
+    np.testing.assert_allclose(points[:, :3].astype(np.float64).sum(0), golden["xyz_sum"], atol=1e-3)  # sums of float32
+    np.testing.assert_allclose(np.unique(points[:, 5]), golden["times"], atol=1e-6)
+
+
 def _lidar2global(sample: Sample) -> np.ndarray:
     assert sample.lidar is not None
     return sample.lidar.ego2global @ sample.lidar.lidar2ego
@@ -74,15 +83,17 @@ def _lidar2global(sample: Sample) -> np.ndarray:
 def test_frames_equal_bevdet_infos(reader: NuScenes, infos: dict[str, dict]) -> None:
     assert set(infos) == set(reader.tokens())
     for token, info in infos.items():
-        sample = reader.sample(token)
+        sample = reader.sample(token, num_sweeps=2)
         assert sample.lidar is not None
         assert sample.timestamp == pytest.approx(info["timestamp"] / 1e6, abs=1e-6)
         assert sample.scene == info["scene_name"]
         assert info["lidar_path"].endswith(str(sample.lidar.path.relative_to(reader.root)))
         np.testing.assert_allclose(sample.lidar.lidar2ego, matrix(info["lidar2ego_rotation"], info["lidar2ego_translation"]), atol=1e-9)
         np.testing.assert_allclose(sample.ego2global, matrix(info["ego2global_rotation"], info["ego2global_translation"]), atol=1e-9)
+        assert len(sample.lidar_sweeps) == len(info["sweeps"])
         assert {c.channel for c in sample.cameras} == set(info["cams"])
         entries = [(camera, info["cams"][camera.channel], camera.cam2ego) for camera in sample.cameras]
+        entries += [(sweep, entry, sweep.lidar2ego) for sweep, entry in zip(sample.lidar_sweeps, info["sweeps"], strict=True)]
         for frame, entry, sensor2ego in entries:
             assert entry["data_path"].endswith(str(frame.path.relative_to(reader.root)))
             assert frame.timestamp == pytest.approx(entry["timestamp"] / 1e6, abs=1e-6)
