@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.data.sample import CameraFrame, LidarFrame
+from frustum.data.sample import CameraFrame, LidarFrame, Sample
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
