@@ -63,12 +63,7 @@ def _wide(frames: int = 0, neck_channels: int = 256) -> PanopticFlashOccConfig:
 
 
 def _published(
-    name: str,
-    model: PanopticFlashOccConfig,
-    miou: float,
-    per_class: tuple[float, ...],
-    rays: tuple[float, ...],
-    quality: tuple[float, ...],
+    name: str, model: PanopticFlashOccConfig, miou: float, per_class: tuple[float, ...], rays: tuple[float, ...], quality: tuple[float, ...]
 ) -> Recipe:
     """FlashOCC's training settings; `rays` and `quality` are RayIoU and RayPQ: the mean, then at 1, 2, 4 m."""
     base = flashocc_r50_m0()
