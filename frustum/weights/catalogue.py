@@ -1,7 +1,7 @@
 """Published weights: what they are called, where their authors publish them, under which licence, and which recipe loads them.
 
-The entries are in catalogue.json; `frustum weights list` prints them. Reading them imports no torch. frustum downloads nothing of this: get a
-file yourself, then convert it.
+The entries are in catalogue.json; `frustum weights list` prints them. Reading them imports no torch. frustum downloads nothing of this: get
+a file yourself, then convert it.
 """
 
 from __future__ import annotations
