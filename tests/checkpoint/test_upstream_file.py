@@ -100,7 +100,7 @@ def test_damaged_and_missing_files(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
         read_state(path)
-    with pytest.raises(CheckpointError, match="there is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_state(tmp_path / "none.pth")
     save_file(STATE, tmp_path / "a.safetensors")
     cut = tmp_path / "cut.safetensors"
