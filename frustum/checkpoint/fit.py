@@ -41,9 +41,7 @@ def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor
     """`given_state` with a 0 for the counter of each of the model's batch norms whose statistics it has without their counter."""
     found = dict(given_state)
     for key, value in model_state.items():
-        layer, _, name = key.rpartition(".")
-        mean = f"{layer}.running_mean" if layer else "running_mean"
-        if name == COUNTER and key not in found and mean in found:
+        if key.endswith(COUNTER) and key not in found and key.removesuffix(COUNTER) + "running_mean" in found:
             found[key] = torch.zeros(value.shape, dtype=value.dtype)
     return found
 

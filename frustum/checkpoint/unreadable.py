@@ -45,7 +45,7 @@ def is_safetensors(path: Path) -> bool:
         advice = f"Give a file in it: {', '.join(inside[:3])}" if inside else none
         raise CheckpointError(f"{path} is a folder, where a weights file is needed. {advice}")
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}. Give the path of a .pth or .safetensors file.")
+        raise CheckpointError(f"there is no checkpoint {path}. Give a .pth or .safetensors file, or the folder of a finished run.")
     with open(path, "rb") as file:
         head = file.read(4096)
     if not head:

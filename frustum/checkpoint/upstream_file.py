@@ -98,14 +98,10 @@ def _plain_data() -> list[Any]:
 
 
 def _unwrapped(content: Any, what: str) -> StateFile:
-    layout = "plain state dict"
-    around: Mapping[str, Any] = {}
-    for key in _CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            around = content
-            layout = "mmcv" if "meta" in content else "moving average" if "updates" in content else f"state dict under {key!r}"
-            content = content[key]
-            break
+    layout, around = "plain state dict", content if isinstance(content, Mapping) else {}
+    if key := next((key for key in _CONTAINERS if isinstance(around.get(key), Mapping)), ""):
+        layout = "mmcv" if "meta" in around else "moving average" if "updates" in around else f"state dict under {key!r}"
+        content = around[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
         kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{what} does not hold a state dict (names with tensors, or such a dict under 'state_dict') but {kind}.")
@@ -113,7 +109,7 @@ def _unwrapped(content: Any, what: str) -> StateFile:
     while wrapper := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
         state = {key.removeprefix(wrapper): value for key, value in state.items()}
         layout += f", keys under {wrapper!r}"
-    return StateFile(state, layout, _details(around), {})
+    return StateFile(state, layout, _details(around) if key else {}, {})
 
 
 def _details(around: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,13 +58,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: missing, empty, a pickle, truncated, or not safetensors at all.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(
-            f"there is no weights file {path}. Give a .safetensors file, or a run folder that `frustum train` has finished."
-        )
+    path = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
     if not is_safetensors(path):
         raise CheckpointError(
             f"{path} is a pickle where a checkpoint is expected: loading one could run any code, so frustum reads only safetensors. "

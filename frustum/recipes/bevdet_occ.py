@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from frustum.engine.recipe import PublishedNumber, Recipe
+from frustum.engine.recipe import Recipe
 from frustum.models.bevdet_occ import BevDetOccConfig
 from frustum.models.bevdet_occ_tiny import BevDetOccTinyConfig
 from frustum.recipes.flashocc import flashocc_r50, flashocc_tiny
+from frustum.recipes.published import published_for
 
 
 def bevdet_occ_r50() -> Recipe:
     """BEVDetOCC: ResNet-50, 256x704 images, 88 depth bins, 3D convolutions over 200x200x16 voxels (nuScenes, 31.60 mIoU published)."""
-    peer = flashocc_r50()
-    published = PublishedNumber(metric="mIoU", value=31.60, protocol=peer.published[0].protocol, source="FlashOCC repository, README")
-    return peer.model_copy(update={"name": "bevdet-occ-r50", "model": BevDetOccConfig(), "published": (published,)})
+    name = "bevdet-occ-r50"
+    return flashocc_r50().model_copy(update={"name": name, "model": BevDetOccConfig(), "published": published_for(name)})
 
 
 def bevdet_occ_tiny() -> Recipe:

@@ -6,27 +6,22 @@ from typing import Any
 
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.source import AugmentConfig
-from frustum.engine.recipe import EmaConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
+from frustum.engine.recipe import EmaConfig, OptimConfig, Recipe, RuntimeConfig, TrainConfig
 from frustum.geometry.depth import DepthBins
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
-
-PROTOCOL = "Occ3D-nuScenes validation, 6019 keyframes, inside the camera mask, mean over 17 classes, EMA weights"
-SOURCE = "FlashOCC repository, README and config"
-_M0 = (6.21, 39.56, 11.27, 36.31, 43.96, 16.25, 14.74, 16.89, 15.76, 28.56, 30.91, 78.16, 37.52, 47.42, 51.35, 36.79, 31.42)
-_M1 = (6.74, 37.65, 10.26, 39.55, 44.36, 14.88, 13.4, 15.79, 15.38, 27.44, 31.73, 78.82, 37.98, 48.7, 52.5, 37.89, 32.24)
-"""Published IoU of the classes, others to vegetation, from the comments of the published configurations."""
+from frustum.recipes.published import published_for
 
 
 def flashocc_r50_m0() -> Recipe:
     """FlashOCC M0: ResNet-50, 256x704 images, 44 depth bins, 128 map channels (nuScenes, 31.95 mIoU published)."""
-    return _published("flashocc-r50-m0", FlashOccConfig(bev_channels=128, depth_bins=DepthBins(start=1, stop=45, step=1)), 31.95, _M0)
+    return _published("flashocc-r50-m0", FlashOccConfig(bev_channels=128, depth_bins=DepthBins(start=1, stop=45, step=1)))
 
 
 def flashocc_r50() -> Recipe:
     """FlashOCC M1: as M0 with 88 depth bins and 256 map channels (nuScenes, 32.08 mIoU published)."""
-    return _published("flashocc-r50", FlashOccConfig(bev_channels=256, depth_bins=DepthBins(start=1, stop=45, step=0.5)), 32.08, _M1)
+    return _published("flashocc-r50", FlashOccConfig(bev_channels=256, depth_bins=DepthBins(start=1, stop=45, step=0.5)))
 
 
 def flashocc_tiny() -> Recipe:
@@ -57,7 +52,7 @@ def _small(name: str, data: NuScenesData, steps: int) -> Recipe:
     )
 
 
-def _published(name: str, model: FlashOccConfig, miou: float, per_class: tuple[float, ...]) -> Recipe:
+def _published(name: str, model: FlashOccConfig) -> Recipe:
     """The published settings: AdamW 1e-4, 24 epochs, 16 samples a step (as 4 x 4 here; on four GPUs set train.accumulate=1).
 
     The published networks started from the detector bevdet-r50-cbgs (`--init bevdet-r50-cbgs.pth`); without it the recipe starts from
@@ -73,5 +68,5 @@ def _published(name: str, model: FlashOccConfig, miou: float, per_class: tuple[f
         ),
         ema=EmaConfig(decay=0.999, warmup=2000.0, initial_updates=10560),
         train=TrainConfig(epochs=24, batch_size=4, accumulate=4),
-        published=(PublishedNumber(metric="mIoU", value=miou, protocol=PROTOCOL, source=SOURCE, per_class=per_class),),
+        published=published_for(name),
     )

@@ -91,8 +91,8 @@ def convert(
             raise CheckpointError(f"{path} was not converted: {about}")
         settled = apply(as_published(asked, adapter, file.state, overrides, str(path)), overrides)
         upstream |= {"published_as": found.published} if found.published else {}
-    name, needed = recipe or settled.name, _needed(settled)
-    state = complete(needed, renamed(file.state, settled.model.renamed))
+    name = recipe or settled.name
+    needed, state = _aligned(settled, file.state)
     fit = Fit.of(needed, state)
     if not partial and (difference := describe_difference(needed, state)):
         raise CheckpointError(
@@ -162,8 +162,7 @@ def diagnose(state: Mapping[str, Any], adapter: Adapter) -> tuple[Found, Fit | N
         return found._replace(about=found.about + hint), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FrustumWarning)
-        needed = _needed(as_published(get_recipe(found.recipe), adapter, state))
-    fit = Fit.of(needed, complete(needed, state))
+        fit = Fit.of(*_aligned(as_published(get_recipe(found.recipe), adapter, state), state))
     kinds = {"missing": fit.missing, "of another shape": fit.reshaped, "in the file only": fit.unexpected}
     lacks = [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if keys[3:] else ''})" for what, keys in kinds.items() if keys]
     return found._replace(about=f"{found.about} It is not whole: {'; '.join(lacks)}.") if lacks and found.is_consistent else found, fit
@@ -171,15 +170,14 @@ def diagnose(state: Mapping[str, Any], adapter: Adapter) -> tuple[Found, Fit | N
 
 def fit_of(state: Mapping[str, Any], recipe: str) -> Fit:
     """What of a state dict fits the network of a recipe as it stands."""
-    found = get_recipe(recipe)
-    needed = _needed(found)
-    return Fit.of(needed, complete(needed, renamed(state, found.model.renamed)))
+    return Fit.of(*_aligned(get_recipe(recipe), state))
 
 
-def _needed(recipe: Recipe) -> dict[str, Any]:
-    """Names and shapes of a network's state, without its memory."""
+def _aligned(recipe: Recipe, state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Names and shapes of the network's state, without its memory, and `state` in these names, with the counters of batch norms."""
     with torch.device("meta"):
-        return empty_network(recipe).state_dict()
+        needed = empty_network(recipe).state_dict()
+    return needed, complete(needed, renamed(state, recipe.model.renamed))
 
 
 def sha256(path: str | Path) -> str:

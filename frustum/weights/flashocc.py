@@ -105,7 +105,7 @@ class Layout(NamedTuple):
 _SWIN = "flashocc-stbase-4d-stereo-512x1408"
 
 # depth net, centres, frames, D, C, neck, map -> name in the catalogue
-_PUBLISHED = {
+_PUBLISHED: dict[tuple[str | int, ...], str] = {
     ("conv", False, 1, 44, 64, 256, 128): "flashocc-r50-M0",
     ("conv", False, 1, 88, 64, 256, 256): "flashocc-r50",
     ("stereo", False, 2, 88, 80, 256, 256): "flashocc-r50-4d-stereo",
@@ -158,8 +158,7 @@ def published_name(layout: Layout) -> str:
     """The catalogue's name of the published file with this layout; empty if there is none. The depth of the ResNet is not compared."""
     if not layout.has_occupancy or layout.is_volume or layout.has_boxes:
         return ""
-    kind, counts = (layout.depth_net, layout.has_centres, layout.frames), tuple(layout.widths.values())
-    return next((name for key, name in _PUBLISHED.items() if key == (*kind, *counts)), "")
+    return _PUBLISHED.get((layout.depth_net, layout.has_centres, layout.frames, *layout.widths.values()), "")
 
 
 def reads(config: ModelConfig) -> bool:

@@ -104,7 +104,7 @@ class Bomb:
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no weights file .*gone\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*gone\.safetensors"):
         read_weights(tmp_path / "gone.safetensors")
 
 
