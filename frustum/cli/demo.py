@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames
     needed = clock.used() + test.steps * test.seconds_per_step + after
     if needed > clock.seconds:
         text += f"; this machine needs about {needed / 60:.0f} minutes in all"
-    plan = test.as_dict() | {"seconds_left": round(clock.left(), 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
+    plan = asdict(test) | {"seconds_left": round(clock.left(), 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
     write_json(path, plan, indent=2)
     return plan
 

@@ -35,6 +35,4 @@ def build_ema(model: nn.Module, config: EmaConfig) -> AveragedModel:
     ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     # torch counts finished updates and copies the model at number 0; the rule blends from the very first one.
     ema.n_averaged.fill_(config.initial_updates + 1)
-    ema.requires_grad_(False)
-    ema.eval()
-    return ema
+    return ema.requires_grad_(False).eval()

@@ -80,7 +80,8 @@ def imported(path: str, base: type[Config], what: str, code: Collection[str] = (
     """
     module, _, name = str(path).partition(":")
     is_named = any(_is_within(module, named.partition(":")[0]) for named in code)
-    if not (is_named or module in sys.modules or any(_is_within(module, known) for known in _installed())):
+    installed = {"frustum", *(point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS))}
+    if not (is_named or module in sys.modules or any(_is_within(module, known) for known in installed)):
         top = module.partition(".")[0]
         raise ConfigError(
             f"{what} names the class {path}, which belongs neither to frustum nor to an installed plug-in of it. Nothing was imported: "
@@ -142,11 +143,6 @@ def _at(plain: Any, path: str) -> Any:
     for name in path.split("."):
         plain = plain.get(name, _ABSENT) if isinstance(plain, Mapping) else _ABSENT
     return plain
-
-
-def _installed() -> set[str]:
-    """The packages whose classes a file may name: ours, and those of entry points."""
-    return {"frustum", *(point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS))}
 
 
 def _is_within(module: str, package: str) -> bool:

@@ -6,8 +6,7 @@ The schedule runs over steps, not over time, so that a run is the same wherever 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from accelerate.utils import set_seed
 
@@ -29,10 +28,6 @@ class SpeedTest:
     seconds_per_step: float
     timed_steps: int
     limited_by: str  # "time", "minimum" or "maximum"
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         """One line to print."""

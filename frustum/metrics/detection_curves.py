@@ -14,11 +14,7 @@ def precision_curve(hits: np.ndarray, num_true: int) -> np.ndarray:
         hits: bool (P,), whether each prediction is a true positive, by descending score.
         num_true: number of true boxes.
     """
-    if not num_true or not hits.any():
-        return np.zeros(len(RECALLS))
-    true_positives = np.cumsum(hits).astype(np.float64)
-    precision = true_positives / np.arange(1, len(hits) + 1)
-    return np.interp(RECALLS, true_positives / num_true, precision, right=0)
+    return confidence_curve(hits, np.cumsum(hits) / np.arange(1, len(hits) + 1), num_true)
 
 
 def confidence_curve(hits: np.ndarray, scores: np.ndarray, num_true: int) -> np.ndarray:

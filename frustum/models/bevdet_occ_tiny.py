@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
+from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import column_losses
-from frustum.models.flashocc import occupancy_labels
-from frustum.models.flashocc_tiny import depth_losses, voxel_outputs
+from frustum.models.flashocc import depth_losses, occupancy_labels
+from frustum.models.flashocc_tiny import voxel_outputs
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
@@ -134,7 +135,7 @@ class BevDetOccTiny(nn.Module):
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
         losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
-        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins)
+        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

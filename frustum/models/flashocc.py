@@ -8,6 +8,7 @@ D depth bins, K classes, X Y Z voxels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pydantic import NonNegativeFloat, PositiveInt
@@ -111,8 +112,7 @@ class FlashOcc(nn.Module):
         frame = keyframe_of(batch)
         features = self.img_neck(self.img_backbone(frame.images.flatten(0, 1)))
         pooled, depth = self.img_view_transformer(features, frame)
-        stages = self.img_bev_encoder_backbone(pooled)
-        bev = self.img_bev_encoder_neck(stages[0], stages[2])
+        bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(pooled))
         return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev, "occ_logits": self.occ_head(bev)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -149,6 +149,8 @@ def flashocc_losses(
     return losses | depth_losses(outputs, batch, depth_loss, bins)
 
 
-def depth_losses(outputs: dict[str, Tensor], batch: Batch, weight: float, bins: DepthBins) -> dict[str, Tensor]:
-    """BEVDepth's `depth` loss; empty without a weight. Raises DataError if the batch has no depth maps."""
-    return {"depth": weight * depth_bce(outputs["depth"], batch.need(DepthLabels).flatten(0, 1), bins)} if weight else {}
+def depth_losses(
+    outputs: dict[str, Tensor], batch: Batch, weight: float, bins: DepthBins, loss: Callable[..., Tensor] = depth_bce
+) -> dict[str, Tensor]:
+    """`depth` by BEVDepth's or another loss; empty without a weight. Raises DataError if the batch has no depth maps."""
+    return {"depth": weight * loss(outputs["depth"], batch.need(DepthLabels).flatten(0, 1), bins)} if weight else {}

@@ -162,7 +162,7 @@ class FlashOccStereo(nn.Module):
         A frame without a previous one is matched with itself, from which nothing follows.
         """
         fine, *coarse = self.img_backbone(frame.images.flatten(0, 1))
-        features = self.img_neck(coarse) if self.config.swin is None else self.img_neck(*coarse)
+        features = self.img_neck(coarse)
         other, rig = (fine, frame.rig) if previous is None else _or_own(previous, fine, frame.rig)
         bins, rounded = self.config.depth_bins.values(), self.config.voxel_rounding == "reference"
         likely = matching(fine, other, frame.rig, rig, bins, self.config.sampling, as_reference=rounded)
@@ -177,8 +177,7 @@ class FlashOccStereo(nn.Module):
 
     def heads(self, maps: Tensor) -> dict[str, Tensor]:
         """Encoder over the joined maps, and the occupancy head."""
-        stages = self.img_bev_encoder_backbone(maps)
-        bev = self.img_bev_encoder_neck(stages[0], stages[2])
+        bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(maps))
         return {"bev": bev, "occ_logits": self.occ_head(bev)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

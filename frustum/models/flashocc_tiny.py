@@ -17,13 +17,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import column_losses, drawn_columns
-from frustum.models.flashocc import occupancy_labels
+from frustum.models.flashocc import depth_losses, occupancy_labels
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
@@ -133,7 +132,7 @@ class FlashOccTiny(nn.Module):
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
         losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
-        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins)
+        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""
@@ -151,10 +150,3 @@ def voxel_outputs(
     if labels is None:
         return {"occ_logits": read(cells).transpose(1, 2)}
     return drawn_columns(cells, read, labels.semantics, labels.mask_camera, free_columns, free)
-
-
-def depth_losses(outputs: dict[str, Tensor], batch: Batch, weight: float, bins: DepthBins) -> dict[str, Tensor]:
-    """`depth` cross-entropy; empty without a weight. Raises DataError if the batch has no depth maps."""
-    if not weight:
-        return {}
-    return {"depth": weight * depth_cross_entropy(outputs["depth"], batch.need(DepthLabels).flatten(0, 1), bins)}

@@ -171,8 +171,7 @@ class PanopticFlashOcc(nn.Module):
 
     def heads(self, maps: Tensor) -> dict[str, Tensor]:
         """Encoder over the joined maps, occupancy, and object centres."""
-        stages = self.img_bev_encoder_backbone(maps)
-        bev = self.img_bev_encoder_neck(stages[0], stages[2])
+        bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(maps))
         outputs = {"bev": bev, "occ_logits": self.occ_head(bev)}
         return outputs if self.aux_centerness_head is None else outputs | self.aux_centerness_head(bev)
 

@@ -87,7 +87,7 @@ def _block(in_channels: int, width: int, stride: int, mapped: bool) -> BasicBloc
 
 
 class FpnLss(nn.Module):
-    """Joins the finest and the coarsest stage, and doubles the resolution; all up-sampling is bilinear with aligned corners.
+    """Joins the first and the last of several maps, and doubles the resolution; all up-sampling is bilinear with aligned corners.
 
     The coarse stage is stretched over the fine one whatever their sizes are (published: 4 times, or twice in M3's image neck).
 
@@ -105,8 +105,8 @@ class FpnLss(nn.Module):
         last = nn.Sequential(up, *ConvNorm(hidden, out_channels), nn.Conv2d(out_channels, out_channels, 1))
         self.up2 = last if doubles else None
 
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(B, c, Y / 2, X / 2) and (B, c', y, x) -> (B, out_channels, Y, X), or half of that without doubling."""
-        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=True)
-        joined = self.conv(torch.cat([fine, coarse], 1))
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """(B, c, Y / 2, X / 2) first and (B, c', y, x) last -> (B, out_channels, Y, X), or half of that without doubling."""
+        coarse = F.interpolate(maps[-1], size=maps[0].shape[-2:], mode="bilinear", align_corners=True)
+        joined = self.conv(torch.cat([maps[0], coarse], 1))
         return joined if self.up2 is None else self.up2(joined)

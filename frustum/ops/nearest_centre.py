@@ -44,7 +44,10 @@ def nearest_centre(semantics: Tensor, cells: Tensor, serves: Tensor, backend: Ba
     if backend == "numba" and not on_cpu:
         raise ConfigError(f"the numba backend of nearest_centre needs CPU tensors, got {semantics.device}; use backend='auto'.")
     if backend == "numba" or (backend == "auto" and on_cpu):
-        return _with_numba(semantics, cells, serves)
+        result = torch.empty(semantics.shape, dtype=torch.int16)
+        volume, places, classes = (t.contiguous().numpy() for t in (semantics, cells.long(), serves.long()))
+        kernels.assign(volume, places, classes, result.numpy())
+        return result
     return torch.stack([_with_torch(*sample) for sample in zip(semantics, cells.long(), serves.long(), strict=True)])
 
 
@@ -64,11 +67,4 @@ def _with_torch(semantics: Tensor, cells: Tensor, serves: Tensor) -> Tensor:
         # Distance first, position second, in one number: the smallest one is the nearest centre, and of equals the first.
         rank = distance.masked_fill(other_class, 1 << 40) * len(used) + torch.arange(len(used), device=part.device)
         result[x, y, z] = used[rank.amin(1) % len(used)].short()
-    return result
-
-
-def _with_numba(semantics: Tensor, cells: Tensor, serves: Tensor) -> Tensor:
-    result = torch.empty(semantics.shape, dtype=torch.int16)
-    volume = semantics.contiguous().numpy()
-    kernels.assign(volume, cells.long().contiguous().numpy(), serves.long().contiguous().numpy(), result.numpy())
     return result

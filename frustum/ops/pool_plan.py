@@ -53,7 +53,8 @@ class PoolPlan:
             raise ShapeError(f"{num_cells} cells and {points.numel() // 3} points do not fit 32-bit indices. Use a smaller batch.")
         on_cpu = points.device.type == "cpu"
         cells = _cells_numba(points, grid, rounding) if on_cpu else cells_torch(points, grid, rounding)
-        order, occupied, starts = _sort_numba(cells, num_cells) if on_cpu else sort_by_cell_torch(cells)
+        sort = map(torch.from_numpy, kernels.sort_by_cell(cells.numpy(), num_cells)) if on_cpu else sort_by_cell_torch(cells)
+        order, occupied, starts = sort
         pixels = order // (depth * height * width) * (height * width) + order % (height * width)
         return cls(cells, order, pixels, occupied, starts, (batch * cameras, depth, height, width), batch, grid.shape)
 
@@ -61,11 +62,6 @@ class PoolPlan:
     def kept_cells(self) -> Tensor:
         """(K,) int64 cell of each entry of `order`."""
         return self.cells[self.order.long()].long()
-
-    def points_per_cell(self) -> Tensor:
-        """Number of points in each cell, int64 (B, Z, Y, X)."""
-        x, y, z = self.shape
-        return torch.bincount(self.kept_cells, minlength=self.batch * x * y * z).view(self.batch, y, x, z).permute(0, 3, 1, 2)
 
     def to(self, device: torch.device | str) -> PoolPlan:
         """The plan on another device."""
@@ -89,10 +85,6 @@ def cells_torch(points: Tensor, grid: VoxelGrid, rounding: Rounding = "floor") -
     x, y, z = index.unbind(-1)
     first = torch.arange(points.shape[0], device=points.device).view(-1, 1, 1, 1, 1) * y_cells
     return torch.where(inside, ((first + y) * x_cells + x) * z_cells + z, -1).flatten().int()
-
-
-def _sort_numba(cells: Tensor, num_cells: int) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(array) for array in kernels.sort_by_cell(cells.numpy(), num_cells))
 
 
 def sort_by_cell_torch(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -119,7 +119,7 @@ def test_outputs_are_documented():
 @pytest.mark.parametrize("doubles", [True, False])
 def test_the_neck_with_and_without_doubling(doubles):
     neck = FpnLss(6 + 10, 8, doubles=doubles)
-    out = neck(torch.randn(2, 6, 4, 6), torch.randn(2, 10, 2, 3))
+    out = neck([torch.randn(2, 6, 4, 6), torch.randn(2, 10, 2, 3)])
     assert out.shape == (2, 8, 8, 12) if doubles else (2, 8, 4, 6)
     assert neck.conv[0].out_channels == (16 if doubles else 8)
 

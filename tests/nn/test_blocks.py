@@ -47,7 +47,7 @@ def test_fpn_lss_upsamples_with_aligned_corners():
     joined = torch.cat([fine, F.interpolate(coarse, scale_factor=4, mode="bilinear", align_corners=True)], 1)
     inner = F.interpolate(neck.conv(joined), scale_factor=2, mode="bilinear", align_corners=True)
     expected = neck.up2[4](neck.up2[3](neck.up2[2](neck.up2[1](inner))))
-    torch.testing.assert_close(neck(fine, coarse), expected)
+    torch.testing.assert_close(neck([fine, coarse]), expected)
     assert expected.shape == (1, 4, 16, 16)
 
 
@@ -57,7 +57,7 @@ def test_fpn_lss_takes_maps_that_do_not_divide_by_eight():
     fine, coarse = torch.zeros(1, 1, 50, 46), torch.rand(1, 1, 13, 12)
     seen = []
     neck.conv.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    assert neck(fine, coarse).shape == (1, 4, 100, 92)
+    assert neck([fine, coarse]).shape == (1, 4, 100, 92)
     stretched = seen[0][0, 1]
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         torch.testing.assert_close(stretched[corner], coarse[0, 0][corner])

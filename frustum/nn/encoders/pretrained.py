@@ -96,28 +96,24 @@ def lite0_from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path, str]:
     """The file to read, and what to call it."""
-    return (_package_file(*package), f"the package {package[0]}") if pretrained is True else (Path(str(pretrained)), str(pretrained))
+    if pretrained is not True:
+        return Path(str(pretrained)), str(pretrained)
+    if (path := _package_file(*package)) is None:
+        raise ConfigError(
+            f"this recipe starts from trained weights that are not installed. Type: {package[2]}  "
+            "(or give a file with model.pretrained=FILE, or model.pretrained=false to start from random weights, which learns far less in "
+            "the same time)."
+        )
+    return path, f"the package {package[0]}"
 
 
-def _package_file(package: str, file: str, command: str) -> Path:
-    """Path of the weights in an installed package, which is not imported."""
+def _package_file(package: str, file: str, _: str) -> Path | None:
+    """Path of the weights in an installed package, which is not imported; None where it is not installed."""
     spec = find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(folder) / file).is_file():
-            return Path(folder) / file
-    raise ConfigError(
-        f"this recipe starts from trained weights that are not installed. Type: {command}  "
-        "(or give a file with model.pretrained=FILE, or model.pretrained=false to start from random weights, which learns far less in "
-        "the same time)."
-    )
+    paths = [Path(folder) / file for folder in (spec.submodule_search_locations or ())] if spec else []
+    return next((path for path in paths if path.is_file()), None)
 
 
 def installed() -> dict[str, bool]:
     """Which encoders can start from an installed package, by name."""
-    found = {}
-    for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET)):
-        try:
-            found[name] = _package_file(*parts).is_file()
-        except ConfigError:
-            found[name] = False
-    return found
+    return {name: _package_file(*parts) is not None for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET))}

@@ -144,7 +144,8 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = _ShiftWindowAttention(channels, heads, window, shift)
         self.norm2 = nn.LayerNorm(channels)
-        self.ffn = _feed_forward(channels)
+        wide = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU())
+        self.ffn = nn.Sequential(OrderedDict(layers=nn.Sequential(wide, nn.Linear(4 * channels, channels))))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self._dropped(self.attn(self.norm1(x)))
@@ -156,11 +157,6 @@ class _Block(nn.Module):
             return x
         keep = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
         return x * keep.to(x.dtype) / (1 - self.drop)
-
-
-def _feed_forward(channels: int) -> nn.Sequential:
-    layers = nn.Sequential(nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU()), nn.Linear(4 * channels, channels))
-    return nn.Sequential(OrderedDict(layers=layers))
 
 
 class _ShiftWindowAttention(nn.Module):
