@@ -94,9 +94,7 @@ class EpochBatches(Sampler[list[Item]]):
         drop_last: bool = False,
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
-            raise ConfigError(
-                f"batch_size {batch_size}, rank {rank} of {world_size} are not possible: need batch_size >= 1 and 0 <= rank < world_size."
-            )
+            raise ConfigError(f"batch_size {batch_size}, rank {rank} of {world_size} must have batch_size >= 1 and 0 <= rank < world_size.")
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
         if drop_last and num_samples < batch_size * world_size:

@@ -73,9 +73,7 @@ def split_of(source: NuScenes, tokens: Iterable[str]) -> str:
     """
     given, known = set(tokens), set(source.tokens())
     if not given:
-        raise DataError(
-            'the results hold no sample at all: "results" is empty. Every keyframe of a split must be a key, without boxes too.'
-        )
+        raise DataError('the results hold no sample: "results" is empty. Every keyframe of a split must be a key, without boxes too.')
     if not given & known:
         raise DataError(
             f"none of the {len(given)} samples of the results is a keyframe of {source.folder}, for example {min(given)!r}. "

@@ -131,9 +131,7 @@ class RigPipeline:
         """Stack pipeline outputs. Raises DataError when the samples have different numbers of cameras."""
         shapes = {tuple(item["images"].shape) for item in items}
         if len(shapes) > 1:
-            raise DataError(
-                f"samples of one batch have different images {sorted(shapes)} (T, N, 3, H, W). Choose data.cameras that all have."
-            )
+            raise DataError(f"samples of a batch have unlike images {sorted(shapes)} (T, N, 3, H, W). Choose data.cameras that all have.")
         poses = torch.stack([item["frame_ego2global"] for item in items])
         return Batch(
             images=torch.stack([item["images"] for item in items]),

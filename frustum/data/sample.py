@@ -49,9 +49,7 @@ class LidarFrame:
         except OSError as error:
             raise DataError(f"cannot read the LiDAR file {self.path}: {error}.") from error
         if raw.size % 5:
-            raise DataError(
-                f"the LiDAR file {self.path} holds {raw.size} floats, which is not a multiple of 5 (x, y, z, intensity, ring): truncated?"
-            )
+            raise DataError(f"the LiDAR file {self.path} holds {raw.size} floats, not a multiple of 5 (x, y, z, intensity, ring).")
         return raw.reshape(-1, 5)
 
 

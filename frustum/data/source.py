@@ -61,9 +61,7 @@ class RigSource(Protocol):
 def as_rig_source(source: Any, what: str) -> RigSource:
     """The source, if its samples are keyframes of a rig. Raises DataError: `what` is read from such data sets only."""
     if not isinstance(source, RigSource):
-        raise DataError(
-            f"{what} are read from keyframes of a camera rig, but {source.root} is a {type(source).__name__}. Choose other data."
-        )
+        raise DataError(f"{what} are read from keyframes of camera rigs, but {source.root} is a {type(source).__name__}. Choose others.")
     return source
 
 

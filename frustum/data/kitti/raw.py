@@ -1,6 +1,6 @@
 """The raw recordings of KITTI on disk: calibration, GPS/IMU poses, LiDAR scans and tracklets of one synchronised drive.
 
-Layout (Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013): `<date>/calib_*.txt` beside
+Layout (Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013): `<date>/calib_*.txt` next to
 `<date>/<date>_drive_<number>_sync/{image_02,image_03,oxts,velodyne_points}` and, where annotated, `tracklet_labels.xml` in the drive.
 `data.kitti.importer` turns a drive into this project's database format.
 """
@@ -76,9 +76,7 @@ class KittiDrive:
         """
         raw = np.fromfile(self.scans[index], np.float32)
         if raw.size == 0 or raw.size % 4:
-            raise DataError(
-                f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance): truncated? Unpack it again."
-            )
+            raise DataError(f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance). Unpack it again.")
         raw = raw.reshape(-1, 4)
         raw = raw[np.isfinite(raw).all(1)]
         points = raw[:, :3].astype(np.float64)
@@ -190,9 +188,7 @@ def read_tracklets(path: Path) -> tuple[Track, ...]:
             kind, first = item.findtext("objectType"), int(item.findtext("first_frame"))  # type: ignore[arg-type]
             tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(found[:, 3]), centre), hidden))
     except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise DataError(
-            f"cannot read the tracklets {path}: {error}. Unpack the drive's tracklet archive again, or remove the file."
-        ) from error
+        raise DataError(f"cannot read the tracklets {path}: {error}. Unpack the tracklet archive again, or remove the file.") from error
     return tuple(tracks)
 
 
@@ -203,7 +199,7 @@ def _floats(node: ElementTree.Element, *keys: str) -> np.ndarray:
 def _calibration(path: Path, key: str, *shape: int) -> np.ndarray:
     """The numbers that a calibration file lists after `key:`; matrices must be invertible. Raises DataError."""
     if not path.is_file():
-        raise DataError(f"the calibration file {path} is missing. Unpack the drive's calibration archive beside the drive folder.")
+        raise DataError(f"the calibration file {path} is missing. Unpack the drive's calibration archive next to the drive folder.")
     lines = dict(line.partition(":")[::2] for line in path.read_text().splitlines())
     try:
         found = np.array(lines.get(key, "").split(), float)

@@ -82,9 +82,7 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
     box2frame, size, visibility = np.asarray(box2frame, np.float64), np.asarray(size, np.float64), np.asarray(visibility)
     count = len(size)
     if box2frame.shape != (count, 4, 4) or size.shape != (count, 3) or visibility.shape != (count,):
-        raise ShapeError(
-            f"boxes need poses (M, 4, 4), sizes (M, 3), visibility (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}."
-        )
+        raise ShapeError(f"boxes need shapes (M, 4, 4), (M, 3) and (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}.")
     lowest = 0 if convention == "lss" else 1
     if count and (visibility.min() < lowest or visibility.max() > 4):
         raise DataError(
@@ -122,7 +120,7 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel
         DataError: the sample does not have boxes, or the camera or visibility that the convention needs.
     """
     if sample.boxes is None:
-        raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels are drawn from them (with_boxes=True).")
+        raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels need them (with_boxes=True).")
     names = sample.boxes.names
     is_drawn = np.array([name in VEHICLES or (convention != "cvt" and name.startswith("vehicle.")) for name in names], bool)
     poses = sample.boxes.box2ego[is_drawn]
@@ -132,9 +130,7 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel
     elif convention == "simplebev":
         front = next((frame for frame in sample.cameras if frame.channel == "CAM_FRONT"), None)
         if front is None:
-            raise DataError(
-                f"'simplebev' labels are drawn in the frame of CAM_FRONT, which the keyframe {sample.token} lacks. Use 'lss' labels."
-            )
+            raise DataError(f"'simplebev' labels need CAM_FRONT, which the keyframe {sample.token} does not have. Use 'lss' labels.")
         poses = invert(front.cam2ego) @ poses
     return draw_boxes(poses, sample.boxes.boxes[is_drawn, 3:6], sample.boxes.visibility[is_drawn], convention)
 

@@ -115,9 +115,7 @@ def read_detections(path: Path | str) -> DetectionResults:
                 boxes[token] = _boxes(path, token, text.value())
         text.end()
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not a nuScenes detection submission, or damaged: {error}. It must be JSON like {_SHAPE}. Write it again."
-        ) from error
+        raise DataError(f"{path} is not a detection submission, or damaged: {error}. Write it again, as JSON like {_SHAPE}.") from error
     for key in ("results", "meta"):
         if not isinstance(found.get(key), dict):
             raise DataError(f'{path} has no object "{key}"; a nuScenes detection submission must look like {_SHAPE}.')
@@ -141,9 +139,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"cannot read the results file {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"the results file {path} is not JSON: it is not even text. Give the JSON file of a detection submission."
-        ) from error
+        raise DataError(f"the results file {path} is not text. Give the JSON file of a detection submission.") from error
 
 
 class _Text:

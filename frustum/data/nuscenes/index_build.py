@@ -51,9 +51,7 @@ def _guarded(build):
             return build(folder, *args)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(
-                f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them from their source."
-            ) from error
+            raise DataError(f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them.") from error
 
     return run
 

@@ -54,9 +54,7 @@ class VectorMap:
         try:
             return cls(location, _shapes(content))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"the map expansion {path} is damaged ({type(error).__name__}: {error}). Restore it from its source."
-            ) from error
+            raise DataError(f"the map expansion {path} is damaged ({type(error).__name__}: {error}). Restore it.") from error
 
 
 def _shapes(content: dict[str, Any]) -> dict[str, list[Shape]]:

@@ -113,9 +113,7 @@ class NuScenes:
         if members:
             return [token for scene in self.scenes if scene.name in members for token in scene.tokens]
         if split in self._split_scenes:
-            raise DataError(
-                f"none of the scenes of split {split!r} is in {self.folder}; splits that have scenes: {', '.join(self.splits()) or 'none'}."
-            )
+            raise DataError(f"{self.folder} has no scene of split {split!r}; splits with scenes: {', '.join(self.splits()) or 'none'}.")
         hint = nearest_names(split, [*self.splits(), "all"])
         raise DataError(f"{self.folder} has no split {split!r}; {hint} Add your own in {self.folder / 'splits.json'}.")
 

@@ -117,9 +117,7 @@ def _annotation_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[R
         category = chain[0][2].category
         if category not in _CATEGORIES or any(r.category != category for _, _, r in chain):
             given = sorted({r.category for _, _, r in chain})
-            raise DataError(
-                f"{name!r} of scene {scene.name} needs one category of the 32, got {given}; {nearest_names(given[0], _CATEGORIES)}"
-            )
+            raise DataError(f"{name!r} of scene {scene.name} needs one known category, got {given}; {nearest_names(given[0], _CATEGORIES)}")
         instance_token = token("instance", scene.name, name)
         rows["instance"].append(
             {

@@ -78,9 +78,7 @@ def data_status(root: Path | str, version: str | None = None) -> DataStatus:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(
-            f"the data root {root} does not exist. Create one with `frustum data world {root}`, or give the folder of your data."
-        )
+        raise DataError(f"the data root {root} does not exist. Create one with `frustum data world {root}`, or give another folder.")
     present = versions(root)
     if version is not None and version not in present and not (root / version).is_dir():
         raise DataError(f"{root} has no version {version!r}; it has {', '.join(present) or 'none'}.")

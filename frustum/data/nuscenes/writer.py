@@ -64,9 +64,7 @@ class DatabaseWriter:
         rows = scene_rows(scene)
         for row in rows["sample_data"] + rows["lidarseg"] + rows["panoptic"]:
             if not (self.root / row["filename"]).is_file():
-                raise DataError(
-                    f"scene {scene.name} names {row['filename']}, which is not below {self.root}. Write the files before add_scene."
-                )
+                raise DataError(f"scene {scene.name} names {row['filename']}, missing below {self.root}. Write files before add_scene.")
         part = {"format": _FORMAT, "name": scene.name, "fingerprint": scene.fingerprint, "location": scene.location, "rows": rows}
         write_bytes(self._part(scene.name), gzip.compress(json.dumps(part).encode(), compresslevel=4, mtime=0))
 
@@ -195,8 +193,7 @@ def _check_starts(starts: Sequence[tuple[str, int]]) -> None:
     for name, start in starts:
         if start in name_of:
             raise DataError(
-                f"scenes {name_of[start]} and {name} start at the same timestamp {start}; "
-                "shift the times of one of them, or give it another folder."
+                f"scenes {name_of[start]} and {name} start together at {start}; shift one of them in time, or give it another folder."
             )
         name_of[start] = name
 

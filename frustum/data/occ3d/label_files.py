@@ -40,9 +40,7 @@ def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> 
     )
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
-        raise DataError(
-            f"the label file {path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}. Expected Occ3D's arrays."
-        )
+        raise DataError(f"the label file {path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}. Write it again.")
     needed = tuple(shape) if shape is not None else arrays["semantics"].shape
     for name, array in arrays.items():
         if array.shape != needed or array.ndim != 3 or array.dtype.kind not in "uib":
@@ -123,6 +121,4 @@ def read_arrays(path: Path, names: Sequence[str], what: str, advice: str) -> tup
     except FileNotFoundError as error:
         raise DataError(f"the {what} {path} does not exist. {advice}") from error
     except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"the {what} {path} is damaged, or not an npz archive ({error}): truncated? Delete it and write or extract it again."
-        ) from error
+        raise DataError(f"the {what} {path} is damaged or not an npz archive ({error}). Write or extract it again.") from error

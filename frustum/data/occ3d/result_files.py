@@ -120,9 +120,7 @@ class OccupancyResults:
 
 def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:
     if array.shape != grid.shape or array.dtype.kind not in "ui":
-        raise DataError(
-            f"{what} has shape {array.shape} and type {array.dtype}, but integers of shape {grid.shape} are needed, indexed [x, y, z]."
-        )
+        raise DataError(f"{what} has shape {array.shape} and type {array.dtype}, but must hold integers of shape {grid.shape}, [x, y, z].")
 
 
 def _require_labels(labels: np.ndarray, grid: VoxelGrid, what: str) -> None:

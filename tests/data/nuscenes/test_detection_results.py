@@ -149,7 +149,7 @@ def test_no_file_and_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_detections(tmp_path / "nowhere.json")
     (tmp_path / "binary.json").write_bytes(b"\x80\x04\x95\xff")
-    with pytest.raises(DataError, match="not even text"):
+    with pytest.raises(DataError, match="is not text"):
         read_detections(tmp_path / "binary.json")
 
 

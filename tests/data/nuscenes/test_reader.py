@@ -196,7 +196,7 @@ def test_wrong_roots(toy_root: Path, tmp_path: Path) -> None:
 def test_unknown_splits_and_tokens(reader: NuScenes) -> None:
     with pytest.raises(DataError, match="no split 'trian'; did you mean 'train'"):
         reader.tokens("trian")
-    with pytest.raises(DataError, match="none of the scenes of split 'test' is in"):
+    with pytest.raises(DataError, match="has no scene of split 'test'"):
         reader.tokens("test")
     with pytest.raises(DataError, match="no keyframe 'abc'"):
         reader.sample("abc")
