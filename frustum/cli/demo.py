@@ -28,10 +28,9 @@ from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
 from frustum.errors import ConfigError
 from frustum.files import make_folder, read_json, write_json
-from frustum.recipes.finding import get_recipe
+from frustum.recipes.finding import DEMO, get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
-RECIPE = "flashocc-tiny"
 MINIMUM_STEPS = 1500  # with fewer, the network hardly leaves the prior
 STAGES = 5
 
@@ -77,7 +76,7 @@ def run_demo(
         rate = pace(made["keyframes_per_second"], "keyframes") if made["generated"] else "all there"
         say(f"{made['scenes']} scenes, {made['keyframes']} keyframes, {rate}")
 
-    recipe = settings.apply(get_recipe(RECIPE), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
+    recipe = settings.apply(get_recipe(DEMO), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
     source = recipe.data.open()
     with stage(2, "how fast is this machine?"):
@@ -85,8 +84,8 @@ def run_demo(
         say(plan["text"])
     recipe = settings.apply(recipe, [f"train.steps={plan['steps']}"])
 
-    with stage(3, f"training {RECIPE}"):
-        result = train(recipe, out / "train", source=RECIPE)
+    with stage(3, f"training {DEMO}"):
+        result = train(recipe, out / "train", source=DEMO)
     with stage(4, "evaluation on streets that training did not use"):
         reports = evaluate_once(recipe, result.model, source, out / "train")
     with stage(5, "report"):

@@ -11,6 +11,7 @@ import typer
 
 from frustum.cli.common import JsonOption, VersionOption, command, optional, say, table, write_json
 from frustum.errors import DataError
+from frustum.recipes.finding import CHECKED
 
 app = typer.Typer()
 
@@ -29,7 +30,7 @@ def check(
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes to draw")] = 4,
     out: Annotated[Path, typer.Option("--out", help="folder for the pictures")] = Path("check"),
     augment: Annotated[bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation")] = False,
-    recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = "flashocc-r50-m0",
+    recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = CHECKED,
     json_file: JsonOption = None,
 ) -> None:
     """Find what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.

@@ -102,7 +102,7 @@ def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_trut
             continue
         truth: list[Layer] = []
         with suppress(DataError):  # not labelled: the prediction is shown alone
-            truth = task.truth_layers(task(ray_iou=False).truth(source, token), part) if with_truth else []
+            truth = task.truth_layers(task(slow=False).truth(source, token), part) if with_truth else []
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
     return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=calibrations(source, token))
 
@@ -117,7 +117,7 @@ def calibrations(source: Source, token: str) -> list[Calibration]:
 
 def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> dict[str, Result]:
     """An evaluation in the report's form: figures by question, with the published ones."""
-    classes = {task.name: found for task, found in class_figures(report, published)}
+    classes = {task.name: found for task, found, _ in class_figures(report, published)}
     return {task.name: Result(task.figures(metrics), classes.get(task.name)) for task, metrics in scored(report)}
 
 

@@ -80,7 +80,7 @@ def evaluate(
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
         for prediction in _predictions(recipe, source, predictor, mine):
             asked = _asked(prediction, tasks, scored)
-            scored = scored or {task.name: task(order, settings.ray_iou) for task in asked}
+            scored = scored or {task.name: task(order, settings.slow_figures) for task in asked}
             for task in scored.values():
                 task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
             bar.advance()

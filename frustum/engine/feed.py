@@ -12,13 +12,16 @@ from torch.utils.data import DataLoader
 from frustum.data.loader import EpochBatches, SampleDataset, build_loader
 from frustum.data.source import Pipeline, Source
 from frustum.engine.recipe import Recipe
-from frustum.errors import FrustumWarning, TrainingError
+from frustum.errors import ConfigError, FrustumWarning, TrainingError
 from frustum.types.batch import Batch
 
 
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
     """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`."""
     kinds = recipe.model.learns_from() if labels else ()
+    if len({type(label) for label in kinds}) < len(kinds):
+        name = type(recipe.model).__name__
+        raise ConfigError(f"{name}.learns_from() must name each kind of label once: a batch holds one value of a kind.")
     return recipe.data.pipeline(recipe.model.reads(), kinds, recipe.augment, training)
 
 

@@ -89,15 +89,20 @@ class EvalConfig(Config):
     """Which numbers, on which frames."""
 
     batch_size: int = Field(1, ge=1)
-    ray_iou: bool = True
+    slow_figures: bool = Field(True, description="also compute figures that take much longer than the others")
     every: int = Field(1, ge=1, description="evaluate every n-th frame of the split")
     use_ema: bool = Field(True, description="read when training ends: weights.safetensors holds the average, not the last weights")
+
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Before November 2026 `slow_figures` was called after the one figure that there was of the kind."""
+        return {"slow_figures" if name == "ray_iou" else name: value for name, value in stored.items()}
 
 
 class PublishedNumber(Config):
     """A figure that the authors published, with the protocol it was measured under."""
 
-    metric: str = Field(description="as `frustum eval` names it: mIoU (camera mask), RayIoU, RayIoU@1, RayPQ, ...")
+    metric: str = Field(description="as the figure of its task is published (docs/metrics.md)")
     value: float = Field(description="percent")
     protocol: str
     source: str

@@ -98,15 +98,19 @@ def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (),
 
 def class_figures(
     report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS
-) -> Iterator[tuple[type[Task], ClassFigures]]:
-    """The figures of every class, task after task, with the published ones. Raises ConfigError if those are of more or fewer classes."""
+) -> Iterator[tuple[type[Task], ClassFigures, PublishedNumber | None]]:
+    """The figures of every class, task after task, with the published ones and the number that these belong to.
+
+    Raises:
+        ConfigError: the published ones are of more or fewer classes.
+    """
     for task, metrics in scored(report, tasks):
         found = task.classes(metrics)
         if found is None:
             continue
         names = {figure.published_as for figure in task.figures(metrics)}
         theirs = next((number for number in published if number.per_class and number.metric in names), None)
-        yield task, found if theirs is None else found._replace(published=_by_class(theirs, found.legend.names))
+        yield task, found if theirs is None else found._replace(published=_by_class(theirs, found.legend.names)), theirs
 
 
 def _by_class(number: PublishedNumber, names: Sequence[str]) -> dict[str, float]:
@@ -120,8 +124,7 @@ def _by_class(number: PublishedNumber, names: Sequence[str]) -> dict[str, float]
 
 def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), tasks: Tasks = TASKS) -> Iterator[Table]:
     """`class_figures` as tables."""
-    for task, found in class_figures(report, published, tasks):
-        theirs = next((number for number in published if number.per_class), None)
+    for task, found, theirs in class_figures(report, published, tasks):
         columns, means = dict(found.columns), dict(found.means)
         if theirs is not None and found.published:
             title = f"published {theirs.metric}"

@@ -107,6 +107,7 @@ def drawn_columns(
 
 def column_losses(
     outputs: dict[str, Tensor],
+    volume: Tensor | None,
     labels: Tensor,
     mask: Tensor,
     class_weight: Tensor,
@@ -116,7 +117,8 @@ def column_losses(
     """`occupancy`, `occupied_iou` and `standing_iou`, see `occupancy_losses`, of drawn columns or of the whole volume.
 
     Args:
-        outputs: those of `drawn_columns`, or `occ_logits` (B, X, Y, Z, K).
+        outputs: of the network; those of `drawn_columns` are read where they are there.
+        volume: (B, X, Y, Z, K) logits of all voxels, needed where no columns were drawn.
         labels, mask: (B, X, Y, Z).
         class_weight: (K,).
         class_names: the K classes, the last one is free space.
@@ -124,11 +126,11 @@ def column_losses(
     """
     labels, mask = (t.transpose(1, 2).flatten(0, 2) for t in (labels, mask))  # (B*Y*X, Z)
     share: Tensor | float = 1.0
-    if "columns" in outputs:
+    if volume is None:
         columns, logits, share = outputs["columns"], outputs["column_logits"], outputs["column_share"]
         labels, mask = labels[columns], mask[columns]
     else:
-        logits = outputs["occ_logits"].transpose(1, 2).flatten(0, 2)
+        logits = volume.transpose(1, 2).flatten(0, 2)
     flat = tuple(i for i, name in enumerate(class_names) if name in FLAT_CLASSES)
     occupancy, occupied, standing = occupancy_losses(logits, labels, mask, class_weight, len(class_names) - 1, share, flat)
     return {"occupancy": occupancy, "occupied_iou": weights[0] * occupied, "standing_iou": weights[1] * standing}

@@ -131,7 +131,8 @@ class FlashOccTiny(nn.Module):
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
-        losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
+        voxels = (outputs.get("occ_logits"), truth.semantics, truth.mask_camera)
+        losses = column_losses(outputs, *voxels, self.class_weight, config.class_names, weights)
         return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:

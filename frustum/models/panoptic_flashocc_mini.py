@@ -191,7 +191,8 @@ class PanopticFlashOccMini(nn.Module):
         """The losses of FlashOccTiny, and `centre_*`, which need boxes."""
         config, truth = self.config, batch.need(OccupancyLabels)
         weights = (config.occupied_iou_loss, config.standing_iou_loss)
-        losses = column_losses(outputs, truth.semantics, truth.mask_camera, self.class_weight, config.class_names, weights)
+        voxels = (outputs.get("occ_logits"), truth.semantics, truth.mask_camera)
+        losses = column_losses(outputs, *voxels, self.class_weight, config.class_names, weights)
         losses |= depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
         return losses | instance_losses(outputs, batch, config.instances, self.map_grid)
 

@@ -14,6 +14,8 @@ from frustum.version import ENTRY_POINTS
 
 if TYPE_CHECKING:
     from frustum.engine.recipe import Recipe
+DEMO, CHECKED = "flashocc-tiny", "flashocc-r50-m0"
+"""The recipe that `frustum demo` trains, and the one whose augmentation `frustum check` draws by default."""
 
 
 class RecipeInfo(NamedTuple):

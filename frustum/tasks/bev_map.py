@@ -38,8 +38,8 @@ class BevMapTask(Task):
         "image_mean": "mean over frames of the same; a frame without vehicles and without a prediction counts 1",
     }
 
-    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
-        super().__init__(order, ray_iou)
+    def __init__(self, order: Sequence[str] = (), slow: bool = True):
+        super().__init__(order, slow)
         self._metric = BevIoU("lss")
 
     def truth(self, source: Any, token: str) -> np.ndarray:

@@ -101,8 +101,8 @@ class DetectionTask(Task):
     accepts = "a nuScenes detection submission (JSON)"
     submission = DetectionSubmission
 
-    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
-        super().__init__(order, ray_iou)
+    def __init__(self, order: Sequence[str] = (), slow: bool = True):
+        super().__init__(order, slow)
         self._metric = NuScenesDetection(order=self.order or None)
         self._num_true, self._root = 0, ""
 

@@ -107,12 +107,14 @@ class TrueOccupancy:
         source, token: where more is read when it is needed.
         labels: classes and masks.
         origins: (K, 3) metres where rays start, or None where no rays are cast.
+        class_names: what the ids mean; empty where the data set does not say.
     """
 
     source: Any
     token: str
     labels: Occupancy
     origins: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
 
 class OccupancyFiles(Predictor):
@@ -159,8 +161,8 @@ class OccupancyTask(Task):
     submission = OccupancySubmission
     accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token)"
 
-    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
-        super().__init__(order, ray_iou)
+    def __init__(self, order: Sequence[str] = (), slow: bool = True):
+        super().__init__(order, slow)
         self.class_names: tuple[str, ...] = ()  # those of the first prediction; empty until then
         self.grid = VoxelGrid.occ3d()
         self.has_instances = self.has_rays = False
@@ -183,14 +185,15 @@ class OccupancyTask(Task):
         labels = as_rig_source(source, "occupancy labels").sample(token, with_boxes=False, occupancy=True).occupancy
         if labels is None:
             raise DataError(f"sample {token} has no occupancy labels to compare with; use `frustum predict` for such data.")
-        has_rays = self.ray_iou and "lidar" in getattr(source, "channels", {}).values()
-        return TrueOccupancy(source, token, labels, origins_of(source, token) if has_rays else None)
+        has_rays = self.slow and "lidar" in getattr(source, "channels", {}).values()
+        origins = origins_of(source, token) if has_rays else None
+        return TrueOccupancy(source, token, labels, origins, getattr(source, "occupancy_classes", ()))
 
     def add(self, token: str, part: PredictedOccupancy, truth: TrueOccupancy) -> None:
         """See `Task.add`."""
         if not self.class_names:
             self._begin(part)
-        require_names(token, part.class_names, self.class_names)
+        require_names(token, part.class_names, truth.class_names or self.class_names)
         if self.has_instances != (part.instances is not None):
             raise DataError(f"some predictions hold instances and others do not ({token}): predict all frames in one way.")
         labels = truth.labels

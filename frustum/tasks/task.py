@@ -137,7 +137,7 @@ class Task(ABC):
 
     Args:
         order: all samples of the evaluation; what is ranked by score takes equal scores in this order.
-        ray_iou: whether to compute figures that take much longer than the others, where a task has some.
+        slow: whether to compute figures that take much longer than the others, where a task has some.
 
     Attributes:
         name: of the question.
@@ -153,8 +153,8 @@ class Task(ABC):
     accepts: ClassVar[str] = ""
     submission: ClassVar[type[Submission] | None] = None
 
-    def __init__(self, order: Sequence[str] = (), ray_iou: bool = True):
-        self.order, self.ray_iou = tuple(order), ray_iou
+    def __init__(self, order: Sequence[str] = (), slow: bool = True):
+        self.order, self.slow = tuple(order), slow
 
     @abstractmethod
     def truth(self, source: Any, token: str) -> Any:
@@ -258,10 +258,10 @@ def grid_from(stored: Mapping[str, np.ndarray]) -> VoxelGrid:
 
 
 def require_names(token: str, given: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    """Raise DataError unless a prediction has the same classes as those before it."""
+    """Raise DataError unless a prediction has the classes of the labels, or of the predictions that came first."""
     if given != expected:
         names, others = ", ".join(given), ", ".join(expected)
-        raise DataError(f"the prediction of {token} has the classes {names}, but others have {others}: predict all samples in one way.")
+        raise DataError(f"the prediction of {token} has the classes {names}, but {others} are evaluated.")
 
 
 def without_nan(value: Any) -> Any:

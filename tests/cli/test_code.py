@@ -29,7 +29,13 @@ NAMED = "which belongs neither to frustum nor to an installed plug-in of it. Not
 @pytest.fixture
 def got(tmp_path: Path, street_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, where a run called `run` and a file `got.safetensors` name a class of the module `evil` beside them."""
-    words = ["model.pretrained=false", "model.bev_channels=8", "model.voxel_channels=8", f"data.root={street_root}", "eval.ray_iou=false"]
+    words = [
+        "model.pretrained=false",
+        "model.bev_channels=8",
+        "model.voxel_channels=8",
+        f"data.root={street_root}",
+        "eval.slow_figures=false",
+    ]
     recipe = resolve_recipe("flashocc-tiny", [*words, "train.num_workers=0", "train.steps=1", "runtime.precision=fp32"])
     header = header_of(recipe) | {"classes": {"model": "evil:X"}}
     for file in (tmp_path / "got.safetensors", tmp_path / "run" / WEIGHTS):

@@ -116,7 +116,7 @@ def test_a_network_beats_the_prior_and_itself_in_the_dark(recipe, database, tmp_
     assert [row[0] for row in table.rows] == [report.name for report in reports]
     assert len(next(class_tables(trained)).rows) == 18
     assert "mIoU" in [row[0] for row in figures_table(trained).rows]
-    two = evaluate(apply(recipe, ["eval.batch_size=3", "eval.ray_iou=false"]), network)
+    two = evaluate(apply(recipe, ["eval.batch_size=3", "eval.slow_figures=false"]), network)
     assert two.results["occupancy"]["miou"] == trained.results["occupancy"]["miou"]
     assert two.results["occupancy"]["ray_iou"] is None
 

@@ -48,7 +48,7 @@ def test_labels_that_do_not_fit_are_named(database, tmp_path):
 
 
 def test_the_task_fits_it_to_what_it_scored(database):
-    task = OccupancyTask(ray_iou=False)
+    task = OccupancyTask(slow=False)
     token = database.tokens("train")[0]
     answer = BlindPrior.fit(database, "train", grid=toy.GRID).answer(token)
     task.add(token, answer.occupancy, task.truth(database, token))

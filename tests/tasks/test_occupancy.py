@@ -49,7 +49,7 @@ def test_files_score_as_the_network_that_wrote_them(toy_root, database, tmp_path
     tokens = database.tokens("val")
     for token, labels in zip(tokens, occupancy_of(database, tokens), strict=True):
         write_result(tmp_path / "truth", token, labels.semantics, toy.GRID)
-    without_rays = apply(recipe, ["eval.ray_iou=false"])
+    without_rays = apply(recipe, ["eval.slow_figures=false"])
     copy = OccupancyFiles(tmp_path / "truth", toy.GRID)
     every_other = evaluate(without_rays, copy, database, "val", every=2, name="copy", progress=False)
     assert (every_other.frames, every_other.results["occupancy"]["miou"]["camera"], every_other.name) == (2, 1.0, "copy")
@@ -103,7 +103,7 @@ def test_predictions_with_instances_get_panoptic_figures(tmp_path):
 
 def test_instances_and_no_instances_do_not_mix(database):
     token, *_ = database.tokens("val")
-    task = OccupancyTask(ray_iou=False)
+    task = OccupancyTask(slow=False)
     truth = task.truth(database, token)
     semantics = truth.labels.semantics
     task.add(token, occupancy(semantics), truth)
@@ -137,7 +137,7 @@ def test_shares_of_processes_add_up_to_the_whole(tmp_path):
 
 def test_classes_are_those_of_the_prediction(database):
     """A network with classes of its own, on labels that hold its ids."""
-    names, task = ("wall", "sidewalk", "car", "free"), OccupancyTask(ray_iou=False)
+    names, task = ("wall", "sidewalk", "car", "free"), OccupancyTask(slow=False)
     volume = np.full(toy.GRID.shape, 3, np.uint8)
     volume[:, :, 0], volume[4, :, 1:], volume[0, 0, 2] = 1, 0, 2
     every = np.ones(toy.GRID.shape, np.uint8)
@@ -212,7 +212,7 @@ def test_reports_of_the_first_version_can_be_read(toy_root, database):
 
 def test_classes_absent_from_the_truth_by_both_conventions(database):
     token, *_ = database.tokens("val")
-    task = OccupancyTask(ray_iou=False)
+    task = OccupancyTask(slow=False)
     truth = task.truth(database, token)
     wrong = truth.labels.semantics.copy()
     wrong[0, 0, 3] = CAR  # predicted, but nowhere in the truth

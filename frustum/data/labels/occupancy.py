@@ -110,6 +110,10 @@ class OccupancyLabels(Label[OccupancyTruth]):
         masks = [torch.from_numpy(rng.random(size) < share) for share in (0.6, 0.8)]
         return OccupancyTruth(torch.from_numpy(semantics), *masks)
 
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
+        """Raise DataError if the first keyframe's labels have another shape than the grid."""
+        self.read(source, tokens[0]) if tokens else None
+
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """`counts` (Z, K) int64: voxels of each class at each height, inside the camera mask. Raises DataError for missing labels."""
         counts = np.zeros((self.grid.shape[2], len(self.class_names)), np.int64)

@@ -22,7 +22,7 @@ from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
 from frustum.files import read_json
 from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
-from frustum.types.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY
+from frustum.types.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY, OCC3D_CLASSES
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SceneInfo:
 
 
 class NuScenes:
-    """A nuScenes database.
+    """A nuScenes database. `occupancy_classes` are the names of the ids in its voxel labels.
 
     Args:
         root: folder with `<version>/*.json`, `samples/`, and optionally `sweeps/`, `gts/`, `occ3d_panoptic/`, `lidarseg/`,
@@ -48,6 +48,8 @@ class NuScenes:
     Raises:
         DataError: wrong root, unknown version or camera, missing table. (A damaged table raises when it is first read.)
     """
+
+    occupancy_classes = OCC3D_CLASSES
 
     def __init__(
         self, root: Path | str, version: str = "v1.0-trainval", cameras: Sequence[str] | None = None, camera_only: bool = False

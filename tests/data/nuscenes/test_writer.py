@@ -182,7 +182,9 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
         "is not a sensor": {"sensors": record.sensors[1:]},
         "intrinsics": {"sensors": (replace(record.sensors[0], intrinsics=None), *record.sensors[1:])},
         "sensor2ego of CAM_FRONT": {"sensors": (replace(record.sensors[0], sensor2ego=skewed), *record.sensors[1:])},
-        "Write files before add_scene": {"keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)},
+        "Write files before add_scene": {
+            "keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)
+        },
         "relative": {"keyframes": (replace(key, data=(replace(key.data[0], filename="../x.jpg"), *key.data[1:])),)},
         "same timestamp": {"keyframes": (replace(key, data=(*key.data, key.data[0])),)},
         "twice": {"keyframes": (replace(key, annotations=(box, box)),)},
