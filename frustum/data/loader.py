@@ -66,13 +66,12 @@ class SampleDataset(Dataset[dict[str, Any]]):
             return self._cache[index]
         images = dict(self._images)
         loaded = self.pipeline.load(self.source, self.tokens[index], images)
-        shown = set(loaded.paths)
-        size = loaded.num_bytes - sum(self._images[path].nbytes for path in shown & self._images.keys())
+        size = loaded.num_bytes - sum(self._images[path].nbytes for path in loaded.images.keys() & self._images.keys())
         if self._room and self._room >= size:
             self._room -= size
             self._cache[index], self._images = loaded, images
         elif not self.pipeline.training and not self._cache:
-            self._images = {path: images[path] for path in shown}
+            self._images = loaded.images
         return loaded
 
 

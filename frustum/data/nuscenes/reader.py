@@ -16,11 +16,10 @@ import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, table_folder
+from frustum.data.nuscenes.tables import table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
-from frustum.files import read_json
 from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
 from frustum.types.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY
 
@@ -269,35 +268,6 @@ class NuScenes:
         frames = self._index.frames
         files = [self._key_file(self._row(token)) for token in self._scene_of[scene].tokens]
         return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])
-
-    # ---- labels of points ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _point_labels(self) -> dict[str, dict[str, Path]]:
-        """By table (lidarseg, panoptic): file by sample_data token."""
-        tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
-        found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
-        return {name: {row["sample_data_token"]: self.root / row["filename"] for row in rows} for name, rows in found.items()}
-
-    def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.
-
-        Returns None when the keyframe does not have lidarseg labels. Raises DataError when a file is missing or damaged.
-        """
-        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
-        segments, panoptic = (self._point_labels[name].get(file_token) for name in OPTIONAL_TABLES)
-        if segments is None:
-            return None
-        try:
-            classes = np.fromfile(segments, np.uint8)
-            if panoptic is None:
-                return classes, None
-            with np.load(panoptic, allow_pickle=False) as archive:
-                return classes, archive["data"] % 1000
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(
-                f"cannot read the point labels of keyframe {token} ({segments}, {panoptic}): {error}. Restore the files."
-            ) from error
 
 
 def _poses(rows: np.ndarray) -> np.ndarray:

@@ -106,16 +106,6 @@ def test_history_stays_within_the_scene(reader: NuScenes) -> None:
     assert reader.sample(tokens[0], history=2).history == ()
 
 
-def test_point_labels(reader: NuScenes) -> None:
-    labels = reader.point_labels(reader.tokens()[0])
-    assert labels is not None
-    classes, instances = labels
-    assert classes.shape == (400,)
-    assert set(classes) == {17}
-    assert instances is not None
-    assert set(instances) == {1}
-
-
 def test_lidar_poses(reader: NuScenes) -> None:
     lidar2ego, poses = reader.lidar_poses("scene-0002")
     assert lidar2ego.shape == poses.shape == (3, 4, 4)
@@ -140,8 +130,6 @@ def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> Non
     assert lidar is not None
     with pytest.raises(DataError, match="cannot read the LiDAR file"):
         lidar.load()
-    with pytest.raises(DataError, match="Restore the files"):
-        with_lidar.point_labels(reader.tokens()[0])
 
 
 def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
@@ -157,7 +145,6 @@ def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
     assert sample.boxes is not None
     assert sample.boxes.boxes.shape == (0, 9)
     assert sample.occupancy is None
-    assert reader.point_labels(sample.token) is None
     np.testing.assert_allclose(sample.ego2global, ego2global(0, 508_000), atol=1e-12)
     with pytest.raises(DataError, match="no LiDAR"):
         reader.lidar_poses("scene-0007")

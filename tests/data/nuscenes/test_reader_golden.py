@@ -118,17 +118,6 @@ def test_boxes_equal_bevdet_infos(reader: NuScenes, infos: dict[str, dict]) -> N
         np.testing.assert_allclose(moved[keep], golden_boxes, atol=1e-9)
 
 
-def test_point_labels_have_one_entry_per_point(reader: NuScenes) -> None:
-    for token in reader.tokens():
-        labels, lidar = reader.point_labels(token), reader.sample(token).lidar
-        assert labels is not None
-        assert lidar is not None
-        assert len(labels[0]) == len(lidar.load()) == 60
-        assert set(labels[0]) <= {17, 24, 25, 26, 28, 29}
-        assert labels[1] is not None
-        assert len(labels[1]) == 60
-
-
 @pytest.mark.data
 def test_real_keyframes(shared: Path) -> None:
     root = shared / "data" / "nuscenes_keyframes"

@@ -182,7 +182,7 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
         "is not a sensor": {"sensors": record.sensors[1:]},
         "intrinsics": {"sensors": (replace(record.sensors[0], intrinsics=None), *record.sensors[1:])},
         "sensor2ego of CAM_FRONT": {"sensors": (replace(record.sensors[0], sensor2ego=skewed), *record.sensors[1:])},
-        "Write files before add_scene": {"keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)},
+        "before add_scene": {"keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)},
         "relative": {"keyframes": (replace(key, data=(replace(key.data[0], filename="../x.jpg"), *key.data[1:])),)},
         "same timestamp": {"keyframes": (replace(key, data=(*key.data, key.data[0])),)},
         "twice": {"keyframes": (replace(key, annotations=(box, box)),)},
@@ -201,7 +201,7 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
 
 
 CASES = [
-    "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "Write files before add_scene", "relative",
+    "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "before add_scene", "relative",
     "same timestamp", "twice", "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "positive", "rigid",
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
+from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, lidarseg_file, panoptic_file
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
@@ -77,7 +77,10 @@ def test_points_of_an_object_lie_in_its_box_and_carry_its_class(data):
     general = [c.name for c in GENERAL_CLASSES]
     for token in data.tokens("all"):
         sample = data.sample(token)
-        category, instance = data.point_labels(token)
+        scan = sample.scene, "LIDAR_TOP", round(sample.lidar.timestamp * 1e6)
+        category = np.fromfile(data.root / lidarseg_file(data.version, *scan), np.uint8)
+        with np.load(data.root / panoptic_file(data.version, *scan)) as archive:
+            instance = archive["data"] % 1000
         points = sample.lidar.load()
         assert len(category) == len(instance) == len(points)
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
