@@ -9,7 +9,7 @@ import numpy as np
 
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
-from frustum.geometry import VoxelGrid, rotation_z, transform_points
+from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points
 from frustum.types.classes import IGNORE
 
 
@@ -24,9 +24,8 @@ class BevTransform:
 
     def matrix(self) -> np.ndarray:
         """(4, 4) float64, ego to augmented ego."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.diag([-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0, 1.0]) @ (self.scale * rotation_z(self.rotate))
-        return matrix
+        mirror = np.diag([-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0, 1.0])
+        return pose(mirror @ (self.scale * rotation_z(self.rotate)), np.zeros(3))
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (M, 9) in the augmented frame."""

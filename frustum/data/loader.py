@@ -97,10 +97,7 @@ class EpochBatches(Sampler[list[Item]]):
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
         if drop_last and num_samples < batch_size * world_size:
-            raise ConfigError(
-                f"{num_samples} training samples do not fill one batch of {batch_size} on each of {world_size} process(es). "
-                f"Set a smaller train.batch_size."
-            )
+            raise ConfigError(f"{num_samples} samples do not fill {world_size} batch(es) of {batch_size}. Set a smaller train.batch_size.")
         self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
         self.epoch, self.start = 0, 0  # where iterations begin; a DataLoader with workers begins one twice, so that none may change it

@@ -129,9 +129,8 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"
         get = get if is_official else own_labels
         items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
-    labelled = (folder / "lidarseg.json").is_file()
     get = f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own_points
-    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", get))
+    items.append(_item("lidarseg", int((folder / "lidarseg.json").is_file()), 1, "point labels (optional)", get))
     return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
 
 

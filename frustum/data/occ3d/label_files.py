@@ -40,7 +40,7 @@ def read_labels(path: Path | str) -> Occupancy:
     needed = arrays["semantics"].shape
     for name, array in arrays.items():
         if array.shape != needed or array.ndim != 3 or array.dtype.kind not in "uib":
-            raise DataError(f"{name} in {path} has {array.dtype} of shape {array.shape}, but needs integers of shape {needed}.")
+            raise DataError(f"{name} in {path} has {array.dtype} of shape {array.shape}, not integers of shape {needed}. Restore it.")
     semantics = arrays["semantics"]
     wrong = (semantics > OCC3D_FREE) & (semantics != IGNORE)
     if wrong.any() or semantics.min(initial=0) < 0:
