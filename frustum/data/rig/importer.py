@@ -189,7 +189,7 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
 
 
 def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFrame]:
-    _require(isinstance(listed, list) and listed, f'"frames" in {path} must be a list of frames; leave it out to pair images by order.')
+    _require(isinstance(listed, list) and listed, f'"frames" in {path} must list one frame or more; leave it out to pair images by order.')
     frames = []
     for i, entry in enumerate(listed):
         what = f"frame {i} in {path}"
