@@ -48,7 +48,7 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
     if files:
         say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
     counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
-    return counts | {"keyframes": len(tokens), "findings": [f.as_dict() for f in findings], "pictures": [str(f) for f in files]}
+    return counts | {"keyframes": len(tokens), "findings": [vars(f) for f in findings], "pictures": [str(f) for f in files]}
 
 
 def print_findings(findings: list[Finding], keyframes: int) -> None:

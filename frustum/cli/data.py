@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -162,4 +163,4 @@ def status(
     if sizes:
         say(f"on disk: {sizes}")
     say(found.advice)
-    write_json(json_file, found.as_dict())
+    write_json(json_file, asdict(found))

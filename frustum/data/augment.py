@@ -9,7 +9,7 @@ import numpy as np
 
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
-from frustum.geometry import VoxelGrid, rotation_z, transform_points
+from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points
 from frustum.types.classes import IGNORE
 
 
@@ -24,9 +24,8 @@ class BevTransform:
 
     def matrix(self) -> np.ndarray:
         """(4, 4) float64, ego to augmented ego."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.diag([-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0, 1.0]) @ (self.scale * rotation_z(self.rotate))
-        return matrix
+        mirror = np.diag([-1.0 if self.flip_x else 1.0, -1.0 if self.flip_y else 1.0, 1.0])
+        return pose(mirror @ (self.scale * rotation_z(self.rotate)), np.zeros(3))
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (M, 9) in the augmented frame."""
@@ -46,25 +45,22 @@ class BevTransform:
 
         Flips reverse axes and are exact. Turning or scaling takes the nearest voxel; what was outside the grid is ignored and unobserved.
         """
-        arrays = {name: getattr(labels, name) for name in ("semantics", "mask_lidar", "mask_camera", "instances")}
-        if self.rotate or self.scale != 1:
-            # The height does not depend on x and y, so that the source of a voxel is the source of its column and that of its layer.
-            inverse, shape = np.linalg.inv(self.matrix()), grid.shape
-            centres = [low + cell * (np.arange(n) + 0.5) for low, cell, n in zip(grid.lower, grid.cell, shape, strict=True)]
-            x, y = (inverse[i, 0] * centres[0][:, None] + inverse[i, 1] * centres[1] for i in range(2))  # (X, Y)
-            cells = [
-                np.floor((p - grid.lower[i]) / grid.cell[i] + 1e-9).astype(int) for i, p in enumerate((x, y, inverse[2, 2] * centres[2]))
-            ]
-            within = [(c >= 0) & (c < n) for c, n in zip(cells, shape, strict=True)]
-            inside = (within[0] & within[1])[..., None] & within[2]
-            i, j, k = (np.clip(c, 0, n - 1) for c, n in zip(cells, shape, strict=True))
-            index = i[..., None], j[..., None], k
-            outside = {"semantics": IGNORE, "mask_lidar": 0, "mask_camera": 0, "instances": 0}
-            moved = {name: None if a is None else np.where(inside, a[index], np.uint8(outside[name])) for name, a in arrays.items()}
-        else:
-            step = (-1 if self.flip_x else 1, -1 if self.flip_y else 1)
-            moved = {name: None if a is None else np.ascontiguousarray(a[:: step[0], :: step[1]]) for name, a in arrays.items()}
-        return Occupancy(**moved)  # type: ignore[arg-type]
+        arrays = {name: array for name, array in vars(labels).items() if array is not None}
+        if not self.rotate and self.scale == 1:
+            across, along = (-1 if self.flip_x else 1), (-1 if self.flip_y else 1)
+            return Occupancy(**{name: np.ascontiguousarray(array[::across, ::along]) for name, array in arrays.items()})
+        # The height does not depend on x and y, so that the source of a voxel is the source of its column and that of its layer.
+        inverse, shape = np.linalg.inv(self.matrix()), grid.shape
+        centres = [low + cell * (np.arange(n) + 0.5) for low, cell, n in zip(grid.lower, grid.cell, shape, strict=True)]
+        x, y = (inverse[i, 0] * centres[0][:, None] + inverse[i, 1] * centres[1] for i in range(2))  # (X, Y)
+        sources = enumerate((x, y, inverse[2, 2] * centres[2]))
+        cells = [np.floor((p - grid.lower[i]) / grid.cell[i] + 1e-9).astype(int) for i, p in sources]
+        within = [(c >= 0) & (c < n) for c, n in zip(cells, shape, strict=True)]
+        inside = (within[0] & within[1])[..., None] & within[2]
+        i, j, k = (np.clip(c, 0, n - 1) for c, n in zip(cells, shape, strict=True))
+        outside = {"semantics": np.uint8(IGNORE)}
+        moved = {n: np.where(inside, a[i[..., None], j[..., None], k], outside.get(n, np.uint8(0))) for n, a in arrays.items()}
+        return Occupancy(**moved)
 
 
 @dataclass(frozen=True)

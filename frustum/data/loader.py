@@ -66,13 +66,12 @@ class SampleDataset(Dataset[dict[str, Any]]):
             return self._cache[index]
         images = dict(self._images)
         loaded = self.pipeline.load(self.source, self.tokens[index], images)
-        shown = set(loaded.paths)
-        size = loaded.num_bytes - sum(self._images[path].nbytes for path in shown & self._images.keys())
+        size = loaded.num_bytes - sum(self._images[path].nbytes for path in loaded.images.keys() & self._images.keys())
         if self._room and self._room >= size:
             self._room -= size
             self._cache[index], self._images = loaded, images
         elif not self.pipeline.training and not self._cache:
-            self._images = {path: images[path] for path in shown}
+            self._images = loaded.images
         return loaded
 
 
@@ -98,10 +97,7 @@ class EpochBatches(Sampler[list[Item]]):
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
         if drop_last and num_samples < batch_size * world_size:
-            raise ConfigError(
-                f"{num_samples} training samples do not fill one batch of {batch_size} on each of {world_size} process(es). "
-                f"Set a smaller train.batch_size."
-            )
+            raise ConfigError(f"{num_samples} samples do not fill {world_size} batch(es) of {batch_size}. Set a smaller train.batch_size.")
         self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
         self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
         self.epoch, self.start = 0, 0  # where iterations begin; a DataLoader with workers begins one twice, so that none may change it

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from frustum.data.augment import Draw
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
-from frustum.data.source import AugmentConfig, Decoded, as_rig_source
+from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import CameraRig
 from frustum.types.batch import Batch
@@ -28,28 +27,6 @@ if TYPE_CHECKING:
     from frustum.data.nuscenes.section import NuScenesData
 
 Times = tuple[tuple[CameraFrame, ...], ...]
-
-
-@dataclass(frozen=True)
-class LoadedKeyframe:
-    """A decoded keyframe: what `RigPipeline.apply` needs. When images are never moved, they have the network's size already."""
-
-    sample: Sample
-    frames: Times  # [time][camera]; where the scene does not have such a frame, those of the keyframe
-    images: tuple[tuple[np.ndarray, ...], ...]  # [time][camera], (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None for a keyframe without one
-    is_present: tuple[bool, ...]  # [time]
-
-    @property
-    def paths(self) -> Collection[Path]:
-        """Files of the images."""
-        return {frame.path for time in self.frames for frame in time}
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the arrays take; an image that stands in for missing ones counts once."""
-        images = {id(image): image.nbytes for time in self.images for image in time}
-        return sum(images.values()) + count_bytes(self.labels)
 
 
 @dataclass(frozen=True)
@@ -82,7 +59,7 @@ class RigPipeline:
         """Network input of one keyframe, for `collate`. Raises DataError as `load` and `apply` do."""
         return self.apply(self.load(source, token), rng)
 
-    def load(self, source: Any, token: str, decoded: Decoded | None = None) -> LoadedKeyframe:
+    def load(self, source: Any, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode everything that `apply` needs.
 
         Args:
@@ -98,19 +75,19 @@ class RigPipeline:
         decoded = {} if decoded is None else decoded
         for frame in (f for time in frames for f in time if f.path not in decoded):
             decoded[frame.path] = np.asarray(self._decode(frame))
-        images = tuple(tuple(decoded[f.path] for f in time) for time in frames)
+        images = {frame.path: decoded[frame.path] for time in frames for frame in time}
         fixed = None if self._moves_pixels else self._draw(None, sample)
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
-        return LoadedKeyframe(sample, frames, images, labels, is_present)
+        return Loaded(sample, images, labels, frames, is_present)
 
-    def apply(self, loaded: LoadedKeyframe, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
         sample, rng = loaded.sample, rng if self.training else None
         draw = self._draw(rng, sample)
-        pairs = [(image, transform) for time in loaded.images for image, transform in zip(time, draw.images, strict=True)]
+        pairs = [(loaded.images[frame.path], t) for time in loaded.frames for frame, t in zip(time, draw.images, strict=True)]
         images = np.stack([np.asarray(t.apply(Image.fromarray(i))) if self._moves_pixels else i for i, t in pairs])
         if rng is not None and self.augment.colour_jitter:
-            factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.images)
+            factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.frames)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
         images = normalise(images, self.data.mean, self.data.std, self.data.channel_order)
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
@@ -118,7 +95,7 @@ class RigPipeline:
         return {
             "token": sample.token,
             "scene": sample.scene,
-            "images": torch.from_numpy(images).unflatten(0, (len(loaded.images), len(draw.images))),  # (T, N, 3, H, W)
+            "images": torch.from_numpy(images).unflatten(0, (len(loaded.frames), len(draw.images))),  # (T, N, 3, H, W)
             "rig": self._rig(loaded, draw),
             "frame_ego2global": torch.from_numpy(poses),
             "bev_aug": torch.from_numpy(draw.bev.matrix()),
@@ -131,7 +108,7 @@ class RigPipeline:
         """Stack pipeline outputs. Raises DataError when the samples have different numbers of cameras."""
         shapes = {tuple(item["images"].shape) for item in items}
         if len(shapes) > 1:
-            raise DataError(f"samples of a batch have unlike images {sorted(shapes)} (T, N, 3, H, W). Choose data.cameras that all have.")
+            raise DataError(f"a batch has different images {sorted(shapes)} (T, N, 3, H, W). Choose data.cameras that all have.")
         poses = torch.stack([item["frame_ego2global"] for item in items])
         return Batch(
             images=torch.stack([item["images"] for item in items]),
@@ -174,14 +151,14 @@ class RigPipeline:
             )
         return image if self._moves_pixels else self.augment.fit(frame.size, self.data.image_size).apply(image)
 
-    def _map_pose(self, loaded: LoadedKeyframe, time: int) -> np.ndarray:
+    def _map_pose(self, loaded: Loaded, time: int) -> np.ndarray:
         """Ego pose of the map at one time."""
         if self.data.map_frame == "camera0":
             return loaded.frames[time][0].ego2global
         sample = loaded.sample
         return sample.history_ego2global[time - 1] if time and loaded.is_present[time] else sample.ego2global
 
-    def _rig(self, loaded: LoadedKeyframe, draw: Draw) -> CameraRig:
+    def _rig(self, loaded: Loaded, draw: Draw) -> CameraRig:
         def stack(name: str) -> Tensor:
             return torch.from_numpy(np.array([[getattr(f, name) for f in time] for time in loaded.frames], np.float64))
 
@@ -200,10 +177,3 @@ def collate_labels(kinds: Collection[Label[Any]], rows: list[list[Any]]) -> dict
     """The labels of a batch from those of its samples, [sample][kind]; kinds that no sample has are left out."""
     values = {type(kind): kind.collate([row[i] for row in rows]) for i, kind in enumerate(kinds)}
     return {kind: value for kind, value in values.items() if value is not None}
-
-
-def count_bytes(value: Any) -> int:
-    """Memory of the arrays in a tuple of arrays, tuples and other things."""
-    if isinstance(value, np.ndarray):
-        return value.nbytes
-    return sum(count_bytes(entry) for entry in value) if isinstance(value, tuple) else 0

@@ -7,7 +7,8 @@ This module imports no torch, so that recipes can be described without it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from frustum.data.augment import BevTransform, Draw
     from frustum.data.pixels import ImageTransform
-    from frustum.data.sample import Sample
+    from frustum.data.sample import CameraFrame, Sample
     from frustum.geometry import VoxelGrid
     from frustum.types.batch import Batch
 
@@ -61,7 +62,7 @@ class RigSource(Protocol):
 def as_rig_source(source: Any, what: str) -> RigSource:
     """The source, if its samples are keyframes of a rig. Raises DataError: `what` is read from such data sets only."""
     if not isinstance(source, RigSource):
-        raise DataError(f"{what} are read from keyframes of camera rigs, but {source.root} is a {type(source).__name__}. Choose others.")
+        raise DataError(f"{what} need keyframes of a camera rig, but {source.root} is a {type(source).__name__}. Choose other data.")
     return source
 
 
@@ -74,16 +75,25 @@ def spread(tokens: Sequence[str], count: int) -> list[str]:
     return [tokens[i] for i in np.linspace(0, len(tokens) - 1, count).round().astype(int)]
 
 
-class Loaded(Protocol):
-    """A decoded sample, small enough to be kept in memory."""
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded sample, small enough to be kept in memory. When images are never moved, they have the network's size already."""
+
+    sample: Any
+    images: dict[Path, np.ndarray]  # by file, (H, W, 3) uint8
+    labels: tuple[Any, ...]  # what each kind of label read, None for a sample without one
+    frames: tuple[tuple[CameraFrame, ...], ...] = ()  # of a rig: [time][camera], repeated where the scene does not have such a frame
+    is_present: tuple[bool, ...] = ()  # [time]
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it takes."""
+        """Memory that the arrays take; an image that is repeated counts once."""
+        return _count_bytes((*self.images.values(), *self.labels))
 
-    @property
-    def paths(self) -> Collection[Path]:
-        """Files of its decoded images."""
+
+def _count_bytes(value: Any) -> int:
+    """Memory of the arrays in a tuple of arrays, tuples and other things."""
+    return sum(map(_count_bytes, value)) if isinstance(value, tuple) else getattr(value, "nbytes", 0)
 
 
 class Pipeline(Protocol):

@@ -248,10 +248,10 @@ def test_the_map_may_stand_in_the_first_cameras_frame(reader: NuScenes, sample: 
 
 def test_what_is_cached_is_small_when_pixels_stay(reader: NuScenes, token: str) -> None:
     still = pipe((45, 80), DEPTH, OCCUPANCY).load(reader, token)
-    assert [i.shape for i in still.images[0]] == [(45, 80, 3)] * 2
+    assert [i.shape for i in still.images.values()] == [(45, 80, 3)] * 2
     assert still.labels[0].points is None
     moving = pipe((45, 80), DEPTH, OCCUPANCY, augment=AugmentConfig()).load(reader, token)
-    assert [i.shape for i in moving.images[0]] == [(*SIZE, 3)] * 2
+    assert [i.shape for i in moving.images.values()] == [(*SIZE, 3)] * 2
     assert moving.labels[0].maps == ()
     assert still.num_bytes < moving.num_bytes
     assert still.sample.occupancy is None  # the labels are held once, packed
@@ -295,7 +295,7 @@ def test_a_source_without_rigs_is_refused(tmp_path: Path) -> None:
     class Photographs:
         root = tmp_path
 
-    with pytest.raises(DataError, match=r"images of camera rigs are read from keyframes of a camera rig, .* Choose other data"):
+    with pytest.raises(DataError, match=r"images of camera rigs need keyframes of a camera rig, .* Choose other data"):
         pipe().load(Photographs(), "a")
 
 

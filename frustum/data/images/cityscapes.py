@@ -1,4 +1,4 @@
-"""The label table of Cityscapes: ids of the label files, training ids, categories, and which classes have instances."""
+"""The label table of Cityscapes: ids of the label files, training ids and categories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ class CityscapesLabel(NamedTuple):
     id: int
     train_id: int
     category: str
-    has_instances: bool
 
 
 # Labels by category, in the order of their ids, which are 0 to 33. A star marks those that are evaluated: training ids count them.
@@ -34,7 +33,7 @@ CATEGORY_NAMES: tuple[str, ...] = tuple(_TABLE)[1:]
 _ROWS = [(name, category) for category, names in _TABLE.items() for name in names.split(", ")]
 _STARRED = [name for name, _ in _ROWS if name.endswith("*")]
 LABELS: tuple[CityscapesLabel, ...] = tuple(
-    CityscapesLabel(name.rstrip("*"), i, _STARRED.index(name) if name in _STARRED else IGNORE, category, category in ("human", "vehicle"))
+    CityscapesLabel(name.rstrip("*"), i, _STARRED.index(name) if name in _STARRED else IGNORE, category)
     for i, (name, category) in enumerate(_ROWS)
 )
 """The labels 0 to 33 (the table also has -1, licence plate, which belongs to void for evaluation)."""
@@ -45,9 +44,6 @@ EVALUATED: tuple[CityscapesLabel, ...] = tuple(x for x in LABELS if x.train_id !
 CLASS_NAMES: tuple[str, ...] = tuple(x.name for x in EVALUATED)
 CATEGORY_OF_CLASS: tuple[int, ...] = tuple(CATEGORY_NAMES.index(x.category) for x in EVALUATED)
 """Index into CATEGORY_NAMES for each training id."""
-
-INSTANCE_CLASSES: tuple[int, ...] = tuple(x.train_id for x in EVALUATED if x.has_instances)
-"""Training ids of the classes whose objects are counted one by one: person, rider, car, truck, bus, train, motorcycle, bicycle."""
 
 
 def train_ids(label_ids: np.ndarray) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,30 +11,11 @@ from PIL import Image
 
 from frustum.data.augment import Draw
 from frustum.data.images.folder import ImageFolder, ImageSample
-from frustum.data.pipeline import collate_labels, count_bytes
+from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
-from frustum.data.source import AugmentConfig, DataConfig, Decoded
+from frustum.data.source import AugmentConfig, DataConfig, Decoded, Loaded
 from frustum.types.batch import Batch
 from frustum.types.contract import Label
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """A decoded image and its labels. When images are never moved, it has the network's size already."""
-
-    sample: ImageSample
-    image: np.ndarray  # (H, W, 3) uint8
-    labels: tuple[Any, ...]  # what each kind of label read, None for an image without one
-
-    @property
-    def paths(self) -> Collection[Path]:
-        """The image's file."""
-        return (self.sample.path,)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the arrays take."""
-        return self.image.nbytes + count_bytes(self.labels)
 
 
 @dataclass(frozen=True)
@@ -59,18 +38,19 @@ class ImagePipeline:
         """Network input of one image, for `collate`. Raises DataError as `load` does."""
         return self.apply(self.load(source, token), rng)
 
-    def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> LoadedImage:
+    def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
         fixed = None if self._moves_pixels else self._draw(None, sample)
         if sample.path not in known:
             image = sample.open()
             known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
-        return LoadedImage(sample, known[sample.path], tuple(label.read(source, token, fixed) for label in self.labels))
+        labels = tuple(label.read(source, token, fixed) for label in self.labels)
+        return Loaded(sample, {sample.path: known[sample.path]}, labels)
 
-    def apply(self, loaded: LoadedImage, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise: `image` (3, H, W), token and labels."""
-        rng, image = rng if self.training else None, loaded.image
+        rng, image = rng if self.training else None, loaded.images[loaded.sample.path]
         draw = self._draw(rng, loaded.sample)
         if self._moves_pixels:
             image = np.asarray(draw.images[0].apply(Image.fromarray(image)))

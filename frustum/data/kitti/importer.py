@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from frustum.data.kitti.occupancy import Ego, LabelMaker, build_scene, level
 from frustum.data.kitti.raw import IMAGE_FOLDERS, KittiDrive, find_drives, open_drive
 from frustum.data.nuscenes.records import AnnotationRecord, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord, sample_token
 from frustum.data.nuscenes.writer import DatabaseWriter
-from frustum.data.occ3d.label_files import labels_path, write_labels
+from frustum.data.occ3d.label_files import write_both_labels
 from frustum.data.pixels import read_image
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.files import link_or_copy, write_bytes
@@ -167,9 +166,7 @@ def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, pa
             record = _keyframe(drive, ego, f, name, writer.root, load(f))
             sizes = {folder: d.size for folder, d in zip(IMAGE_FOLDERS, record.data[1:], strict=True)}
             labels = maker.labels(f, sizes, load)
-            token = sample_token(name, record.timestamp)
-            write_labels(labels_path(writer.root, name, token), replace(labels, instances=None))
-            write_labels(labels_path(writer.root, name, token, panoptic=True), labels)
+            write_both_labels(writer.root, name, sample_token(name, record.timestamp), labels)
             sums[:-4] += np.bincount(labels.semantics.ravel(), minlength=len(OCC3D_CLASSES))
             sums[-4:] += 1, (labels.semantics != OCC3D_FREE).mean(), labels.mask_lidar.mean(), labels.mask_camera.mean()
             keyframes.append(record)

@@ -86,8 +86,7 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
     lowest = 0 if convention == "lss" else 1
     if count and (visibility.min() < lowest or visibility.max() > 4):
         raise DataError(
-            f"{convention!r} labels need visibility tokens {lowest} to 4, got {visibility.min()} to {visibility.max()}. "
-            "Data without visibility has 'lss' labels only."
+            f"{convention!r} labels need visibility {lowest} to 4, got {visibility.min()} to {visibility.max()}. 'lss' takes 0 too."
         )
     corners = box_corners(box2frame, size) if count else np.zeros((0, 8, 3))
     # The four corners of a face in the order of the devkit: front right, front left, back left, back right.

@@ -175,10 +175,10 @@ def _velocities(folder: Path, rows: Rows, times: np.ndarray) -> np.ndarray:
     at the ends of its track; NaN for a single annotation, or when the neighbours are more than 1.5 s (centred: 3 s) apart."""
     row_of = _Rows(folder, "sample_annotation", (r["token"] for r in rows))
     here = np.arange(len(rows))
-    before = np.array([row_of[r["prev"]] if r["prev"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
-    after = np.array([row_of[r["next"]] if r["next"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
+    previous = np.array([row_of[r["prev"]] if r["prev"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
+    following = np.array([row_of[r["next"]] if r["next"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
     centres = np.array([r["translation"] for r in rows], np.float64).reshape(-1, 3)
-    gap = 1e-6 * times[after] - 1e-6 * times[before]
-    limit = np.where((before != here) & (after != here), 3.0, 1.5)
-    known = (before != after) & (gap <= limit)
-    return np.where(known[:, None], (centres[after] - centres[before]) / np.where(known, gap, 1.0)[:, None], np.nan)
+    gap = 1e-6 * times[following] - 1e-6 * times[previous]
+    limit = np.where((previous != here) & (following != here), 3.0, 1.5)
+    known = (previous != following) & (gap <= limit)
+    return np.where(known[:, None], (centres[following] - centres[previous]) / np.where(known, gap, 1.0)[:, None], np.nan)

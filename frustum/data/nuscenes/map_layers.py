@@ -44,12 +44,9 @@ class VectorMap:
         folder = Path(root) / "maps" / "expansion"
         path = folder / f"{location}.json"
         if not path.is_file():
-            there = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
-            held = f"it has {', '.join(there)}" if there else "it has none"
-            raise DataError(
-                f"there is no map expansion {path}; {held}. Road and lane layers need the map expansion pack of nuScenes (version 1.3), "
-                f"extracted into {folder.parent}."
-            )
+            held = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
+            advice = f"Extract the map expansion pack of nuScenes (version 1.3) into {folder.parent}."
+            raise DataError(f"the map expansion {path} does not exist; known: {held}. {advice}")
         content = read_json(path, "map expansion")
         try:
             return cls(location, _shapes(content))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -61,10 +61,6 @@ class DataStatus:
     versions: list[VersionStatus]
     advice: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def data_status(root: Path | str, version: str | None = None) -> DataStatus:
     """Report what is below `root`; reads tables and folder listings, not images.
@@ -110,11 +106,10 @@ def _version_status(root: Path, version: str) -> VersionStatus:
     names, official = [n.decode() for n in frames["scene_name"]], official_splits()
     here, items = set(names), [table_item]
     splits = {split: len(here & set(members)) for split, members in (official | custom_splits(folder)).items()}
-    listing = lru_cache(maxsize=None)(_listing)
-    exists = lambda name: os.path.basename(name) in listing(root / os.path.dirname(name))  # noqa: E731
+    listing = lru_cache(maxsize=None)(lambda part: {path.name for path in (root / part).glob("*")})
     channels, modality = [c.decode() for c in frames["channel"]], [m.decode() for m in frames["modality"]]
     channel_of = frames["calibration_channel"][frames["file_calibration"]]  # by file
-    is_there = np.array([exists(name.decode()) for name in frames["file_name"]], bool)
+    is_there = np.array([os.path.basename(name) in listing(os.path.dirname(name)) for name in map(bytes.decode, frames["file_name"])], bool)
     expected, there = (np.bincount(files, minlength=len(channels)).tolist() for files in (channel_of, channel_of[is_there]))
     purpose = {"camera": "all work", "lidar": "depth supervision, check", "radar": "nothing here yet"}
     is_official = bool(here & set().union(*official.values()))
@@ -134,9 +129,8 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"
         get = get if is_official else own_labels
         items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
-    labelled = (folder / "lidarseg.json").is_file()
     get = f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own_points
-    items.append(_item("lidarseg", int(labelled), 1, "point labels (optional)", get))
+    items.append(_item("lidarseg", int((folder / "lidarseg.json").is_file()), 1, "point labels (optional)", get))
     return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
 
 
@@ -145,22 +139,14 @@ def _item(name: str, found: int, expected: int, needed_for: str, get: str) -> It
     return Item(name, state, found, expected, needed_for, "" if state == "complete" else get)
 
 
-def _listing(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder)}
-    except OSError:
-        return set()
-
-
 def _sizes(root: Path) -> dict[str, int]:
     """Bytes per top folder; large sensor folders are estimated from 200 files each, which is quick on network disks too."""
     sizes = {}
     for top in sorted(p for p in root.iterdir() if p.is_dir()):
         total = 0
         for path, _, files in os.walk(top):
-            picked = files if len(files) <= 200 else files[:: len(files) // 200]
             known = []
-            for name in picked:
+            for name in files[:: max(1, len(files) // 200)]:
                 with contextlib.suppress(OSError):
                     known.append(os.path.getsize(os.path.join(path, name)))
             total += round(float(np.mean(known)) * len(files)) if known else 0

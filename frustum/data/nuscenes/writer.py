@@ -98,15 +98,19 @@ class DatabaseWriter:
 
     def set_aside(self, name: str) -> None:
         """Take a scene out of the database: the next `finish` leaves it out. Its files and its part, renamed, stay for `take_back`."""
-        part = self._part(name)
-        _rename(part, part.with_name(part.name + _ASIDE))
+        self._rename(name, "", _ASIDE)
 
     def take_back(self, name: str) -> None:
         """Undo `set_aside`, if the scene was set aside and was not added anew since."""
-        part = self._part(name)
-        aside = part.with_name(part.name + _ASIDE)
-        if aside.is_file() and not part.is_file():
-            _rename(aside, part)
+        if Path(f"{self._part(name)}{_ASIDE}").is_file() and not self._part(name).is_file():
+            self._rename(name, _ASIDE, "")
+
+    def _rename(self, name: str, old: str, new: str) -> None:
+        """Exchange what follows the name of a part file."""
+        try:
+            os.replace(f"{self._part(name)}{old}", f"{self._part(name)}{new}")
+        except OSError as error:
+            raise write_error(self._part(name), error) from error
 
     def finish(self, splits: Mapping[str, Sequence[str]], maps: Mapping[str, np.ndarray] | None = None, keep_splits: bool = False) -> None:
         """Merge all parts into the tables, and write splits.json and the map masks. May be called again after more scenes.
@@ -173,13 +177,6 @@ class DatabaseWriter:
         if not isinstance(part, dict) or part.get("format") != _FORMAT:
             raise DataError(f"the part file {path} was written by another version of frustum. Delete it and generate that scene again.")
         return part
-
-
-def _rename(source: Path, target: Path) -> None:
-    try:
-        os.replace(source, target)
-    except OSError as error:
-        raise write_error(target, error) from error
 
 
 def map_file(location: str) -> str:

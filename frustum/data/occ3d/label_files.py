@@ -24,12 +24,8 @@ def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False
     return Path(root) / ("occ3d_panoptic" if panoptic else "gts") / scene / token / "labels.npz"
 
 
-def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> Occupancy:
-    """Read one label file.
-
-    Args:
-        path: an npz with semantics, mask_lidar, mask_camera and optionally instances.
-        shape: the (X, Y, Z) that the grid has; None takes any.
+def read_labels(path: Path | str) -> Occupancy:
+    """Read one label file: an npz with semantics, mask_lidar, mask_camera and optionally instances.
 
     Raises:
         DataError: the file is missing or damaged, an array is missing or has another shape, or a label is above 17 and not 255.
@@ -41,13 +37,10 @@ def read_labels(path: Path | str, shape: tuple[int, int, int] | None = None) -> 
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
         raise DataError(f"the label file {path} lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}. Write it again.")
-    needed = tuple(shape) if shape is not None else arrays["semantics"].shape
+    needed = arrays["semantics"].shape
     for name, array in arrays.items():
         if array.shape != needed or array.ndim != 3 or array.dtype.kind not in "uib":
-            raise DataError(
-                f"{name} in {path} has shape {array.shape} and type {array.dtype}, but the grid needs integers of shape {needed}. "
-                f"Set the recipe's grid to the one these labels were made with, or regenerate the labels."
-            )
+            raise DataError(f"{name} in {path} has {array.dtype} of shape {array.shape}, not integers of shape {needed}. Restore it.")
     semantics = arrays["semantics"]
     wrong = (semantics > OCC3D_FREE) & (semantics != IGNORE)
     if wrong.any() or semantics.min(initial=0) < 0:

@@ -123,8 +123,7 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     _check_keys(content, _TOP_KEYS, f"{path}")
     listed, origin = content.get("cameras"), content.get("pixel_origin", "centre")
     _require(isinstance(listed, list) and listed, f'{path} needs "cameras": a list with one entry per camera ({_EXAMPLE}).')
-    if origin not in ("centre", "corner"):
-        raise DataError(f'pixel_origin in {path} is {origin!r}; it must be "centre" (OpenCV and most tools) or "corner".')
+    _require(origin in ("centre", "corner"), f'pixel_origin in {path} is {origin!r}; it must be "centre" (as in OpenCV) or "corner".')
     has_frames = content.get("frames") is not None
     cameras = [_camera(entry, i, src, 0.5 if origin == "centre" else 0.0, has_frames) for i, entry in enumerate(listed)]
     names = [c.name for c in cameras]
@@ -190,8 +189,7 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
 
 
 def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFrame]:
-    if not isinstance(listed, list) or not listed:
-        raise DataError(f'"frames" in {path} must be a list with at least one entry; leave it out to pair images by their order.')
+    _require(isinstance(listed, list) and listed, f'"frames" in {path} must list one frame or more; leave it out to pair images by order.')
     frames = []
     for i, entry in enumerate(listed):
         what = f"frame {i} in {path}"

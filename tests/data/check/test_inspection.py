@@ -67,7 +67,7 @@ def test_findings_say_what_to_do_and_come_worst_first(root):
     assert all(f.hint and f.what for f in findings)
     ranks = [("error", "warning", "note").index(f.severity) for f in findings]
     assert ranks == sorted(ranks)
-    assert findings[0].as_dict()["severity"] == "error"
+    assert vars(findings[0])["severity"] == "error"
 
 
 @pytest.mark.parametrize("angles", [{"yaw": 2.0}, {"yaw": -3.0}, {"pitch": 2.0}, {"yaw": 2.0, "pitch": -2.0}])

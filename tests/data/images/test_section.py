@@ -151,7 +151,7 @@ def test_the_loader_takes_images_like_keyframes(root: Path, cache: str) -> None:
             assert torch.equal(a.need(PixelLabels), b.need(PixelLabels))
     loaded = pipeline.load(source, "train-000")
     assert loaded.num_bytes == SIZE[0] * SIZE[1] * 4
-    assert set(loaded.paths) == {root / "images" / "train" / "000.png"}
+    assert set(loaded.images) == {root / "images" / "train" / "000.png"}
 
 
 def test_the_engine_feeds_images(root: Path) -> None:
@@ -242,7 +242,7 @@ def test_other_classes_and_missing_labels_stop_before_training(root: Path, tmp_p
 def test_labels_of_rigs_and_pasts_are_refused(root: Path, toy_root: Path) -> None:
     source, data = section(root).open(), section(root)
     occupancy = data.pipeline(Reads(), (OccupancyLabels(VoxelGrid.occ3d()),), AugmentConfig(), training=False)
-    with pytest.raises(DataError, match=r"occupancy labels are read from keyframes of a camera rig, but .* Choose other data"):
+    with pytest.raises(DataError, match=r"occupancy labels need keyframes of a camera rig, but .* Choose other data"):
         occupancy(source, "train-000")
     with pytest.raises(ConfigError, match=r"reads 2 past frames, but single images have no past\. Choose another data set"):
         data.pipeline(Reads(past=2), (), AugmentConfig(), training=False)

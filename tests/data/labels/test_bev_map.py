@@ -163,7 +163,7 @@ def test_bad_input(synth):
     poses, size = boxes((0, 0, 4, 2, 0))
     with pytest.raises(ShapeError, match=r"poses \(M, 4, 4\)"):
         draw_boxes(poses[0], size, np.array([4]), "lss")
-    with pytest.raises(DataError, match="'cvt' labels need visibility tokens 1 to 4, got 0 to 0"):
+    with pytest.raises(DataError, match="'cvt' labels need visibility 1 to 4, got 0 to 0"):
         draw_boxes(poses, size, np.array([0]), "cvt")
     with pytest.raises(DataError, match="0 to 4, got 5 to 5"):
         draw_boxes(poses, size, np.array([5]), "lss")

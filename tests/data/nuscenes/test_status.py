@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def test_a_complete_database(toy_root):
     assert found["lidarseg"].state == "complete"
     assert status.advice.startswith("Ready")
     assert status.bytes_on_disk["samples"] == sum(p.stat().st_size for p in (toy_root / "samples").rglob("*") if p.is_file())
-    json.dumps(status.as_dict())
+    json.dumps(asdict(status))
 
 
 def test_missing_files_are_counted(root):

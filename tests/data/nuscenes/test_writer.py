@@ -182,9 +182,7 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
         "is not a sensor": {"sensors": record.sensors[1:]},
         "intrinsics": {"sensors": (replace(record.sensors[0], intrinsics=None), *record.sensors[1:])},
         "sensor2ego of CAM_FRONT": {"sensors": (replace(record.sensors[0], sensor2ego=skewed), *record.sensors[1:])},
-        "Write files before add_scene": {
-            "keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)
-        },
+        "before add_scene": {"keyframes": (replace(key, data=(replace(key.data[0], filename="samples/none.jpg"), *key.data[1:])),)},
         "relative": {"keyframes": (replace(key, data=(replace(key.data[0], filename="../x.jpg"), *key.data[1:])),)},
         "same timestamp": {"keyframes": (replace(key, data=(*key.data, key.data[0])),)},
         "twice": {"keyframes": (replace(key, annotations=(box, box)),)},
@@ -203,7 +201,7 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
 
 
 CASES = [
-    "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "Write files before add_scene", "relative",
+    "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "before add_scene", "relative",
     "same timestamp", "twice", "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "positive", "rigid",
 ]  # fmt: skip
 
@@ -222,7 +220,7 @@ def test_scenes_must_not_start_together(tmp_path: Path) -> None:
     record = scene_record(tmp_path, 0, 1)
     writer.add_scene(record)
     writer.add_scene(replace(record, name="scene-0009"))
-    with pytest.raises(DataError, match="scene-0001 and scene-0009 start at the same timestamp"):
+    with pytest.raises(DataError, match="scene-0001 and scene-0009 start together"):
         writer.finish({})
 
 
@@ -232,9 +230,9 @@ def test_a_clash_of_starts_is_found_before_the_work(tmp_path: Path) -> None:
     writer.add_scene(record)
     first, last = writer.span("scene-0001")
     assert (first, last) == (record.keyframes[0].timestamp, record.keyframes[1].timestamp)
-    with pytest.raises(DataError, match="scene-0001 and other start at the same timestamp"):
+    with pytest.raises(DataError, match="scene-0001 and other start together"):
         writer.prepare({"other": first})
-    with pytest.raises(DataError, match="a and b start at the same timestamp 5"):
+    with pytest.raises(DataError, match="a and b start together at 5"):
         writer.prepare({"a": 5, "b": 5})
     writer.prepare({"scene-0001": first, "other": last})  # the scene itself is to be replaced
     writer.finish({"train": ["scene-0001"]})  # nothing was left behind

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(tmp_path, labels):
         read_result(stored("f.npz", arr_0=labels, instances=labels + 65536), GRID)
     with pytest.raises(DataError, match="instances in the prediction"):
         read_result(stored("g.npz", arr_0=labels, instances=labels[1:]), GRID)
-    with pytest.raises(DataError, match="damaged, or not an npz archive"):
+    with pytest.raises(DataError, match="damaged or not an npz archive"):
         read_result(stored("h.npz", arr_0=np.array([{"a": 1}], object)), GRID)
     np.save(tmp_path / "i.npy", labels)
     with pytest.raises(DataError, match="not an npz archive"):

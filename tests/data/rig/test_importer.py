@@ -184,7 +184,7 @@ def test_equal_dates_are_refused_before_anything_is_written(tmp_path):
     content["frames"] = [{"timestamp": 1.7e9, "images": {"front": "front/000.png"}}]
     import_rig(write_rig(tmp_path / "one", content, ("front",)), tmp_path / "out")
     before = tree(tmp_path / "out")
-    with pytest.raises(DataError, match="one and two start at the same timestamp"):
+    with pytest.raises(DataError, match="one and two start together"):
         import_rig(write_rig(tmp_path / "two", content, ("front",)), tmp_path / "out")
     assert tree(tmp_path / "out") == before
     import_rig(tmp_path / "one", tmp_path / "out")  # the database still works
@@ -250,7 +250,7 @@ def _drop(*keys: str):
         (_set("width", 240), r"has 120x90 pixels, but camera front is calibrated for 240x90"),
         (_set("cx", 400.0), "principal point"),
         (lambda c: c.__setitem__("pixel_origin", "middle"), "pixel_origin"),
-        (lambda c: c.__setitem__("frames", []), "at least one entry"),
+        (lambda c: c.__setitem__("frames", []), "one frame or more"),
         (lambda c: c.__setitem__("frames", [{"images": {"frnt": "front/000.png"}}]), "did you mean 'front'"),
         (lambda c: c.__setitem__("frames", [{"images": {"front": "front/000.png"}}]), "has no image of rear, side"),
         (lambda c: c.__setitem__("frames", [{"image": {}}]), "unknown key 'image'; did you mean 'images'"),
