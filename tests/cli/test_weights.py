@@ -219,7 +219,7 @@ def test_a_part_is_converted_only_when_asked(frustum: Run, upstream: Path, tmp_p
 def test_failures_are_one_paragraph(frustum: Run, tmp_path: Path) -> None:
     code, _, err = frustum("weights", "inspect", tmp_path / "none.pth")
     assert code == 4
-    assert "there is not a checkpoint" in err
+    assert "there is no checkpoint" in err
     assert err.count("\n") == 1
     (tmp_path / "noise.pth").write_bytes(b"\x80\x02not a checkpoint")
     code, _, err = frustum("weights", "convert", tmp_path / "noise.pth", "-o", tmp_path / "x.safetensors")

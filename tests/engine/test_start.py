@@ -66,7 +66,7 @@ def test_where_an_encoder_starts_is_told(toy_root):
 
 def test_a_start_that_cannot_be_is_an_error_before_training(toy_root, tmp_path):
     recipe = apply(toy.recipe(toy_root, steps=1), [f"train.init={tmp_path / 'none.pth'}"])
-    with pytest.raises(CheckpointError, match="there is not a checkpoint"):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train(recipe, tmp_path / "run")
     torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="nothing in"):
