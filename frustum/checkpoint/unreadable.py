@@ -78,7 +78,7 @@ def why_damaged(path: Path) -> str:
         return f"{path} ({size}) cannot be read as a PyTorch checkpoint: it is truncated or damaged. {_AGAIN}"
     if not any(name.endswith("data.pkl") for name in names):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        return f"{path} is a zip archive, but none that torch.save wrote: it holds {shown}. {_UNPACK}"
+        return f"{path} is a zip archive that torch.save did not write: it holds {shown}. {_UNPACK}"
     return f"{path} ({size}) cannot be read as a PyTorch checkpoint: its content is damaged. {_AGAIN}"
 
 
@@ -87,7 +87,7 @@ def why_refused(path: Path, error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     refused = f"{path} was refused without running it: "
     if found is None:
-        return f"{refused}it is a pickle, but none that torch.save wrote, or a damaged one. Give what torch.save wrote."
+        return f"{refused}it is a pickle that torch.save did not write, or a damaged one. Give what torch.save wrote."
     if "is blocked" in str(error):
         return f"{refused}it would call {found[1]}, which no weights need. Do not open it by other means; get the weights elsewhere."
     what, tensors = f"it refers to {found[1]}. A checkpoint must hold tensors and plain values only.", "f.get('state_dict', f)"
