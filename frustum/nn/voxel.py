@@ -57,19 +57,17 @@ class BasicBlock3D(nn.Module):
 
 
 class CustomResNet3D(ResidualStages):
-    """Stages of residual blocks over voxels; the first block of a stage has a 3x3x3 convolution in its shortcut.
+    """Stages of 1, 2 and 4 residual blocks over voxels, at strides 1, 2 and 2 along all three axes.
+
+    The first block of a stage has a 3x3x3 convolution in its shortcut.
 
     Args:
         in_channels: channels of the pooled voxels.
         channels: channels of each stage.
-        num_blocks: residual blocks in each stage.
-        strides: stride of each stage, the same along all three axes.
     """
 
-    def __init__(
-        self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (1, 2, 4), strides: tuple[int, ...] = (1, 2, 2)
-    ):
-        super().__init__(in_channels, channels, num_blocks, strides, BasicBlock3D)
+    def __init__(self, in_channels: int, channels: tuple[int, int, int]):
+        super().__init__(in_channels, channels, (1, 2, 4), (1, 2, 2), BasicBlock3D)
 
 
 class LssFpn3D(nn.Module):
