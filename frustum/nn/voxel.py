@@ -100,13 +100,16 @@ class VoxelHead(nn.Module):
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.final_conv = ConvModule(Conv3d(channels, channels, 3, padding=1))
-        self.predicter = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
-            nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, num_classes)
-        )
+        self.predicter = predicter(channels, num_classes)  # the upstream spelling: it is part of the checkpoints' key names
 
     def forward(self, voxels: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> voxel logits (B, X, Y, Z, K)."""
         return self.predicter(self.final_conv(voxels).permute(0, 4, 3, 2, 1))
+
+
+def predicter(channels: int, out_channels: int) -> nn.Sequential:
+    """BEVDet's and FlashOCC's last two linear layers: (*, channels) -> (*, out_channels)."""
+    return nn.Sequential(nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, out_channels))
 
 
 class LinearPerHeight(nn.Module):
