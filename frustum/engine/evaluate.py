@@ -79,7 +79,7 @@ def evaluate(
     scored: dict[str, Task] = {}
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
         for prediction in _predictions(recipe, source, predictor, mine):
-            asked = _asked(prediction, tasks, scored)
+            asked = _answered(prediction, tasks, scored)
             scored = scored or {task.name: task(order, settings.slow_figures) for task in asked}
             for task in scored.values():
                 task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
@@ -129,7 +129,7 @@ def _predictions(
             yield from predictor(batch)
 
 
-def _asked(prediction: Prediction, tasks: Sequence[type[Task]], scored: Collection[str]) -> list[type[Task]]:
+def _answered(prediction: Prediction, tasks: Sequence[type[Task]], scored: Collection[str]) -> list[type[Task]]:
     """The tasks whose part a prediction has. Raises DataError if there is none, or if they differ from those `scored` already."""
     asked = [task for task in tasks if getattr(prediction, task.part) is not None]
     held = ", ".join(name for name, value in vars(prediction).items() if name != "token" and value is not None) or "nothing"

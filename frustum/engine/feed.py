@@ -75,7 +75,7 @@ class TrainingFeed:
         self._go_to(int(state["epoch"]), int(state["batch"]))
 
     def close(self) -> None:
-        """Let go of worker processes."""
+        """Stop the worker processes."""
         self._batches = None
 
     def _go_to(self, epoch: int, batch: int = 0) -> None:

@@ -26,7 +26,7 @@ class EvalReport:
 
     Attributes:
         name: of the model.
-        split, frames, every: every n-th sample of the split was evaluated, so many in all.
+        split, frames, every: every n-th sample of the split was evaluated, `frames` samples in all.
         images: what it was given: "as they are", "black" or "none".
         results: by the name of the task, what its `compute` gave.
         seconds: how long it took.
@@ -52,9 +52,9 @@ class EvalReport:
         """JSON values, with the protocol of every figure."""
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
         made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
-        said = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
+        optional = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
         protocol = {task.name: dict(task.protocol) for task, _ in scored(self, tasks)}
-        return about | made | said | {"results": self.results, "protocol": protocol}
+        return about | made | optional | {"results": self.results, "protocol": protocol}
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:

@@ -28,7 +28,7 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
         recipe: says which split, and by its model which labels.
         source: the opened data set.
         cache: folder where the result is kept, and taken from if it is of the same samples and labels.
-        max_samples: read at most so many.
+        max_samples: the largest number of samples that are read.
 
     Raises:
         DataError: no samples, or a label is missing or damaged.

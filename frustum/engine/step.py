@@ -114,7 +114,7 @@ class Stepper:
                     norm = self.accelerator.clip_grad_norm_(turn.parameters, self.recipe.optim.clip_norm)
                     means, grad_norm, stopping = self._share(history, norm, stop)
                     if not (math.isfinite(grad_norm) and all(math.isfinite(v) for v in means.values())):
-                        raise TrainingError(self._blame(turn, batches, history, grad_norm))
+                        raise TrainingError(self._non_finite_message(turn, batches, history, grad_norm))
                 optimizer.step()
                 optimizer.zero_grad()
         return means, grad_norm, stopping
@@ -129,7 +129,7 @@ class Stepper:
         count = self.accelerator.num_processes
         return {n: v / count for n, v in zip(names, values, strict=True)}, norm_sum / count, stops > 0
 
-    def _blame(self, turn: Turn, batches: Sequence[Batch], history: list[dict[str, Tensor]], grad_norm: float) -> str:
+    def _non_finite_message(self, turn: Turn, batches: Sequence[Batch], history: list[dict[str, Tensor]], grad_norm: float) -> str:
         found: list[tuple[str, list[str]]] = []
         for batch, losses in zip(batches, history, strict=True):
             bad = [f"{name} = {float(value):g}" for name, value in losses.items() if not math.isfinite(float(value))]

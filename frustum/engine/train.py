@@ -105,7 +105,7 @@ def train(
         for line in begin:
             bar.note(line)
         if first:
-            bar.note(_how_it_goes_on(recipe, first, total, changed))
+            bar.note(_resume_note(recipe, first, total, changed))
         while stepper.step_number < total:
             try:
                 result = stepper.step(feed.next_batches(), stop=bool(received))
@@ -199,7 +199,7 @@ def _open_folder(out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, sou
     return changed
 
 
-def _how_it_goes_on(recipe: Recipe, done: int, total: int, changed: str) -> str:
+def _resume_note(recipe: Recipe, done: int, total: int, changed: str) -> str:
     """The note about an earlier run that is resumed after `done` steps; `changed` is from `run.changed_length`."""
     if done < total:
         return f"going on after step {done} of {total}" + (f". {changed}" if changed else "")

@@ -42,8 +42,8 @@ class ClassCurves(NamedTuple):
 class NuScenesDetection:
     """Collects the outcome of each sample; the figures do not depend on how samples were spread over processes or merged.
 
-    Equal scores are ranked as the devkit does: the later sample first, and within a sample the later box. Which sample is later is said by
-    `order` (officially that of the results file), or else by the sample's token.
+    Equal scores are ranked as the devkit does: the later sample first, and within a sample the later box. The order of the
+    samples is `order` (officially that of the results file), or without it the order of their tokens.
 
     Args:
         rules: ranges, thresholds and exceptions; nuScenes' own by default.

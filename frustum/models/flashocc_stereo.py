@@ -163,7 +163,7 @@ class FlashOccStereo(nn.Module):
         """
         fine, *coarse = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(coarse)
-        other, rig = (fine, frame.rig) if previous is None else _or_own(previous, fine, frame.rig)
+        other, rig = (fine, frame.rig) if previous is None else _previous_or_own(previous, fine, frame.rig)
         bins, rounded = self.config.depth_bins.values(), self.config.voxel_rounding == "reference"
         likely = matching(fine, other, frame.rig, rig, bins, self.config.sampling, as_reference=rounded)
         cameras = camera_vector(frame, cam2key).to(features.device)
@@ -203,7 +203,7 @@ def _image_network(config: FlashOccStereoConfig) -> tuple[nn.Module, nn.Module, 
     return swin, FpnLss(sum(swin.out_channels[1:]), config.neck_channels, doubles=False), 0
 
 
-def _or_own(previous: Previous, own: Tensor, rig: CameraRig) -> tuple[Tensor, CameraRig]:
+def _previous_or_own(previous: Previous, own: Tensor, rig: CameraRig) -> tuple[Tensor, CameraRig]:
     """Features (M, C, h, w) and rig of the previous frame; own ones in the samples where it is missing."""
     there = previous.is_present
     if there.all():

@@ -25,6 +25,10 @@ Sampling = Annotated[Literal["corners", "centres"], TRAVELS]
 VoxelRounding = Annotated[Literal["floor", "reference"], TRAVELS]
 """How a point finds its cell, in settings. `floor` is correct; `reference` rounds towards zero as the code of BEVDet and FlashOCC."""
 
+Size = tuple[int, int]
+"""Height and width."""
+Device = torch.device | str | None
+
 _HAVE_FLOAT64 = ("cpu", "cuda")  # Apple's GPUs (mps) and others do not
 
 
@@ -33,9 +37,7 @@ def rounding_of(setting: VoxelRounding) -> Rounding:
     return "truncate" if setting == "reference" else "floor"
 
 
-def feature_pixels(
-    size: int, count: int, sampling: Sampling, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def feature_pixels(size: int, count: int, sampling: Sampling, device: Device = None, dtype: torch.dtype = torch.float64) -> Tensor:
     """Pixel coordinate (count,) in an image `size` pixels wide that each of `count` feature columns stands for.
 
     `centres` is the middle of the `size / count` pixels a feature covers. `corners` spreads the features from coordinate 0 to
@@ -47,13 +49,9 @@ def feature_pixels(
 
 
 def pixel_grid(
-    image_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    sampling: Sampling,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    image_size: Size, feature_size: Size, sampling: Sampling, device: Device = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Pixel coordinates u, v of every feature (h, w, 2) in an image of (height, width); `corners` are computed in `dtype`."""
+    """Pixel coordinates u, v of every feature (h, w, 2) in an image; `corners` are computed in `dtype`."""
     v, u = (feature_pixels(side, n, sampling, device, dtype) for side, n in zip(image_size, feature_size, strict=True))
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1)
 
@@ -81,7 +79,7 @@ class Splat(nn.Module):
         self.grid, self.bins, self.rounding, self.sampling, self.backend = grid, bins, rounding, sampling, backend
         self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
 
-    def points(self, frame: Frame, feature_size: tuple[int, int]) -> Tensor:
+    def points(self, frame: Frame, feature_size: Size) -> Tensor:
         """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of `frame`, float64 metres."""
         rig, device = frame.rig, frame.rig.intrinsics.device
         v, u = (feature_pixels(side, n, self.sampling, device) for side, n in zip(rig.image_size, feature_size, strict=True))
@@ -89,7 +87,7 @@ class Splat(nn.Module):
         augment = frame.bev_aug.to(points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 
-    def reference_points(self, frame: Frame, feature_size: tuple[int, int]) -> Tensor:
+    def reference_points(self, frame: Frame, feature_size: Size) -> Tensor:
         """As `points`, float32 in the order of operations of BEVDet and FlashOCC: a handful of points within 1e-5 m of a cell's border
         fall on its other side, which at full resolution shows in the outputs.
         """
@@ -109,7 +107,7 @@ class Splat(nn.Module):
         return (augment[..., :3, :3] @ points[..., None])[..., 0] + augment[..., :3, 3]
 
     @torch.no_grad()
-    def plan(self, frame: Frame, feature_size: tuple[int, int], device: torch.device | str | None = None) -> PoolPlan:
+    def plan(self, frame: Frame, feature_size: Size, device: Device = None) -> PoolPlan:
         """Where the points of a frame's rig fall, on `device` (None: the rig's), from memory when the same calibration was there before.
 
         Points are computed in float64, on the device itself if it has that type, else on the CPU; with the reference's rounding (truncate)

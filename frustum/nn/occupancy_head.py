@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.nn.conv import ConvModule
-from frustum.nn.voxel import LinearPerHeight
+from frustum.nn.voxel import LinearPerHeight, predicter
 from frustum.types.predictions import PredictedOccupancy, Prediction
 
 
@@ -31,9 +31,7 @@ class ChannelToHeight(nn.Module):
         super().__init__()
         self.heights, self.num_classes = heights, num_classes
         self.final_conv = ConvModule(nn.Conv2d(channels, channels, 3, padding=1))
-        self.predicter = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
-            nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, heights * num_classes)
-        )
+        self.predicter = predicter(channels, heights * num_classes)  # the upstream spelling, as in `VoxelHead`
 
     def forward(self, bev: Tensor) -> Tensor:
         """(B, C, Y, X) -> voxel logits (B, X, Y, Z, K), a transposed view of (B, Y, X, Z, K) memory."""

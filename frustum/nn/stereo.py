@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, invert
 from frustum.nn.depth_net import DepthNet
-from frustum.nn.lift_splat import Sampling, pixel_grid
+from frustum.nn.lift_splat import Device, Sampling, Size, pixel_grid
 from frustum.ops.cost_volume import cost_volume
 
 _UNSEEN = 5.0  # cost of a depth at which the place lies outside the previous frame: `bias` of the published configurations
@@ -58,9 +58,7 @@ def matching(
     return (-cost_volume(current, previous, lookup, _UNSEEN)).softmax(1)
 
 
-def sweep(
-    now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
-) -> Tensor:
+def sweep(now: CameraRig, then: CameraRig, depths: Tensor, size: Size, sampling: Sampling, device: Device = None) -> Tensor:
     """Where pixels at given depths lay in the previous frame: (M, D, h, w, 2), float32, as `ops.cost_volume` needs it.
 
     The matrices are multiplied in float64 where the rigs lie; the points are computed in float32 on `device`.
@@ -79,9 +77,7 @@ def sweep(
     return _lookup(pixels, points[..., 2:] < _NEAREST, size, now.image_size, sampling)
 
 
-def reference_sweep(
-    now: CameraRig, then: CameraRig, depths: Tensor, size: tuple[int, int], sampling: Sampling, device: torch.device | str | None = None
-) -> Tensor:
+def reference_sweep(now: CameraRig, then: CameraRig, depths: Tensor, size: Size, sampling: Sampling, device: Device = None) -> Tensor:
     """As `sweep`, but with the operations of BEVDet and FlashOCC in their order, in float32: undo the augmentation, lift, move, project.
 
     The places differ by 3e-5 of the image; this changes costs, which are sums over hundreds of channels before a soft-max.
@@ -108,7 +104,7 @@ def reference_sweep(
     return _lookup(pixels, behind, size, now.image_size, sampling)
 
 
-def _lookup(pixels: Tensor, behind: Tensor, size: tuple[int, int], image_size: tuple[int, int], sampling: Sampling) -> Tensor:
+def _lookup(pixels: Tensor, behind: Tensor, size: Size, image_size: Size, sampling: Sampling) -> Tensor:
     """Pixels (M, D, h, w, 2) of an image as -1 to 1 from the first feature to the last; -2 for points `behind` the camera."""
     height, width = image_size
     if sampling == "corners":

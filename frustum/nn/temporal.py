@@ -117,7 +117,7 @@ class History:
                     previous = None
                     aligned.append(None)
                     continue
-                like = _taken_by(key, frame) if align == "warp_reference" else frame
+                like = _with_cameras_of(key, frame) if align == "warp_reference" else frame
                 encoded = encode(frame, like.rig.cam2key(like.ego2global), previous)
                 previous = self._previous(frame, encoded)
                 memory = encoded["lifted"] if align == "lift" else lift_to_bev(encoded["lifted"], like)[0]
@@ -222,7 +222,7 @@ def _current(
     return encoded, own, {name: value for name, value in encoded.items() if name not in ("lifted", "compared")} | placed
 
 
-def _taken_by(key: Frame, frame: Frame) -> Frame:
+def _with_cameras_of(key: Frame, frame: Frame) -> Frame:
     """`frame` as if the cameras of `key` had taken its images where they are now."""
     rig = replace(frame.rig, cam2ego=key.rig.cam2ego, ego2global=key.rig.ego2global)
     return frame._replace(rig=rig, ego2global=key.ego2global)

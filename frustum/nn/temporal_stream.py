@@ -47,10 +47,10 @@ class StreamedForward:
         joined = [bool(frame.is_present) for frame in past[: self.history.config.frames]]
         if joined != [True] * len(known) + [False] * (len(joined) - len(known)):
             return False
-        return all(map(_is, past, known)) and torch.equal(past[0].images, self.images)
+        return all(map(_is_same, past, known)) and torch.equal(past[0].images, self.images)
 
 
-def _is(frame: Frame, past: Past) -> bool:
+def _is_same(frame: Frame, past: Past) -> bool:
     """Whether `past` is what is remembered of `frame`: taken at the same place and time."""
     one, other = frame.rig, past.frame.rig
     same = torch.equal(frame.ego2global, past.frame.ego2global) and torch.equal(one.ego2global, other.ego2global)

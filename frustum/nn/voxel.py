@@ -57,19 +57,17 @@ class BasicBlock3D(nn.Module):
 
 
 class CustomResNet3D(ResidualStages):
-    """Stages of residual blocks over voxels; the first block of a stage has a 3x3x3 convolution in its shortcut.
+    """Stages of 1, 2 and 4 residual blocks over voxels, at strides 1, 2 and 2 along all three axes.
+
+    The first block of a stage has a 3x3x3 convolution in its shortcut.
 
     Args:
         in_channels: channels of the pooled voxels.
         channels: channels of each stage.
-        num_blocks: residual blocks in each stage.
-        strides: stride of each stage, the same along all three axes.
     """
 
-    def __init__(
-        self, in_channels: int, channels: tuple[int, ...], num_blocks: tuple[int, ...] = (1, 2, 4), strides: tuple[int, ...] = (1, 2, 2)
-    ):
-        super().__init__(in_channels, channels, num_blocks, strides, BasicBlock3D)
+    def __init__(self, in_channels: int, channels: tuple[int, int, int]):
+        super().__init__(in_channels, channels, (1, 2, 4), (1, 2, 2), BasicBlock3D)
 
 
 class LssFpn3D(nn.Module):
@@ -102,13 +100,16 @@ class VoxelHead(nn.Module):
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.final_conv = ConvModule(Conv3d(channels, channels, 3, padding=1))
-        self.predicter = nn.Sequential(  # the upstream spelling: it is part of the checkpoints' key names
-            nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, num_classes)
-        )
+        self.predicter = predicter(channels, num_classes)  # the upstream spelling: it is part of the checkpoints' key names
 
     def forward(self, voxels: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> voxel logits (B, X, Y, Z, K)."""
         return self.predicter(self.final_conv(voxels).permute(0, 4, 3, 2, 1))
+
+
+def predicter(channels: int, out_channels: int) -> nn.Sequential:
+    """BEVDet's and FlashOCC's last two linear layers: (*, channels) -> (*, out_channels)."""
+    return nn.Sequential(nn.Linear(channels, 2 * channels), nn.Softplus(), nn.Linear(2 * channels, out_channels))
 
 
 class LinearPerHeight(nn.Module):

@@ -161,8 +161,8 @@ class DetectionTask(Task):
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
         """What the figures are, and which boxes count."""
-        said = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
-        return [f"{name}: {PROTOCOL[key]}" for name, key in said]
+        entries = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
+        return [f"{name}: {PROTOCOL[key]}" for name, key in entries]
 
     @classmethod
     def recognise(cls, path: Path) -> DetectionFile | None:

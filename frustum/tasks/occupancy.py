@@ -39,7 +39,7 @@ _OBJECTS = {"instance_ids": "ids", "instance_classes": "classes", "instance_cent
 
 
 class _Row(NamedTuple):
-    """What is said of a figure; `{n}` stands for the number of classes, `{where}` for the voxels, `{t}` for the tolerance in metres."""
+    """The texts of a figure; `{n}` stands for the number of classes, `{where}` for the voxels, `{t}` for the tolerance in metres."""
 
     key: str
     name: str
@@ -358,7 +358,7 @@ class OccupancyTask(Task):
 
     @classmethod
     def path(cls, folder: Path, token: str) -> Path:
-        """See `Task.path`: the plain name, as ever."""
+        """See `Task.path`: the token alone, as in version 0.1."""
         return folder / f"{token}.npz"
 
     @classmethod

@@ -30,12 +30,12 @@ def silent(title: str, tokens: Sequence[str]) -> Iterable[str]:
 
 
 class Figure(NamedTuple):
-    """One number of an evaluation. Tables, comparisons and reports say of it what stands here.
+    """One number of an evaluation. Tables, comparisons and reports show these fields.
 
     Attributes:
         key: unique within its task.
         name: as it is printed.
-        value: None where nothing was there to be counted.
+        value: None where nothing was counted.
         unit: "%" for a ratio 0..1 that is printed as percent; else what the value is in.
         counted: on which voxels, pixels or boxes.
         convention: which of several definitions in use.
@@ -176,7 +176,7 @@ class Task(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, Any]:
-        """All figures as JSON values; None where nothing was there to be counted."""
+        """All figures as JSON values; None where nothing was counted."""
 
     @classmethod
     @abstractmethod

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from frustum.nn.bev import ResidualStages
 from frustum.nn.voxel import BasicBlock3D, Conv3d, ConvNorm3d, CustomResNet3D, LinearPerHeight, LssFpn3D, VoxelHead
 
 
@@ -17,7 +18,7 @@ def test_stages_keep_halve_and_quarter_the_voxels():
 
 
 def test_only_the_first_block_of_a_stage_maps_its_shortcut():
-    net = CustomResNet3D(4, (4, 8), num_blocks=(2, 2), strides=(1, 2))
+    net = ResidualStages(4, (4, 8), (2, 2), (1, 2), BasicBlock3D)
     assert [[block.downsample is not None for block in layer] for layer in net.layers] == [[True, False], [True, False]]
     assert net.layers[1][0].downsample.conv.stride == (2, 2, 2)
     assert net.layers[1][0].downsample.conv.kernel_size == (3, 3, 3)

@@ -173,7 +173,7 @@ class _ShiftWindowAttention(nn.Module):
         b, h, w, c = x.shape
         x = torch.roll(x, (-shift, -shift), (1, 2)) if shift else x
         windows = x.view(b, h // n, n, w // n, n, c).transpose(2, 3).reshape(b, -1, n * n, c)  # (B, W, L, C)
-        windows = self.w_msa(windows, _strangers(h, w, n, shift, x.device) if shift else None)
+        windows = self.w_msa(windows, _shift_mask(h, w, n, shift, x.device) if shift else None)
         x = windows.view(b, h // n, w // n, n, n, c).transpose(2, 3).reshape(b, h, w, c)
         x = torch.roll(x, (shift, shift), (1, 2)) if shift else x
         return x[:, :height, :width]
@@ -210,7 +210,7 @@ def _relative_positions(window: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _strangers(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
+def _shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
     """(W, L, L): -100 for pairs that the shift brought into one window from opposite ends of the map, else 0."""
     with torch.device(device), torch.inference_mode(False):
         region = torch.zeros(height, width)
