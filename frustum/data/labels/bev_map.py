@@ -82,7 +82,9 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
     box2frame, size, visibility = np.asarray(box2frame, np.float64), np.asarray(size, np.float64), np.asarray(visibility)
     count = len(size)
     if box2frame.shape != (count, 4, 4) or size.shape != (count, 3) or visibility.shape != (count,):
-        raise ShapeError(f"boxes need shapes (M, 4, 4), (M, 3) and (M,), got {box2frame.shape}, {size.shape}, {visibility.shape}.")
+        raise ShapeError(
+            f"boxes need poses (M, 4, 4), sizes (M, 3), visibility (M,), not {box2frame.shape}, {size.shape}, {visibility.shape}."
+        )
     lowest = 0 if convention == "lss" else 1
     if count and (visibility.min() < lowest or visibility.max() > 4):
         raise DataError(

@@ -174,5 +174,5 @@ def test_bad_input(synth):
     sample = reader.sample(reader.tokens()[0], with_boxes=False)
     with pytest.raises(DataError, match="read without boxes"):
         vehicle_label(sample)
-    with pytest.raises(DataError, match="frame of CAM_FRONT"):
+    with pytest.raises(DataError, match="labels need CAM_FRONT"):
         vehicle_label(replace(reader.sample(sample.token), cameras=()), "simplebev")
