@@ -53,10 +53,10 @@ def test_the_method_of_the_docs_as_a_package_with_an_entry_point(tmp_path: Path)
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[frustum.recipes]\nmono-height = my_package.my_file:mono_height\n")
-    assert "passed" in contract(ROOT, "-k", "mono-height and not overfits", path=tmp_path)
+    assert "10 passed" in contract(ROOT, "-k", "mono-height and not overfits", path=tmp_path)
     (about / "entry_points.txt").unlink()
     by_path = "my_package.my_file:mono_height"
-    assert "passed" in contract(ROOT, "--recipe", by_path, "-k", "mono_height and not overfits", path=tmp_path)
+    assert "10 passed" in contract(ROOT, "--recipe", by_path, "-k", "mono_height and not overfits", path=tmp_path)
 
 
 def test_the_calibration_file_of_the_docs(tmp_path: Path) -> None:
