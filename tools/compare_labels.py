@@ -69,7 +69,7 @@ class LabelStatistics:
 def statistics(root: Path, version: str, split: str) -> LabelStatistics:
     """Statistics of all labelled keyframes of a split, or of one labels.npz."""
     if root.suffix == ".npz":
-        return LabelStatistics.of([read_labels(root, (200, 200, 16))])
+        return LabelStatistics.of([read_labels(root)])
     data = NuScenes(root, version)
     samples = (data.sample(token, with_boxes=False) for token in data.tokens(split))
     return LabelStatistics.of(s.occupancy for s in samples if s.occupancy is not None)

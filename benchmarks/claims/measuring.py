@@ -160,10 +160,8 @@ class OccupancyPart(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Logits (1, X, Y, Z, K)."""
-        if self.is_flat:
-            stages = self.encoder(pooled)
-            return self.head(self.neck(stages[0], stages[2]))
-        return self.head(self.neck(self.encoder(as_voxels(pooled, self.config.grid.shape[2]))))
+        maps = pooled if self.is_flat else as_voxels(pooled, self.config.grid.shape[2])
+        return self.head(self.neck(self.encoder(maps)))
 
     def example(self) -> Tensor:
         """Pooled features in the memory layout of `bev_pool`."""

@@ -210,7 +210,7 @@ def test_a_run_whose_data_were_moved(run: Path, street_root: Path, tmp_path: Pat
     (moved / "recipe.json").write_text(json.dumps(described))
     (moved / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes())
     for verb in (evaluate_run, lambda name: report_run(Path(name))):
-        with pytest.raises(DataError, match=r"gone does not exist.* If the data lie elsewhere, set data\.root=FOLDER\."):
+        with pytest.raises(DataError, match=r"gone does not exist.* If the data are elsewhere, set data\.root=FOLDER\."):
             verb(str(moved))
     page = report_run(moved, samples=1, overrides=[f"data.root={street_root}"])
     assert str(street_root) in page.read_text(encoding="utf-8")

@@ -93,7 +93,7 @@ def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path)
     write_detections(tmp_path / "other.json", {"some-token": DetectionBoxes.empty()})
     refused(tmp_path / "other.json", "none of the 1 samples", "'some-token'", "--data")
     write_detections(tmp_path / "none.json", {})
-    refused(tmp_path / "none.json", "no sample at all", "Every keyframe")
+    refused(tmp_path / "none.json", "hold no sample", "Every keyframe")
     paragraph(frustum("eval", "--results", tmp_path / "other.json", "--data", tmp_path), DataError.exit_code, "not a nuScenes data set")
 
 
