@@ -175,7 +175,7 @@ def test_of_two_entries_that_replace_each_other_the_last_one_counts():
         ("augment.bev_rotate_deg=5,-5", ["low,high"]),
         ("augment.bev_scale=0,1", ["greater than 0"]),
         ("augment.bev_scale=1.1,0.9", ["low,high"]),
-        ("augment.crop_h=0,1", ["between 0 and 1"]),
+        ("augment.crop_h=0,1", ["entry 2: input should be less than 1"]),
         ("train.steps=1.5", ["integer"]),
         ("train.batch_size=0", ["greater than or equal to 1"]),
         ("data.image_size=96", ["list"]),
