@@ -130,7 +130,7 @@ def test_images_without_a_rig(frustum: Run, tmp_path: Path, monkeypatch: pytest.
     assert trained.code == 0, trained.err
     scored = frustum("eval", "run", "--json", "eval.json", "--code", "pixels_outside")
     assert scored.code == 0, scored.err
-    figures = json.loads((tmp_path / "eval.json").read_text())["tasks"]["segmentation"]["metrics"]
+    figures = json.loads((tmp_path / "eval.json").read_text())["results"]["segmentation"]
     assert figures["miou"] > 0.95
     found = frustum("predict", "run", "set", "--split", "val", "--out", "predictions", "--code", "pixels_outside")
     assert found.code == 0, found.err
