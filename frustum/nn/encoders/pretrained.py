@@ -53,9 +53,7 @@ def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor],
     state = read_state(path)
     stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
     if len(stems) != 1:
-        raise CheckpointError(
-            f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of (64, 3, 7, 7)."
-        )
+        raise CheckpointError(f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of (64, 3, 7, 7).")
     names = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + r"((conv1|bn1|layer[1-4])\..+)")
     return {found[1]: value for key, value in state.items() if (found := names.fullmatch(key))}, origin
 
