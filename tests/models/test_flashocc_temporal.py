@@ -101,7 +101,7 @@ def test_the_reference_warp_against_its_formula(flip, spread):
             features = model.img_neck(model.img_backbone(batch.images[:, t].flatten(0, 1)))
             frame = keyframe_of(batch)._replace(rig=rig, ego2global=here[:, 0])
             lifted = model.img_view_transformer.depth_net(features, camera_vector(frame, camera2key[:, 0]))
-            pooled, _ = model.img_view_transformer.lift_to_bev(lifted, frame)
+            pooled, _ = model.img_view_transformer.splat.lift(lifted, frame)
             own = model.pre_process_net(pooled)[0]
             maps.append(_shifted(own, augment @ camera2key[:, 0, 0], augment @ camera2key[:, t, 0]) if t else own)
         wanted = model.heads(torch.cat(maps, 1))
