@@ -345,7 +345,7 @@ def test_other_scenes_of_the_root_stay(paper, tmp_path):
     writer.add_scene(replace(mine, keyframes=(replace(taken, data=(replace(key.data[0], timestamp=taken.timestamp),)),)))
     writer.finish({}, keep_splits=True)
     (tmp_path / paper.version / "parts" / "street-000-0001.json.gz.aside").unlink()
-    with pytest.raises(DataError, match="mine and street-000-0001 start at the same timestamp"):
+    with pytest.raises(DataError, match="mine and street-000-0001 start together"):
         generate(paper, tmp_path, workers=1)
     assert not writer.has_scene("street-000-0001")  # found before any scene was made
 
