@@ -11,6 +11,7 @@ from frustum.data.opening import open_root, split_of
 from frustum.engine.evaluate import evaluate
 from frustum.errors import DataError
 from frustum.tasks import TASKS
+from frustum.tasks.task import Together
 
 
 def evaluate_results(results: Path, root: Path, version: str | None = None, split: str | None = None) -> dict[str, Any]:
@@ -24,14 +25,15 @@ def evaluate_results(results: Path, root: Path, version: str | None = None, spli
     Raises:
         DataError: no task knows the file, it is malformed, or it does not fit the split.
     """
-    kinds = "--results takes " + ", or ".join(task.accepts for task in TASKS if task.accepts) + "."
+    kinds = "--results takes what frustum predict wrote, " + ", or ".join(task.accepts for task in TASKS if task.accepts) + "."
     if not results.exists():
         raise DataError(f"there is no file or folder {results}. {kinds}")
-    source = open_root(root, version, camera_only=True)
     say(f"reading {results}")
-    predictor = next((found for task in TASKS if (found := task.recognise(results)) is not None), None)
-    if predictor is None:
+    source = open_root(root, version, camera_only=True)
+    found = [predictor for task in TASKS if (predictor := task.recognise(results)) is not None]
+    if not found:
         raise DataError(f"{results} is not a file of predictions that frustum knows. {kinds}")
+    predictor = Together(found) if len(found) > 1 else found[0]
     report = evaluate(None, predictor, source, split or split_of(source, predictor.tokens))
     print_figures(report)
     return report.numbers()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from frustum.data.images.folder import ImageFolder
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.tables import versions
@@ -16,8 +17,8 @@ from frustum.data.source import DataConfig
 from frustum.errors import DataError
 
 
-def open_root(root: Path, version: str | None = None, camera_only: bool = False) -> NuScenes:
-    """A data set in the nuScenes format.
+def open_root(root: Path, version: str | None = None, camera_only: bool = False) -> Any:
+    """A data set in the nuScenes format, or a folder of images with label maps.
 
     Args:
         root: its folder.
@@ -25,8 +26,12 @@ def open_root(root: Path, version: str | None = None, camera_only: bool = False)
         camera_only: leave out LiDAR points, whose files need not exist.
 
     Raises:
-        DataError: not a data set, or several versions to choose from.
+        DataError: not a data set, several versions to choose from, or a version of images, which have none.
     """
+    if (root / "images").is_dir() and (root / "classes.json").is_file():
+        if version is not None:
+            raise DataError(f"{root} is a folder of images, which has no versions: leave out --version {version}.")
+        return ImageFolder(root)
     return NuScenes(root, version or choose_version(root, "v1.0-trainval"), camera_only=camera_only)
 
 
@@ -65,7 +70,7 @@ def choose_version(root: Path, preferred: str) -> str:
     return found[0]
 
 
-def split_of(source: NuScenes, tokens: Iterable[str]) -> str:
+def split_of(source: Any, tokens: Iterable[str]) -> str:
     """The split that these keyframes make up; else the largest that they hold; else the smallest that holds those of them that are known.
 
     Raises:
@@ -76,7 +81,7 @@ def split_of(source: NuScenes, tokens: Iterable[str]) -> str:
         raise DataError('the results hold no sample: "results" is empty. Every keyframe of a split must be a key, without boxes too.')
     if not given & known:
         raise DataError(
-            f"none of the {len(given)} samples of the results is a keyframe of {source.folder}, for example {min(given)!r}. "
+            f"none of the {len(given)} samples of the results is a sample of {source.root}, for example {min(given)!r}. "
             "Give the data set that they were predicted on with --data (and --version)."
         )
     splits = {split: set(source.tokens(split)) for split in (*source.splits(), "all")}

@@ -115,7 +115,7 @@ def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "R
     try:
         with Image.open(path) as image:
             return use(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
 
 

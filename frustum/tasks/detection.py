@@ -165,9 +165,9 @@ class DetectionTask(Task):
         return [f"{name}: {PROTOCOL[key]}" for name, key in entries]
 
     @classmethod
-    def recognise(cls, path: Path) -> DetectionFile | None:
-        """A JSON file. Raises DataError for a malformed one."""
-        return DetectionFile(path) if is_detection_file(path) else None
+    def recognise(cls, path: Path) -> Predictor | None:
+        """A submission, or what `save` wrote. Raises DataError for a malformed one."""
+        return DetectionFile(path) if is_detection_file(path) else super().recognise(path)
 
     @classmethod
     def layers(cls, part: PredictedBoxes | DetectionBoxes) -> list[Layer]:

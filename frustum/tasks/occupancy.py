@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from frustum.data.occ3d.instances import instances_from_boxes
-from frustum.data.occ3d.result_files import OccupancyResults, write_result
+from frustum.data.occ3d.result_files import OccupancyResults, result_tokens, write_result
 from frustum.data.sample import Occupancy
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError, ShapeError
@@ -331,10 +331,11 @@ class OccupancyTask(Task):
         """A folder of npz files. Raises DataError for one without, and for a single npz file."""
         if path.suffix == ".npz" and path.is_file():
             raise DataError(f"{path} is the prediction of a single keyframe: give its folder, --results {path.parent}.")
-        if not path.is_dir():
+        has_files = path.is_dir() and any(path.glob("*.npz"))
+        if not path.is_dir() or (has_files and not result_tokens(path)):  # those of other questions
             return None
         files = sorted(path.glob("*.json"))
-        if files and not any(path.glob("*.npz")):
+        if files and not has_files:
             raise DataError(f"{path} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}.")
         return OccupancyFiles(path)
 

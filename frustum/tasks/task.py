@@ -117,6 +117,62 @@ class Predictor(ABC):
         return list(tokens)
 
 
+class PredictedFiles(Predictor):
+    """What `frustum predict` wrote for one question (`Task.save`).
+
+    Attributes:
+        tokens: samples that have a file.
+    """
+
+    def __init__(self, folder: Path, task: type[Task]):
+        self.name, self._folder, self._task = folder.name, folder, task
+        self.tokens = predicted(folder, task.part)
+
+    def answer(self, token: str) -> Prediction:
+        """The prediction for a sample. Raises DataError for a file that is damaged or belongs to another sample."""
+        path = self._task.path(self._folder, token)
+        written, part = self._task.read(path)
+        if written != token:
+            raise DataError(f"{path} holds the prediction of {written}. Rename it, or predict again.")
+        return Prediction(token, **{self._task.part: part})
+
+    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
+        """See `Predictor.ordered`."""
+        missing = [token for token in tokens if not self._task.path(self._folder, token).is_file()]
+        if missing:
+            name = self._task.path(self._folder, missing[0]).name
+            raise DataError(
+                f"{self._folder} lacks {len(missing)} of the {len(tokens)} samples to be scored, for example {name}. "
+                "Predict all of the split, or score another with --split."
+            )
+        return list(tokens)
+
+
+class Together(Predictor):
+    """Predictors that answer different questions about the same samples."""
+
+    def __init__(self, predictors: Sequence[Predictor]):
+        self._predictors, self.name = predictors, predictors[0].name
+        self.tokens = sorted({token for predictor in predictors for token in predictor.tokens})
+
+    def answer(self, token: str) -> Prediction:
+        """The parts of all."""
+        answers = [vars(predictor.answer(token)) for predictor in self._predictors]
+        return Prediction(**{name: value for answer in answers for name, value in answer.items() if value is not None})
+
+    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
+        """See `Predictor.ordered`."""
+        for predictor in self._predictors:
+            tokens = predictor.ordered(tokens, split)
+        return list(tokens)
+
+
+def predicted(folder: Path, part: str) -> list[str]:
+    """Samples of which a folder holds `TOKEN.<part>.npz`, by name."""
+    files = folder.glob(f"*.{part}.npz") if folder.is_dir() else ()
+    return sorted(path.name.removesuffix(f".{part}.npz") for path in files if not path.name.startswith("."))
+
+
 class Submission(ABC):
     """Writes predictions in the form of a public challenge into `folder`."""
 
@@ -199,8 +255,12 @@ class Task(ABC):
 
     @classmethod
     def recognise(cls, path: Path) -> Predictor | None:
-        """The predictions of others in a file or folder, if it is of a kind that this task knows. Raises DataError for a damaged one."""
-        return None
+        """The predictions in a file or folder, if it is of a kind that this task knows: at least what `save` wrote.
+
+        Raises:
+            DataError: for a damaged one.
+        """
+        return PredictedFiles(path, cls) if predicted(path, cls.part) else None
 
     @classmethod
     @abstractmethod

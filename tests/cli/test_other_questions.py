@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frustum.errors import DataError
 from tests.cli.conftest import Run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -96,6 +97,10 @@ def colour_set(root: Path) -> Path:
     return root
 
 
+def results_in(file: Path) -> dict[str, dict[str, float]]:
+    return json.loads(file.read_text())["results"]
+
+
 @pytest.fixture
 def _forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules from outside are imported anew, as in a process of its own."""
@@ -116,6 +121,11 @@ def test_a_detector_from_outside(frustum: Run, street_root: Path, tmp_path: Path
     found = frustum("predict", run, street_root, "--split", "val", "--out", tmp_path / "predictions", "--code", "bev_detector")
     assert found.code == 0, found.err
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 3
+    again = frustum(
+        "eval", "--results", tmp_path / "predictions", "--data", street_root, "--split", "val", "--json", tmp_path / "again.json"
+    )
+    assert again.code == 0, again.err
+    assert results_in(tmp_path / "again.json") == results_in(tmp_path / "eval.json")
     page = frustum("report", run, "--out", tmp_path / "report", "--samples", "1", "--code", "bev_detector")
     assert page.code == 0, page.err
     assert "mAP" in (tmp_path / "report" / "report.html").read_text()
@@ -135,6 +145,16 @@ def test_images_without_a_rig(frustum: Run, tmp_path: Path, monkeypatch: pytest.
     found = frustum("predict", "run", "set", "--split", "val", "--out", "predictions", "--code", "pixels_outside")
     assert found.code == 0, found.err
     assert len(list((tmp_path / "predictions").glob("*.png"))) >= 3
+    again = frustum("eval", "--results", "predictions", "--data", "set", "--json", "again.json")
+    assert again.code == 0, again.err
+    assert results_in(tmp_path / "again.json") == results_in(tmp_path / "eval.json")
+    refused = frustum("eval", "--results", "predictions", "--data", "set", "--version", "v1.0-mini")
+    assert refused.code == DataError.exit_code
+    assert "leave out --version" in " ".join(refused.err.split())
+    (tmp_path / "predictions" / "val-val1.segmentation.npz").unlink()
+    refused = frustum("eval", "--results", "predictions", "--data", "set", "--split", "val")
+    assert refused.code == DataError.exit_code
+    assert "lacks 1 of the 3 samples" in " ".join(refused.err.split())
     page = frustum("report", "run", "--out", "report", "--samples", "2", "--code", "pixels_outside")
     assert page.code == 0, page.err
     assert "mIoU" in (tmp_path / "report" / "report.html").read_text()

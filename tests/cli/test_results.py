@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from frustum.data.nuscenes.detection_results import write_detections
 from frustum.data.nuscenes.detection_truth import detection_truth
@@ -14,7 +15,10 @@ from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.result_files import write_result
 from frustum.data.opening import split_of
 from frustum.errors import ConfigError, DataError
+from frustum.tasks.detection import DetectionTask
 from frustum.types.boxes import DetectionBoxes
+from frustum.types.classes import DETECTION_CLASSES
+from frustum.types.predictions import PredictedBoxes
 from tests.cli.conftest import Run
 from tests.cli.test_errors import paragraph
 from tests.data.toy import VERSION, toy_database
@@ -71,6 +75,25 @@ def test_a_folder_of_occupancy(frustum: Run, toy: Path, database: NuScenes, tmp_
     assert numbers["results"]["occupancy"]["miou"]["camera"] == pytest.approx(1.0)
 
 
+def test_a_folder_that_answers_two_questions(frustum: Run, toy: Path, database: NuScenes, tmp_path: Path) -> None:
+    box = torch.tensor([[10.0, 0, 1, 4, 2, 2, 0, 0, 0]])
+    part = PredictedBoxes(box, torch.tensor([0]), torch.tensor([0.5]), DETECTION_CLASSES)
+    for token in database.tokens("train"):
+        labels = database.sample(token).occupancy
+        assert labels is not None
+        write_result(tmp_path, token, labels.semantics)
+        DetectionTask.save(part, tmp_path, token)
+    outcome = frustum("eval", "--results", tmp_path, "--data", toy, "--json", tmp_path / "numbers.json")
+    assert outcome.code == 0, outcome.err
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert (set(numbers["results"]), numbers["split"]) == ({"occupancy", "detection"}, "train")
+    assert numbers["results"]["occupancy"]["miou"]["camera"] == pytest.approx(1.0)
+
+    first, second, _ = (DetectionTask.path(tmp_path, token) for token in database.tokens("train"))
+    second.write_bytes(first.read_bytes())
+    paragraph(frustum("eval", "--results", tmp_path, "--data", toy), DataError.exit_code, second.name, "holds the prediction of")
+
+
 def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path) -> None:
     def refused(name: Path, *words: str) -> None:
         paragraph(frustum("eval", "--results", name, "--data", toy), DataError.exit_code, *words)
@@ -78,7 +101,7 @@ def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path)
     refused(
         tmp_path / "nowhere.json",
         "there is no file",
-        "--results takes a folder of occupancy predictions",
+        "--results takes what frustum predict wrote, a folder of occupancy predictions",
         "or a nuScenes detection submission (JSON).",
     )
     np.savez(tmp_path / "token.npz", np.zeros(3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from frustum.data.pixels import ImageTransform, jitter_colours, normalise
-from frustum.errors import ConfigError
+from frustum.data.pixels import ImageTransform, jitter_colours, normalise, read_image
+from frustum.errors import ConfigError, DataError
 from tests.data.toy import coordinate_image
 
 
@@ -167,3 +168,11 @@ def test_label_maps_are_ignored_beyond_the_image() -> None:
     assert np.asarray(low.apply(ids, ignore=255))[:, 0].tolist() == [255] * 4 + [3] * 10
     away = ImageTransform((10, 20), (10, 20), (14, 20), left=30)
     assert (np.asarray(away.apply(ids, ignore=255)) == 255).all()
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "huge.png")
+    assert read_image(tmp_path / "huge.png", lambda image: image.size) == (40, 30)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # 1200 pixels are more than twice that
+    with pytest.raises(DataError, match="cannot read the image"):
+        read_image(tmp_path / "huge.png", lambda image: image.size)

@@ -65,6 +65,10 @@ class ImageFolder:
                     raise DataError(f"two images have the token {token!r}: {self._files[token]} and {path}. Rename one of them.")
                 self._files[token] = path
 
+    def splits(self) -> list[str]:
+        """Names of the splits: the folders below images/."""
+        return list(self._splits)
+
     def tokens(self, split: str = "all") -> list[str]:
         """Images of a split, or of all, by name. Raises DataError for an unknown split."""
         splits = {**self._splits, "all": list(self._files)}

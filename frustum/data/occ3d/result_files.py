@@ -8,6 +8,7 @@ and `frustum predict` writes `semantics`, with `instances` where it predicts the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,18 @@ SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
 MAX_INSTANCES = 65536
 _GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
+_OTHER_PARTS = {f".{field.name}" for field in fields(Prediction)}  # TOKEN.boxes.npz and so on, which `frustum predict` writes too
 
 
 def result_path(folder: Path | str, token: str) -> Path:
     """Path of the prediction of a keyframe in a submission."""
     return Path(folder) / f"{token}.npz"
+
+
+def result_tokens(folder: Path | str) -> list[str]:
+    """Keyframes with a prediction in a folder, by name; files of `frustum predict` that answer other questions are left out."""
+    files = (path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
+    return sorted(path.stem for path in files if Path(path.stem).suffix not in _OTHER_PARTS)
 
 
 def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.Tensor, grid: VoxelGrid | None = None) -> Path:
@@ -96,7 +104,7 @@ class OccupancyResults:
         self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
         if not self.folder.is_dir():
             raise DataError(f"{self.folder} is not a folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
-        self.tokens = sorted(path.stem for path in self.folder.glob("*.npz") if not path.name.startswith("."))
+        self.tokens = result_tokens(self.folder)
         if not self.tokens:
             raise DataError(f"{self.folder} holds no npz file. Occupancy results are one npz per keyframe, named by its sample token.")
 
