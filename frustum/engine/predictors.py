@@ -12,6 +12,7 @@ from torch import nn
 from frustum.data.source import DataConfig
 from frustum.engine.recipe import RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
+from frustum.errors import DataError
 from frustum.types.batch import Batch
 from frustum.types.predictions import Prediction
 
@@ -36,12 +37,18 @@ class NetworkPredictor:
         self.forward: Callable[[Batch], Any] = streamed() if streamed is not None else self.network
 
     def __call__(self, batch: Batch) -> list[Prediction]:
-        """Predict; tensors of the result are on the CPU."""
+        """Predict; tensors of the result are on the CPU. Raises DataError unless the network answers for every sample, in their order."""
         if self.black:
             batch = black_images(batch, self.data)
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network.predict(self.forward(batch), batch)  # type: ignore[operator]
+        tokens = [prediction.token for prediction in found]
+        if tokens != list(batch.tokens):
+            raise DataError(
+                f"{type(self.network).__name__}.predict answered for the samples {', '.join(tokens) or 'none'}, but was given "
+                f"{', '.join(batch.tokens)}. It must return one Prediction for each sample of the batch, in their order."
+            )
         return [prediction.cpu() for prediction in found]
 
 

@@ -185,6 +185,8 @@ class DetectionTask(Task):
     def arrays(cls, part: PredictedBoxes) -> dict[str, np.ndarray]:
         """`boxes` float32 (M, 9) of `geometry.BOX_FIELDS` in the ego frame, `classes` (M,) ids, `scores` (M,), `class_names` (K,) text."""
         boxes, scores = (t.float().numpy() for t in (part.boxes, part.scores))
+        if not (np.isfinite(boxes[:, :7]).all() and np.isfinite(scores).all()):
+            raise DataError("a predicted box has a place, size, yaw or score that is not finite; only velocities may be NaN.")
         return {"boxes": boxes, "classes": part.classes.numpy(), "scores": scores, "class_names": np.array(part.class_names)}
 
     @classmethod

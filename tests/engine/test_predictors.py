@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from frustum.engine import overrides
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
+from frustum.errors import DataError
 from frustum.recipes.finding import get_recipe
 from tests.engine import toy
 
@@ -40,3 +44,17 @@ def test_a_network_that_can_stream_does_so_unless_it_is_compiled(toy_root):
     assert torch.equal(NetworkPredictor(network, recipe.runtime)(batch)[0].occupancy.semantics, expected)
     assert streamed == [batch.tokens]
     assert NetworkPredictor(network, recipe.runtime.model_copy(update={"compile": True})).forward is network
+
+
+def test_a_network_that_leaves_out_samples_or_swaps_them_is_refused(toy_root):
+    recipe = toy.recipe(toy_root)
+    network = toy.ToyConfig().build()
+    source = recipe.data.open()
+    batch = next(evaluation_batches(recipe, source, source.tokens("val")))
+    predict = network.predict
+    network.predict = lambda outputs, batch: [replace(predict(outputs, batch)[0], token="another")]
+    with pytest.raises(DataError, match="answered for the samples another, but was given"):
+        NetworkPredictor(network, recipe.runtime)(batch)
+    network.predict = lambda outputs, batch: []
+    with pytest.raises(DataError, match="one Prediction for each sample"):
+        NetworkPredictor(network, recipe.runtime)(batch)

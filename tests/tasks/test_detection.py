@@ -241,3 +241,18 @@ def test_only_json_is_taken_for_a_submission(tmp_path: Path) -> None:
     found = DetectionFile(tmp_path / "mine.json")
     assert (found.name, found.tokens) == ("mine", ["a", "b"])
     assert found.ordered(["b", "a"], "val") == ["a", "b"], "equal scores are ranked in the order of the file"
+
+
+def test_only_velocities_may_be_unknown(toy: NuScenes, tmp_path: Path) -> None:
+    token = toy.tokens("train")[0]
+    part = ego_boxes(toy, token)
+    for column, is_fine in ((8, True), (0, False), (6, False)):
+        boxes = part.boxes.clone()
+        boxes[0, column] = torch.nan
+        if is_fine:
+            DetectionTask.save(replace(part, boxes=boxes), tmp_path, token)
+        else:
+            with pytest.raises(DataError, match="only velocities may be NaN"):
+                DetectionTask.save(replace(part, boxes=boxes), tmp_path, token)
+    with pytest.raises(DataError, match="only velocities may be NaN"):
+        DetectionTask.save(replace(part, scores=torch.full_like(part.scores, torch.inf)), tmp_path, token)
