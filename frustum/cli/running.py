@@ -80,11 +80,13 @@ def train(
 
     words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
     found, folder = resolve_recipe(recipe, words, code or ()), run_folder(recipe, out)
+    from frustum.engine.sections import modules_to_name
     from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
-    say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: frustum eval {folder}")
+    then = f"frustum eval {folder}" + "".join(f" --code {module}" for module in modules_to_name(found))
+    say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: {then}")
     write_json(json_file, result.as_dict())
 
 

@@ -80,8 +80,7 @@ def imported(path: str, base: type[Config], what: str, code: Collection[str] = (
     """
     module, _, name = str(path).partition(":")
     is_named = any(_is_within(module, named.partition(":")[0]) for named in code)
-    installed = {"frustum", *(point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS))}
-    if not (is_named or module in sys.modules or any(_is_within(module, known) for known in installed)):
+    if not (is_named or module in sys.modules or any(_is_within(module, known) for known in _installed())):
         top = module.partition(".")[0]
         raise ConfigError(
             f"{what} names the class {path}, which belongs neither to frustum nor to an installed plug-in of it. Nothing was imported: "
@@ -100,6 +99,15 @@ def imported(path: str, base: type[Config], what: str, code: Collection[str] = (
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{path}, named by {what}, is not a {base.__name__}.")
     return found
+
+
+def modules_to_name(recipe: Recipe) -> list[str]:
+    """Modules that later commands on a run of this recipe must be given with --code."""
+    return sorted({type(section).__module__.partition(".")[0] for section in (recipe.model, recipe.data)} - _installed())
+
+
+def _installed() -> set[str]:
+    return {"frustum", *(point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS))}
 
 
 @contextlib.contextmanager

@@ -114,6 +114,7 @@ def test_a_detector_from_outside(frustum: Run, street_root: Path, tmp_path: Path
     run = tmp_path / "run"
     trained = frustum("train", "bev_detector:bev_detector", f"data.root={street_root}", "train.steps=4", "model.width=4", "--out", run)
     assert trained.code == 0, trained.err
+    assert f"Next: frustum eval {run} --code bev_detector" in " ".join(trained.out.split())
     scored = frustum("eval", run, "--json", tmp_path / "eval.json", "--code", "bev_detector")
     assert scored.code == 0, scored.err
     assert "mAP" in scored.out
