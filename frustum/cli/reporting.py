@@ -13,7 +13,7 @@ from typing import Any
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.source import DataConfig, RigSource, Source, spread
+from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor
@@ -22,13 +22,12 @@ from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_figures, notes, read_reports, scored
 from frustum.engine.run import Run, load_run
 from frustum.errors import CheckpointError, DataError
-from frustum.geometry import invert
 from frustum.tasks import TASKS
 from frustum.types.layers import Layer
 from frustum.types.predictions import Prediction
 from frustum.version import __version__
 from frustum.viewer.report import write_report
-from frustum.viewer.report_data import Calibration, Question, ReportData, Result, SamplePanel
+from frustum.viewer.report_data import Question, ReportData, Result, SamplePanel
 
 
 def report_run(
@@ -104,15 +103,7 @@ def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_trut
         with suppress(DataError):  # not labelled: the prediction is shown alone
             truth = task.truth_layers(task(slow=False).truth(source, token), part) if with_truth else []
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
-    return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=calibrations(source, token))
-
-
-def calibrations(source: Source, token: str) -> list[Calibration]:
-    """What places the keyframe's ego frame in each of its images; empty for single images."""
-    if not isinstance(source, RigSource):
-        return []
-    sample = source.sample(token, with_boxes=False, occupancy=False)
-    return [Calibration(c.intrinsics, invert(c.ego2global @ c.cam2ego) @ sample.ego2global) for c in sample.cameras]
+    return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=data.calibrations(source, token))
 
 
 def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> dict[str, Result]:

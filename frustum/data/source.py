@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from frustum.data.sample import CameraFrame, Sample
     from frustum.geometry import VoxelGrid
     from frustum.types.batch import Batch
+    from frustum.types.layers import Calibration
 
 Decoded = MutableMapping[Path, Any]
 """Decoded images by path."""
@@ -222,6 +223,14 @@ class DataConfig(Config):
         """From samples of this data set to batches: with the labels, and augmented, for training."""
         raise TypeError(f"{type(self).__name__} must define pipeline()")
 
+    def open_sample(self, source: Any, token: str, reads: Reads) -> Any:
+        """One sample with the past that a model reads, without labels."""
+        return source.sample(token)
+
     def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
         """The photographs of a sample for display: (name, (H, W, 3) uint8 RGB)."""
         raise TypeError(f"{type(self).__name__} must define show()")
+
+    def calibrations(self, source: Any, token: str) -> list[Calibration]:
+        """What places the ego frame in each photograph of `show`; empty for single images."""
+        return []

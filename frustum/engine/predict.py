@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from frustum.checkpoint.weights_file import digest
-from frustum.data.source import RigSource, Source
+from frustum.data.source import Source
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.progress import progress_bar
@@ -66,8 +67,8 @@ def predict(
         raise DataError(f"there are no keyframes to predict in {source.root}.")
     work = f"{digest(model)} {recipe.model_dump_json()} {draw is not None} {submission}"
     unfinished = Unfinished(folder, hashlib.sha256(work.encode()).hexdigest())
-    past = recipe.model.reads().past
-    written = {token: unfinished.files(_work_on(_open(source, token, past))) for token in tokens} if unfinished else {}
+    open_sample = partial(recipe.data.open_sample, source, reads=recipe.model.reads())
+    written = {token: unfinished.files(_work_on(open_sample(token))) for token in tokens} if unfinished else {}
     left = [token for token in tokens if not written.get(token)]
     writers: dict[str, Submission] = {}
 
@@ -84,10 +85,10 @@ def predict(
         for token in tokens if submission is not None else ():
             for path, task in itertools.product(written.get(token) or (), tasks):
                 if task.path(folder, token) == path:  # written before an interruption
-                    submit(task, token, task.load(path), _open(source, token, past))
+                    submit(task, token, task.load(path), open_sample(token))
         for batch in evaluation_batches(recipe, source, left, labels=False) if left else ():
             for prediction in predictor(batch):
-                sample = _open(source, prediction.token, past)
+                sample = open_sample(prediction.token)
                 parts = [(task, part) for task in tasks if (part := getattr(prediction, task.part)) is not None]
                 if not parts:
                     raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
@@ -107,13 +108,6 @@ def predict(
         writer.finish()
     unfinished.finish()
     return [file for token in tokens for file in written[token] or ()]
-
-
-def _open(source: Any, token: str, past: int) -> Any:
-    """A sample without its labels, with its past."""
-    if isinstance(source, RigSource):
-        return source.sample(token, with_boxes=False, occupancy=False, history=past)
-    return source.sample(token)
 
 
 def _work_on(sample: Any) -> str:

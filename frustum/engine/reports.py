@@ -58,8 +58,8 @@ class EvalReport:
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
-        """The inverse of `numbers`; files of the first version hold the figures of occupancy alone, as `metrics`."""
-        results = numbers["results"] if "results" in numbers else {"occupancy": numbers["metrics"]}
+        """The inverse of `numbers`; files of the first version hold the figures of the first task alone, as `metrics`."""
+        results = numbers["results"] if "results" in numbers else {TASKS[0].name: numbers["metrics"]}
         known = {f.name: numbers[f.name] for f in fields(cls) if f.name in numbers and f.name != "results"}
         return cls(**known, results=results)
 

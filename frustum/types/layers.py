@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -105,3 +106,10 @@ class PointLayer:
 
 
 Layer = VoxelLayer | BoxLayer | MapLayer | PixelLayer | ImageLayer | PointLayer
+
+
+class Calibration(NamedTuple):
+    """What places the ego frame in an image: intrinsics (3, 3) for the pixels of the image as it is, ego2camera (4, 4)."""
+
+    intrinsics: np.ndarray
+    ego2camera: np.ndarray

@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
-from frustum.types.layers import BoxLayer, Colour, Legend, PointLayer, VoxelLayer
+from frustum.types.layers import BoxLayer, Calibration, Colour, Legend, PointLayer, VoxelLayer
 from frustum.viewer.cameras import resized
 from frustum.viewer.ground import draw_segment
-from frustum.viewer.report_data import Calibration
 from frustum.viewer.voxels import PLAIN, top_view
 
 Paint = tuple[int, ...]  # RGB, or RGB and opacity

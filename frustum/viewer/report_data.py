@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from frustum.types.layers import Layer
+from frustum.types.layers import Calibration, Layer
 
 if TYPE_CHECKING:
     from frustum.tasks.task import ClassFigures, Figure
@@ -23,13 +23,6 @@ class Question(NamedTuple):
     heading: str
     prediction: Sequence[Layer] = ()
     truth: Sequence[Layer] = ()
-
-
-class Calibration(NamedTuple):
-    """What places the ego frame in an image: intrinsics (3, 3) for the pixels of the image as it is, ego2camera (4, 4)."""
-
-    intrinsics: np.ndarray
-    ego2camera: np.ndarray
 
 
 @dataclass(frozen=True)

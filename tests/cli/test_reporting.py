@@ -13,7 +13,7 @@ import torch
 
 from frustum.checkpoint.weights_file import WEIGHTS, digest, save_weights
 from frustum.cli.evaluation import evaluate_run, numbers_of
-from frustum.cli.reporting import calibrations, facts_of, panel_of, pick, report_run, results_of
+from frustum.cli.reporting import facts_of, panel_of, pick, report_run, results_of
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
@@ -170,7 +170,7 @@ def test_calibrations_place_the_ego_frame_in_the_image(street_root: Path) -> Non
     source = NuScenes(street_root)
     token = source.tokens()[0]
     sample = source.sample(token)
-    for camera, found in zip(sample.cameras, calibrations(source, token), strict=True):
+    for camera, found in zip(sample.cameras, NuScenesData().calibrations(source, token), strict=True):
         ahead = np.linalg.inv(sample.ego2global) @ camera.ego2global @ camera.cam2ego @ [0, 0, 10, 1]
         u, v, depth = found.intrinsics @ (found.ego2camera @ ahead)[:3]
         assert depth == pytest.approx(10)

@@ -7,10 +7,10 @@ import pytest
 
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_FREE
-from frustum.types.layers import BoxLayer, ImageLayer, Legend, MapLayer, PixelLayer, PointLayer
+from frustum.types.layers import BoxLayer, Calibration, ImageLayer, Legend, MapLayer, PixelLayer, PointLayer
 from frustum.viewer.boxes import boxes_above, boxes_in_image, points_above, reach_of
 from frustum.viewer.drawing import AGREEMENT, compare, draw_panel
-from frustum.viewer.report_data import Calibration, Question, SamplePanel
+from frustum.viewer.report_data import Question, SamplePanel
 from tests.viewer.volumes import layer
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)

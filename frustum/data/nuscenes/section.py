@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from frustum.data.nuscenes.reader import NuScenes
     from frustum.data.pipeline import RigPipeline
+    from frustum.data.sample import Sample
+    from frustum.types.layers import Calibration
 
 _LAYOUT = {"version": "v1.0-trainval", "train_split": "train", "val_split": "val"}
 
@@ -49,8 +51,20 @@ class NuScenesData(DataConfig):
 
         return RigPipeline(self, reads, tuple(labels), augment, training)
 
+    def open_sample(self, source: NuScenes, token: str, reads: Reads) -> Sample:
+        """One keyframe and its past, without boxes and voxel labels."""
+        return source.sample(token, with_boxes=False, occupancy=False, history=reads.past)
+
     def show(self, source: NuScenes, token: str) -> list[tuple[str, np.ndarray]]:
         """The images of all cameras, by channel."""
         import numpy as np
 
-        return [(camera.channel, np.asarray(camera.open())) for camera in source.sample(token, with_boxes=False, occupancy=False).cameras]
+        return [(camera.channel, np.asarray(camera.open())) for camera in self.open_sample(source, token, Reads()).cameras]
+
+    def calibrations(self, source: NuScenes, token: str) -> list[Calibration]:
+        """Those of all cameras at the time of their images, for the ego frame of the keyframe."""
+        from frustum.geometry import invert
+        from frustum.types.layers import Calibration
+
+        sample = self.open_sample(source, token, Reads())
+        return [Calibration(c.intrinsics, invert(c.ego2global @ c.cam2ego) @ sample.ego2global) for c in sample.cameras]
