@@ -162,4 +162,5 @@ def build_loader(
         num_workers=min(num_workers, cores),
         worker_init_fn=_leave_signals_to_the_main_process,
         generator=torch.Generator().manual_seed(seed),  # its own, so that starting an epoch draws nothing from the global one
+        pin_memory=torch.cuda.is_available(),
     )

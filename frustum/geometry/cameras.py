@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
-from frustum.geometry.transforms import invert
+from frustum.geometry.transforms import invert, send
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,14 @@ class CameraRig:
         """Ray origins (*, N, 3) and directions (*, N, P, 3) in the ego frame; directions have depth 1 along the optical axis."""
         cam2key = self.cam2key(key_ego2global)
         points = self._lift(pixels, torch.ones_like(pixels[..., 0]), cam2key)
-        origins = cam2key[..., :3, 3].to(pixels.dtype)
+        origins = send(cam2key[..., :3, 3], pixels.device, pixels.dtype)
         return origins, points - origins[..., None, :]
 
     def _lift(self, pixels: Tensor, depth: Tensor, cam2key: Tensor) -> Tensor:
-        to_rays = torch.linalg.inv(self.image_aug.double() @ self.intrinsics.double()).to(pixels.dtype)
+        to_rays = send(torch.linalg.inv(self.image_aug.double() @ self.intrinsics.double()), pixels.device, pixels.dtype)
         homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
         local = (homogeneous @ to_rays.mT) * depth[..., None]
-        cam2key = cam2key.to(pixels.dtype)
+        cam2key = send(cam2key, pixels.device, pixels.dtype)
         return local @ cam2key[..., :3, :3].mT + cam2key[..., None, :3, 3]
 
     def frustum_points(self, u: Tensor, v: Tensor, depth: Tensor, key_ego2global: Tensor | None = None) -> Tensor:

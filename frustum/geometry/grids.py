@@ -11,6 +11,7 @@ from torch import Tensor
 
 from frustum.config import Config
 from frustum.errors import ConfigError
+from frustum.geometry.transforms import send
 
 Rounding = Literal["floor", "truncate"]
 
@@ -63,7 +64,8 @@ class VoxelGrid(Config):
 
     def to_cells(self, points: Tensor) -> Tensor:
         """Continuous cell coordinates (*, 3) of points (*, 3) in metres; cell i spans [i, i + 1)."""
-        return (points - points.new_tensor(self.lower)) / points.new_tensor(self.cell)
+        lower, cell = (send(torch.tensor(triple, dtype=points.dtype), points.device) for triple in (self.lower, self.cell))
+        return (points - lower) / cell
 
     def indices(self, points: Tensor, rounding: Rounding = "floor") -> tuple[Tensor, Tensor]:
         """Cell indices (*, 3), int64, and whether each lies inside (*), bool.
@@ -73,7 +75,7 @@ class VoxelGrid(Config):
         """
         cells = self.to_cells(points)
         index = (cells.floor() if rounding == "floor" else cells.trunc()).long()
-        limit = torch.tensor(self.shape, device=points.device)
+        limit = send(torch.tensor(self.shape), points.device)
         return index, ((index >= 0) & (index < limit)).all(-1)
 
     def centres(self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None) -> Tensor:

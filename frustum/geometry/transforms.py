@@ -2,7 +2,7 @@
 
 A transform is named `a2b` and maps points of frame a to frame b: `p_b = a2b @ p_a`. Chains read right to left:
 `a2c = b2c @ a2b`. Quaternions are (w, x, y, z) as in nuScenes. All functions take any leading dimensions, keep the dtype and
-the device, and return the kind of array that they were given.
+the device (but for `send`), and return the kind of array that they were given.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ import numpy as np
 import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+def send(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The tensor on a device, and of another dtype if one is given. A copy to a GPU with CUDA does not wait for what the GPU does.
+
+    Copies to the CPU wait, because their values may be read at once. Pinned memory must not be written to until the copy is done.
+    """
+    return tensor.to(device, dtype or tensor.dtype, non_blocking=torch.device(device).type not in ("cpu", "mps"))
 
 
 def _xp(array):

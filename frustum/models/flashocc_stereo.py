@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
+from frustum.geometry.transforms import send
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
 from frustum.nn.bev import CustomResNet, FpnLss, MapGrid
@@ -166,7 +167,7 @@ class FlashOccStereo(nn.Module):
         other, rig = (fine, frame.rig) if previous is None else _previous_or_own(previous, fine, frame.rig)
         bins, rounded = self.config.depth_bins.values(), self.config.voxel_rounding == "reference"
         likely = matching(fine, other, frame.rig, rig, bins, self.config.sampling, as_reference=rounded)
-        cameras = camera_vector(frame, cam2key).to(features.device)
+        cameras = send(camera_vector(frame, cam2key), features.device)
         lifted = self.img_view_transformer.depth_net(features, cameras, likely)
         return {"image_features": features, "matching": likely, "lifted": lifted, "compared": fine.detach()}
 
@@ -208,7 +209,7 @@ def _previous_or_own(previous: Previous, own: Tensor, rig: CameraRig) -> tuple[T
     there = previous.is_present
     if there.all():
         return previous.features, previous.rig
-    images = there.repeat_interleave(rig.num_cameras).to(own.device)[:, None, None, None]
+    images = send(there.repeat_interleave(rig.num_cameras), own.device)[:, None, None, None]
     matrices: dict[str, Any] = {
         name: torch.where(there[:, None, None, None], getattr(previous.rig, name), getattr(rig, name))
         for name in ("intrinsics", "cam2ego", "ego2global", "image_aug")

@@ -6,7 +6,6 @@ Shape letters: B batch, N cameras, M = B * N, D depth bins, h w feature map, C c
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Annotated, Literal
 
 import torch
@@ -16,6 +15,8 @@ from frustum.config import TRAVELS
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
+from frustum.geometry.transforms import send
+from frustum.nn.rig_memory import RigMemory
 from frustum.ops.bev_pool import Backend, bev_pool
 from frustum.ops.pool_plan import PoolPlan
 from frustum.types.frame import Frame
@@ -67,43 +68,47 @@ class Splat(nn.Module):
         backend: see `bev_pool`.
 
     Attributes:
-        max_plans: number of plans kept, keyed by the exact content of the calibration.
+        plans: those of recent rigs.
     """
-
-    max_plans = 16
 
     def __init__(
         self, grid: VoxelGrid, bins: DepthBins, rounding: Rounding = "floor", sampling: Sampling = "centres", backend: Backend = "auto"
     ):
         super().__init__()
         self.grid, self.bins, self.rounding, self.sampling, self.backend = grid, bins, rounding, sampling, backend
-        self._plans: OrderedDict[tuple, PoolPlan] = OrderedDict()
+        self.plans: RigMemory[PoolPlan] = RigMemory()
 
-    def points(self, frame: Frame, feature_size: Size) -> Tensor:
-        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of `frame`, float64 metres."""
-        rig, device = frame.rig, frame.rig.intrinsics.device
+    def points(self, frame: Frame, feature_size: Size, device: Device = None) -> Tensor:
+        """Frustum points (B, N, D, h, w, 3) in the augmented ego frame of `frame`, float64 metres, on `device` (None: where the rig lies).
+
+        Matrices are multiplied and inverted where the rig lies: on a GPU an inverse waits for its result.
+        """
+        rig, device = frame.rig, torch.device(device or frame.rig.intrinsics.device)
         v, u = (feature_pixels(side, n, self.sampling, device) for side, n in zip(rig.image_size, feature_size, strict=True))
         points = rig.frustum_points(u, v, self.bins.values(device).double(), frame.ego2global)
-        augment = frame.bev_aug.to(points.dtype)[:, None, None, None]
+        augment = send(frame.bev_aug, device, points.dtype)[:, None, None, None]
         return points @ augment[..., :3, :3].mT + augment[..., None, :3, 3]
 
-    def reference_points(self, frame: Frame, feature_size: Size) -> Tensor:
+    def reference_points(self, frame: Frame, feature_size: Size, device: Device = None) -> Tensor:
         """As `points`, float32 in the order of operations of BEVDet and FlashOCC: a handful of points within 1e-5 m of a cell's border
         fall on its other side, which at full resolution shows in the outputs.
         """
-        rig, device, lead = frame.rig, frame.rig.intrinsics.device, frame.rig.intrinsics.shape[:2]
+        rig, lead = frame.rig, frame.rig.intrinsics.shape[:2]
+        home = rig.intrinsics.device
+        device = torch.device(device or home)
         wide = (*lead, 1, 1, 1)
         pixels = pixel_grid(rig.image_size, feature_size, self.sampling, device, torch.float32)
         depths = self.bins.values(device)
         frustum = torch.cat([a.expand(len(depths), *feature_size, -1) for a in (pixels, depths[:, None, None, None])], -1)  # (D, h, w, 3)
         turn, shift = rig.image_aug.float().clone(), rig.image_aug.new_zeros(*lead, 3, dtype=torch.float32)
         shift[..., :2], turn[..., :2, 2] = turn[..., :2, 2], 0
-        points = torch.inverse(turn).view(*wide, 3, 3) @ (frustum - shift.view(*wide, 3))[..., None]
+        turn, shift = send(torch.inverse(turn), device), send(shift, device)
+        points = turn.view(*wide, 3, 3) @ (frustum - shift.view(*wide, 3))[..., None]
         points = torch.cat([points[..., :2, :] * points[..., 2:, :], points[..., 2:, :]], -2)
-        cam2key = rig.cam2key(frame.ego2global.to(device)).float()
-        points = ((cam2key[..., :3, :3] @ torch.inverse(rig.intrinsics.float())).view(*wide, 3, 3) @ points)[..., 0]
-        points = points + cam2key[..., :3, 3].reshape(*wide, 3)
-        augment = frame.bev_aug.float().view(-1, 1, 1, 1, 1, 4, 4)
+        cam2key = rig.cam2key(frame.ego2global.to(home)).float()
+        turn, shift = cam2key[..., :3, :3] @ torch.inverse(rig.intrinsics.float()), cam2key[..., :3, 3]
+        points = (send(turn, device).view(*wide, 3, 3) @ points)[..., 0] + send(shift, device).reshape(*wide, 3)
+        augment = send(frame.bev_aug, device, torch.float32).view(-1, 1, 1, 1, 1, 4, 4)
         return (augment[..., :3, :3] @ points[..., None])[..., 0] + augment[..., :3, 3]
 
     @torch.no_grad()
@@ -116,19 +121,14 @@ class Splat(nn.Module):
         rig = frame.rig
         device = rig.intrinsics.device if device is None else torch.device(device)
         matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, frame.ego2global, frame.bev_aug)
-        content = torch.cat([m.cpu().double().flatten() for m in matrices]).numpy().tobytes()
-        key = (content, rig.intrinsics.shape, str(device), rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
-        plan = self._plans.pop(key, None)
-        if plan is None:
+
+        def make() -> PoolPlan:
             home = device if device.type in _HAVE_FLOAT64 else torch.device("cpu")
             where = self.reference_points if self.rounding == "truncate" else self.points
-            there = frame._replace(rig=rig.to(home), ego2global=frame.ego2global.to(home), bev_aug=frame.bev_aug.to(home))
-            points = where(there, feature_size)
-            plan = PoolPlan.create(points, self.grid, self.rounding).to(device)
-        self._plans[key] = plan
-        while len(self._plans) > self.max_plans:
-            self._plans.popitem(last=False)
-        return plan
+            return PoolPlan.create(where(frame, feature_size, home), self.grid, self.rounding).to(device)
+
+        rest = (str(device), rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
+        return self.plans.get(matrices, rest, make)
 
     def forward(self, depth: Tensor, features: Tensor, plan: PoolPlan) -> Tensor:
         """Depth (M, D, h, w), features (M, C, h, w) -> (B, Z * C, Y, X), the heights of a cell side by side in its channels."""
@@ -140,9 +140,6 @@ class Splat(nn.Module):
         depth = lifted[:, : self.bins.count].float().softmax(1)
         plan = self.plan(frame, (lifted.shape[-2], lifted.shape[-1]), lifted.device)
         return self(depth, lifted[:, self.bins.count :], plan), depth
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_plans": OrderedDict()}
 
 
 class LiftSplat(nn.Module):

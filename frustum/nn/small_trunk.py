@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, VoxelGrid
 from frustum.geometry.depth import DepthBins
+from frustum.geometry.transforms import send
 from frustum.nn.bev import even_cells
 from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.lift_splat import Splat, pixel_grid
+from frustum.nn.rig_memory import RigMemory
 from frustum.ops.bev_pool import Backend
 from frustum.types.frame import Frame
 
@@ -59,6 +61,7 @@ class SmallTrunk(nn.Module):
         self.neck = ConvNorm(neck_channels + 3, neck_channels, 3)
         self.depth_net = nn.Conv2d(neck_channels, bins.count + channels, 3, padding=1)
         self.splat = Splat(grid.scaled(2, 2, 2), bins, backend=pool)
+        self.directions: RigMemory[Tensor] = RigMemory()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, frame: Frame) -> tuple[Tensor, Tensor]:
@@ -70,7 +73,10 @@ class SmallTrunk(nn.Module):
         fine, coarse = self.encoder(frame.images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         size = (fine.shape[-2], fine.shape[-1])
         features = self.fine(fine) + F.interpolate(self.coarse(coarse), size=size, mode="nearest")
-        return self.depth_net(self.neck(torch.cat([features, ray_directions(frame.rig, size).to(features)], 1)))
+        rig, like = frame.rig, (features.device, features.dtype)
+        rest = (*map(str, like), rig.image_size, size)
+        rays = self.directions.get((rig.image_aug, rig.intrinsics), rest, lambda: send(ray_directions(rig, size), *like))
+        return self.depth_net(self.neck(torch.cat([features, rays], 1)))
 
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """What `encode` returned -> what `forward` returns, in the augmented ego frame of `frame`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, invert
+from frustum.geometry.transforms import send
 from frustum.nn.depth_net import DepthNet
 from frustum.nn.lift_splat import Device, Sampling, Size, pixel_grid
 from frustum.ops.cost_volume import cost_volume
@@ -69,10 +70,10 @@ def sweep(now: CameraRig, then: CameraRig, depths: Tensor, size: Size, sampling:
     motion = invert(cam2global[0]) @ cam2global[1]  # camera now to camera then
     turn = (to_pixels @ motion[..., :3, :3] @ torch.linalg.inv(to_rays)).flatten(0, 1)  # (M, 3, 3)
     shift = (to_pixels @ motion[..., :3, 3:])[..., 0].flatten(0, 1)  # (M, 3)
-    turn, shift = turn.to(device, torch.float32), shift.to(device, torch.float32)
-    pixels = pixel_grid(now.image_size, size, sampling).to(device, torch.float32)
+    turn, shift = send(turn, device, torch.float32), send(shift, device, torch.float32)
+    pixels = send(pixel_grid(now.image_size, size, sampling), device, torch.float32)
     rays = nn.functional.pad(pixels, (0, 1), value=1.0) @ turn[:, None].mT  # (M, h, w, 3)
-    points = rays[:, None] * depths.to(device, torch.float32)[:, None, None, None] + shift[:, None, None, None]  # (M, D, h, w, 3)
+    points = rays[:, None] * send(depths, device, torch.float32)[:, None, None, None] + shift[:, None, None, None]  # (M, D, h, w, 3)
     pixels = points[..., :2] / points[..., 2:].clamp(min=_NEAREST)
     return _lookup(pixels, points[..., 2:] < _NEAREST, size, now.image_size, sampling)
 
@@ -85,21 +86,23 @@ def reference_sweep(now: CameraRig, then: CameraRig, depths: Tensor, size: Size,
     device = torch.device(device or now.intrinsics.device)
 
     def of_images(matrix: Tensor) -> Tensor:
-        return matrix.flatten(0, 1).to(device, torch.float32)[:, None, None]  # (M, 1, 1, *, *)
+        return matrix.flatten(0, 1).float()[:, None, None]  # (M, 1, 1, *, *), where the rigs lie, as all small matrices here
 
     (undo, augment), (unproject, project) = ([of_images(getattr(r, name)) for r in (now, then)] for name in ("image_aug", "intrinsics"))
     cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
     # Poses in float32 are not quite rigid: a kilometre from the origin, their general inverse is 1e-4 m off that of a rigid transform.
     motion = of_images(torch.linalg.inv(cam2global[0]) @ cam2global[1])
     pixels = pixel_grid(now.image_size, size, sampling, device, torch.float32)
-    pixels = (pixels - undo[..., :2, 2]) @ torch.inverse(undo[:, 0, ..., :2, :2]).mT  # (M, h, w, 2)
-    depth = depths.to(device, torch.float32)[:, None, None, None]
+    pixels = (pixels - send(undo[..., :2, 2], device)) @ send(torch.inverse(undo[:, 0, ..., :2, :2]), device).mT  # (M, h, w, 2)
+    depth = send(depths, device, torch.float32)[:, None, None, None]
     points = pixels[:, None] * depth
     points = torch.cat([points, depth.expand(*points.shape[:-1], 1)], -1)  # (M, D, h, w, 3)
-    points = points @ (motion[..., :3, :3] @ torch.inverse(unproject)).mT + motion[:, None, ..., :3, 3]
+    turn, shift = motion[..., :3, :3] @ torch.inverse(unproject), motion[:, None, ..., :3, 3]
+    points = points @ send(turn, device).mT + send(shift, device)
     behind = points[..., 2:] < _NEAREST
-    points = points @ project.mT
+    points = points @ send(project, device).mT
     pixels = points[..., :2] / points[..., 2:]
+    augment = send(augment, device)
     pixels = pixels @ augment[..., :2, :2].mT + augment[:, None, ..., :2, 2]
     return _lookup(pixels, behind, size, now.image_size, sampling)
 
@@ -108,8 +111,12 @@ def _lookup(pixels: Tensor, behind: Tensor, size: Size, image_size: Size, sampli
     """Pixels (M, D, h, w, 2) of an image as -1 to 1 from the first feature to the last; -2 for points `behind` the camera."""
     height, width = image_size
     if sampling == "corners":
-        lookup = pixels / pixels.new_tensor([width - 1.0, height - 1.0]) * 2 - 1
+        lookup = pixels / _constant([width - 1.0, height - 1.0], pixels) * 2 - 1
     else:
-        cells = pixels * pixels.new_tensor([size[1] / width, size[0] / height]) - 0.5
-        lookup = cells / cells.new_tensor([max(size[1] - 1, 1), max(size[0] - 1, 1)]) * 2 - 1
+        cells = pixels * _constant([size[1] / width, size[0] / height], pixels) - 0.5
+        lookup = cells / _constant([max(size[1] - 1, 1), max(size[0] - 1, 1)], cells) * 2 - 1
     return lookup.masked_fill_(behind, -2.0)
+
+
+def _constant(values: list[float], like: Tensor) -> Tensor:
+    return send(torch.tensor(values, dtype=like.dtype), like.device)

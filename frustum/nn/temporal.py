@@ -26,6 +26,7 @@ from torch import Tensor
 from frustum.config import TRAVELS, Config, into_section
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+from frustum.geometry.transforms import send
 from frustum.nn.bev_warp import key_to_past, key_to_past_by_camera, warp_map
 from frustum.nn.temporal_checks import check_frames, check_next, check_poses
 from frustum.nn.temporal_state import Align, Past, Previous, TemporalState
@@ -186,7 +187,7 @@ class History:
             elif is_present.all():
                 maps.append(slot.to(own.dtype))
             else:
-                maps.append(torch.where(is_present.to(own.device)[:, None, None, None], slot.to(own.dtype), stand_in))
+                maps.append(torch.where(send(is_present, own.device)[:, None, None, None], slot.to(own.dtype), stand_in))
         return torch.cat(maps if self.newest_first else maps[::-1], 1)
 
 

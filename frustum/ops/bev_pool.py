@@ -53,7 +53,7 @@ def bev_pool(depth: Tensor, features: Tensor, plan: PoolPlan, backend: Backend =
     pool = _pool_torch if backend == "torch" and device != "cuda" else functools.partial(_pool_kernels, backend=backend)
     dtype = torch.promote_types(torch.promote_types(depth.dtype, features.dtype), torch.float32)
     channels = features.shape[1]
-    rows = features.permute(0, 2, 3, 1).reshape(-1, channels).to(dtype)  # (M*h*w, C)
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (M*h*w, C)
     weights = depth.reshape(-1).to(dtype)  # (P,)
     out = pool(weights, rows, plan)
     x, y, z = plan.shape
@@ -63,7 +63,7 @@ def bev_pool(depth: Tensor, features: Tensor, plan: PoolPlan, backend: Backend =
 def _pool_torch(weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
     """The reference: (P,), (M*h*w, C) -> (B*Y*X*Z, C)."""
     x, y, z = plan.shape
-    points = rows.index_select(0, plan.pixels) * weights.index_select(0, plan.order)[:, None]  # (K, C)
+    points = rows.to(weights.dtype).index_select(0, plan.pixels) * weights.index_select(0, plan.order)[:, None]  # (K, C)
     return points.new_zeros(plan.batch * x * y * z, rows.shape[1]).index_add(0, plan.kept_cells, points)
 
 
@@ -71,6 +71,8 @@ def _pool_torch(weights: Tensor, rows: Tensor, plan: PoolPlan) -> Tensor:
 def _pool_kernels(weights: Tensor, rows: Tensor, plan: PoolPlan, backend: Backend) -> Tensor:
     """As `_pool_torch`, by the `forward` and `backward` of a backend."""
     chosen = default_backend(weights.device) if backend == "auto" else backend
+    if chosen != "triton":  # whose kernels read half precision themselves
+        rows = rows.to(weights.dtype)
     return _KernelPool.apply(weights, rows, plan, _kernels(chosen, weights.device))
 
 
@@ -79,7 +81,7 @@ class _KernelPool(torch.autograd.Function):
     def forward(ctx, weights: Tensor, rows: Tensor, plan: PoolPlan, kernels: Any) -> Tensor:
         x, y, z = plan.shape
         weights, rows = weights.detach().contiguous(), rows.detach().contiguous()
-        out = rows.new_zeros(plan.batch * x * y * z, rows.shape[1])
+        out = weights.new_zeros(plan.batch * x * y * z, rows.shape[1])
         kernels.forward(weights, rows, plan, out)
         ctx.save_for_backward(weights, rows)
         ctx.plan, ctx.kernels = plan, kernels

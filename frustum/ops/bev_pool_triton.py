@@ -34,7 +34,7 @@ def _forward(weights, rows, order, pixels, occupied, starts, out, C: tl.constexp
         weight = tl.load(weights + tl.load(order + k, mask=k < last, other=0), mask=k < last, other=0.0)
         pixel = tl.load(pixels + k, mask=k < last, other=0).to(tl.int64)
         mask = (k < last)[:, None] & (channel < C)[None, :]
-        row = tl.load(rows + pixel[:, None] * C + channel[None, :], mask=mask, other=0.0)
+        row = tl.load(rows + pixel[:, None] * C + channel[None, :], mask=mask, other=0.0).to(total.dtype)
         total += tl.sum(weight[:, None] * row, axis=0)
     target = tl.load(occupied + cell).to(tl.int64) * C
     tl.store(out + target + channel, total, mask=channel < C)
@@ -47,8 +47,8 @@ def _backward(
     """Program i: all channels of the i-th pixel, along its ray; `area` is h * w."""
     pixel = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, BLOCK_C)
-    row = tl.load(rows + pixel * C + channel, mask=channel < C, other=0.0)
-    total = tl.zeros([BLOCK_C], dtype=grad_rows.dtype.element_ty)
+    total = tl.zeros([BLOCK_C], dtype=grad.dtype.element_ty)
+    row = tl.load(rows + pixel * C + channel, mask=channel < C, other=0.0).to(total.dtype)
     origin = pixel // area * bins * area + pixel % area
     for start in range(0, bins, BLOCK_P):
         d = start + tl.arange(0, BLOCK_P)
@@ -59,11 +59,11 @@ def _backward(
         g = tl.load(grad + cell[:, None] * C + channel[None, :], mask=mask, other=0.0)
         tl.store(grad_weights + point, tl.sum(g * row[None, :], axis=1), mask=d < bins)
         total += tl.sum(weight[:, None] * g, axis=0)
-    tl.store(grad_rows + pixel * C + channel, total, mask=channel < C)
+    tl.store(grad_rows + pixel * C + channel, total.to(grad_rows.dtype.element_ty), mask=channel < C)
 
 
 def forward(weights: Tensor, rows: Tensor, plan: PoolPlan, out: Tensor) -> None:
-    """Weights (P,) and rows (M*h*w, C), contiguous, into out (B*Y*X*Z, C), which holds zeros."""
+    """Weights (P,) and rows (M*h*w, C), contiguous, into out (B*Y*X*Z, C), which holds zeros; rows may be of half precision."""
     channels = rows.shape[1]
     block = min(64, triton.next_power_of_2(channels))
     if len(plan.occupied):

@@ -20,14 +20,16 @@ from frustum.ops import bev_pool_numba as kernels
 class PoolPlan:
     """Where every frustum point goes.
 
-    Cells are numbered `((b * Y + y) * X + x) * Z + z`, so that Z joins the channels without a copy.
+    Cells are numbered `((b * Y + y) * X + x) * Z + z`, so that Z joins the channels without a copy. A plan made on the CPU holds neither
+    points outside nor empty cells. How many there are of them is not known in advance; on a GPU, where asking would wait for the answer,
+    all points and all cells are in it.
 
     Attributes:
         cells: (P,) int32 cell of each point in (M, D, h, w) order, -1 outside the grid.
-        order: (K,) int32 the K points inside, sorted by cell, ascending within a cell.
+        order: (K,) int32 points, sorted by cell, ascending within a cell; those inside come first.
         pixels: (K,) int32 pixel in (M, h, w) order of each entry of `order`.
-        occupied: (I,) int32 the cells that hold a point, ascending.
-        starts: (I + 1,) int32 first entry in `order` of each occupied cell, then K.
+        occupied: (I,) int32 cells, ascending, all that hold a point among them.
+        starts: (I + 1,) int32 first entry in `order` of each of these cells, then the number of points inside.
         frustum: (M, D, h, w).
         batch: B.
         shape: (X, Y, Z) of the grid.
@@ -53,14 +55,14 @@ class PoolPlan:
             raise ShapeError(f"{num_cells} cells and {points.numel() // 3} points do not fit 32-bit indices. Use a smaller batch.")
         on_cpu = points.device.type == "cpu"
         cells = _cells_numba(points, grid, rounding) if on_cpu else cells_torch(points, grid, rounding)
-        sort = map(torch.from_numpy, kernels.sort_by_cell(cells.numpy(), num_cells)) if on_cpu else sort_by_cell_torch(cells)
+        sort = map(torch.from_numpy, kernels.sort_by_cell(cells.numpy(), num_cells)) if on_cpu else sort_by_cell_torch(cells, num_cells)
         order, occupied, starts = sort
         pixels = order // (depth * height * width) * (height * width) + order % (height * width)
         return cls(cells, order, pixels, occupied, starts, (batch * cameras, depth, height, width), batch, grid.shape)
 
     @cached_property
     def kept_cells(self) -> Tensor:
-        """(K,) int64 cell of each entry of `order`."""
+        """(K,) int64 cell of each entry of `order`, of a plan without points outside."""
         return self.cells[self.order.long()].long()
 
     def to(self, device: torch.device | str) -> PoolPlan:
@@ -87,10 +89,9 @@ def cells_torch(points: Tensor, grid: VoxelGrid, rounding: Rounding = "floor") -
     return torch.where(inside, ((first + y) * x_cells + x) * z_cells + z, -1).flatten().int()
 
 
-def sort_by_cell_torch(cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Order, occupied and starts of PoolPlan from cells (P,), int32; the reference, and the path of GPUs."""
-    values, order = torch.sort(cells, stable=True)
-    outside = int((values < 0).sum())
-    occupied, lengths = torch.unique_consecutive(values[outside:], return_counts=True)
-    starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    return order[outside:].int(), occupied.int(), starts.int()
+def sort_by_cell_torch(cells: Tensor, num_cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Order, occupied and starts of PoolPlan from cells (P,), int32, with all points and all cells; the path of GPUs."""
+    outside_last = torch.where(cells < 0, num_cells, cells)
+    values, order = torch.sort(outside_last, stable=True)
+    every = torch.arange(num_cells + 1, dtype=torch.int32, device=cells.device)
+    return order.int(), every[:-1], torch.searchsorted(values, every, out_int32=True)

@@ -14,7 +14,7 @@ from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig
 from frustum.types.arrays import ArrayReader, network_images
 from frustum.types.contract import Label
-from frustum.types.tensors import count_samples, moved, part
+from frustum.types.tensors import count_samples, moved, part, pinned
 
 Value = TypeVar("Value")
 
@@ -84,7 +84,11 @@ class Batch:
         Geometry is a few small matrices that need float64, which not every device has. Who computes with them moves the results.
         """
         labels = {kind: moved(value, device) for kind, value in self.labels.items()}
-        return replace(self, images=self.images.to(device), labels=labels)
+        return replace(self, images=moved(self.images, device), labels=labels)
+
+    def pin_memory(self) -> Batch:
+        """The batch with images and labels in page-locked memory; torch's loaders call it when there is a GPU."""
+        return replace(self, images=pinned(self.images), labels={kind: pinned(value) for kind, value in self.labels.items()})
 
     @classmethod
     def of_images(cls, images: Tensor, tokens: list[str] | None = None) -> Batch:

@@ -9,12 +9,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from frustum.geometry.transforms import send
+
 T = TypeVar("T")
 
 
 def moved(value: T, device: torch.device | str) -> T:
     """The value with every tensor on `device`; those in dataclasses and lists, too."""
-    return _mapped(value, lambda tensor: tensor.to(device), lambda entries: entries)
+    return _mapped(value, lambda tensor: send(tensor, device), lambda entries: entries)
+
+
+def pinned(value: T) -> T:
+    """The value with every tensor in page-locked memory, from which copies to a GPU run beside other work."""
+    return _mapped(value, lambda tensor: tensor.pin_memory(), lambda entries: entries)
 
 
 def part(value: T, samples: slice) -> T:

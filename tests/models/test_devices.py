@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -42,6 +45,91 @@ def test_no_float64_on_the_device(name):
 def test_the_watch_for_float64_works():
     with NoFloat64(), pytest.raises(TypeError, match="float64"):
         torch.zeros(2, dtype=torch.float64).to("meta")
+
+
+class Constants(TorchFunctionMode):
+    """Notes tensors that are made of Python numbers right on `meta`: a copy that a host would wait for, which no dispatch mode sees."""
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and result.device.type == "meta":
+            self.found += [func.__name__] if not isinstance(args[0], torch.Tensor) or func is torch.Tensor.new_tensor else []
+        return result
+
+
+class Waits(TorchDispatchMode):
+    """The device `meta` as if it were a GPU: `found` names the operations for which a host would wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+        self.constants = Constants(self.found)
+
+    def __enter__(self):
+        self.constants.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.constants.__exit__(*error)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        there = [t for t in tensors if t.device.type == "meta"]
+        name = func.overloadpacket.__name__
+        copied = name == "_to_copy" and "meta" in (str(kwargs.get("device")), args[0].device.type) and not kwargs.get("non_blocking")
+        moved = copied and torch.device(kwargs.get("device") or args[0].device) != args[0].device
+        read = there and (name in READS or (name in ("index", "index_put_") and any(t.dtype == torch.bool for t in there)))
+        mixed = name in ("copy_", "index", "index_put_") and there and len(there) < len([t for t in tensors if t.dim()])
+        if moved or read or mixed:
+            self.found.append(name)
+        return func(*args, **kwargs)
+
+
+READS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_consecutive",
+    "unique_dim",
+    "bincount",
+    "equal",
+    "linalg_inv_ex",
+)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("name", OURS)
+def test_forward_does_not_wait_for_the_device(name, training, monkeypatch):
+    monkeypatch.setattr("frustum.nn.lift_splat._HAVE_FLOAT64", ("cpu", "meta"))  # plans are made there, too
+    recipe, model = build(name)
+    model, batch = model.train(training).to("meta"), make_batch(recipe).to("meta")
+    with Waits() as waits:
+        model(batch)
+    assert waits.found == []
+
+
+def test_the_watch_for_waits_works():
+    there = torch.zeros(3, device="meta")
+    with Waits() as waits:
+        torch.zeros(3).to("meta", non_blocking=True)
+        there + 1
+    assert waits.found == []
+    for wait in (
+        lambda: torch.zeros(3).to("meta"),
+        lambda: there.new_tensor([1.0]),
+        lambda: there[torch.tensor([1])],
+        lambda: there.sum().item(),
+    ):
+        with Waits() as waits, suppress(RuntimeError, NotImplementedError):
+            wait()
+        assert len(waits.found) == 1, waits.found
 
 
 @pytest.mark.gpu

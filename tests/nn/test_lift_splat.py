@@ -64,7 +64,7 @@ def test_moving_between_camera_and_keyframe_moves_the_map():
 
 def test_plans_are_kept_by_content():
     splat = Splat(GRID, BINS)
-    splat.max_plans = 2
+    splat.plans.max_rigs = 2
     first = splat.plan(frame_of(_rig()), (4, 8))
     assert splat.plan(frame_of(_rig()), (4, 8)) is first
     moved = EYE.clone()
@@ -72,7 +72,7 @@ def test_plans_are_kept_by_content():
     assert splat.plan(frame_of(_rig(), moved), (4, 8)) is not first
     assert splat.plan(frame_of(_rig(), EYE, moved), (4, 8)) is not first
     assert splat.plan(frame_of(_rig()), (4, 8)) is not first  # forgotten: only two are kept
-    assert len(splat._plans) == 2
+    assert len(splat.plans) == 2
 
 
 def test_a_device_without_float64_gets_the_finished_plan():
@@ -96,7 +96,7 @@ def test_a_device_without_float64_gets_the_finished_plan():
 def test_plans_do_not_travel_with_a_pickle():
     splat = Splat(GRID, BINS)
     splat.plan(frame_of(_rig()), (4, 8))
-    assert not pickle.loads(pickle.dumps(splat))._plans
+    assert not len(pickle.loads(pickle.dumps(splat)).plans)
     assert not list(splat.state_dict())
 
 
