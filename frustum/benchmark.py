@@ -48,13 +48,14 @@ class Timing:
         return (high - low) / self.median
 
 
-def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[Name, Timing]:
+def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up: int = 1, calls: int = 1) -> dict[Name, Timing]:
     """Time the jobs in turn (A B A B ...), so that other load on the machine slows all of them alike.
 
     Args:
         jobs: what to time, by name; a job on a GPU is waited for.
         repeats: timed rounds.
         warm_up: rounds before that are not counted: compilation, caches, first allocations.
+        calls: of a job in its turn, one right after the other; their mean is what is noted.
     """
     times: dict[Name, list[float]] = {name: [] for name in jobs}
     torch = sys.modules.get("torch")
@@ -63,10 +64,11 @@ def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up:
         for name, job in jobs.items():
             wait()
             start = time.perf_counter()
-            job()
+            for _ in range(calls):
+                job()
             wait()
             if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / calls)
     return {name: Timing(tuple(seconds)) for name, seconds in times.items()}
 
 
