@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frustum.data.nuscenes.index_build import build_boxes, build_frames, build_sweeps
+from frustum.data.nuscenes.index_build import Arrays, build_boxes, build_frames, build_sweeps
 from frustum.data.nuscenes.tables import TABLES, missing_table
 from frustum.errors import DataError
 from frustum.files import atomic_path
@@ -28,16 +28,11 @@ _VERSION = 2
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
 _WHOLE = 1 << 22  # tables up to this size are digested whole
 
-Arrays = dict[str, np.ndarray]
-
 
 def cache_folder() -> Path:
     """Where indices are kept: $FRUSTUM_CACHE, else `.cache/frustum` in the home folder."""
-    given = os.environ.get("FRUSTUM_CACHE")
-    if given:
-        return Path(given)
     try:
-        return Path.home() / ".cache" / "frustum"
+        return Path(os.environ.get("FRUSTUM_CACHE") or Path.home() / ".cache" / "frustum")
     except RuntimeError:  # an account without a home
         return Path(tempfile.gettempdir()) / "frustum-cache"
 

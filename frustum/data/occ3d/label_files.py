@@ -16,7 +16,6 @@ from frustum.files import write_bytes
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
 _ARRAYS = ("semantics", "mask_lidar", "mask_camera")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same time stamp in every archive, so that equal labels are equal files
 
 
 def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False) -> Path:
@@ -95,7 +94,7 @@ def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:
     """Add arrays to an npz file; equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "a") as archive:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            member = zipfile.ZipInfo(f"{name}.npy")  # with the time stamp 1980-01-01, whenever it is written
             member.external_attr = 0o644 << 16
             content = io.BytesIO()
             np.lib.format.write_array(content, array, allow_pickle=False)
