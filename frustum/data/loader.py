@@ -89,7 +89,6 @@ class EpochBatches(Sampler[list[Item]]):
         self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 0, 0  # where iterations begin; a DataLoader with workers begins one twice, so that none may change it
-        self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_samples, self.batch_size)
@@ -98,20 +97,15 @@ class EpochBatches(Sampler[list[Item]]):
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch = self.epoch  # `go_to` chooses that of later iterations
-        return (self.batch(epoch, number) for number in range(self.start, len(self)))
+        epoch, size = self.epoch, self.batch_size  # `go_to` chooses the epoch of later iterations
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        firsts = ((number * self.world_size + self.rank) * size for number in range(self.start, len(self)))
+        return ([(epoch, int(i)) for i in order[first : first + size]] for first in firsts)
 
     def go_to(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch of the iterations that begin from now on, and the number of its batches to skip."""
         self.epoch, self.start = epoch, start
-
-    def batch(self, epoch: int, number: int) -> list[Item]:
-        """The `number`-th batch of this rank in an epoch."""
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            self._order = epoch, rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
-        first = (number * self.world_size + self.rank) * self.batch_size
-        return [(epoch, int(i)) for i in self._order[1][first : first + self.batch_size]]
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
