@@ -101,15 +101,15 @@ def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def read_arrays(path: Path, names: Sequence[str], what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Those of the named arrays that an npz file holds, and the names of all that it holds.
+def read_arrays(path: Path, names: Sequence[str] | None, what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the named arrays that an npz file holds (all of them without `names`), and the names of all that it holds.
 
     Raises:
         DataError: the file is missing or damaged; `what` names it in the message, and `advice` says what to do if it does not exist.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}, archive.files
+            return {name: archive[name] for name in names or archive.files if name in archive.files}, archive.files
     except FileNotFoundError as error:
         raise DataError(f"the {what} {path} does not exist. {advice}") from error
     except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
