@@ -52,7 +52,14 @@ class _Part(NamedTuple):
 
 
 def import_kitti_raw(
-    src: Path | str, dst: Path | str, *, drive: str | None = None, splits: Mapping[str, str] | None = None, progress: Progress | None = None
+    src: Path | str,
+    dst: Path | str,
+    *,
+    drive: str | None = None,
+    splits: Mapping[str, str | tuple[int, int]] | None = None,
+    version: str = "v1.0-trainval",
+    grid: VoxelGrid | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Import one or all drives below `src` into the database `dst`.
 
@@ -63,6 +70,8 @@ def import_kitti_raw(
         drive: part of a drive's name, to choose one of several; None imports all.
         splits: frame numbers per split, `{"train": "0-119", "val": "120-153"}`, both ends included; by default the first 78 % of each
             drive are train and the rest is val.
+        version: folder of the tables.
+        grid: voxels of the labels; Occ3D's by default.
         progress: see `Progress`; None is silent.
 
     Returns:
@@ -72,12 +81,12 @@ def import_kitti_raw(
         DataError: something of the drive is missing or damaged, or `dst` cannot be written.
         ConfigError: a split is malformed, empty, or overlaps another one.
     """
-    src, grid = Path(src), VoxelGrid.occ3d()
+    src, grid = Path(src), grid or VoxelGrid.occ3d()
     show: Progress = progress or (lambda title, items: items)
     folders = [f for f in find_drives(src) if drive is None or drive in f.name]
     if not folders:
         raise DataError(f"{src} has no drive {drive!r}; {nearest_names(str(drive), [f.name for f in find_drives(src)])}")
-    writer = DatabaseWriter(dst)
+    writer = DatabaseWriter(dst, version)
     members: dict[str, list[str]] = {}
     totals: dict[str, Any] = {"drives": [f.name for f in folders], "frames": 0, "boxes": 0}
     sums = np.zeros(len(OCC3D_CLASSES) + 4)
@@ -121,20 +130,21 @@ def _micro(drive: KittiDrive, frame: int, sensor: str = "velodyne_points") -> in
     return round(float(drive.timestamps[sensor][frame]) * 1e6)
 
 
-def split_frames(frames: Sequence[int], splits: Mapping[str, str] | None) -> dict[str, range]:
+def split_frames(frames: Sequence[int], splits: Mapping[str, str | tuple[int, int]] | None) -> dict[str, range]:
     """Positions in `frames` per split. Raises ConfigError for a malformed, empty or overlapping range of frame numbers."""
     if splits is None:
         cut = max(1, min(len(frames) - 1, round(DEFAULT_TRAIN_SHARE * len(frames)))) if len(frames) > 1 else len(frames)
         return {"train": range(cut)} | ({"val": range(cut, len(frames))} if cut < len(frames) else {})
     found: dict[str, range] = {}
     for name, given in splits.items():
-        match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", given)
-        if not match:
-            raise ConfigError(f"the frames of split {name!r} are {given!r}; write the first and the last frame number, as in 0-119.")
-        first, last = int(match[1]), int(match[2])
-        inside = [i for i, number in enumerate(frames) if first <= number <= last]
+        if isinstance(given, str):
+            match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", given)
+            if not match:
+                raise ConfigError(f"the frames of split {name!r} are {given!r}; write the first and the last frame number, as in 0-119.")
+            given = int(match[1]), int(match[2])
+        inside = [i for i, number in enumerate(frames) if given[0] <= number <= given[1]]
         if not inside:
-            raise ConfigError(f"split {name!r} asks for frames {first} to {last}, but the drive has {frames[0]} to {frames[-1]}.")
+            raise ConfigError(f"split {name!r} asks for frames {given[0]} to {given[1]}, but the drive has {frames[0]} to {frames[-1]}.")
         found[name] = range(inside[0], inside[-1] + 1)
         for other, part in found.items():
             if other != name and part.start < found[name].stop and found[name].start < part.stop:

@@ -103,6 +103,7 @@ def rings(points: np.ndarray, count: int = 64) -> np.ndarray:
 
 def find_drives(src: Path) -> list[Path]:
     """The drive folders at or below `src`: a KITTI raw root, a date folder, or one drive. Raises DataError if there is none."""
+    src = Path(src)
     if (src / "oxts").is_dir():
         return [src]
     for pattern in ("*_drive_*", "*/*_drive_*"):

@@ -74,7 +74,7 @@ class RigFrame:
     images: dict[str, Path]
 
 
-def import_rig(src: Path | str, dst: Path | str) -> dict[str, Any]:
+def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainval") -> dict[str, Any]:
     """Import the folder `src` (images + calibration.json) into the database `dst`; lens distortion is taken out of the images.
 
     The new scene has the name of the folder and joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start
@@ -88,7 +88,7 @@ def import_rig(src: Path | str, dst: Path | str) -> dict[str, Any]:
     """
     src = Path(src)
     cameras, frames = read_rig(src)
-    writer = DatabaseWriter(dst)
+    writer = DatabaseWriter(dst, version)
     scene = src.resolve().name.replace(" ", "-") or "rig"
     start = 0 if frames[0].timestamp > _FIRST_DATE else _START + zlib.crc32(scene.encode()) * 100_000
     writer.prepare({scene: start + round(frames[0].timestamp * 1e6)})

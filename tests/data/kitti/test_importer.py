@@ -40,7 +40,7 @@ def imported(drive, tmp_path_factory):
         shown.append(title)
         yield from items
 
-    summary = import_kitti_raw(drive, root, splits={"train": "0-7", "val": "8-11"}, progress=progress)
+    summary = import_kitti_raw(drive, root, splits={"train": "0-7", "val": (8, 11)}, progress=progress)
     return root, summary, shown
 
 
@@ -166,7 +166,7 @@ def test_nothing_inconsistent_is_found(dataset):
 def test_second_run_keeps_what_is_there(drive, imported):
     root = imported[0]
     before = {p: p.stat().st_mtime_ns for p in (root / "gts").rglob("*.npz")}
-    summary = import_kitti_raw(drive, root, splits={"train": "0-7", "val": "8-11"})
+    summary = import_kitti_raw(drive, root, splits={"train": "0-7", "val": (8, 11)})
     assert summary["new_frames"] == 0
     assert {p: p.stat().st_mtime_ns for p in (root / "gts").rglob("*.npz")} == before
 
