@@ -19,31 +19,37 @@ _ATTRIBUTES = {  # of each class, slow and fast
 }
 
 
-def boxes_to_global(boxes: np.ndarray, names: Sequence[str], scores: np.ndarray, ego2global: np.ndarray) -> DetectionBoxes:
-    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as in a submission, with `likely_attributes`.
+def boxes_to_global(
+    boxes: np.ndarray, names: Sequence[str], scores: np.ndarray, ego2global: np.ndarray, attributes: Sequence[str] | None = None
+) -> DetectionBoxes:
+    """Detections (M, 9) in the ego frame (geometry.BOX_FIELDS) as in a submission.
 
     Args:
         boxes: float64; velocities relative to the ground, along the axes of the ego frame.
         names, scores: class and confidence of each.
         ego2global: (4, 4) of the keyframe, at the time of its LIDAR_TOP.
+        attributes: names, "" for none; left out, they follow from class and speed (`likely_attributes`).
 
     Raises:
-        DataError: an unknown class. ShapeError: not (M, 9), or another number of names or scores.
+        DataError: an unknown class or attribute. ShapeError: not (M, 9), or another number of names or scores.
     """
     boxes, scores = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
     lengths = {"boxes": len(boxes), "names": len(names), "scores": len(scores)}
+    lengths |= {} if attributes is None else {"attributes": len(attributes)}
     if boxes.ndim != 2 or boxes.shape[1] != 9 or len(set(lengths.values())) > 1:
         raise ShapeError(f"detections need boxes (M, 9) with M names and scores, got boxes {boxes.shape} and lengths {lengths}.")
-    if unknown := next((name for name in names if name not in LABEL_OF), None):
-        raise DataError(f"a detection has the unknown class {unknown!r}; {nearest_names(unknown, LABEL_OF)}")
+    for given, known, what in ((names, LABEL_OF, "class"), (attributes or (), ATTRIBUTE_OF, "attribute")):
+        if unknown := next((name for name in given if name not in known), None):
+            raise DataError(f"a detection has the unknown {what} {unknown!r}; {nearest_names(unknown, known)}")
     there = transform_boxes(ego2global, boxes)
+    chosen = likely_attributes(names, boxes[:, 7:9]) if attributes is None else attributes
     return DetectionBoxes(
         labels=np.array([LABEL_OF[name] for name in names], np.int64),
         centres=there[:, :3],
         sizes=boxes[:, 3:6],
         rotations=matrix_to_quaternion(ego2global[:3, :3] @ rotation_z(boxes[:, 6])),
         velocities=there[:, 7:9],
-        attributes=np.array([ATTRIBUTE_OF[name] for name in likely_attributes(names, boxes[:, 7:9])], np.int64),
+        attributes=np.array([ATTRIBUTE_OF[name] for name in chosen], np.int64),
         scores=scores,
         num_points=np.full(len(boxes), -1, np.int64),
     )

@@ -39,18 +39,25 @@ class DetectionResults:
     meta: dict[str, Any]
 
 
-def write_detections(path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]]) -> None:
-    """Write a submission that the official evaluation takes. Its `meta` says that cameras are read and nothing else.
+def write_detections(
+    path: Path | str, samples: Mapping[str, DetectionBoxes] | Iterable[tuple[str, DetectionBoxes]], meta: Mapping[str, bool] | None = None
+) -> None:
+    """Write a submission that the official evaluation takes.
 
     Args:
         path: the JSON file.
         samples: boxes by sample token, or pairs; every keyframe of the split must be there, without boxes too.
+        meta: flags of MODALITIES that differ from the default, which is cameras and nothing else.
 
     Raises:
-        DataError: a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
+        DataError: an unknown flag, a sample given twice or with more than 500 boxes, a number that is not finite (velocities may be NaN),
             or the file cannot be written.
     """
     flags = dict.fromkeys(MODALITIES, False) | {"use_camera": True}
+    for name, value in (meta or {}).items():
+        if name not in flags:
+            raise DataError(f"meta of a detection submission has no flag {name!r}; {nearest_names(name, flags)}")
+        flags[name] = bool(value)
     written: set[str] = set()
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(flags)}, "results": {{')

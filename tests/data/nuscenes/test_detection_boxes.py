@@ -81,6 +81,11 @@ def test_likely_attributes(name: str, fast: str, slow: str) -> None:
     assert likely_attributes([name] * 4, velocities) == [fast, slow, slow, slow]
 
 
+def test_given_attributes_win() -> None:
+    there = boxes_to_global(random_boxes(2), ["car", "barrier"], np.ones(2), LEVEL, ["vehicle.stopped", ""])
+    assert there.attribute_names == ["vehicle.stopped", ""]
+
+
 def test_selection() -> None:
     there = boxes_to_global(random_boxes(4), ["car", "bus", "car", "truck"], np.array([0.1, 0.9, 0.5, 0.9]), LEVEL)
     assert there.best(2).names == ["bus", "truck"]

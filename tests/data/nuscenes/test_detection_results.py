@@ -46,10 +46,10 @@ def submission(path: Path, *entries: dict[str, Any], **members: Any) -> Path:
 
 def test_written_and_read_back_to_the_last_bit(tmp_path: Path) -> None:
     given = {"b": boxes(3), "a": DetectionBoxes.empty(), "c": boxes(500, 1)}
-    write_detections(tmp_path / "deep" / "out.json", given)
+    write_detections(tmp_path / "deep" / "out.json", given, {"use_lidar": True})
     found = read_detections(tmp_path / "deep" / "out.json")
     assert list(found.boxes) == ["b", "a", "c"], "the order of the file is kept"
-    assert found.meta == {"use_camera": True, "use_lidar": False, "use_radar": False, "use_map": False, "use_external": False}
+    assert found.meta == {"use_camera": True, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
     for token, expected in given.items():
         for field in fields(DetectionBoxes):
             np.testing.assert_array_equal(getattr(found.boxes[token], field.name), getattr(expected, field.name))
@@ -167,6 +167,8 @@ def test_nothing_wrong_is_written(tmp_path: Path) -> None:
         write_detections(out, [("a", boxes()), ("a", boxes())])
     with pytest.raises(DataError, match="translation is not finite"):
         write_detections(out, {"a": replace(boxes(1), centres=np.full((1, 3), np.nan))})
+    with pytest.raises(DataError, match="no flag 'use_cameras'; did you mean 'use_camera'"):
+        write_detections(out, {}, {"use_cameras": True})
     assert list(tmp_path.iterdir()) == [], "not even a temporary file"
 
 
