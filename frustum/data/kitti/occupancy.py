@@ -129,8 +129,7 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
     points = still.points()
     # The road directly below the car is in its blind zone, so the path is continued straight ahead and behind.
     first, last = ego.ego2global[0, :3], ego.ego2global[-1, :3]
-    ends = [first[:, 3] - 8 * first[:, 0]], [last[:, 3] + 8 * last[:, 0]]
-    ground = find_ground(points, np.concatenate([ends[0], path, ends[1]]), relief)
+    ground = find_ground(points, np.vstack([first[:, 3] - 8 * first[:, 0], path, last[:, 3] + 8 * last[:, 0]]), relief)
     points = points[ground.covers(points) | ~traffic.is_gone(points)]
     classes = classify(points, ground)
     keep = classes != OCC3D_FREE

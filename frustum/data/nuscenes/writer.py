@@ -44,7 +44,6 @@ class DatabaseWriter:
 
     def __init__(self, root: Path | str, version: str = "v1.0-trainval") -> None:
         self.root = Path(root)
-        self.version = version
         self.folder = make_folder(self.root / version)
         self.parts = make_folder(self.folder / "parts")
 
@@ -128,9 +127,8 @@ class DatabaseWriter:
         if not names:
             raise DataError(f"there is no scene in {self.parts}; call add_scene first.")
         for split, members in splits.items():
-            for name in members:
-                if name not in names:
-                    raise DataError(f"the split {split!r} names the scene {name!r}, which was not added; {nearest_names(name, names)}")
+            if unknown := next((name for name in members if name not in names), None):
+                raise DataError(f"the split {split!r} names the scene {unknown!r}, which was not added; {nearest_names(unknown, names)}")
         if keep_splits:
             splits = merged_splits(custom_splits(self.folder), splits, names)
         parts = [self._read_part(self._part(name)) for name in names]

@@ -28,11 +28,6 @@ _GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 _OTHER_PARTS = {f".{field.name}" for field in fields(Prediction)}  # TOKEN.boxes.npz and so on, which `frustum predict` writes too
 
 
-def result_path(folder: Path | str, token: str) -> Path:
-    """Path of the prediction of a keyframe in a submission."""
-    return Path(folder) / f"{token}.npz"
-
-
 def result_tokens(folder: Path | str) -> list[str]:
     """Keyframes with a prediction in a folder, by name; files of `frustum predict` that answer other questions are left out."""
     files = (path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
@@ -53,7 +48,7 @@ def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.T
     """
     labels = semantics.cpu().numpy() if isinstance(semantics, torch.Tensor) else np.asarray(semantics)
     _require_labels(labels, grid or VoxelGrid.occ3d(), f"the prediction of {token}")
-    path = result_path(folder, token)
+    path = Path(folder) / f"{token}.npz"
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(temporary, labels.astype(np.uint8))
     return path
@@ -121,7 +116,7 @@ class OccupancyResults:
 
     def read(self, token: str) -> Prediction:
         """The prediction of one keyframe. Raises DataError as `read_result`."""
-        labels, instances = read_result(result_path(self.folder, token), self.grid)
+        labels, instances = read_result(self.folder / f"{token}.npz", self.grid)
         ids = None if instances is None else torch.from_numpy(instances)
         return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.occ3d.result_files import OccupancyResults, read_result, result_path, write_result
+from frustum.data.occ3d.result_files import OccupancyResults, read_result, write_result
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.tasks.occupancy import OccupancyTask
@@ -24,7 +24,7 @@ def test_the_challenge_form_is_one_unnamed_array(tmp_path):
     occ3d = np.full((200, 200, 16), 17)
     occ3d[3, 4, 5] = 9
     path = write_result(tmp_path / "new folder", "token", torch.from_numpy(occ3d))
-    assert path == result_path(tmp_path / "new folder", "token") == tmp_path / "new folder" / "token.npz"
+    assert path == tmp_path / "new folder" / "token.npz"
     with np.load(path, allow_pickle=False) as stored:
         assert stored.files == ["arr_0"]
         assert stored["arr_0"].dtype == np.uint8
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(tmp_path, labels):
     np.save(tmp_path / "i.npy", labels)
     with pytest.raises(DataError, match="not an npz archive"):
         read_result(tmp_path / "i.npy", GRID)
-    whole = result_path(tmp_path, "a").read_bytes()
+    whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "j.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="damaged"):
         read_result(tmp_path / "j.npz", GRID)
