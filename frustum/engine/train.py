@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate.utils import set_seed
 from torch import nn
@@ -26,8 +26,10 @@ from frustum.engine.signals import stop_signals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
-from frustum.errors import StoppedError, TrainingError
+from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
+
+Resume = Literal["auto", "never", "must"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class TrainResult:
 def train(
     recipe: Recipe,
     out: Path | str,
-    resume: bool = True,
+    resume: Resume | bool = "auto",
     model: nn.Module | None = None,
     progress: bool = True,
     *,
@@ -62,7 +64,8 @@ def train(
     Args:
         recipe: the complete description of the run.
         out: folder of the run; run.py lists what it holds.
-        resume: go on exactly where an earlier run in `out` stopped, if there is one; False deletes the earlier run.
+        resume: `auto` (or True) goes on exactly where an earlier run in `out` stopped, else starts; `must` raises if there is nothing to
+            resume; `never` (or False) deletes the earlier run.
         model: a network to start from (loaded weights), for which `train.init` is not read; by default `recipe.model.build()`, prepared
             with the label statistics, then filled from `train.init`.
         progress: show a bar, or plain lines where there is no terminal.
@@ -74,10 +77,11 @@ def train(
         ConfigError: `out` holds a run with other settings. CheckpointError: its snapshots do not fit.
     """
     began, out = time.monotonic(), Path(out)
+    mode = ("auto" if resume else "never") if isinstance(resume, bool) else resume
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
-    changed = _open_folder(out, recipe, resume, snapshots, source, overrides)
+    changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
@@ -173,16 +177,20 @@ class Window:
         return {"step": step, "epoch": round(epoch, 6), "loss": self.last_loss, "losses": losses, **figures, "time": round(time.time(), 3)}
 
 
-def _open_folder(out: Path, recipe: Recipe, resume: bool, snapshots: Snapshots, source: str | None, overrides: Sequence[str]) -> str:
+def _open_folder(out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, source: str | None, overrides: Sequence[str]) -> str:
     """Prepare the run folder before anything slow happens; returns `run.changed_length` of a resumed run."""
+    if mode not in ("auto", "never", "must"):
+        raise ConfigError(f"resume={mode!r} is not known; use 'auto', 'must' or 'never'.")
     changed, accelerator = "", snapshots.accelerator
-    if resume and snapshots.latest() is not None:
+    if mode != "never" and snapshots.latest() is not None:
         require_same(recipe, out)
         changed = changed_length(recipe, out)
+    elif mode == "must":
+        raise CheckpointError(f"{out} holds no snapshot to resume from. Start the run without resume, or give the folder of a run.")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         make_folder(out)
-        if not resume:
+        if mode == "never":
             clear_run(out)
         if snapshots.latest() is None:
             (out / STATISTICS).unlink(missing_ok=True)  # of labels that may have changed since

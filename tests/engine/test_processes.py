@@ -76,7 +76,7 @@ def test_sigterm_saves_exits_with_75_and_resumes_exactly(toy_root, tmp_path):
     assert stopped.returncode == 75, errors
     assert "stopped by SIGTERM after step" in errors
     step = int(next((tmp_path / "run/checkpoints").iterdir()).name[5:])
-    result = train(apply(toy.recipe(toy_root), ["model.slow=0.1"]), tmp_path / "run")
+    result = train(apply(toy.recipe(toy_root), ["model.slow=0.1"]), tmp_path / "run", resume="must")
     assert result.resumed_from == step
     assert list(losses(tmp_path / "run")) == list(range(1, 13))
 

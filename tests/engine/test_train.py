@@ -71,7 +71,7 @@ def test_resuming_gives_the_same_losses_as_no_interruption(toy_root, tmp_path):
     train(apply(recipe, ["train.steps=5", "optim.schedule=constant"]), tmp_path / "x")  # another run in this process must not matter
     parts = tmp_path / "parts"
     stop_after(recipe, parts, 7)
-    again = train(recipe, parts)
+    again = train(recipe, parts, resume="must")
     assert again.resumed_from == 7
     assert losses(parts) == losses(tmp_path / "whole")
     assert len(losses(parts)) == 6
@@ -137,6 +137,10 @@ def test_resuming_with_other_settings_is_refused_by_name(toy_root, tmp_path):
     train(toy.recipe(toy_root, steps=2), tmp_path)
     with pytest.raises(ConfigError, match=r"optim\.lr was 0\.1, now 0\.5.*--fresh"):
         train(apply(toy.recipe(toy_root, steps=2), ["optim.lr=0.5"]), tmp_path)
+    with pytest.raises(CheckpointError, match="no snapshot to resume"):
+        train(toy.recipe(toy_root), tmp_path / "new", resume="must")
+    with pytest.raises(ConfigError, match="resume='perhaps'"):
+        train(toy.recipe(toy_root), tmp_path / "new", resume="perhaps")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -43,7 +43,7 @@ def test_an_adversarial_model_trains_logs_all_losses_and_resumes_exactly(toy_roo
     assert (len(saved["optimizers"]), len(saved["schedulers"])) == (2, 2)
     assert [state["param_groups"][0]["initial_lr"] for state in saved["optimizers"]] == [0.01, 0.005]
     stop_after(recipe, tmp_path / "parts", 7)
-    again = train(recipe, tmp_path / "parts")
+    again = train(recipe, tmp_path / "parts", resume="must")
     assert again.resumed_from == 7
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for key, value in whole.model.state_dict().items():
@@ -156,7 +156,7 @@ def test_a_snapshot_of_before_turns_resumes_exactly(toy_root, tmp_path):
     names = ("lr", "weight_decay", "clip_norm", "schedule", "warmup_steps", "warmup_ratio", "step_epochs")
     described["recipe"]["optim"] = {name: described["recipe"]["optim"][name] for name in names} | {"encoder_lr_scale": 1.0}
     (tmp_path / "parts/recipe.json").write_text(json.dumps(described))
-    assert train(recipe, tmp_path / "parts").resumed_from == 6
+    assert train(recipe, tmp_path / "parts", resume="must").resumed_from == 6
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     torch.save({"optimizers": [optimizer] * 2, "schedulers": [scheduler] * 2, **state}, path)
     (tmp_path / "parts/checkpoints/step_00000012").rename(tmp_path / "later")
