@@ -30,6 +30,7 @@ def evaluate(
     source: Source | None = None,
     split: str | None = None,
     *,
+    every: int | None = None,
     black: bool = False,
     name: str | None = None,
     progress: bool = True,
@@ -42,6 +43,7 @@ def evaluate(
         model: a network that keeps the contract, or what predicts without images: a baseline, or predictions in files.
         source: the opened data set; by default that of the recipe.
         split: by default `data.val_split`.
+        every: score every n-th sample of the split; by default `eval.every`.
         black: feed the network black images instead of those on disk.
         name: what the model is called in the report; by default its own name, or the recipe's.
         tasks: the questions that may be scored; those are whose part the predictions have.
@@ -59,7 +61,8 @@ def evaluate(
     if source is None or split is None:
         raise TypeError("evaluate() without a recipe needs source and split")
     accelerator = make_accelerator(runtime)
-    order = source.tokens(split)[:: settings.every]
+    every = every or settings.every
+    order = source.tokens(split)[::every]
     if not order:
         raise DataError(f"the split {split!r} of {source.root} has no samples.")
     pixels = recipe.data if recipe is not None and black else None
@@ -84,7 +87,7 @@ def evaluate(
         name=title,
         split=split,
         frames=len(order),
-        every=settings.every,
+        every=every,
         images="none" if isinstance(predictor, Predictor) else "black" if black else "as they are",
         results={task.name: task.compute() for task in done.values()},
         seconds=time.monotonic() - began,

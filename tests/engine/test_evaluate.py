@@ -71,7 +71,7 @@ def test_figures_equal_an_independent_count(recipe, database):
         semantics[:, 3, 2] = OCC3D_CLASSES.index("manmade")  # a wall too many
         return semantics
 
-    report = evaluate(apply(recipe, ["eval.every=3"]), Oracle(database, spoil), split="train")
+    report = evaluate(recipe, Oracle(database, spoil), split="train", every=3)
     labels = list(occupancy_of(database, database.tokens("train")[::3]))
     truth = np.stack([l.semantics for l in labels])
     guess = np.stack([spoil(l.semantics.copy()) for l in labels])
