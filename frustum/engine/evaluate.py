@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from accelerate.utils import gather_object
 from torch import nn
@@ -17,6 +18,7 @@ from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
 from frustum.engine.reports import EvalReport
 from frustum.engine.runtime import make_accelerator
 from frustum.errors import DataError
+from frustum.files import write_json
 from frustum.tasks import TASKS
 from frustum.tasks.task import Predictor, Task
 from frustum.types.predictions import Prediction
@@ -26,13 +28,14 @@ BLACK_NOTE = "the trained network with black images instead of those of the came
 
 def evaluate(
     recipe: Recipe | None,
-    model: nn.Module | Predictor,
+    model: nn.Module | NetworkPredictor | Predictor,
     source: Source | None = None,
     split: str | None = None,
     *,
     every: int | None = None,
     black: bool = False,
     name: str | None = None,
+    out: Path | str | None = None,
     progress: bool = True,
     tasks: Sequence[type[Task]] = TASKS,
 ) -> EvalReport:
@@ -46,6 +49,7 @@ def evaluate(
         every: score every n-th sample of the split; by default `eval.every`.
         black: feed the network black images instead of those on disk.
         name: what the model is called in the report; by default its own name, or the recipe's.
+        out: file (eval.json) that the numbers are written to, atomically.
         tasks: the questions that may be scored; those are whose part the predictions have.
 
     Every process scores its own samples; all return the report of all of them.
@@ -65,8 +69,8 @@ def evaluate(
     order = source.tokens(split)[::every]
     if not order:
         raise DataError(f"the split {split!r} of {source.root} has no samples.")
-    pixels = recipe.data if recipe is not None and black else None
-    predictor = NetworkPredictor(model, runtime, black=pixels) if isinstance(model, nn.Module) else model
+    data = None if recipe is None else recipe.data
+    predictor = NetworkPredictor(model, runtime, black=black, data=data) if isinstance(model, nn.Module) else model
     if isinstance(predictor, Predictor):
         order = predictor.ordered(order, split)
     first, last = (len(order) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
@@ -83,12 +87,12 @@ def evaluate(
     done: dict[str, Task] = {}
     for task in (task for counted in gather_object([scored]) for task in counted.values()):
         done[task.name] = done[task.name].merge(task) if task.name in done else task
-    return EvalReport(
+    report = EvalReport(
         name=title,
         split=split,
         frames=len(order),
         every=every,
-        images="none" if isinstance(predictor, Predictor) else "black" if black else "as they are",
+        images="none" if isinstance(predictor, Predictor) else "black" if predictor.black else "as they are",
         results={task.name: task.compute() for task in done.values()},
         seconds=time.monotonic() - began,
         weights=digest(model) if isinstance(model, nn.Module) else None,
@@ -96,12 +100,16 @@ def evaluate(
         about=getattr(predictor, "about", {}),
         tasks=tuple(done.values()),
     )
+    if out is not None and accelerator.is_main_process:
+        write_json(out, report.numbers(tasks), indent=2)
+    return report
 
 
 def evaluate_with_baselines(
-    recipe: Recipe, network: nn.Module, source: Source, split: str | None = None, *, progress: bool = True
+    recipe: Recipe, network: nn.Module, source: Source | None = None, split: str | None = None, *, progress: bool = True
 ) -> list[EvalReport]:
     """The report of a network, then of baselines that read no images, and of the network on black images."""
+    source = source or recipe.data.open()
     report = evaluate(recipe, network, source, split, progress=progress)
     baselines = (b for task in report.tasks for b in task.baselines(source, recipe.data.train_split, loop_progress))
     reports = [report, *(evaluate(recipe, predictor, source, split, progress=progress) for predictor in baselines)]

@@ -23,23 +23,23 @@ class NetworkPredictor:
     Args:
         network: keeps the contract (forward, predict); it is moved to the device.
         runtime: device and precision.
-        black: replace every image by the black pixels of this data section (`black_images`): the predictions then show what the network
-            knows without images.
+        black: replace every image by black pixels (`black_images`): the predictions then show what the network knows without images.
+        data: says what a black pixel is after normalisation; needed for `black` only.
     """
 
-    def __init__(self, network: nn.Module, runtime: RuntimeConfig, *, black: DataConfig | None = None):
+    def __init__(self, network: nn.Module, runtime: RuntimeConfig, *, black: bool = False, data: DataConfig | None = None):
         self.device = pick_device(runtime)
         self.network = place(network, runtime, self.device).eval()
         self.bf16 = pick_precision(runtime, self.device) == "bf16"
-        self.black = black
+        self.black, self.data = black, data or DataConfig()
         # a compiled network is compiled as a whole, a stream is not
         streamed = None if runtime.compile else getattr(self.network, "streamed", None)
         self.forward: Callable[[Batch], Any] = streamed() if streamed is not None else self.network
 
     def __call__(self, batch: Batch) -> list[Prediction]:
         """Predict; tensors of the result are on the CPU. Raises DataError unless the network answers for every sample, in their order."""
-        if self.black is not None:
-            batch = black_images(batch, self.black)
+        if self.black:
+            batch = black_images(batch, self.data)
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             found = self.network.predict(self.forward(batch), batch)  # type: ignore[operator]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from frustum.engine.evaluate import evaluate
 from frustum.engine.overrides import apply
-from frustum.engine.reports import write_reports
 from frustum.engine.train import train
 from frustum.errors import FrustumError
 from tests.engine import toy
@@ -17,7 +16,7 @@ if __name__ == "__main__":
     try:
         recipe = apply(toy.recipe(root), settings)
         network = train(recipe, out, overrides=settings).model
-        write_reports(Path(out), [evaluate(recipe, network)])
+        evaluate(recipe, network, out=Path(out) / "eval.json")
     except FrustumError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
