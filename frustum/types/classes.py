@@ -44,7 +44,6 @@ class GeneralClass(NamedTuple):
     """One of nuScenes' 32 general classes (lidarseg ids are the position in GENERAL_CLASSES)."""
 
     name: str
-    detection: str | None
     occ3d: str
 
 
@@ -60,10 +59,8 @@ _OCC3D_OF_CATEGORY: dict[str, str] = {
     "flat.sidewalk": "sidewalk", "flat.terrain": "terrain", "static.manmade": "manmade", "static.other": "others",
     "static.vegetation": "vegetation", "vehicle.ego": "others",
 }  # fmt: skip
-GENERAL_CLASSES: tuple[GeneralClass, ...] = tuple(
-    GeneralClass(name, occ3d if occ3d in DETECTION_CLASSES else None, occ3d) for name, occ3d in _OCC3D_OF_CATEGORY.items()
-)
-DETECTION_OF_CATEGORY: dict[str, str] = {c.name: c.detection for c in GENERAL_CLASSES if c.detection}
+GENERAL_CLASSES: tuple[GeneralClass, ...] = tuple(GeneralClass(name, occ3d) for name, occ3d in _OCC3D_OF_CATEGORY.items())
+DETECTION_OF_CATEGORY: dict[str, str] = {c.name: c.occ3d for c in GENERAL_CLASSES if c.occ3d in DETECTION_CLASSES}
 
 CAMERAS: tuple[str, ...] = (
     "CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT",

@@ -15,7 +15,7 @@ from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, Scen
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
-from frustum.types.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 from frustum.worlds.street import filming
 from frustum.worlds.street import generate as generator
 from frustum.worlds.street.config import SceneConfig
@@ -85,12 +85,12 @@ def test_points_of_an_object_lie_in_its_box_and_carry_its_class(data):
             transform_points(lidar2key, points[:, :3].astype(np.float64)), sample.boxes.box2ego, sample.boxes.boxes[:, 3:6]
         )
         owned = instance > 0
-        assert {general[c] for c in np.unique(category[~owned])} <= {c.name for c in GENERAL_CLASSES if c.detection is None}
+        assert {general[c] for c in np.unique(category[~owned])} <= {*general} - {*DETECTION_OF_CATEGORY}
         near = np.linalg.norm(points[:, :2], axis=1) < 60  # annotations end at 80 m from the ego vehicle
         assert inside[owned & near].any(1).all()
         for m, name in enumerate(sample.boxes.names):
             mine = inside[:, m] & owned & (inside.sum(1) == 1)
-            assert {GENERAL_CLASSES[c].detection or GENERAL_CLASSES[c].name for c in np.unique(category[mine])} <= {name}
+            assert {DETECTION_OF_CATEGORY.get(general[c], general[c]) for c in np.unique(category[mine])} <= {name}
 
 
 def test_occupied_voxels_inside_a_box_carry_its_class(data):
