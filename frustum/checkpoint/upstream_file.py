@@ -90,8 +90,7 @@ def _read_torch(path: Path) -> Any:
 
 def _plain_data() -> list[Any]:
     """Harmless types that mmcv's `meta` holds in addition to strings and numbers: numpy scalars and ordinary containers."""
-    multiarray = getattr(np, "_core", None) or np.core  # type: ignore[attr-defined]
-    scalar = multiarray.multiarray.scalar
+    scalar = np.float64(0).__reduce__()[0]  # how numpy builds one; older versions call its module otherwise
     kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
     names = [(scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")]
     return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]

@@ -15,7 +15,6 @@ from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.occupancy import OccupancyIoU
 from frustum.tasks.task import Predictor, Progress, silent
-from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.predictions import PredictedOccupancy, Prediction
 
 VARIANTS = {"argmax": 0.0, "class-balanced": 0.5}
@@ -46,9 +45,7 @@ class BlindPrior(Predictor):
         return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(self.semantics), self.grid, self.class_names))
 
     @classmethod
-    def fit(
-        cls, source: Any, split: str, grid: VoxelGrid, *, names: Sequence[str] = OCC3D_CLASSES, progress: Progress = silent
-    ) -> BlindPrior:
+    def fit(cls, source: Any, split: str, grid: VoxelGrid, names: Sequence[str], progress: Progress = silent) -> BlindPrior:
         """Count classes per voxel under the camera mask over MAX_FRAMES frames of a training split, and take the variant that has the
         higher mIoU on MAX_COMPARED of them.
 

@@ -175,8 +175,11 @@ class OccupancyTask(Task):
         labels = as_rig_source(source, "occupancy labels").sample(token, with_boxes=False, occupancy=True).occupancy
         if labels is None:
             raise DataError(f"sample {token} has no occupancy labels to compare with; use `frustum predict` for such data.")
-        has_rays = self.slow and "lidar" in getattr(source, "channels", {}).values()
-        origins = origins_of(source, token) if has_rays else None
+        origins = None
+        if self.slow and "lidar" in getattr(source, "channels", {}).values():
+            scene = source.scene(token)
+            lidar2ego, ego2global = source.lidar_poses(scene.name)
+            origins = lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
         return TrueOccupancy(source, token, labels, origins, getattr(source, "occupancy_classes", ()))
 
     def add(self, token: str, part: PredictedOccupancy, truth: TrueOccupancy) -> None:
@@ -315,7 +318,7 @@ class OccupancyTask(Task):
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
         """The blind prior."""
-        return [BlindPrior.fit(source, split, self.grid, names=self.class_names or OCC3D_CLASSES, progress=progress)]
+        return [BlindPrior.fit(source, split, self.grid, self.class_names or OCC3D_CLASSES, progress)]
 
     @classmethod
     def recognise(cls, path: Path) -> OccupancyFiles | None:
@@ -337,7 +340,7 @@ class OccupancyTask(Task):
         if part.objects is not None and part.instances is not None:
             numbers = part.instances.numpy()
             objects = np.where(np.isin(numbers, part.objects.ids.numpy()), numbers, 0)
-        return [_voxels(part.semantics.numpy(), part, objects=objects)]
+        return [_voxels(part.semantics.numpy(), part, None, objects)]
 
     @classmethod
     def truth_layers(cls, truth: TrueOccupancy, part: PredictedOccupancy | None = None) -> list[Layer]:
@@ -376,13 +379,6 @@ class OccupancyTask(Task):
         return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names, ids, objects)
 
 
-def origins_of(source: Any, token: str) -> np.ndarray:
-    """Ray origins (K, 3) of a keyframe, in metres: LiDAR positions of its scene (`metrics.rays.lidar_origins`)."""
-    scene = source.scene(token)
-    lidar2ego, ego2global = source.lidar_poses(scene.name)
-    return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
-
-
 def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid | None = None) -> np.ndarray:
     """True instances (X, Y, Z): those of the labels, of the panoptic label file, or else derived from the boxes as that file was."""
     if labels.instances is not None:
@@ -395,9 +391,7 @@ def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid |
     return instances_from_boxes(labels.semantics, poses, sizes, boxes.names if boxes else [], grid)
 
 
-def _voxels(
-    labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None = None, objects: np.ndarray | None = None
-) -> VoxelLayer:
+def _voxels(labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None, objects: np.ndarray | None) -> VoxelLayer:
     names, grid = (OCC3D_CLASSES, VoxelGrid.occ3d()) if part is None else (part.class_names, part.grid)
     return VoxelLayer(labels, Legend.of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
 

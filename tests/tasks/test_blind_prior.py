@@ -11,6 +11,7 @@ from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.tasks.blind_prior import VARIANTS, BlindPrior, count_classes, most_likely
 from frustum.tasks.occupancy import OccupancyTask
+from frustum.types.classes import OCC3D_CLASSES
 from tests.engine import toy
 
 
@@ -20,7 +21,7 @@ def database(toy_root):
 
 
 def test_the_prior_is_the_most_common_answer(database):
-    prior = BlindPrior.fit(database, "train", grid=toy.GRID)
+    prior = BlindPrior.fit(database, "train", toy.GRID, OCC3D_CLASSES)
     stack = np.stack([l.semantics for l in occupancy_of(database, database.tokens("train"))])
     mask = np.stack([l.mask_camera for l in occupancy_of(database, database.tokens("train"))]) > 0
     votes = np.stack([((stack == c) & mask).sum(0) for c in range(18)], -1)
@@ -44,15 +45,15 @@ def test_the_prior_is_the_most_common_answer(database):
 def test_labels_that_do_not_fit_are_named(database, tmp_path):
     bare = toy.recipe(toy.write_database(tmp_path / "bare", labels=False)).data.open()
     with pytest.raises(DataError, match="no occupancy labels"):
-        BlindPrior.fit(bare, "train", grid=toy.GRID)
+        BlindPrior.fit(bare, "train", toy.GRID, OCC3D_CLASSES)
     with pytest.raises(DataError, match=r"labels have shape \(10, 10, 4\), but the grid has \(200, 200, 16\)"):
-        BlindPrior.fit(database, "train", VoxelGrid.occ3d())
+        BlindPrior.fit(database, "train", VoxelGrid.occ3d(), OCC3D_CLASSES)
 
 
 def test_the_task_fits_it_to_what_it_scored(database):
     task = OccupancyTask(slow=False)
     token = database.tokens("train")[0]
-    answer = BlindPrior.fit(database, "train", grid=toy.GRID).answer(token)
+    answer = BlindPrior.fit(database, "train", toy.GRID, OCC3D_CLASSES).answer(token)
     task.add(token, answer.occupancy, task.truth(database, token))
     shown = []
     (prior,) = task.baselines(database, "train", lambda title, tokens: shown.append(title) or tokens)
