@@ -175,11 +175,8 @@ class OccupancyTask(Task):
         labels = as_rig_source(source, "occupancy labels").sample(token, with_boxes=False, occupancy=True).occupancy
         if labels is None:
             raise DataError(f"sample {token} has no occupancy labels to compare with; use `frustum predict` for such data.")
-        origins = None
-        if self.slow and "lidar" in getattr(source, "channels", {}).values():
-            scene = source.scene(token)
-            lidar2ego, ego2global = source.lidar_poses(scene.name)
-            origins = lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
+        has_rays = self.slow and "lidar" in getattr(source, "channels", {}).values()
+        origins = origins_of(source, token) if has_rays else None
         return TrueOccupancy(source, token, labels, origins, getattr(source, "occupancy_classes", ()))
 
     def add(self, token: str, part: PredictedOccupancy, truth: TrueOccupancy) -> None:
@@ -377,6 +374,13 @@ class OccupancyTask(Task):
         objects = Objects(**{field: torch.from_numpy(stored[name]) for name, field in _OBJECTS.items()}) if has_objects else None
         names = tuple(stored["class_names"].tolist())
         return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names, ids, objects)
+
+
+def origins_of(source: Any, token: str) -> np.ndarray:
+    """Ray origins (K, 3) of a keyframe, in metres: LiDAR positions of its scene (`metrics.rays.lidar_origins`)."""
+    scene = source.scene(token)
+    lidar2ego, ego2global = source.lidar_poses(scene.name)
+    return lidar_origins(lidar2ego, ego2global, scene.tokens.index(token))
 
 
 def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid | None = None) -> np.ndarray:
