@@ -18,9 +18,8 @@ from frustum.data.kitti.raw import KittiDrive
 from frustum.data.sample import Occupancy
 from frustum.geometry import VoxelGrid, invert, pose, transform_points
 from frustum.ops.box_points import in_box
-from frustum.types.classes import GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 
-_OCC3D_OF_CATEGORY = {c.name: OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES}
 _SOFT_KINDS = ("Pedestrian", "Person (sitting)", "Cyclist")  # they change shape: only scans close in time are gathered
 _SOFT_FRAMES = 1
 _NEIGHBOURS = (-10, -5, 0, 5, 10)  # the scans, relative to the frame, whose beams decide what is observed
@@ -183,7 +182,7 @@ class LabelMaker:
             if inside.any():
                 number += 1
                 at = tuple(index[inside].T)
-                semantics[at], instances[at] = _OCC3D_OF_CATEGORY[self.drive.tracks[t].category], number
+                semantics[at], instances[at] = OCC3D_CLASSES.index(OCC3D_OF_CATEGORY[self.drive.tracks[t].category]), number
         for label in np.unique(semantics[(semantics != OCC3D_FREE) & (instances == 0)]):  # stuff: one id per class
             number += 1
             instances[(semantics == label) & (instances == 0)] = number

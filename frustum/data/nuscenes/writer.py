@@ -25,7 +25,7 @@ from frustum.data.nuscenes.splits import custom_splits, merged_splits
 from frustum.data.nuscenes.tables import MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, make_folder, write_bytes, write_error
-from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
+from frustum.types.classes import ATTRIBUTES, OCC3D_OF_CATEGORY
 
 _FORMAT = 1
 _ASIDE = ".aside"  # suffix of the parts that were taken out of the database
@@ -208,7 +208,7 @@ def _merge(parts: list[dict[str, Any]]) -> dict[str, list[Row]]:
     tables["log"] = sorted(shared["log"].values(), key=lambda row: row["logfile"])
     tables["sensor"] = sorted(shared["sensor"].values(), key=lambda row: row["channel"])
     tables["category"] = [
-        {"token": token("category", c.name), "name": c.name, "description": "", "index": i} for i, c in enumerate(GENERAL_CLASSES)
+        {"token": token("category", name), "name": name, "description": "", "index": i} for i, name in enumerate(OCC3D_OF_CATEGORY)
     ]
     tables["attribute"] = [{"token": token("attribute", name), "name": name, "description": ""} for name in ATTRIBUTES]
     tables["visibility"] = [
