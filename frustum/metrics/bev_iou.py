@@ -51,16 +51,24 @@ class BevIoU(CountMetric):
     Args:
         rule: the convention (see the table of this module).
         min_visibility: cells whose visibility is lower do not count; None counts all; "published" is the rule's own.
+        thresholds: on the probability; None is the rule's own.
     """
 
-    def __init__(self, rule: BevRule = "lss", min_visibility: int | Literal["published"] | None = "published"):
+    def __init__(
+        self,
+        rule: BevRule = "lss",
+        min_visibility: int | Literal["published"] | None = "published",
+        thresholds: tuple[float, ...] | None = None,
+    ):
         if rule not in _RULES:
             raise ConfigError(f"unknown BEV IoU rule {rule!r}; {nearest_names(str(rule), _RULES)}")
         if min_visibility not in ("published", None, 1, 2, 3, 4):
             raise ConfigError(f"min_visibility must be 1 to 4, None or 'published', got {min_visibility!r}.")
         self.rule = rule
         self.min_visibility = _RULES[rule].min_visibility if min_visibility == "published" else min_visibility
-        self.thresholds = _RULES[rule].thresholds
+        self.thresholds = _RULES[rule].thresholds if thresholds is None else tuple(thresholds)
+        if not self.thresholds or not all(0 < t < 1 for t in self.thresholds):
+            raise ConfigError(f"thresholds must be probabilities between 0 and 1, got {self.thresholds}.")
         count = len(self.thresholds)
         self._start(tp=count, fp=count, fn=count, images=(), ratio=(count, 2))
 
@@ -107,7 +115,7 @@ class BevIoU(CountMetric):
             self._state["ratio"][t] += to_words(ious).sum(0)
 
     def _is_positive(self, logits: torch.Tensor, threshold: float) -> np.ndarray:
-        if self.rule == "lss":
+        if self.rule == "lss" and threshold == 0.5:
             return (logits > 0).numpy()
         probability, bound = logits.float().sigmoid(), torch.tensor(threshold)  # float32, as the references compare
         return (probability > bound if _RULES[self.rule].is_strict else probability >= bound).numpy()

@@ -129,6 +129,8 @@ def test_bad_input():
         BevIoU("point_bev")
     with pytest.raises(ConfigError, match="min_visibility must be"):
         BevIoU(min_visibility=5)
+    with pytest.raises(ConfigError, match="probabilities between 0 and 1"):
+        BevIoU(thresholds=(0.0,))
     with pytest.raises(DataError, match="needs logits, got torch"):
         BevIoU().add(np.zeros((4, 4), np.int64), np.zeros((4, 4), int))
     with pytest.raises(DataError, match="is 0 or 1, got 0 to 2"):
