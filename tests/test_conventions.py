@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from frustum import errors
-from frustum.data.pixels import ImageTransform
 from frustum.geometry import (
     BOX_FIELDS,
     CameraRig,
@@ -105,17 +102,13 @@ def test_pixel_origin_is_the_corner() -> None:
 
 
 def test_flip_and_resize_are_exact() -> None:
+    rig = forward_camera()
     point = torch.tensor([[9.0, 2.0, 1.0]])
-
-    def pixel_in(resized: tuple[int, int], size: tuple[int, int], **change: Any) -> torch.Tensor:
-        matrix = ImageTransform((100, 200), resized, size, **change).matrix()
-        rig = replace(forward_camera(), image_aug=torch.tensor(matrix, dtype=torch.float32)[None], image_size=size)
-        return rig.project(point)[0][0, 0]
-
-    pixel = forward_camera().project(point)[0][0, 0]
-    torch.testing.assert_close(pixel_in((100, 200), (100, 200), flip=True), torch.stack([200 - pixel[0], pixel[1]]))
-    torch.testing.assert_close(pixel_in((50, 100), (50, 100)), pixel / 2)
-    torch.testing.assert_close(pixel_in((100, 200), (60, 150), left=10, top=20), pixel - torch.tensor([10.0, 20.0]))
+    pixel = rig.project(point)[0][0, 0]
+    flipped = rig.flipped().project(point)[0][0, 0]
+    torch.testing.assert_close(flipped, torch.stack([200 - pixel[0], pixel[1]]))
+    torch.testing.assert_close(rig.resized(50, 100).project(point)[0][0, 0], pixel / 2)
+    torch.testing.assert_close(rig.cropped(10, 20, 60, 150).project(point)[0][0, 0], pixel - torch.tensor([10.0, 20.0]))
 
 
 def test_depth_is_along_the_axis() -> None:

@@ -165,6 +165,30 @@ class CameraRig:
         points = origins[..., None, None, :] + depth[:, None, None] * directions[..., None, :, :]  # (*, N, D, h*w, 3)
         return points.unflatten(-2, (len(v), len(u)))
 
+    # ---- image changes that keep the matrices true --------------------------------------------------------------------------
+
+    def augmented(self, matrix: Tensor, image_size: tuple[int, int]) -> CameraRig:
+        """Compose a pixel transform (3, 3) or (*, N, 3, 3) after the present augmentation; `image_size` is the new (H, W)."""
+        matrix = matrix.to(self.image_aug)
+        return replace(self, image_aug=matrix @ self.image_aug, image_size=image_size)
+
+    def resized(self, height: int, width: int) -> CameraRig:
+        """Scale the image to `height` x `width`."""
+        scale = torch.diag(torch.tensor([width / self.image_size[1], height / self.image_size[0], 1.0], dtype=torch.float64))
+        return self.augmented(scale, (height, width))
+
+    def cropped(self, left: int, top: int, height: int, width: int) -> CameraRig:
+        """Cut out a window; it may reach beyond the image, where pixels are padding."""
+        shift = torch.eye(3, dtype=torch.float64)
+        shift[0, 2], shift[1, 2] = -left, -top
+        return self.augmented(shift, (height, width))
+
+    def flipped(self) -> CameraRig:
+        """Mirror the image left to right."""
+        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
+        mirror[0, 2] = self.image_size[1]
+        return self.augmented(mirror, self.image_size)
+
 
 def not_rigid(poses: Tensor) -> Tensor:
     """(*) bool: True where the 3x3 part of (*, 4, 4) is not a rotation, to one percent."""

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -7,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from frustum.data.pixels import ImageTransform
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig, invert, pose, rotation_xyz, transform_points
 from frustum.worlds.street.rigs import StreetRig
@@ -36,9 +33,7 @@ def random_pixels(rig: CameraRig, count: int = 40, seed: int = 0) -> tuple[torch
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 0.05)])
 def test_project_undoes_unproject(num_cameras, lead, dtype, tolerance):
-    change = ImageTransform((256, 704), resized=(128, 352), size=(100, 300), left=10, top=20, flip=True)
-    rig = make_rig(num_cameras, lead, dtype)
-    rig = replace(rig, image_aug=torch.tensor(change.matrix(), dtype=dtype).expand_as(rig.image_aug), image_size=change.size)
+    rig = make_rig(num_cameras, lead, dtype).resized(128, 352).cropped(10, 20, 100, 300).flipped()
     pixels, depth = random_pixels(rig)
     points = rig.unproject(pixels, depth)  # (*, N, P, 3)
     for camera in range(num_cameras):
@@ -78,13 +73,24 @@ def test_moving_the_vehicle_and_the_world_together_changes_nothing():
 
 @given(st.integers(20, 900), st.integers(20, 900), st.integers(-50, 80), st.integers(-50, 80), st.booleans(), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_changes_of_an_image_compose_in_its_matrix(height, width, left, top, flip, seed):
-    pixels, _ = random_pixels(make_rig(2), seed=seed)
+def test_augmentations_compose_like_the_image_operations(height, width, left, top, flip, seed):
+    rig = make_rig(2)
+    changed = rig.resized(height, width).cropped(left, top, 60, 90)
+    changed = changed.flipped() if flip else changed
+    pixels, _ = random_pixels(rig, seed=seed)
     u, v = pixels[..., 0] * width / 704 - left, pixels[..., 1] * height / 256 - top
     u = 90 - u if flip else u
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
-    matrix = torch.tensor(ImageTransform((256, 704), (height, width), (60, 90), left, top, flip).matrix())
-    torch.testing.assert_close((homogeneous @ matrix.mT)[..., :2], torch.stack([u, v], -1), atol=1e-9, rtol=0)
+    mapped = (homogeneous @ changed.image_aug.mT)[..., :2]
+    torch.testing.assert_close(mapped, torch.stack([u, v], -1), atol=1e-9, rtol=0)
+    assert changed.image_size == (60, 90)
+
+
+def test_two_flips_are_none_and_crops_add_up():
+    rig = make_rig()
+    torch.testing.assert_close(rig.flipped().flipped().image_aug, rig.image_aug)
+    once, twice = rig.cropped(15, 25, 50, 60), rig.cropped(10, 20, 200, 300).cropped(5, 5, 50, 60)
+    torch.testing.assert_close(once.image_aug, twice.image_aug)
 
 
 def test_frustum_points_lie_at_their_depth_and_pixel():
