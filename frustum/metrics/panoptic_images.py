@@ -13,6 +13,14 @@ from frustum.metrics.panoptic_quality import Quality, panoptic_quality
 from frustum.metrics.sums import from_words, to_words
 
 
+def segment_ids(colours: np.ndarray) -> np.ndarray:
+    """Segment ids int64 (H, W) of a panoptic PNG (H, W, 3) uint8: R + 256 G + 65536 B. Raises DataError for another kind of array."""
+    image = np.asarray(colours)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(f"a panoptic PNG is (H, W, 3) uint8, got {image.dtype} {image.shape}.")
+    return image.astype(np.int64) @ np.array([1, 256, 65536])
+
+
 class ImagePanopticQuality(CountMetric):
     """PQ, SQ and RQ over all, thing and stuff classes.
 

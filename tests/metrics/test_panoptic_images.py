@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frustum.errors import ConfigError, DataError, ShapeError
-from frustum.metrics.panoptic_images import ImagePanopticQuality
+from frustum.metrics.panoptic_images import ImagePanopticQuality, segment_ids
 
 GOLDEN = Path(__file__).parents[1] / "data" / "metrics"
 
@@ -120,6 +120,12 @@ def test_an_image_without_pixels_has_its_listed_segments_missed():
     assert np.isnan(metric.compute()["all"]["pq"])
     metric.add(empty, {}, empty, {4: 1})
     assert counts(metric) == (0, 0, 1)
+
+
+def test_colours_to_ids():
+    assert segment_ids(np.array([[[1, 2, 3], [0, 0, 0]]], np.uint8)).tolist() == [[1 + 512 + 3 * 65536, 0]]
+    with pytest.raises(DataError, match="panoptic PNG"):
+        segment_ids(np.zeros((2, 2), np.uint8))
 
 
 def test_bad_input():
