@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from frustum.data.occ3d.instances import instances_from_boxes
-from frustum.data.occ3d.result_files import OccupancyResults, result_tokens, write_result
+from frustum.data.occ3d.result_files import read_result, result_tokens, write_result
 from frustum.data.sample import Occupancy
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError, ShapeError
@@ -92,23 +92,42 @@ class TrueOccupancy:
 
 
 class OccupancyFiles(Predictor):
-    """A folder of npz files, whoever made them (data/occ3d/result_files.py). Raises DataError if there is none.
+    """A folder of npz files, whoever made them (data/occ3d/result_files.py).
+
+    Args:
+        folder: holds `<token>.npz`.
+        grid: the voxels of every file; Occ3D's by default.
 
     Attributes:
         tokens: samples that have a file.
+
+    Raises:
+        DataError: there is no such folder, or it holds no npz file.
     """
 
     def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
-        self._files = OccupancyResults(folder, grid)
-        self.name, self.tokens = Path(folder).name, self._files.tokens
+        self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
+        self.name, self.tokens = self.folder.name, result_tokens(self.folder)
+        if not self.tokens:
+            what = f"{self.folder} holds no npz file" if self.folder.is_dir() else f"{self.folder} is not a folder"
+            raise DataError(f"{what}. Occupancy results are a folder with one npz per keyframe, named by its sample token.")
 
     def answer(self, token: str) -> Prediction:
         """The prediction of one keyframe. Raises DataError for a file that is damaged, or of another shape or other class ids."""
-        return self._files.read(token)
+        labels, instances = read_result(self.folder / f"{token}.npz", self.grid)
+        ids = None if instances is None else torch.from_numpy(instances)
+        return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
     def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
         """See `Predictor.ordered`."""
-        self._files.require(tokens)
+        there = set(self.tokens)
+        missing = [token for token in tokens if token not in there]
+        if missing:
+            some = ", ".join(f"{token}.npz" for token in missing[:3])
+            raise DataError(
+                f"{self.folder} lacks {len(missing)} of the {len(tokens)} keyframes to be scored: {some}{', ...' if missing[3:] else ''}. "
+                f"It holds {len(self.tokens)} files, {self.tokens[0]}.npz first. Predict all of the split, or score another with --split."
+            )
         return list(tokens)
 
 

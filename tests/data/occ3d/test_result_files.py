@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.occ3d.result_files import OccupancyResults, read_result, write_result
+from frustum.data.occ3d.result_files import read_result, write_result
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.tasks.occupancy import OccupancyTask
+from frustum.tasks.occupancy import OccupancyFiles, OccupancyTask
 from frustum.types.predictions import PredictedOccupancy
 
 GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(4.0, 3.2, 1.6), cell=(0.4, 0.4, 0.4))
@@ -48,14 +48,14 @@ def test_our_own_predictions_are_read_with_their_instances(tmp_path, labels):
     ids = torch.randint(0, 60000, GRID.shape, dtype=torch.int32)
     predicted = PredictedOccupancy(torch.from_numpy(labels).to(torch.uint8), GRID, ("x",), ids)
     assert OccupancyTask.save(predicted, tmp_path, "abc") == tmp_path / "abc.npz"
-    prediction = OccupancyResults(tmp_path, GRID).read("abc")
+    prediction = OccupancyFiles(tmp_path, GRID).answer("abc")
     found = prediction.occupancy
     assert torch.equal(found.semantics, predicted.semantics)
     assert torch.equal(found.instances, ids)
     assert (prediction.token, found.grid, len(found.class_names)) == ("abc", GRID, 18)
     shifted = VoxelGrid(lower=(1.0, 0.0, 0.0), upper=(5.0, 3.2, 1.6), cell=GRID.cell)
     with pytest.raises(DataError, match="was made on the grid"):
-        OccupancyResults(tmp_path, shifted).read("abc")
+        OccupancyFiles(tmp_path, shifted).answer("abc")
 
 
 def test_missing_keyframes_are_named(tmp_path, labels):
@@ -63,19 +63,19 @@ def test_missing_keyframes_are_named(tmp_path, labels):
         write_result(tmp_path, token, labels, GRID)
     (tmp_path / "picture.png").touch()
     (tmp_path / ".b.npz.tmp.npz").touch()
-    results = OccupancyResults(tmp_path, GRID)
+    results = OccupancyFiles(tmp_path, GRID)
     assert results.tokens == ["a", "b"]
-    results.require(["b"])
+    assert results.ordered(["b"], "val") == ["b"]
     with pytest.raises(DataError, match=r"lacks 4 of the 5 .*: c.npz, d.npz, e.npz, \.\.\.") as error:
-        results.require(["a", "c", "d", "e", "f"])
+        results.ordered(["a", "c", "d", "e", "f"], "val")
     assert "--split" in str(error.value)
     with pytest.raises(DataError, match="does not exist"):
-        results.read("zzz")
+        results.answer("zzz")
     with pytest.raises(DataError, match="is not a folder"):
-        OccupancyResults(tmp_path / "nowhere")
+        OccupancyFiles(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no npz"):
-        OccupancyResults(tmp_path / "empty")
+        OccupancyFiles(tmp_path / "empty")
 
 
 def test_what_does_not_fit_is_refused(tmp_path, labels):
