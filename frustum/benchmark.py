@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 from frustum.files import write_json
 from frustum.types.table import Table as Table
-from frustum.types.table import show as show
 
 Name = TypeVar("Name")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from frustum.benchmark import Table, Timing, benchmark_main, describe, machine, processor_name, show, take_turns
+from frustum.benchmark import Table, Timing, benchmark_main, describe, machine, processor_name, take_turns
+from frustum.types.table import show
 
 
 def test_jobs_take_turns_and_warm_up_is_not_counted():

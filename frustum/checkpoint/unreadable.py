@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frustum.errors import CheckpointError
 
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _AGAIN = "Get it again (`frustum weights list` says where published files are)."
 _PAGE = (
     "a web page",
@@ -40,7 +40,7 @@ def is_safetensors(path: Path) -> bool:
         CheckpointError: missing, a folder, empty, or another kind of file: a web page, text, an archive.
     """
     if path.is_dir():
-        inside = [str(file) for file in sorted(path.iterdir()) if file.suffix in _SUFFIXES]
+        inside = [str(file) for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
         none = "There is none in it: give the path of a .pth or .safetensors file."
         advice = f"Give a file in it: {', '.join(inside[:3])}" if inside else none
         raise CheckpointError(f"{path} is a folder, where a weights file is needed. {advice}")

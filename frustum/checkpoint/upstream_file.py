@@ -40,8 +40,8 @@ class StateFile(NamedTuple):
     metadata: dict[str, str]
 
 
-def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers.
+def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
+    """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers, and what was around it.
 
     Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
     arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
@@ -49,11 +49,6 @@ def read_state(checkpoint: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or does not hold a state dict.
     """
-    return open_state(checkpoint).state
-
-
-def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
-    """As `read_state`, with what was around the state dict."""
     if isinstance(checkpoint, Mapping):
         return _unwrapped(checkpoint, "the given dict")
     path = Path(checkpoint)
@@ -90,8 +85,7 @@ def _read_torch(path: Path) -> Any:
 
 def _plain_data() -> list[Any]:
     """Harmless types that mmcv's `meta` holds in addition to strings and numbers: numpy scalars and ordinary containers."""
-    multiarray = getattr(np, "_core", None) or np.core  # type: ignore[attr-defined]
-    scalar = multiarray.multiarray.scalar
+    scalar = np.float64(0).__reduce__()[0]  # how numpy builds one; older versions call its module otherwise
     kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
     names = [(scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")]
     return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]

@@ -102,8 +102,7 @@ def load_state(
         raise CheckpointError(f"{what} does not fit {type(model).__name__}:\n{difference}\n{advice}")
     if not fit.taken:
         raise CheckpointError(f"nothing in {what} fits {type(model).__name__}: no entry has name and shape of one of the network's.")
-    with torch.no_grad():
-        model.load_state_dict({key: state[key] for key in fit.taken}, strict=strict)
+    model.load_state_dict({key: state[key] for key in fit.taken}, strict=strict)
     return fit
 
 

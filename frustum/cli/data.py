@@ -8,18 +8,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli.common import (
-    GOES_ON,
-    JsonOption,
-    OverridesArgument,
-    VersionOption,
-    command,
-    optional,
-    say,
-    split_overrides,
-    table,
-    write_json,
-)  # fmt: skip
+from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, VersionOption, command, optional, say, table, write_json
 from frustum.errors import ConfigError
 from frustum.types.table import percent
 
@@ -74,7 +63,7 @@ def world(
     words = list(overrides or ())
     if root is not None and "=" in str(root):  # no folder was given, and the first setting took its place
         root, words = None, [str(root), *words]
-    config = world_config(given, rig, split_overrides(words))
+    config = world_config(given, rig, words)
     if print_rig or print_settings:
         typer.echo((config.rig if print_rig else config).model_dump_json(indent=2))
         return

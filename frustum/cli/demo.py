@@ -62,13 +62,14 @@ def run_demo(
     Raises:
         DataError: `out` cannot be written to. ConfigError: an earlier demo in `out` had another seed. Errors of the stages.
     """
-    clock = Clock(started or time.time(), minutes)
+    started, seconds = started or time.time(), 60 * minutes
     make_folder(out)
     if fresh:
         for name in ("world", "train", "report", "plan.json", "demo.json"):
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
 
-    if not stored_plan(out / "plan.json", seed):  # another seed is refused before anything is made
+    plan = stored_plan(out / "plan.json", seed)  # another seed is refused before anything is made
+    if not plan:
         write_json(out / "plan.json", {"seed": seed})
     config = world or WorldConfig(seed=seed)
     with stage(1, "a city, filmed by six cameras and a LiDAR"):
@@ -76,11 +77,13 @@ def run_demo(
         rate = pace(made["keyframes_per_second"], "keyframes") if made["generated"] else "all there"
         say(f"{made['scenes']} scenes, {made['keyframes']} keyframes, {rate}")
 
-    recipe = settings.apply(get_recipe(DEMO), [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or [])])
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"version": config.version})})
+    words = [f"data.root={out / 'world'}", f"train.seed={seed}", *(changes or []), f"data.version={config.version}"]
+    recipe = settings.apply(get_recipe(DEMO), words)
     source = recipe.data.open()
     with stage(2, "how fast is this machine?"):
-        plan = make_plan(out / "plan.json", recipe, clock, minimum_steps, len(source.tokens(recipe.data.val_split)), seed, source)
+        if "steps" not in plan:  # an interrupted demo goes on with the number that was chosen first
+            plan = make_plan(recipe, source, started, seconds, minimum_steps, seed)
+            write_json(out / "plan.json", plan, indent=2)
         say(plan["text"])
     recipe = settings.apply(recipe, [f"train.steps={plan['steps']}"])
 
@@ -96,27 +99,12 @@ def run_demo(
     print_table(compare(reports))
     for line in verdict(*reports):
         say(line)
-    minutes, memory = round(clock.used() / 60, 2), peak_memory_gib()
+    minutes, memory = round((time.time() - started) / 60, 2), peak_memory_gib()
     numbers = numbers_of(reports) | {"world": made, "plan": plan, "steps": result.steps, "minutes": minutes, "peak_memory_gib": memory}
     write_json(out / "demo.json", numbers, indent=2)
     used = f", no process took more than {memory:.1f} GiB of memory" if memory else ""
     say(f"\n{minutes:.1f} minutes{used}. The report: {page}")
     return numbers
-
-
-class Clock:
-    """The time budget."""
-
-    def __init__(self, started: float, minutes: float):
-        self.started, self.seconds = started, 60 * minutes
-
-    def used(self) -> float:
-        """Seconds since the start."""
-        return time.time() - self.started
-
-    def left(self) -> float:
-        """Seconds until the budget is spent."""
-        return self.seconds - self.used()
 
 
 @contextmanager
@@ -128,22 +116,18 @@ def stage(number: int, title: str) -> Iterator[None]:
     console().print(f"[dim]{time.monotonic() - began:.0f} s[/]")
 
 
-def make_plan(path: Path, recipe: Recipe, clock: Clock, minimum: int, val_frames: int, seed: int, source: Source) -> dict[str, Any]:
-    """The number of training steps, from a speed test; an interrupted demo goes on with the number that was chosen first."""
-    plan = stored_plan(path, seed)
-    if "steps" in plan:
-        return plan
-    maximum = max(minimum, int((recipe.train.steps or minimum) * max(1.0, clock.seconds / 900)))
-    after = 60 + 0.6 * val_frames  # what follows training: prior, two passes over the validation frames with RayIoU, pictures
+def make_plan(recipe: Recipe, source: Source, started: float, seconds: float, minimum: int, seed: int) -> dict[str, Any]:
+    """The number of training steps, from a speed test; all that the demo does must fit into `seconds` since `started`."""
+    maximum = max(minimum, int((recipe.train.steps or minimum) * max(1.0, seconds / 900)))
+    # what follows training: prior, two passes over the validation frames with RayIoU, pictures
+    after = 60 + 0.6 * len(source.tokens(recipe.data.val_split))
     # 15 s for the test itself; the factor is for snapshots and for a machine that slows down when it is warm
-    test = choose_steps(recipe, max(1.0, 0.93 * (clock.left() - 15 - after)), minimum, maximum, data=source)
-    text = str(test)
-    needed = clock.used() + test.steps * test.seconds_per_step + after
-    if needed > clock.seconds:
+    test = choose_steps(recipe, max(1.0, 0.93 * (started + seconds - time.time() - 15 - after)), minimum, maximum, data=source)
+    text, used = str(test), time.time() - started
+    needed = used + test.steps * test.seconds_per_step + after
+    if needed > seconds:
         text += f"; this machine needs about {needed / 60:.0f} minutes in all"
-    plan = asdict(test) | {"seconds_left": round(clock.left(), 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
-    write_json(path, plan, indent=2)
-    return plan
+    return asdict(test) | {"seconds_left": round(seconds - used, 1), "seconds_after_training": round(after, 1), "seed": seed, "text": text}
 
 
 def stored_plan(path: Path, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Evaluate a network, with its baselines if asked, and print the tables."""
+"""Evaluate a network, with its baselines if asked, or predictions of any origin that lie in files; print the tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
+from frustum.data.opening import open_root, split_of
 from frustum.engine.evaluate import evaluate, evaluate_with_baselines
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, notes, write_reports
+from frustum.errors import DataError
+from frustum.tasks import TASKS
+from frustum.tasks.task import Together
 from frustum.types.table import Table
 
 
@@ -34,6 +38,31 @@ def evaluate_run(
         write_reports(Path(name), reports)
     published = {"published": [number.model_dump(mode="json") for number in recipe.published]} if recipe.published else {}
     return numbers_of(reports) | published
+
+
+def evaluate_results(results: Path, root: Path, version: str | None = None, split: str | None = None) -> dict[str, Any]:
+    """What `frustum eval --results` does; prints the tables and returns the numbers.
+
+    Args:
+        results: a file or folder of predictions.
+        root, version: the data set with the truth.
+        split: by default the split that the keyframes of the file make up.
+
+    Raises:
+        DataError: no task knows the file, it is malformed, or it does not fit the split.
+    """
+    kinds = "--results takes what frustum predict wrote, " + ", or ".join(task.accepts for task in TASKS if task.accepts) + "."
+    if not results.exists():
+        raise DataError(f"there is no file or folder {results}. {kinds}")
+    say(f"reading {results}")
+    source = open_root(root, version, camera_only=True)
+    found = [predictor for task in TASKS if (predictor := task.recognise(results)) is not None]
+    if not found:
+        raise DataError(f"{results} is not a file of predictions that frustum knows. {kinds}")
+    predictor = Together(found) if len(found) > 1 else found[0]
+    report = evaluate(None, predictor, source, split or split_of(source, predictor.tokens))
+    print_figures(report)
+    return report.numbers()
 
 
 def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:

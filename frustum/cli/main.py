@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from frustum.cli import benchmarking, data, inspecting, running, weights
-from frustum.cli.common import Settings
-from frustum.cli.common import report as report_error
+from frustum.cli.common import Settings, report
 
 app = typer.Typer(
     name="frustum",
@@ -56,7 +55,7 @@ def main() -> None:
     try:
         app(words, prog_name="frustum")
     except Exception as error:
-        sys.exit(report_error(error))
+        sys.exit(report(error))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from frustum.config import Config
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.recipes.finding import get_recipe, is_weights
-from frustum.recipes.finding import is_run as is_run
+from frustum.recipes.finding import get_recipe, is_run, is_weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli.common import (
-    GOES_ON,
-    JsonOption,
-    OverridesArgument,
-    VersionOption,
-    command,
-    optional,
-    say,
-    split_overrides,
-    write_json,
-)  # fmt: skip
+from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, VersionOption, command, optional, say, split_overrides, write_json
 from frustum.errors import ConfigError
 from frustum.weights.catalogue import SOURCES
 
@@ -136,7 +126,7 @@ def evaluate(
             )
         numbers = evaluate_run(run, split_overrides(overrides), checkpoint, source, split, baselines, code or ())
     else:
-        from frustum.cli.results import evaluate_results
+        from frustum.cli.evaluation import evaluate_results
 
         if run is not None or checkpoint is not None or source != "frustum" or baselines or code or data is None:
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from frustum.cli.common import invalid
+from frustum.cli.common import invalid, split_overrides
 from frustum.engine import overrides as settings
 from frustum.engine.progress import progress_bar
 from frustum.errors import ConfigError
@@ -19,6 +19,7 @@ from frustum.worlds.street.world_config import WorldConfig
 
 def world_config(given: dict[str, Any], rig: Path | None, overrides: list[str]) -> WorldConfig:
     """The settings from options (None = default), a rig file and `key=value` words. Raises ConfigError."""
+    words = split_overrides(overrides)
     fields = {name: value for name, value in given.items() if value is not None}
     if rig is not None:
         fields["rig"] = StreetRig.from_json(rig)
@@ -26,7 +27,7 @@ def world_config(given: dict[str, Any], rig: Path | None, overrides: list[str]) 
         config = WorldConfig(**fields)
     except ValidationError as error:
         raise ConfigError(invalid(error)) from error
-    return settings.apply(config, overrides)
+    return settings.apply(config, words)
 
 
 def generate_world(config: WorldConfig, root: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, Any]:

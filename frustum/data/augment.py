@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
+from frustum.data.source import AugmentConfig
 from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points
 from frustum.types.classes import IGNORE
 
@@ -76,3 +78,34 @@ class Draw:
     images: tuple[ImageTransform, ...]
     bev: BevTransform
     size: tuple[int, int]
+
+
+def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
+    """The transform of an image that is not augmented; (height, width) of source and output."""
+    return ImageTransform.fit(source, size, sum(augment.crop_h) / 2)
+
+
+def draw(augment: AugmentConfig, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
+    """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
+    moving = rng if augment.moves_pixels else None
+    images = (fit_image(augment, source, size) if moving is None else draw_image(augment, moving, source, size) for source in sources)
+    return Draw(tuple(images), BevTransform() if rng is None else draw_bev(augment, rng), size)
+
+
+def draw_image(augment: AugmentConfig, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
+    """A random transform of one camera; (height, width) of source and output."""
+    resize, rotate = rng.uniform(*augment.resize), rng.uniform(*augment.rotate_deg)
+    crop_h, crop_w, mirror = rng.uniform(*augment.crop_h), rng.random(), rng.random() < 0.5
+    return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(augment.flip and mirror), rotate)
+
+
+def draw_colours(augment: AugmentConfig, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Random factors of brightness, contrast and saturation."""
+    brightness, contrast, saturation = rng.uniform(1 - augment.colour_jitter, 1 + augment.colour_jitter, 3)
+    return max(0.0, float(brightness)), max(0.0, float(contrast)), max(0.0, float(saturation))
+
+
+def draw_bev(augment: AugmentConfig, rng: np.random.Generator) -> BevTransform:
+    """A random change of the ego frame."""
+    rotate, scale = math.radians(rng.uniform(*augment.bev_rotate_deg)), float(rng.uniform(*augment.bev_scale))
+    return BevTransform(rotate, scale, bool(rng.random() < augment.bev_flip_x), bool(rng.random() < augment.bev_flip_y))

@@ -24,6 +24,9 @@ from frustum.types.batch import Batch
 Item = tuple[int, int]
 """Epoch and position in the list of tokens."""
 
+CACHE_BYTES = 4 << 30
+"""Memory that the cache of one dataset may take."""
+
 
 class SampleDataset(Dataset[dict[str, Any]]):
     """Samples through a pipeline.
@@ -33,22 +36,16 @@ class SampleDataset(Dataset[dict[str, Any]]):
         tokens: samples, e.g. `source.tokens("train")`.
         pipeline: reading, augmentation, normalisation.
         seed: of the augmentation.
-        cache: `memory` keeps decoded samples up to `cache_bytes`, images that they share only once; each worker process has its
+        cache: `memory` keeps decoded samples up to CACHE_BYTES, images that they share only once; each worker process has its
             own cache, so use it with num_workers=0. Without it, evaluation of samples that share images keeps those of the last one, which
             the next one mostly shares.
     """
 
     def __init__(
-        self,
-        source: Source,
-        tokens: Sequence[str],
-        pipeline: Pipeline,
-        seed: int = 0,
-        cache: Literal["none", "memory"] = "none",
-        cache_bytes: int = 4 << 30,
+        self, source: Source, tokens: Sequence[str], pipeline: Pipeline, seed: int = 0, cache: Literal["none", "memory"] = "none"
     ) -> None:
         self.source, self.tokens, self.pipeline, self.seed = source, list(tokens), pipeline, seed
-        self._room = cache_bytes if cache == "memory" else 0
+        self._room = CACHE_BYTES if cache == "memory" else 0
         self._cache: dict[int, Loaded] = {}
         self._images: dict[Path, np.ndarray] = {}
 
@@ -79,51 +76,36 @@ class EpochBatches(Sampler[list[Item]]):
     """Batches of (epoch, position) for one rank.
 
     The batches of an epoch are numbered over all ranks; rank r takes numbers r, r + world_size, ... So R ranks read in one step what one
-    process reads in R accumulated steps. With `drop_last`, incomplete batches and those that not every rank would get are left out.
+    process reads in R accumulated steps. With `shuffle`, incomplete batches and those that not every rank would get are left out.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = False,
-    ) -> None:
+    def __init__(self, num_samples: int, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(f"batch_size {batch_size}, rank {rank} of {world_size} must have batch_size >= 1 and 0 <= rank < world_size.")
         if num_samples == 0:
             raise DataError("there are no samples to load: the split is empty. See `frustum data status ROOT`.")
-        if drop_last and num_samples < batch_size * world_size:
+        if shuffle and num_samples < batch_size * world_size:
             raise ConfigError(f"{num_samples} samples do not fill {world_size} batch(es) of {batch_size}. Set a smaller train.batch_size.")
         self.num_samples, self.batch_size, self.shuffle, self.seed = num_samples, batch_size, shuffle, seed
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 0, 0  # where iterations begin; a DataLoader with workers begins one twice, so that none may change it
-        self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(self.num_samples, self.batch_size)
-        if self.drop_last:
+        if self.shuffle:
             return full // self.world_size
         return (full + bool(rest) - self.rank + self.world_size - 1) // self.world_size
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch = self.epoch  # `go_to` chooses that of later iterations
-        return (self.batch(epoch, number) for number in range(self.start, len(self)))
+        epoch, size = self.epoch, self.batch_size  # `go_to` chooses the epoch of later iterations
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        firsts = ((number * self.world_size + self.rank) * size for number in range(self.start, len(self)))
+        return ([(epoch, int(i)) for i in order[first : first + size]] for first in firsts)
 
     def go_to(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch of the iterations that begin from now on, and the number of its batches to skip."""
         self.epoch, self.start = epoch, start
-
-    def batch(self, epoch: int, number: int) -> list[Item]:
-        """The `number`-th batch of this rank in an epoch."""
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            self._order = epoch, rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
-        first = (number * self.world_size + self.rank) * self.batch_size
-        return [(epoch, int(i)) for i in self._order[1][first : first + self.batch_size]]
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
@@ -149,7 +131,7 @@ def build_loader(
         DataError: there are no samples.
         ConfigError: fewer samples than one step needs.
     """
-    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size, drop_last=shuffle)
+    batches = EpochBatches(len(dataset), batch_size, shuffle, seed, rank, world_size)
     cores = count_cores()
     if num_workers > cores:
         warnings.warn(

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frustum.data.augment import Draw
+from frustum.data.augment import Draw, draw, draw_colours, fit_image
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
@@ -83,22 +83,22 @@ class RigPipeline:
     def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
         sample, rng = loaded.sample, rng if self.training else None
-        draw = self._draw(rng, sample)
-        pairs = [(loaded.images[frame.path], t) for time in loaded.frames for frame, t in zip(time, draw.images, strict=True)]
+        drawn = self._draw(rng, sample)
+        pairs = [(loaded.images[frame.path], t) for time in loaded.frames for frame, t in zip(time, drawn.images, strict=True)]
         images = np.stack([np.asarray(t.apply(Image.fromarray(i))) if self._moves_pixels else i for i, t in pairs])
         if rng is not None and self.augment.colour_jitter:
-            factors = [self.augment.draw_colours(rng) for _ in draw.images] * len(loaded.frames)
+            factors = [draw_colours(self.augment, rng) for _ in drawn.images] * len(loaded.frames)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
         images = normalise(images, self.data.mean, self.data.std, self.data.channel_order)
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
-        moved = [None if found is None else label.apply(found, draw) for label, found in zip(self.labels, loaded.labels, strict=True)]
+        moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {
             "token": sample.token,
             "scene": sample.scene,
-            "images": torch.from_numpy(images).unflatten(0, (len(loaded.frames), len(draw.images))),  # (T, N, 3, H, W)
-            "rig": self._rig(loaded, draw),
+            "images": torch.from_numpy(images).unflatten(0, (len(loaded.frames), len(drawn.images))),  # (T, N, 3, H, W)
+            "rig": self._rig(loaded, drawn),
             "frame_ego2global": torch.from_numpy(poses),
-            "bev_aug": torch.from_numpy(draw.bev.matrix()),
+            "bev_aug": torch.from_numpy(drawn.bev.matrix()),
             "is_present": torch.tensor(loaded.is_present),
             "has_poses": sample.has_poses,
             "labels": moved,
@@ -131,7 +131,7 @@ class RigPipeline:
 
     def _draw(self, rng: np.random.Generator | None, sample: Sample) -> Draw:
         """Without `rng`, nothing but the fit to the network's size."""
-        return self.augment.draw(rng, [camera.size for camera in sample.cameras], self.data.image_size)
+        return draw(self.augment, rng, [camera.size for camera in sample.cameras], self.data.image_size)
 
     def _frames(self, sample: Sample) -> tuple[Times, tuple[bool, ...]]:
         """Cameras of the keyframe and of its past, newest first, and which of them are really there: a past keyframe that the scene does
@@ -149,7 +149,7 @@ class RigPipeline:
                 f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "
                 f"{frame.size[1]}, to which the calibration belongs. Correct the table or restore the image."
             )
-        return image if self._moves_pixels else self.augment.fit(frame.size, self.data.image_size).apply(image)
+        return image if self._moves_pixels else fit_image(self.augment, frame.size, self.data.image_size).apply(image)
 
     def _map_pose(self, loaded: Loaded, time: int) -> np.ndarray:
         """Ego pose of the map at one time."""

@@ -21,8 +21,6 @@ from frustum.types.contract import Label, Reads
 if TYPE_CHECKING:
     import numpy as np
 
-    from frustum.data.augment import BevTransform, Draw
-    from frustum.data.pixels import ImageTransform
     from frustum.data.sample import CameraFrame, Sample
     from frustum.geometry import VoxelGrid
     from frustum.types.batch import Batch
@@ -153,42 +151,6 @@ class AugmentConfig(Config):
                     f"augment.bev_flip_{name} needs a grid that is symmetric in {name}, but it goes from {grid.lower[axis]} to "
                     f"{grid.upper[axis]} m. Set augment.bev_flip_{name}=0."
                 )
-
-    def fit(self, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-        """The transform of an image that is not augmented; (height, width) of source and output."""
-        from frustum.data.pixels import ImageTransform
-
-        return ImageTransform.fit(source, size, sum(self.crop_h) / 2)
-
-    def draw(self, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
-        """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
-        from frustum.data.augment import BevTransform, Draw
-
-        moving = rng if self.moves_pixels else None
-        images = tuple(self.fit(source, size) if moving is None else self.draw_image(moving, source, size) for source in sources)
-        return Draw(images, BevTransform() if rng is None else self.draw_bev(rng), size)
-
-    def draw_image(self, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-        """A random transform of one camera; (height, width) of source and output."""
-        from frustum.data.pixels import ImageTransform
-
-        resize, rotate = rng.uniform(*self.resize), rng.uniform(*self.rotate_deg)
-        crop_h, crop_w, mirror = rng.uniform(*self.crop_h), rng.random(), rng.random() < 0.5
-        return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(self.flip and mirror), rotate)
-
-    def draw_colours(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Random factors of brightness, contrast and saturation."""
-        brightness, contrast, saturation = rng.uniform(1 - self.colour_jitter, 1 + self.colour_jitter, 3)
-        return max(0.0, float(brightness)), max(0.0, float(contrast)), max(0.0, float(saturation))
-
-    def draw_bev(self, rng: np.random.Generator) -> BevTransform:
-        """A random change of the ego frame."""
-        import math
-
-        from frustum.data.augment import BevTransform
-
-        rotate, scale = math.radians(rng.uniform(*self.bev_rotate_deg)), float(rng.uniform(*self.bev_scale))
-        return BevTransform(rotate, scale, bool(rng.random() < self.bev_flip_x), bool(rng.random() < self.bev_flip_y))
 
 
 class DataConfig(Config):

@@ -58,8 +58,7 @@ class TrainingFeed:
 
     def next_batches(self) -> list[Batch]:
         """The micro-batches of the next optimiser step."""
-        left = len(self._loader) - self._given
-        if left < self._accumulate <= len(self._loader):
+        if len(self._loader) - self._given < self._accumulate <= len(self._loader):  # what is left fills no step
             self._go_to(self._epoch + 1)
         return [self._next() for _ in range(self._accumulate)]
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from frustum.files import make_folder, write_bytes, write_error
+from frustum.files import write_bytes, write_error
 
 
 class MetricsLog(AbstractContextManager["MetricsLog"]):
@@ -23,7 +23,6 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self._board: Any = None
         if not enabled:
             return
-        make_folder(folder)
         kept = [line for line in read_lines(self.path) if line["step"] <= keep_until]
         write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         with suppress(ImportError):  # the extra is optional; metrics.jsonl has everything

@@ -46,17 +46,12 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
         try:
             recipe = _set(recipe, key.split("."), text.strip(), key)
         except _UnknownSettingError as error:
-            elsewhere = [path for path in paths(recipe) if path.rpartition(".")[2] == error.name]
-            raise ConfigError(f"{error.what}; {_did_you_mean(elsewhere) if elsewhere else error.hint}") from None
+            raise ConfigError(_unknown(recipe, *error.args)) from None
     return recipe
 
 
-class _UnknownSettingError(ConfigError):
-    """A section has no such setting; `name` is the last word of the path if it was that one, for another section may have it."""
-
-    def __init__(self, what: str, hint: str, name: str):
-        super().__init__(f"{what}; {hint}")
-        self.what, self.hint, self.name = what, hint, name
+class _UnknownSettingError(Exception):
+    """A section has no such setting. Its arguments: the section, the path from there, and the whole key."""
 
 
 def paths(config: Config, prefix: str = "") -> list[str]:
@@ -81,7 +76,7 @@ def _preset(override: str, recipe: Recipe) -> list[str]:
 
 
 def _set(config: C, path: list[str], text: str, key: str) -> C:
-    return _with(config, {path[0]: _value(config, path, text, key)}, f"{key}={text}", key[: len(key) - len(".".join(path))])
+    return _with(config, {path[0]: _value(config, path, text, key)}, f"{key}={text}", key.removesuffix(".".join(path)))
 
 
 def _value(config: Config, path: list[str], text: str, key: str) -> Any:
@@ -89,7 +84,7 @@ def _value(config: Config, path: list[str], text: str, key: str) -> Any:
     name, rest = path[0], path[1:]
     fields = type(config).model_fields
     if name not in fields:
-        raise _unknown(config, path, key)
+        raise _UnknownSettingError(config, path, key)
     field, current = fields[name], getattr(config, name)
     if not rest:
         return _parse(text, field, current, key)
@@ -116,20 +111,18 @@ def _with(config: C, changes: dict[str, Any], words: str, prefix: str) -> C:
         raise ConfigError(f"{words} is not allowed: {_reasons(error)}.") from error
 
 
-def _unknown(config: Config, path: list[str], key: str) -> _UnknownSettingError:
-    prefix = key[: len(key) - len(".".join(path))]
-    here = list(type(config).model_fields)
-    hint = nearest_names(path[0], here)
-    if not hint.startswith("did you mean"):  # the right word in the wrong section?
-        inside = [prefix + p for p in paths(config) if p.rpartition(".")[2] == path[-1]]
-        if inside:
-            hint = _did_you_mean(inside)
+def _unknown(recipe: Config, section: Config, path: list[str], key: str) -> str:
+    """What is wrong with `key`: `section` does not have `path`. The right word may stand in the wrong section."""
+    prefix = key.removesuffix(".".join(path))
     what = f"{prefix.rstrip('.')} has no setting {path[0]!r}" if prefix else f"there is no setting {path[0]!r}"
-    return _UnknownSettingError(f"{key}: {what}", hint, path[0] if len(path) == 1 else "")
-
-
-def _did_you_mean(there: list[str]) -> str:
-    return "did you mean " + " or ".join(repr(path) for path in there[:3]) + "?"
+    hint, there = nearest_names(path[0], type(section).model_fields), []
+    if len(path) == 1:
+        there = [p for p in paths(recipe) if p.rpartition(".")[2] == path[0]]
+    elif not hint.startswith("did you mean"):
+        there = [prefix + p for p in paths(section) if p.rpartition(".")[2] == path[-1]]
+    if there:
+        hint = "did you mean " + " or ".join(map(repr, there[:3])) + "?"
+    return f"{key}: {what}; {hint}"
 
 
 def _section(value: Any, field: FieldInfo) -> Config | None:

@@ -25,7 +25,7 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.reports import BASELINES, EVALUATION
 from frustum.engine.sections import restored, stored
 from frustum.errors import ConfigError
-from frustum.files import make_folder, read_json, write_error, write_json
+from frustum.files import read_json, write_error, write_json
 from frustum.version import __version__
 
 FREE_TO_CHANGE = (
@@ -61,7 +61,7 @@ def save_run(folder: Path | str, recipe: Recipe, *, source: str | None = None, o
     called = {"source": source or recipe.name, "overrides": list(overrides)}
     versions = {"frustum": __version__, "torch": torch.__version__, "commit": git_commit()}
     content = called | stored(recipe) | {"seed": recipe.train.seed} | versions
-    write_json(make_folder(Path(folder)) / "recipe.json", content, indent=2)
+    write_json(Path(folder) / "recipe.json", content, indent=2)
 
 
 def load_run(folder: Path | str, code: Collection[str] = ()) -> Run:
@@ -125,8 +125,7 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
-        commit, changes = (subprocess.run(c, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout for c in commands)
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.strip() + ("-dirty" if changes.strip() else "")

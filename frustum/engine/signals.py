@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 
@@ -16,20 +16,14 @@ def stop_signals() -> Iterator[list[str]]:
     Does nothing outside the main thread.
     """
     received: list[str] = []
-    previous: dict[int, Any] = {}
+    with ExitStack() as previous_handlers:
 
-    def restore() -> None:
-        while previous:
-            number, handler = previous.popitem()
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        def handle(number: int, _: Any) -> None:
+            received.append(signal.Signals(number).name)
+            previous_handlers.close()
 
-    def handle(number: int, _: Any) -> None:
-        received.append(signal.Signals(number).name)
-        restore()
-
-    try:
         if threading.current_thread() is threading.main_thread():
-            previous.update({number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)})
+            for number in (signal.SIGTERM, signal.SIGINT):
+                previous = signal.signal(number, handle)
+                previous_handlers.callback(signal.signal, number, previous if previous is not None else signal.SIG_DFL)
         yield received
-    finally:
-        restore()

@@ -71,8 +71,8 @@ def choose_steps(
             began = time.perf_counter() if number <= warm_up else began
             stepper.step(feed.next_batches())  # reads the loss, so a GPU has finished the step
             bar.advance()
-    feed.close()
     per_step = (time.perf_counter() - began) / timed
+    feed.close()
     fitting = int(seconds / per_step)
     steps = min(max(fitting, minimum), maximum)
     limited_by = "time" if steps == fitting else "minimum" if steps == minimum else "maximum"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,8 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
         if file is not None:
             with atomic_path(file, ".npz") as temporary:
                 np.savez(temporary, about=about, **stored)  # type: ignore[arg-type]
-    found: Statistics = {type(label): {} for label in labels}
-    for kind, key in itertools.product(found, stored):
-        if key.startswith(f"{kind.__name__}."):
-            found[kind][key.partition(".")[2]] = stored[key]
-    return found
+    prefixes = {type(label): f"{type(label).__name__}." for label in labels}
+    return {kind: {key.removeprefix(own): stored[key] for key in stored if key.startswith(own)} for kind, own in prefixes.items()}
 
 
 def _read(file: Path, about: np.ndarray) -> dict[str, np.ndarray]:

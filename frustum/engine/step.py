@@ -100,23 +100,20 @@ class Stepper:
         if self._by_hand:
             copy_from_first(self.network.buffers())  # as DDP does before a forward pass
         history: list[dict[str, Tensor]] = []
-        means: dict[str, float] = {}
-        grad_norm, stopping = 0.0, stop
         for batch in batches:
             with self.accelerator.accumulate(self.model):
                 batch = batch.to(self.accelerator.device)
                 losses = turn.loss(self.model(batch), batch)
                 history.append({name: value.detach() for name, value in losses.items()})
                 self.accelerator.backward(torch.stack(list(losses.values())).sum())
-                if self.accelerator.sync_gradients:
-                    if self._by_hand:
-                        average_gradients(turn.parameters, self.accelerator)
-                    norm = self.accelerator.clip_grad_norm_(turn.parameters, self.recipe.optim.clip_norm)
-                    means, grad_norm, stopping = self._share(history, norm, stop)
-                    if not (math.isfinite(grad_norm) and all(math.isfinite(v) for v in means.values())):
-                        raise TrainingError(self._non_finite_message(turn, batches, history, grad_norm))
-                optimizer.step()
-                optimizer.zero_grad()
+        if self._by_hand:
+            average_gradients(turn.parameters, self.accelerator)
+        norm = self.accelerator.clip_grad_norm_(turn.parameters, self.recipe.optim.clip_norm)
+        means, grad_norm, stopping = self._share(history, norm, stop)
+        if not (math.isfinite(grad_norm) and all(math.isfinite(v) for v in means.values())):
+            raise TrainingError(self._non_finite_message(turn, batches, history, grad_norm))
+        optimizer.step()
+        optimizer.zero_grad()
         return means, grad_norm, stopping
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:

@@ -14,6 +14,8 @@ from torch import Tensor
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
 
+_MOST_BOXES = 500  # per sample
+
 
 class CentreTargets(NamedTuple):
     """What the head should give.
@@ -48,12 +50,7 @@ def gaussian_radius(length: Tensor, width: Tensor, overlap: float = 0.1) -> Tens
 
 @torch.no_grad()
 def centre_targets(
-    boxes: Sequence[Tensor],
-    classes: Sequence[Tensor],
-    grid: VoxelGrid,
-    num_classes: int = 10,
-    max_boxes: int = 500,
-    rounding: Rounding = "floor",
+    boxes: Sequence[Tensor], classes: Sequence[Tensor], grid: VoxelGrid, num_classes: int = 10, rounding: Rounding = "floor"
 ) -> CentreTargets:
     """Targets of a batch, all boxes drawn at once.
 
@@ -61,15 +58,14 @@ def centre_targets(
     where bumps overlap the larger value stays.
 
     Args:
-        boxes: per sample (M, 9), ego frame, centres.
+        boxes: per sample (M, 9), ego frame, centres; the first 500 count.
         classes: per sample (M,) channel of the heat map.
         grid: the map's cells.
-        max_boxes: boxes per sample that count; the rest is dropped.
         rounding: how a centre finds its cell, see `VoxelGrid.indices`. With `truncate`, as in the reference, centres up to one cell below
             the map belong to its first row or column, with a negative offset.
     """
     (num_x, num_y, _), device = grid.shape, boxes[0].device
-    slots = max(1, min(max_boxes, max(len(b) for b in boxes)))
+    slots = max(1, min(_MOST_BOXES, max(len(b) for b in boxes)))
     table, kind = boxes[0].new_zeros(len(boxes), slots, 9), torch.zeros(len(boxes), slots, dtype=torch.long, device=device)
     is_box = torch.zeros(len(boxes), slots, dtype=torch.bool, device=device)
     for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from frustum.errors import ShapeError
 from frustum.geometry.depth import DepthBins
 
 
-def block_minimum(depth: Tensor, feature_size: tuple[int, int]) -> Tensor:
+def block_minimum(depth: Tensor, feature_size: Sequence[int]) -> Tensor:
     """Nearest known depth in the block of pixels under each feature: (M, H, W) metres -> (M, h, w), 0 where none is known."""
     height, width = depth.shape[-2:]
     h, w = feature_size
@@ -22,7 +24,7 @@ def block_minimum(depth: Tensor, feature_size: tuple[int, int]) -> Tensor:
     return torch.where(nearest == far, 0, nearest)
 
 
-def depth_targets(depth: Tensor, feature_size: tuple[int, int], bins: DepthBins) -> Tensor:
+def depth_targets(depth: Tensor, feature_size: Sequence[int], bins: DepthBins) -> Tensor:
     """Depth bin of each feature: (M, H, W) metres, 0 unknown -> (M, h, w) int64, -1 without a target."""
     return bins.index(block_minimum(depth, feature_size))
 
@@ -35,7 +37,7 @@ def depth_bce(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
         depth: (M, H, W) metres, 0 where unknown.
         bins: the D bins.
     """
-    target = depth_targets(depth, _size(probabilities), bins)
+    target = depth_targets(depth, probabilities.shape[-2:], bins)
     known = target >= 0
     with torch.autocast(probabilities.device.type, enabled=False):
         rows = probabilities.permute(0, 2, 3, 1)[known].float()  # (n, D)
@@ -45,11 +47,7 @@ def depth_bce(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
 
 def depth_cross_entropy(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
     """Negative log probability of the true bin, averaged over the features with a target. Arguments as in `depth_bce`."""
-    target = depth_targets(depth, _size(probabilities), bins)
+    target = depth_targets(depth, probabilities.shape[-2:], bins)
     known = target >= 0
     chosen = probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0][known]
     return -chosen.float().clamp(min=1e-8).log().sum() / max(1, len(chosen))
-
-
-def _size(probabilities: Tensor) -> tuple[int, int]:
-    return probabilities.shape[-2], probabilities.shape[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -11,7 +10,7 @@ from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from frustum.errors import ShapeError
-from frustum.types.classes import FLAT_CLASSES, IGNORE, OCC3D_CLASSES
+from frustum.types.classes import IGNORE, OCC3D_CLASSES
 
 # Voxels per class in the training split of Occ3D-nuScenes, in the order of OCC3D_CLASSES (FlashOCC's table).
 OCC3D_FREQUENCIES: tuple[int, ...] = (
@@ -84,56 +83,6 @@ def draw_columns(labels: Tensor, mask: Tensor, free: int, free_columns: int) -> 
     share = torch.ones(len(occupied) + len(empty), device=labels.device)
     share[len(occupied) :] = total / max(1, len(empty))
     return torch.cat([occupied, empty]), share
-
-
-def drawn_columns(
-    cells: Tensor, read: Callable[[Tensor], Tensor], labels: Tensor, mask: Tensor, free_columns: int, free: int
-) -> dict[str, Tensor]:
-    """Outputs of a network in training, for a fraction of the work: logits of those columns that `draw_columns` chooses.
-
-    Args:
-        cells: (B, Y, X, *) features at full resolution.
-        read: the last layers, features (n, *) -> logits (n, Z, K).
-        labels, mask: (B, X, Y, Z) as for `draw_columns`.
-        free_columns: columns without an occupied voxel to draw at most, for each sample.
-        free: id of free space.
-
-    Returns:
-        `columns` (n,), index into the flattened (B, Y, X); `column_share` (n,); `column_logits` (n, Z, K).
-    """
-    columns, share = draw_columns(labels.transpose(1, 2), mask.transpose(1, 2), free, free_columns * len(cells))
-    return {"columns": columns, "column_share": share, "column_logits": read(cells.flatten(0, 2)[columns])}
-
-
-def column_losses(
-    outputs: dict[str, Tensor],
-    volume: Tensor | None,
-    labels: Tensor,
-    mask: Tensor,
-    class_weight: Tensor,
-    class_names: tuple[str, ...],
-    weights: tuple[float, float] = (1.0, 1.0),
-) -> dict[str, Tensor]:
-    """`occupancy`, `occupied_iou` and `standing_iou`, see `occupancy_losses`, of drawn columns or of the whole volume.
-
-    Args:
-        outputs: of the network; those of `drawn_columns` are read where they are there.
-        volume: (B, X, Y, Z, K) logits of all voxels, needed where no columns were drawn.
-        labels, mask: (B, X, Y, Z).
-        class_weight: (K,).
-        class_names: the K classes, the last one is free space.
-        weights: factors on the second and the third.
-    """
-    labels, mask = (t.transpose(1, 2).flatten(0, 2) for t in (labels, mask))  # (B*Y*X, Z)
-    share: Tensor | float = 1.0
-    if volume is None:
-        columns, logits, share = outputs["columns"], outputs["column_logits"], outputs["column_share"]
-        labels, mask = labels[columns], mask[columns]
-    else:
-        logits = volume.transpose(1, 2).flatten(0, 2)
-    flat = tuple(i for i, name in enumerate(class_names) if name in FLAT_CLASSES)
-    occupancy, occupied, standing = occupancy_losses(logits, labels, mask, class_weight, len(class_names) - 1, share, flat)
-    return {"occupancy": occupancy, "occupied_iou": weights[0] * occupied, "standing_iou": weights[1] * standing}
 
 
 def occupancy_losses(

@@ -13,6 +13,7 @@ from frustum.errors import ShapeError
 from frustum.types.classes import IGNORE
 
 _EPSILON = 1e-5
+_GAMMA, _ALPHA = 2.0, 0.25  # of the focal loss, as published
 
 
 def distance_weight(shape: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
@@ -22,34 +23,26 @@ def distance_weight(shape: tuple[int, int], device: torch.device | str | None = 
     return 1 + distance / distance.max()
 
 
-def focal_loss(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None = None,
-    voxel_weight: Tensor | None = None,
-    gamma: float = 2.0,
-    alpha: float = 0.25,
-) -> Tensor:
+def focal_loss(logits: Tensor, labels: Tensor, class_weight: Tensor | None = None, voxel_weight: Tensor | None = None) -> Tensor:
     """Sigmoid focal loss (Lin et al., 2017) of each class against all others, summed over classes, averaged over labelled voxels.
+
+    The exponent is 2; the positive term weighs 0.25, the negative ones 0.75.
 
     Args:
         logits: (*, K).
         labels: (*) class ids; 255 is ignored.
         class_weight: (K,) factor on the terms of each class, whatever the voxel's own class.
         voxel_weight: broadcasts to (*).
-        gamma, alpha: exponent, and weight of the positive term; the negative ones weigh 1 - alpha.
     """
     _require(logits, labels)
     x, known = logits.float(), labels != IGNORE
     target = labels.long().where(known, 0)[..., None]
     p = x.sigmoid()
-    negative = (1 - alpha) * p**gamma * F.softplus(x)  # (*, K)
-    if class_weight is not None:
-        negative = negative * class_weight
+    negative = (1 - _ALPHA) * p**_GAMMA * F.softplus(x)  # (*, K)
     at_target, p_target = x.gather(-1, target)[..., 0], p.gather(-1, target)[..., 0]
-    positive = alpha * (1 - p_target) ** gamma * F.softplus(-at_target)
+    positive = _ALPHA * (1 - p_target) ** _GAMMA * F.softplus(-at_target)
     if class_weight is not None:
-        positive = positive * class_weight[target[..., 0]]
+        negative, positive = negative * class_weight, positive * class_weight[target[..., 0]]
     total = negative.sum(-1) - negative.gather(-1, target)[..., 0] + positive
     if voxel_weight is not None:
         total = total * voxel_weight
@@ -65,7 +58,6 @@ def affinity_losses(logits: Tensor, labels: Tensor, free: int) -> tuple[Tensor, 
     Returns:
         The semantic and the geometric loss.
     """
-    _require(logits, labels)
     rows, ids = _labelled(logits, labels)
     p = rows.softmax(-1)
     hit = p * F.one_hot(ids, p.shape[1])
@@ -80,7 +72,6 @@ def affinity_losses(logits: Tensor, labels: Tensor, free: int) -> tuple[Tensor, 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     """Lovasz extension of the Jaccard loss (Berman et al., CVPR 2018), mean over the classes that occur; all voxels of a batch together."""
-    _require(logits, labels)
     rows, ids = _labelled(logits, labels)
     p = rows.softmax(-1)
     losses = []
@@ -110,7 +101,8 @@ def _minus_log(share: Tensor) -> Tensor:
 
 
 def _labelled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (n, K), float32, and labels (n,), int64, of the voxels that have a label."""
+    """Logits (n, K), float32, and labels (n,), int64, of the voxels that have a label. Raises ShapeError if they do not fit."""
+    _require(logits, labels)
     known = labels != IGNORE
     return logits[known].float(), labels[known].long()
 

@@ -23,7 +23,7 @@ class SemanticIoU(CountMetric):
         ignore: id of pixels that do not count.
         absent: IoU of a class that occurs neither in the truth nor in the prediction: "nan", out of the mean (Cityscapes, mmsegmentation),
             or "zero", part of the mean (the evaluation of CWD and TorchDistiller).
-        groups: group of each class for `group_mean`, e.g. `CATEGORY_OF_CLASS` of data.cityscapes_classes; None for no groups. A confusion
+        groups: group of each class for `group_mean`, e.g. `CATEGORY_OF_CLASS` of data.images.cityscapes; None for no groups. A confusion
             within a group is a hit of the group.
     """
 

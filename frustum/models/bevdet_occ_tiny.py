@@ -22,9 +22,8 @@ from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
-from frustum.losses.occupancy import column_losses
 from frustum.models.flashocc import depth_losses, occupancy_labels
-from frustum.models.flashocc_tiny import voxel_outputs
+from frustum.models.flashocc_tiny import column_losses, voxel_outputs
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
@@ -98,8 +97,6 @@ class BevDetOccTiny(nn.Module):
         column_logits: (n, Z, K)
     """
 
-    class_weight: Tensor
-
     def __init__(self, config: BevDetOccTinyConfig):
         super().__init__()
         self.config = config
@@ -112,7 +109,7 @@ class BevDetOccTiny(nn.Module):
         self.refine = nn.Conv3d(w, 8 * config.voxel_channels, 1)
         self.hidden = nn.Sequential(nn.Linear(config.voxel_channels, 2 * config.voxel_channels), nn.Softplus())
         self.head = LinearPerHeight(2 * config.voxel_channels, heights, classes)
-        self.register_buffer("class_weight", torch.ones(classes))
+        self.class_weight = nn.Buffer(torch.ones(classes))
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
         """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
@@ -132,10 +129,8 @@ class BevDetOccTiny(nn.Module):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
-        config, truth = self.config, batch.need(OccupancyLabels)
-        weights = (config.occupied_iou_loss, config.standing_iou_loss)
-        voxels = (outputs.get("occ_logits"), truth.semantics, truth.mask_camera)
-        losses = column_losses(outputs, *voxels, self.class_weight, config.class_names, weights)
+        config = self.config
+        losses = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
         return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:

@@ -21,7 +21,7 @@ from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
-from frustum.losses.occupancy import column_losses, drawn_columns
+from frustum.losses.occupancy import draw_columns, occupancy_losses
 from frustum.models.flashocc import depth_losses, occupancy_labels
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
@@ -29,7 +29,7 @@ from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
 from frustum.nn.unet import UNet
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
-from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
 from frustum.types.contract import ClassNames, Label, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
@@ -96,8 +96,6 @@ class FlashOccTiny(nn.Module):
         column_logits: (n, Z, K)
     """
 
-    class_weight: Tensor
-
     def __init__(self, config: FlashOccTinyConfig):
         super().__init__()
         self.config = config
@@ -108,7 +106,7 @@ class FlashOccTiny(nn.Module):
         self.bev_net = UNet(self.trunk.out_channels, config.bev_channels)
         self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
         self.head = nn.Linear(config.voxel_channels, heights * classes)
-        self.register_buffer("class_weight", torch.ones(classes))
+        self.class_weight = nn.Buffer(torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
@@ -129,10 +127,8 @@ class FlashOccTiny(nn.Module):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
-        config, truth = self.config, batch.need(OccupancyLabels)
-        weights = (config.occupied_iou_loss, config.standing_iou_loss)
-        voxels = (outputs.get("occ_logits"), truth.semantics, truth.mask_camera)
-        losses = column_losses(outputs, *voxels, self.class_weight, config.class_names, weights)
+        config = self.config
+        losses = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
         return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
@@ -147,7 +143,45 @@ class FlashOccTiny(nn.Module):
 def voxel_outputs(
     cells: Tensor, read: Callable[[Tensor], Tensor], labels: OccupancyTruth | None, free_columns: int, free: int
 ) -> dict[str, Tensor]:
-    """`occ_logits` (B, X, Y, Z, K) of cells (B, Y, X, *), or with labels, for training, what `drawn_columns` returns."""
+    """Logits of all voxels, or with labels, for training, of those columns that `draw_columns` chooses, for a fraction of the work.
+
+    Args:
+        cells: (B, Y, X, *) features at full resolution.
+        read: the last layers, features (n, *) -> logits (n, Z, K).
+        labels: what decides which columns are drawn.
+        free_columns: columns without an occupied voxel to draw at most, for each sample.
+        free: id of free space.
+
+    Returns:
+        `occ_logits` (B, X, Y, Z, K); or `columns` (n,), index into the flattened (B, Y, X), `column_share` (n,), and `column_logits`
+        (n, Z, K).
+    """
     if labels is None:
         return {"occ_logits": read(cells).transpose(1, 2)}
-    return drawn_columns(cells, read, labels.semantics, labels.mask_camera, free_columns, free)
+    semantics, mask = labels.semantics.transpose(1, 2), labels.mask_camera.transpose(1, 2)
+    columns, share = draw_columns(semantics, mask, free, free_columns * len(cells))
+    return {"columns": columns, "column_share": share, "column_logits": read(cells.flatten(0, 2)[columns])}
+
+
+def column_losses(
+    outputs: dict[str, Tensor], batch: Batch, class_weight: Tensor, class_names: tuple[str, ...], occupied: float, standing: float
+) -> dict[str, Tensor]:
+    """`occupancy`, `occupied_iou` and `standing_iou`, see `occupancy_losses`, of what `voxel_outputs` returned.
+
+    Args:
+        outputs: of the network.
+        batch: with occupancy labels. Raises DataError without.
+        class_weight: (K,).
+        class_names: the K classes, the last one is free space.
+        occupied, standing: factors on the second and the third.
+    """
+    truth, share = batch.need(OccupancyLabels), outputs.get("column_share", 1.0)
+    labels, mask = (t.transpose(1, 2).flatten(0, 2) for t in (truth.semantics, truth.mask_camera))  # (B*Y*X, Z)
+    if "occ_logits" in outputs:
+        logits = outputs["occ_logits"].transpose(1, 2).flatten(0, 2)
+    else:
+        columns, logits = outputs["columns"], outputs["column_logits"]
+        labels, mask = labels[columns], mask[columns]
+    flat = tuple(i for i, name in enumerate(class_names) if name in FLAT_CLASSES)
+    cross_entropy, occupied_iou, standing_iou = occupancy_losses(logits, labels, mask, class_weight, len(class_names) - 1, share, flat)
+    return {"occupancy": cross_entropy, "occupied_iou": occupied * occupied_iou, "standing_iou": standing * standing_iou}

@@ -22,9 +22,8 @@ from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
-from frustum.losses.occupancy import column_losses
 from frustum.models.flashocc import depth_losses, occupancy_labels
-from frustum.models.flashocc_tiny import voxel_outputs
+from frustum.models.flashocc_tiny import column_losses, voxel_outputs
 from frustum.models.panoptic_flashocc import instance_labels, instance_losses
 from frustum.nn.centre_head import CentreHead
 from frustum.nn.conv import ConvNorm
@@ -126,8 +125,6 @@ class PanopticFlashOccMini(nn.Module):
         height: (B, 1, Y / 2, X / 2) z of the centre in metres
     """
 
-    class_weight: Tensor
-
     def __init__(self, config: PanopticFlashOccMiniConfig):
         super().__init__()
         self.config, self.map_grid = config, config.grid.scaled(2, 2)
@@ -144,7 +141,7 @@ class PanopticFlashOccMini(nn.Module):
         if config.instances is not None:
             centres = CentreHead(2 * width, len(DETECTION_CLASSES), config.centre_channels)
             self.centre_head = centres if config.instances.centre_loss else centres.requires_grad_(False)
-        self.register_buffer("class_weight", torch.ones(classes))
+        self.class_weight = nn.Buffer(torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
@@ -189,10 +186,8 @@ class PanopticFlashOccMini(nn.Module):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The losses of FlashOccTiny, and `centre_*`, which need boxes."""
-        config, truth = self.config, batch.need(OccupancyLabels)
-        weights = (config.occupied_iou_loss, config.standing_iou_loss)
-        voxels = (outputs.get("occ_logits"), truth.semantics, truth.mask_camera)
-        losses = column_losses(outputs, *voxels, self.class_weight, config.class_names, weights)
+        config = self.config
+        losses = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
         losses |= depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
         return losses | instance_losses(outputs, batch, config.instances, self.map_grid)
 

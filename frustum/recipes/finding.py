@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from frustum.checkpoint.unreadable import SUFFIXES
 from frustum.errors import ConfigError, nearest_names
 from frustum.version import ENTRY_POINTS
 
@@ -49,7 +50,7 @@ def is_run(name: str | Path) -> bool:
 
 def is_weights(name: str | Path) -> bool:
     """True if `name` is that of a file of weights, there or not."""
-    return Path(name).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    return Path(name).suffix in SUFFIXES
 
 
 def get_recipe(name: str | Path, code: Collection[str] = ()) -> Recipe:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import EmaConfig, OptimConfig, Recipe, RuntimeConfig, TrainConfig
@@ -26,22 +24,19 @@ def flashocc_r50() -> Recipe:
 
 def flashocc_tiny() -> Recipe:
     """FlashOCC for two CPU cores: EfficientNet-Lite0, 96x256 images, learns the street world in minutes."""
-    return _small("flashocc-tiny", NuScenesData(root="data/street", image_size=(96, 256), **_SMALL_DATA), steps=6000)
+    return _small("flashocc-tiny", "data/street", (96, 256), steps=6000)
 
 
 def flashocc_tiny_kitti() -> Recipe:
     """The same network for an imported KITTI raw drive: two forward cameras, 96x320 images."""
-    return _small("flashocc-tiny-kitti", NuScenesData(root="data/kitti", image_size=(96, 320), **_SMALL_DATA), steps=1500)
+    return _small("flashocc-tiny-kitti", "data/kitti", (96, 320), steps=1500)
 
 
-_SMALL_DATA: dict[str, Any] = {"mean": MEAN, "std": STD, "cache": "memory"}
-
-
-def _small(name: str, data: NuScenesData, steps: int) -> Recipe:
+def _small(name: str, root: str, image_size: tuple[int, int], steps: int) -> Recipe:
     return Recipe(
         name=name,
         model=FlashOccTinyConfig(),
-        data=data,
+        data=NuScenesData(root=root, image_size=image_size, mean=MEAN, std=STD, cache="memory"),
         augment=AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2),
         optim=OptimConfig(
             lr=4e-3, weight_decay=1e-2, lr_scale={"encoder": 0.3}, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05

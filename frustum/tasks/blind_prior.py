@@ -15,7 +15,6 @@ from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.occupancy import OccupancyIoU
 from frustum.tasks.task import Predictor, Progress, silent
-from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.predictions import PredictedOccupancy, Prediction
 
 VARIANTS = {"argmax": 0.0, "class-balanced": 0.5}
@@ -29,44 +28,36 @@ class BlindPrior(Predictor):
 
     Attributes:
         semantics: (X, Y, Z) uint8, the answer to everything.
-        variant: which of VARIANTS it is: the one with the higher mIoU on training frames.
+        name: with the variant of VARIANTS that it is: the one with the higher mIoU on training frames.
         train_miou: mIoU of each variant on those frames, inside the camera mask.
     """
 
     semantics: np.ndarray
-    variant: str
+    name: str
     train_miou: dict[str, float]
     grid: VoxelGrid
-    class_names: tuple[str, ...] = OCC3D_CLASSES
+    class_names: tuple[str, ...]
 
     note = "answers every frame with the same volume, learned from the labels of the training split"
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """In reports."""
-        return f"blind prior ({self.variant})"
 
     def answer(self, token: str) -> Prediction:
         """The prediction for a sample."""
         return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(self.semantics), self.grid, self.class_names))
 
     @classmethod
-    def fit(
-        cls, source: Any, split: str, *, grid: VoxelGrid | None = None, names: Sequence[str] = OCC3D_CLASSES, progress: Progress = silent
-    ) -> BlindPrior:
+    def fit(cls, source: Any, split: str, grid: VoxelGrid, names: Sequence[str], progress: Progress = silent) -> BlindPrior:
         """Count classes per voxel under the camera mask over MAX_FRAMES frames of a training split, and take the variant that has the
         higher mIoU on MAX_COMPARED of them.
 
         Args:
             source: where the labels are.
             split: the training split; validation scenes must not be used here.
-            grid: of the labels; Occ3D's by default.
+            grid: of the labels.
             names: what the ids mean, free last.
 
         Raises:
             DataError: no labels, or labels of another shape than `grid`.
         """
-        grid = grid or VoxelGrid.occ3d()
         tokens = spread(source.tokens(split), MAX_FRAMES)
         if not tokens:
             raise DataError(f"the split {split!r} has no keyframes to learn the blind prior from.")
@@ -79,7 +70,7 @@ class BlindPrior(Predictor):
                 scores[name].add(volume, labels.semantics, labels.mask_camera)
         miou = {name: float(score.compute()["miou"]) for name, score in scores.items()}
         best = max(miou, key=lambda name: miou[name] if miou[name] == miou[name] else -1.0)
-        return cls(candidates[best], best, miou, grid, tuple(names))
+        return cls(candidates[best], f"blind prior ({best})", miou, grid, tuple(names))
 
 
 def count_classes(source: Any, tokens: Sequence[str], grid: VoxelGrid, num_classes: int, progress: Progress = silent) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,14 +33,6 @@ _ERRORS = {
     "attr_err": ("AAE", "1 - accuracy", "how often the attribute of a matched box is wrong"),
 }
 _COUNTED = {"true boxes": "true", "predicted": "predicted"}
-
-PROTOCOL = {
-    "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
-    "tp_errors": "mean over classes of the errors of matches within 2 m; a class without a match counts 1 and stays in the mean",
-    "nd_score": "(5 mAP + the sum of max(0, 1 - error) over the five errors) / 10",
-    "filters": "boxes nearer than 50 m (pedestrians and cycles 40 m, barriers and cones 30 m); true boxes with a LiDAR or radar point; "
-    "no cycles inside bicycle racks",
-}
 
 
 class DetectionFile(Predictor):
@@ -97,7 +89,13 @@ class DetectionTask(Task):
 
     name = "detection"
     part = "boxes"
-    protocol = PROTOCOL
+    protocol: ClassVar[Mapping[str, str]] = {
+        "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
+        "tp_errors": "mean over classes of the errors of matches within 2 m; a class without a match counts 1 and stays in the mean",
+        "nd_score": "(5 mAP + the sum of max(0, 1 - error) over the five errors) / 10",
+        "filters": "boxes nearer than 50 m (pedestrians and cycles 40 m, barriers and cones 30 m); true boxes with a LiDAR or radar point; "
+        "no cycles inside bicycle racks",
+    }
     accepts = "a nuScenes detection submission (JSON)"
     submission = DetectionSubmission
 
@@ -162,7 +160,7 @@ class DetectionTask(Task):
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
         """What the figures are, and which boxes count."""
         entries = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
-        return [f"{name}: {PROTOCOL[key]}" for name, key in entries]
+        return [f"{name}: {cls.protocol[key]}" for name, key in entries]
 
     @classmethod
     def recognise(cls, path: Path) -> Predictor | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from frustum.data.occ3d.instances import instances_from_boxes
-from frustum.data.occ3d.result_files import OccupancyResults, result_tokens, write_result
+from frustum.data.occ3d.result_files import read_result, result_tokens, write_result
 from frustum.data.sample import Occupancy
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError, ShapeError
@@ -38,65 +38,39 @@ _WHERE = {"camera": "on voxels that a camera observes", "lidar": "on voxels that
 _OBJECTS = {"instance_ids": "ids", "instance_classes": "classes", "instance_centres": "centres", "instance_scores": "scores"}
 
 
-class _Row(NamedTuple):
-    """The texts of a figure; `{n}` stands for the number of classes, `{where}` for the voxels, `{t}` for the tolerance in metres."""
-
-    key: str
-    name: str
-    convention: str
-    meaning: str = ""
-    group: str = ""
-    shown: tuple[str, ...] = ("camera",)  # masks under which comparisons and reports show it
-    is_headline: bool = False  # under the camera mask, or in the mean over the tolerances
-    published_as: str = ""
-
-
+# the texts of figures: `{n}` stands for the number of classes, `{where}` for the voxels, `{t}` for the tolerance in metres
 _BY_MASK = (
-    _Row(
-        "miou", "mIoU", "{n} classes; absent from the truth but predicted counts 0 (FlashOCC)", "mean over {n} classes, {where}",
-        "Classes", tuple(MASKS), True, "mIoU",
+    Figure(
+        "miou", "mIoU", None, convention="{n} classes; absent from the truth but predicted counts 0 (FlashOCC)", published_as="mIoU",
+        meaning="mean over {n} classes, {where}", group="Classes", is_headline=True,
     ),
-    _Row("miou_absent_nan", "mIoU", "{n} classes; absent from the truth is left out (SparseOcc)"),
-    _Row("geometric_iou", "geometric IoU", "occupied against free", "occupied or free, whatever the class, {where}", "Shape"),
-    _Row(
-        "geometric_iou_above_ground", "geometric IoU above ground", "occupied against free, flat classes taken as free",
-        "occupied or free, with road, pavement and terrain counted as free, {where}", "Shape", is_headline=True,
+    Figure("miou_absent_nan", "mIoU", None, convention="{n} classes; absent from the truth is left out (SparseOcc)"),
+    Figure(
+        "geometric_iou", "geometric IoU", None, convention="occupied against free",
+        meaning="occupied or free, whatever the class, {where}", group="Shape",
     ),
-    _Row("fscore", "F-score", "centres nearer than 0.6 m, mean over frames"),
-    _Row(
-        "voxel_pq", "voxel PQ", "segments of 20 voxels and more, matched above IoU 0.5", "panoptic quality of voxels, {where}", "Objects",
+    Figure(
+        "geometric_iou_above_ground", "geometric IoU above ground", None, convention="occupied against free, flat classes taken as free",
+        meaning="occupied or free, with road, pavement and terrain counted as free, {where}", group="Shape", is_headline=True,
     ),
-    _Row("voxel_sq", "voxel SQ", "mean IoU of matched segments"),
-    _Row("voxel_rq", "voxel RQ", "F1 of finding segments"),
+    Figure("fscore", "F-score", None, convention="centres nearer than 0.6 m, mean over frames"),
+    Figure(
+        "voxel_pq", "voxel PQ", None, convention="segments of 20 voxels and more, matched above IoU 0.5",
+        meaning="panoptic quality of voxels, {where}", group="Objects",
+    ),
+    Figure("voxel_sq", "voxel SQ", None, convention="mean IoU of matched segments"),
+    Figure("voxel_rq", "voxel RQ", None, convention="F1 of finding segments"),
 )  # fmt: skip
 _BY_TOLERANCE = (
-    _Row(
-        "ray_iou", "RayIoU", "first hits of one class less than {t} apart", "class and depth of what a LiDAR-like ray meets first", "Rays",
-        is_headline=True,
+    Figure(
+        "ray_iou", "RayIoU", None, convention="first hits of one class less than {t} apart",
+        meaning="class and depth of what a LiDAR-like ray meets first", group="Rays", is_headline=True,
     ),
-    _Row(
-        "ray_pq", "RayPQ", "segments of 10 rays and more, hits less than {t} apart", "panoptic quality of what rays meet first", "Objects",
+    Figure(
+        "ray_pq", "RayPQ", None, convention="segments of 10 rays and more, hits less than {t} apart",
+        meaning="panoptic quality of what rays meet first", group="Objects",
     ),
 )  # fmt: skip
-
-
-PROTOCOL = {
-    "miou": "mean over the occupied classes (17 of Occ3D) of IoU inside the mask, counts pooled over all frames; free voxels count as "
-    "errors; a class that is absent from the truth but predicted counts 0 (FlashOCC)",
-    "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
-    "geometric_iou": "IoU of occupied against free voxels, whatever the class",
-    "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
-    "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
-    "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
-    "completeness (the converse) inside the mask, whatever the class; mean over frames",
-    "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
-    "are less than that apart; barriers, cones and all that is not an object are one segment per class; 10 rays and more",
-    "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq are "
-    "its factors",
-    "mask_share": "share of all voxels that the mask covers",
-    "occupied_share": "share of the voxels inside the mask that are occupied",
-    "class_share": "share of each class among the labelled voxels inside the camera mask",
-}
 
 
 @dataclass(frozen=True)
@@ -118,23 +92,42 @@ class TrueOccupancy:
 
 
 class OccupancyFiles(Predictor):
-    """A folder of npz files, whoever made them (data/occ3d/result_files.py). Raises DataError if there is none.
+    """A folder of npz files, whoever made them (data/occ3d/result_files.py).
+
+    Args:
+        folder: holds `<token>.npz`.
+        grid: the voxels of every file; Occ3D's by default.
 
     Attributes:
         tokens: samples that have a file.
+
+    Raises:
+        DataError: there is no such folder, or it holds no npz file.
     """
 
     def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
-        self._files = OccupancyResults(folder, grid)
-        self.name, self.tokens = Path(folder).name, self._files.tokens
+        self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
+        self.name, self.tokens = self.folder.name, result_tokens(self.folder)
+        if not self.tokens:
+            what = f"{self.folder} holds no npz file" if self.folder.is_dir() else f"{self.folder} is not a folder"
+            raise DataError(f"{what}. Occupancy results are a folder with one npz per keyframe, named by its sample token.")
 
     def answer(self, token: str) -> Prediction:
         """The prediction of one keyframe. Raises DataError for a file that is damaged, or of another shape or other class ids."""
-        return self._files.read(token)
+        labels, instances = read_result(self.folder / f"{token}.npz", self.grid)
+        ids = None if instances is None else torch.from_numpy(instances)
+        return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
     def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
         """See `Predictor.ordered`."""
-        self._files.require(tokens)
+        there = set(self.tokens)
+        missing = [token for token in tokens if token not in there]
+        if missing:
+            some = ", ".join(f"{token}.npz" for token in missing[:3])
+            raise DataError(
+                f"{self.folder} lacks {len(missing)} of the {len(tokens)} keyframes to be scored: {some}{', ...' if missing[3:] else ''}. "
+                f"It holds {len(self.tokens)} files, {self.tokens[0]}.npz first. Predict all of the split, or score another with --split."
+            )
         return list(tokens)
 
 
@@ -157,7 +150,23 @@ class OccupancyTask(Task):
 
     name = "occupancy"
     part = "occupancy"
-    protocol = PROTOCOL
+    protocol: ClassVar[Mapping[str, str]] = {
+        "miou": "mean over the occupied classes (17 of Occ3D) of IoU inside the mask, counts pooled over all frames; free voxels count as "
+        "errors; a class that is absent from the truth but predicted counts 0 (FlashOCC)",
+        "miou_absent_nan": "the same, but a class that is absent from the truth is left out of the mean (SparseOcc)",
+        "geometric_iou": "IoU of occupied against free voxels, whatever the class",
+        "geometric_iou_above_ground": "the same with driveable_surface, other_flat, sidewalk and terrain taken as free on both sides",
+        "ray_iou": "RayIoU at 1, 2 and 4 metres and their mean, rays from up to 8 LiDAR positions of the scene, no mask",
+        "fscore": "harmonic mean of accuracy (share of occupied predicted voxels with an occupied true one less than 0.6 m away) and "
+        "completeness (the converse) inside the mask, whatever the class; mean over frames",
+        "ray_pq": "RayPQ at 1, 2 and 4 metres and their mean: segments of rays by class and instance, matched above IoU 0.5 where the hits "
+        "are less than that apart; barriers, cones and all that is not an object are one segment per class; 10 rays and more",
+        "voxel_pq": "panoptic quality of voxel segments inside the mask, matched above IoU 0.5, 20 voxels and more; voxel_sq and voxel_rq "
+        "are its factors",
+        "mask_share": "share of all voxels that the mask covers",
+        "occupied_share": "share of the voxels inside the mask that are occupied",
+        "class_share": "share of each class among the labelled voxels inside the camera mask",
+    }
     submission = OccupancySubmission
     accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token)"
 
@@ -285,10 +294,11 @@ class OccupancyTask(Task):
         found, count = [], len((metrics.get("class_iou") or {}).get("camera") or OCC3D_CLASSES) - 1
         for row in _BY_MASK:
             for mask, value in (metrics.get(row.key) or {}).items():
-                main, group = mask == "camera", row.group if mask in row.shown else ""
                 rule, meaning = (text.format(n=count, where=_WHERE[mask]) for text in (row.convention, row.meaning))
-                key, authors, headline = f"{row.key}.{mask}", row.published_as if main else "", row.is_headline and main
-                found.append(Figure(key, row.name, value, "%", MASKS[mask], rule, authors, meaning, group, headline))
+                figure = row._replace(key=f"{row.key}.{mask}", value=value, counted=MASKS[mask], convention=rule, meaning=meaning)
+                if mask != "camera":  # comparisons and reports show mIoU under every mask, the others where cameras observe
+                    figure = figure._replace(published_as="", group=row.group if row.key == "miou" else "", is_headline=False)
+                found.append(figure)
         for row in _BY_TOLERANCE:
             for tolerance, value in (metrics.get(row.key) or {}).items():
                 mean, metres = tolerance == "mean", f"{tolerance} m"
@@ -324,7 +334,7 @@ class OccupancyTask(Task):
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
         """The blind prior."""
-        return [BlindPrior.fit(source, split, grid=self.grid, names=self.class_names or OCC3D_CLASSES, progress=progress)]
+        return [BlindPrior.fit(source, split, self.grid, self.class_names or OCC3D_CLASSES, progress)]
 
     @classmethod
     def recognise(cls, path: Path) -> OccupancyFiles | None:
@@ -346,7 +356,7 @@ class OccupancyTask(Task):
         if part.objects is not None and part.instances is not None:
             numbers = part.instances.numpy()
             objects = np.where(np.isin(numbers, part.objects.ids.numpy()), numbers, 0)
-        return [_voxels(part.semantics.numpy(), part, objects=objects)]
+        return [_voxels(part.semantics.numpy(), part, None, objects)]
 
     @classmethod
     def truth_layers(cls, truth: TrueOccupancy, part: PredictedOccupancy | None = None) -> list[Layer]:
@@ -404,9 +414,7 @@ def true_instances(source: Any, token: str, labels: Occupancy, grid: VoxelGrid |
     return instances_from_boxes(labels.semantics, poses, sizes, boxes.names if boxes else [], grid)
 
 
-def _voxels(
-    labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None = None, objects: np.ndarray | None = None
-) -> VoxelLayer:
+def _voxels(labels: np.ndarray, part: PredictedOccupancy | None, mask: np.ndarray | None, objects: np.ndarray | None) -> VoxelLayer:
     names, grid = (OCC3D_CLASSES, VoxelGrid.occ3d()) if part is None else (part.class_names, part.grid)
     return VoxelLayer(labels, Legend.of(names), len(names) - 1, grid, _ids(FLAT_CLASSES, names), mask, objects)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 OCC3D_CLASSES: tuple[str, ...] = (
     "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian", "traffic_cone", "trailer",
     "truck", "driveable_surface", "other_flat", "sidewalk", "terrain", "manmade", "vegetation", "free",
@@ -40,15 +38,7 @@ def colour_of(name: str) -> tuple[int, int, int]:
     return OCC3D_COLOURS[OCC3D_CLASSES.index(name) if name in OCC3D_CLASSES else 0]
 
 
-class GeneralClass(NamedTuple):
-    """One of nuScenes' 32 general classes (lidarseg ids are the position in GENERAL_CLASSES)."""
-
-    name: str
-    detection: str | None
-    occ3d: str
-
-
-_OCC3D_OF_CATEGORY: dict[str, str] = {
+OCC3D_OF_CATEGORY: dict[str, str] = {
     "noise": "others", "animal": "others", "human.pedestrian.adult": "pedestrian", "human.pedestrian.child": "pedestrian",
     "human.pedestrian.construction_worker": "pedestrian", "human.pedestrian.personal_mobility": "others",
     "human.pedestrian.police_officer": "pedestrian", "human.pedestrian.stroller": "others", "human.pedestrian.wheelchair": "others",
@@ -60,12 +50,8 @@ _OCC3D_OF_CATEGORY: dict[str, str] = {
     "flat.sidewalk": "sidewalk", "flat.terrain": "terrain", "static.manmade": "manmade", "static.other": "others",
     "static.vegetation": "vegetation", "vehicle.ego": "others",
 }  # fmt: skip
-GENERAL_CLASSES: tuple[GeneralClass, ...] = tuple(
-    GeneralClass(name, occ3d if occ3d in DETECTION_CLASSES else None, occ3d) for name, occ3d in _OCC3D_OF_CATEGORY.items()
-)
-DETECTION_OF_CATEGORY: dict[str, str] = {c.name: c.detection for c in GENERAL_CLASSES if c.detection}
+"""nuScenes' 32 general categories and the Occ3D class of each; lidarseg ids are the positions here."""
+DETECTION_OF_CATEGORY: dict[str, str] = {name: occ3d for name, occ3d in OCC3D_OF_CATEGORY.items() if occ3d in DETECTION_CLASSES}
 
-CAMERAS: tuple[str, ...] = (
-    "CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT",
-)  # fmt: skip
+CAMERAS: tuple[str, ...] = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 """nuScenes' six cameras in FlashOCC's order."""

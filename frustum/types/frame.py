@@ -32,15 +32,12 @@ class Frame(NamedTuple):
 def frames_of(batch: Batch, count: int = 0) -> list[Frame]:
     """The keyframe and `count` past frames, newest first; those that the batch does not have are the keyframe, marked as missing."""
     size, have = len(batch), batch.images.shape[1]
+    poses = batch.rig.ego2global[:, :, 0] if batch.frame_ego2global is None else batch.frame_ego2global
     frames = []
     for t in range(count + 1):
         index = t if t < have else 0
-        if t == 0:
-            pose, is_present = batch.key_ego2global, torch.ones(size, dtype=torch.bool)
-        else:
-            poses = batch.rig.ego2global[:, :, 0] if batch.frame_ego2global is None else batch.frame_ego2global
-            pose = poses[:, index]
-            is_present = torch.full((size,), t < have) if batch.is_present is None or t >= have else batch.is_present[:, t].cpu()
+        pose = poses[:, index] if t else batch.key_ego2global
+        is_present = batch.is_present[:, t].cpu() if batch.is_present is not None and 0 < t < have else torch.full((size,), t < have)
         frames.append(Frame(batch.images[:, index], batch.rig[:, index], pose, batch.bev_aug, is_present))
     return frames
 

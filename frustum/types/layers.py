@@ -33,7 +33,12 @@ class Legend:
 
 
 def _colour(number: int) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.45 + 0.2 * (number % 3), 0.9 - 0.15 * (number % 4))
+    return from_hsv(number * 0.618, 0.45 + 0.2 * (number % 3), 0.9 - 0.15 * (number % 4))
+
+
+def from_hsv(hue: float, saturation: float, value: float) -> Colour:
+    """A colour by its hue, whose whole part does not count, its saturation and its value, 0..1."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -109,5 +109,4 @@ class Prediction:
 
     def cpu(self) -> Prediction:
         """The prediction with all tensors on the CPU."""
-        parts = {name: moved(part, "cpu") for name, part in vars(self).items() if name != "token" and part is not None}
-        return replace(self, **parts)
+        return moved(self, "cpu")

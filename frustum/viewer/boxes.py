@@ -11,10 +11,9 @@ from PIL import Image, ImageDraw
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from frustum.types.layers import BoxLayer, Calibration, Colour, Legend, PointLayer, VoxelLayer
 from frustum.viewer.cameras import resized
-from frustum.viewer.ground import draw_segment
+from frustum.viewer.ground import Paint, draw_segment
 from frustum.viewer.voxels import PLAIN, top_view
 
-Paint = tuple[int, ...]  # RGB, or RGB and opacity
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _TRUTH = (30, 36, 48)  # true boxes under predicted ones, from above
 _RING = (214, 219, 228)  # every 10 m
@@ -45,12 +44,10 @@ def draw_box_lines(draw: ImageDraw.ImageDraw, corners: np.ndarray, matrix: np.nd
             draw_segment(draw, start, end, matrix, colours[m], width)
 
 
-def boxes_in_image(
-    image: np.ndarray, camera: Calibration, predicted: BoxLayer | None, true: BoxLayer | None, width: int = 800
-) -> np.ndarray:
-    """An image, `width` wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
-    scale = width / image.shape[1]
-    picture = Image.fromarray(resized(image, width))
+def boxes_in_image(image: np.ndarray, camera: Calibration, predicted: BoxLayer | None, true: BoxLayer | None) -> np.ndarray:
+    """An image, 800 pixels wide, with true boxes in thin white lines and predicted ones in class colours, fainter at low scores."""
+    picture = Image.fromarray(resized(image, 800))
+    scale = picture.width / image.shape[1]
     draw = ImageDraw.Draw(picture, "RGBA")
     for layer, is_true in ((true, True), (predicted, False)):
         if layer is None or not len(layer.boxes):

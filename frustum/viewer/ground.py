@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, Sample
 from frustum.geometry import invert, transform_points
+from frustum.types.layers import Colour
 
 RINGS = (5.0, 10.0, 20.0, 40.0)  # metres around the origin of the ego frame
 NEAR = 0.2  # metres: lines are cut at this depth
 GRID, X_AXIS, Y_AXIS, HORIZON = (80, 230, 160), (255, 90, 80), (255, 200, 60), (255, 120, 230)
 AXES = (("x", (1.0, 0.0), X_AXIS), ("-x", (-1.0, 0.0), X_AXIS), ("y", (0.0, 1.0), Y_AXIS), ("-y", (0.0, -1.0), Y_AXIS))
 VIEW_COLOURS = ((255, 200, 60), (120, 220, 120), (255, 130, 90), (230, 120, 220), (205, 205, 205), (180, 230, 80), (240, 90, 110))
+Paint = tuple[int, ...]  # RGB, or RGB and opacity
 Project = Callable[[np.ndarray], np.ndarray]
 
 
@@ -107,9 +109,7 @@ def _ring(radius: float, count: int = 180) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(count + 1)], -1)
 
 
-def draw_segment(
-    draw: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, matrix: np.ndarray, colour: tuple[int, ...], width: int
-) -> None:
+def draw_segment(draw: ImageDraw.ImageDraw, start: np.ndarray, end: np.ndarray, matrix: np.ndarray, colour: Paint, width: int) -> None:
     """Draw a segment between two points in camera coordinates, as far as it lies in front of the camera."""
     if ends := clip_near(start, end):
         pixels = [p[:2] / p[2] for p in (matrix @ ends[0], matrix @ ends[1])]
@@ -128,9 +128,7 @@ def clip_near(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return start, end
 
 
-def _label_visible(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], projected: np.ndarray, text: str, colour: tuple[int, int, int]
-) -> None:
+def _label_visible(draw: ImageDraw.ImageDraw, size: tuple[int, int], projected: np.ndarray, text: str, colour: Colour) -> None:
     """Write `text` at one of the projected points (P, 3) that the image shows, a quarter of the way along those, so that labels spread."""
     projected = projected[projected[:, 2] > 0.5]
     pixels = projected[:, :2] / projected[:, 2:]
@@ -139,6 +137,6 @@ def _label_visible(
         _write(draw, pixels[len(pixels) // 4] + (3, 1), text, colour)
 
 
-def _write(draw: ImageDraw.ImageDraw, at: Sequence[float] | np.ndarray, text: str, colour: tuple[int, int, int]) -> None:
+def _write(draw: ImageDraw.ImageDraw, at: Sequence[float] | np.ndarray, text: str, colour: Colour) -> None:
     """Text that is readable on any picture."""
     draw.text((float(at[0]), float(at[1])), text, fill=colour, font=ImageFont.load_default(12), stroke_width=2, stroke_fill=(0, 0, 0))

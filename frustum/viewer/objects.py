@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import replace
 
 import numpy as np
 
 from frustum.errors import ShapeError
-from frustum.types.layers import Colour, Legend, VoxelLayer
+from frustum.types.layers import Colour, Legend, VoxelLayer, from_hsv
 
 _PALE = 0.72
 """How far everything that does not belong to an object fades towards light grey."""
@@ -53,17 +52,12 @@ def paint_objects(layer: VoxelLayer, reference: tuple[VoxelLayer, VoxelLayer] | 
 
 def object_colour(index: int) -> Colour:
     """Colour of the object at a position: steps of hue in four shades, any two of the first 24 are distinct."""
-    return _rgb(0.02 + 0.595 * index, *_SHADES[index // 5 % 4])
+    return from_hsv(0.02 + 0.595 * index, *_SHADES[index // 5 % 4])
 
 
 def unmatched_colour(index: int) -> Colour:
     """The same for objects that are in one of two pictures only: dull and dark, so that none resembles a matched one."""
-    return _rgb(0.06 + 0.42 * index, 0.28, (0.30, 0.46, 0.62)[index % 3])
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    return from_hsv(0.06 + 0.42 * index, 0.28, (0.30, 0.46, 0.62)[index % 3])
 
 
 def _partners(objects: np.ndarray, numbers: np.ndarray, others: np.ndarray, painted: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from frustum.data.augment import BevTransform
+from frustum.data.augment import BevTransform, draw_bev, draw_image
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, LidarFrame, Sample
@@ -67,9 +67,9 @@ def draw_check(
     sheets["above"] = above_picture(sample, points, grid)
     if augment is not None:
         rng = np.random.default_rng([seed, zlib.crc32(sample.token.encode())])
-        views = [(c, augment.draw_image(rng, c.size, image_size)) for c in sample.cameras]
+        views = [(c, draw_image(augment, rng, c.size, image_size)) for c in sample.cameras]
         cameras = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])
-        sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, augment.draw_bev(rng))])
+        sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, draw_bev(augment, rng))])
     files = []
     for name, sheet in sheets.items():
         files.append(Path(out_dir) / f"{stem}_{name}.png")

@@ -72,12 +72,9 @@ def results_section(report: ReportData) -> str:
 
 def classes_section(report: ReportData) -> str:
     """A table for each question that has figures of classes."""
-    tables = []
-    for results in _by_question(report):
-        found = {name: result.classes for name, result in results.items() if result.classes is not None and result.classes.columns}
-        if found:
-            tables.append(_classes(found))
-    return f'<section id="classes"><h2>Class by class</h2>{"".join(tables)}</section>' if tables else ""
+    by_question = [{name: r.classes for name, r in results.items() if r.classes and r.classes.columns} for results in _by_question(report)]
+    tables = "".join(_classes(found) for found in by_question if found)
+    return f'<section id="classes"><h2>Class by class</h2>{tables}</section>' if tables else ""
 
 
 # ---- parts ------------------------------------------------------------------------------------------------------------------

@@ -46,8 +46,7 @@ class Entry(NamedTuple):
     note: str = ""
 
 
-_TEXT = files("frustum.weights").joinpath("catalogue.json").read_text(encoding="utf-8")
-CATALOGUE = TypeAdapter(tuple[Entry, ...]).validate_json(_TEXT)
+CATALOGUE = TypeAdapter(tuple[Entry, ...]).validate_json(files("frustum.weights").joinpath("catalogue.json").read_bytes())
 """The entries of catalogue.json, in its order."""
 
 SOURCES: tuple[str, ...] = tuple(dict.fromkeys(entry.source for entry in CATALOGUE if entry.source))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from frustum.checkpoint.unreadable import holds_module, is_safetensors
-from frustum.checkpoint.upstream_file import read_state
+from frustum.checkpoint.upstream_file import open_state
 from frustum.errors import CheckpointError
 
 STATE = {"conv.weight": torch.arange(600.0).reshape(2, 300)}
@@ -38,7 +38,7 @@ def test_what_is_no_checkpoint_is_called_what_it_is(kind, tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"(?s){words}") as caught:
-        read_state(path)
+        open_state(path)
     assert str(caught.value).startswith(str(path))
     assert all(word not in str(caught.value) for word in ("Error", "truncated", "damaged", "101"))
 
@@ -46,12 +46,12 @@ def test_what_is_no_checkpoint_is_called_what_it_is(kind, tmp_path):
 def test_an_array_and_a_folder(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(CheckpointError, match="a numpy array"):
-        read_state(tmp_path / "x.npy")
+        open_state(tmp_path / "x.npy")
     with pytest.raises(CheckpointError, match=r"is a folder.*There is none in it"):
-        read_state(tmp_path)
+        open_state(tmp_path)
     torch.save(STATE, tmp_path / "m0.pth")
     with pytest.raises(CheckpointError, match=r"is a folder.*Give a file in it: .*m0\.pth"):
-        read_state(tmp_path)
+        open_state(tmp_path)
     assert not is_safetensors(tmp_path / "m0.pth")
 
 
@@ -61,7 +61,7 @@ def test_truncated_archives_are_explained_in_our_words(keep, tmp_path):
     torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(CheckpointError, match=rf"is truncated: its end is missing after {path.stat().st_size:,} bytes") as caught:
-        read_state(path)
+        open_state(path)
     assert "miniz" not in str(caught.value)
     assert "central directory" not in str(caught.value)
 
@@ -71,16 +71,16 @@ def test_damaged_inside_and_other_archives(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(CheckpointError, match=r"a zip archive that torch\.save did not write: it holds readme\.txt\. Unpack it"):
-        read_state(path)
+        open_state(path)
     torch.save(STATE, path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"conv.weight", b"\xff" * 11))
     with pytest.raises(CheckpointError, match=r"damaged"):
-        read_state(path)
+        open_state(path)
     torch.save(STATE, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(CheckpointError, match=r"truncated or damaged"):
-        read_state(path)
+        open_state(path)
 
 
 class Network(torch.nn.Sequential):
@@ -95,9 +95,9 @@ def test_a_pickled_network_wants_its_state_dict(network, new_format, tmp_path):
     torch.save(network, path, _use_new_zipfile_serialization=new_format)
     assert holds_module(path)
     with pytest.raises(CheckpointError, match=r"a whole network \(.*\.(Linear|Network)\).*\.state_dict\(\)") as caught:
-        read_state(path)
+        open_state(path)
     _run_advice(str(caught.value), tmp_path)
-    assert set(read_state(tmp_path / "tensors.pth")) == set(network.state_dict())
+    assert set(open_state(tmp_path / "tensors.pth").state) == set(network.state_dict())
 
 
 @pytest.mark.parametrize("content", [{"state_dict": STATE, "note": Path("a")}, STATE | {"note": Path("a")}], ids=["within", "bare"])
@@ -105,7 +105,7 @@ def test_other_objects_beside_tensors(content, tmp_path):
     torch.save(content, tmp_path / "x.pth")
     assert not holds_module(tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"refused without running it: it refers to pathlib") as caught:
-        read_state(tmp_path / "x.pth")
+        open_state(tmp_path / "x.pth")
     _run_advice(str(caught.value), tmp_path)
     found = torch.load(tmp_path / "tensors.pth", weights_only=False)
     assert torch.equal(found["conv.weight"], STATE["conv.weight"])
@@ -122,11 +122,11 @@ class _Bomb:
 def test_nobody_is_told_to_run_an_attack(tmp_path):
     torch.save({"state_dict": STATE, "x": _Bomb(f"touch {tmp_path / 'ran'}")}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"refused without running it: it would call \w+\.system, which no weights need") as caught:
-        read_state(tmp_path / "x.pth")
+        open_state(tmp_path / "x.pth")
     assert "weights_only=False" not in str(caught.value)
     (tmp_path / "y.pkl").write_bytes(pickle.dumps(_Bomb(f"touch {tmp_path / 'ran'}")))
     with pytest.raises(CheckpointError, match=r"a pickle that torch\.save did not write"):
-        read_state(tmp_path / "y.pkl")
+        open_state(tmp_path / "y.pkl")
     assert not (tmp_path / "ran").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from frustum.checkpoint.upstream_file import open_state, read_state
+from frustum.checkpoint.upstream_file import open_state
 from frustum.errors import CheckpointError
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "bn.num_batches_tracked": torch.tensor(7)}
@@ -50,20 +50,20 @@ LAYOUTS = {
 def test_layouts_from_files_and_from_memory(layout, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(LAYOUTS[layout], path)
-    assert _same(read_state(path))
-    assert _same(read_state(str(path)))
-    assert _same(read_state(LAYOUTS[layout]))
+    assert _same(open_state(path).state)
+    assert _same(open_state(str(path)).state)
+    assert _same(open_state(LAYOUTS[layout]).state)
 
 
 def test_arrays_from_memory():
-    assert _same(read_state({"state_dict": {key: value.numpy() for key, value in STATE.items()}}))
+    assert _same(open_state({"state_dict": {key: value.numpy() for key, value in STATE.items()}}).state)
 
 
 def test_safetensors_and_old_pickle_streams(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors")
-    assert _same(read_state(tmp_path / "a.safetensors"))
+    assert _same(open_state(tmp_path / "a.safetensors").state)
     torch.save({"state_dict": STATE}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    assert _same(read_state(tmp_path / "old.pth"))
+    assert _same(open_state(tmp_path / "old.pth").state)
 
 
 class _Bomb:
@@ -83,7 +83,7 @@ def test_code_in_a_checkpoint_is_refused_without_running(how, tmp_path):
     else:
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(CheckpointError, match="refused without running"):
-        read_state(path)
+        open_state(path)
     assert not marker.exists()
 
 
@@ -91,7 +91,7 @@ def test_a_plain_pickle_is_refused(tmp_path):
     path = tmp_path / "infos.pkl"
     path.write_bytes(pickle.dumps({"infos": [1, 2, 3]}))
     with pytest.raises(CheckpointError, match=r"infos\.pkl"):
-        read_state(path)
+        open_state(path)
 
 
 def test_damaged_and_missing_files(tmp_path):
@@ -99,24 +99,24 @@ def test_damaged_and_missing_files(tmp_path):
     torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
-        read_state(path)
+        open_state(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        read_state(tmp_path / "none.pth")
+        open_state(tmp_path / "none.pth")
     save_file(STATE, tmp_path / "a.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((tmp_path / "a.safetensors").read_bytes()[:60])
     with pytest.raises(CheckpointError, match="safetensors"):
-        read_state(cut)
+        open_state(cut)
     (tmp_path / "empty.pth").touch()
     with pytest.raises(CheckpointError):
-        read_state(tmp_path / "empty.pth")
+        open_state(tmp_path / "empty.pth")
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"a": torch.zeros(1), "b": 2}, [torch.zeros(1)], torch.zeros(2)])
 def test_files_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="does not hold a state dict"):
-        read_state(tmp_path / "x.pth")
+        open_state(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from frustum.cli import demo
-from frustum.cli.demo import Clock, run_demo, verdict
+from frustum.cli.demo import run_demo, verdict
 from frustum.engine.reports import EvalReport
 from frustum.errors import ConfigError
 from frustum.worlds.street.world_config import WorldConfig
@@ -31,12 +30,6 @@ def report(name: str, miou: float, rays: float, images: str = "as they are") -> 
         "occupied_share": dict.fromkeys(masks, 0.1),
     }
     return EvalReport(name, "val", 1, 1, images, {"occupancy": metrics}, 1.0)
-
-
-def test_the_clock_counts_the_set_up() -> None:
-    clock = Clock(time.time() - 120, minutes=15)
-    assert 119 < clock.used() < 125
-    assert clock.used() + clock.left() == pytest.approx(900)
 
 
 def test_verdict() -> None:

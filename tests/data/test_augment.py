@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.augment import BevTransform
+from frustum.data.augment import BevTransform, draw_bev, draw_colours, draw_image
 from frustum.data.sample import Occupancy
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
@@ -111,10 +111,10 @@ def test_draws_stay_in_their_ranges_and_repeat() -> None:
     images, bevs = [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        images.append(augment.draw_image(rng, (900, 1600), (256, 704)))
-        bevs.append(augment.draw_bev(rng))
-        assert all(0.8 <= f <= 1.2 for f in augment.draw_colours(rng))
-    assert augment.draw_image(np.random.default_rng(7), (900, 1600), (256, 704)) == images[7]
+        images.append(draw_image(augment, rng, (900, 1600), (256, 704)))
+        bevs.append(draw_bev(augment, rng))
+        assert all(0.8 <= f <= 1.2 for f in draw_colours(augment, rng))
+    assert draw_image(augment, np.random.default_rng(7), (900, 1600), (256, 704)) == images[7]
     scales = np.array([i.resized[1] / 1600 for i in images])
     assert 0.379 < scales.min() < 0.4 < 0.53 < scales.max() < 0.551
     assert all(i.top == i.resized[0] - 256 and 0 <= i.left <= max(0, i.resized[1] - 704) for i in images)
@@ -127,6 +127,6 @@ def test_draws_stay_in_their_ranges_and_repeat() -> None:
 def test_whether_pixels_move() -> None:
     still = AugmentConfig(resize=(0, 0), rotate_deg=(0, 0), flip=False)
     assert not still.moves_pixels
-    assert still.draw_image(np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
+    assert draw_image(still, np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
     for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}, {"crop_h": (0.1, 0.1)}):
         assert still.model_copy(update=change).moves_pixels

@@ -144,9 +144,10 @@ def test_the_cache_changes_nothing_and_reads_once(dataset: SampleDataset, monkey
     assert items[-1]["labels"][0] is None  # the last scene has no labels
 
 
-def test_the_cache_keeps_to_its_limit(dataset: SampleDataset) -> None:
+def test_the_cache_keeps_to_its_limit(dataset: SampleDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     size = dataset.pipeline.load(dataset.source, dataset.tokens[0]).num_bytes
-    limited = SampleDataset(dataset.source, dataset.tokens, dataset.pipeline, cache="memory", cache_bytes=3 * size)
+    monkeypatch.setattr(loader_module, "CACHE_BYTES", 3 * size)
+    limited = SampleDataset(dataset.source, dataset.tokens, dataset.pipeline, cache="memory")
     for i in range(len(limited)):
         limited[i]
     assert len(limited._cache) == 3
@@ -164,7 +165,10 @@ def test_too_few_samples_are_explained(dataset: SampleDataset) -> None:
 
 def test_orders_are_permutations_and_differ() -> None:
     batches = EpochBatches(50, 5, shuffle=True, seed=1)
-    orders = [[i for n in range(len(batches)) for _, i in batches.batch(epoch, n)] for epoch in range(3)]
+    orders = []
+    for epoch in range(3):
+        batches.go_to(epoch)
+        orders.append([i for batch in batches for _, i in batch])
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert orders[0] == list(np.random.default_rng([1, 0]).permutation(50))
@@ -193,7 +197,7 @@ def test_keyframes_share_the_images_of_their_past(dataset: SampleDataset, monkey
     cached = SampleDataset(dataset.source, tokens, pipeline, cache="memory")
     again = [[cached[i] for i in range(3)] for _ in range(2)]
     assert len(paths) == 6
-    assert cached._room == (4 << 30) - 6 * 24 * 48 * 3  # an image that three keyframes show is kept, and counted, once
+    assert cached._room == loader_module.CACHE_BYTES - 6 * 24 * 48 * 3  # an image that three keyframes show is kept, and counted, once
     for first, second, plain in zip(*again, items, strict=True):
         assert torch.equal(first["images"], plain["images"])
         assert torch.equal(second["images"], plain["images"])

@@ -106,7 +106,7 @@ def test_a_network_beats_the_prior_and_itself_in_the_dark(recipe, database, tmp_
     assert miou(trained) > miou(prior)
     assert miou(trained) > miou(dark)
     assert [report.images for report in reports] == ["as they are", "none", "black"]
-    fitted = BlindPrior.fit(database, "train", grid=toy.GRID)
+    fitted = BlindPrior.fit(database, "train", toy.GRID, OCC3D_CLASSES)
     assert [report.name for report in reports] == ["toy", fitted.name, "black images"]
     assert evaluate(recipe, fitted, database).results == prior.results, "learned from the training split"
     assert prior.note

@@ -126,9 +126,9 @@ def test_no_boxes_leave_only_the_background():
 
 
 def test_only_so_many_boxes_count():
-    rows = torch.tensor([box(x, 0.0) for x in range(-6, 6)])
-    targets = centre_targets([rows], [torch.zeros(12, dtype=torch.long)], GRID, 1, max_boxes=5)
-    assert targets.is_box.shape == (1, 5)
+    rows = torch.tensor([box(x, 0.0) for x in [-6] * 496 + list(range(-5, 6))])
+    targets = centre_targets([rows], [torch.zeros(len(rows), dtype=torch.long)], GRID, 1)
+    assert targets.is_box.shape == (1, 500)
     assert (targets.heatmap == 1).sum() == 5
 
 

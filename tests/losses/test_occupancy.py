@@ -9,14 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from frustum.errors import ShapeError
-from frustum.losses.occupancy import (
-    column_losses,
-    draw_columns,
-    drawn_columns,
-    flashocc_class_weights,
-    masked_cross_entropy,
-    occupancy_losses,
-)
+from frustum.losses.occupancy import draw_columns, flashocc_class_weights, masked_cross_entropy, occupancy_losses
 from tests.models.golden_weights import crafted_occupancy, golden
 
 FREE = 17
@@ -125,27 +118,3 @@ def test_perfect_predictions_cost_nothing():
     assert cross_entropy.item() == pytest.approx(0, abs=1e-6)
     assert iou.item() == pytest.approx(0, abs=1e-6)
     assert standing.item() == pytest.approx(0, abs=1e-6)
-
-
-def test_drawn_columns_and_the_whole_volume_are_read_alike():
-    """Labels are (X, Y, Z), cells (Y, X): with all columns drawn, the loss is that of the whole volume."""
-    names = ("car", "driveable_surface", "free")
-    labels, mask = torch.randint(0, 3, (2, 5, 4, 3)).to(torch.uint8), torch.ones(2, 5, 4, 3, dtype=torch.bool)
-    cells, last = torch.randn(2, 4, 5, 6), torch.nn.Linear(6, 3 * 3)
-
-    def read(features: torch.Tensor) -> torch.Tensor:
-        return last(features).unflatten(-1, (3, 3))
-
-    outputs = drawn_columns(cells, read, labels, mask, 1000, free=2)
-    whole = {"occ_logits": read(cells).transpose(1, 2)}
-    assert outputs["column_logits"].shape == (40, 3, 3)
-    weight = torch.tensor([2.0, 1.0, 0.5])
-    some, every = (column_losses(out, out.get("occ_logits"), labels, mask, weight, names, (0.5, 2.0)) for out in (outputs, whole))
-    assert list(some) == ["occupancy", "occupied_iou", "standing_iou"]
-    for name, value in every.items():
-        torch.testing.assert_close(some[name], value)
-    rows = whole["occ_logits"].transpose(1, 2).flatten(0, 2)
-    columns = labels.transpose(1, 2).flatten(0, 2)
-    plain = occupancy_losses(rows, columns, torch.ones_like(columns, dtype=torch.bool), weight, 2, flat=(1,))
-    for value, wanted in zip(every.values(), (plain[0], 0.5 * plain[1], 2.0 * plain[2]), strict=True):
-        assert torch.equal(value, wanted)

@@ -15,7 +15,9 @@ from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+from frustum.losses.occupancy import occupancy_losses
 from frustum.models.flashocc import FlashOccConfig
+from frustum.models.flashocc_tiny import column_losses, voxel_outputs
 from frustum.types.batch import Batch
 from frustum.types.frame import keyframe_of
 from frustum.weights.conversion import convert
@@ -135,6 +137,31 @@ def test_depth_supervision_is_weighted():
     depth = model.loss(outputs, batch)["depth"]
     outputs["depth"] = torch.nn.functional.one_hot(torch.zeros(6, 2, 4, dtype=torch.long), 44).permute(0, 3, 1, 2).float()
     assert 0 < depth < model.loss(outputs, batch)["depth"]
+
+
+def test_drawn_columns_and_the_whole_volume_are_read_alike():
+    """Labels are (X, Y, Z), cells (Y, X): with all columns drawn, the loss is that of the whole volume."""
+    names = ("car", "driveable_surface", "free")
+    labels, mask = torch.randint(0, 3, (2, 5, 4, 3)).to(torch.uint8), torch.ones(2, 5, 4, 3, dtype=torch.bool)
+    truth, cells, last = OccupancyTruth(labels, mask, mask), torch.randn(2, 4, 5, 6), torch.nn.Linear(6, 3 * 3)
+    batch = Batch.of_images(torch.zeros(2, 3, 8, 8)).with_labels({OccupancyLabels: truth})
+
+    def read(features: torch.Tensor) -> torch.Tensor:
+        return last(features).unflatten(-1, (3, 3))
+
+    outputs, whole = (voxel_outputs(cells, read, given, 1000, free=2) for given in (truth, None))
+    assert outputs["column_logits"].shape == (40, 3, 3)
+    assert torch.equal(whole["occ_logits"], read(cells).transpose(1, 2))
+    weight = torch.tensor([2.0, 1.0, 0.5])
+    some, every = (column_losses(out, batch, weight, names, 0.5, 2.0) for out in (outputs, whole))
+    assert list(some) == ["occupancy", "occupied_iou", "standing_iou"]
+    for name, value in every.items():
+        torch.testing.assert_close(some[name], value)
+    rows = whole["occ_logits"].transpose(1, 2).flatten(0, 2)
+    columns = labels.transpose(1, 2).flatten(0, 2)
+    plain = occupancy_losses(rows, columns, torch.ones_like(columns, dtype=torch.bool), weight, 2, flat=(1,))
+    for value, wanted in zip(every.values(), (plain[0], 0.5 * plain[1], 2.0 * plain[2]), strict=True):
+        assert torch.equal(value, wanted)
 
 
 def test_missing_labels_are_named():

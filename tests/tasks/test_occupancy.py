@@ -22,7 +22,7 @@ from frustum.engine.reports import EvalReport, class_tables, compare, figures, f
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.panoptic_quality import OCC3D_THINGS
-from frustum.tasks.occupancy import PROTOCOL, OccupancyFiles, OccupancyTask, TrueOccupancy, true_instances
+from frustum.tasks.occupancy import OccupancyFiles, OccupancyTask, TrueOccupancy, true_instances
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.predictions import Objects, PredictedOccupancy
 from tests.engine import toy
@@ -97,7 +97,7 @@ def test_predictions_with_instances_get_panoptic_figures(tmp_path):
     assert EvalReport.from_numbers(json.loads(json.dumps(report.numbers()))) == report
     names = [figure.name for figure in figures(report)]
     assert {"voxel PQ", "voxel SQ", "voxel RQ", "RayPQ", "RayPQ@4"} <= set(names)
-    assert all(key in PROTOCOL for key in ("ray_pq", "voxel_pq", "fscore", "miou_absent_nan"))
+    assert all(key in OccupancyTask.protocol for key in ("ray_pq", "voxel_pq", "fscore", "miou_absent_nan"))
     assert {"RayPQ", "voxel PQ"} <= set(compare([report]).columns)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.augment import BevTransform
+from frustum.data.augment import BevTransform, draw_image
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pixels import ImageTransform
 from frustum.data.source import AugmentConfig
@@ -91,7 +91,7 @@ def test_points_lie_on_their_objects(sample):
 
 
 def test_points_follow_an_augmented_image(sample):
-    transform = AugmentConfig().draw_image(np.random.default_rng(3), SIZE, (96, 192))
+    transform = draw_image(AugmentConfig(), np.random.default_rng(3), SIZE, (96, 192))
     camera = sample.cameras[0]
     points = sample.lidar.load()
     plain, depth = project_points(points, sample.lidar, camera, camera.intrinsics, SIZE)

@@ -193,7 +193,7 @@ def _check_counts(sample: Sample, points: np.ndarray) -> Iterator[Finding]:
 def _check_labels(sample: Sample, labels: Occupancy, grid: VoxelGrid) -> Iterator[Finding]:
     if labels.semantics.shape != grid.shape:
         what = f"the labels have shape {labels.semantics.shape}, the grid has {grid.shape}"
-        yield Finding("error", sample.token, what, "Give the grid that the labels were made with, or make the labels again.")
+        yield Finding("error", sample.token, what, "Make the labels again on this grid, which is that of Occ3D.")
         return
     beyond = int(((labels.mask_camera > 0) & (labels.mask_lidar == 0)).sum())
     if beyond:

@@ -43,8 +43,6 @@ class EdgeFit:
         margin = step * _STEPS * 0.2
         pixels = pixels[((pixels > margin) & (pixels < np.array(size) - margin)).all(1)]
         self.edges += len(pixels)
-        if len(pixels) == 0:
-            return
         for row, column in np.ndindex(self.scores.shape):
             shifted = np.floor(pixels + np.array([column - _STEPS, row - _STEPS]) * step).astype(np.int64)
             u, v = shifted[((shifted >= 0) & (shifted < size)).all(1)].T

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from frustum.data.augment import Draw
-from frustum.data.images.folder import ImageFolder, ImageSample
+from frustum.data.augment import draw, draw_colours
+from frustum.data.images.folder import ImageFolder
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.source import AugmentConfig, DataConfig, Decoded, Loaded
@@ -41,7 +41,7 @@ class ImagePipeline:
     def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
-        fixed = None if self._moves_pixels else self._draw(None, sample)
+        fixed = None if self._moves_pixels else draw(self.augment, None, [sample.size], self.data.image_size)
         if sample.path not in known:
             image = sample.open()
             known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
@@ -51,13 +51,13 @@ class ImagePipeline:
     def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise: `image` (3, H, W), token and labels."""
         rng, image = rng if self.training else None, loaded.images[loaded.sample.path]
-        draw = self._draw(rng, loaded.sample)
+        drawn = draw(self.augment, rng, [loaded.sample.size], self.data.image_size)
         if self._moves_pixels:
-            image = np.asarray(draw.images[0].apply(Image.fromarray(image)))
+            image = np.asarray(drawn.images[0].apply(Image.fromarray(image)))
         if rng is not None and self.augment.colour_jitter:
-            image = jitter_colours(image, *self.augment.draw_colours(rng))
+            image = jitter_colours(image, *draw_colours(self.augment, rng))
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
-        moved = [None if found is None else label.apply(found, draw) for label, found in zip(self.labels, loaded.labels, strict=True)]
+        moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
@@ -68,6 +68,3 @@ class ImagePipeline:
     @property
     def _moves_pixels(self) -> bool:
         return self.training and self.augment.moves_pixels
-
-    def _draw(self, rng: np.random.Generator | None, sample: ImageSample) -> Draw:
-        return self.augment.draw(rng, [sample.size], self.data.image_size)

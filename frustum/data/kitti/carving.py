@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from frustum.geometry import VoxelGrid, invert
+from frustum.geometry import VoxelGrid, invert, pose
 
 
 def carve(observed: np.ndarray, grid: VoxelGrid, sensor2grid: np.ndarray, points: np.ndarray) -> None:
@@ -42,9 +42,8 @@ def camera_mask(
 
 def _to_cells(grid: VoxelGrid) -> np.ndarray:
     """(4, 4) from metres to continuous cell coordinates."""
-    matrix = np.diag([*(1 / np.array(grid.cell)), 1.0])
-    matrix[:3, 3] = -np.array(grid.lower) / np.array(grid.cell)
-    return matrix
+    cell = np.array(grid.cell)
+    return pose(np.diag(1 / cell), -np.array(grid.lower) / cell)
 
 
 @numba.njit(cache=True, parallel=True)

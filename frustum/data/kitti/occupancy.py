@@ -18,9 +18,8 @@ from frustum.data.kitti.raw import KittiDrive
 from frustum.data.sample import Occupancy
 from frustum.geometry import VoxelGrid, invert, pose, transform_points
 from frustum.ops.box_points import in_box
-from frustum.types.classes import GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 
-_OCC3D_OF_CATEGORY = {c.name: OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES}
 _SOFT_KINDS = ("Pedestrian", "Person (sitting)", "Cyclist")  # they change shape: only scans close in time are gathered
 _SOFT_FRAMES = 1
 _NEIGHBOURS = (-10, -5, 0, 5, 10)  # the scans, relative to the frame, whose beams decide what is observed
@@ -129,8 +128,7 @@ def build_scene(drive: KittiDrive, ego: Ego, frames: Iterable[int]) -> GatheredS
     points = still.points()
     # The road directly below the car is in its blind zone, so the path is continued straight ahead and behind.
     first, last = ego.ego2global[0, :3], ego.ego2global[-1, :3]
-    ends = [first[:, 3] - 8 * first[:, 0]], [last[:, 3] + 8 * last[:, 0]]
-    ground = find_ground(points, np.concatenate([ends[0], path, ends[1]]), relief)
+    ground = find_ground(points, np.vstack([first[:, 3] - 8 * first[:, 0], path, last[:, 3] + 8 * last[:, 0]]), relief)
     points = points[ground.covers(points) | ~traffic.is_gone(points)]
     classes = classify(points, ground)
     keep = classes != OCC3D_FREE
@@ -184,7 +182,7 @@ class LabelMaker:
             if inside.any():
                 number += 1
                 at = tuple(index[inside].T)
-                semantics[at], instances[at] = _OCC3D_OF_CATEGORY[self.drive.tracks[t].category], number
+                semantics[at], instances[at] = OCC3D_CLASSES.index(OCC3D_OF_CATEGORY[self.drive.tracks[t].category]), number
         for label in np.unique(semantics[(semantics != OCC3D_FREE) & (instances == 0)]):  # stuff: one id per class
             number += 1
             instances[(semantics == label) & (instances == 0)] = number

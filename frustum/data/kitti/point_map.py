@@ -32,14 +32,12 @@ class PointMap:
     def __init__(self, compact_at: int = 6_000_000) -> None:
         self._compact_at = compact_at
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # keys, sums (K, 3), hits
-        self._size = 0
 
     def add(self, points: np.ndarray) -> None:
         """Add points (P, 3) of one scan, global frame, within 100 km of the origin."""
         if len(points):
             self._parts.append(_merge(cell_keys(points, FINE), points.astype(np.float64), np.ones(len(points))))
-            self._size += len(self._parts[-1][0])
-            if self._size > self._compact_at and len(self._parts) > 8:
+            if len(self._parts) > 8 and sum(len(keys) for keys, _, _ in self._parts) > self._compact_at:
                 self._compact()
 
     def points(self, min_hits: int = 2) -> np.ndarray:
@@ -54,7 +52,6 @@ class PointMap:
     def _compact(self) -> None:
         keys, sums, hits = (np.concatenate(columns) for columns in zip(*self._parts, strict=True))
         self._parts = [_merge(keys, sums, hits)]
-        self._size = len(self._parts[0][0])
 
 
 def cell_keys(points: np.ndarray, cell: float) -> np.ndarray:

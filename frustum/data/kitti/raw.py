@@ -21,8 +21,7 @@ from frustum.geometry import pose, rotation_xyz, rotation_z
 _EARTH_RADIUS = 6378137.0
 _SPIN_SECONDS = 0.1
 IMAGE_FOLDERS = ("image_02", "image_03")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_SUFFIXES = {"image_02": _IMAGE_SUFFIXES, "image_03": _IMAGE_SUFFIXES, "velodyne_points": (".bin",), "oxts": (".txt",)}
+_SUFFIXES = dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")) | {"velodyne_points": (".bin",), "oxts": (".txt",)}
 _CATEGORY_OF_KIND = {
     "Car": "vehicle.car", "Van": "vehicle.car", "Truck": "vehicle.truck", "Pedestrian": "human.pedestrian.adult",
     "Person (sitting)": "human.pedestrian.adult", "Cyclist": "vehicle.bicycle", "Tram": "vehicle.bus.rigid",

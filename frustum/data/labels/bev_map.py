@@ -94,18 +94,11 @@ def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, 
     # The four corners of a face in the order of the devkit: front right, front left, back left, back right.
     face = corners[:, [7, 4, 5, 6]] if convention == "simplebev" else corners[:, [3, 0, 1, 2]]
     polygons = bev_cells(face, convention)
-    instances = np.zeros((_CELLS, _CELLS), np.int32)
-    for first in range(0, count, _LAYERS):
-        layer = np.zeros((_CELLS, _CELLS), np.uint8)
-        for number, polygon in enumerate(polygons[first : first + _LAYERS], start=1):
-            _fill(layer, polygon, number, convention)
-        instances = np.where(layer > 0, first + layer.astype(np.int32), instances)
+    instances = _numbered(polygons, convention)
     levels = np.append(BACKGROUND, visibility).astype(np.uint8)[instances]
     if convention == "simplebev":
-        hidden = np.zeros((_CELLS, _CELLS), np.uint8)
-        for polygon in polygons[visibility == 1]:
-            _fill(hidden, polygon, 1, convention)
-        levels = np.where(hidden > 0, np.uint8(1), np.where(levels == 1, np.uint8(BACKGROUND), levels))
+        hidden = _numbered(polygons[visibility == 1], convention) > 0
+        levels = np.where(hidden, np.uint8(1), np.where(levels == 1, np.uint8(BACKGROUND), levels))
     return BevLabel(instances, levels)
 
 
@@ -136,8 +129,15 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel
     return draw_boxes(poses, sample.boxes.boxes[is_drawn, 3:6], sample.boxes.visibility[is_drawn], convention)
 
 
-def _fill(image: np.ndarray, polygon: np.ndarray, value: int, convention: str) -> None:
-    if convention == "pointbev":
-        fill_convex_polygon(image, polygon, value)
-    else:
-        fill_polygons(image, [polygon], value)
+def _numbered(polygons: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """The map (200, 200) int32 with the number, from 1, of the last of the polygons (M, 4, 2) that covers a cell; 0 for none."""
+    numbers = np.zeros((_CELLS, _CELLS), np.int32)
+    for first in range(0, len(polygons), _LAYERS):
+        layer = np.zeros((_CELLS, _CELLS), np.uint8)
+        for number, polygon in enumerate(polygons[first : first + _LAYERS], start=1):
+            if convention == "pointbev":
+                fill_convex_polygon(layer, polygon, number)
+            else:
+                fill_polygons(layer, [polygon], number)
+        numbers = np.where(layer > 0, first + layer.astype(np.int32), numbers)
+    return numbers

@@ -13,10 +13,9 @@ from torch import Tensor
 from frustum.data.augment import Draw
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
+from frustum.types.boxes import LABEL_OF
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.contract import Label, Shapes
-
-_CLASS_IDS = {name: i for i, name in enumerate(DETECTION_CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class BoxLabels(Label[TrueBoxes]):
         if boxes is None:
             raise DataError(f"the keyframe {token} was read without boxes.")
         points = boxes.num_lidar_pts + boxes.num_radar_pts
-        keep = [i for i, name in enumerate(boxes.names) if name in _CLASS_IDS and points[i] >= self.min_points]
-        return _Found(boxes.boxes[keep].reshape(-1, 9), np.array([_CLASS_IDS[boxes.names[i]] for i in keep], np.int64))
+        keep = [i for i, name in enumerate(boxes.names) if name in LABEL_OF and points[i] >= self.min_points]
+        return _Found(boxes.boxes[keep].reshape(-1, 9), np.array([LABEL_OF[boxes.names[i]] for i in keep], np.int64))
 
     def apply(self, found: _Found, draw: Draw) -> _Found:
         """The boxes in the augmented frame."""

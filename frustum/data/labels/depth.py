@@ -79,21 +79,20 @@ def lidar2camera(lidar: LidarFrame, camera: CameraFrame) -> np.ndarray:
     return invert(camera.cam2ego) @ invert(camera.ego2global) @ lidar.ego2global @ lidar.lidar2ego
 
 
-def depth_map(
-    points: np.ndarray, lidar: LidarFrame, camera: CameraFrame, image_aug: np.ndarray, size: tuple[int, int], min_depth: float = 1.0
-) -> np.ndarray:
+def depth_map(points: np.ndarray, lidar: LidarFrame, camera: CameraFrame, image_aug: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Depth (H, W) float32 in metres along the optical axis; 0 where no point falls, the nearest where several do.
+
+    Points nearer than 1 m are left out (parts of the vehicle), as BEVDepth does: one would stand for its whole block of pixels in a depth
+    loss, and hide what can be learned there.
 
     Args:
         points: (P, 3 or more) in the LiDAR frame.
         lidar, camera: calibration and poses.
         image_aug: (3, 3) from original pixels to pixels of the output.
         size: (height, width) of the output.
-        min_depth: nearer points are left out (parts of the vehicle), as BEVDepth does: one would stand for its whole block of pixels in a
-            depth loss, and hide what can be learned there.
     """
     local = transform_points(lidar2camera(lidar, camera), points[:, :3].astype(np.float64))
-    local = local[local[:, 2] >= min_depth]
+    local = local[local[:, 2] >= 1.0]
     homogeneous = local @ (image_aug @ camera.intrinsics).T
     pixels = np.floor(homogeneous[:, :2] / homogeneous[:, 2:])
     inside = ((pixels >= 0) & (pixels < (size[1], size[0]))).all(1)

@@ -10,16 +10,13 @@ from frustum.errors import DataError, ShapeError, nearest_names
 from frustum.geometry import invert, matrix_to_quaternion, quaternion_to_matrix, rotation_z, transform_boxes, transform_points, yaw_of
 from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 
-_DEFAULT_ATTRIBUTE = {
-    "car": "vehicle.parked", "truck": "vehicle.parked", "construction_vehicle": "vehicle.parked", "trailer": "vehicle.parked",
-    "bus": "vehicle.moving", "pedestrian": "pedestrian.moving", "motorcycle": "cycle.without_rider", "bicycle": "cycle.without_rider",
-    "barrier": "", "traffic_cone": "",
-}  # fmt: skip
-_MOVING_ATTRIBUTE = {
-    **dict.fromkeys(("car", "truck", "construction_vehicle", "trailer", "bus"), "vehicle.moving"),
-    **dict.fromkeys(("motorcycle", "bicycle"), "cycle.with_rider"),
+_ATTRIBUTES = {  # of each class, slow and fast
+    **dict.fromkeys(("car", "truck", "construction_vehicle", "trailer"), ("vehicle.parked", "vehicle.moving")),
+    "bus": ("vehicle.stopped", "vehicle.moving"),
+    "pedestrian": ("pedestrian.standing", "pedestrian.moving"),
+    **dict.fromkeys(("motorcycle", "bicycle"), ("cycle.without_rider", "cycle.with_rider")),
+    **dict.fromkeys(("barrier", "traffic_cone"), ("", "")),
 }
-_STANDING_ATTRIBUTE = {"pedestrian": "pedestrian.standing", "bus": "vehicle.stopped"}
 
 
 def boxes_to_global(
@@ -73,5 +70,4 @@ def likely_attributes(names: Sequence[str], velocities: np.ndarray) -> list[str]
     class's usual attribute, barriers and cones do not have one. An unknown velocity counts as slow.
     """
     is_moving = np.sqrt((np.asarray(velocities, np.float64) ** 2).sum(-1)) > 0.2
-    choices = (_STANDING_ATTRIBUTE, _MOVING_ATTRIBUTE)
-    return [choices[moving].get(name, _DEFAULT_ATTRIBUTE[name]) for name, moving in zip(names, is_moving.tolist(), strict=True)]
+    return [_ATTRIBUTES[name][moving] for name, moving in zip(names, is_moving.tolist(), strict=True)]

@@ -11,16 +11,15 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from frustum.data.nuscenes.index_build import build_boxes, build_frames, build_sweeps
+from frustum.data.nuscenes.index_build import Arrays, build_boxes, build_frames, build_sweeps
 from frustum.data.nuscenes.tables import TABLES, missing_table
+from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path
 
@@ -28,16 +27,11 @@ _VERSION = 2
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
 _WHOLE = 1 << 22  # tables up to this size are digested whole
 
-Arrays = dict[str, np.ndarray]
-
 
 def cache_folder() -> Path:
     """Where indices are kept: $FRUSTUM_CACHE, else `.cache/frustum` in the home folder."""
-    given = os.environ.get("FRUSTUM_CACHE")
-    if given:
-        return Path(given)
     try:
-        return Path.home() / ".cache" / "frustum"
+        return Path(os.environ.get("FRUSTUM_CACHE") or Path.home() / ".cache" / "frustum")
     except RuntimeError:  # an account without a home
         return Path(tempfile.gettempdir()) / "frustum-cache"
 
@@ -90,11 +84,9 @@ class Index:
     def _part(self, name: str, build: Callable[[], Arrays]) -> Arrays:
         """The arrays of a cached part; built when it is missing or damaged (zip members carry a checksum)."""
         path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
-            arrays = build()
+        with contextlib.suppress(DataError):
+            return read_arrays(path, None, "index", "It is built again.")[0]
+        arrays = build()
         with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # to work without a cache is allowed
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
         return arrays

@@ -83,7 +83,7 @@ def build_frames(folder: Path) -> Arrays:
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
         key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
-    arrays = {
+    return {
         "scene_name": _strings(s["name"] for s in scenes),
         "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
         "scene_description": _strings(s.get("description", "") for s in scenes),
@@ -98,8 +98,7 @@ def build_frames(folder: Path) -> Arrays:
         "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
         "calibration_token": _strings(c["token"] for c in calibrations),
         "calibration_channel": np.array(channel_of_calibration, np.int32),
-    }
-    return arrays | _file_columns(folder, files, calibration_row)
+    } | _file_columns(folder, files, calibration_row)
 
 
 def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:

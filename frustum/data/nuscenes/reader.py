@@ -167,6 +167,7 @@ class NuScenes:
         ego2global = _poses(frames["file_pose"][key_file])
         earlier = range(row - 1, max(first, row - history) - 1, -1)
         lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
+        sweeps = self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, num_sweeps)) if num_sweeps and lidar else []
         path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
         return Sample(
             token=token,
@@ -179,7 +180,7 @@ class NuScenes:
             occupancy=read_labels(path) if path else None,
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
-            lidar_sweeps=self._sweeps(row, num_sweeps) if num_sweeps and lidar else (),
+            lidar_sweeps=tuple(sweeps),
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
@@ -290,9 +291,6 @@ class NuScenes:
         time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
         end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
         return np.arange(end - 1, max(start, end - count) - 1, -1)
-
-    def _sweeps(self, row: int, count: int) -> tuple[LidarFrame, ...]:
-        return tuple(self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, count)))
 
     def camera_sweeps(self, token: str, channel: str, count: int) -> tuple[CameraFrame, ...]:
         """Up to `count` images of one camera before the keyframe's own, newest first, keyframes among them. Raises DataError."""

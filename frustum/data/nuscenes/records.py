@@ -29,7 +29,7 @@ def sample_data_token(scene: str, channel: str, timestamp: int) -> str:
 
 
 def lidarseg_file(version: str, scene: str, channel: str, timestamp: int) -> str:
-    """Where the devkit looks for per-point classes: uint8, one per point, ids in GENERAL_CLASSES."""
+    """Where the devkit looks for per-point classes: uint8, one per point, ids in the order of OCC3D_OF_CATEGORY."""
     return f"lidarseg/{version}/{sample_data_token(scene, channel, timestamp)}_lidarseg.bin"
 
 
@@ -66,7 +66,7 @@ class AnnotationRecord:
     """One box of one object in one keyframe."""
 
     instance: str  # name of the object, unique within its scene and the same in all keyframes
-    category: str  # a name of classes.GENERAL_CLASSES
+    category: str  # a key of classes.OCC3D_OF_CATEGORY
     box2global: np.ndarray  # (4, 4) centre and orientation, x along the heading
     size: tuple[float, float, float]  # length, width, height in metres
     visibility: int = 4  # 1..4: up to 40, 60, 80, 100 % of the object's pixels are visible

@@ -12,9 +12,9 @@ import numpy as np
 from frustum.data.nuscenes.records import AnnotationRecord, SampleDataRecord, SceneRecord, sample_data_token, sample_token, token
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import matrix_to_quaternion
-from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
+from frustum.types.classes import ATTRIBUTES, OCC3D_OF_CATEGORY
 
-_CATEGORIES = tuple(c.name for c in GENERAL_CLASSES)
+_CATEGORIES = tuple(OCC3D_OF_CATEGORY)
 Row = dict[str, Any]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -48,7 +48,7 @@ class VersionStatus:
     scenes: int
     keyframes: int
     splits: dict[str, int]  # scenes that are here, by split
-    items: list[Item] = field(default_factory=list)
+    items: list[Item]
     problem: str = ""  # why the tables cannot be read
 
 
@@ -121,9 +121,9 @@ def _version_status(root: Path, version: str) -> VersionStatus:
     for channel, kind, found, files in zip(channels, modality, there, expected, strict=True):
         if files:
             items.append(_item(f"samples/{channel}", found, files, purpose.get(kind, "nothing here"), source))
-    scene_of = frames["sample_scene"]
     for panoptic in (False, True):
-        folders = [labels_path(root, names[scene_of[i]], t.decode(), panoptic) for i, t in enumerate(frames["sample_token"])]
+        keyframes = zip(frames["sample_scene"], frames["sample_token"], strict=True)
+        folders = [labels_path(root, names[scene], token.decode(), panoptic) for scene, token in keyframes]
         count = sum(p.is_file() for p in folders)
         name = "occ3d_panoptic" if panoptic else "gts"
         get = "made from gts and boxes" if panoptic else f"{_OCC3D}; about 70 kB a keyframe, {len(folders) * 0.07:.0f} MB here"

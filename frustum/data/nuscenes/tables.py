@@ -42,7 +42,6 @@ def table_folder(root: Path, version: str) -> Path:
     Raises:
         DataError: the root is not a nuScenes data set, or has no such version.
     """
-    root = Path(root)
     found = versions(root)
     if version in found:
         return root / version

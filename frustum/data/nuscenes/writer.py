@@ -25,7 +25,7 @@ from frustum.data.nuscenes.splits import custom_splits, merged_splits
 from frustum.data.nuscenes.tables import MAP_FILES, OPTIONAL_TABLES, TABLES, VISIBILITY
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, make_folder, write_bytes, write_error
-from frustum.types.classes import ATTRIBUTES, GENERAL_CLASSES
+from frustum.types.classes import ATTRIBUTES, OCC3D_OF_CATEGORY
 
 _FORMAT = 1
 _ASIDE = ".aside"  # suffix of the parts that were taken out of the database
@@ -44,7 +44,6 @@ class DatabaseWriter:
 
     def __init__(self, root: Path | str, version: str = "v1.0-trainval") -> None:
         self.root = Path(root)
-        self.version = version
         self.folder = make_folder(self.root / version)
         self.parts = make_folder(self.folder / "parts")
 
@@ -128,9 +127,8 @@ class DatabaseWriter:
         if not names:
             raise DataError(f"there is no scene in {self.parts}; call add_scene first.")
         for split, members in splits.items():
-            for name in members:
-                if name not in names:
-                    raise DataError(f"the split {split!r} names the scene {name!r}, which was not added; {nearest_names(name, names)}")
+            if unknown := next((name for name in members if name not in names), None):
+                raise DataError(f"the split {split!r} names the scene {unknown!r}, which was not added; {nearest_names(unknown, names)}")
         if keep_splits:
             splits = merged_splits(custom_splits(self.folder), splits, names)
         parts = [self._read_part(self._part(name)) for name in names]
@@ -210,7 +208,7 @@ def _merge(parts: list[dict[str, Any]]) -> dict[str, list[Row]]:
     tables["log"] = sorted(shared["log"].values(), key=lambda row: row["logfile"])
     tables["sensor"] = sorted(shared["sensor"].values(), key=lambda row: row["channel"])
     tables["category"] = [
-        {"token": token("category", c.name), "name": c.name, "description": "", "index": i} for i, c in enumerate(GENERAL_CLASSES)
+        {"token": token("category", name), "name": name, "description": "", "index": i} for i, name in enumerate(OCC3D_OF_CATEGORY)
     ]
     tables["attribute"] = [{"token": token("attribute", name), "name": name, "description": ""} for name in ATTRIBUTES]
     tables["visibility"] = [

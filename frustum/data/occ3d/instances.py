@@ -16,19 +16,14 @@ MARGIN = 0.8
 
 
 def instances_from_boxes(
-    semantics: np.ndarray,
-    box2ego: np.ndarray,
-    size: np.ndarray,
-    names: Sequence[str],
-    grid: VoxelGrid | None = None,
-    margin: float = MARGIN,
+    semantics: np.ndarray, box2ego: np.ndarray, size: np.ndarray, names: Sequence[str], grid: VoxelGrid | None = None
 ) -> np.ndarray:
     """Instance numbers of a labelled frame.
 
     In the order of the boxes, a box takes the voxels of its own class whose centre is in it (faces included) and that no earlier box
     took; boxes that take a voxel are numbered 1, 2, ... Then each class outside the ten detection classes, which do not have boxes,
     gets one number. Voxels of the ten classes in no box go to the nearest centre among the boxes of their class that contain
-    them when enlarged by `margin`, and stay 0 if there is none.
+    them when enlarged by MARGIN, and stay 0 if there is none.
 
     Args:
         semantics: (X, Y, Z) Occ3D class ids.
@@ -36,7 +31,6 @@ def instances_from_boxes(
         size: (M, 3) length, width, height in metres.
         names: M detection classes; boxes of another name are left out.
         grid: the voxels; Occ3D's by default.
-        margin: metres added to length, width and height.
 
     Returns:
         (X, Y, Z) uint8; 0 = free or nobody's. Numbers beyond 255 become 0, as the file format has no room for them.
@@ -70,7 +64,7 @@ def instances_from_boxes(
         nearest = np.full(np.count_nonzero(left), np.inf)
         for row in np.flatnonzero((np.array(names) == name) & (number > 0)):
             distance = np.linalg.norm(centres[left] - box2ego[row, :3, 3], axis=1)
-            nearer = in_box(centres[left], box2ego[row], size[row] + margin) & (distance < nearest)
+            nearer = in_box(centres[left], box2ego[row], size[row] + MARGIN) & (distance < nearest)
             nearest[nearer] = distance[nearer]
             ids[where[left][nearer]] = number[row]
     return np.where(ids < 256, ids, 0).astype(np.uint8).reshape(semantics.shape)

@@ -16,7 +16,6 @@ from frustum.files import write_bytes
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
 _ARRAYS = ("semantics", "mask_lidar", "mask_camera")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same time stamp in every archive, so that equal labels are equal files
 
 
 def labels_path(root: Path | str, scene: str, token: str, panoptic: bool = False) -> Path:
@@ -95,22 +94,22 @@ def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:
     """Add arrays to an npz file; equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "a") as archive:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            member = zipfile.ZipInfo(f"{name}.npy")  # with the time stamp 1980-01-01, whenever it is written
             member.external_attr = 0o644 << 16
             content = io.BytesIO()
             np.lib.format.write_array(content, array, allow_pickle=False)
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def read_arrays(path: Path, names: Sequence[str], what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Those of the named arrays that an npz file holds, and the names of all that it holds.
+def read_arrays(path: Path, names: Sequence[str] | None, what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the named arrays that an npz file holds (all of them without `names`), and the names of all that it holds.
 
     Raises:
         DataError: the file is missing or damaged; `what` names it in the message, and `advice` says what to do if it does not exist.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}, archive.files
+            return {name: archive[name] for name in names or archive.files if name in archive.files}, archive.files
     except FileNotFoundError as error:
         raise DataError(f"the {what} {path} does not exist. {advice}") from error
     except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:

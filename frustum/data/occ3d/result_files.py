@@ -7,7 +7,6 @@ and `frustum predict` writes `semantics`, with `instances` where it predicts the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,19 +17,14 @@ from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
-from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
-from frustum.types.predictions import PredictedOccupancy, Prediction
+from frustum.types.classes import OCC3D_FREE
+from frustum.types.predictions import Prediction
 
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
 MAX_INSTANCES = 65536
 _GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 _OTHER_PARTS = {f".{field.name}" for field in fields(Prediction)}  # TOKEN.boxes.npz and so on, which `frustum predict` writes too
-
-
-def result_path(folder: Path | str, token: str) -> Path:
-    """Path of the prediction of a keyframe in a submission."""
-    return Path(folder) / f"{token}.npz"
 
 
 def result_tokens(folder: Path | str) -> list[str]:
@@ -53,7 +47,7 @@ def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.T
     """
     labels = semantics.cpu().numpy() if isinstance(semantics, torch.Tensor) else np.asarray(semantics)
     _require_labels(labels, grid or VoxelGrid.occ3d(), f"the prediction of {token}")
-    path = result_path(folder, token)
+    path = Path(folder) / f"{token}.npz"
     with atomic_path(path, ".npz") as temporary:
         np.savez_compressed(temporary, labels.astype(np.uint8))
     return path
@@ -87,43 +81,6 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
             raise DataError(f"instances in the prediction {path} must be from 0 to {MAX_INSTANCES - 1}.")
         instances = instances.astype(np.int32)
     return labels.astype(np.uint8, copy=False), instances
-
-
-class OccupancyResults:
-    """A folder of predictions.
-
-    Args:
-        folder: holds `<token>.npz`.
-        grid: the voxels of every file.
-
-    Raises:
-        DataError: there is no such folder, or it holds no npz file.
-    """
-
-    def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
-        self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is not a folder. Occupancy results are a folder with one npz per keyframe, named by its token.")
-        self.tokens = result_tokens(self.folder)
-        if not self.tokens:
-            raise DataError(f"{self.folder} holds no npz file. Occupancy results are one npz per keyframe, named by its sample token.")
-
-    def require(self, tokens: Sequence[str]) -> None:
-        """Raise DataError unless every one of these keyframes has a file."""
-        there = set(self.tokens)
-        missing = [token for token in tokens if token not in there]
-        if missing:
-            some = ", ".join(f"{token}.npz" for token in missing[:3])
-            raise DataError(
-                f"{self.folder} lacks {len(missing)} of the {len(tokens)} keyframes to be scored: {some}{', ...' if missing[3:] else ''}. "
-                f"It holds {len(self.tokens)} files, {self.tokens[0]}.npz first. Predict all of the split, or score another with --split."
-            )
-
-    def read(self, token: str) -> Prediction:
-        """The prediction of one keyframe. Raises DataError as `read_result`."""
-        labels, instances = read_result(result_path(self.folder, token), self.grid)
-        ids = None if instances is None else torch.from_numpy(instances)
-        return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
 
 def _require(array: np.ndarray, grid: VoxelGrid, what: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from frustum.checkpoint.fit import complete, describe_difference
-from frustum.checkpoint.upstream_file import read_state
+from frustum.checkpoint.upstream_file import open_state
 from frustum.errors import CheckpointError, ConfigError
 
 Pretrained = bool | str
@@ -50,7 +50,7 @@ def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor],
     if pretrained is True and depth != 50:
         raise ConfigError(f"no package has weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
     path, origin = _source(pretrained, _RESNET)
-    state = read_state(path)
+    state = open_state(path).state
     stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
     if len(stems) != 1:
         raise CheckpointError(f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of (64, 3, 7, 7).")
@@ -68,7 +68,7 @@ def lite0_state(pretrained: Pretrained) -> tuple[dict[str, Tensor], str]:
         ConfigError: the package is not installed. CheckpointError: an unreadable file.
     """
     path, origin = _source(pretrained, _LITE0)
-    state = read_state(path)
+    state = open_state(path).state
     return (lite0_from_timm(state) if "conv_stem.weight" in state else state), origin
 
 

@@ -180,14 +180,12 @@ class _ShiftWindowAttention(nn.Module):
 
 
 class _WindowAttention(nn.Module):
-    relative_position_index: Tensor
-
     def __init__(self, channels: int, heads: int, window: int):
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", _relative_positions(window))
+        self.relative_position_index = nn.Buffer(_relative_positions(window))
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frustum.types.classes import GENERAL_CLASSES, OCC3D_CLASSES
+from frustum.types.classes import OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
 # How the renderer varies the base colour over a surface.
 TEXTURES = (
@@ -152,8 +152,8 @@ MATERIALS: tuple[Material, ...] = (
 )
 
 MATERIAL_ID: dict[str, int] = {m.name: i for i, m in enumerate(MATERIALS)}
-_GENERAL_ID = {c.name: i for i, c in enumerate(GENERAL_CLASSES)}
+_GENERAL_ID = {name: i for i, name in enumerate(OCC3D_OF_CATEGORY)}
 
 # Look-up tables for the kernels, indexed by material id.
 GENERAL_OF_MATERIAL = np.array([_GENERAL_ID[m.category] for m in MATERIALS], np.uint8)
-OCC3D_OF_GENERAL = np.array([OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES], np.uint8)
+OCC3D_OF_GENERAL = np.array([OCC3D_CLASSES.index(name) for name in OCC3D_OF_CATEGORY.values()], np.uint8)

@@ -7,14 +7,14 @@ from scipy.ndimage import uniform_filter
 from scipy.spatial.transform import Rotation
 
 from frustum.geometry import invert
-from frustum.types.classes import GENERAL_CLASSES
+from frustum.types.classes import OCC3D_OF_CATEGORY
 from frustum.worlds.street.arrays import BRICK, Actors, Models, World, pack_models, pack_world
 from frustum.worlds.street.culling import box_corners_global
 from frustum.worlds.street.kernels_light import Light, splat_actors, splat_static
 from frustum.worlds.street.sky import draw_sky, draw_tone
 from frustum.worlds.street.types import Scene, Track
 
-GENERAL_ID = {c.name: i for i, c in enumerate(GENERAL_CLASSES)}
+GENERAL_ID = {name: i for i, name in enumerate(OCC3D_OF_CATEGORY)}
 
 
 def track_poses(tracks: list[Track], time: float) -> np.ndarray:

@@ -67,7 +67,7 @@ class Actor:
     """One annotated object: a model on a track."""
 
     id: int  # 1, 2, ... unique within the scene
-    category: str  # a name of data.classes.GENERAL_CLASSES
+    category: str  # a key of types.classes.OCC3D_OF_CATEGORY
     model: int  # index into Scene.models
     size: tuple[
         float, float, float

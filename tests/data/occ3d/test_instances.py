@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frustum.data.occ3d import instances
 from frustum.data.occ3d.instances import instances_from_boxes
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid, pose, quaternion_to_matrix, rotation_z
@@ -17,7 +18,7 @@ GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(8.0, 4.0, 2.0), cell=(0.4, 0.4, 0
 CAR, ROAD, MANMADE, CONE = (OCC3D_CLASSES.index(name) for name in ("car", "driveable_surface", "manmade", "traffic_cone"))
 
 
-def test_equals_the_published_labels():
+def test_equals_the_published_labels(monkeypatch):
     with np.load(Path(__file__).parents[1] / "metrics" / "occ_instances.npz") as golden:
         lidar2ego = pose(quaternion_to_matrix(golden["lidar2ego_rotation"]), golden["lidar2ego_translation"])
         boxes, names = golden["gt_boxes_lidar"], [str(name) for name in golden["gt_names"]]
@@ -25,7 +26,8 @@ def test_equals_the_published_labels():
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, golden["instances"])
         assert found.max() == 36, "several boxes, several classes"
-        without_margin = instances_from_boxes(golden["semantics"], lidar2ego @ box_poses(boxes), boxes[:, 3:6], names, margin=0.0)
+        monkeypatch.setattr(instances, "MARGIN", 0.0)
+        without_margin = instances_from_boxes(golden["semantics"], lidar2ego @ box_poses(boxes), boxes[:, 3:6], names)
         assert (without_margin != found).sum() > 1000, "the margin matters here"
 
 
@@ -73,14 +75,15 @@ def test_other_classes_are_one_segment_and_boxes_only_take_their_own():
     assert found[[0, 4]].tolist() == [0, 0]
 
 
-def test_turned_boxes_and_too_many_of_them():
+def test_turned_boxes_and_too_many_of_them(monkeypatch):
+    monkeypatch.setattr(instances, "MARGIN", 0.0)
     semantics = label((CAR, slice(0, 20)))
     across = pose(rotation_z(np.array(np.pi / 2)), np.array([4.0, 0.6, 0.6]))[None]
-    found = instances_from_boxes(semantics, across, np.array([[8.0, 0.8, 0.4]]), ["car"], GRID, margin=0.0)[:, 1, 1]
+    found = instances_from_boxes(semantics, across, np.array([[8.0, 0.8, 0.4]]), ["car"], GRID)[:, 1, 1]
     assert np.flatnonzero(found).tolist() == [9, 10], "its length lies across"
     many = np.full((20, 10, 5), CAR, np.uint8)
     centres = (np.argwhere(many == CAR) + 0.5)[:300] * 0.4
-    found = instances_from_boxes(many, boxes(*centres), np.full((300, 3), 0.2), ["car"] * 300, GRID, margin=0.0)
+    found = instances_from_boxes(many, boxes(*centres), np.full((300, 3), 0.2), ["car"] * 300, GRID)
     assert np.unique(found).tolist() == list(range(256))
     assert (found.ravel()[:255] > 0).all()
     assert (found.ravel()[255:] == 0).all(), "the file has no room for numbers beyond 255"

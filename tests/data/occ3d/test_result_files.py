@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.data.occ3d.result_files import OccupancyResults, read_result, result_path, write_result
+from frustum.data.occ3d.result_files import read_result, write_result
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.tasks.occupancy import OccupancyTask
+from frustum.tasks.occupancy import OccupancyFiles, OccupancyTask
 from frustum.types.predictions import PredictedOccupancy
 
 GRID = VoxelGrid(lower=(0.0, 0.0, 0.0), upper=(4.0, 3.2, 1.6), cell=(0.4, 0.4, 0.4))
@@ -24,7 +24,7 @@ def test_the_challenge_form_is_one_unnamed_array(tmp_path):
     occ3d = np.full((200, 200, 16), 17)
     occ3d[3, 4, 5] = 9
     path = write_result(tmp_path / "new folder", "token", torch.from_numpy(occ3d))
-    assert path == result_path(tmp_path / "new folder", "token") == tmp_path / "new folder" / "token.npz"
+    assert path == tmp_path / "new folder" / "token.npz"
     with np.load(path, allow_pickle=False) as stored:
         assert stored.files == ["arr_0"]
         assert stored["arr_0"].dtype == np.uint8
@@ -48,14 +48,14 @@ def test_our_own_predictions_are_read_with_their_instances(tmp_path, labels):
     ids = torch.randint(0, 60000, GRID.shape, dtype=torch.int32)
     predicted = PredictedOccupancy(torch.from_numpy(labels).to(torch.uint8), GRID, ("x",), ids)
     assert OccupancyTask.save(predicted, tmp_path, "abc") == tmp_path / "abc.npz"
-    prediction = OccupancyResults(tmp_path, GRID).read("abc")
+    prediction = OccupancyFiles(tmp_path, GRID).answer("abc")
     found = prediction.occupancy
     assert torch.equal(found.semantics, predicted.semantics)
     assert torch.equal(found.instances, ids)
     assert (prediction.token, found.grid, len(found.class_names)) == ("abc", GRID, 18)
     shifted = VoxelGrid(lower=(1.0, 0.0, 0.0), upper=(5.0, 3.2, 1.6), cell=GRID.cell)
     with pytest.raises(DataError, match="was made on the grid"):
-        OccupancyResults(tmp_path, shifted).read("abc")
+        OccupancyFiles(tmp_path, shifted).answer("abc")
 
 
 def test_missing_keyframes_are_named(tmp_path, labels):
@@ -63,19 +63,19 @@ def test_missing_keyframes_are_named(tmp_path, labels):
         write_result(tmp_path, token, labels, GRID)
     (tmp_path / "picture.png").touch()
     (tmp_path / ".b.npz.tmp.npz").touch()
-    results = OccupancyResults(tmp_path, GRID)
+    results = OccupancyFiles(tmp_path, GRID)
     assert results.tokens == ["a", "b"]
-    results.require(["b"])
+    assert results.ordered(["b"], "val") == ["b"]
     with pytest.raises(DataError, match=r"lacks 4 of the 5 .*: c.npz, d.npz, e.npz, \.\.\.") as error:
-        results.require(["a", "c", "d", "e", "f"])
+        results.ordered(["a", "c", "d", "e", "f"], "val")
     assert "--split" in str(error.value)
     with pytest.raises(DataError, match="does not exist"):
-        results.read("zzz")
+        results.answer("zzz")
     with pytest.raises(DataError, match="is not a folder"):
-        OccupancyResults(tmp_path / "nowhere")
+        OccupancyFiles(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no npz"):
-        OccupancyResults(tmp_path / "empty")
+        OccupancyFiles(tmp_path / "empty")
 
 
 def test_what_does_not_fit_is_refused(tmp_path, labels):
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(tmp_path, labels):
     np.save(tmp_path / "i.npy", labels)
     with pytest.raises(DataError, match="not an npz archive"):
         read_result(tmp_path / "i.npy", GRID)
-    whole = result_path(tmp_path, "a").read_bytes()
+    whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "j.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="damaged"):
         read_result(tmp_path / "j.npz", GRID)

@@ -15,7 +15,7 @@ from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, Scen
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
-from frustum.types.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import DETECTION_CLASSES, DETECTION_OF_CATEGORY, OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 from frustum.worlds.street import filming
 from frustum.worlds.street import generate as generator
 from frustum.worlds.street.config import SceneConfig
@@ -74,7 +74,7 @@ def test_boxes_hold_exactly_the_points_they_count(data):
 
 def test_points_of_an_object_lie_in_its_box_and_carry_its_class(data):
     """lidarseg and panoptic against the boxes: two independent ways to say which object a point belongs to."""
-    general = [c.name for c in GENERAL_CLASSES]
+    general = [*OCC3D_OF_CATEGORY]
     for token in data.tokens("all"):
         sample = data.sample(token)
         category, instance = data.point_labels(token)
@@ -85,12 +85,12 @@ def test_points_of_an_object_lie_in_its_box_and_carry_its_class(data):
             transform_points(lidar2key, points[:, :3].astype(np.float64)), sample.boxes.box2ego, sample.boxes.boxes[:, 3:6]
         )
         owned = instance > 0
-        assert {general[c] for c in np.unique(category[~owned])} <= {c.name for c in GENERAL_CLASSES if c.detection is None}
+        assert {general[c] for c in np.unique(category[~owned])} <= {*general} - {*DETECTION_OF_CATEGORY}
         near = np.linalg.norm(points[:, :2], axis=1) < 60  # annotations end at 80 m from the ego vehicle
         assert inside[owned & near].any(1).all()
         for m, name in enumerate(sample.boxes.names):
             mine = inside[:, m] & owned & (inside.sum(1) == 1)
-            assert {GENERAL_CLASSES[c].detection or GENERAL_CLASSES[c].name for c in np.unique(category[mine])} <= {name}
+            assert {DETECTION_OF_CATEGORY.get(general[c], general[c]) for c in np.unique(category[mine])} <= {name}
 
 
 def test_occupied_voxels_inside_a_box_carry_its_class(data):
@@ -136,7 +136,7 @@ def test_depth_images_agree_with_the_labels_along_each_pixel_ray(world, data):
             cells = np.floor((points - grid.lower) / grid.cell).astype(int)
             ok = ((cells >= 1) & (cells < np.array(grid.shape) - 1)).all(1)
             cells, wanted = cells[ok], category[v, u][ok]
-            wanted = np.array([OCC3D_CLASSES.index(c.occ3d) for c in GENERAL_CLASSES])[wanted]
+            wanted = np.array([OCC3D_CLASSES.index(name) for name in OCC3D_OF_CATEGORY.values()])[wanted]
             around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
             near = sample.occupancy.semantics[tuple((cells[:, None] + around).transpose(2, 0, 1))]
             agree += int((near == wanted[:, None]).any(1).sum())

@@ -9,7 +9,7 @@ import pytest
 
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, pose, rotation_xyz
 from frustum.ops.box_points import count_points_in_boxes
-from frustum.types.classes import DETECTION_CLASSES, GENERAL_CLASSES, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 from frustum.worlds.street.culling import sector_lists
 from frustum.worlds.street.labels import instance_ids
 from frustum.worlds.street.lidar import LidarPattern
@@ -141,7 +141,7 @@ def test_points_of_an_actor_lie_in_its_box_and_no_others_do(film):
     for m, actor in enumerate(scene.actors):
         own = sweep.instance == actor.id
         assert member[own, m].all(), actor
-        category = GENERAL_CLASSES.index(next(c for c in GENERAL_CLASSES if c.name == actor.category))
+        category = [*OCC3D_OF_CATEGORY].index(actor.category)
         assert (sweep.category[own] == category).all()
     np.testing.assert_array_equal(count_points_in_boxes(points, poses, sizes), member.sum(0))
     others = member[sweep.instance == 0].any(1)
@@ -208,9 +208,8 @@ def test_actor_voxels_carry_the_actors_class(film):
     poses, sizes = box_poses(scene, TIME)
     centres = VoxelGrid.occ3d().centres().numpy().reshape(-1, 3).astype(np.float64) @ ego[:3, :3].T + ego[:3, 3]
     member = points_in_boxes(centres, poses, sizes).T.reshape(len(poses), 200, 200, 16)
-    detection = {c.name: c.occ3d for c in GENERAL_CLASSES}
     for m, actor in enumerate(scene.actors):
-        wanted = OCC3D_CLASSES.index(detection[actor.category])
+        wanted = OCC3D_CLASSES.index(OCC3D_OF_CATEGORY[actor.category])
         things = member[m] & (labels.semantics < OCC3D_CLASSES.index("driveable_surface")) & (labels.semantics > 0)
         assert things.any(), actor
         assert (labels.semantics[things] == wanted).all()
