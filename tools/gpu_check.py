@@ -285,7 +285,7 @@ def run_pooling(run: Run) -> Iterator[Any]:
             f"bev_pool, {name}: {plan.cells.numel():,} points, {len(exact.order):,} inside, {channels} channels, float32",
             ("way", "forward, ms", "forward + backward, ms", "forward as a graph, ms", "both as a graph, ms", "largest error"),
             rows,
-            f"Medians of 15 rounds of {run.gpu.timed_calls} calls. A CUDA graph has nothing of the host in it. Error: against float64 sums.",
+            f"Medians of 15 rounds of {run.gpu.timed_calls} calls. A CUDA graph holds nothing of the host. Error: against float64 sums.",
         )
         fastest = list(ways)[-1]
         yield {f"bev_pool {name}, forward, ms": min(times[fastest, k] for k in kinds[::2])}

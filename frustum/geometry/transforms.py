@@ -2,7 +2,7 @@
 
 A transform is named `a2b` and maps points of frame a to frame b: `p_b = a2b @ p_a`. Chains read right to left:
 `a2c = b2c @ a2b`. Quaternions are (w, x, y, z) as in nuScenes. All functions take any leading dimensions, keep the dtype and
-the device (but for `send`), and return the kind of array that they were given.
+the device (but for `send`, and `without_autocast`, a context), and return the kind of array that they were given.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def send(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype | 
     Copies to the CPU wait, because their values may be read at once. Pinned memory must not be written to until the copy is done.
     """
     return tensor.to(device, dtype or tensor.dtype, non_blocking=torch.device(device).type not in ("cpu", "mps"))
+
+
+def without_autocast(like: torch.Tensor) -> torch.autocast:
+    """A context in which float32 stays float32 on the device of `like`."""
+    return torch.autocast(like.device.type if like.device.type != "meta" else "cpu", enabled=False)
 
 
 def _xp(array):

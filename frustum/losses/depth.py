@@ -10,6 +10,7 @@ from torch import Tensor
 
 from frustum.errors import ShapeError
 from frustum.geometry.depth import DepthBins
+from frustum.geometry.transforms import without_autocast
 
 
 def block_minimum(depth: Tensor, feature_size: Sequence[int]) -> Tensor:
@@ -39,15 +40,21 @@ def depth_bce(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
     """
     target = depth_targets(depth, probabilities.shape[-2:], bins)
     known = target >= 0
-    with torch.autocast(probabilities.device.type, enabled=False):
-        rows = probabilities.permute(0, 2, 3, 1)[known].float()  # (n, D)
+    with without_autocast(probabilities):
+        rows = probabilities.permute(0, 2, 3, 1).float()  # (M, h, w, D)
+        if probabilities.device.type != "cpu":  # a GPU takes all rather than tell the host how many there are
+            one_hot = F.one_hot(target.clamp(min=0), bins.count).float()
+            return F.binary_cross_entropy(rows, one_hot, known[..., None].float(), reduction="sum") / known.sum().clamp(min=1)
         one_hot = F.one_hot(target[known], bins.count).float()
-        return F.binary_cross_entropy(rows, one_hot, reduction="sum") / max(1, len(rows))
+        return F.binary_cross_entropy(rows[known], one_hot, reduction="sum") / max(1, len(one_hot))
 
 
 def depth_cross_entropy(probabilities: Tensor, depth: Tensor, bins: DepthBins) -> Tensor:
     """Negative log probability of the true bin, averaged over the features with a target. Arguments as in `depth_bce`."""
     target = depth_targets(depth, probabilities.shape[-2:], bins)
     known = target >= 0
-    chosen = probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0][known]
+    chosen = probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0]
+    if probabilities.device.type != "cpu":
+        return -chosen.float().clamp(min=1e-8).log().where(known, 0).sum() / known.sum().clamp(min=1)
+    chosen = chosen[known]
     return -chosen.float().clamp(min=1e-8).log().sum() / max(1, len(chosen))

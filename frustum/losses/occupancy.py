@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from frustum.errors import ShapeError
+from frustum.geometry.transforms import send
 from frustum.types.classes import IGNORE, OCC3D_CLASSES
 
 # Voxels per class in the training split of Occ3D-nuScenes, in the order of OCC3D_CLASSES (FlashOCC's table).
@@ -50,13 +51,19 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor | None = N
     if logits.shape[:-1] != labels.shape or (mask is not None and mask.shape != labels.shape):
         shapes = f"labels {tuple(labels.shape)}" + ("" if mask is None else f" and mask {tuple(mask.shape)}")
         raise ShapeError(f"logits {tuple(logits.shape)} do not fit {shapes}; logits need one more dimension, the classes.")
-    if mask is not None:  # choose first: the soft-max then runs over the masked voxels only
+    count: Tensor | int = max(1, labels.numel())
+    if mask is not None and logits.device.type == "cpu":  # choose first: the soft-max then runs over the masked voxels only
         logits, labels = logits[mask], labels[mask]
+        count = max(1, len(labels))
+    elif mask is not None:  # a GPU takes all rather than tell the host how many there are
+        labels, count = labels.masked_fill(~mask, IGNORE), mask.sum().clamp(min=1)
     rows, ids = logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).long()
     total = F.cross_entropy(rows, ids, class_weight, ignore_index=IGNORE, reduction="sum")
     if class_weight is None:
-        return total / max(1, len(ids))
-    return total / class_weight[ids[ids != IGNORE]].sum().clamp(min=1e-12)
+        return total / count
+    if logits.device.type == "cpu":
+        return total / class_weight[ids[ids != IGNORE]].sum().clamp(min=1e-12)
+    return total / class_weight[ids.clamp(max=len(class_weight) - 1)].where(ids != IGNORE, 0).sum().clamp(min=1e-12)
 
 
 def draw_columns(labels: Tensor, mask: Tensor, free: int, free_columns: int) -> tuple[Tensor, Tensor]:
@@ -102,16 +109,22 @@ def occupancy_losses(
     Returns:
         Three scalars, float32.
     """
-    keep = (mask & (labels != IGNORE)).flatten().nonzero()[:, 0]
-    log_p = logits.flatten(0, 1).index_select(0, keep).float().log_softmax(-1)
-    target = labels.flatten()[keep].long()
-    weight = torch.as_tensor(share, device=logits.device).expand(len(logits))[keep // logits.shape[1]]
+    heights, known = logits.shape[1], (mask & (labels != IGNORE)).flatten()
+    rows, target = logits.flatten(0, 1), labels.flatten()
+    shares = share if isinstance(share, Tensor) else torch.ones(len(logits), device=logits.device)
+    if logits.device.type == "cpu":  # choose first, as the rest takes its time
+        keep = known.nonzero()[:, 0]
+        rows, target, weight = rows.index_select(0, keep), target[keep], shares[keep // heights]
+    else:  # a GPU takes all rather than tell the host how many there are
+        target, weight = target.where(known, free), shares[:, None].expand(-1, heights).flatten() * known
+    log_p, target = rows.float().log_softmax(-1), target.long()
     weighted = weight * class_weight[target]
     cross_entropy = -(weighted * log_p.gather(1, target[:, None])[:, 0]).sum() / weighted.sum().clamp(min=1e-6)
     is_occupied = target != free
     p_occupied = 1 - log_p[:, free].exp()
-    is_low = torch.isin(target, torch.tensor(flat, device=target.device))
-    p_standing = p_occupied - log_p[:, list(flat)].exp().sum(-1)
+    low = send(torch.tensor(flat, dtype=torch.long), target.device)
+    is_low = torch.isin(target, low)
+    p_standing = p_occupied - log_p[:, low].exp().sum(-1)
     return (cross_entropy, 1 - _soft_iou(p_occupied, is_occupied, weight), 1 - _soft_iou(p_standing, is_occupied & ~is_low, weight))
 
 

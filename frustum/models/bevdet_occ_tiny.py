@@ -91,7 +91,7 @@ class BevDetOccTiny(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         voxels: (B, bev_channels, Z / 2, Y / 2, X / 2)
         occ_logits: (B, X, Y, Z, K)
-    In training mode, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+    In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)

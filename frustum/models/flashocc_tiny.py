@@ -90,7 +90,7 @@ class FlashOccTiny(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         bev: (B, 2 * bev_channels, Y / 2, X / 2)
         occ_logits: (B, X, Y, Z, K)
-    In training mode, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+    In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)
@@ -143,12 +143,12 @@ class FlashOccTiny(nn.Module):
 def voxel_outputs(
     cells: Tensor, read: Callable[[Tensor], Tensor], labels: OccupancyTruth | None, free_columns: int, free: int
 ) -> dict[str, Tensor]:
-    """Logits of all voxels, or with labels, for training, of those columns that `draw_columns` chooses, for a fraction of the work.
+    """Logits of all voxels, or in training on a CPU, of those columns that `draw_columns` chooses, for a fraction of the work.
 
     Args:
         cells: (B, Y, X, *) features at full resolution.
         read: the last layers, features (n, *) -> logits (n, Z, K).
-        labels: what decides which columns are drawn.
+        labels: in training, what decides which columns are drawn.
         free_columns: columns without an occupied voxel to draw at most, for each sample.
         free: id of free space.
 
@@ -156,7 +156,7 @@ def voxel_outputs(
         `occ_logits` (B, X, Y, Z, K); or `columns` (n,), index into the flattened (B, Y, X), `column_share` (n,), and `column_logits`
         (n, Z, K).
     """
-    if labels is None:
+    if labels is None or cells.device.type != "cpu":  # a GPU takes all columns rather than tell the host how many were drawn
         return {"occ_logits": read(cells).transpose(1, 2)}
     semantics, mask = labels.semantics.transpose(1, 2), labels.mask_camera.transpose(1, 2)
     columns, share = draw_columns(semantics, mask, free, free_columns * len(cells))

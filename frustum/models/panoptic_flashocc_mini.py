@@ -115,7 +115,7 @@ class PanopticFlashOccMini(nn.Module):
     `forward` returns
         depth: (B * N, D, h, w) probability of each depth bin, stride 8, of the keyframe
         bev: (B, 2 * bev_channels, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K), or in training columns, column_share and column_logits, as FlashOccTiny
+        occ_logits: (B, X, Y, Z, K), or in training on a CPU columns, column_share and column_logits, as FlashOccTiny
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.geometry import VoxelGrid, invert
-from frustum.geometry.transforms import send
+from frustum.geometry.transforms import send, without_autocast
 from frustum.types.frame import Frame
 
 
@@ -48,8 +48,7 @@ def warp_map(past: Tensor, key2past: Tensor, grid: VoxelGrid, centres: bool = Tr
     plane = key2past.double()[:, [0, 1, 3]][:, :, [0, 1, 3]]  # (B, 3, 3): x, y, 1
     frame = _sampling_frame(grid, centres)
     theta = send((torch.linalg.inv(frame) @ plane @ frame)[:, :2], past.device, torch.float32)  # on the CPU until here
-    device = past.device.type
-    with torch.autocast(device if device != "meta" else "cpu", enabled=False):
+    with without_autocast(past):
         lookup = F.affine_grid(theta, list(past.shape), align_corners=not centres)
         return F.grid_sample(past.float(), lookup, mode="bilinear", padding_mode="zeros", align_corners=not centres)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.geometry import VoxelGrid
+from frustum.geometry.transforms import without_autocast
 from frustum.nn.conv import ConvModule
 
 _WIDTHS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
@@ -58,9 +59,8 @@ class CentreHead(nn.Module):
         """Map (B, in_channels, Y, X) -> `reg` (B, 2, Y, X) cells, `height` (B, 1, Y, X) metres, `heatmap` (B, K, Y, X) logits; float32."""
         shared, heads = self.shared_conv(bev), self.task_heads[0]
         features = {name: heads[name][0](shared) for name in self.used}  # type: ignore[index]
-        device = bev.device.type
         # Half precision has so few values that neighbours tie, and a tie makes two peaks of one: the last step is always float32.
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+        with without_autocast(bev):
             return {name: heads[name][1](feature.float()) for name, feature in features.items()}  # type: ignore[index]
 
 

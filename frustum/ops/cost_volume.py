@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.errors import ConfigError, ShapeError
+from frustum.geometry.transforms import without_autocast
 from frustum.ops import cost_volume_numba
 
 CostBackend = Literal["auto", "torch", "numba"]
@@ -49,7 +50,7 @@ def cost_volume(current: Tensor, previous: Tensor, lookup: Tensor, unseen: float
     on_cpu = current.device.type == "cpu"
     if backend not in ("auto", "torch", "numba") or (backend == "numba" and not on_cpu):
         raise ConfigError(f"cost_volume has backends auto, torch and (on the CPU) numba, got {backend!r} for {current.device}.")
-    with torch.autocast(current.device.type if current.device.type != "meta" else "cpu", enabled=False):
+    with without_autocast(current):
         current, previous, lookup = current.float(), previous.float(), lookup.float()
         if backend == "torch" or not on_cpu or torch.compiler.is_compiling():
             return _torch(current, previous, lookup, unseen)
