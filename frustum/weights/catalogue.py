@@ -1,15 +1,14 @@
 """Published weights: what they are called, where their authors publish them, under which licence, and which recipe loads them.
 
-The entries are in catalogue.json; `frustum weights list` prints them. Reading them imports no torch. frustum downloads nothing of this: get
-a file yourself, then convert it.
+The entries are in catalogue.json; `frustum weights list` prints them. Reading them imports neither torch nor pydantic. frustum downloads
+nothing of this: get a file yourself, then convert it.
 """
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from typing import NamedTuple
-
-from pydantic import TypeAdapter
 
 UNKNOWN = "unknown"
 
@@ -46,7 +45,7 @@ class Entry(NamedTuple):
     note: str = ""
 
 
-CATALOGUE = TypeAdapter(tuple[Entry, ...]).validate_json(files("frustum.weights").joinpath("catalogue.json").read_bytes())
+CATALOGUE = tuple(Entry(**entry) for entry in json.loads(files("frustum.weights").joinpath("catalogue.json").read_bytes()))
 """The entries of catalogue.json, in its order."""
 
 SOURCES: tuple[str, ...] = tuple(dict.fromkeys(entry.source for entry in CATALOGUE if entry.source))

@@ -7,13 +7,18 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import TypeAdapter
 
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe, list_recipes
 from frustum.weights import flashocc
-from frustum.weights.catalogue import CATALOGUE, SOURCES, recipe_of
+from frustum.weights.catalogue import CATALOGUE, SOURCES, Entry, recipe_of
 
 RECIPES = {info.name for info in list_recipes()}
+
+
+def test_entries_have_the_types_that_they_state():
+    assert TypeAdapter(tuple[Entry, ...]).validate_python(CATALOGUE, strict=True) == CATALOGUE
 
 
 def test_names_are_unique_and_nothing_is_left_blank():
