@@ -17,7 +17,7 @@ SOURCES := frustum tests $(wildcard examples) $(wildcard benchmarks) $(wildcard 
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types contract check check-devkit docs-figures benchmark clean
+.PHONY: help setup demo test test-slow lint format types contract check check-devkit docs-figures benchmark gpu-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,9 @@ docs-figures: $(RUN_READY) ## draw the pictures of README and docs from runs/dem
 
 benchmark: $(RUN_READY) ## measure how fast everything is, beside plain formulations (about half an hour): figures in runs/bench.json
 	@$(BIN)/frustum bench --json runs/bench.json $(BENCH_ARGS)
+
+gpu-check: ## on a machine with a GPU: tests, training, speed and memory there, in under six minutes; figures in runs/gpu. Installs nothing
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tools/gpu_check.py $(GPU_ARGS)
 
 clean: ## remove the environments and caches, keep runs/
 	rm -rf $(VENV) .venv-devkit .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

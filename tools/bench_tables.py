@@ -4,7 +4,8 @@
     python tools/bench_tables.py runs/bench.json docs/performance.md
 
 Replaces what stands between `<!-- bench NAME -->` and `<!-- end -->` by the tables of the benchmark NAME, with the machine that they come
-from. Blocks of benchmarks that are not in the file stay as they are; figures of a --quick run are refused.
+from. Blocks of benchmarks that are not in the file stay as they are; figures of a --quick run are refused. `tools/gpu_check.py` writes
+such a file, too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def filled(text: str, reports: dict[str, Any]) -> tuple[str, list[str]]:
             return match[0]
         used.append(match[2])
         tables = "\n\n".join(Table(**table).markdown() for table in report["tables"])
-        return f"{match[1]}\n`frustum bench {match[2]}` on {describe(report['machine'])}.\n\n{tables}\n\n{match[3]}"
+        command = report.get("command", f"frustum bench {match[2]}")
+        return f"{match[1]}\n`{command}` on {describe(report['machine'])}.\n\n{tables}\n\n{match[3]}"
 
     return BLOCK.sub(block, text), used
 

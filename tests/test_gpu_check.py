@@ -1,0 +1,149 @@
+"""tools/gpu_check.py: what it would do, and that a part which fails, crashes or hangs hides nothing. Its GPU is replaced here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "tools" / "gpu_check.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(*words: str, script: Path = SCRIPT, timeout: int = 900) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def test_the_plan_names_every_part_and_stays_under_six_minutes(tool):
+    done = run("--plan")
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("missing")]
+    assert [line.split()[0] for line in lines] == [*tool.PARTS, "together"]
+    assert sum(part.seconds for part in tool.PARTS.values()) <= 360
+    assert f"at most {sum(part.seconds for part in tool.PARTS.values())} s" in lines[-1]
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, tool, capsys, tmp_path):
+    monkeypatch.setattr(tool, "_sees_gpu", lambda: False)
+    assert tool.main(["--out", str(tmp_path / "gpu")]) == 2
+    assert "torch does not see a GPU here" in capsys.readouterr().err
+    assert not (tmp_path / "gpu").exists()
+
+
+def test_unknown_parts_are_named(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["forwards"])
+    assert "no part 'forwards'; known: tests, training" in capsys.readouterr().err
+
+
+def test_missing_packages_are_named(tool, monkeypatch):
+    known = tool.importlib.util.find_spec
+    monkeypatch.setattr(tool.importlib.util, "find_spec", lambda name: None if name in ("PIL", "pydantic", "triton") else known(name))
+    found = tool.missing_packages()
+    assert found["required"] == ["pillow", "pydantic"]
+    assert found["for the fast kernels"] == ["triton"]
+
+
+BROKEN = '''
+import os, sys, time
+sys.path.insert(0, {tools!r})
+import gpu_check
+from tools.gpu_parts import Part
+
+def table(name):
+    from frustum.benchmark import Table
+    return Table(name, ("what", "ms"), [("here", 1.0)])
+
+def run_good(run):
+    """All is well."""
+    yield table("good")
+    yield {{"bev_pool M1, forward, ms": 0.12, "M0, batch 1, half precision, frames/s": 100.0}}
+
+def run_fails(run):
+    """Raises."""
+    yield table("before the failure")
+    raise RuntimeError("a kernel gave a wrong number")
+
+def run_crashes(run):
+    """Dies."""
+    yield table("before the crash")
+    os.kill(os.getpid(), 9)
+
+def run_hangs(run):
+    """Never ends."""
+    yield table("before the hang")
+    time.sleep(600)
+
+gpu_check.PARTS = {{name: Part(function, seconds) for name, function, seconds in (
+    ("fails", run_fails, 60), ("crashes", run_crashes, 60), ("hangs", run_hangs, -9), ("good", run_good, 60))}}
+gpu_check.__file__ = __file__
+gpu_check._sees_gpu = lambda: True
+sys.exit(gpu_check.main())
+'''
+
+
+def test_a_part_that_fails_crashes_or_hangs_hides_nothing(tool, tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(tools=str(SCRIPT.parent)))
+    done = run("--out", str(tmp_path / "gpu"), script=script)
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+    failed = {name: part["failed"] for name, part in report["parts"].items()}
+    assert failed["good"] == ""
+    assert failed["fails"].startswith("ended with code 1; the last line is: RuntimeError: a kernel gave a wrong number")
+    assert failed["crashes"].startswith("ended with code -9")
+    assert failed["hangs"].startswith("not done after 6 s")
+    titles = [table["title"] for part in report["parts"].values() for table in part["tables"]]
+    assert titles == ["before the failure", "before the crash", "before the hang", "good"], "what came before is kept"
+    entry = report["benchmarks"]["gpu"]
+    goals = {row[0]: row[3] for row in entry["tables"][0]["rows"]}
+    assert goals["bev_pool M1, forward, ms"] == "yes"
+    assert goals["M0, batch 1, half precision, frames/s"] == "no"
+    assert list(goals.values()).count("not measured") == 2
+    assert [row[1] for row in entry["tables"][1]["rows"]] == ["FAILED", "FAILED", "FAILED", "passed"]
+    text = (tmp_path / "gpu" / "gpu.md").read_text()
+    assert "**Goals**" in text
+    assert "**before the hang**" in text
+    assert "FAILED: fails, crashes, hangs" in done.stdout
+
+
+def test_the_tables_go_into_the_documentation(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(tools=str(SCRIPT.parent)))
+    assert run("good", "--out", str(tmp_path / "gpu"), script=script).returncode == 0
+    page = tmp_path / "performance.md"
+    page.write_text("<!-- bench gpu -->\nNot measured yet.\n<!-- end -->\n")
+    done = run(str(tmp_path / "gpu" / "gpu.json"), str(page), script=ROOT / "tools" / "bench_tables.py")
+    assert done.returncode == 0, done.stderr
+    assert "`make gpu-check` on " in page.read_text()
+    assert "**good**" in page.read_text()
+
+
+def test_the_pooling_and_the_rays_on_a_cpu(tmp_path):
+    """Two real parts with the stand-in; the slow test runs all."""
+    done = run("pooling", "rays", "--stand-in", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert report["quick"], "so that these figures cannot get into the documentation"
+    assert [len(part["tables"]) for part in report["parts"].values()] == [1, 1]
+
+
+@pytest.mark.slow
+def test_every_part_on_a_cpu(tool, tmp_path):
+    done = run("--stand-in", "--out", str(tmp_path), timeout=3000)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(report["parts"]) == list(tool.PARTS)
+    assert all(part["tables"] for part in report["parts"].values())

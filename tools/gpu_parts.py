@@ -1,0 +1,498 @@
+"""The parts of tools/gpu_check.py: each is a function that yields tables, and figures by name for the goals.
+
+A part gets its device as a `Gpu`, which `StandIn` replaces by the CPU. A new method adds its part here and an entry in PARTS.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini")
+LARGE = {"M0": "flashocc-r50-m0", "M1": "flashocc-r50", "panoptic-tiny": "panoptic-flashocc-tiny"}
+SHRUNK = ["model.resnet=18", "model.neck_channels=8", "model.lift_channels=8", "model.bev_channels=16", "data.image_size=64,192"]
+
+
+class Gpu:
+    """What the parts need of a GPU."""
+
+    name = "cuda"
+    timed_calls = 20  # of a short job between two waits
+    sizes: tuple[str, ...] = ()  # overrides that shrink a published recipe
+    small = False
+    precision = "bf16"
+
+    def wait(self) -> None:
+        """Until all work is done."""
+        import torch
+
+        torch.cuda.synchronize()
+
+    def reset_memory(self) -> None:
+        """Begin a new measurement of the largest use."""
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def memory(self) -> float | None:
+        """Largest use since `reset_memory`, GiB."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+
+    def graph(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """The job as a CUDA graph: called again without the host's share; returns what `run` returned, refilled."""
+        import torch
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run()
+
+        def replay() -> Any:
+            graph.replay()
+            return result
+
+        return replay
+
+    def count_waits(self, run: Callable[[], Any]) -> int:
+        """How often the host waits for the GPU in a job, by torch's sync debug mode."""
+        import torch
+
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as noted:
+                warnings.simplefilter("always")
+                run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in noted)
+
+
+class StandIn(Gpu):
+    """The CPU in place of a GPU, with small sizes."""
+
+    name, timed_calls, sizes, small = "cpu", 1, tuple(SHRUNK), True
+    precision = "fp32"  # without the instructions for it, bfloat16 takes a CPU twenty times as long
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+    def reset_memory(self) -> None:
+        """Not measured."""
+
+    def memory(self) -> None:
+        """Not measured."""
+
+    def graph(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """The job itself."""
+        run()
+        return run
+
+    def count_waits(self, run: Callable[[], Any]) -> int:
+        """None: a CPU does its work at once."""
+        run()
+        return 0
+
+
+class Run(NamedTuple):
+    """What a part is given: the device, when it must end (`time.monotonic`), and a folder for its files."""
+
+    gpu: Gpu
+    deadline: float
+    out: Path
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline."""
+        return self.deadline - time.monotonic()
+
+
+# ---- parts: each yields tables, and figures by name for the goals ---------------------------------------------------------------
+
+
+def run_tests(run: Run) -> Iterator[Any]:
+    """The tests marked gpu: kernels against their torch twins, determinism, training steps against the CPU, waits inside forward."""
+    from frustum.benchmark import Table
+
+    marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
+    report = run.out / "tests.xml"
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *map(str, marked)]
+    done = subprocess.run(words, cwd=ROOT, check=False, timeout=max(1, run.seconds_left))
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"pytest ended with code {done.returncode}")
+    import xml.etree.ElementTree as ElementTree
+
+    rows: list[tuple] = []
+    for case in ElementTree.parse(report).iter("testcase"):  # our own file
+        ended = next((child.tag for child in case), "passed")
+        name = f"{case.get('classname', '').removeprefix('tests.')}: {case.get('name')}"
+        rows.append((name, {"failure": "FAILED", "error": "FAILED"}.get(ended, ended), float(case.get("time", 0))))
+    yield Table("Tests marked gpu", ("test", "result", "s"), rows)
+    if any(row[1] == "FAILED" for row in rows):
+        raise RuntimeError("tests failed, see above")
+
+
+def run_training(run: Run) -> Iterator[Any]:
+    """Training steps of the small recipes in bfloat16 on a generated batch: the loss falls, nothing waits inside forward."""
+    from frustum.benchmark import Table
+
+    rows: list[tuple] = []
+    failed = []
+    for name in SMALL:
+        steps = 50 if name == SMALL[0] else 8
+        stepper, batch, recipe = trainer(run.gpu, name, ["model.pretrained=false", "optim.warmup_steps=0"], 2, steps)
+        run.gpu.reset_memory()
+        losses, seconds = [], []
+        for _ in range(steps):
+            start = time.perf_counter()
+            losses.append(stepper.step([batch] * recipe.train.accumulate).loss)
+            run.gpu.wait()
+            seconds.append(time.perf_counter() - start)
+        there = batch.to(stepper.accelerator.device)
+        waits = {}
+        with stepper.accelerator.autocast():
+            waits["forward"] = run.gpu.count_waits(lambda n=stepper.network, b=there: n(b))
+            outputs = stepper.network(there)
+            waits["loss"] = run.gpu.count_waits(lambda n=stepper.network, o=outputs, b=there: n.loss(o, b))
+        middle = 1e3 * sorted(seconds)[len(seconds) // 2]
+        rows.append((name, steps, losses[0], losses[-1], middle, waits["forward"], waits["loss"], run.gpu.memory()))
+        if waits["forward"]:
+            failed.append(f"{name} waits {waits['forward']} times inside forward")
+        if not losses[-1] < losses[0]:
+            failed.append(f"the loss of {name} does not fall: {losses[0]:.3f} to {losses[-1]:.3f}")
+    yield Table(
+        "Training of the small recipes in bfloat16, one generated batch of two samples",
+        ("recipe", "steps", "first loss", "last loss", "ms a step", "waits in forward", "waits in loss", "memory, GiB"),
+        rows,
+        "Each sample has a pooling plan of its own, known after the first step. A wait is one of the host for the GPU.",
+    )
+    if failed:
+        raise RuntimeError("; ".join(failed))
+
+
+def trainer(gpu: Gpu, name: str, overrides: list[str], samples: int, steps: int) -> tuple[Any, Any, Any]:
+    """What trains a recipe in bfloat16, a generated batch on the CPU, and the recipe."""
+    import torch
+
+    from frustum.engine.overrides import apply
+    from frustum.engine.runtime import make_accelerator
+    from frustum.engine.step import Stepper
+    from frustum.recipes.finding import get_recipe
+
+    recipe = apply(get_recipe(name), [*overrides, f"runtime.device={gpu.name}", f"runtime.precision={gpu.precision}"])
+    torch.manual_seed(0)
+    stepper = Stepper(recipe, recipe.model.build(), make_accelerator(recipe.runtime, recipe.train.accumulate), steps, steps)
+    return stepper, generated(recipe, samples), recipe
+
+
+def generated(recipe: Any, samples: int) -> Any:
+    """A batch of what a recipe's network reads and learns from: nuScenes' six cameras, which see noise."""
+    import numpy as np
+    import torch
+
+    from frustum.types.batch import Batch
+    from frustum.types.contract import Shapes
+    from frustum.worlds.street.rigs import StreetRig
+
+    cameras, size = StreetRig.nuscenes().cameras, recipe.data.image_size
+    intrinsics, cam2ego = (np.stack(m) for m in ([c.fitted(*size)[0] for c in cameras], [c.cam2ego.sensor2ego for c in cameras]))
+    images = torch.randn(samples, len(cameras), 3, *size, generator=torch.Generator().manual_seed(0))
+    shapes, rng = Shapes(samples, len(cameras), size), np.random.default_rng(0)
+    return Batch.from_arrays(images, intrinsics, cam2ego, labels={type(k): k.example(rng, shapes) for k in recipe.model.learns_from()})
+
+
+def run_pooling(run: Run) -> Iterator[Any]:
+    """bev_pool of M0 and M1, forward and with gradients: index_add, torch and Triton, called and as a CUDA graph."""
+    import torch
+
+    from benchmarks.speed import bev_pool as speed
+    from frustum.benchmark import Table, take_turns
+    from frustum.geometry.depth import DepthBins
+    from frustum.nn.lift_splat import Splat
+    from frustum.ops.bev_pool import bev_pool, default_backend
+    from frustum.ops.pool_plan import PoolPlan
+    from frustum.types.frame import Frame
+
+    device, eye = torch.device(run.gpu.name), torch.eye(4, dtype=torch.float64)[None]
+    cases = speed.QUICK if run.gpu.small else {"M0": speed.CASES["flashocc-r50-m0"], "M1": speed.CASES["flashocc-r50"]}
+    for name, (image, size, step, channels, grid) in cases.items():
+        frame = Frame(torch.empty(1, 0), speed.six_cameras(image), eye, eye, torch.ones(1, dtype=torch.bool))
+        points = Splat(grid, DepthBins(step=step)).points(frame, size, device)
+        plan, exact = PoolPlan.create(points, grid), PoolPlan.create(points.cpu(), grid).to(device)
+        inputs = torch.rand(*plan.frustum, device=device), torch.randn(plan.frustum[0], channels, *size, device=device)
+        depth, features = (tensor.requires_grad_() for tensor in inputs)
+        ways: dict[str, Callable[[Any, Any], Any]] = {speed.PLAIN: lambda d, f, p=exact: speed.lift_index_add(d, f, p)}
+        for backend in dict.fromkeys(("torch", default_backend(device))):
+            ways[f"bev_pool, {backend}"] = lambda d, f, p=plan, b=backend: bev_pool(d, f, p, b)
+        truth = speed.lift_index_add(depth.detach().double(), features.detach().double(), exact)
+        jobs: dict[tuple[str, str], Callable[[], Any]] = {}
+        errors = {}
+        for way, call in ways.items():
+            with torch.no_grad():
+                pooled = call(depth, features)
+                flat = pooled if pooled.dim() == 2 else pooled.permute(0, 3, 4, 2, 1).reshape(-1, channels)
+                errors[way] = float((flat - truth).abs().max())
+            cotangent = torch.randn_like(pooled)
+            once = torch.no_grad()(partial(call, depth, features))
+            both = partial(with_gradients, call, depth, features, cotangent)
+            jobs |= {(way, "forward"): once, (way, "both"): both}
+            jobs |= {(way, "forward, graph"): run.gpu.graph(once), (way, "both, graph"): run.gpu.graph(both)}
+        jobs["plan", ""] = lambda p=points, g=grid: PoolPlan.create(p, g)
+        times = {k: 1e3 * t.median for k, t in take_turns(jobs, 15, 2, run.gpu.timed_calls).items()}
+        kinds = ("forward", "both", "forward, graph", "both, graph")
+        rows = [(way, *(times[way, kind] for kind in kinds), errors[way]) for way in ways]
+        rows.append(("making the plan", times["plan", ""], None, None, None, None))
+        yield Table(
+            f"bev_pool, {name}: {plan.cells.numel():,} points, {len(exact.order):,} inside, {channels} channels, float32",
+            ("way", "forward, ms", "forward + backward, ms", "forward as a graph, ms", "both as a graph, ms", "largest error"),
+            rows,
+            f"Medians of 15 rounds of {run.gpu.timed_calls} calls. A CUDA graph holds nothing of the host. Error: against float64 sums.",
+        )
+        fastest = list(ways)[-1]
+        yield {f"bev_pool {name}, forward, ms": min(times[fastest, k] for k in kinds[::2])}
+        yield {f"bev_pool {name}, forward + backward, ms": min(times[fastest, k] for k in kinds[1::2])}
+
+
+def with_gradients(call: Callable[[Any, Any], Any], depth: Any, features: Any, cotangent: Any) -> Any:
+    """A formulation of the pooling, and the gradients of its inputs."""
+    import torch
+
+    return torch.autograd.grad(call(depth, features), (depth, features), cotangent)
+
+
+def run_forward(run: Run) -> Iterator[Any]:
+    """The whole forward of M0, M1 and panoptic-tiny at batch 1 and 8: float32, bfloat16, as a CUDA graph, compiled; memory."""
+    import torch
+    from torch import nn
+
+    from frustum.benchmark import Table, take_turns
+    from frustum.engine.overrides import apply
+    from frustum.engine.recipe import RuntimeConfig
+    from frustum.engine.runtime import place
+    from frustum.recipes.finding import get_recipe
+
+    device = torch.device(run.gpu.name)
+
+    def timed(job: Callable[[], Any], repeats: int = 7) -> float:
+        return take_turns({"job": job}, repeats, 2, max(1, run.gpu.timed_calls // 4))["job"].median
+
+    later: list[tuple[str, int, nn.Module, Callable[..., Any], list[tuple]]] = []
+    for name, recipe_name in LARGE.items():
+        recipe = apply(get_recipe(recipe_name), run.gpu.sizes)
+        for samples in (1, 2) if run.gpu.small else (1, 8):
+            torch.manual_seed(0)
+            network = place(recipe.model.build(), RuntimeConfig(), device).eval()
+            halves = place(recipe.model.build(), RuntimeConfig(), device).eval()
+            halves.load_state_dict(network.state_dict())
+            for module in halves.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear) and run.gpu.precision == "bf16":
+                    module.to(torch.bfloat16)  # what autocast would do to them in every call
+            batch = generated(recipe, samples).to(device)
+
+            @torch.no_grad()
+            def call(net: nn.Module, half: bool, batch: Any = batch) -> Any:
+                with torch.autocast(device.type, torch.bfloat16, enabled=half and run.gpu.precision == "bf16"):
+                    return net(batch)["occ_logits"]
+
+            plain = call(network, False)
+            ways: dict[str, Callable[[], Any]] = {
+                "float32": lambda c=call, n=network: c(n, False),
+                "bfloat16": lambda c=call, n=network: c(n, True),
+                "bfloat16 weights": lambda c=call, n=halves: c(n, True),
+            }
+            ways["bfloat16 weights, CUDA graph"] = run.gpu.graph(ways["bfloat16 weights"])
+            rows: list[tuple] = []
+            for way, job in ways.items():
+                run.gpu.reset_memory()
+                same = float((job().argmax(-1) == plain.argmax(-1)).float().mean())
+                seconds = timed(job)
+                rows.append((way, 1e3 * seconds, samples / seconds, 100 * same, run.gpu.memory()))
+            waits = run.gpu.count_waits(ways["bfloat16"])
+            rows.append(("times that the host waits in it", waits, None, None, None))
+            yield table_of(Table, name, samples, recipe, rows)
+            if samples == 1:
+                yield {f"{name}, batch 1, half precision, frames/s": max(row[2] for row in rows if row[0].startswith("bfloat16"))}
+            later.append((name, samples, halves, call, rows))
+    for name, samples, network, call, rows in later:  # last, because compiling takes longest
+        recipe = apply(get_recipe(LARGE[name]), run.gpu.sizes)
+        if run.seconds_left < 45:
+            yield {f"not measured: {name}, batch {samples}, compiled": "no time was left"}
+            continue
+        torch._dynamo.reset()
+        start = time.perf_counter()
+        network.compile()
+        call(network, True)
+        run.gpu.wait()
+        first, seconds = time.perf_counter() - start, timed(lambda c=call, n=network: c(n, True))
+        rows.append((f"bfloat16 weights, compiled in {first:.0f} s", 1e3 * seconds, samples / seconds, None, None))
+        yield table_of(Table, name, samples, recipe, rows)
+
+
+def table_of(table: Any, name: str, samples: int, recipe: Any, rows: list[tuple]) -> Any:
+    """The table of one network; given again with more rows, it replaces the first."""
+    height, width = recipe.data.image_size
+    return table(
+        f"Forward of {name}, batch {samples}, six images of {height}x{width}",
+        ("way", "ms", "frames/s", "voxels as float32, %", "memory, GiB"),
+        list(rows),
+        "Medians of 7 rounds; random weights, channels-last; the rig's pooling plan is known.",
+    )
+
+
+def run_rays(run: Run) -> Iterator[Any]:
+    """The rays of RayIoU of one frame: numba on the CPU, torch on the CPU and on the GPU."""
+    import numpy as np
+    import torch
+
+    from benchmarks.speed import rayiou as speed
+    from frustum.benchmark import Table, take_turns
+    from frustum.geometry import VoxelGrid
+    from frustum.metrics.rays import ray_cells, ray_directions
+    from frustum.ops.raycast import raycast
+
+    pred, truth, origins = speed.street(0)
+    starts, ends, _ = ray_cells(origins, ray_directions(), VoxelGrid.occ3d())
+    ends = ends[:, ::40] if run.gpu.small else ends
+    volumes = np.stack([pred, truth])
+    there = [torch.from_numpy(np.ascontiguousarray(a)).to(run.gpu.name) for a in (volumes, starts, ends)]
+    cores = os.cpu_count() or 1
+    jobs: dict[str, Callable[[], Any]] = {
+        "numba, one thread": lambda: raycast(volumes, starts, ends),
+        f"numba, {cores} threads": lambda: raycast(volumes, starts, ends, threads=cores),
+        "torch on the CPU": lambda: raycast(volumes, starts, ends, backend="torch"),
+        f"torch, {run.gpu.name}": lambda: raycast(*there, backend="torch"),
+    }
+    first, *others = [job() for job in jobs.values()]
+    same = [all(np.array_equal(a, torch.as_tensor(b).cpu().numpy()) for a, b in zip(first, hits, strict=True)) for hits in others]
+    times = take_turns(jobs, 5)
+    rows = [(way, 1e3 * times[way].median, str(ok)) for way, ok in zip(jobs, [True, *same], strict=True)]
+    title = f"RayIoU, one frame: {len(starts)} origins x {ends.shape[-2]} rays x 2 volumes"
+    yield Table(title, ("way", "ms", "same hits"), rows, "Medians of 5 rounds in turn.")
+    if not all(same):
+        raise RuntimeError("the backends disagree")
+
+
+def run_loading(run: Run) -> Iterator[Any]:
+    """Whether training of M0 waits for its data: what the network takes, against what the loader gives."""
+    import torch
+
+    from frustum.benchmark import Table
+    from frustum.data.loader import SampleDataset, build_loader
+    from frustum.engine.feed import build_pipeline
+
+    samples, cores = 4, os.cpu_count() or 1
+    overrides = [*run.gpu.sizes, "train.accumulate=1", f"train.batch_size={samples}"]
+    stepper, batch, recipe = trainer(run.gpu, LARGE["M0"], overrides, samples, 100)
+    batch = batch.pin_memory() if torch.cuda.is_available() else batch
+    run.gpu.reset_memory()
+    seconds = []
+    for _ in range(2 if run.gpu.small else 12):
+        start = time.perf_counter()
+        stepper.step([batch])
+        run.gpu.wait()
+        seconds.append(time.perf_counter() - start)
+    eaten = samples / sorted(seconds)[len(seconds) // 2]
+    rows: list[tuple] = [(f"training step of M0, bfloat16, batch {samples}", eaten, 1.0, run.gpu.memory())]
+    with tempfile.TemporaryDirectory() as folder:
+        source = NoiseRig(Path(folder), (180, 320) if run.gpu.small else (900, 1600))
+        count = 8 * samples if run.gpu.small else 24 * cores
+        dataset = SampleDataset(source, [f"{i}" for i in range(count)], build_pipeline(recipe, training=True), 0)
+        given = 0.0
+        for workers in dict.fromkeys((0, max(1, cores - 1))):
+            loader = iter(build_loader(dataset, samples, True, 0, workers))
+            for _ in range(1 + workers):
+                next(loader)  # the workers have started, and have not yet filled their queues
+            taken, start = 0, time.perf_counter()
+            while taken < count and time.perf_counter() - start < 8 and (found := next(loader, None)) is not None:
+                taken += len(found)
+            given = taken / (time.perf_counter() - start)
+            rows.append((f"loader, augmented, {workers} workers", given, given / eaten, None))
+    yield Table(
+        f"Training of M0 and its data: JPEG of {source.size[1]}x{source.size[0]}, {cores} cores",
+        ("what", "samples/s", "x the network", "memory, GiB"),
+        rows,
+        "The network's step holds copying, optimiser and running average.",
+    )
+    yield {"loader, samples/s, for each one that training of M0 takes": given / eaten}
+
+
+class NoiseRig:
+    """A data source of nuScenes' six cameras that see smooth noise, with images on disk and random occupancy labels."""
+
+    def __init__(self, root: Path, size: tuple[int, int]):
+        import numpy as np
+        from PIL import Image
+
+        from frustum.worlds.street.rigs import StreetRig
+
+        self.root, self.size, self.cameras = root, size, StreetRig.nuscenes().cameras
+        rng = np.random.default_rng(0)
+        for i in range(12):
+            coarse = Image.fromarray(rng.integers(0, 255, (size[0] // 12, size[1] // 12, 3), np.uint8)).resize((size[1], size[0]))
+            grainy = np.asarray(coarse, np.int16) + rng.integers(-6, 7, (*size, 3))
+            Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(root / f"{i}.jpg", quality=90)
+        self.labels = rng.integers(0, 18, (200, 200, 16), np.uint8)
+
+    def tokens(self, split: str = "all") -> list[str]:
+        """Not needed: the caller chooses."""
+        return []
+
+    def neighbours(self, token: str) -> list[str]:
+        """Alone."""
+        return [token]
+
+    def count_boxes(self, tokens: Any, min_points: int = 1) -> int:
+        """None."""
+        return 0
+
+    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Any:
+        """A keyframe whose images are some of the few on disk."""
+        import numpy as np
+
+        from frustum.data.sample import CameraFrame, Occupancy, Sample
+
+        frames = []
+        for i, camera in enumerate(self.cameras):
+            path = self.root / f"{(int(token) + 2 * i) % 12}.jpg"
+            matrix = camera.fitted(*self.size)[0]
+            frames.append(CameraFrame(camera.name, path, 0.0, matrix, camera.cam2ego.sensor2ego, np.eye(4), self.size))
+        seen = np.ones_like(self.labels)
+        return Sample(token, "noise", 0.0, np.eye(4), tuple(frames), occupancy=Occupancy(self.labels, seen, seen) if occupancy else None)
+
+
+class Part(NamedTuple):
+    """A part: what runs, and the seconds after which it is ended."""
+
+    run: Callable[[Run], Iterator[Any]]
+    seconds: int
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring."""
+        return (self.run.__doc__ or "").splitlines()[0]
+
+
+PARTS = {
+    "tests": Part(run_tests, 75),
+    "training": Part(run_training, 60),
+    "pooling": Part(run_pooling, 30),
+    "forward": Part(run_forward, 120),
+    "rays": Part(run_rays, 25),
+    "loading": Part(run_loading, 45),
+}
