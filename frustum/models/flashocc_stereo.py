@@ -167,7 +167,7 @@ class FlashOccStereo(nn.Module):
         other, rig = (fine, frame.rig) if previous is None else _previous_or_own(previous, fine, frame.rig)
         bins, rounded = self.config.depth_bins.values(), self.config.voxel_rounding == "reference"
         likely = matching(fine, other, frame.rig, rig, bins, self.config.sampling, as_reference=rounded)
-        cameras = send(camera_vector(frame, cam2key), features.device)
+        cameras = camera_vector(frame, cam2key, features.device)
         lifted = self.img_view_transformer.depth_net(features, cameras, likely)
         return {"image_features": features, "matching": likely, "lifted": lifted, "compared": fine.detach()}
 

@@ -23,7 +23,6 @@ from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
-from frustum.geometry.transforms import send
 from frustum.losses.centres import centre_losses, centre_targets
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.losses.volume import affinity_losses, distance_weight, focal_loss, lovasz_softmax
@@ -161,7 +160,7 @@ class PanopticFlashOcc(nn.Module):
     def encode(self, frame: Frame, cam2key: Tensor, previous: Previous | None = None) -> dict[str, Tensor]:
         """Image features, and depth and context of each pixel; see `nn.temporal.Encode`."""
         features = self.img_neck(self.img_backbone(frame.images.flatten(0, 1)))
-        cameras = send(camera_vector(frame, cam2key), features.device)
+        cameras = camera_vector(frame, cam2key, features.device)
         return {"image_features": features, "lifted": self.img_view_transformer.depth_net(features, cameras)}
 
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:

@@ -14,20 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
+from frustum.geometry.transforms import send
 from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.resnet import BasicBlock
+from frustum.nn.rig_memory import RigMemory
 from frustum.types.frame import Frame
 
 CAMERA_NUMBERS = 27
 
 
-def camera_vector(frame: Frame, cam2key: Tensor) -> Tensor:
-    """What the depth net reads of each camera: float32 (M, 27), where the rig lies.
+_known: RigMemory[Tensor] = RigMemory()  # so that nothing is copied to a GPU for a rig that was there before
+
+
+def camera_vector(frame: Frame, cam2key: Tensor, device: torch.device | None = None) -> Tensor:
+    """What the depth net reads of each camera: float32 (M, 27), on `device` (None: where the rig lies).
 
     fx, fy, cx, cy; the image augmentation as a00, a01, shift x, a10, a11, shift y; of the bird's-eye-view augmentation 00, 01, 10, 11, 22;
     and the first three rows of `cam2key`, (B, N, 4, 4) camera to the ego frame.
     """
     rig = frame.rig
+    if device not in (None, cam2key.device):
+        matrices = (rig.intrinsics, rig.image_aug, frame.bev_aug, cam2key)
+        return _known.get(matrices, str(device), lambda: send(camera_vector(frame, cam2key), device))
     flip = frame.bev_aug[:, None].expand(*rig.intrinsics.shape[:2], 4, 4)
     numbers = [
         rig.intrinsics[..., [0, 1, 0, 1], [0, 1, 2, 2]],
