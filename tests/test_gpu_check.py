@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,3 +151,84 @@ def test_every_part_on_a_cpu(tool, tmp_path):
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert list(report["parts"]) == list(tool.PARTS)
     assert all(part["tables"] for part in report["parts"].values())
+
+
+# ---- what each part takes for a failure -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parts(tool):
+    return importlib.import_module("tools.gpu_parts")
+
+
+def told(parts, function, gpu=None, out: Path = Path()) -> list:
+    """What a part yields, with the message of its failure last."""
+    found = []
+    try:
+        for result in function(parts.Run(gpu or parts.StandIn(), time.monotonic() + 100, out)):
+            found.append(result)
+    except RuntimeError as error:
+        found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("losses", "waits", "message"),
+    [
+        ([3.0, 2.0], 0, None),
+        ([3.0, 3.5], 0, "the loss of flashocc-tiny does not fall: 3.000 to 3.500"),
+        ([3.0, 2.0], 2, "flashocc-tiny waits 2 times inside forward"),
+        ([3.0, float("nan")], 0, "the loss of flashocc-tiny does not fall: 3.000 to nan"),
+    ],
+)
+def test_training_that_does_not_learn_or_waits_is_a_failure(parts, monkeypatch, losses, waits, message):
+    steps = itertools.cycle([losses[0], *[losses[1]] * 49])
+    network = SimpleNamespace(loss=lambda outputs, batch: {})
+    stepper = SimpleNamespace(
+        step=lambda batches: SimpleNamespace(loss=next(steps)),
+        network=type("Network", (), {"__call__": lambda self, batch: {}, "loss": network.loss})(),
+        accelerator=SimpleNamespace(device="cpu", autocast=contextlib.nullcontext),
+    )
+    batch = SimpleNamespace(to=lambda device: batch)
+    recipe = SimpleNamespace(train=SimpleNamespace(accumulate=1))
+    monkeypatch.setattr(parts, "SMALL", parts.SMALL[:1])
+    monkeypatch.setattr(parts, "trainer", lambda *arguments: (stepper, batch, recipe))
+    gpu = parts.StandIn()
+    gpu.count_waits = lambda run: waits
+    table, *rest = told(parts, parts.run_training, gpu)
+    assert (table.rows[0][2], table.rows[0][5]) == (losses[0], waits)
+    assert rest == ([] if message is None else [message])
+
+
+def test_rays_that_disagree_are_a_failure(parts, monkeypatch):
+    from frustum.ops import raycast as module
+
+    real = module.raycast
+
+    def wrong(*arguments, threads=1, **options):
+        hits = real(*arguments, **options)
+        return hits if threads == 1 else hits._replace(labels=hits.labels * 0)
+
+    monkeypatch.setattr(module, "raycast", wrong)
+    table, message = told(parts, parts.run_rays)
+    assert [row[2] for row in table.rows] == ["True", "False", "True", "True"]
+    assert message == "the backends disagree"
+
+
+def test_a_failing_gpu_test_is_named(parts, monkeypatch, tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_kernel.py").write_text(
+        "import pytest\n\n@pytest.mark.gpu\ndef test_good(): pass\n\n@pytest.mark.gpu\ndef test_bad(): assert 1 == 2\n"
+    )
+    monkeypatch.setattr(parts, "ROOT", tmp_path)
+    table, message = told(parts, parts.run_tests, out=tmp_path)
+    assert [row[1] for row in table.rows] == ["passed", "FAILED"]
+    assert message == "tests failed, see above"
+
+
+def test_compiling_is_left_out_where_no_time_is_left(parts, monkeypatch):
+    monkeypatch.setattr(parts, "LARGE", {"M0": "flashocc-r50-m0"})
+    run = parts.Run(parts.StandIn(), time.monotonic() - 1, Path())
+    *_, first, second = parts.run_forward(run)
+    assert first == {"not measured: M0, batch 1, compiled": "no time was left"}
+    assert second == {"not measured: M0, batch 2, compiled": "no time was left"}

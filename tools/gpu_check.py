@@ -189,7 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"together  at most {sum(PARTS[name].seconds for name in names)} s; figures in {options.out}/gpu.json, tables in gpu.md")
         return 0
     if not options.stand_in and not _sees_gpu():
-        print("torch does not see a GPU here. --plan prints what would be done, --stand-in tries the script on the CPU.", file=sys.stderr)
+        why = "torch does not see a GPU here. Run this with a Python whose torch does (its path, then tools/gpu_check.py)."
+        print(why, "--plan prints what would be done, --stand-in tries the script on the CPU.", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     report = run_all(names, options.out, options.stand_in)

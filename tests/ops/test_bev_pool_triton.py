@@ -129,14 +129,17 @@ def test_a_first_kernel_is_tried(device):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_at_full_size_on_a_gpu(backend):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_at_full_size_on_a_gpu(backend, dtype):
     """M0's sizes: 6 cameras x 44 bins x 16 x 44, 64 channels. `auto` takes Triton."""
     assert default_backend(torch.device("cuda")) == "triton"
-    case = _case((1, 6, 44, 16, 44, 64), 3.0)
-    first, second = (_run(*case, "cuda", backend) for _ in range(2))
+    depth, features, plan = _case((1, 6, 44, 16, 44, 64), 3.0)
+    features = features.to(dtype)
+    first, second = (_run(depth, features, plan, "cuda", backend) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    for ours, reference in zip(first, _run(*case, "cpu", "numba"), strict=True):
-        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-3)
+    for ours, reference in zip(first, _run(depth, features.float(), plan, "cpu", "numba"), strict=True):
+        rough = ours.dtype == torch.bfloat16  # the gradient of the features, rounded once
+        torch.testing.assert_close(ours.float(), reference, rtol=1e-2 if rough else 1e-4, atol=1e-2 if rough else 1e-3)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is what runs this")

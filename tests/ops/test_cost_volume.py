@@ -93,3 +93,12 @@ def test_bad_input():
         cost_volume(current, before, lookup, backend="triton")
     with pytest.raises(ConfigError, match="meta"):
         cost_volume(*(t.to("meta") for t in (current, before, lookup)), backend="numba")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu_and_itself():
+    inputs = _inputs(3, images=2, channels=32, bins=6, h=16, w=44)
+    first, second = (cost_volume(*(t.cuda() for t in inputs), 5.0).cpu() for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, cost_volume(*inputs, 5.0), rtol=1e-4, atol=1e-3)

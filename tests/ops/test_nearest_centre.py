@@ -95,3 +95,14 @@ def test_bad_input():
         nearest_centre(semantics, torch.zeros(1, 40000, 3), torch.zeros(1, 40000))
     with pytest.raises(ConfigError, match="numba"):
         nearest_centre(semantics.to("meta"), cells, torch.zeros(1, 3, dtype=torch.long), "numba")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu():
+    draw = torch.Generator().manual_seed(0)
+    semantics = torch.randint(0, 18, (2, 40, 40, 8), dtype=torch.uint8, generator=draw)
+    cells, serves = torch.randint(-3, 45, (2, 30, 3), generator=draw), torch.randint(-1, 11, (2, 30), generator=draw)
+    found = nearest_centre(semantics.cuda(), cells.cuda(), serves.cuda())
+    assert found.is_cuda
+    assert torch.equal(found.cpu(), nearest_centre(semantics, cells, serves))
