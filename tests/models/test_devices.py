@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -222,3 +223,21 @@ def test_forward_does_not_wait_with_cuda(name, training):
         model(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@on_a_gpu
+def test_a_rig_on_the_gpu_is_not_read_back():
+    recipe, model = build("flashocc-r50-m0")
+    model, batch = model.eval().cuda(), make_batch(recipe).to("cuda")
+    there = replace(
+        batch, calibration=batch.calibration.to("cuda"), key_ego2global=batch.key_ego2global.cuda(), bev_aug=batch.bev_aug.cuda()
+    )
+    with torch.no_grad():
+        expected = model(batch)["occ_logits"]
+        torch.testing.assert_close(model(there)["occ_logits"], expected)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            model(there)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -62,6 +62,16 @@ def test_a_rig_elsewhere_is_read_once():
     assert Elsewhere.reads == 4
 
 
+def test_tensors_of_inference_mode_are_read_every_time():
+    """They do not count what is written into them."""
+    with torch.inference_mode():
+        matrix = torch.eye(3).as_subclass(Elsewhere)
+        memory = RigMemory()
+        assert memory.get([matrix], "", lambda: 1) == 1
+        matrix.mul_(2)
+        assert memory.get([matrix], "", lambda: 2) == 2
+
+
 def test_a_copy_starts_empty():
     memory = RigMemory(max_rigs=3)
     memory.get([torch.eye(3)], "", lambda: 1)
