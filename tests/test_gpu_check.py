@@ -221,9 +221,11 @@ def test_a_failing_gpu_test_is_named(parts, monkeypatch, tmp_path):
         "import pytest\n\n@pytest.mark.gpu\ndef test_good(): pass\n\n@pytest.mark.gpu\ndef test_bad(): assert 1 == 2\n"
     )
     monkeypatch.setattr(parts, "ROOT", tmp_path)
-    table, message = told(parts, parts.run_tests, out=tmp_path)
-    assert [row[1] for row in table.rows] == ["passed", "FAILED"]
-    assert message == "tests failed, see above"
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nmarkers = ['gpu: needs a GPU']\n")
+    first, last, message = told(parts, parts.run_tests, out=tmp_path)
+    assert first.rows == [("test_kernel: test_good", "PASSED")], "written as it comes"
+    assert last.rows == [("test_kernel: test_good", "PASSED"), ("test_kernel: test_bad", "FAILED")]
+    assert message == "pytest ended with code 1; failed: test_kernel: test_bad"
 
 
 def test_compiling_is_left_out_where_no_time_is_left(parts, monkeypatch):

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -122,15 +123,22 @@ def run_all(names: list[str], out: Path, stand_in: bool) -> dict[str, Any]:
 
 def _watched(words: list[str], log: Any, seconds: float) -> str:
     """Run a command with its output in a file; how it ended, if it did not end well."""
-    process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=os.name == "posix")
+
+    def end() -> None:
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+        process.kill()
+        process.wait()
+
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        end()
         return f"not done after {seconds:.0f} s"
     except BaseException:
-        process.kill()
+        end()
         raise
     return "" if code == 0 else f"ended with code {code}"
 

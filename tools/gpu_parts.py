@@ -6,6 +6,7 @@ A part gets its device as a `Gpu`, which `StandIn` replaces by the CPU. A new me
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -131,21 +132,17 @@ def run_tests(run: Run) -> Iterator[Any]:
     from frustum.benchmark import Table
 
     marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
-    report = run.out / "tests.xml"
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *map(str, marked)]
-    done = subprocess.run(words, cwd=ROOT, check=False, timeout=max(1, run.seconds_left))
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"pytest ended with code {done.returncode}")
-    import xml.etree.ElementTree as ElementTree
-
+    words = [sys.executable, "-u", "-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--durations=5", *map(str, marked)]
     rows: list[tuple] = []
-    for case in ElementTree.parse(report).iter("testcase"):  # our own file
-        ended = next((child.tag for child in case), "passed")
-        name = f"{case.get('classname', '').removeprefix('tests.')}: {case.get('name')}"
-        rows.append((name, {"failure": "FAILED", "error": "FAILED"}.get(ended, ended), float(case.get("time", 0))))
-    yield Table("Tests marked gpu", ("test", "result", "s"), rows)
-    if any(row[1] == "FAILED" for row in rows):
-        raise RuntimeError("tests failed, see above")
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            if match := re.match(r"(\S+)::(\S+) (PASSED|FAILED|SKIPPED|ERROR|XFAIL)", line):
+                rows.append((f"{Path(match[1]).stem}: {match[2]}", match[3]))
+                yield Table("Tests marked gpu", ("test", "result"), list(rows))
+    if not rows or process.returncode:
+        failed = [name for name, result in rows if result in ("FAILED", "ERROR")]
+        raise RuntimeError(f"pytest ended with code {process.returncode}; failed: {', '.join(failed) or 'nothing was run'}")
 
 
 def run_training(run: Run) -> Iterator[Any]:
@@ -489,10 +486,10 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "tests": Part(run_tests, 75),
+    "tests": Part(run_tests, 85),
     "training": Part(run_training, 60),
     "pooling": Part(run_pooling, 30),
-    "forward": Part(run_forward, 120),
+    "forward": Part(run_forward, 110),
     "rays": Part(run_rays, 25),
     "loading": Part(run_loading, 45),
 }
