@@ -35,7 +35,8 @@ class RigMemory(Generic[Value]):
     def get(self, matrices: Sequence[Tensor], rest: Hashable, make: Callable[[], Value]) -> Value:
         """The value of these matrices and of `rest`, everything else that it depends on; made by `make` if it is not known."""
         key = rest, self._content(matrices)
-        value = self._values.pop(key) if key in self._values else make()
+        with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode must serve a later training step, too
+            value = self._values.pop(key) if key in self._values else make()
         self._values[key] = value
         while len(self._values) > self.max_rigs:
             self._values.popitem(last=False)

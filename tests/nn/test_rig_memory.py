@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import torch
@@ -70,6 +71,16 @@ def test_tensors_of_inference_mode_are_read_every_time():
         assert memory.get([matrix], "", lambda: 1) == 1
         matrix.mul_(2)
         assert memory.get([matrix], "", lambda: 2) == 2
+
+
+def test_what_is_made_in_inference_mode_serves_training():
+    memory, weight = RigMemory(), torch.ones(3, requires_grad=True)
+    matrix = torch.arange(3.0)
+    for mode in (torch.inference_mode(), contextlib.nullcontext()):
+        with mode:
+            product = (weight * memory.get([matrix], "", lambda: matrix + 1)).sum()
+    product.backward()
+    assert weight.grad.tolist() == [1, 2, 3]
 
 
 def test_a_copy_starts_empty():
