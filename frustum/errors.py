@@ -40,12 +40,6 @@ class ShapeError(FrustumError, ValueError):
     exit_code = 5
 
 
-class ExportError(FrustumError):
-    """A model could not be exported or the export disagrees with it."""
-
-    exit_code = 6
-
-
 class TrainingError(FrustumError):
     """Training cannot go on: a non-finite loss, or a world that changed under a resumed run."""
 

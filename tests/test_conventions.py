@@ -179,6 +179,6 @@ def test_exit_codes() -> None:
     }
     assert {str(code) for code in kinds.values()} <= set(table), "an error class returns a code that the page does not list"
     assert kinds == {
-        "FrustumError": 1, "ConfigError": 2, "DataError": 3, "CheckpointError": 4, "ShapeError": 5, "ExportError": 6, "TrainingError": 7,
+        "FrustumError": 1, "ConfigError": 2, "DataError": 3, "CheckpointError": 4, "ShapeError": 5, "TrainingError": 7,
         "StoppedError": 75,
     }  # fmt: skip

@@ -48,14 +48,15 @@ def test_answers_without_torch(words: tuple[str, ...] | None) -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("list",)], ids=" ".join)
 def test_answers_in_half_a_second(words: tuple[str, ...]) -> None:
-    """Processor time, the best of three: other tests share the cores, so the clock on the wall says nothing."""
-    spent = []
-    for _ in range(3):
+    """Processor time, the best of three. What the command line's own libraries take, 0.17 s on an idle core, says how busy this one is."""
+    spent: dict[str, list[float]] = {"import typer, rich.table, pydantic": [], frustum(*words): []}
+    for code, seconds in [*spent.items()] * 3:
         before = os.times()
-        assert python(frustum(*words)).returncode == 0
+        assert python(code).returncode == 0
         after = os.times()
-        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert min(spent) < 0.5
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    libraries, ours = map(min, spent.values())
+    assert ours < 0.5 * max(1, libraries / 0.17)
 
 
 def test_public_names_are_lazy_and_real() -> None:

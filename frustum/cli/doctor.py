@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import tempfile
 import warnings
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from packaging.requirements import Requirement  # a dependency of accelerate
 
 from frustum.ops.threads import count_cores
 
@@ -58,20 +59,18 @@ def _packages() -> Iterator[Check]:
     except importlib.metadata.PackageNotFoundError:
         yield Check("packages", "fail", "frustum is not installed, only importable", f"{install} -e .")
         return
-    for line in required:
-        match = re.match(r"([A-Za-z0-9_.-]+)\s*(?:>=\s*([0-9.]+))?", line)
-        if match is None or "extra ==" in line:
+    for needed in map(Requirement, required):
+        if needed.marker is not None:
             continue
-        name, oldest = match.group(1), match.group(2) or "0"
         try:
-            version = importlib.metadata.version(name)
+            version = importlib.metadata.version(needed.name)
         except importlib.metadata.PackageNotFoundError:
-            yield Check(name, "fail", "missing", f"{install} -e .")
+            yield Check(needed.name, "fail", "missing", f"{install} -e .")
             continue
-        if _numbers(version) < _numbers(oldest):
-            yield Check(name, "fail", f"{version}, but {oldest} is the oldest that works", f'{install} "{name}>={oldest}"')
+        if needed.specifier.contains(version, prereleases=True):
+            fine.append(f"{needed.name} {version}")
         else:
-            fine.append(f"{name} {version}")
+            yield Check(needed.name, "fail", f"{version}, but {needed.specifier} is what works", f'{install} "{needed}"')
     yield Check("packages", "ok", ", ".join(fine))
 
 
@@ -213,8 +212,3 @@ def _disk(folder: Path) -> Check:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version, for comparison: 2.13.0+cpu -> (2, 13, 0)."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:4])

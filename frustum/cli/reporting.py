@@ -14,9 +14,8 @@ from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.resolve import is_run, open_network
 from frustum.data.source import DataConfig, Source, spread
-from frustum.engine.feed import evaluation_batches
 from frustum.engine.metrics_log import read_lines
-from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import pace, progress_bar
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_figures, notes, read_reports, scored
@@ -61,10 +60,9 @@ def report_run(
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
         predictor = NetworkPredictor(network, recipe.runtime)
-        for batch in evaluation_batches(recipe, data_set, tokens):
-            for prediction in predictor(batch):
-                panels.append(panel_of(recipe.data, data_set, prediction))
-                bar.advance()
+        for prediction in network_predictions(predictor, recipe, data_set, tokens):
+            panels.append(panel_of(recipe.data, data_set, prediction))
+            bar.advance()
     numbers = read_reports(folder, digest(network))
     data = ReportData(
         title=f"{recipe.name} on {recipe.data.val_split}",

@@ -81,6 +81,13 @@ class ImageTransform:
             matrix = np.array([[c, s, x - c * x - s * y], [-s, c, y + s * x - c * y], [0, 0, 1]]) @ matrix
         return matrix
 
+    def undo(self, ids: np.ndarray, ignore: int) -> np.ndarray:
+        """A map of class ids (H, W) of the transformed image for the source: nearest ids, `ignore` where the window showed nothing."""
+        v, u = (np.floor((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(self.source, self.resized, strict=True))
+        v, u = v - self.top, u - self.left
+        seen = ((v >= 0) & (v < self.size[0]))[:, None] & ((u >= 0) & (u < self.size[1]))
+        return np.where(seen, ids[v.clip(0, self.size[0] - 1)[:, None], u.clip(0, self.size[1] - 1)], ids.dtype.type(ignore))
+
     def apply(self, image: Image.Image, ignore: int | None = None) -> Image.Image:
         """The transformed image. An image that already fits is returned as it is.
 

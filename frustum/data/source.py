@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from frustum.geometry import VoxelGrid
     from frustum.types.batch import Batch
     from frustum.types.layers import Calibration
+    from frustum.types.predictions import Prediction
 
 Decoded = MutableMapping[Path, Any]
 """Decoded images by path."""
@@ -188,6 +189,10 @@ class DataConfig(Config):
     def open_sample(self, source: Any, token: str, reads: Reads) -> Any:
         """One sample with the past that a model reads, without labels."""
         return source.sample(token)
+
+    def back_to_source(self, source: Any, prediction: Prediction, augment: AugmentConfig) -> Prediction:
+        """A network's prediction with what it says of pixels brought from the network's image to the sample's own."""
+        return prediction
 
     def show(self, source: Any, token: str) -> list[tuple[str, np.ndarray]]:
         """The photographs of a sample for display: (name, (H, W, 3) uint8 RGB)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from accelerate.utils import gather_object
@@ -11,13 +12,12 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import digest
 from frustum.data.source import Source
-from frustum.engine.feed import evaluation_batches
-from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import loop_progress, progress_bar
 from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
 from frustum.engine.reports import EvalReport
 from frustum.engine.runtime import make_accelerator
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.files import write_json
 from frustum.tasks import TASKS
 from frustum.tasks.task import Predictor, Task
@@ -76,11 +76,17 @@ def evaluate(
     first, last = (len(order) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
     mine = order[first:last]  # neighbours stay together: networks over time run them as a stream
     title = name or getattr(predictor, "name", "") or (recipe.name if recipe else "")
+    predictions: Iterable[Prediction]
+    if isinstance(predictor, Predictor):  # images are not even opened
+        predictions = map(predictor.answer, mine)
+    else:
+        predictions = network_predictions(predictor, recipe, source, mine)
     scored: dict[str, Task] = {}
+    asked: list[type[Task]] = []
     with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
-        for prediction in _predictions(recipe, source, predictor, mine):
-            asked = _answered(prediction, tasks, scored)
-            scored = scored or {task.name: task(order, settings.slow_figures) for task in asked}
+        for prediction in predictions:
+            asked = _answered(prediction, tasks, asked)
+            scored = scored or _with_truth([task(order, settings.slow_figures) for task in asked], source, prediction.token)
             for task in scored.values():
                 task.add(prediction.token, getattr(prediction, task.part), task.truth(source, prediction.token))
             bar.advance()
@@ -116,29 +122,31 @@ def evaluate_with_baselines(
     return [*reports, evaluate(recipe, network, source, split, name="black images", black=True, progress=progress)]
 
 
-def _predictions(
-    recipe: Recipe | None, source: Source, predictor: NetworkPredictor | Predictor, tokens: Sequence[str]
-) -> Iterable[Prediction]:
-    """Images are not even opened for a predictor that needs none."""
-    if isinstance(predictor, Predictor):
-        yield from map(predictor.answer, tokens)
-    elif recipe is None:
-        raise TypeError("evaluate() of a network needs a recipe")
-    else:
-        for batch in evaluation_batches(recipe, source, tokens, labels=False) if tokens else ():
-            yield from predictor(batch)
+def _with_truth(tasks: Sequence[Task], source: Source, token: str) -> dict[str, Task]:
+    """Those that the data set has the truth for, by name, judged by one sample; the others are named. Raises DataError if none has."""
+    missing: dict[str, DataError] = {}
+    for task in tasks:
+        try:
+            task.truth(source, token)
+        except DataError as error:
+            missing[task.name] = error
+    for reason in missing.values():
+        if len(missing) == len(tasks):
+            raise reason
+        warnings.warn(f"not scored: {reason}", FrustumWarning, stacklevel=3)
+    return {task.name: task for task in tasks if task.name not in missing}
 
 
-def _answered(prediction: Prediction, tasks: Sequence[type[Task]], scored: Collection[str]) -> list[type[Task]]:
-    """The tasks whose part a prediction has. Raises DataError if there is none, or if they differ from those `scored` already."""
+def _answered(prediction: Prediction, tasks: Sequence[type[Task]], others: Sequence[type[Task]]) -> list[type[Task]]:
+    """The tasks whose part a prediction has. Raises DataError if there is none, or if they are not the `others` of earlier samples."""
     asked = [task for task in tasks if getattr(prediction, task.part) is not None]
     held = ", ".join(name for name, value in vars(prediction).items() if name != "token" and value is not None) or "nothing"
-    parts = {task.name: task.part for task in tasks}
     if not asked:
         raise DataError(
-            f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. Scored are: {', '.join(parts.values())}."
+            f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. "
+            f"Scored are: {', '.join(task.part for task in tasks)}."
         )
-    if scored and {task.name for task in asked} != set(scored):
-        others = ", ".join(parts[name] for name in scored)
-        raise DataError(f"the prediction of {prediction.token} holds {held}, but others hold {others}: predict all samples in one way.")
+    if others and asked != list(others):
+        parts = ", ".join(task.part for task in others)
+        raise DataError(f"the prediction of {prediction.token} holds {held}, but others hold {parts}: predict all samples in one way.")
     return asked

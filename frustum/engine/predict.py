@@ -14,8 +14,7 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import digest
 from frustum.data.source import Source
-from frustum.engine.feed import evaluation_batches
-from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
 from frustum.engine.unfinished import Unfinished
@@ -86,24 +85,23 @@ def predict(
             for path, task in itertools.product(written.get(token) or (), tasks):
                 if task.path(folder, token) == path:  # written before an interruption
                     submit(task, token, task.load(path), open_sample(token))
-        for batch in evaluation_batches(recipe, source, left, labels=False) if left else ():
-            for prediction in predictor(batch):
-                sample = open_sample(prediction.token)
-                parts = [(task, part) for task in tasks if (part := getattr(prediction, task.part)) is not None]
-                if not parts:
-                    raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
-                for task, part in parts:
-                    submit(task, prediction.token, part, sample)
-                if submission is not None and not writers:
-                    names = ", ".join(task.part for task, _ in parts)
-                    why = "for which there is no public challenge, so nothing can be submitted"
-                    raise ConfigError(f"this model predicts {names}, {why}. Leave out --submission.")
-                files = [task.save(part, folder, prediction.token, sample.scene) for task, part in parts]
-                if draw is not None:
-                    draw(sample, prediction, folder)
-                written[prediction.token] = files
-                unfinished.add(_work_on(sample), files)
-                bar.advance()
+        for prediction in network_predictions(predictor, recipe, source, left):
+            sample = open_sample(prediction.token)
+            parts = [(task, part) for task in tasks if (part := getattr(prediction, task.part)) is not None]
+            if not parts:
+                raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
+            for task, part in parts:
+                submit(task, prediction.token, part, sample)
+            if submission is not None and not writers:
+                names = ", ".join(task.part for task, _ in parts)
+                why = "for which there is no public challenge, so nothing can be submitted"
+                raise ConfigError(f"this model predicts {names}, {why}. Leave out --submission.")
+            files = [task.save(part, folder, prediction.token, sample.scene) for task, part in parts]
+            if draw is not None:
+                draw(sample, prediction, folder)
+            written[prediction.token] = files
+            unfinished.add(_work_on(sample), files)
+            bar.advance()
     for writer in writers.values():
         writer.finish()
     unfinished.finish()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from frustum.data.source import DataConfig
-from frustum.engine.recipe import RuntimeConfig
+from frustum.data.source import DataConfig, Source
+from frustum.engine.feed import evaluation_batches
+from frustum.engine.recipe import Recipe, RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
 from frustum.errors import DataError
 from frustum.types.batch import Batch
@@ -50,6 +51,15 @@ class NetworkPredictor:
                 f"{', '.join(batch.tokens)}. It must return one Prediction for each sample of the batch, in their order."
             )
         return [prediction.cpu() for prediction in found]
+
+
+def network_predictions(predictor: NetworkPredictor, recipe: Recipe | None, source: Source, tokens: Sequence[str]) -> Iterator[Prediction]:
+    """A network's predictions for samples of a data set, in order; what they say of pixels is at the size of the sample's own images."""
+    if recipe is None:
+        raise TypeError("the predictions of a network need a recipe")
+    for batch in evaluation_batches(recipe, source, tokens) if tokens else ():
+        for prediction in predictor(batch):
+            yield recipe.data.back_to_source(source, prediction, recipe.augment)
 
 
 def black_images(batch: Batch, data: DataConfig) -> Batch:

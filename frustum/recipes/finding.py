@@ -6,6 +6,7 @@ import ast
 import importlib
 from collections.abc import Collection
 from importlib.metadata import entry_points
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,7 +106,7 @@ def _imported(path: str) -> Recipe:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        functions = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        functions = [n for n, v in vars(module).items() if isfunction(v) and v.__module__ == module.__name__]
         raise ConfigError(f"{module_name} has no function {function_name!r}; {nearest_names(function_name, functions)}")
     try:
         recipe = function()

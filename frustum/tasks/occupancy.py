@@ -118,18 +118,6 @@ class OccupancyFiles(Predictor):
         ids = None if instances is None else torch.from_numpy(instances)
         return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
-    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
-        """See `Predictor.ordered`."""
-        there = set(self.tokens)
-        missing = [token for token in tokens if token not in there]
-        if missing:
-            some = ", ".join(f"{token}.npz" for token in missing[:3])
-            raise DataError(
-                f"{self.folder} lacks {len(missing)} of the {len(tokens)} keyframes to be scored: {some}{', ...' if missing[3:] else ''}. "
-                f"It holds {len(self.tokens)} files, {self.tokens[0]}.npz first. Predict all of the split, or score another with --split."
-            )
-        return list(tokens)
-
 
 class OccupancySubmission(Submission):
     """Files of the Occ3D challenge: `<token>.npz` with one unnamed array."""

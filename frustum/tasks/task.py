@@ -114,6 +114,12 @@ class Predictor(ABC):
 
     def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
         """The samples of a split in the order in which equal scores are ranked. Raises DataError unless all can be predicted."""
+        there = set(self.tokens)
+        if missing := [token for token in tokens if there and token not in there]:
+            raise DataError(
+                f"{self.name} lacks {len(missing)} of the {len(tokens)} samples to be scored, {', '.join(missing[:3])} first. It holds "
+                f"{len(there)}, {self.tokens[0]} first. Predict all of the split, or score another with --split."
+            )
         return list(tokens)
 
 
@@ -135,17 +141,6 @@ class PredictedFiles(Predictor):
         if written != token:
             raise DataError(f"{path} holds the prediction of {written}. Rename it, or predict again.")
         return Prediction(token, **{self._task.part: part})
-
-    def ordered(self, tokens: Sequence[str], split: str) -> list[str]:
-        """See `Predictor.ordered`."""
-        missing = [token for token in tokens if not self._task.path(self._folder, token).is_file()]
-        if missing:
-            name = self._task.path(self._folder, missing[0]).name
-            raise DataError(
-                f"{self._folder} lacks {len(missing)} of the {len(tokens)} samples to be scored, for example {name}. "
-                "Predict all of the split, or score another with --split."
-            )
-        return list(tokens)
 
 
 class Together(Predictor):

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from frustum.data.augment import fit_image
+from frustum.data.images.section import ImageFolderData
+from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
+from frustum.tasks.segmentation import SegmentationTask
+from frustum.types.predictions import PredictedSegmentation, Prediction
 from tests.cli.conftest import Run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -71,7 +77,7 @@ def pixels() -> Recipe:
     return Recipe(
         name="pixels",
         model=PixelsConfig(),
-        data=ImageFolderData(root="set", image_size=(24, 32)),
+        data=ImageFolderData(root="set", image_size=(12, 16)),
         augment=AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0)),
         optim=OptimConfig(lr=0.05, schedule="constant", warmup_steps=0),
         ema=None,
@@ -95,6 +101,26 @@ def colour_set(root: Path) -> Path:
             Image.fromarray(labels).save(root / "labels" / split / f"{split}{i}.png")
     (root / "classes.json").write_text(json.dumps(["red", "green", "blue"]))
     return root
+
+
+def test_label_maps_are_scored_at_the_size_of_the_image(tmp_path: Path) -> None:
+    """Predicted at half the size, without the upper half: every pixel of the window counts, those above it are misses."""
+    root = colour_set(tmp_path / "set")
+    data, augment = ImageFolderData(root=str(root), image_size=(6, 16)), AugmentConfig()
+    source = data.open()
+    token = source.tokens("val")[0]
+    truth = source.labels(token)
+    small = np.array(fit_image(augment, (24, 32), (6, 16)).apply(Image.fromarray(truth), ignore=255))
+    found = data.back_to_source(
+        source, Prediction(token, segmentation=PredictedSegmentation(torch.from_numpy(small), source.class_names)), augment
+    )
+    labels = found.segmentation.labels.numpy()
+    assert labels.shape == (24, 32)
+    assert (labels[:12] == 255).all(), "the network did not see the upper half"
+    np.testing.assert_array_equal(labels[12:], truth[12:])
+    task = SegmentationTask()
+    task.add(token, found.segmentation, task.truth(source, token))
+    assert task.compute()["accuracy"] == pytest.approx((truth[12:] != 255).sum() / (truth != 255).sum())
 
 
 def results_in(file: Path) -> dict[str, dict[str, float]]:

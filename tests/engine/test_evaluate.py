@@ -19,7 +19,7 @@ from frustum.engine.overrides import apply
 from frustum.engine.predictors import NetworkPredictor, black_images
 from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, headline, read_reports, write_reports
 from frustum.engine.train import train
-from frustum.errors import DataError, ShapeError
+from frustum.errors import DataError, FrustumWarning, ShapeError
 from frustum.tasks import TASKS
 from frustum.tasks.blind_prior import BlindPrior
 from frustum.tasks.task import Predictor
@@ -49,6 +49,22 @@ def recipe(toy_root):
 @pytest.fixture
 def database(recipe):
     return recipe.data.open()
+
+
+class Both(Oracle):
+    """Also answers a question that the data set has no truth for."""
+
+    def answer(self, token):
+        pixels = torch.zeros(4, 4, dtype=torch.uint8)
+        return replace(super().answer(token), segmentation=PredictedSegmentation(pixels, ("road", "sky")))
+
+
+def test_what_the_data_set_has_no_truth_for_is_named_and_left_out(recipe, database):
+    with pytest.warns(FrustumWarning, match=r"not scored: sample \w+ of .* has no label image"):
+        report = evaluate(recipe, Both(database))
+    assert set(report.results) == {"occupancy"}
+    assert report.results["occupancy"]["miou"]["camera"] == 1.0
+    assert report.frames == 4
 
 
 def test_the_truth_scores_one_everywhere(recipe, database, tmp_path):
