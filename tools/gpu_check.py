@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # a checkout that is not installed
 
-from tools.gpu_parts import PARTS, Gpu, Run, StandIn  # noqa: E402
+from tools.gpu_device import Gpu, Run, StandIn  # noqa: E402
+from tools.gpu_parts import PARTS  # noqa: E402
 
 IMPORTED_AS = {"pillow": "PIL"}
 GOALS = {  # what figure: (goal, whether it must lie below it)
@@ -48,11 +49,18 @@ def missing_packages() -> dict[str, list[str]]:
     needed = re.findall(r'"([A-Za-z0-9_.-]+)', block)
     wanted = {"required": needed, "for the tests": ["pytest", "hypothesis"], "for the fast kernels": ["triton"]}
 
-    def is_there(name: str) -> bool:
-        return importlib.util.find_spec(IMPORTED_AS.get(name, name)) is not None
+    def fault(name: str) -> str:
+        module = IMPORTED_AS.get(name, name)
+        if importlib.util.find_spec(module) is None:
+            return name
+        try:
+            importlib.import_module(module)  # one that is there may still refuse the others' versions
+        except Exception as error:
+            return f"{name} ({type(error).__name__}: {str(error)[:120]})"
+        return ""
 
-    found = {why: [name for name in names if not is_there(name)] for why, names in wanted.items()}
-    return {why: names for why, names in found.items() if names}
+    found = {why: [text for name in names if (text := fault(name))] for why, names in wanted.items()}
+    return {why: texts for why, texts in found.items() if texts}
 
 
 def about_machine() -> dict[str, Any]:
@@ -114,6 +122,8 @@ def run_all(names: list[str], out: Path, stand_in: bool) -> dict[str, Any]:
         written: dict[str, Any] = {"tables": [], "figures": {}}
         with contextlib.suppress(OSError, ValueError):
             written = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        if ended == "" and not written["tables"]:
+            ended = "ended well, but wrote nothing"
         why = "" if ended == "" else f"{ended}; the last line is: {(text.strip().splitlines() or ['(nothing)'])[-1][:300]}"
         report["parts"][name] = {**written, "seconds": round(time.monotonic() - start, 1), "failed": why}
         print(f"==> {name} {'passed' if not why else 'FAILED: ' + why}", flush=True)
@@ -180,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stand-in", action="store_true", help="the CPU in place of a GPU, small sizes: does the script run?")
     parser.add_argument("--inside", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    names = options.parts or list(PARTS)
+    names, options.out = options.parts or list(PARTS), options.out.resolve()
     for name in names:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}; known: {', '.join(PARTS)}")
@@ -189,13 +199,17 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             run_part(name, Run(gpu, time.monotonic() + options.inside, options.out))
         return 0
-    for why, packages in missing_packages().items():
+    missing = {} if options.plan else missing_packages()
+    for why, packages in missing.items():
         print(f"missing, {why}: {', '.join(packages)} (unpack wheels into a folder and name it in PYTHONPATH)")
     for name in names if options.plan else ():
         print(f"{name:9} at most {PARTS[name].seconds:3} s  {PARTS[name].about}")
     if options.plan:
         print(f"together  at most {sum(PARTS[name].seconds for name in names)} s; figures in {options.out}/gpu.json, tables in gpu.md")
         return 0
+    if "required" in missing:
+        print("Nothing was run, because nothing runs without what is required.", file=sys.stderr)
+        return 2
     if not options.stand_in and not _sees_gpu():
         why = "torch does not see a GPU here. Run this with a Python whose torch does (its path, then tools/gpu_check.py)."
         print(why, "--plan prints what would be done, --stand-in tries the script on the CPU.", file=sys.stderr)

@@ -1,6 +1,6 @@
 """The parts of tools/gpu_check.py: each is a function that yields tables, and figures by name for the goals.
 
-A part gets its device as a `Gpu`, which `StandIn` replaces by the CPU. A new method adds its part here and an entry in PARTS.
+A part gets its device as a `Gpu` (gpu_device.py). A new method adds its part here and an entry in PARTS.
 """
 
 from __future__ import annotations
@@ -11,117 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.gpu_device import Gpu, Run, noted
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini")
 LARGE = {"M0": "flashocc-r50-m0", "M1": "flashocc-r50", "panoptic-tiny": "panoptic-flashocc-tiny"}
-SHRUNK = ["model.resnet=18", "model.neck_channels=8", "model.lift_channels=8", "model.bev_channels=16", "data.image_size=64,192"]
-
-
-class Gpu:
-    """What the parts need of a GPU."""
-
-    name = "cuda"
-    timed_calls = 20  # of a short job between two waits
-    sizes: tuple[str, ...] = ()  # overrides that shrink a published recipe
-    small = False
-    precision = "bf16"
-
-    def wait(self) -> None:
-        """Until all work is done."""
-        import torch
-
-        torch.cuda.synchronize()
-
-    def reset_memory(self) -> None:
-        """Begin a new measurement of the largest use."""
-        import torch
-
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-    def memory(self) -> float | None:
-        """Largest use since `reset_memory`, GiB."""
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**30
-
-    def graph(self, run: Callable[[], Any]) -> Callable[[], Any]:
-        """The job as a CUDA graph: called again without the host's share; returns what `run` returned, refilled."""
-        import torch
-
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                run()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = run()
-
-        def replay() -> Any:
-            graph.replay()
-            return result
-
-        return replay
-
-    def count_waits(self, run: Callable[[], Any]) -> int:
-        """How often the host waits for the GPU in a job, by torch's sync debug mode."""
-        import torch
-
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as noted:
-                warnings.simplefilter("always")
-                run()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return sum("synchronizing" in str(warning.message) for warning in noted)
-
-
-class StandIn(Gpu):
-    """The CPU in place of a GPU, with small sizes."""
-
-    name, timed_calls, sizes, small = "cpu", 1, tuple(SHRUNK), True
-    precision = "fp32"  # without the instructions for it, bfloat16 takes a CPU twenty times as long
-
-    def wait(self) -> None:
-        """Nothing to wait for."""
-
-    def reset_memory(self) -> None:
-        """Not measured."""
-
-    def memory(self) -> None:
-        """Not measured."""
-
-    def graph(self, run: Callable[[], Any]) -> Callable[[], Any]:
-        """The job itself."""
-        run()
-        return run
-
-    def count_waits(self, run: Callable[[], Any]) -> int:
-        """None: a CPU does its work at once."""
-        run()
-        return 0
-
-
-class Run(NamedTuple):
-    """What a part is given: the device, when it must end (`time.monotonic`), and a folder for its files."""
-
-    gpu: Gpu
-    deadline: float
-    out: Path
-
-    @property
-    def seconds_left(self) -> float:
-        """Until the deadline."""
-        return self.deadline - time.monotonic()
 
 
 # ---- parts: each yields tables, and figures by name for the goals ---------------------------------------------------------------
@@ -140,9 +39,9 @@ def run_tests(run: Run) -> Iterator[Any]:
             if match := re.match(r"(\S+)::(\S+) (PASSED|FAILED|SKIPPED|ERROR|XFAIL)", line):
                 rows.append((f"{Path(match[1]).stem}: {match[2]}", match[3]))
                 yield Table("Tests marked gpu", ("test", "result"), list(rows))
-    if not rows or process.returncode:
+    if process.returncode or not any(result == "PASSED" for _, result in rows):
         failed = [name for name, result in rows if result in ("FAILED", "ERROR")]
-        raise RuntimeError(f"pytest ended with code {process.returncode}; failed: {', '.join(failed) or 'nothing was run'}")
+        raise RuntimeError(f"pytest ended with code {process.returncode}; failed: {', '.join(failed) or 'none, but none passed'}")
 
 
 def run_training(run: Run) -> Iterator[Any]:
@@ -228,6 +127,7 @@ def run_pooling(run: Run) -> Iterator[Any]:
 
     device, eye = torch.device(run.gpu.name), torch.eye(4, dtype=torch.float64)[None]
     cases = speed.QUICK if run.gpu.small else {"M0": speed.CASES["flashocc-r50-m0"], "M1": speed.CASES["flashocc-r50"]}
+    failed: list[str] = []
     for name, (image, size, step, channels, grid) in cases.items():
         frame = Frame(torch.empty(1, 0), speed.six_cameras(image), eye, eye, torch.ones(1, dtype=torch.bool))
         points = Splat(grid, DepthBins(step=step)).points(frame, size, device)
@@ -238,32 +138,42 @@ def run_pooling(run: Run) -> Iterator[Any]:
         for backend in dict.fromkeys(("torch", default_backend(device))):
             ways[f"bev_pool, {backend}"] = lambda d, f, p=plan, b=backend: bev_pool(d, f, p, b)
         truth = speed.lift_index_add(depth.detach().double(), features.detach().double(), exact)
-        jobs: dict[tuple[str, str], Callable[[], Any]] = {}
+        calls: dict[tuple[str, str], Callable[[], Any]] = {("plan", ""): lambda p=points, g=grid: PoolPlan.create(p, g)}
         errors = {}
         for way, call in ways.items():
             with torch.no_grad():
                 pooled = call(depth, features)
                 flat = pooled if pooled.dim() == 2 else pooled.permute(0, 3, 4, 2, 1).reshape(-1, channels)
                 errors[way] = float((flat - truth).abs().max())
-            cotangent = torch.randn_like(pooled)
-            once = torch.no_grad()(partial(call, depth, features))
-            both = partial(with_gradients, call, depth, features, cotangent)
-            jobs |= {(way, "forward"): once, (way, "both"): both}
-            jobs |= {(way, "forward, graph"): run.gpu.graph(once), (way, "both, graph"): run.gpu.graph(both)}
-        jobs["plan", ""] = lambda p=points, g=grid: PoolPlan.create(p, g)
-        times = {k: 1e3 * t.median for k, t in take_turns(jobs, 15, 2, run.gpu.timed_calls).items()}
-        kinds = ("forward", "both", "forward, graph", "both, graph")
-        rows = [(way, *(times[way, kind] for kind in kinds), errors[way]) for way in ways]
-        rows.append(("making the plan", times["plan", ""], None, None, None, None))
-        yield Table(
-            f"bev_pool, {name}: {plan.cells.numel():,} points, {len(exact.order):,} inside, {channels} channels, float32",
-            ("way", "forward, ms", "forward + backward, ms", "forward as a graph, ms", "both as a graph, ms", "largest error"),
-            rows,
-            f"Medians of 15 rounds of {run.gpu.timed_calls} calls. A CUDA graph holds nothing of the host. Error: against float64 sums.",
-        )
+            calls[way, "forward"] = torch.no_grad()(partial(call, depth, features))
+            calls[way, "both"] = partial(with_gradients, call, depth, features, torch.randn_like(pooled))
+        times = {k: 1e3 * t.median for k, t in take_turns(calls, 15, 2, run.gpu.timed_calls).items()}
+
+        def table(times: dict[tuple[str, str], float] = times, ways: Any = ways, errors: Any = errors, name: str = name) -> Table:
+            kinds = ("forward", "both", "forward, graph", "both, graph")
+            rows: list[tuple] = [(way, *(times.get((way, kind)) for kind in kinds), errors[way]) for way in ways]
+            rows.append(("making the plan", times["plan", ""], None, None, None, None))
+            return Table(
+                f"bev_pool, {name}, float32",
+                ("way", "forward, ms", "forward + backward, ms", "forward as a graph, ms", "both as a graph, ms", "largest error"),
+                rows,  # type: ignore[arg-type]
+                f"Medians of 15 rounds of {run.gpu.timed_calls} calls. A CUDA graph holds nothing of the host. Error: against float64.",
+            )
+
+        yield table()
+        graphs = {}
+        for (way, kind), job in calls.items():
+            with noted(failed, f"bev_pool {name}, {way}, {kind}, as a graph"):
+                if kind:
+                    graphs[way, f"{kind}, graph"] = run.gpu.graph(job)
+        times |= {k: 1e3 * t.median for k, t in take_turns(graphs, 15, 2, run.gpu.timed_calls).items()}
+        yield table()
         fastest = list(ways)[-1]
-        yield {f"bev_pool {name}, forward, ms": min(times[fastest, k] for k in kinds[::2])}
-        yield {f"bev_pool {name}, forward + backward, ms": min(times[fastest, k] for k in kinds[1::2])}
+        for kind, words in (("forward", "forward"), ("both", "forward + backward")):
+            found = [times[key] for key in ((fastest, kind), (fastest, f"{kind}, graph")) if key in times]
+            yield {f"bev_pool {name}, {words}, ms": min(found)}
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
 def with_gradients(call: Callable[[Any, Any], Any], depth: Any, features: Any, cotangent: Any) -> Any:
@@ -273,10 +183,24 @@ def with_gradients(call: Callable[[Any, Any], Any], depth: Any, features: Any, c
     return torch.autograd.grad(call(depth, features), (depth, features), cotangent)
 
 
+def half_weights(network: Any) -> Any:
+    """The network with the weights in bfloat16 that autocast would cast in every call; those of heat maps compute in float32."""
+    import torch
+    from torch import nn
+
+    from frustum.nn.centre_head import CentreHead
+
+    heads = [module for module in network.modules() if isinstance(module, CentreHead)]
+    islands = {branch[-1] for head in heads for branch in head.task_heads[0].values()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in islands:
+            module.to(torch.bfloat16)
+    return network
+
+
 def run_forward(run: Run) -> Iterator[Any]:
     """The whole forward of M0, M1 and panoptic-tiny at batch 1 and 8: float32, bfloat16, as a CUDA graph, compiled; memory."""
     import torch
-    from torch import nn
 
     from frustum.benchmark import Table, take_turns
     from frustum.engine.overrides import apply
@@ -284,61 +208,69 @@ def run_forward(run: Run) -> Iterator[Any]:
     from frustum.engine.runtime import place
     from frustum.recipes.finding import get_recipe
 
-    device = torch.device(run.gpu.name)
+    device, is_half = torch.device(run.gpu.name), run.gpu.precision == "bf16"
+    torch.backends.cudnn.benchmark = True
+    failed: list[str] = []
 
     def timed(job: Callable[[], Any], repeats: int = 7) -> float:
         return take_turns({"job": job}, repeats, 2, max(1, run.gpu.timed_calls // 4))["job"].median
 
-    later: list[tuple[str, int, nn.Module, Callable[..., Any], list[tuple]]] = []
-    for name, recipe_name in LARGE.items():
-        recipe = apply(get_recipe(recipe_name), run.gpu.sizes)
-        for samples in (1, 2) if run.gpu.small else (1, 8):
+    @torch.no_grad()
+    def call(network: Any, batch: Any, half: bool) -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half and is_half):
+            return network(batch)["occ_logits"]
+
+    cases = [(name, samples) for name in LARGE for samples in ((1, 2) if run.gpu.small else (1, 8))]
+    rows: dict[tuple[str, int], list[tuple]] = {case: [] for case in cases}
+    recipes = {name: apply(get_recipe(recipe), run.gpu.sizes) for name, recipe in LARGE.items()}
+    for name, samples in cases:
+        with noted(failed, f"{name}, batch {samples}"):
             torch.manual_seed(0)
-            network = place(recipe.model.build(), RuntimeConfig(), device).eval()
-            halves = place(recipe.model.build(), RuntimeConfig(), device).eval()
-            halves.load_state_dict(network.state_dict())
-            for module in halves.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear) and run.gpu.precision == "bf16":
-                    module.to(torch.bfloat16)  # what autocast would do to them in every call
-            batch = generated(recipe, samples).to(device)
-
-            @torch.no_grad()
-            def call(net: nn.Module, half: bool, batch: Any = batch) -> Any:
-                with torch.autocast(device.type, torch.bfloat16, enabled=half and run.gpu.precision == "bf16"):
-                    return net(batch)["occ_logits"]
-
-            plain = call(network, False)
-            ways: dict[str, Callable[[], Any]] = {
-                "float32": lambda c=call, n=network: c(n, False),
-                "bfloat16": lambda c=call, n=network: c(n, True),
-                "bfloat16 weights": lambda c=call, n=halves: c(n, True),
+            network = place(recipes[name].model.build(), RuntimeConfig(), device).eval()
+            batch = generated(recipes[name], samples).to(device)
+            plain = call(network, batch, False)
+            jobs: dict[str, Callable[[], Any]] = {
+                "float32 (convolutions in TF32)": partial(call, network, batch, False),
+                "bfloat16": partial(call, network, batch, True),
             }
-            ways["bfloat16 weights, CUDA graph"] = run.gpu.graph(ways["bfloat16 weights"])
-            rows: list[tuple] = []
-            for way, job in ways.items():
-                run.gpu.reset_memory()
-                same = float((job().argmax(-1) == plain.argmax(-1)).float().mean())
-                seconds = timed(job)
-                rows.append((way, 1e3 * seconds, samples / seconds, 100 * same, run.gpu.memory()))
-            waits = run.gpu.count_waits(ways["bfloat16"])
-            rows.append(("times that the host waits in it", waits, None, None, None))
-            yield table_of(Table, name, samples, recipe, rows)
-            if samples == 1:
-                yield {f"{name}, batch 1, half precision, frames/s": max(row[2] for row in rows if row[0].startswith("bfloat16"))}
-            later.append((name, samples, halves, call, rows))
-    for name, samples, network, call, rows in later:  # last, because compiling takes longest
-        recipe = apply(get_recipe(LARGE[name]), run.gpu.sizes)
-        if run.seconds_left < 45:
+            for way in ("bfloat16 weights", "bfloat16 weights, CUDA graph"):
+                halves = place(recipes[name].model.build(), RuntimeConfig(), device).eval()
+                halves.load_state_dict(network.state_dict())
+                jobs[way] = partial(call, half_weights(halves) if is_half else halves, batch, True)
+            for way, job in jobs.items():
+                with noted(failed, f"{name}, batch {samples}, {way}"):
+                    is_graph = way.endswith("graph")
+                    job = run.gpu.graph(job) if is_graph else job
+                    run.gpu.reset_memory()
+                    same = float((job().argmax(-1) == plain.argmax(-1)).float().mean())
+                    seconds = timed(job)
+                    memory = None if is_graph else run.gpu.memory()  # a graph's memory was taken when it was made
+                    rows[name, samples].append((way, 1e3 * seconds, samples / seconds, 100 * same, memory))
+                    yield table_of(Table, name, samples, recipes[name], rows[name, samples])
+            waits = run.gpu.count_waits(jobs["bfloat16"])
+            rows[name, samples].append(("times that the host waits in it", waits, None, None, None))
+            yield table_of(Table, name, samples, recipes[name], rows[name, samples])
+            halved = [row[2] for row in rows[name, samples] if row[0].startswith("bfloat16")]
+            if samples == 1 and halved:
+                yield {f"{name}, batch 1, half precision, frames/s": max(halved)}
+    needed = 60.0
+    for name, samples in cases:  # last, because compiling takes longest
+        if run.seconds_left < needed:
             yield {f"not measured: {name}, batch {samples}, compiled": "no time was left"}
             continue
-        torch._dynamo.reset()
-        start = time.perf_counter()
-        network.compile()
-        call(network, True)
-        run.gpu.wait()
-        first, seconds = time.perf_counter() - start, timed(lambda c=call, n=network: c(n, True))
-        rows.append((f"bfloat16 weights, compiled in {first:.0f} s", 1e3 * seconds, samples / seconds, None, None))
-        yield table_of(Table, name, samples, recipe, rows)
+        with noted(failed, f"{name}, batch {samples}, compiled"):
+            torch._dynamo.reset()
+            start = time.perf_counter()
+            network = place(recipes[name].model.build(), RuntimeConfig(compile=True), device).eval()
+            network, batch = half_weights(network) if is_half else network, generated(recipes[name], samples).to(device)
+            call(network, batch, True)
+            run.gpu.wait()
+            first, seconds = time.perf_counter() - start, timed(partial(call, network, batch, True))
+            needed = max(needed, 1.3 * first)
+            rows[name, samples].append((f"bfloat16 weights, compiled in {first:.0f} s", 1e3 * seconds, samples / seconds, None, None))
+            yield table_of(Table, name, samples, recipes[name], rows[name, samples])
+    if failed:
+        raise RuntimeError("; ".join(failed))
 
 
 def table_of(table: Any, name: str, samples: int, recipe: Any, rows: list[tuple]) -> Any:
@@ -348,7 +280,7 @@ def table_of(table: Any, name: str, samples: int, recipe: Any, rows: list[tuple]
         f"Forward of {name}, batch {samples}, six images of {height}x{width}",
         ("way", "ms", "frames/s", "voxels as float32, %", "memory, GiB"),
         list(rows),
-        "Medians of 7 rounds; random weights, channels-last; the rig's pooling plan is known.",
+        "Medians of 7 rounds; random weights, channels-last; the rig's pooling plan is known. Memory is that beyond weights and batch.",
     )
 
 
@@ -486,10 +418,10 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "tests": Part(run_tests, 85),
-    "training": Part(run_training, 60),
+    "tests": Part(run_tests, 75),
+    "training": Part(run_training, 50),
     "pooling": Part(run_pooling, 30),
-    "forward": Part(run_forward, 110),
+    "forward": Part(run_forward, 130),
     "rays": Part(run_rays, 25),
     "loading": Part(run_loading, 45),
 }

@@ -15,7 +15,7 @@ from frustum.config import TRAVELS
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.geometry.grids import Rounding
-from frustum.geometry.transforms import send
+from frustum.geometry.transforms import send, without_autocast
 from frustum.nn.rig_memory import RigMemory
 from frustum.ops.bev_pool import Backend, bev_pool
 from frustum.ops.pool_plan import PoolPlan
@@ -125,7 +125,8 @@ class Splat(nn.Module):
         def make() -> PoolPlan:
             home = device if device.type in _HAVE_FLOAT64 else torch.device("cpu")
             where = self.reference_points if self.rounding == "truncate" else self.points
-            return PoolPlan.create(where(frame, feature_size, home), self.grid, self.rounding).to(device)
+            with without_autocast(torch.empty(0, device=home)):  # float32 products in bfloat16 would move a fifth of the points
+                return PoolPlan.create(where(frame, feature_size, home), self.grid, self.rounding).to(device)
 
         rest = (str(device), rig.image_size, feature_size, self.grid, self.bins, self.rounding, self.sampling)
         return self.plans.get(matrices, rest, make)

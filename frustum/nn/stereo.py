@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from frustum.geometry import CameraRig, invert
-from frustum.geometry.transforms import send
+from frustum.geometry.transforms import send, without_autocast
 from frustum.nn.depth_net import DepthNet
 from frustum.nn.lift_splat import Device, Sampling, Size, pixel_grid
 from frustum.ops.cost_volume import cost_volume
@@ -55,7 +55,8 @@ def matching(
         as_reference: round as the published code does, see `reference_sweep`.
     """
     find = reference_sweep if as_reference else sweep
-    lookup = find(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
+    with without_autocast(current):  # places in bfloat16 would be pixels off
+        lookup = find(now, then, depths, (current.shape[-2], current.shape[-1]), sampling, current.device)
     return (-cost_volume(current, previous, lookup, _UNSEEN)).softmax(1)
 
 

@@ -63,7 +63,8 @@ class PoolPlan:
     @cached_property
     def kept_cells(self) -> Tensor:
         """(K,) int64 cell of each entry of `order`, of a plan without points outside."""
-        return self.cells[self.order.long()].long()
+        with torch.inference_mode(False):  # what is kept must serve training, too
+            return self.cells[self.order.long()].long()
 
     def to(self, device: torch.device | str) -> PoolPlan:
         """The plan on another device."""

@@ -119,3 +119,14 @@ def test_first_channels_are_depth_the_rest_context():
     torch.testing.assert_close(depth, torch.full_like(depth, 1 / 8))
     torch.testing.assert_close(pooled[:, 1], 2 * pooled[:, 0])
     torch.testing.assert_close(pooled[:, 2], 3 * pooled[:, 0])
+
+
+@pytest.mark.parametrize("rounding", ["floor", "truncate"])
+def test_plans_do_not_change_under_autocast(rounding):
+    """Products of matrices in bfloat16 would move a fifth of the points into other cells."""
+    plans = []
+    for enabled in (False, True):
+        splat = Splat(VoxelGrid.occ3d().collapsed_z(), DepthBins(), rounding)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            plans.append(splat.plan(frame_of(_rig((0.1, 1.3))), (8, 22)))
+    assert torch.equal(plans[0].cells, plans[1].cells)

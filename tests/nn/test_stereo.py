@@ -84,6 +84,18 @@ def test_matching_equals_the_reference(shared):
             np.testing.assert_allclose(found, stored[golden], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("as_reference", [False, True])
+def test_places_do_not_change_under_autocast(as_reference):
+    """In bfloat16 they would be pixels off."""
+    now, then = _rigs()
+    current, previous = torch.randn(2, len(now.intrinsics.flatten(0, 1)), 8, 8, 16)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(matching(current, previous, now, then, DEPTHS, "corners", as_reference))
+    assert torch.equal(*found)
+
+
 def test_no_motion_matches_every_pixel_with_itself():
     now, _ = _rigs()
     found = sweep(now, now, DEPTHS, (8, 16), "corners")

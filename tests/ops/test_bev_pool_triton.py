@@ -34,13 +34,11 @@ CASES = [  # batch, cameras, bins, h, w, channels, spread of the points in metre
 ]
 
 
-@pytest.fixture
-def device() -> torch.device:
-    if INTERPRETED:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+@pytest.fixture(params=["cpu" if INTERPRETED else pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; test_in_the_interpreter runs this on the CPU")
-    return torch.device("cuda")
+    return torch.device(request.param)
 
 
 def _case(shape: tuple[int, ...], spread: float, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, PoolPlan]:

@@ -1,0 +1,1 @@
+"""Measurements: speed and the claims of papers."""
