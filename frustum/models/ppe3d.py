@@ -10,6 +10,10 @@ trained here. Official files were trained in the frame of LIDAR_TOP: give them l
 and bring what they predict to the ego frame by `geometry.boxes.transform_boxes(lidar2ego, boxes)`; they also need their own
 `box_convention`: `mmdet3d<1.0` for files of PETR, `mmdet3d>=1.0` for those of 3DPPE.
 
+With a past frame (PETRv2, 3DPPE-v2) its images are further tokens, placed in the keyframe's map by the ego poses, and velocities are
+learned in metres per time between the frames. The published networks read a camera sweep of 0.25 to 2.2 s ago; here it is the keyframe
+before.
+
 Module names are those of the published checkpoints. Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map,
 C channels, D depths, Q queries, L decoder layers, K classes.
 """
@@ -28,7 +32,8 @@ from frustum.config import TRAVELS
 from frustum.data.labels.boxes import BoxLabels
 from frustum.data.labels.depth import DepthLabels
 from frustum.errors import ConfigError, DataError
-from frustum.geometry.transforms import without_autocast
+from frustum.geometry import CameraRig
+from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
@@ -47,12 +52,13 @@ from frustum.nn.point_encoding import (
     sine_encoding,
     view_encoding,
 )
-from frustum.nn.query_decoder import QueryDecoder, box_branch, class_branch, per_layer
+from frustum.nn.query_decoder import GroupedBoxBranch, QueryDecoder, box_branch, class_branch, per_layer
 from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES
-from frustum.types.contract import Label, ModelConfig
-from frustum.types.frame import Frame, keyframe_of
+from frustum.types.contract import Label, ModelConfig, Reads
+from frustum.types.frame import Frame, frames_of
 from frustum.types.predictions import Prediction
 
 Encoding = Literal["camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar"]
@@ -61,6 +67,7 @@ Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
 
 _POINT = ("point3d", "point3d_lidar")
+_INTERVAL = 0.5  # seconds to the past keyframe, where its time is not known; the rate of nuScenes
 _DEPTH_NET = ("topk", "depth_guided_feature", "point3d")
 
 
@@ -88,6 +95,8 @@ class Ppe3dConfig(ModelConfig):
         shared_embedding: embed the points of pixels and those of queries by one MLP (the paper's table 6).
         camera_code: add a code of camera, row and column to the position.
         channels, queries, layers, heads, hidden, dropout: of the decoder.
+        past: 1 reads the keyframe before as well (PETRv2).
+        grouped_boxes: a box branch of five small networks instead of one; branches are not shared by the layers then (PETRv2).
         refine_boxes: each layer moves the queries to where its boxes are; branches are not shared by the layers then.
         point_range: in which the points of pixels are normalised; also limits what is predicted.
         box_range: in which queries and boxes lie; true boxes outside, seen from above, are not learned.
@@ -118,6 +127,8 @@ class Ppe3dConfig(ModelConfig):
     heads: PositiveInt = 8
     hidden: PositiveInt = 2048
     dropout: NonNegativeFloat = 0.1
+    past: Literal[0, 1] = 0
+    grouped_boxes: bool = False
     refine_boxes: bool = False
     point_range: Range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     box_range: Range = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
@@ -138,7 +149,13 @@ class Ppe3dConfig(ModelConfig):
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
         if self.refine_boxes and self.encoding not in _POINT:
             raise ValueError(f"refine_boxes needs an encoding by points ({' or '.join(_POINT)}), got {self.encoding!r}")
+        if self.past and self.encoding == "point3d_lidar":
+            raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self
+
+    def reads(self) -> Reads:
+        """The keyframe, and the one before with `past`."""
+        return Reads(past=self.past)
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Boxes, and depth where a depth is learned or read."""
@@ -174,7 +191,7 @@ class Ppe3d(nn.Module):
     `forward` returns
         class_logits: (B, L, Q, K), of every decoder layer
         box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the (augmented) frame of the keyframe
-        depth: (M, h, w) metres, of `point3d` alone
+        depth: (M, h, w) metres, of `point3d` alone; of the keyframe's images
         depth_logits: (M, D, h, w) of the candidate depths, where the encoding has a depth net that predicts a distribution
     """
 
@@ -187,11 +204,21 @@ class Ppe3d(nn.Module):
         self.pts_bbox_head = Ppe3dHead(config, 256 if self.img_neck is not None else channels[0])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs for the keyframe of each sample; see the class. Raises DataError: the oracle, and the batch has no depth maps."""
-        frame = keyframe_of(batch)
+        """Outputs for the keyframe of each sample; see the class.
+
+        Raises:
+            DataError: the oracle, and the batch has no depth maps; or two frames, without poses or out of order.
+        """
+        check_frames(batch, 1 + self.config.past)
+        frames = frames_of(batch, self.config.past)
+        frame = _joined(frames)
         maps = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(maps) if self.img_neck is not None else maps[-1]
-        return self.pts_bbox_head(features, frame, self._lidar(batch, features))
+        seconds = send(_seconds(*frames), features.device, torch.float32) if self.config.past else None
+        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds)
+        views, key = frame.images.shape[:2], frames[0].images.shape[1]
+        now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in ("depth", "depth_logits") if name in outputs}
+        return outputs | now
 
     def _lidar(self, batch: Batch, features: Tensor) -> Tensor | None:
         if self.config.encoding != "point3d_lidar":
@@ -287,12 +314,19 @@ class Ppe3dHead(nn.Module):
             self.adapt_pos3d = _map_mlp(numbers, c)
         decoder = QueryDecoder(config.layers, c, config.heads, config.hidden, config.dropout, post_norm=not config.refine_boxes)
         self.transformer = nn.ModuleDict({"decoder": decoder})
-        shared = not config.refine_boxes
+        shared = not (config.refine_boxes or config.grouped_boxes)
         self.cls_branches = per_layer(lambda: class_branch(c, len(DETECTION_CLASSES)), config.layers, shared)
-        self.reg_branches = per_layer(lambda: box_branch(c), config.layers, shared)
+        self.reg_branches = per_layer(lambda: GroupedBoxBranch(c) if config.grouped_boxes else box_branch(c), config.layers, shared)
 
-    def forward(self, features: Tensor, frame: Frame, lidar: Tensor | None = None) -> dict[str, Tensor]:
-        """Features (M, in_channels, h, w), and for the oracle depth `lidar` (M, h, w) in metres, 0 where unknown -> see Ppe3d."""
+    def forward(self, features: Tensor, frame: Frame, lidar: Tensor | None = None, seconds: Tensor | None = None) -> dict[str, Tensor]:
+        """The outputs of Ppe3d.
+
+        Args:
+            features: (M, in_channels, h, w).
+            frame: of the M cameras.
+            lidar: depth for the oracle (M, h, w) in metres, 0 where unknown.
+            seconds: (B,) from the past frame to the keyframe, if there is one: velocities are regressed per this time.
+        """
         config, views = self.config, tuple(frame.rig.intrinsics.shape[:2])  # B, N
         outputs: dict[str, Tensor] = {}
         found = None
@@ -313,8 +347,8 @@ class Ppe3dHead(nn.Module):
             padding = torch.zeros(1, views[1], *memory.shape[-2:], dtype=torch.bool, device=memory.device)
             code = view_encoding(padding, config.channels // 2)[0]
             position = position + self.adapt_pos3d(code.to(memory.dtype)).repeat(views[0], 1, 1, 1)
-        tokens = [x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position)]  # (B, N * h * w, C)
-        return self._boxes(*tokens) | outputs
+        memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
+        return self._boxes(memory, position, seconds) | outputs
 
     def _lidar_depth(self, lidar: Tensor | None) -> Tensor:
         """Measured depth, the farthest one where nothing was measured."""
@@ -352,7 +386,7 @@ class Ppe3dHead(nn.Module):
             code = sine_encoding(inverse_sigmoid(places) if self.config.encoding == "point3d" else places, self.config.channels // 2)
         return self.query_embedding(code)
 
-    def _boxes(self, memory: Tensor, position: Tensor) -> dict[str, Tensor]:
+    def _boxes(self, memory: Tensor, position: Tensor, seconds: Tensor | None) -> dict[str, Tensor]:
         size = len(memory)
         places = [self.reference_points.weight.float().expand(size, -1, -1)]  # of the queries, as each layer reads them
 
@@ -370,15 +404,16 @@ class Ppe3dHead(nn.Module):
             logits.append(self.cls_branches[i](found))
             raw = self.reg_branches[i](found)
             with without_autocast(raw):
-                codes.append(self._box_codes(raw.float(), places[i if self.config.refine_boxes else 0]))
+                codes.append(self._box_codes(raw.float(), places[i if self.config.refine_boxes else 0], seconds))
         return {"class_logits": torch.stack(logits, 1), "box_codes": torch.stack(codes, 1)}
 
-    def _box_codes(self, raw: Tensor, places: Tensor) -> Tensor:
+    def _box_codes(self, raw: Tensor, places: Tensor, seconds: Tensor | None) -> Tensor:
         """What the branch answers (B, Q, 10) and places (B, Q, 3) -> codes in metres."""
         limits = self.config.box_range
         axes = zip((_centre(raw) + inverse_sigmoid(places)).sigmoid().unbind(-1), limits[:3], limits[3:], strict=True)
         x, y, z = (share * (high - low) + low for share, low, high in axes)
-        return torch.cat([torch.stack([x, y], -1), raw[..., 2:4], z[..., None], raw[..., 5:]], -1)
+        velocity = raw[..., 8:] if seconds is None else raw[..., 8:] / seconds[:, None, None]
+        return torch.cat([torch.stack([x, y], -1), raw[..., 2:4], z[..., None], raw[..., 5:8], velocity], -1)
 
 
 def _encoder(config: Ppe3dConfig) -> Any:
@@ -391,6 +426,26 @@ def _encoder(config: Ppe3dConfig) -> Any:
     depth = 101 if config.encoder == "resnet101" else 50
     outputs = (4,) if config.encoder == "resnet50_c5" else (3, 4)
     return ResNet(depth, outputs, config.pretrained, caffe=True, deformable=(3, 4))
+
+
+def _joined(frames: list[Frame]) -> Frame:
+    """One frame with the cameras of all, the keyframe's first; its map is that of the keyframe."""
+    if len(frames) == 1:
+        return frames[0]
+    rigs = [frame.rig for frame in frames]
+    names = ("intrinsics", "cam2ego", "ego2global", "image_aug")
+    matrices: dict[str, Any] = {name: torch.cat([getattr(rig, name) for rig in rigs], 1) for name in names}
+    rig = CameraRig(**matrices, image_size=rigs[0].image_size)
+    return frames[0]._replace(images=torch.cat([frame.images for frame in frames], 1), rig=rig)
+
+
+def _seconds(now: Frame, before: Frame) -> Tensor:
+    """(B,) time between two frames, a mean over the cameras."""
+    usual = torch.full((len(now.images),), _INTERVAL, dtype=torch.float64)
+    if now.rig.timestamps is None or before.rig.timestamps is None:
+        return usual
+    passed = (now.rig.timestamps.double() - before.rig.timestamps.double()).mean(-1)
+    return torch.where(before.is_present.to(passed.device) & (passed > 0), passed, usual.to(passed.device))
 
 
 def _map_mlp(in_channels: int, channels: int) -> nn.Sequential:

@@ -139,6 +139,27 @@ def box_branch(channels: int, numbers: int = 10) -> nn.Sequential:
     return nn.Sequential(*blocks, nn.Linear(channels, numbers))
 
 
+class GroupedBoxBranch(nn.Module):
+    """PETRv2's box branch: queries (*, C) -> box code (*, 10), each group of numbers by a small network of its own.
+
+    The groups are 2, 1, 3, 2 and 2 consecutive numbers of the code (nn/box_code.py), whatever those mean, as in the published files.
+    """
+
+    groups = (2, 1, 3, 2, 2)
+
+    def __init__(self, channels: int):
+        super().__init__()
+        blocks = [part for _ in range(2) for part in (nn.Linear(channels, channels), nn.ReLU(), nn.Identity())]
+        self.reg_branch = nn.Sequential(*blocks)
+        heads = [nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, width)) for width in self.groups]
+        self.task_heads = nn.ModuleList(heads)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """See the class."""
+        shared = self.reg_branch(queries)
+        return torch.cat([head(shared) for head in self.task_heads], -1)
+
+
 def per_layer(make: Callable[[], nn.Module], layers: int, shared: bool) -> nn.ModuleList:
     """A branch for each of L layers: one module under L names with `shared`, as in PETR's state dicts; else L modules."""
     if shared:

@@ -16,11 +16,11 @@ from frustum.data.labels.depth import DepthLabels
 from frustum.errors import ConfigError, DataError
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss
-from frustum.models.ppe3d import Ppe3d, Ppe3dConfig, Ppe3dHead, _cell_depth
+from frustum.models.ppe3d import Ppe3d, Ppe3dConfig, Ppe3dHead, _cell_depth, _joined
 from frustum.nn.box_code import decode_boxes
 from frustum.types.batch import Batch
 from frustum.types.contract import Shapes
-from frustum.types.frame import keyframe_of
+from frustum.types.frame import frames_of, keyframe_of
 from tests.models import golden_ppe3d as gold
 from tests.models.test_contract import rig
 
@@ -35,6 +35,8 @@ HEADS = {
     "head_dpe": ({"encoding": "depth_guided_feature", "depth_bins": 64}, 256),
     "head_petr": ({"encoding": "camera_ray"}, 256),
     "head_gtpe": ({"encoding": "point3d_lidar"}, 2048),
+    "head_petrv2": ({"encoding": "feature_guided", "past": 1, "grouped_boxes": True}, 256),
+    "head_petrv2_3dppe": ({"past": 1, "grouped_boxes": True}, 256),
 }
 TOLERANCES = {
     "head_v2_main": {"decoder": 1e-4, "cls": 5e-5, "bbox": 1e-3, "pos_embed": 1e-4},
@@ -148,17 +150,22 @@ def tiny(**settings) -> Ppe3dConfig:
     return Ppe3dConfig(**{**TINY, **settings})
 
 
-def made_up(config: Ppe3dConfig, count: int = 2, cameras: int = 2, size: tuple[int, int] = (64, 96)) -> Batch:
+def made_up(config: Ppe3dConfig, count: int = 2, cameras: int = 2, size: tuple[int, int] = (64, 96), **more) -> Batch:
+    """Random images; a past frame is 2 m and half a second behind."""
+    frames = 1 + config.past
     intrinsics, cam2ego = rig(cameras, size)
     intrinsics[:, :2] *= np.linspace(1, 1.2, cameras)[:, None, None]  # calibrations that are all the same tell a depth net nothing
-    batch = Batch.from_arrays(torch.randn(count, 1, cameras, 3, *size), intrinsics, cam2ego)
+    poses = np.tile(np.eye(4), (count, frames, cameras, 1, 1))
+    poses[..., 0, 3] = -2.0 * np.arange(frames)[:, None]
+    given = {"ego2global": poses, "timestamps": 10 - 0.5 * np.arange(frames), **more}
+    batch = Batch.from_arrays(torch.randn(count, frames, cameras, 3, *size), intrinsics, cam2ego, **given)
     shapes, rng = Shapes(count, cameras, size), np.random.default_rng(0)
     return batch.with_labels({type(label): label.example(rng, shapes) for label in config.learns_from()})
 
 
 @pytest.mark.parametrize("settings", [
     *[{"encoding": name} for name in ENCODINGS], {"depth": "direct"}, {"depth": "probabilistic"}, {"refine_boxes": True},
-    {"shared_embedding": False}, {"camera_code": False},
+    {"shared_embedding": False}, {"camera_code": False}, {"past": 1, "grouped_boxes": True}, {"past": 1, "encoding": "feature_guided"},
 ], ids=str)  # fmt: skip
 def test_losses_reach_every_trainable_parameter(settings):
     config = tiny(**settings)
@@ -290,7 +297,49 @@ def test_refinement_moves_the_places_of_later_layers_only():
     assert (after[:, :, :, 4] - before[:, :, :, 4] > 0.1).all()
 
 
+def test_a_past_frame_is_placed_by_its_pose():
+    batch = made_up(tiny(past=1, encoding="camera_ray"))
+    frames = frames_of(batch, 1)
+    frame = _joined(frames)
+    assert frame.images.shape[1] == frame.rig.num_cameras == 4
+    places = frame.rig.cam2key(frame.ego2global)[..., :3, 3]
+    torch.testing.assert_close(places[:, 2:], places[:, :2] - torch.tensor([2.0, 0, 0], dtype=places.dtype))
+    assert _joined(frames[:1]) is frames[0]
+
+
+def test_velocities_are_regressed_per_time_between_the_frames():
+    config = tiny(past=1, encoding="camera_ray")
+    model, batch = config.build().eval(), made_up(config)
+    times = torch.tensor([10.0, 9.0], dtype=torch.float64)[None, :, None].expand(2, 2, 2)
+    later = replace(batch, calibration=replace(batch.rig, timestamps=times))
+    unknown = replace(batch, calibration=replace(batch.rig, timestamps=None))
+    missing = replace(later, is_present=torch.tensor([[True, False]] * 2))
+    with torch.no_grad():
+        half, one, usual, repeated = (model(b)["box_codes"] for b in (batch, later, unknown, missing))
+    torch.testing.assert_close(half[..., :8], one[..., :8])
+    torch.testing.assert_close(half[..., 8:], 2 * one[..., 8:])
+    assert torch.equal(half, usual)
+    assert torch.equal(half, repeated)  # the images are the same here, and what passed since is not known
+
+
+def test_depth_is_learned_in_the_keyframe_alone():
+    config = tiny(past=1)
+    model, batch = config.build(), made_up(config)
+    outputs = model(batch)
+    assert outputs["depth"].shape[0] == outputs["depth_logits"].shape[0] == 4  # B * N
+    assert model.loss(outputs, batch)["loss_depth"].isfinite()
+    assert config.reads().past == 1
+    assert tiny().reads().past == 0
+
+
+def test_two_frames_need_poses():
+    config = tiny(past=1, encoding="camera_ray")
+    with pytest.raises(DataError, match="needs the ego pose of each"):
+        config.build()(made_up(config, ego2global=None))
+
+
 @pytest.mark.parametrize(("settings", "message"), [
+    ({"past": 1, "encoding": "point3d_lidar"}, "no depth of past frames"),
     ({"channels": 30}, "multiple of 4"),
     ({"heads": 5}, "multiple of 4 and of the 5 heads"),
     ({"depth_channels": 18}, "depth_channels must be a multiple of 4"),

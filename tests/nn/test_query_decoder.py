@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from frustum.errors import ShapeError
-from frustum.nn.query_decoder import Attention, DecoderLayer, QueryDecoder, box_branch, class_branch, per_layer
+from frustum.nn.query_decoder import Attention, DecoderLayer, GroupedBoxBranch, QueryDecoder, box_branch, class_branch, per_layer
 
 
 def test_attention_equals_that_of_torch():
@@ -88,7 +88,7 @@ def test_branches():
     classes = class_branch(8, 5)
     assert classes(x).shape == (2, 3, 5)
     assert classes[-1].bias.sigmoid().tolist() == pytest.approx([0.01] * 5)
-    assert box_branch(8)(x).shape == (2, 3, 10)
+    assert box_branch(8)(x).shape == GroupedBoxBranch(8)(x).shape == (2, 3, 10)
 
 
 def test_shared_branches_are_one_module_under_all_names():
@@ -97,3 +97,12 @@ def test_shared_branches_are_one_module_under_all_names():
     assert own[0] is not own[2]
     assert shared.state_dict().keys() == own.state_dict().keys()
     assert 3 * len(list(shared.parameters())) == len(list(own.parameters()))
+
+
+def test_groups_of_a_box_code_have_networks_of_their_own():
+    branch, x = GroupedBoxBranch(8), torch.randn(2, 3, 8)
+    before = branch(x)
+    with torch.no_grad():
+        branch.task_heads[2][-1].bias += 1
+    changed = (branch(x) - before).abs().amax((0, 1)) > 0.5
+    assert changed.nonzero().flatten().tolist() == [3, 4, 5]
