@@ -22,7 +22,7 @@ from frustum.types.batch import Batch
 from frustum.types.contract import Shapes
 from frustum.types.frame import frames_of, keyframe_of
 from tests.models import golden_ppe3d as gold
-from tests.models.test_contract import rig
+from tests.models.test_contract import found_centres, rig
 
 # ---- against the reference ------------------------------------------------------------------------------------------------------
 
@@ -361,3 +361,20 @@ def test_the_default_is_the_published_main_network():
     config = Ppe3dConfig()
     assert (config.queries, config.layers, config.channels, config.depth_bins) == (900, 6, 256, 16)
     assert (config.depth_loss.depth_weight, config.depth_loss.distribution_weight) == (0.1, 0.25)
+
+
+@pytest.mark.slow
+def test_one_sample_is_learned_by_heart():
+    config = tiny(channels=64, queries=40)
+    model, batch = config.build().train(), made_up(config, count=1)
+    optimizer = torch.optim.AdamW(filter(lambda p: p.requires_grad, model.parameters()), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=300)
+    for _ in range(300):
+        optimizer.zero_grad()
+        sum(model.loss(model(batch), batch).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)  # without, or without a warm-up, it learns little
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        boxes = model.predict(model(batch), batch)[0].boxes
+    assert found_centres(boxes, batch.need(BoxLabels)) == 1
