@@ -94,7 +94,7 @@ class Ppe3dConfig(ModelConfig):
         top_depths: how many depths `topk` takes.
         shared_embedding: embed the points of pixels and those of queries by one MLP (the paper's table 6).
         camera_code: add a code of camera, row and column to the position.
-        channels, queries, layers, heads, hidden, dropout: of the decoder.
+        channels, queries, layers, heads, hidden, dropout: of the decoder; the neck has as many channels.
         past: 1 reads the keyframe before as well (PETRv2).
         grouped_boxes: a box branch of five small networks instead of one; branches are not shared by the layers then (PETRv2).
         refine_boxes: each layer moves the queries to where its boxes are; branches are not shared by the layers then.
@@ -200,8 +200,8 @@ class Ppe3d(nn.Module):
         self.config = config
         self.img_backbone = _encoder(config)
         channels = self.img_backbone.out_channels
-        self.img_neck = CPFPN(channels, 256) if len(channels) > 1 else None
-        self.pts_bbox_head = Ppe3dHead(config, 256 if self.img_neck is not None else channels[0])
+        self.img_neck = CPFPN(channels, config.channels) if len(channels) > 1 else None
+        self.pts_bbox_head = Ppe3dHead(config, config.channels if self.img_neck is not None else channels[0])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class.
