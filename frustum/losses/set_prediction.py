@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from frustum.config import Config
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.geometry.transforms import send, without_autocast
 
 _WORST = 100.0  # the cost of a pair whose cost is not a number
@@ -83,7 +83,7 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def match(logits: Tensor, codes: Tensor, truth: TrueCodes, settings: SetLoss = SetLoss()) -> Matches:  # noqa: B008 (frozen)
-    """The assignment with the smallest total cost, for every layer and sample. A GPU is waited for once.
+    """The assignment with the smallest total cost, for every layer and sample. A GPU is waited for: it is computed by scipy on the CPU.
 
     The cost of a pair is `pair_costs`; one that is not a number counts 100. Of Q queries and M boxes, min(Q, M) are matched.
 
@@ -95,8 +95,15 @@ def match(logits: Tensor, codes: Tensor, truth: TrueCodes, settings: SetLoss = S
 
     Raises:
         ShapeError: where these shapes do not fit together.
+        DataError: a true box of a class that the network does not have.
     """
     _check(logits, codes, truth)
+    lowest, highest = truth.classes.aminmax() if len(truth.classes) else (0, 0)
+    if int(lowest) < 0 or int(highest) >= logits.shape[-1]:
+        wrong, count = int(lowest) if int(lowest) < 0 else int(highest), logits.shape[-1]
+        raise DataError(
+            f"a true box has class {wrong}, but the network knows {count}, 0 to {count - 1}. Leave such boxes out of the labels."
+        )
     layers, _, queries, _ = logits.shape
     costs = pair_costs(logits, codes, truth, settings).cpu().numpy()
     sample, query, box, first = [], [], [], 0
@@ -155,7 +162,7 @@ def set_losses(
         codes: (L, B, Q, 10) in metres.
         truth: of the B samples.
         settings: weights.
-        matches: those of `match` by default.
+        matches: those of `match` by default, which raises DataError for a class that the network does not have.
         prefix: before each name.
 
     Raises:

@@ -5,7 +5,7 @@
 
 Numbers and layout are those of mmcv's DCNv1 and DCNv2 and of ONNX's DeformConv, which an export gets (opset 19, torch.onnx with
 dynamo=True). Backends: `torch`, the readable reference, which gathers four neighbours per tap on any device, and `numba` on the CPU,
-one image at a time, without the intermediates. With numba a result has the same bits for any number of threads.
+a few images at a time, without the intermediates. With numba a result has the same bits for any number of threads.
 
 Shape letters: B batch, C channels, O output channels, H W input, h w output, G' groups of offsets, T taps (kh * kw, row by row).
 """
@@ -24,6 +24,7 @@ from frustum.ops import deform_conv_numba
 
 DeformBackend = Literal["auto", "torch", "numba"]
 Pair = int | tuple[int, int]
+_PIXELS = 1024  # of the output, whose columns are in memory at a time
 
 
 class _Geometry(NamedTuple):
@@ -131,45 +132,46 @@ def _onnx(
 def _numba(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, geometry: _Geometry, groups: int) -> Tensor:
     if mask is None:
         mask = offset.new_ones(()).expand(len(offset), offset.shape[1] // 2, *offset.shape[2:])
-    out = _DeformConv.apply(x, weight, offset, mask, geometry, groups)
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        out = out.contiguous(memory_format=torch.channels_last)
-    return out
+    return _DeformConv.apply(x, weight, offset, mask, geometry, groups)
 
 
 class _DeformConv(torch.autograd.Function):
+    """A few images at a time: their columns, and a matrix product. The columns are made again for the gradients rather than kept."""
+
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, geometry: _Geometry, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight, offset, mask)
         ctx.geometry, ctx.groups = geometry, groups
         rows, filters, offset, mask, run = _arranged(x, weight, offset, mask, groups)
-        out = x.new_empty(len(x), len(weight), *offset.shape[-2:])
-        columns = _empty_columns(filters, offset, geometry)
-        for i in range(len(x)):
-            deform_conv_numba.sample(*_arrays(rows[i], offset[i], mask[i]), sum(geometry, ()), run, columns.numpy())
-            torch.bmm(filters, columns.flatten(2).transpose(1, 2), out=out[i].view(groups, -1, columns.shape[1]))
+        is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        out = torch.empty((len(x), len(weight), *offset.shape[-2:]), dtype=x.dtype, memory_format=layout)
+        for some in _few_images(offset):
+            columns = _empty_columns(filters, offset[some], geometry)
+            deform_conv_numba.sample(*_arrays(rows[some], offset[some], mask[some]), sum(geometry, ()), run, columns.numpy())
+            products = torch.bmm(filters, columns.flatten(2).transpose(1, 2))  # (groups, O / groups, N * h * w)
+            out[some] = products.view(len(weight), -1, *offset.shape[-2:]).transpose(0, 1)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight, offset, mask = ctx.saved_tensors
-        geometry: _Geometry = ctx.geometry
-        numbers = sum(geometry, ())
-        rows, filters, offset, mask, run = _arranged(x, weight, offset, mask, ctx.groups)
+        geometry, numbers, groups = ctx.geometry, sum(ctx.geometry, ()), ctx.groups
+        rows, filters, offset, mask, run = _arranged(x, weight, offset, mask, groups)
         block = max(n for n in range(1, min(run, 32) + 1) if run % n == 0)
         grad_rows, grad_filters = torch.zeros_like(rows), torch.zeros_like(filters)
         grad_offset, grad_mask = torch.empty_like(offset), torch.empty_like(mask)
-        columns, grad_columns = (_empty_columns(filters, offset, geometry) for _ in range(2))
-        for i in range(len(x)):
-            above = grad[i].reshape(ctx.groups, -1, columns.shape[1])  # (groups, O / groups, h * w)
+        for some in _few_images(offset):
+            columns, grad_columns = (_empty_columns(filters, offset[some], geometry) for _ in range(2))
+            above = grad[some].transpose(0, 1).reshape(groups, len(weight) // groups, -1)  # (groups, O / groups, N * h * w)
             torch.bmm(above.transpose(1, 2), filters, out=grad_columns.flatten(2))
-            places, d = _arrays(offset[i], mask[i]), grad_columns.numpy()
-            found = _arrays(columns, grad_offset[i], grad_mask[i])
-            deform_conv_numba.differentiate(rows[i].numpy(), *places, d, numbers, run, *found)
+            places, d = _arrays(offset[some], mask[some]), grad_columns.numpy()
+            found = _arrays(columns, grad_offset[some], grad_mask[some])
+            deform_conv_numba.differentiate(rows[some].numpy(), *places, d, numbers, run, *found)
             grad_filters.baddbmm_(above, columns.flatten(2))
             if ctx.needs_input_grad[0]:
-                deform_conv_numba.scatter(*places, d, numbers, block, grad_rows[i].numpy())
+                deform_conv_numba.scatter(*places, d, numbers, block, grad_rows[some].numpy())
         per_tap = grad_filters.view(len(weight), *geometry.kernel, -1)  # (O, kh, kw, C / groups)
         return grad_rows.permute(0, 3, 1, 2), per_tap.permute(0, 3, 1, 2), grad_offset, grad_mask, None, None
 
@@ -183,9 +185,15 @@ def _arranged(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, groups: i
     return rows, filters, offset.detach().contiguous(), mask.detach().contiguous(), run
 
 
+def _few_images(offset: Tensor) -> list[slice]:
+    """Images that one matrix product takes: its rows should be many, its columns fit into a cache."""
+    count = max(1, _PIXELS // math.prod(offset.shape[-2:]))
+    return [slice(first, first + count) for first in range(0, len(offset), count)]
+
+
 def _empty_columns(filters: Tensor, offset: Tensor, geometry: _Geometry) -> Tensor:
-    """For one image: (groups, h * w, T, C / groups)."""
-    pixels, taps = math.prod(offset.shape[-2:]), math.prod(geometry.kernel)
+    """(groups, N * h * w, T, C / groups)."""
+    pixels, taps = len(offset) * math.prod(offset.shape[-2:]), math.prod(geometry.kernel)
     return filters.new_empty(len(filters), pixels, taps, filters.shape[2] // taps)
 
 
@@ -209,6 +217,8 @@ def _check(
         given = f"{c} channels, weight {tuple(weight.shape)}, groups={groups}, offset_groups={offset_groups}"
         raise ShapeError(f"weight must be (O, C / groups, kh, kw), with C and O in whole groups, got {given}.")
     size = geometry.output(tuple(x.shape[2:]))
+    if min(size) < 1:
+        raise ShapeError(f"a map of {tuple(x.shape[2:])} is too small for {geometry}: nothing would come out.")
     needed = [
         ("offset", offset, (b, 2 * offset_groups * taps, *size)),
         ("mask", mask, (b, offset_groups * taps, *size)),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.losses.set_prediction import Matches, SetLoss, TrueCodes, focal_costs, focal_loss, match, pair_costs, set_losses
 
 SETTINGS = SetLoss()
@@ -154,6 +154,26 @@ def test_what_is_not_a_number_costs_100() -> None:
     assert (costs[:, :3] == 100).all()
     assert costs[:, 3].isfinite().all()
     assert set_losses(logits, codes, truth)["loss_cls"].isnan(), "a wrong value is not hidden"
+
+
+def test_a_size_of_zero_is_left_out() -> None:
+    """Its logarithm is infinite."""
+    logits, codes, truth = case((2,), layers=1, queries=4)
+    truth.codes[0, 3] = -torch.inf
+    losses = set_losses(logits, codes, truth)
+    (gradient,) = torch.autograd.grad(losses["loss_bbox"], codes)
+    query = match(logits, codes, truth).query[0, 0].item()
+    assert losses["loss_bbox"].isfinite()
+    assert gradient[0, 0, query, 3] == 0
+    assert gradient[0, 0, query, 4] != 0
+
+
+@pytest.mark.parametrize(("wrong", "kinds"), [(8, 4), (-1, 10)])
+def test_a_class_that_the_network_does_not_know(wrong: int, kinds: int) -> None:
+    logits, codes, truth = case((2, 1))
+    truth.classes[:] = torch.tensor([0, wrong, 3])
+    with pytest.raises(DataError, match=rf"class {wrong}, but the network knows {kinds}, 0 to {kinds - 1}"):
+        set_losses(logits[..., :kinds], codes, truth)
 
 
 @pytest.mark.parametrize("counts", [(0,), (0, 0), (0, 3)])

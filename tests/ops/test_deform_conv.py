@@ -88,6 +88,12 @@ def test_backends_agree_with_gradients(case):
             torch.testing.assert_close(fast, reference, rtol=tolerance, atol=tolerance)
 
 
+def test_images_of_several_matrix_products():
+    tensors, options = _inputs(CASES["crossing groups"], batch=5, size=(45, 51))  # 21 x 25: two images at a time
+    for reference, fast in zip(*(_gradients(tensors, options, backend) for backend in BACKENDS), strict=True):
+        torch.testing.assert_close(fast, reference, rtol=1e-10, atol=1e-10)
+
+
 @given(
     seed=st.integers(0, 999), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), stride=st.integers(1, 3), padding=st.integers(0, 3),
     dilation=st.integers(1, 2), groups=st.sampled_from([1, 2, 3, 12]), offset_groups=st.sampled_from([1, 4, 6]), reach=st.floats(0, 30),
@@ -246,6 +252,8 @@ def test_bad_input():
         deform_conv2d(x, weight, offset, mask, bias, groups=3)
     with pytest.raises(ShapeError, match=r"whole groups.*offset_groups=5"):
         deform_conv2d(x, weight, offset, mask, bias, groups=4, offset_groups=5)
+    with pytest.raises(ShapeError, match="too small"):
+        deform_conv2d(x[:, :, :2], weight, offset, mask, bias, groups=4, padding=0)
     with pytest.raises(ShapeError, match=r"\(B, C, H, W\)"):
         deform_conv2d(x[0], weight, offset, mask, bias, **options)
     with pytest.raises(ConfigError, match="triton"):
