@@ -9,7 +9,7 @@ from frustum.nn.conv import ConvModule
 
 
 class CustomFPN(nn.Module):
-    """BEVDet's FPN: all levels are merged top-down (nearest up-sampling, sum), only the finest is smoothed and returned."""
+    """FPN of BEVDet and PETR: all levels are merged top-down (nearest up-sampling, sum), only the finest is smoothed and returned."""
 
     def __init__(self, in_channels: tuple[int, ...], out_channels: int):
         super().__init__()
@@ -23,3 +23,7 @@ class CustomFPN(nn.Module):
             lateral = conv(feature)
             merged = lateral + F.interpolate(merged, size=lateral.shape[-2:], mode="nearest")
         return self.fpn_convs[0](merged)
+
+
+CPFPN = CustomFPN
+"""PETR's name for it. Its coarser maps, which no published head reads, are not returned."""

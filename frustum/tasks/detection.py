@@ -16,7 +16,8 @@ from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import Surroundings
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Submission, Task, without_nan
+from frustum.tasks.blind_boxes import LikelyBoxes, NoBoxes
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, silent, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.layers import BoxLayer, Layer, Legend
@@ -161,6 +162,10 @@ class DetectionTask(Task):
         """What the figures are, and which boxes count."""
         entries = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
         return [f"{name}: {cls.protocol[key]}" for name, key in entries]
+
+    def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
+        """No boxes, and the most likely ones."""
+        return [NoBoxes(), LikelyBoxes.fit(source, split, progress)]
 
     @classmethod
     def recognise(cls, path: Path) -> Predictor | None:

@@ -1,11 +1,30 @@
-"""ResNet image encoders with torchvision's (and mmdet's "pytorch" style) key names: the stride sits in the 3x3 convolution."""
+"""ResNet image encoders with torchvision's (and mmdet's "pytorch" style) key names: the stride sits in the 3x3 convolution.
+
+In mmdet's "caffe" style it sits in the first 1x1 convolution, and batch norms keep their statistics and weights.
+"""
 
 from __future__ import annotations
+
+import functools
 
 from torch import Tensor, nn
 
 from frustum.errors import ConfigError
+from frustum.nn.deform import DeformConv
 from frustum.nn.encoders.pretrained import Pretrained, fill, resnet_state
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """A batch norm that stays in eval mode, and whose weights get no gradient."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm:
+        """Eval mode, whatever is asked for."""
+        return super().train(False)
 
 
 class BasicBlock(nn.Module):
@@ -30,18 +49,30 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride) and 1x1 convolution around a four times narrower middle."""
+    """1x1, 3x3 and 1x1 convolution around a four times narrower middle.
+
+    The 3x3 convolution has the stride, with `caffe` the first one, whose batch norms are frozen; with `deformable` it is a DCNv2.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, caffe: bool = False,
+        deformable: bool = False,
+    ):  # fmt: skip
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
+        first, middle = (stride, 1) if caffe else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
+        self.bn1 = norm(channels)
+        self.conv2: nn.Module
+        if deformable:
+            self.conv2 = DeformConv(channels, channels, 3, middle, 1, modulated=True)
+        else:
+            self.conv2 = nn.Conv2d(channels, channels, 3, middle, 1, bias=False)
+        self.bn2 = norm(channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels * 4)
+        self.bn3 = norm(channels * 4)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -68,37 +99,52 @@ class ResNet(nn.Module):
     Args:
         depth: 18, 34, 50 or 101.
         outputs: which of layer1..layer4 (strides 4, 8, 16, 32) to return, e.g. (3, 4).
-        pretrained: start from the weights of a package (ResNet-50) or of a file (encoders/pretrained.py).
+        pretrained: start from the weights of a package (ResNet-50) or of a file (encoders/pretrained.py); offsets that it does not hold
+            start at zero.
+        caffe: the stride of a stage sits in the first 1x1 convolution instead of the 3x3 one; batch norms stay in eval mode and get no
+            gradient. ResNet-50 and 101.
+        deformable: in which of layer1..layer4 the 3x3 convolutions are deformable ones with a mask (DCNv2), e.g. (3, 4). Likewise.
 
     Attributes:
         out_channels: channels of each output.
         started_from: where the first weights come from; empty for random ones.
 
     Raises:
-        ConfigError: unknown depth or output, or no package with weights. CheckpointError: a file without such weights.
+        ConfigError: unknown depth, output or stage, bottleneck options without bottlenecks, or no package with weights.
+        CheckpointError: a file without such weights.
     """
 
-    def __init__(self, depth: int = 50, outputs: tuple[int, ...] = (3, 4), pretrained: Pretrained = False):
+    def __init__(
+        self, depth: int = 50, outputs: tuple[int, ...] = (3, 4), pretrained: Pretrained = False, caffe: bool = False,
+        deformable: tuple[int, ...] = (),
+    ):  # fmt: skip
         super().__init__()
         if depth not in _LAYOUTS:
             raise ConfigError(f"ResNet-{depth} does not exist; choose one of {sorted(_LAYOUTS)}.")
         if not outputs or not set(outputs) <= {1, 2, 3, 4}:
             raise ConfigError(f"ResNet outputs must name layers 1 to 4, got {outputs}.")
+        if not set(deformable) <= {1, 2, 3, 4}:
+            raise ConfigError(f"deformable stages of a ResNet must be layers 1 to 4, got {deformable}.")
         block, counts = _LAYOUTS[depth]
+        if block is BasicBlock and (caffe or deformable):
+            raise ConfigError(
+                f"caffe style and deformable stages are for ResNet-50 and 101, whose blocks are bottlenecks, not ResNet-{depth}."
+            )
         self.outputs = outputs
         self.out_channels = tuple(64 * 2 ** (i - 1) * block.expansion for i in outputs)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = FrozenBatchNorm(64) if caffe else nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _stage(block, 64, 64, counts[0], 1)
-        self.layer2 = _stage(block, 64 * block.expansion, 128, counts[1], 2)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, counts[2], 2)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, counts[3], 2)
+        self.layer1 = _stage(block, 64, 64, counts[0], 1, caffe, 1 in deformable)
+        self.layer2 = _stage(block, 64 * block.expansion, 128, counts[1], 2, caffe, 2 in deformable)
+        self.layer3 = _stage(block, 128 * block.expansion, 256, counts[2], 2, caffe, 3 in deformable)
+        self.layer4 = _stage(block, 256 * block.expansion, 512, counts[3], 2, caffe, 4 in deformable)
         self.started_from = ""
         if pretrained:
             state, self.started_from = resnet_state(pretrained, depth)
-            fill(self, state, f"a ResNet-{depth}")
+            offsets = {key: value for key, value in self.state_dict().items() if ".conv_offset." in key}
+            fill(self, offsets | state, f"a ResNet-{depth}")
 
     def forward(self, images: Tensor, outputs: tuple[int, ...] | None = None) -> list[Tensor]:
         """Images (M, 3, H, W) -> the chosen feature maps, finest first; `outputs` names others, deeper layers are not computed."""
@@ -114,11 +160,15 @@ class ResNet(nn.Module):
         return features
 
 
-def _stage(block: Block, in_channels: int, channels: int, count: int, stride: int) -> nn.Sequential:
+def _stage(
+    block: Block, in_channels: int, channels: int, count: int, stride: int, caffe: bool = False, deformable: bool = False
+) -> nn.Sequential:
     out_channels = channels * block.expansion
+    norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
     downsample = None
     if stride != 1 or in_channels != out_channels:
-        downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-    blocks = [block(in_channels, channels, stride, downsample)]
-    blocks += [block(out_channels, channels) for _ in range(count - 1)]
+        downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
+    make = functools.partial(Bottleneck, caffe=caffe, deformable=deformable) if block is Bottleneck else block
+    blocks = [make(in_channels, channels, stride, downsample)]
+    blocks += [make(out_channels, channels) for _ in range(count - 1)]
     return nn.Sequential(*blocks)

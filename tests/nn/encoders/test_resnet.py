@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import json
+import math
+import zlib
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from frustum.errors import ConfigError
+from frustum.errors import CheckpointError, ConfigError
+from frustum.nn.deform import DeformConv
 from frustum.nn.encoders.resnet import ResNet
 
 
@@ -37,7 +44,114 @@ def test_chosen_outputs_and_no_work_beyond_them():
     assert coarse.shape == (2, 256, 2, 2)
 
 
-@pytest.mark.parametrize("arguments", [{"depth": 51}, {"outputs": ()}, {"outputs": (0, 4)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depth": 51},
+        {"outputs": ()},
+        {"outputs": (0, 4)},
+        {"deformable": (3, 5)},
+        {"depth": 18, "caffe": True},
+        {"depth": 34, "deformable": (4,)},
+    ],
+)
 def test_impossible_networks_are_refused(arguments):
     with pytest.raises(ConfigError):
         ResNet(**arguments)
+
+
+def test_caffe_style():
+    """The stride in the first convolution; batch norms keep their statistics, and only they get no gradient."""
+    model = ResNet(50, outputs=(2,), caffe=True).train()
+    assert (model.layer2[0].conv1.stride, model.layer2[0].conv2.stride) == ((2, 2), (1, 1))
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert not any(norm.training for norm in norms)
+    assert model.layer1.training
+    frozen = {id(p) for norm in norms for p in norm.parameters()}
+    assert all(p.requires_grad == (id(p) not in frozen) for p in model.parameters())
+    model.layer3 = model.layer4 = None
+    mean = model.bn1.running_mean.clone()
+    (features,) = model(torch.randn(2, 3, 32, 64))
+    features.sum().backward()
+    assert features.shape == (2, 512, 4, 8)
+    assert torch.equal(model.bn1.running_mean, mean)
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
+def test_deformable_stages():
+    model = ResNet(50, deformable=(4,))
+    assert [name for name, m in model.named_modules() if isinstance(m, DeformConv)] == [f"layer4.{i}.conv2" for i in range(3)]
+    assert model.layer4[0].conv2.stride == 2
+    shapes = [tuple(f.shape) for f in model(torch.randn(1, 3, 64, 96))]
+    assert shapes == [(1, 1024, 4, 6), (1, 2048, 2, 3)]
+    caffe = ResNet(50, caffe=True, deformable=(3, 4))
+    assert caffe.layer3[0].conv2.stride == 1
+
+
+def test_weights_without_offsets_start_a_deformable_network(tmp_path):
+    """Those of an ImageNet classifier: the offsets start at zero; what else is missing is refused."""
+    state = ResNet(50).state_dict()
+    torch.save(state, tmp_path / "plain.pth")
+    model = ResNet(50, pretrained=str(tmp_path / "plain.pth"), deformable=(3,))
+    assert torch.equal(model.layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
+    assert not model.layer3[1].conv2.conv_offset.weight.any()
+    model.layer3[1].conv2.conv_offset.bias.data.fill_(0.5)
+    torch.save(model.state_dict(), tmp_path / "deformable.pth")
+    again = ResNet(50, pretrained=str(tmp_path / "deformable.pth"), deformable=(3,))
+    assert (again.layer3[1].conv2.conv_offset.bias == 0.5).all()
+    del state["layer3.1.conv2.weight"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(CheckpointError, match=r"layer3\.1\.conv2\.weight"):
+        ResNet(50, pretrained=str(tmp_path / "less.pth"), deformable=(3,))
+
+
+PREFIX = "img_backbone."
+
+
+def by_rule(key: str, shape: tuple[int, ...]) -> Tensor:
+    """A weight of the network that made the stored maps (recipe.md of golden/3dppe)."""
+    draw, last = np.random.default_rng(zlib.crc32(key.encode())), key.rpartition(".")[2]
+    if last == "num_batches_tracked":
+        return torch.zeros(shape, dtype=torch.long)
+    value = draw.standard_normal(shape)
+    if last in ("bias", "running_mean"):
+        value = 0.1 * value
+    elif last == "running_var":
+        value = 1 + 0.1 * abs(value)
+    elif len(shape) == 1:
+        value = 1 + 0.1 * value
+    else:
+        value *= math.sqrt(2 / math.prod(shape[1:]))
+    return torch.from_numpy(value).float()
+
+
+@pytest.fixture(scope="module")
+def official_keys(shared) -> dict[str, tuple[int, ...]]:
+    keys = json.loads((shared / "golden/3dppe/keys_det_r50.json").read_text(encoding="utf-8"))
+    return {key.removeprefix(PREFIX): tuple(shape) for key, shape in keys.items() if key.startswith(PREFIX)}
+
+
+@pytest.mark.data
+def test_official_keys_of_a_deformable_network(official_keys):
+    state = ResNet(50, caffe=True, deformable=(3, 4)).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == official_keys
+    assert list(state) == list(official_keys)
+
+
+@pytest.mark.data
+def test_maps_of_mmdet(shared, official_keys):
+    """Six images of 256 x 704 through the caffe network with DCNv2 in stages 3 and 4: within 1e-3 of a standard deviation."""
+    model = ResNet(50, caffe=True, deformable=(3, 4)).eval()
+    model.load_state_dict({key: by_rule(PREFIX + key, shape) for key, shape in official_keys.items()})
+    draw = np.random.default_rng(zlib.crc32(b"input.img"))
+    images = torch.from_numpy(draw.standard_normal((1, 6, 3, 256, 704)) * 50).float()[0]
+    with torch.no_grad():
+        maps = model(images)
+    with np.load(shared / "golden/3dppe/det_r50.npz", allow_pickle=False) as stored:
+        for i, found in enumerate(maps):
+            scale = float(found.std())
+            torch.testing.assert_close(found[:, ::32, ::4, ::5], torch.from_numpy(stored[f"backbone{i}"]), rtol=0, atol=1e-3 * scale)
+            mean, std, low, high = stored[f"backbone{i}|stat"]
+            figures = [float(f) for f in (found.mean(), found.std(), found.min(), found.max())]
+            np.testing.assert_allclose(figures, [mean, std, low, high], rtol=1e-5, atol=1e-3 * scale)

@@ -1,0 +1,66 @@
+"""The lattice that blacks out parts of images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from frustum.data.grid_mask import draw_grid_mask, grid_mask
+from frustum.errors import ConfigError
+
+
+def painted(size: tuple[int, int], period: int, start: tuple[int, int]) -> np.ndarray:
+    """Bar by bar on the larger canvas."""
+    rows, columns = int(1.5 * size[0]), int(1.5 * size[1])
+    canvas, width = np.zeros((rows, columns), bool), min(max(int(period * 0.5 + 0.5), 1), period - 1)
+    for i in range(rows // period):
+        canvas[start[0] + i * period : start[0] + i * period + width] = True
+    for i in range(columns // period):
+        canvas[:, start[1] + i * period : start[1] + i * period + width] = True
+    top, left = (rows - size[0]) // 2, (columns - size[1]) // 2
+    return canvas[top : top + size[0], left : left + size[1]]
+
+
+def test_bars_are_where_they_are_painted():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        size = int(rng.integers(3, 40)), int(rng.integers(3, 60))
+        period = int(rng.integers(2, size[0]))
+        start = int(rng.integers(period)), int(rng.integers(period))
+        found = grid_mask(size, period, start)
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, painted(size, period, start))
+
+
+def test_a_mask_of_the_reference(shared):
+    path = shared / "golden/3dppe/misc.npz"
+    if not path.is_file():
+        pytest.skip("no golden numbers of 3DPPE")
+    numbers = np.random.RandomState(11)
+    numbers.rand()  # whether there is a mask at all
+    period = numbers.randint(2, 64)
+    start = numbers.randint(period), numbers.randint(period)
+    with np.load(path) as misc:
+        expected = np.unpackbits(misc["gridmask_s11"]).reshape(64, 160).astype(bool)
+    np.testing.assert_array_equal(grid_mask((64, 160), period, start), expected)
+
+
+def test_draws():
+    """As often as asked for, one in four pixels black, and the same from the same generator."""
+    masks = [draw_grid_mask(np.random.default_rng(seed), (64, 160)) for seed in range(400)]
+    used = [mask for mask in masks if mask is not None]
+    assert len(used) / len(masks) == pytest.approx(0.7, abs=0.06)
+    assert np.mean([mask.mean() for mask in used]) == pytest.approx(0.75, abs=0.05)
+    assert len({mask.tobytes() for mask in used}) > 0.9 * len(used)
+    again = draw_grid_mask(np.random.default_rng(5), (64, 160), probability=1)
+    np.testing.assert_array_equal(again, draw_grid_mask(np.random.default_rng(5), (64, 160), probability=1))
+    rng, other = np.random.default_rng(1), np.random.default_rng(1)
+    assert draw_grid_mask(rng, (64, 160), probability=0) is None
+    assert draw_grid_mask(other, (64, 160), probability=1) is not None
+    assert rng.random() == other.random(), "what is drawn next does not depend on it"
+
+
+@pytest.mark.parametrize(("size", "probability"), [((2, 9), 0.5), ((9, 9), 1.5), ((9, 9), -0.1)])
+def test_impossible_masks_are_refused(size, probability):
+    with pytest.raises(ConfigError, match="a grid mask needs"):
+        draw_grid_mask(np.random.default_rng(0), size, probability)

@@ -1,0 +1,108 @@
+"""The decoder of queries: its attention is torch's, positions are where they should be, branches are shared or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from frustum.errors import ShapeError
+from frustum.nn.query_decoder import Attention, DecoderLayer, GroupedBoxBranch, QueryDecoder, box_branch, class_branch, per_layer
+
+
+def test_attention_equals_that_of_torch():
+    ours, theirs = Attention(16, 4).eval(), nn.MultiheadAttention(16, 4, batch_first=True).eval()
+    nn.init.normal_(theirs.in_proj_bias)
+    ours.attn.load_state_dict(theirs.state_dict())  # the same names
+    nn.init.normal_(ours.attn.in_proj_weight)
+    theirs.load_state_dict(ours.attn.state_dict())
+    query, key, value = torch.randn(2, 5, 16), torch.randn(2, 9, 16), torch.randn(2, 9, 16)
+    torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_attention_keeps_half_precision_outside_and_drops_in_training_only():
+    attention = Attention(16, 4, dropout=0.5)
+    x = torch.randn(1, 6, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(x, x, x).dtype == torch.bfloat16
+    assert not torch.equal(attention(x, x, x), attention(x, x, x))
+    attention.eval()
+    assert torch.equal(attention(x, x, x), attention(x, x, x))
+
+
+def test_heads_divide_the_channels():
+    with pytest.raises(ShapeError, match="18 channels do not divide into 4 heads"):
+        Attention(18, 4)
+
+
+def test_keys_decide_where_a_query_looks_and_values_what_it_sees():
+    layer, zeros = DecoderLayer(8, 2, 16, 0.0).eval(), torch.zeros(1, 3, 8)
+    x, value, key = torch.randn(1, 3, 8), torch.randn(1, 5, 8), torch.randn(1, 5, 8)
+    with torch.no_grad():
+        assert not torch.allclose(layer(x, zeros, key, value), layer(x, zeros, key + torch.randn(1, 5, 8), value))
+        layer.attentions[1].attn.in_proj_weight[:8] = 0  # queries that ask for nothing: all tokens count the same
+        first, second = (layer(x, zeros, k, value) for k in (key, key + torch.randn(1, 5, 8)))
+    torch.testing.assert_close(first, second)
+
+
+def test_every_trainable_parameter_gets_a_gradient():
+    decoder = QueryDecoder(2, 8, 2, 16)
+    decoder(torch.randn(2, 4, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)).square().sum().backward()
+    dead = [name for name, p in decoder.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not dead
+    assert not decoder.layers[0].attentions[0].attn.in_proj_weight.requires_grad  # queries that are all zero
+
+
+def test_outputs_of_all_layers_and_the_shared_norm():
+    decoder = QueryDecoder(3, 8, 2, 16).eval()
+    query_pos, memory, pos = torch.randn(2, 4, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)
+    found = decoder(query_pos, memory, pos)
+    assert found.shape == (3, 2, 4, 8)
+    with torch.no_grad():
+        decoder.post_norm.weight.zero_()
+        decoder.post_norm.bias.fill_(2.0)
+    assert (decoder(query_pos, memory, pos) == 2).all()
+    assert QueryDecoder(1, 8, 2, 16, post_norm=False).post_norm is None
+
+
+def test_refinement_moves_the_queries_of_the_next_layer():
+    decoder = QueryDecoder(3, 8, 2, 16, post_norm=False).eval()
+    query_pos, memory, pos = torch.randn(1, 4, 8), torch.randn(1, 7, 8), torch.randn(1, 7, 8)
+    seen = []
+
+    def refine(layer, queries):
+        seen.append((layer, queries))
+        return query_pos
+
+    same = decoder(query_pos, memory, pos, refine)
+    torch.testing.assert_close(same, decoder(query_pos, memory, pos))
+    assert [layer for layer, _ in seen] == [0, 1]  # not after the last
+    torch.testing.assert_close(seen[1][1], same[1])
+    moved = decoder(query_pos, memory, pos, lambda layer, queries: query_pos + 1)
+    torch.testing.assert_close(moved[0], same[0])
+    assert not torch.allclose(moved[1], same[1])
+
+
+def test_branches():
+    x = torch.randn(2, 3, 8)
+    classes = class_branch(8, 5)
+    assert classes(x).shape == (2, 3, 5)
+    assert classes[-1].bias.sigmoid().tolist() == pytest.approx([0.01] * 5)
+    assert box_branch(8)(x).shape == GroupedBoxBranch(8)(x).shape == (2, 3, 10)
+
+
+def test_shared_branches_are_one_module_under_all_names():
+    shared, own = (per_layer(lambda: box_branch(8), 3, together) for together in (True, False))
+    assert shared[0] is shared[2]
+    assert own[0] is not own[2]
+    assert shared.state_dict().keys() == own.state_dict().keys()
+    assert 3 * len(list(shared.parameters())) == len(list(own.parameters()))
+
+
+def test_groups_of_a_box_code_have_networks_of_their_own():
+    branch, x = GroupedBoxBranch(8), torch.randn(2, 3, 8)
+    before = branch(x)
+    with torch.no_grad():
+        branch.task_heads[2][-1].bias += 1
+    changed = (branch(x) - before).abs().amax((0, 1)) > 0.5
+    assert changed.nonzero().flatten().tolist() == [3, 4, 5]
