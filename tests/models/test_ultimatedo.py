@@ -27,7 +27,7 @@ from tests.models.small import RESNET, TRUNK
 
 _FINE = 'model.grid={"lower": [-16, -16, -1], "upper": [16, 16, 5.4], "cell": [1, 1, 0.8]}'
 SMALL = {
-    "ultimatedo-r50": [*RESNET, _FINE, "model.map_margin=2"],
+    "ultimatedo-r50": [*RESNET, _FINE, "model.map_margin=2", "model.bev_channels=32"],
     "bevdet-r50": RESNET,
     "ultimatedo-mini": [*TRUNK, _FINE, "model.map_margin=2"],
 }
