@@ -13,6 +13,7 @@ from torch import Tensor
 
 from frustum.geometry import VoxelGrid
 from frustum.geometry.grids import Rounding
+from frustum.geometry.transforms import send
 
 _MOST_BOXES = 500  # per sample
 
@@ -26,6 +27,7 @@ class CentreTargets(NamedTuple):
         offset: (B, S, 2) centre relative to its cell, in cells.
         height: (B, S) centre z in metres.
         is_box: (B, S) bool: the slot holds a box whose centre lies in the map.
+        boxes: (B, S, 9) the boxes themselves, zeros in empty slots.
     """
 
     heatmap: Tensor
@@ -33,6 +35,7 @@ class CentreTargets(NamedTuple):
     offset: Tensor
     height: Tensor
     is_box: Tensor
+    boxes: Tensor
 
 
 def gaussian_radius(length: Tensor, width: Tensor, overlap: float = 0.1) -> Tensor:
@@ -71,17 +74,15 @@ def centre_targets(
     for i, (box, label) in enumerate(zip(boxes, classes, strict=True)):
         count = min(len(box), slots)
         table[i, :count], kind[i, :count], is_box[i, :count] = box[:count], label[:count], True
-    limit = torch.tensor([num_x, num_y], device=device)
+    limit = send(torch.tensor([num_x, num_y]), device)
     place, corner = grid.to_cells(table[..., :3])[..., :2], grid.indices(table[..., :3], rounding)[0][..., :2]
     is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1)
-    size = table[..., 3:5] / table.new_tensor(grid.cell[:2])
+    size = table[..., 3:5] / send(torch.tensor(grid.cell[:2], dtype=table.dtype), device)
     radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=2)
 
-    reach = min(int(radius.amax()), max(num_x, num_y))  # a bump may be larger than the map: a box of a kilometre is a mistake, not a crash
-    steps = torch.arange(-reach, reach + 1, device=device)
-    dx, dy = steps, steps[:, None]
+    dx, dy = _steps(corner, radius, (num_x, num_y), whole=device.type != "cpu")
     sigma = (2 * radius + 1)[..., None, None] / 6
-    bump = torch.exp(-(dx**2 + dy**2) / (2 * sigma**2))  # (B, S, 2R + 1, 2R + 1)
+    bump = torch.exp(-(dx**2 + dy**2) / (2 * sigma**2))  # (B, S, 2R + 1, 2R + 1) or (B, S, Y, X)
     x, y = corner[..., 0, None, None] + dx, corner[..., 1, None, None] + dy
     inside = (x >= 0) & (x < num_x) & (y >= 0) & (y < num_y) & is_box[..., None, None]
     inside &= (dx.abs() <= radius[..., None, None]) & (dy.abs() <= radius[..., None, None])
@@ -95,7 +96,21 @@ def centre_targets(
         offset=place - corner,
         height=table[..., 2],
         is_box=is_box,
+        boxes=table,
     )
+
+
+def _steps(corner: Tensor, radius: Tensor, sides: tuple[int, int], whole: bool) -> tuple[Tensor, Tensor]:
+    """Cells around each centre, counted from it: dx (*, 1, n) and dy (*, m, 1), enough for the largest bump or those of the whole map.
+
+    A GPU takes the whole map rather than tell the host how large the bumps are.
+    """
+    if whole:
+        dx, dy = (torch.arange(side, device=corner.device) - corner[..., axis, None] for axis, side in enumerate(sides))
+    else:  # a bump may be larger than the map: a box of a kilometre is a mistake, not a crash
+        reach = min(int(radius.amax()), max(sides))
+        dx = dy = torch.arange(-reach, reach + 1)[None, None]
+    return dx[..., None, :], dy[..., :, None]
 
 
 def centre_losses(outputs: dict[str, Tensor], targets: CentreTargets, weight: float = 1.0) -> dict[str, Tensor]:

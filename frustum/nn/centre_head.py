@@ -16,6 +16,9 @@ from frustum.geometry.transforms import without_autocast
 from frustum.nn.conv import ConvModule
 
 _WIDTHS = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+_CENTRES = ("reg", "height", "heatmap")
+BOXES = ("reg", "height", "dim", "rot", "vel", "heatmap")
+"""The branches of a head that finds boxes, in the published order."""
 
 
 class Centres(NamedTuple):
@@ -33,19 +36,29 @@ class Centres(NamedTuple):
 
 
 class CentreHead(nn.Module):
-    """A heat map per class whose peaks are object centres, and what is regressed there: `reg`, the offset in the cell, and `height`.
+    """A heat map per class whose peaks are object centres, and what is regressed there.
+
+    `reg` is the offset of the centre in its cell, `height` its z; of a head of boxes also `dim`, the logarithms of length, width and height
+    in metres, `rot`, sine and cosine of the yaw, and `vel`, the velocity in m/s.
 
     Args:
         in_channels: channels of the map.
         num_classes: K.
         channels: width inside.
         idle: further branches (`dim`, `rot`, `vel`) that are neither computed nor trained: published weights hold them.
+        used: the branches that are; `BOXES` for boxes.
     """
 
-    used = ("reg", "height", "heatmap")
-
-    def __init__(self, in_channels: int, num_classes: int = 10, channels: int = 64, idle: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int = 10,
+        channels: int = 64,
+        idle: tuple[str, ...] = (),
+        used: tuple[str, ...] = _CENTRES,
+    ):
         super().__init__()
+        self.used = used
         self.shared_conv = _conv_block(in_channels, channels)
         branches = nn.ModuleDict()
         for name in (*self.used, *idle):
@@ -56,11 +69,18 @@ class CentreHead(nn.Module):
         self.task_heads = nn.ModuleList([branches])
 
     def forward(self, bev: Tensor) -> dict[str, Tensor]:
-        """Map (B, in_channels, Y, X) -> `reg` (B, 2, Y, X) cells, `height` (B, 1, Y, X) metres, `heatmap` (B, K, Y, X) logits; float32."""
-        shared, heads = self.shared_conv(bev), self.task_heads[0]
+        """Map (B, in_channels, Y, X) -> `reg` (B, 2, Y, X) cells, `height` (B, 1, Y, X) metres, `heatmap` (B, K, Y, X) logits; float32.
+
+        Where they are used also `dim` (B, 3, Y, X), `rot` (B, 2, Y, X), `vel` (B, 2, Y, X).
+        """
+        return self.read(self.shared_conv(bev))
+
+    def read(self, shared: Tensor) -> dict[str, Tensor]:
+        """What `forward` returns, from the features of `shared_conv`."""
+        heads = self.task_heads[0]
         features = {name: heads[name][0](shared) for name in self.used}  # type: ignore[index]
         # Half precision has so few values that neighbours tie, and a tie makes two peaks of one: the last step is always float32.
-        with without_autocast(bev):
+        with without_autocast(shared):
             return {name: heads[name][1](feature.float()) for name, feature in features.items()}  # type: ignore[index]
 
 
@@ -76,12 +96,16 @@ def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, max_centres: int
         grid: the map's cells.
     """
     heat = outputs["heatmap"].float().sigmoid()
-    peaks = heat * (heat == F.max_pool2d(heat, 3, 1, 1))
+    return best_cells(heat * (heat == F.max_pool2d(heat, 3, 1, 1)), outputs, grid, max_centres)[0]
+
+
+def best_cells(heat: Tensor, outputs: dict[str, Tensor], grid: VoxelGrid, count: int) -> tuple[Centres, Tensor]:
+    """The `count` highest entries of heat maps (B, K, Y, X), and the flat cells y * X + x (B, Q) where they are; see `decode_centres`."""
     num_y, num_x = heat.shape[-2:]
-    scores, place = peaks.flatten(1).topk(min(max_centres, peaks[0].numel()))
+    scores, place = heat.flatten(1).topk(min(count, heat[0].numel()))
     cell = place % (num_y * num_x)
     regressed = torch.cat([outputs["reg"], outputs["height"]], 1).float().flatten(2)  # (B, 3, Y*X)
     dx, dy, z = regressed.gather(2, cell[:, None].expand(-1, 3, -1)).unbind(1)
     x = grid.lower[0] + (cell % num_x + dx) * grid.cell[0]
     y = grid.lower[1] + (cell.div(num_x, rounding_mode="floor") + dy) * grid.cell[1]
-    return Centres(torch.stack([x, y, z], -1), place.div(num_y * num_x, rounding_mode="floor"), scores)
+    return Centres(torch.stack([x, y, z], -1), place.div(num_y * num_x, rounding_mode="floor"), scores), cell

@@ -35,7 +35,11 @@ class ChannelToHeight(nn.Module):
 
     def forward(self, bev: Tensor) -> Tensor:
         """(B, C, Y, X) -> voxel logits (B, X, Y, Z, K), a transposed view of (B, Y, X, Z, K) memory."""
-        rows = self.final_conv(bev).permute(0, 2, 3, 1)  # (B, Y, X, C)
+        return self.read(self.final_conv(bev))
+
+    def read(self, features: Tensor) -> Tensor:
+        """What `forward` returns, from the features of `final_conv`."""
+        rows = features.permute(0, 2, 3, 1)  # (B, Y, X, C)
         return self.predicter(rows).unflatten(-1, (self.heights, self.num_classes)).transpose(1, 2)
 
 

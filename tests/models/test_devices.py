@@ -138,9 +138,12 @@ def test_the_watch_for_waits_works():
         assert len(waits.found) == 1, waits.found
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if not name.startswith("panoptic-flashocc")])
+LOVASZ = [name for name in OURS if name.startswith("panoptic-flashocc") and not name.endswith("-mini")]
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name not in LOVASZ])
 def test_loss_does_not_wait_for_the_device(name):
-    """Lovasz-softmax and the targets of centres do: they depend on how many classes and how large boxes there are."""
+    """Lovasz-softmax does: it depends on how many classes there are."""
     recipe, model = build(name)
     model, batch = model.train().to("meta"), make_batch(recipe).to("meta")
     outputs = model(batch)
