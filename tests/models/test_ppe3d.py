@@ -18,6 +18,7 @@ from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss
 from frustum.models.ppe3d import Ppe3d, Ppe3dConfig, Ppe3dHead, _cell_depth, _joined
 from frustum.nn.box_code import decode_boxes
+from frustum.nn.point_encoding import inverse_sigmoid
 from frustum.types.batch import Batch
 from frustum.types.contract import Shapes
 from frustum.types.frame import frames_of, keyframe_of
@@ -290,17 +291,20 @@ def test_the_box_convention_travels_and_decides():
     assert float(old.loss(outputs, batch)["loss_bbox"]) != float(new.loss(outputs, batch)["loss_bbox"])
 
 
-def test_refinement_moves_the_places_of_later_layers_only():
+def test_refinement_starts_each_layer_where_the_one_before_put_its_boxes():
     config = tiny(refine_boxes=True)
-    model, batch = config.build().eval(), made_up(config)
-    plain = tiny(refine_boxes=False).build().eval()
-    assert "post_norm.weight" in " ".join(plain.state_dict())
-    assert "post_norm" not in " ".join(model.state_dict())
-    before = model(batch)["box_codes"]
+    model, plain, batch = config.build().eval(), tiny().build().eval(), made_up(config)
+    assert any("post_norm" in key for key in plain.state_dict())
+    assert not any("post_norm" in key for key in model.state_dict())
     with torch.no_grad():
-        model.pts_bbox_head.reg_branches[0][-1].bias[4] += 3.0  # the first layer moves all queries up
-    after = model(batch)["box_codes"]
-    assert (after[:, :, :, 4] - before[:, :, :, 4] > 0.1).all()
+        for branch in model.pts_bbox_head.reg_branches:
+            branch[-1].weight.zero_()  # each layer moves all queries by its bias alone
+            branch[-1].bias.zero_()
+            branch[-1].bias[4] = 1.0
+        height = (model(batch)["box_codes"][..., 4] + 5) / 8  # of the range of boxes
+        start = inverse_sigmoid(model.pts_bbox_head.reference_points.weight[:, 2])
+    torch.testing.assert_close(height[0, 0], (start + 1).sigmoid(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(height[0, 1], (start + 2).sigmoid(), atol=1e-5, rtol=0)
 
 
 def test_a_past_frame_is_placed_by_its_pose():
