@@ -182,6 +182,10 @@ class DataConfig(Config):
         """The data set. Raises DataError for a wrong root."""
         raise TypeError(f"{type(self).__name__} must define open()")
 
+    def training_tokens(self, source: Any, seed: int) -> list[str]:
+        """The samples of an epoch of training, before they are shuffled: those of the training split, once each by default."""
+        return list(source.tokens(self.train_split))
+
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> Pipeline:
         """From samples of this data set to batches: with the labels, and augmented, for training."""
         raise TypeError(f"{type(self).__name__} must define pipeline()")

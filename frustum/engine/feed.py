@@ -41,7 +41,7 @@ class TrainingFeed:
 
     def __init__(self, recipe: Recipe, source: Source, rank: int = 0, world_size: int = 1):
         train, data = recipe.train, recipe.data
-        tokens = source.tokens(data.train_split)
+        tokens = data.training_tokens(source, train.seed)
         pipeline = build_pipeline(recipe, training=True)
         _note_short_past(recipe, source, tokens)
         for label in recipe.model.learns_from():

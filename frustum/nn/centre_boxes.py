@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
-from frustum.config import TRAVELS, Config
+from frustum.config import Config
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
 from frustum.nn.centre_head import best_cells
@@ -51,7 +51,7 @@ class BoxDecoding(Config):
 
     max_boxes: int = Field(500, ge=1)
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
-    suppression: Annotated[Suppression, TRAVELS] = "scale"
+    suppression: Suppression = "scale"
     iou: Annotated[NonNegativeFloat, Field(le=1)] = 0.2
     max_kept: int = Field(500, ge=1)
 

@@ -25,12 +25,15 @@ def bevdet_r50() -> Recipe:
 
 
 def ultimatedo_mini() -> Recipe:
-    """UltimateDO for two CPU cores: flashocc-tiny with a detection head, learns the street world in minutes."""
+    """UltimateDO for two CPU cores: flashocc-tiny with a detection head, boxes and occupancy of the street world."""
     return flashocc_tiny().model_copy(update={"name": "ultimatedo-mini", "model": UltimateDoMiniConfig()})
 
 
 def _nuscenes(name: str, model: UltimateDoConfig) -> Recipe:
-    """BEVDet's training settings without class-balanced sampling: AdamW 2e-4, 20 epochs, 64 samples a step (as 8 x 8 here)."""
+    """BEVDet's training settings: AdamW 2e-4, 20 epochs, 64 samples a step (as 8 x 8 here).
+
+    They are those of its run with class-balanced sampling, which `data.class_balanced=true` adds.
+    """
     base = flashocc_r50_m0()
     optim = base.optim.model_copy(update={"lr": 2e-4, "step_epochs": (20,)})
     train = base.train.model_copy(update={"epochs": 20, "batch_size": 8, "accumulate": 8})

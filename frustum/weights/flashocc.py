@@ -15,6 +15,7 @@ from frustum.models.bevdet_occ import BevDetOccConfig
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.flashocc_stereo import FlashOccStereoConfig
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
+from frustum.models.ultimatedo import UltimateDoConfig
 from frustum.types.contract import ModelConfig
 from frustum.weights.adapter import Found
 from frustum.weights.catalogue import recipe_of
@@ -26,6 +27,7 @@ BASES: dict[type[ModelConfig], str] = {
     FlashOccStereoConfig: "flashocc-r50-4d-stereo",
     PanopticFlashOccConfig: "panoptic-flashocc-tiny",
     BevDetOccConfig: "bevdet-occ-r50",
+    UltimateDoConfig: "bevdet-r50",
 }
 """The networks whose weights are read, and the recipe of a file that is none of the published ones."""
 
@@ -57,7 +59,8 @@ _JOINTS = (
     ("occ_head.predicter.0.weight", "occ_head.predicter.2.weight"),
 )
 
-_DEPTH = (1.0, 45.0)  # metres: the range of every published setting; the weights only know the number of bins
+_DEPTH = (1.0, 45.0)  # metres: the range of every published setting of FlashOCC; the weights only know the number of bins
+_DEPTHS: dict[type[ModelConfig], tuple[float, float]] = {UltimateDoConfig: (1.0, 60.0)}  # of others
 
 
 class Layout(NamedTuple):
@@ -125,7 +128,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     """What a state dict holds; None if it is nothing of this project or of BEVDet, from which it descends."""
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     net, entry = _NET, "img_bev_encoder_backbone.layers.0.0.conv1."
-    has_head = any(key.startswith("occ_head.") for key in shapes)
+    has_head, has_boxes = (any(key.startswith(name) for key in shapes) for name in ("occ_head.", "pts_bbox_head."))
     head = shapes.get(_HEAD, (0, 0))[1]
     simple, context = shapes.get(net + "weight"), shapes.get(net + "context_conv.weight")
     into_map = (shapes.get(entry + "weight") or shapes.get(entry + "conv.weight") or (0, 0))[1]
@@ -141,7 +144,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
     return Layout(
         depth_net=kind,
         has_centres=any(key.startswith("aux_centerness_head.") for key in shapes),
-        has_boxes=any(key.startswith("pts_bbox_head.") for key in shapes),
+        has_boxes=has_boxes,
         has_occupancy=has_head,
         is_volume=any(len(shape) == 5 for shape in shapes.values()),
         resnet=_resnet(shapes),
@@ -149,7 +152,7 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout | None:
         depth_bins=bins,
         lift_channels=lift,
         neck_channels=shapes.get(_NECK, shapes.get("img_neck.conv.0.weight", (0,)))[0],
-        bev_channels=shapes.get(_MAP_NECK, (head,))[0] if has_head else 0,
+        bev_channels=shapes.get(_MAP_NECK, (head,))[0] if has_head or has_boxes else 0,
         outputs=shapes.get("occ_head.predicter.2.weight", (0,))[0],
     )
 
@@ -190,7 +193,12 @@ def identify(state: Mapping[str, Tensor]) -> Found:
 
 def model_of(layout: Layout) -> type[ModelConfig] | None:
     """The config that builds this kind of network, of whatever widths; None if there is none."""
-    if not layout.has_occupancy or layout.has_boxes:
+    if layout.has_boxes:
+        is_bevdet = (
+            layout.depth_net == "conv" and layout.frames == 1 and not (layout.has_occupancy or layout.has_centres or layout.is_volume)
+        )
+        return UltimateDoConfig if is_bevdet else None
+    if not layout.has_occupancy:
         return None
     if layout.depth_net != "conv":
         return None if layout.is_volume else PanopticFlashOccConfig if layout.depth_net == "camera-aware" else FlashOccStereoConfig
@@ -220,7 +228,7 @@ def widths(state: Mapping[str, Tensor], config: Any) -> list[str]:
         return []
     found = [f"model.{name}={count}" for name, count in given.items() if name != "depth_bins" and count != has[name]]
     if 0 < layout.depth_bins != has["depth_bins"]:
-        start, stop = _DEPTH
+        start, stop = _DEPTHS.get(type(config), _DEPTH)
         found.append(f'model.depth_bins={{"start":{start},"stop":{stop},"step":{(stop - start) / layout.depth_bins!r}}}')
     if layout.resnet and layout.resnet != config.resnet:
         found.append(f"model.resnet={layout.resnet}")

@@ -17,6 +17,7 @@ from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe
 from frustum.weights import flashocc
 from frustum.weights.catalogue import SOURCES, recipe_of
+from frustum.weights.conversion import convert
 from frustum.weights.upstream import ADAPTERS, as_published
 from tests.models import golden_weights as gold
 
@@ -151,12 +152,29 @@ def test_detectors_and_strangers_are_told_apart(shared):
     state = {key: value for key, value in _meta(FlashOccConfig(depth_bins=DepthBins(stop=60))).items() if not key.startswith("occ_head.")}
     layout = flashocc.layout_of(state | _empty({f"pts_bbox_head.{key}": shape for key, shape in head.items()}))
     assert (layout.has_boxes, layout.has_occupancy, layout.depth_bins, layout.lift_channels) == (True, False, 59, 64)
-    assert flashocc.recipe_for(layout) == ""
-    assert "a BEVDet detector without an occupancy head" in flashocc.describe(layout)
-    assert "--init FILE" in flashocc.describe(layout)
+    assert flashocc.recipe_for(layout) == "bevdet-r50"
+    over_time = layout._replace(depth_net="camera-aware", frames=2)
+    assert flashocc.recipe_for(over_time) == ""
+    assert "a BEVDet detector without an occupancy head" in flashocc.describe(over_time)
+    assert "--init FILE" in flashocc.describe(over_time)
     assert flashocc.layout_of({"conv1.weight": torch.zeros(1)}) is None
     assert flashocc.identify({"conv1.weight": torch.zeros(1)}).recipe == ""
     assert "not a network of FlashOCC" in flashocc.identify({"conv1.weight": torch.zeros(1)}).about
+
+
+def test_a_detector_becomes_one_of_ours(tmp_path):
+    """A file of BEVDet's, of other widths: read, converted with what it must be fed, loaded whole."""
+    words = ["model.resnet=18", "model.neck_channels=16", "model.lift_channels=8", "model.bev_channels=24"]
+    config = apply(get_recipe("bevdet-r50"), words).model
+    network = config.build()
+    torch.save({"meta": {"epoch": 20}, "state_dict": network.state_dict()}, tmp_path / "bevdet.pth")
+    with pytest.warns(FrustumWarning, match="is not bevdet-r50 as published"):
+        found = convert(tmp_path / "bevdet.pth", tmp_path / "bevdet.safetensors", source="flashocc")
+    assert found.recipe == "bevdet-r50"
+    model = frustum.load(tmp_path / "bevdet.safetensors")
+    assert model.config == config.model_copy(update={"voxel_rounding": "reference"})
+    assert model.recipe.data.channel_order == "bgr"
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("resnet", [18, 34, 50, 101])

@@ -243,13 +243,17 @@ class NuScenes:
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
         """Boxes of the ten detection classes in these keyframes that hold at least `min_points` LiDAR or radar points."""
+        return int(self.class_counts(tokens, min_points).sum())
+
+    def class_counts(self, tokens: Iterable[str], min_points: int = 1) -> np.ndarray:
+        """Such boxes by keyframe and class, (N, 10) in the order of DETECTION_CLASSES."""
         table, start = self._index.boxes, self._index.boxes["start"]
-        names = [name.decode() for name in table["category_name"]]
-        is_detected = np.array([DETECTION_OF_CATEGORY.get(name, name) in DETECTION_CLASSES for name in names])
-        good = is_detected[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)
-        count = np.concatenate([[0], np.cumsum(good)])  # of the boxes up to a row
+        names = [DETECTION_OF_CATEGORY.get(name.decode(), name.decode()) for name in table["category_name"]]
+        is_class = np.array([[name == detected for detected in DETECTION_CLASSES] for name in names]).reshape(-1, len(DETECTION_CLASSES))
+        good = is_class[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)[:, None]
+        count = np.concatenate([np.zeros((1, good.shape[1]), np.int64), np.cumsum(good, 0)])  # of the boxes up to a row
         rows = np.array([self._row(token) for token in tokens], np.int64)
-        return int((count[start[rows + 1]] - count[start[rows]]).sum())
+        return count[start[rows + 1]] - count[start[rows]]
 
     def _annotations(self, row: int) -> Arrays:
         """Columns of the annotations of a keyframe, and the tables of names that they refer to."""

@@ -33,6 +33,9 @@ class NuScenesData(DataConfig):
     map_frame: Annotated[Literal["lidar", "camera0"], TRAVELS] = Field(
         "lidar", description="ego pose of the network's map: the keyframe's, or as published FlashOCC the one at the first camera's time"
     )
+    class_balanced: bool = Field(
+        False, description="in training, repeat keyframes so that every class comes in as many of them (CBGS); an epoch becomes longer"
+    )
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +47,13 @@ class NuScenesData(DataConfig):
         from frustum.data.nuscenes.reader import NuScenes
 
         return NuScenes(self.root, self.version, self.cameras)
+
+    def training_tokens(self, source: NuScenes, seed: int) -> list[str]:
+        """See `DataConfig.training_tokens`, and `class_balanced`. Raises DataError if that is set and there are no boxes."""
+        from frustum.data.nuscenes.balance import balanced_positions
+
+        tokens = super().training_tokens(source, seed)
+        return [tokens[i] for i in balanced_positions(source.class_counts(tokens) > 0, seed)] if self.class_balanced else tokens
 
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:
         """See `DataConfig.pipeline`. Raises ConfigError when a flip of the ego frame does not fit the grid of a label."""
