@@ -48,14 +48,14 @@ def products(x: Tensor, weight: Tensor, groups: int, backward: bool) -> Callable
     """The matrix products alone: one, with gradients three."""
     b, c, h, w = x.shape
     filters = weight.detach().view(groups, -1, c // groups * 9)
-    columns, above = x.new_empty(groups, h * w, filters.shape[2]).normal_(), x.new_empty(groups, filters.shape[1], h * w).normal_()
+    columns, above = (x.new_empty(groups, *shape).normal_() for shape in ((b * h * w, filters.shape[2]), (filters.shape[1], b * h * w)))
+    grad_columns = torch.empty_like(columns)
 
     def job() -> None:
-        for _ in range(b):
-            torch.bmm(filters, columns.transpose(1, 2))
-            if backward:
-                torch.bmm(above.transpose(1, 2), filters)
-                torch.bmm(above, columns)
+        torch.bmm(filters, columns.transpose(1, 2))
+        if backward:
+            torch.bmm(above.transpose(1, 2), filters, out=grad_columns)
+            torch.bmm(above, columns)
 
     return torch.no_grad()(job)
 

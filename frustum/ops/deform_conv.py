@@ -187,8 +187,9 @@ def _arranged(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, groups: i
 
 def _few_images(offset: Tensor) -> list[slice]:
     """Images that one matrix product takes: its rows should be many, its columns fit into a cache."""
-    count = max(1, _PIXELS // math.prod(offset.shape[-2:]))
-    return [slice(first, first + count) for first in range(0, len(offset), count)]
+    most = max(1, _PIXELS // math.prod(offset.shape[-2:]))
+    count = math.ceil(len(offset) / max(1, math.ceil(len(offset) / most)))  # as many in each
+    return [slice(first, first + count) for first in range(0, len(offset), max(1, count))]
 
 
 def _empty_columns(filters: Tensor, offset: Tensor, geometry: _Geometry) -> Tensor:
