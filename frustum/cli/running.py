@@ -98,7 +98,10 @@ def evaluate(
         str | None,
         optional("--split", help="split to evaluate; by default data.val_split, or the one that FILE is of"),
     ] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="also score the blind prior and black images")] = False,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="also score what answers without looking (a prior, no boxes, the likely boxes), and black images"),
+    ] = False,
     results: Annotated[
         Path | None,
         optional(

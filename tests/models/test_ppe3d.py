@@ -26,7 +26,7 @@ from tests.models import golden_ppe3d as gold
 from tests.models.test_contract import found_centres, rig
 
 _SMALL = [
-    "model.encoder=efficientnet_lite0", "model.channels=32", "model.queries=30", "model.layers=2", "model.heads=4", "model.hidden=64",
+    "model.encoder=efficientnet_lite0", "model.channels=32", "model.queries=60", "model.layers=1", "model.heads=4", "model.hidden=64",
     "model.dropout=0", "model.depth_bins=8", "model.ray_depths=8", "model.depth_channels=16",
 ]  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
