@@ -7,6 +7,7 @@ that are found by import path.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import math
 from dataclasses import replace
@@ -38,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "name" in metafunc.fixturenames:
         names = [*OURS, *metafunc.config.getoption("recipe")]
         slow = metafunc.function.__name__ == "test_one_sample_overfits"
-        kept = {"flashocc-tiny"} if slow else set(DIFFERENT)
+        kept = {"flashocc-tiny"} if slow else set(different())
         marks = {name: [] if name in kept or name not in OURS else [pytest.mark.slow] for name in names}
         metafunc.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
 
@@ -52,16 +53,14 @@ def small(name: str) -> Recipe:
     return overrides.apply(get_recipe(name), [*proof.SMALL[name], "data.image_size=64,96"])
 
 
-def _different() -> list[str]:
+@functools.cache
+def different() -> list[str]:
     """Our recipes without those whose small network is that of an earlier one."""
     found: dict[str, str] = {}
     for name in OURS:
         model = small(name).model
         found.setdefault(f"{type(model).__name__} {model.model_dump_json()}", name)
     return list(found.values())
-
-
-DIFFERENT = _different()
 
 
 def build(name: str, seed: int = 0) -> tuple[Recipe, torch.nn.Module]:

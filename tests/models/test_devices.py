@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from frustum.nn.centre_head import decode_centres
 from frustum.nn.small_trunk import doubled
-from tests.models.test_contract import DIFFERENT, OURS, build, make_batch
+from tests.models.test_contract import OURS, build, different, make_batch
 
 
 class NoFloat64(TorchDispatchMode):
@@ -27,7 +27,7 @@ class NoFloat64(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", different())
 def test_no_float64_on_the_device(name):
     recipe, model = build(name)
     model, batch = model.eval(), make_batch(recipe)
@@ -110,7 +110,7 @@ READS = (
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", different())
 def test_forward_does_not_wait_for_the_device(name, training, monkeypatch):
     monkeypatch.setattr("frustum.nn.lift_splat._HAVE_FLOAT64", ("cpu", "meta"))  # plans are made there, too
     recipe, model = build(name)
@@ -143,7 +143,7 @@ def test_the_watch_for_waits_works():
 WAITING = ("panoptic-flashocc-", "ppe3d-", "petr-")
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFERENT if not name.startswith(WAITING) or name.endswith("-mini")])
+@pytest.mark.parametrize("name", [name for name in different() if not name.startswith(WAITING) or name.endswith("-mini")])
 def test_loss_does_not_wait_for_the_device(name):
     """Lovasz-softmax does: it depends on how many classes there are. So does Hungarian matching, which scipy does on the CPU."""
     recipe, model = build(name)
@@ -218,7 +218,7 @@ def test_training_with_cuda_lowers_the_loss_and_repeats(name, dtype):
 @pytest.mark.gpu
 @on_a_gpu
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
-@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("name", different())
 def test_forward_does_not_wait_with_cuda(name, training):
     recipe, model = build(name)
     model, batch = model.train(training).cuda(), make_batch(recipe).to("cuda")
