@@ -214,13 +214,18 @@ def test_one_sample_overfits(name: str) -> None:
     model.train()
     if can_prepare:  # as the training loop does
         model.prepare(statistics)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    steps, highest, clip = schedule_of(name)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=highest or 1e-2)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps) if highest else None
     history = []
-    for _ in range(90):
+    for _ in range(steps):
         optimizer.zero_grad()
         loss = torch.stack(list(losses_of(model, batch).values())).sum()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
+        if cycle is not None:
+            cycle.step()
         history.append(float(loss.detach()))
     assert history[-1] < history[0]
     bare = replace(batch, labels={})
@@ -234,6 +239,13 @@ def test_one_sample_overfits(name: str) -> None:
         assert (found == true)[rare].float().mean() > 0.8
     if prediction.boxes is not None and BoxLabels in batch.labels:
         assert found_centres(prediction.boxes, batch.need(BoxLabels)) > 0.7
+
+
+def schedule_of(name: str) -> tuple[int, float, float]:
+    """Steps, highest learning rate of one cycle, 0 for a constant one, and largest gradient norm: ONE_CYCLE of the method's test file."""
+    module = OURS.get(name, name)
+    proof = None if ":" in module else importlib.import_module(f"tests.models.test_{module.rpartition('.')[2]}")
+    return getattr(proof, "ONE_CYCLE", {}).get(name, (90, 0.0, math.inf))
 
 
 def a_street(like: OccupancyTruth, names: tuple[str, ...]) -> OccupancyTruth:

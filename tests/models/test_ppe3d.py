@@ -30,6 +30,7 @@ _SMALL = [
     "model.dropout=0", "model.depth_bins=8", "model.ray_depths=8", "model.depth_channels=16",
 ]  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
+ONE_CYCLE = {name: (300, 2e-3, 10.0) for name in SMALL}  # a decoder of queries learns little without a warm-up and clipping
 
 # ---- against the reference ------------------------------------------------------------------------------------------------------
 
