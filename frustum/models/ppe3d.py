@@ -37,6 +37,7 @@ from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
+from frustum.losses.token_boxes import token_losses
 from frustum.nn.box_code import BoxConvention, boxes_to_code, decode_boxes
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
@@ -47,12 +48,14 @@ from frustum.nn.point_encoding import (
     candidate_depths,
     depth_major,
     inverse_sigmoid,
+    metric_encoding,
     normalise_points,
     pixel_points,
     sine_encoding,
     view_encoding,
 )
-from frustum.nn.query_decoder import GroupedBoxBranch, QueryDecoder, box_branch, class_branch, per_layer
+from frustum.nn.query_aids import QueryAids, denoising_mask, denoising_matches, grid_anchors, noisy_places
+from frustum.nn.query_decoder import GroupedBoxBranch, QueryDecoder, QueryPositions, Tokens, box_branch, class_branch, per_layer
 from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
@@ -105,6 +108,8 @@ class Ppe3dConfig(ModelConfig):
         set_loss: weights of matching, class and box loss.
         depth_loss: weights of the depth losses of `point3d`, and the metres from its nearest to its farthest candidate depth.
         score_loss: weight of the cross-entropy of depths, of `topk` and `depth_guided_feature`.
+        frozen_blocks: blocks of `efficientnet_lite0` that are not trained.
+        aids: what lets a small network learn in minutes; all off in the published networks.
     """
 
     image_multiple: ClassVar[int] = 32
@@ -137,6 +142,8 @@ class Ppe3dConfig(ModelConfig):
     set_loss: SetLoss = SetLoss()
     depth_loss: PixelDepthLoss = PixelDepthLoss()
     score_loss: NonNegativeFloat = 3.0
+    frozen_blocks: NonNegativeInt = 0
+    aids: QueryAids = QueryAids()
 
     @model_validator(mode="after")
     def _check(self) -> Ppe3dConfig:
@@ -162,7 +169,7 @@ class Ppe3dConfig(ModelConfig):
         boxes = BoxLabels()
         if self.encoding == "point3d_lidar":
             return boxes, DepthLabels(without="model.encoding=point3d")
-        if not self.learns_depth:
+        if not self.learns_depth and not self.aids.token_loss:
             return (boxes,)
         weights = ("depth_loss.depth_weight", "depth_loss.distribution_weight") if self.encoding == "point3d" else ("score_loss",)
         return boxes, DepthLabels(without=" ".join(f"model.{name}=0" for name in weights))
@@ -215,7 +222,10 @@ class Ppe3d(nn.Module):
         maps = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(maps) if self.img_neck is not None else maps[-1]
         seconds = send(_seconds(*frames), features.device, torch.float32) if self.config.past else None
-        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds)
+        noisy, aids = None, self.config.aids
+        if self.training and aids.denoising and BoxLabels in batch.labels:
+            noisy = noisy_places(self._truth(batch)[0], aids, self.config.box_range, features.device)
+        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, noisy)
         views, key = frame.images.shape[:2], frames[0].images.shape[1]
         now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in ("depth", "depth_logits") if name in outputs}
         return outputs | now
@@ -237,15 +247,27 @@ class Ppe3d(nn.Module):
         Raises:
             DataError: the batch has no boxes, or no depth maps where they are learned.
         """
-        config, truth = self.config, batch.need(BoxLabels)
-        codes, classes = [], []
-        for boxes, kinds in zip(truth.boxes, truth.classes, strict=True):
-            inside = _inside(boxes, config.box_range)
-            codes.append(boxes_to_code(boxes[inside], config.box_convention))
-            classes.append(kinds[inside])
-        logits, found = outputs["class_logits"].transpose(0, 1), outputs["box_codes"].transpose(0, 1)
-        losses = set_losses(logits, found, TrueCodes.of(codes, classes), config.set_loss)
+        config, (boxes, classes) = self.config, self._truth(batch)
+        truth = TrueCodes.of([boxes_to_code(found, config.box_convention) for found in boxes], classes)
+        losses = set_losses(*_by_layer(outputs, "class_logits", "box_codes"), truth, config.set_loss)
+        if "denoising_logits" in outputs:
+            logits, codes = _by_layer(outputs, "denoising_logits", "denoising_codes")
+            matches = denoising_matches(truth.counts, config.aids.denoising, len(logits), logits.device)
+            losses |= set_losses(logits, codes, truth, config.set_loss, matches, prefix="denoising.")
+        if config.aids.token_loss:
+            depth = _cell_depth(batch.need(DepthLabels), outputs["depth_size"].shape[-2:])
+            frame = frames_of(batch, 0)[0]
+            points = pixel_points(depth.unflatten(0, frame.images.shape[:2]), frame).flatten(1, 3)
+            known = (depth > 0).view(points.shape[:2])
+            tokens = outputs["token_logits"], outputs["token_offsets"]
+            losses |= token_losses(*tokens, points, known, boxes, classes, config.aids.token_loss)
         return losses | self._depth_losses(outputs, batch)
+
+    def _truth(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes and classes of each sample that are learned."""
+        truth = batch.need(BoxLabels)
+        inside = [_inside(boxes, self.config.box_range) for boxes in truth.boxes]
+        return [b[i] for b, i in zip(truth.boxes, inside, strict=True)], [c[i] for c, i in zip(truth.classes, inside, strict=True)]
 
     def _depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         config = self.config
@@ -295,6 +317,8 @@ class Ppe3dHead(nn.Module):
         self.input_proj = nn.Conv2d(read, c, 1)
         self.reference_points = nn.Embedding(config.queries, 3)
         nn.init.uniform_(self.reference_points.weight)
+        if config.aids.anchor_grid:
+            self.reference_points.weight.data.copy_(grid_anchors(config.queries, config.box_range))
         numbers = c * 3 // 2  # of the code of a point
         self.query_embedding = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
         if config.encoding in _POINT:
@@ -312,13 +336,26 @@ class Ppe3dHead(nn.Module):
             self.dpe = MapGate(c, config.depth_bins)
         if config.camera_code:
             self.adapt_pos3d = _map_mlp(numbers, c)
-        decoder = QueryDecoder(config.layers, c, config.heads, config.hidden, config.dropout, post_norm=not config.refine_boxes)
-        self.transformer = nn.ModuleDict({"decoder": decoder})
+        aids = config.aids
+        sizes = (config.layers, c, config.heads, config.hidden, config.dropout, not config.refine_boxes)
+        self.transformer = nn.ModuleDict({"decoder": QueryDecoder(*sizes, aids.position_in_values, aids.offset_values)})
+        if aids.position_in_values:
+            self.position_norm = nn.LayerNorm(c)
+        if aids.token_loss:
+            self.token_branch = nn.Sequential(nn.Linear(c, c), nn.ReLU(), class_branch_end := nn.Linear(c, len(DETECTION_CLASSES) + 3))
+            nn.init.constant_(class_branch_end.bias[:-3], -4.6)
         shared = not (config.refine_boxes or config.grouped_boxes)
         self.cls_branches = per_layer(lambda: class_branch(c, len(DETECTION_CLASSES)), config.layers, shared)
         self.reg_branches = per_layer(lambda: GroupedBoxBranch(c) if config.grouped_boxes else box_branch(c), config.layers, shared)
 
-    def forward(self, features: Tensor, frame: Frame, lidar: Tensor | None = None, seconds: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        features: Tensor,
+        frame: Frame,
+        lidar: Tensor | None = None,
+        seconds: Tensor | None = None,
+        noisy: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """The outputs of Ppe3d.
 
         Args:
@@ -340,15 +377,30 @@ class Ppe3dHead(nn.Module):
             depth = self._lidar_depth(lidar) if found is None else self.depth_net.depth(found, self._buffers.get("project"))
             if found is not None:
                 outputs["depth"] = depth
-            position = self._point_position(depth.unflatten(0, views), frame)
+            places = pixel_points(depth.unflatten(0, views), frame)  # (B, N, h, w, 3)
+            position = self._point_position(places)
         else:
+            places = None
             position = self._ray_position(memory, found, frame)
         if config.camera_code:
             padding = torch.zeros(1, views[1], *memory.shape[-2:], dtype=torch.bool, device=memory.device)
             code = view_encoding(padding, config.channels // 2)[0]
             position = position + self.adapt_pos3d(code.to(memory.dtype)).repeat(views[0], 1, 1, 1)
+        size = memory[:, 0]
         memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
-        return self._boxes(memory, position, seconds) | outputs
+        where = None if places is None else places.flatten(1, 3)
+        if config.aids.position_in_values:
+            position = self.position_norm(position)
+        if config.aids.token_loss:
+            logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES), 3), -1)
+            with without_autocast(offsets):
+                turn = (frame.bev_aug[:, None].double() @ frame.rig.cam2key(frame.ego2global).double())[..., :3, :3]
+                turn = send(turn.float(), offsets.device)
+                offsets = (offsets.float().unflatten(1, (views[1], -1)) @ turn.mT).flatten(1, 2)
+            outputs |= {"token_logits": logits, "token_offsets": offsets, "depth_size": size}
+            if where is not None:
+                where = where + offsets
+        return self._boxes(Tokens(memory, position, where), seconds, noisy) | outputs
 
     def _lidar_depth(self, lidar: Tensor | None) -> Tensor:
         """Measured depth, the farthest one where nothing was measured."""
@@ -357,11 +409,14 @@ class Ppe3dHead(nn.Module):
         far = self.config.depth_loss.last
         return torch.where(lidar > 0, lidar, far).clamp(max=far)
 
-    def _point_position(self, depth: Tensor, frame: Frame) -> Tensor:
-        """The embedding (M, C, h, w) of the points at depths (B, N, h, w)."""
-        with without_autocast(depth):
-            points = normalise_points(pixel_points(depth, frame), self.config.point_range)
-            code = sine_encoding(inverse_sigmoid(points), self.config.channels // 2)
+    def _point_position(self, places: Tensor) -> Tensor:
+        """The embedding (M, C, h, w) of points (B, N, h, w, 3) in metres."""
+        features = self.config.channels // 2
+        with without_autocast(places):
+            if self.config.aids.metric_code:
+                code = metric_encoding(places, features)
+            else:
+                code = sine_encoding(inverse_sigmoid(normalise_points(places, self.config.point_range)), features)
         return self.position_encoder(code).flatten(0, 1).permute(0, 3, 1, 2)
 
     def _ray_position(self, memory: Tensor, found: RayDepth | None, frame: Frame) -> Tensor:
@@ -379,41 +434,70 @@ class Ppe3dHead(nn.Module):
             return self.fpe(position, memory)
         return self.dpe(position, scores) if encoding == "depth_guided_feature" else position
 
-    def _embedded(self, places: Tensor) -> Tensor:
-        """The embedding (*, C) of places (*, 3) in the box range, 0..1."""
+    def _at(self, places: Tensor) -> QueryPositions:
+        """Where queries at places (B, Q, 3) in the box range, 0..1, are."""
+        aids, features = self.config.aids, self.config.channels // 2
+        metres = self._metres(places)
         with without_autocast(places):
-            # Only 3DPPE's own head takes the logarithm of the odds here too; PETR's and that of its oracle do not.
-            code = sine_encoding(inverse_sigmoid(places) if self.config.encoding == "point3d" else places, self.config.channels // 2)
-        return self.query_embedding(code)
+            if aids.metric_code:
+                code = metric_encoding(metres, features)
+            else:
+                # Only 3DPPE's own head takes the logarithm of the odds here too; PETR's and that of its oracle do not.
+                code = sine_encoding(inverse_sigmoid(places) if self.config.encoding == "point3d" else places, features)
+        embedding = self.query_embedding(code)
+        return QueryPositions(self.position_norm(embedding) if aids.position_in_values else embedding, metres)
 
-    def _boxes(self, memory: Tensor, position: Tensor, seconds: Tensor | None) -> dict[str, Tensor]:
-        size = len(memory)
-        places = [self.reference_points.weight.float().expand(size, -1, -1)]  # of the queries, as each layer reads them
+    def _metres(self, places: Tensor) -> Tensor:
+        """Shares of the box range (*, 3) in metres."""
+        limits = self.config.box_range
+        axes = zip(places.unbind(-1), limits[:3], limits[3:], strict=True)
+        return torch.stack([share * (high - low) + low for share, low, high in axes], -1)
 
-        def refine(layer: int, queries: Tensor) -> Tensor:
+    def _centres(self, raw: Tensor, places: Tensor) -> Tensor:
+        """What the branch answers (B, Q, 10) and places (B, Q, 3) -> centres (B, Q, 3) as shares of the box range."""
+        if self.config.aids.metric_offsets:
+            limits = self.config.box_range
+            sizes = [high - low for low, high in zip(limits[:3], limits[3:], strict=True)]
+            return places + torch.stack([x / size for x, size in zip(_centre(raw).unbind(-1), sizes, strict=True)], -1)
+        return (_centre(raw) + inverse_sigmoid(places)).sigmoid()
+
+    def _boxes(self, tokens: Tokens, seconds: Tensor | None, noisy: Tensor | None) -> dict[str, Tensor]:
+        count = self.config.queries
+        first = self.reference_points.weight.float()[None].expand(len(tokens.memory), -1, -1)
+        mask = None
+        if noisy is not None and noisy.shape[1]:
+            mask = denoising_mask(count, noisy.shape[1], self.config.aids.denoising, first.device)
+            first = torch.cat([first, noisy], 1)
+        places = [first]  # of the queries, as each layer reads them
+
+        def refine(layer: int, queries: Tensor) -> QueryPositions:
             with without_autocast(queries):
-                moved = _centre(self.reg_branches[layer](queries).float()) + inverse_sigmoid(places[-1])
-                places.append(moved.sigmoid().detach())
-            return self._embedded(places[-1])
+                places.append(self._centres(self.reg_branches[layer](queries).float(), places[-1]).detach().clamp(0, 1))
+            return self._at(places[-1])
 
-        start = self._embedded(self.reference_points.weight.float()).expand(size, -1, -1)
-        decoder = self.transformer["decoder"]
-        queries = decoder(start, memory, position, refine if self.config.refine_boxes else None)  # (L, B, Q, C)
+        queries = self.transformer["decoder"](self._at(first), tokens, refine if self.config.refine_boxes else None, mask)  # (L, B, Q, C)
         logits, codes = [], []
         for i, found in enumerate(queries):
             logits.append(self.cls_branches[i](found))
             raw = self.reg_branches[i](found)
             with without_autocast(raw):
                 codes.append(self._box_codes(raw.float(), places[i if self.config.refine_boxes else 0], seconds))
-        return {"class_logits": torch.stack(logits, 1), "box_codes": torch.stack(codes, 1)}
+        all_logits, all_codes = torch.stack(logits, 1), torch.stack(codes, 1)
+        outputs = {"class_logits": all_logits[:, :, :count], "box_codes": all_codes[:, :, :count]}
+        if mask is not None:
+            outputs |= {"denoising_logits": all_logits[:, :, count:], "denoising_codes": all_codes[:, :, count:]}
+        return outputs
 
     def _box_codes(self, raw: Tensor, places: Tensor, seconds: Tensor | None) -> Tensor:
         """What the branch answers (B, Q, 10) and places (B, Q, 3) -> codes in metres."""
-        limits = self.config.box_range
-        axes = zip((_centre(raw) + inverse_sigmoid(places)).sigmoid().unbind(-1), limits[:3], limits[3:], strict=True)
-        x, y, z = (share * (high - low) + low for share, low, high in axes)
+        centre = self._metres(self._centres(raw, places))
         velocity = raw[..., 8:] if seconds is None else raw[..., 8:] / seconds[:, None, None]
-        return torch.cat([torch.stack([x, y], -1), raw[..., 2:4], z[..., None], raw[..., 5:8], velocity], -1)
+        return torch.cat([centre[..., :2], raw[..., 2:4], centre[..., 2:], raw[..., 5:8], velocity], -1)
+
+
+def _by_layer(outputs: dict[str, Tensor], *names: str) -> list[Tensor]:
+    """Outputs (B, L, Q, *) as (L, B, Q, *)."""
+    return [outputs[name].transpose(0, 1) for name in names]
 
 
 def _encoder(config: Ppe3dConfig) -> Any:
@@ -422,7 +506,7 @@ def _encoder(config: Ppe3dConfig) -> Any:
             raise ConfigError("there are no weights to start a V2-99 from: use model.pretrained=false.")
         return VoVNet99(outputs=(4, 5))
     if config.encoder == "efficientnet_lite0":
-        return EfficientNetLite0((4, 10), pretrained=config.pretrained)
+        return EfficientNetLite0((4, 10), frozen_blocks=config.frozen_blocks, pretrained=config.pretrained)
     depth = 101 if config.encoder == "resnet101" else 50
     outputs = (4,) if config.encoder == "resnet50_c5" else (3, 4)
     return ResNet(depth, outputs, config.pretrained, caffe=True, deformable=(3, 4))

@@ -26,6 +26,7 @@ Spacing = Literal["lid", "ud", "inclusive"]
 
 _TEMPERATURE = 10000.0
 _NEAREST = 1e-5  # metres
+_SHORTEST, _LONGEST = 2.0, 256.0  # metres
 
 _known: RigMemory[Tensor] = RigMemory()  # so that nothing is copied to a GPU for a rig that was there before
 
@@ -125,6 +126,14 @@ def sine_encoding(points: Tensor, features: int = 128) -> Tensor:
     angles = _angles(points, features)  # (*, 3, features / 2)
     axes = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2).unbind(-2)
     return torch.cat([axes[1], axes[0], axes[2]], -1)
+
+
+def metric_encoding(points: Tensor, features: int = 128) -> Tensor:
+    """Sines and cosines (*, 3 * features) of points (*, 3) in metres; waves from 2 to 256 m. Ours."""
+    points = _wide(points)
+    index = torch.arange(features // 2, dtype=points.dtype, device=points.device)
+    angles = (points * (2 * math.pi / _SHORTEST))[..., None] / (_LONGEST / _SHORTEST) ** (2 * index / features)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-3)
 
 
 def view_encoding(padding: Tensor, features: int = 128) -> Tensor:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
+
+_PADDED = 8  # numbers by which attention grows for three coordinates
 
 
 class Attention(nn.Module):
@@ -24,18 +27,29 @@ class Attention(nn.Module):
         channels: C, divisible by `heads`.
         heads: number of heads.
         dropout: of the attention weights and of the result.
+        offsets: add what `offset` makes of where the keys lie: of each head the mean of their places, in metres from that of the query.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float = 0.0):
+    def __init__(self, channels: int, heads: int, dropout: float = 0.0, offsets: bool = False):
         super().__init__()
         if channels % heads:
             raise ShapeError(f"{channels} channels do not divide into {heads} heads.")
         self.heads, self.dropout = heads, dropout
         self.attn = _Packed(channels)
         self.drop = nn.Dropout(dropout)
+        if offsets:
+            self.offset = nn.Sequential(nn.Linear(3 * heads, channels), nn.ReLU(), nn.Linear(channels, channels))
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """query (B, Q, C), key and value (B, S, C) -> (B, Q, C)."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, places: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """query (B, Q, C), key and value (B, S, C) -> (B, Q, C).
+
+        Args:
+            query, key, value: see above.
+            mask: (Q, S) bool, True where a query may look.
+            places: of the queries (B, Q, 3) and of the keys (B, S, 3) in metres, with `offsets`.
+        """
         weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
         split = [
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, Q or S, C / heads)
@@ -45,8 +59,18 @@ class Attention(nn.Module):
         if query.device.type == "cpu":  # in half precision the backward pass took five times as long there
             split = [x.float() for x in split] if dtype in (torch.bfloat16, torch.float16) else split
         q, k, v = split
-        found = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.drop(self.attn.out_proj(found.transpose(1, 2).flatten(2).to(dtype)))
+        drop = self.dropout if self.training else 0.0
+        if places is None:
+            found = F.scaled_dot_product_attention(q, k, v, mask, drop)
+            return self.drop(self.attn.out_proj(found.transpose(1, 2).flatten(2).to(dtype)))
+        # Places are averaged along with the values, so that one pass over the tokens gives both; padding keeps all three equally wide.
+        size = q.shape[-1]
+        where = F.pad(places[1], (0, _PADDED - 3)).to(v.dtype)[:, None].expand(-1, self.heads, -1, -1)
+        q, k, v = F.pad(q, (0, _PADDED)), F.pad(k, (0, _PADDED)), torch.cat([v, where], -1)
+        found, mean = F.scaled_dot_product_attention(q, k, v, mask, drop, scale=size**-0.5).split((size, _PADDED), -1)
+        offset = (mean[..., :3] - places[0][:, None]).transpose(1, 2).flatten(2).asinh()  # (B, Q, heads * 3)
+        result = self.attn.out_proj(found.transpose(1, 2).flatten(2).to(dtype))
+        return self.drop(result + self.offset(offset.to(dtype)))
 
 
 class _Packed(nn.Module):
@@ -66,22 +90,60 @@ class DecoderLayer(nn.Module):
     Args:
         channels, heads, dropout: see `Attention`.
         hidden: width of the two linear layers.
+        offsets: of the attention to the images, see `Attention`.
     """
 
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float):
+    def __init__(self, channels: int, heads: int, hidden: int, dropout: float, offsets: bool = False):
         super().__init__()
-        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), Attention(channels, heads, dropout)])
+        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), Attention(channels, heads, dropout, offsets)])
         inner = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
         layers = nn.Sequential(inner, nn.Linear(hidden, channels), nn.Dropout(dropout))
         self.ffns = nn.ModuleList([nn.ModuleDict({"layers": layers})])
         self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(3)])
 
-    def forward(self, x: Tensor, query_pos: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """x and query_pos (B, Q, C), key (with its position) and value (B, S, C) -> (B, Q, C)."""
+    def forward(
+        self,
+        x: Tensor,
+        query_pos: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None = None,
+        places: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """x and query_pos (B, Q, C), key (with its position) and value (B, S, C) -> (B, Q, C).
+
+        `mask` (Q, Q) says which queries may look at each other, `places` where queries and tokens lie, see `Attention`.
+        """
         among = x + query_pos
-        x = self.norms[0](x + self.attentions[0](among, among, x))
-        x = self.norms[1](x + self.attentions[1](x + query_pos, key, value))
+        x = self.norms[0](x + self.attentions[0](among, among, x, mask))
+        x = self.norms[1](x + self.attentions[1](x + query_pos, key, value, places=places))
         return self.norms[2](x + self.ffns[0]["layers"](x))  # type: ignore[index]
+
+
+class Tokens(NamedTuple):
+    """What queries look at.
+
+    Attributes:
+        memory: (B, S, C) features of the images.
+        position: (B, S, C) embedding of where they lie.
+        places: (B, S, 3) where they lie, in metres, if known.
+    """
+
+    memory: Tensor
+    position: Tensor
+    places: Tensor | None = None
+
+
+class QueryPositions(NamedTuple):
+    """Where the queries are.
+
+    Attributes:
+        embedding: (B, Q, C).
+        places: (B, Q, 3) metres, if needed.
+    """
+
+    embedding: Tensor
+    places: Tensor | None = None
 
 
 class QueryDecoder(nn.Module):
@@ -91,38 +153,72 @@ class QueryDecoder(nn.Module):
         layers: L.
         channels, heads, hidden, dropout: see `DecoderLayer`.
         post_norm: pass each layer's output, not what the next layer reads, through one more norm that all layers share.
+        position_in_values, offset_values: see `nn.query_aids.QueryAids`.
     """
 
     def __init__(
-        self, layers: int = 6, channels: int = 256, heads: int = 8, hidden: int = 2048, dropout: float = 0.1, post_norm: bool = True
+        self,
+        layers: int = 6,
+        channels: int = 256,
+        heads: int = 8,
+        hidden: int = 2048,
+        dropout: float = 0.1,
+        post_norm: bool = True,
+        position_in_values: bool = False,
+        offset_values: bool = False,
     ):
         super().__init__()
-        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout) for _ in range(layers)])
+        self.position_in_values, self.offset_values = position_in_values, offset_values
+        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout, offset_values) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(channels) if post_norm else None
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        if position_in_values:
+            for layer in self.layers:
+                _match_near(layer.attentions[1].attn.in_proj_weight)  # type: ignore[union-attr, index, arg-type]
+            return
         # Queries are zero when they first look at each other: they see the same whatever these weights are, and no gradient arrives.
         first = self.layers[0].attentions[0].attn  # type: ignore[union-attr, index]
         first.in_proj_weight.requires_grad_(False)
         first.out_proj.weight.requires_grad_(False)
 
-    def forward(self, query_pos: Tensor, memory: Tensor, pos: Tensor, refine: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        start: QueryPositions,
+        tokens: Tokens,
+        refine: Callable[[int, Tensor], QueryPositions] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The output of every layer (L, B, Q, C).
 
         Args:
-            query_pos: (B, Q, C) position embedding of the queries.
-            memory: (B, S, C) image tokens.
-            pos: (B, S, C) position embedding of the image tokens: part of the keys, not of the values.
-            refine: called with the number and the output of each layer, returns the `query_pos` of the next.
+            start: where the queries begin.
+            tokens: what they look at. Positions are part of the keys, and of the values only with `position_in_values`.
+            refine: called with the number and the output of each layer, returns where the queries of the next are.
+            mask: (Q, Q) bool, True where a query may look at another.
         """
-        x, key, outputs = torch.zeros_like(query_pos), memory + pos, []
+        key = tokens.memory + tokens.position
+        value = key if self.position_in_values else tokens.memory
+        x, at, outputs = start.embedding if self.position_in_values else torch.zeros_like(start.embedding), start, []
         for i, layer in enumerate(self.layers):
-            x = layer(x, query_pos, key, memory)
+            places = None
+            if self.offset_values:
+                assert at.places is not None and tokens.places is not None
+                places = at.places, tokens.places
+            x = layer(x, at.embedding, key, value, mask, places)
             outputs.append(x if self.post_norm is None else self.post_norm(x))
             if refine is not None and i + 1 < len(self.layers):
-                query_pos = refine(i, x)
+                at = refine(i, x)
         return torch.stack(outputs)
+
+
+@torch.no_grad()
+def _match_near(weight: Tensor) -> None:
+    """Make queries and keys of packed weights (3 C, C) the same projection, large enough that equal positions stand out."""
+    queries, keys, _ = weight.chunk(3)
+    queries.mul_(2)
+    keys.copy_(queries)
 
 
 def class_branch(channels: int, num_classes: int, prior: float = 0.01) -> nn.Sequential:

@@ -6,8 +6,10 @@ from typing import Any
 
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.source import AugmentConfig
-from frustum.engine.recipe import OptimConfig, Recipe, TrainConfig
+from frustum.engine.recipe import EmaConfig, OptimConfig, Recipe, RuntimeConfig, TrainConfig
 from frustum.models.ppe3d import Ppe3dConfig
+from frustum.nn.encoders.efficientnet import MEAN, STD
+from frustum.nn.query_aids import QueryAids
 from frustum.recipes.published import published_for
 
 
@@ -41,6 +43,30 @@ def petr_v299() -> Recipe:
 def ppe3d_2f_v299() -> Recipe:
     """3DPPE-v2: as ppe3d-v299 with the keyframe before (nuScenes, 43.2 mAP, 51.9 NDS published, with a camera sweep instead)."""
     return _nuscenes("ppe3d-2f-v299", Ppe3dConfig(past=1, grouped_boxes=True), (320, 800), lr=4e-4, batch_size=4)
+
+
+def ppe3d_mini() -> Recipe:
+    """3DPPE for two CPU cores: EfficientNet-Lite0, 96x256 images, 196 queries (street world)."""
+    aids = QueryAids(
+        anchor_grid=True, metric_code=True, metric_offsets=True, position_in_values=True, offset_values=True, token_loss=1, denoising=2
+    )
+    model = Ppe3dConfig(
+        encoder="efficientnet_lite0", frozen_blocks=5, pretrained=True, depth_bins=32, depth_channels=32, camera_code=False, channels=128,
+        queries=196, layers=3, heads=4, hidden=512, dropout=0.0, refine_boxes=True, aids=aids,
+    )  # fmt: skip
+    return Recipe(
+        name="ppe3d-mini",
+        model=model,
+        data=NuScenesData(root="data/street", image_size=(96, 256), mean=MEAN, std=STD, cache="memory"),
+        augment=AugmentConfig(
+            resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2, bev_flip_x=0.0, bev_flip_y=0.0,
+            bev_rotate_deg=(-22.5, 22.5),
+        ),
+        optim=OptimConfig(lr=1e-3, lr_scale={"encoder": 0.3}, clip_norm=10.0, schedule="cosine", warmup_steps=100, warmup_ratio=0.05),
+        ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
+        train=TrainConfig(epochs=None, steps=4500, batch_size=2, num_workers=0, checkpoint_every=500),
+        runtime=RuntimeConfig(precision="auto"),
+    )  # fmt: skip
 
 
 def _nuscenes(name: str, model: Ppe3dConfig, image_size: tuple[int, int], lr: float, batch_size: int, **augment: Any) -> Recipe:

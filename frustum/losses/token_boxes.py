@@ -1,0 +1,58 @@
+"""What an image token sees, as a loss of its own: the class of the box that its LiDAR point lies in, and where the centre is from there.
+
+Not part of PETR or 3DPPE: a few thousand answers a sample, where the set loss has as many as there are boxes.
+Shape letters: B batch, S tokens, K classes, M boxes of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frustum.geometry.boxes import box_poses, points_in_boxes
+from frustum.geometry.transforms import without_autocast
+from frustum.losses.set_prediction import focal_loss
+
+_MARGIN = 0.2  # metres that a box is larger: LiDAR points of thin things lie beside them
+
+
+def token_losses(
+    logits: Tensor,
+    offsets: Tensor,
+    points: Tensor,
+    known: Tensor,
+    boxes: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    weight: float,
+) -> dict[str, Tensor]:
+    """`loss_token_cls`, the focal loss of the class, and `loss_token_centre`, the smooth L1 distance of the offset; weighted.
+
+    Both are divided by the number of tokens in boxes, at least 1.
+
+    Args:
+        logits: (B, S, K) before the sigmoid.
+        offsets: (B, S, 3) metres from the point to the centre of its box.
+        points: (B, S, 3) LiDAR point of each token.
+        known: (B, S) bool: tokens with a LiDAR point; others do not count.
+        boxes: (M, 9) of each sample.
+        classes: (M,) of each sample.
+        weight: of both losses.
+    """
+    with without_autocast(logits):
+        logits, offsets = logits.float(), offsets.float()
+        wanted, expected, inside = torch.zeros_like(logits), torch.zeros_like(offsets), torch.zeros_like(known)
+        for i, (found, kinds) in enumerate(zip(boxes, classes, strict=True)):
+            if not len(found):
+                continue
+            hit = points_in_boxes(points[i], box_poses(found), found[:, 3:6] + 2 * _MARGIN) & known[i][:, None]  # (S, M)
+            index = hit.int().argmax(1)  # the first of several
+            inside[i] = hit.any(1)
+            wanted[i] = F.one_hot(kinds[index], logits.shape[-1]) * inside[i][:, None]
+            expected[i] = found[index, :3] - points[i]
+        count = inside.sum().clamp(min=1)
+        cls = (focal_loss(logits, wanted) * known[..., None]).sum() / count
+        centre = (F.smooth_l1_loss(offsets, expected, reduction="none", beta=0.5) * inside[..., None]).sum() / count
+    return {"loss_token_cls": cls * weight, "loss_token_centre": centre * weight}

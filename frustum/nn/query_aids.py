@@ -1,0 +1,88 @@
+"""What lets a small DETR-style detector learn in minutes. The published networks have none of it.
+
+Small networks on few samples do not find out by themselves where a query should look, nor where what it sees lies relative to it. Each aid
+is one setting, so that its effect can be measured (docs/methods/ppe3d.md).
+Shape letters: B batch, Q queries, G denoising groups, M boxes of a sample, S image tokens, C channels, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from frustum.config import Config
+from frustum.geometry.transforms import send
+from frustum.losses.set_prediction import Matches
+
+Range = tuple[float, float, float, float, float, float]
+"""x, y, z from, then x, y, z to, in metres."""
+
+_HEIGHT = 0.8  # metres above the ground: about the centre of a vehicle
+
+
+class QueryAids(Config):
+    """All off, as in the published networks.
+
+    Attributes:
+        anchor_grid: queries begin on an even grid over the ground instead of at random places; a square number of them.
+        metric_code: waves of the sine code are 2 to 256 m long in metres, instead of fractions of a logarithm of odds.
+        metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
+        position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
+            position instead of as zero; what queries and keys multiply by begins equal, so that near things match.
+        offset_values: attention also reads where the tokens lie, in metres from the place of the query. Needs points as positions.
+        token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
+        denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
+        denoising_metres: how far from the true centre they begin at most, along x and y.
+    """
+
+    anchor_grid: bool = False
+    metric_code: bool = False
+    metric_offsets: bool = False
+    position_in_values: bool = False
+    offset_values: bool = False
+    token_loss: NonNegativeFloat = 0.0
+    denoising: NonNegativeInt = 0
+    denoising_metres: PositiveFloat = 3.0
+
+
+def grid_anchors(queries: int, limits: Range) -> Tensor:
+    """Places (Q, 3) of an even grid over the range as seen from above, as shares of it, 0.8 m above the ground."""
+    side = math.isqrt(queries)
+    steps = (torch.arange(side) + 0.5) / side
+    height = torch.tensor((_HEIGHT - limits[2]) / (limits[5] - limits[2])).clamp(0, 1)
+    return torch.cat([torch.cartesian_prod(steps, steps), height.expand(side * side, 1)], 1)
+
+
+def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device: torch.device) -> Tensor:
+    """Places (B, G * max M, 3) near the centres of boxes (M, 9) of B samples, as shares of the range; 0 where a sample has fewer boxes."""
+    low, high = (torch.tensor(side, device=device) for side in (limits[:3], limits[3:]))
+    most = max(map(len, boxes), default=0)
+    places = torch.zeros(len(boxes), aids.denoising, most, 3, device=device)
+    for row, found in zip(places, boxes, strict=True):
+        noise = torch.rand(aids.denoising, len(found), 3, device=device) * 2 - 1
+        reach = torch.tensor([aids.denoising_metres, aids.denoising_metres, 0.5], device=device)
+        row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1)
+    return places.flatten(1, 2)
+
+
+def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
+    """Which of the places of `noisy_places` began at which box, for samples with these counts of boxes; boxes as rows of `TrueCodes`."""
+    most, sample, query, box, first = max(counts, default=0), [], [], [], 0
+    for i, count in enumerate(counts):
+        rows = torch.arange(count)
+        sample.append(torch.full((groups * count,), i))
+        query.append((torch.arange(groups)[:, None] * most + rows).flatten())
+        box.append((rows + first).repeat(groups))
+        first += count
+    parts = (torch.cat(sample), torch.cat(query).expand(layers, -1), torch.cat(box).expand(layers, -1))
+    return Matches(*(send(part.contiguous(), device) for part in parts))
+
+
+def denoising_mask(queries: int, noisy: int, groups: int, device: torch.device) -> Tensor:
+    """(Q + G * M, Q + G * M) bool, True where a query may look at another: real queries at each other, a denoising group at itself."""
+    group = torch.cat([torch.zeros(queries), torch.arange(1, groups + 1).repeat_interleave(noisy // max(groups, 1))]).to(device)
+    return group[:, None] == group
