@@ -28,7 +28,7 @@ class QueryAids(Config):
     """All off, as in the published networks.
 
     Attributes:
-        anchor_grid: queries begin on an even grid over the ground instead of at random places; a square number of them.
+        anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places; a square number of them.
         metric_code: waves of the sine code are 2 to 256 m long in metres, instead of fractions of a logarithm of odds.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
@@ -50,9 +50,10 @@ class QueryAids(Config):
 
 
 def grid_anchors(queries: int, limits: Range) -> Tensor:
-    """Places (Q, 3) of an even grid over the range as seen from above, as shares of it, 0.8 m above the ground."""
+    """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle."""
     side = math.isqrt(queries)
-    steps = (torch.arange(side) + 0.5) / side
+    even = (2 * torch.arange(side) + 1) / side - 1  # -1..1
+    steps = (even.sign() * even.abs() ** 1.5 + 1) / 2
     height = torch.tensor((_HEIGHT - limits[2]) / (limits[5] - limits[2])).clamp(0, 1)
     return torch.cat([torch.cartesian_prod(steps, steps), height.expand(side * side, 1)], 1)
 
