@@ -20,6 +20,7 @@ C channels, D depths, Q queries, L decoder layers, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -64,7 +65,7 @@ from frustum.types.contract import Label, ModelConfig, Reads
 from frustum.types.frame import Frame, frames_of
 from frustum.types.predictions import Prediction
 
-Encoding = Literal["camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar"]
+Encoding = Literal["camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar", "ray_mean"]
 Encoder = Literal["vovnet99", "resnet50", "resnet50_c5", "resnet101", "efficientnet_lite0"]
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
@@ -87,7 +88,9 @@ class Ppe3dConfig(ModelConfig):
             `topk` the candidate points of the most likely depths;
             `depth_guided_feature` candidate points, gated by the scores of their depths;
             `point3d` one point at the predicted depth (3DPPE);
-            `point3d_lidar` one point at the depth that LiDAR measured: an oracle, which needs depth maps to predict as well.
+            `point3d_lidar` one point at the depth that LiDAR measured: an oracle, which needs depth maps to predict as well;
+            `ray_mean` the mean of the codes of candidate points, embedded as those of queries are: not in the paper, a control that has
+            of `point3d` all but the depth.
         depth: how `point3d` predicts it, see `nn.ray_depth.DepthKind`.
         depth_bins: D of the depth net: 16 in 3DPPE, 64 for `topk` and `depth_guided_feature`.
         depth_channels: width inside the depth net.
@@ -154,8 +157,10 @@ class Ppe3dConfig(ModelConfig):
         if self.depth_bins < 2 or self.top_depths > self.depth_bins:
             given = f"{self.depth_bins} and {self.top_depths}"
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
-        if self.refine_boxes and self.encoding not in _POINT:
-            raise ValueError(f"refine_boxes needs an encoding by points ({' or '.join(_POINT)}), got {self.encoding!r}")
+        if self.aids.offset_values and self.encoding not in _POINT:
+            raise ValueError(f"aids.offset_values needs an encoding by points ({' or '.join(_POINT)}), got {self.encoding!r}")
+        if self.aids.anchor_grid and math.isqrt(self.queries) ** 2 != self.queries:
+            raise ValueError(f"aids.anchor_grid needs a square number of queries, as 196 or 256, got {self.queries}")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self
@@ -321,15 +326,16 @@ class Ppe3dHead(nn.Module):
             self.reference_points.weight.data.copy_(grid_anchors(config.queries, config.box_range))
         numbers = c * 3 // 2  # of the code of a point
         self.query_embedding = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
-        if config.encoding in _POINT:
+        if config.encoding in (*_POINT, "ray_mean"):
             own = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
             self.position_encoder = self.query_embedding if config.shared_embedding else own
-        else:
+        if config.encoding not in _POINT:
             count = config.depth_bins if config.encoding in _DEPTH_NET else config.ray_depths
             depths = candidate_depths(count, config.ray_spacing, *config.depth_limits)
             self.register_buffer("ray_depths", depths, persistent=False)
             points = config.top_depths if config.encoding == "topk" else len(depths)
-            self.position_encoder = _map_mlp(3 * points, c)
+            if config.encoding != "ray_mean":
+                self.position_encoder = _map_mlp(3 * points, c)
         if config.encoding == "feature_guided":
             self.fpe = MapGate(c)
         if config.encoding == "depth_guided_feature":
@@ -378,7 +384,7 @@ class Ppe3dHead(nn.Module):
             if found is not None:
                 outputs["depth"] = depth
             places = pixel_points(depth.unflatten(0, views), frame)  # (B, N, h, w, 3)
-            position = self._point_position(places)
+            position = self._embedded(self._code(places))
         else:
             places = None
             position = self._ray_position(memory, found, frame)
@@ -409,14 +415,16 @@ class Ppe3dHead(nn.Module):
         far = self.config.depth_loss.last
         return torch.where(lidar > 0, lidar, far).clamp(max=far)
 
-    def _point_position(self, places: Tensor) -> Tensor:
-        """The embedding (M, C, h, w) of points (B, N, h, w, 3) in metres."""
+    def _code(self, places: Tensor) -> Tensor:
+        """Numbers (*, 3 * C / 2) of points (*, 3) in metres."""
         features = self.config.channels // 2
         with without_autocast(places):
             if self.config.aids.metric_code:
-                code = metric_encoding(places, features)
-            else:
-                code = sine_encoding(inverse_sigmoid(normalise_points(places, self.config.point_range)), features)
+                return metric_encoding(places, features)
+            return sine_encoding(inverse_sigmoid(normalise_points(places, self.config.point_range)), features)
+
+    def _embedded(self, code: Tensor) -> Tensor:
+        """The embedding (M, C, h, w) of codes (B, N, h, w, 3 * C / 2)."""
         return self.position_encoder(code).flatten(0, 1).permute(0, 3, 1, 2)
 
     def _ray_position(self, memory: Tensor, found: RayDepth | None, frame: Frame) -> Tensor:
@@ -428,6 +436,8 @@ class Ppe3dHead(nn.Module):
             if encoding == "topk" and scores is not None:
                 depths = depths.gather(1, scores.topk(self.config.top_depths, 1).indices)
             points = pixel_points(depths.unflatten(0, views), frame)
+            if encoding == "ray_mean":
+                return self._embedded(torch.stack([self._code(part) for part in points.unbind(2)]).mean(0))
             code = depth_major(inverse_sigmoid(normalise_points(points, self.config.point_range)))
         position = self.position_encoder(code)
         if encoding == "feature_guided":

@@ -26,7 +26,7 @@ Spacing = Literal["lid", "ud", "inclusive"]
 
 _TEMPERATURE = 10000.0
 _NEAREST = 1e-5  # metres
-_SHORTEST, _LONGEST = 2.0, 256.0  # metres
+_SHORTEST, _LONGEST = 12.0, 100.0  # metres
 
 _known: RigMemory[Tensor] = RigMemory()  # so that nothing is copied to a GPU for a rig that was there before
 
@@ -129,7 +129,7 @@ def sine_encoding(points: Tensor, features: int = 128) -> Tensor:
 
 
 def metric_encoding(points: Tensor, features: int = 128) -> Tensor:
-    """Sines and cosines (*, 3 * features) of points (*, 3) in metres; waves from 2 to 256 m. Ours."""
+    """Sines and cosines (*, 3 * features) of points (*, 3) in metres; waves from 12 to 100 m. Ours."""
     points = _wide(points)
     index = torch.arange(features // 2, dtype=points.dtype, device=points.device)
     angles = (points * (2 * math.pi / _SHORTEST))[..., None] / (_LONGEST / _SHORTEST) ** (2 * index / features)

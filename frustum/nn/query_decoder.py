@@ -217,7 +217,7 @@ class QueryDecoder(nn.Module):
 def _match_near(weight: Tensor) -> None:
     """Make queries and keys of packed weights (3 C, C) the same projection, large enough that equal positions stand out."""
     queries, keys, _ = weight.chunk(3)
-    queries.mul_(2)
+    queries.mul_(4)
     keys.copy_(queries)
 
 
