@@ -157,8 +157,8 @@ class Ppe3dConfig(ModelConfig):
         if self.depth_bins < 2 or self.top_depths > self.depth_bins:
             given = f"{self.depth_bins} and {self.top_depths}"
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
-        if self.aids.offset_values and self.encoding not in _POINT:
-            raise ValueError(f"aids.offset_values needs an encoding by points ({' or '.join(_POINT)}), got {self.encoding!r}")
+        if self.aids.votes and not (self.encoding in _POINT and self.aids.token_loss):
+            raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(_POINT)}) and aids.token_loss above 0")
         if self.aids.anchor_grid and math.isqrt(self.queries) ** 2 != self.queries:
             raise ValueError(f"aids.anchor_grid needs a square number of queries, as 196 or 256, got {self.queries}")
         if self.past and self.encoding == "point3d_lidar":
@@ -344,7 +344,7 @@ class Ppe3dHead(nn.Module):
             self.adapt_pos3d = _map_mlp(numbers, c)
         aids = config.aids
         sizes = (config.layers, c, config.heads, config.hidden, config.dropout, not config.refine_boxes)
-        self.transformer = nn.ModuleDict({"decoder": QueryDecoder(*sizes, aids.position_in_values, aids.offset_values)})
+        self.transformer = nn.ModuleDict({"decoder": QueryDecoder(*sizes, aids.position_in_values, aids.votes)})
         if aids.position_in_values:
             self.position_norm = nn.LayerNorm(c)
         if aids.token_loss:
@@ -394,9 +394,9 @@ class Ppe3dHead(nn.Module):
             position = position + self.adapt_pos3d(code.to(memory.dtype)).repeat(views[0], 1, 1, 1)
         size = memory[:, 0]
         memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
-        where = None if places is None else places.flatten(1, 3)
+        tokens = Tokens(memory, position)
         if config.aids.position_in_values:
-            position = self.position_norm(position)
+            tokens = tokens._replace(position=self.position_norm(position))
         if config.aids.token_loss:
             logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES), 3), -1)
             with without_autocast(offsets):
@@ -404,9 +404,9 @@ class Ppe3dHead(nn.Module):
                 turn = send(turn.float(), offsets.device)
                 offsets = (offsets.float().unflatten(1, (views[1], -1)) @ turn.mT).flatten(1, 2)
             outputs |= {"token_logits": logits, "token_offsets": offsets, "depth_size": size}
-            if where is not None:
-                where = where + offsets
-        return self._boxes(Tokens(memory, position, where), seconds, noisy) | outputs
+            if config.aids.votes and places is not None:
+                tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=logits.amax(-1))
+        return self._boxes(tokens, seconds, noisy) | outputs
 
     def _lidar_depth(self, lidar: Tensor | None) -> Tensor:
         """Measured depth, the farthest one where nothing was measured."""

@@ -33,7 +33,8 @@ class QueryAids(Config):
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
             position instead of as zero; what queries and keys multiply by begins equal, so that near things match.
-        offset_values: attention also reads where the tokens lie, in metres from the place of the query. Needs points as positions.
+        votes: attention prefers tokens that see an object whose centre they take to be near the query, and also reads how far away that
+            is in metres (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
         token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
         denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
         denoising_metres: how far from the true centre they begin at most, along x and y.
@@ -43,7 +44,7 @@ class QueryAids(Config):
     metric_code: bool = False
     metric_offsets: bool = False
     position_in_values: bool = False
-    offset_values: bool = False
+    votes: bool = False
     token_loss: NonNegativeFloat = 0.0
     denoising: NonNegativeInt = 0
     denoising_metres: PositiveFloat = 3.0

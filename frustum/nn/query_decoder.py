@@ -17,7 +17,22 @@ from torch import Tensor, nn
 
 from frustum.errors import ShapeError
 
-_PADDED = 8  # numbers by which attention grows for three coordinates
+_PADDED = 8  # numbers by which attention grows for votes
+_WIDTHS = (2.0, 3.0, 4.5, 7.0)  # metres: how far the heads look at first
+
+
+class Votes(NamedTuple):
+    """What tokens say of the object that they see, and where the queries are.
+
+    Attributes:
+        queries: (B, Q, 3) places in metres.
+        tokens: (B, S, 3) where the centre of the object is, in metres.
+        scores: (B, S) logit of seeing an object.
+    """
+
+    queries: Tensor
+    tokens: Tensor
+    scores: Tensor
 
 
 class Attention(nn.Module):
@@ -27,50 +42,57 @@ class Attention(nn.Module):
         channels: C, divisible by `heads`.
         heads: number of heads.
         dropout: of the attention weights and of the result.
-        offsets: add what `offset` makes of where the keys lie: of each head the mean of their places, in metres from that of the query.
+        votes: prefer tokens whose votes are near and likely, and add what `offset` makes of the mean vote of each head, in metres from the
+            query.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float = 0.0, offsets: bool = False):
+    def __init__(self, channels: int, heads: int, dropout: float = 0.0, votes: bool = False):
         super().__init__()
         if channels % heads:
             raise ShapeError(f"{channels} channels do not divide into {heads} heads.")
         self.heads, self.dropout = heads, dropout
         self.attn = _Packed(channels)
         self.drop = nn.Dropout(dropout)
-        if offsets:
+        if votes:
+            widths = torch.tensor([_WIDTHS[i % len(_WIDTHS)] for i in range(heads)])
+            self.log_width, self.score_weight = nn.Parameter(widths.log()), nn.Parameter(torch.ones(heads))
             self.offset = nn.Sequential(nn.Linear(3 * heads, channels), nn.ReLU(), nn.Linear(channels, channels))
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, places: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """query (B, Q, C), key and value (B, S, C) -> (B, Q, C).
-
-        Args:
-            query, key, value: see above.
-            mask: (Q, S) bool, True where a query may look.
-            places: of the queries (B, Q, 3) and of the keys (B, S, 3) in metres, with `offsets`.
-        """
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, votes: Votes | None = None) -> Tensor:
+        """query (B, Q, C), key and value (B, S, C) -> (B, Q, C); `mask` (Q, S) is True where a query may look."""
         weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
         split = [
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, Q or S, C / heads)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         ]
-        dtype = split[0].dtype
-        if query.device.type == "cpu":  # in half precision the backward pass took five times as long there
+        dtype, size = split[0].dtype, split[0].shape[-1]
+        if votes is not None:
+            split = self._with_votes(split, votes)
+        elif query.device.type == "cpu":  # in half precision the backward pass took five times as long there
             split = [x.float() for x in split] if dtype in (torch.bfloat16, torch.float16) else split
         q, k, v = split
-        drop = self.dropout if self.training else 0.0
-        if places is None:
-            found = F.scaled_dot_product_attention(q, k, v, mask, drop)
-            return self.drop(self.attn.out_proj(found.transpose(1, 2).flatten(2).to(dtype)))
-        # Places are averaged along with the values, so that one pass over the tokens gives both; padding keeps all three equally wide.
-        size = q.shape[-1]
-        where = F.pad(places[1], (0, _PADDED - 3)).to(v.dtype)[:, None].expand(-1, self.heads, -1, -1)
-        q, k, v = F.pad(q, (0, _PADDED)), F.pad(k, (0, _PADDED)), torch.cat([v, where], -1)
-        found, mean = F.scaled_dot_product_attention(q, k, v, mask, drop, scale=size**-0.5).split((size, _PADDED), -1)
-        offset = (mean[..., :3] - places[0][:, None]).transpose(1, 2).flatten(2).asinh()  # (B, Q, heads * 3)
-        result = self.attn.out_proj(found.transpose(1, 2).flatten(2).to(dtype))
-        return self.drop(result + self.offset(offset.to(dtype)))
+        found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, scale=size**-0.5)
+        result = self.attn.out_proj(found[..., :size].transpose(1, 2).flatten(2).to(dtype))
+        if votes is not None:
+            offsets = found[..., size : size + 3] - votes.queries[:, None]  # (B, heads, Q, 3)
+            result = result + self.offset(offsets.transpose(1, 2).flatten(2).asinh().to(dtype))
+        return self.drop(result)
+
+    def _with_votes(self, split: list[Tensor], votes: Votes) -> list[Tensor]:
+        """Queries, keys and values with further numbers: one pass over the tokens gives both means. float32, as squares of metres need.
+
+        exp(-|vote - query|^2 / 2 width^2) is, but for a factor that all tokens of a query share, the exponential of a product of a number
+        of the query and one of the token; so is the score.
+        """
+        q, k, v = (x.float() for x in split)
+        near = (-2 * self.log_width).exp()[:, None, None]  # (heads, 1, 1)
+        at, voted = votes.queries[..., :2], votes.tokens[..., :2]
+        ones = torch.ones_like(at[:, None, :, :1]).expand(-1, self.heads, -1, -1)
+        asked = torch.cat([at[:, None] * near, ones * -near / 2, ones * self.score_weight[:, None, None]], -1) * q.shape[-1] ** 0.5
+        told = torch.cat([voted, voted.square().sum(-1, keepdim=True), votes.scores[..., None]], -1)[:, None].expand(-1, self.heads, -1, -1)
+        means = F.pad(votes.tokens, (0, _PADDED - 3))[:, None].expand(-1, self.heads, -1, -1)
+        pad = (0, _PADDED - 4)
+        return [torch.cat([q, F.pad(asked, pad)], -1), torch.cat([k, F.pad(told, pad)], -1), torch.cat([v, means], -1)]
 
 
 class _Packed(nn.Module):
@@ -90,12 +112,12 @@ class DecoderLayer(nn.Module):
     Args:
         channels, heads, dropout: see `Attention`.
         hidden: width of the two linear layers.
-        offsets: of the attention to the images, see `Attention`.
+        votes: of the attention to the images, see `Attention`.
     """
 
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float, offsets: bool = False):
+    def __init__(self, channels: int, heads: int, hidden: int, dropout: float, votes: bool = False):
         super().__init__()
-        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), Attention(channels, heads, dropout, offsets)])
+        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), Attention(channels, heads, dropout, votes)])
         inner = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
         layers = nn.Sequential(inner, nn.Linear(hidden, channels), nn.Dropout(dropout))
         self.ffns = nn.ModuleList([nn.ModuleDict({"layers": layers})])
@@ -108,15 +130,15 @@ class DecoderLayer(nn.Module):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None = None,
-        places: tuple[Tensor, Tensor] | None = None,
+        votes: Votes | None = None,
     ) -> Tensor:
         """x and query_pos (B, Q, C), key (with its position) and value (B, S, C) -> (B, Q, C).
 
-        `mask` (Q, Q) says which queries may look at each other, `places` where queries and tokens lie, see `Attention`.
+        `mask` (Q, Q) says which queries may look at each other.
         """
         among = x + query_pos
         x = self.norms[0](x + self.attentions[0](among, among, x, mask))
-        x = self.norms[1](x + self.attentions[1](x + query_pos, key, value, places=places))
+        x = self.norms[1](x + self.attentions[1](x + query_pos, key, value, votes=votes))
         return self.norms[2](x + self.ffns[0]["layers"](x))  # type: ignore[index]
 
 
@@ -126,12 +148,14 @@ class Tokens(NamedTuple):
     Attributes:
         memory: (B, S, C) features of the images.
         position: (B, S, C) embedding of where they lie.
-        places: (B, S, 3) where they lie, in metres, if known.
+        votes: (B, S, 3) where the centre of the object is that they see, in metres, and
+        scores: (B, S) the logit of seeing one, if they are asked.
     """
 
     memory: Tensor
     position: Tensor
-    places: Tensor | None = None
+    votes: Tensor | None = None
+    scores: Tensor | None = None
 
 
 class QueryPositions(NamedTuple):
@@ -153,7 +177,7 @@ class QueryDecoder(nn.Module):
         layers: L.
         channels, heads, hidden, dropout: see `DecoderLayer`.
         post_norm: pass each layer's output, not what the next layer reads, through one more norm that all layers share.
-        position_in_values, offset_values: see `nn.query_aids.QueryAids`.
+        position_in_values, votes: see `nn.query_aids.QueryAids`.
     """
 
     def __init__(
@@ -165,11 +189,11 @@ class QueryDecoder(nn.Module):
         dropout: float = 0.1,
         post_norm: bool = True,
         position_in_values: bool = False,
-        offset_values: bool = False,
+        votes: bool = False,
     ):
         super().__init__()
-        self.position_in_values, self.offset_values = position_in_values, offset_values
-        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout, offset_values) for _ in range(layers)])
+        self.position_in_values = position_in_values
+        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout, votes) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(channels) if post_norm else None
         for parameter in self.parameters():
             if parameter.dim() > 1:
@@ -202,11 +226,10 @@ class QueryDecoder(nn.Module):
         value = key if self.position_in_values else tokens.memory
         x, at, outputs = start.embedding if self.position_in_values else torch.zeros_like(start.embedding), start, []
         for i, layer in enumerate(self.layers):
-            places = None
-            if self.offset_values:
-                assert at.places is not None and tokens.places is not None
-                places = at.places, tokens.places
-            x = layer(x, at.embedding, key, value, mask, places)
+            votes = None
+            if tokens.votes is not None and tokens.scores is not None and at.places is not None:
+                votes = Votes(at.places, tokens.votes, tokens.scores)
+            x = layer(x, at.embedding, key, value, mask, votes)
             outputs.append(x if self.post_norm is None else self.post_norm(x))
             if refine is not None and i + 1 < len(self.layers):
                 at = refine(i, x)
@@ -217,7 +240,7 @@ class QueryDecoder(nn.Module):
 def _match_near(weight: Tensor) -> None:
     """Make queries and keys of packed weights (3 C, C) the same projection, large enough that equal positions stand out."""
     queries, keys, _ = weight.chunk(3)
-    queries.mul_(4)
+    queries.mul_(3)
     keys.copy_(queries)
 
 
