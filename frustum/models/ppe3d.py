@@ -58,6 +58,7 @@ from frustum.nn.point_encoding import (
 from frustum.nn.query_aids import QueryAids, denoising_mask, denoising_matches, grid_anchors, noisy_places
 from frustum.nn.query_decoder import GroupedBoxBranch, QueryDecoder, QueryPositions, Tokens, box_branch, class_branch, per_layer
 from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.small_trunk import ray_directions
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES
@@ -312,6 +313,7 @@ class Ppe3dHead(nn.Module):
         super().__init__()
         self.config, c = config, config.channels
         self.register_buffer("code_weights", torch.tensor(config.set_loss.code_weights))  # files hold them; the loss reads the config
+        in_channels += 3 * config.aids.ray_input
         read = in_channels
         if config.encoding in _DEPTH_NET:
             kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
@@ -373,6 +375,9 @@ class Ppe3dHead(nn.Module):
         config, views = self.config, tuple(frame.rig.intrinsics.shape[:2])  # B, N
         outputs: dict[str, Tensor] = {}
         found = None
+        if config.aids.ray_input:
+            size = (features.shape[-2], features.shape[-1])
+            features = torch.cat([features, send(ray_directions(frame.rig, size), features.device, features.dtype)], 1)
         if config.encoding in _DEPTH_NET:
             found = self.depth_net(features, camera_numbers(frame, features.device))
             features = found.context

@@ -28,6 +28,7 @@ class QueryAids(Config):
     """All off, as in the published networks.
 
     Attributes:
+        ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
         anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places; a square number of them.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
@@ -40,6 +41,7 @@ class QueryAids(Config):
         denoising_metres: how far from the true centre they begin at most, along x and y.
     """
 
+    ray_input: bool = False
     anchor_grid: bool = False
     metric_code: bool = False
     metric_offsets: bool = False

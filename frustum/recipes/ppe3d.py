@@ -48,7 +48,14 @@ def ppe3d_2f_v299() -> Recipe:
 def ppe3d_mini() -> Recipe:
     """3DPPE for two CPU cores: EfficientNet-Lite0, 96x256 images, 196 queries (street world)."""
     aids = QueryAids(
-        anchor_grid=True, metric_code=True, metric_offsets=True, position_in_values=True, votes=True, token_loss=1, denoising=2
+        ray_input=True,
+        anchor_grid=True,
+        metric_code=True,
+        metric_offsets=True,
+        position_in_values=True,
+        votes=True,
+        token_loss=1,
+        denoising=2,
     )
     model = Ppe3dConfig(
         encoder="efficientnet_lite0", frozen_blocks=5, pretrained=True, depth_bins=32, depth_channels=32, camera_code=False, channels=128,
