@@ -108,11 +108,15 @@ class NuScenesDetection:
         return self
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class, the number of `true` and `predicted` boxes that counted, after the filters."""
-        num = len(self.rules.classes)
-        true = sum((o.num_true for o in self._outcomes.values()), np.zeros(num, np.int64))
-        predicted = sum((np.bincount(o.labels, minlength=num) for o in self._outcomes.values()), np.zeros(num, np.int64))
-        return {name: {"true": int(t), "predicted": int(p)} for name, t, p in zip(self.rules.classes, true, predicted, strict=True)}
+        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and of the true ones that were `found`: that
+        have a prediction, whatever its score, within the threshold at which errors are measured."""
+        num, main = len(self.rules.classes), self.rules.thresholds.index(self.rules.error_threshold)
+        counts = np.zeros((3, num), np.int64)
+        for outcome in self._outcomes.values():
+            labels = outcome.labels
+            counts += [outcome.num_true, *(np.bincount(x, minlength=num) for x in (labels, labels[outcome.hits[:, main]]))]
+        rows = zip(self.rules.classes, counts.T.tolist(), strict=True)
+        return {name: dict(zip(("true", "predicted", "found"), row, strict=True)) for name, row in rows}
 
     def curves(self) -> dict[str, ClassCurves]:
         """Precision, confidence and errors over recall, by class."""

@@ -80,7 +80,7 @@ def test_true_boxes_need_a_point_predictions_do_not() -> None:
     assert eligible(both, RULES, here, drop_empty=False).all()
     metric = NuScenesDetection()
     metric.add("a", both, both, here)
-    assert metric.counts()["car"] == {"true": 2, "predicted": 3}
+    assert metric.counts()["car"] == {"true": 2, "predicted": 3, "found": 2}
 
 
 def test_cycles_inside_a_rack_do_not_count() -> None:

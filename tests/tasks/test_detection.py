@@ -110,10 +110,10 @@ def test_what_is_left_out_of_the_truth(synth: NuScenes) -> None:
 def test_a_copy_of_the_truth_is_perfect(toy: NuScenes) -> None:
     """The toy world has cars and cones; its cones hold no point, so they do not count as true boxes."""
     metrics = score(copied(toy, "train"), toy, "train")
-    assert metrics["counts"]["car"] == {"true": 3, "predicted": 3}
+    assert metrics["counts"]["car"] == {"true": 3, "predicted": 3, "found": 3}
     assert metrics["mean_dist_aps"]["car"] == pytest.approx(1.0)
     assert metrics["label_tp_errors"]["car"] == pytest.approx(dict.fromkeys(metrics["tp_errors"], 0.0), abs=1e-9)
-    assert metrics["counts"]["traffic_cone"] == {"true": 0, "predicted": 3}
+    assert metrics["counts"]["traffic_cone"] == {"true": 0, "predicted": 3, "found": 0}
 
 
 def test_a_copy_of_a_street_is_perfect(street_root: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_files_that_do_not_fit_the_split(toy: NuScenes) -> None:
 def test_no_detections_at_all(toy: NuScenes) -> None:
     metrics = score(DetectionResults({token: DetectionBoxes.empty() for token in toy.tokens("val")}, {}), toy, "val")
     assert (metrics["mean_ap"], metrics["nd_score"]) == (0, 0)
-    assert metrics["counts"]["car"] == {"true": 3, "predicted": 0}
+    assert metrics["counts"]["car"] == {"true": 3, "predicted": 0, "found": 0}
 
 
 def test_without_annotations_there_is_nothing_to_compare(toy: NuScenes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,179 @@
+"""3DPPE's claim in miniature: one 3D point per feature as its position is better than its ray (tables 4, 5 and 6 of the paper).
+
+    python benchmarks/claims/ppe3d.py                                  # all encodings of table 5, the oracle and the control; two seeds
+    python benchmarks/claims/ppe3d.py --arms point camera_ray oracle   # some of them
+    python benchmarks/claims/ppe3d.py --arms point no_depth_loss smooth_l1 separate  # tables 4 and 6
+
+`ppe3d-mini` is trained with each encoding, with the same budget and the same first weights, on the same generated world. Votes are off in
+all: only points can vote. So that nothing favours an arm, the learning rate of each is the best of --lr on a second world, whose scenes
+are neither trained nor scored on, and there is a control: `ray_mean`, whose rays pass the MLP that the queries share, as points do.
+mATE alone misleads while few boxes are found: classes without a match count 1. Read it beside the recall.
+What is finished is kept in the folder --out and not done again; --json is written after each result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.claims import measuring
+from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
+from frustum.cli.worlds import generate_world
+from frustum.engine import overrides
+from frustum.engine.evaluate import evaluate
+from frustum.engine.recipe import Recipe
+from frustum.engine.run import git_commit
+from frustum.engine.train import train
+from frustum.files import make_folder, write_json
+from frustum.recipes.finding import get_recipe
+from frustum.worlds.street.world_config import WorldConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = "ppe3d-mini"
+ARMS = {
+    "camera_ray": ["model.encoding=camera_ray"],
+    "ray_mean": ["model.encoding=ray_mean", "model.ray_depths=8"],
+    "feature_guided": ["model.encoding=feature_guided"],
+    "topk": ["model.encoding=topk"],
+    "depth_guided_feature": ["model.encoding=depth_guided_feature"],
+    "point": ["model.encoding=point3d"],
+    "oracle": ["model.encoding=point3d_lidar"],
+    # tables 4 and 6
+    "no_depth_loss": ["model.depth_loss.depth_weight=0", "model.depth_loss.distribution_weight=0"],
+    "smooth_l1": ["model.depth_loss.distribution_weight=0"],
+    "separate": ["model.shared_embedding=false"],
+}
+"""Settings of what is trained, in the order of the paper's table 5."""
+TABLE_5 = ("camera_ray", "ray_mean", "feature_guided", "topk", "depth_guided_feature", "point", "oracle")
+FIGURES = ("mean_ap", "recall", "nd_score", "mean_ate", "loss")
+OTHER_CITY = 7  # seed of the world that learning rates are chosen on
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = claim_parser(__doc__, "ppe3d", settings="settings of all arms")
+    parser.set_defaults(steps=3000, seeds=2)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(TABLE_5))
+    parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3], help="learning rates to choose from")
+    parser.add_argument("--lr-steps", type=int, default=600, help="training steps of each run that chooses")
+    options = parser.parse_args(words)
+    options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
+    return options
+
+
+def tasks_of(options: argparse.Namespace) -> Tasks:
+    return Tasks(Path(__file__), options.out)
+
+
+# ---- one result each, in a process of its own ----------------------------------------------------------------------------------
+
+
+def recipe_of(arm: str, options: argparse.Namespace, **changes: Any) -> Recipe:
+    words = [f"data.root={world_of(options)}", "model.aids.votes=false", *ARMS[arm], *options.settings]
+    return overrides.apply(get_recipe(RECIPE), [*words, *(f"{key}={value}" for key, value in changes.items())])
+
+
+def score(recipe: Recipe, model: Any, root: Path) -> dict[str, Any]:
+    """Figures of a trained network on the validation scenes of a world."""
+    metrics = evaluate(overrides.apply(recipe, [f"data.root={root}"]), model, progress=False).results["detection"]
+    counts = metrics["counts"].values()
+    recall = sum(count["found"] for count in counts) / sum(count["true"] for count in counts)
+    figures = {key: metrics[key] for key in ("mean_ap", "nd_score", "mean_dist_aps")}
+    return {"recall": recall, "mean_ate": metrics["tp_errors"]["trans_err"], **figures}
+
+
+def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the result called `task` holds; an interrupted training goes on where it was stopped."""
+    kind, arm, number = task.split("+")
+    if kind == "choose":
+        recipe = recipe_of(arm, options, **{"optim.lr": number, "train.steps": options.lr_steps, "train.seed": 1000})
+        root = options.out / "other_city"
+    else:
+        recipe = recipe_of(arm, options, **{"optim.lr": chosen_lr(arm, options), "train.steps": options.steps, "train.seed": number})
+        root = world_of(options)
+    result = train(recipe, options.out / task.replace("+", "-"), source=RECIPE, progress=False)
+    return {"lr": recipe.optim.lr, "steps": result.steps, "loss": result.loss, **score(recipe, result.model, root)}
+
+
+def chosen_lr(arm: str, options: argparse.Namespace) -> float:
+    """The learning rate that reached the highest mAP in the other city."""
+    if len(options.lr) == 1:
+        return options.lr[0]
+    return max(options.lr, key=lambda lr: tasks_of(options).read(f"choose+{arm}+{lr:g}")["mean_ap"])
+
+
+# ---- all results ------------------------------------------------------------------------------------------------------------------
+
+
+def collect(options: argparse.Namespace) -> dict[str, Any]:
+    """What is finished, as JSON values."""
+    tasks = tasks_of(options)
+    runs = {arm: _finished(tasks, [f"train+{arm}+{seed}" for seed in range(options.seeds)]) for arm in options.arms}
+    choices = {arm: _finished(tasks, [f"choose+{arm}+{lr:g}" for lr in options.lr]) for arm in options.arms if len(options.lr) > 1}
+    return {
+        "benchmark": "claims/ppe3d",
+        "command": " ".join(["python benchmarks/claims/ppe3d.py", *sys.argv[1:]]),
+        "commit": git_commit(),
+        "machine": measuring.machine(),
+        "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
+        "budget": {"steps": options.steps, "batch_size": get_recipe(RECIPE).train.batch_size, "seeds": options.seeds},
+        "settings": options.settings,
+        "accuracy": {
+            arm: {key: measuring.mean_and_spread([run[key] for run in rows]) for key in FIGURES} for arm, rows in runs.items() if rows
+        },
+        "runs": runs,
+        "learning_rates": choices,
+    }
+
+
+def _finished(tasks: Tasks, names: list[str]) -> list[dict[str, Any]]:
+    return [tasks.read(name) for name in names if tasks.path(name).is_file()]
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """Percent, mATE in metres; and how much of the way from rays to the oracle each arm goes."""
+    accuracy = numbers["accuracy"]
+    print(f"\n{'':<22}{'runs':>5}{'lr':>8}{'mAP':>16}{'recall @ 2 m':>16}{'NDS':>16}{'mATE m':>16}{'of the gap':>12}")
+    for arm, figures in accuracy.items():
+        rows = numbers["runs"][arm]
+        cells = [(figures[key], 1 if key == "mean_ate" else 100) for key in FIGURES[:4]]
+        text = "".join(f"{unit * cell['mean']:>9.2f} +- {unit * (cell['std'] or 0):4.2f}" for cell, unit in cells)
+        print(f"{arm:<22}{len(rows):>5}{rows[0]['lr']:>8g}{text}{_of_gap(accuracy, arm):>12}")
+
+
+def _of_gap(accuracy: dict[str, Any], arm: str) -> str:
+    if not {"camera_ray", "oracle"} <= accuracy.keys():
+        return "-"
+    ray, oracle, here = (accuracy[name]["mean_ap"]["mean"] for name in ("camera_ray", "oracle", arm))
+    return f"{100 * (here - ray) / (oracle - ray):.0f} %" if oracle > ray else "-"
+
+
+def main() -> None:
+    options = parse()
+    tasks = tasks_of(options)
+    if options.work:
+        tasks.write(options.work, work(options.work, options))
+        return
+    make_folder(options.out)
+    generate_missing(options)
+    other = WorldConfig(train_scenes=1, val_scenes=options.val_scenes, frames=options.frames, seed=OTHER_CITY)
+    if len(options.lr) > 1 and not (options.out / "other_city" / other.version).is_dir():
+        generate_world(other, options.out / "other_city")
+
+    def say(task: str, found: dict[str, Any]) -> str:
+        write_json(options.json, collect(options), indent=2)
+        return f"mAP {100 * found['mean_ap']:.2f}, recall {100 * found['recall']:.1f}"
+
+    if len(options.lr) > 1:
+        tasks.make([f"choose+{arm}+{lr:g}" for arm in options.arms for lr in options.lr], options.jobs, say)
+    tasks.make([f"train+{arm}+{seed}" for seed in range(options.seeds) for arm in options.arms], options.jobs, say)
+    numbers = collect(options)
+    write_json(options.json, numbers, indent=2)
+    show(numbers)
+
+
+if __name__ == "__main__":
+    main()
