@@ -90,6 +90,8 @@ class RigPipeline:
             factors = [draw_colours(self.augment, rng) for _ in drawn.images] * len(loaded.frames)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
         images = normalise(images, self.data.mean, self.data.std, self.data.channel_order)
+        if drawn.kept is not None:
+            images *= drawn.kept
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
         moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {
