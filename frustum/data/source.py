@@ -52,8 +52,8 @@ class RigSource(Protocol):
 
     root: Path
 
-    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
-        """One keyframe with its past, boxes and labels as the arguments say."""
+    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0, camera_sweeps: int = 0) -> Sample:
+        """One keyframe with its past, boxes and labels as the arguments say; `camera_sweeps` is given only to read such."""
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
         """Boxes of the detection classes in these keyframes that hold at least `min_points` points."""

@@ -40,7 +40,7 @@ def petr_v299() -> Recipe:
 
 
 def ppe3d_2f_v299() -> Recipe:
-    """3DPPE-v2: as ppe3d-v299 with the keyframe before (nuScenes, 43.2 mAP, 51.9 NDS published, with a camera sweep instead)."""
+    """3DPPE-v2: as ppe3d-v299 with a camera sweep (nuScenes with sweeps, 43.2 mAP, 51.9 NDS published)."""
     return _nuscenes("ppe3d-2f-v299", Ppe3dConfig(past=1, grouped_boxes=True), (320, 800), lr=4e-4, batch_size=4)
 
 
