@@ -357,7 +357,7 @@ def test_the_past_frame_is_a_camera_sweep_or_the_keyframe_before():
 
 def test_a_two_frame_network_without_sweeps_says_what_to_type(street_root):
     """Before anything is trained or predicted; with what it says, the keyframe before is read."""
-    words = [*SMALL["ppe3d-2f-v299"], f"data.root={street_root}", "data.image_size=64,96"]
+    words = [*SMALL["ppe3d-2f-v299"], f"data.root={street_root}", "data.image_size=64,96", "train.num_workers=0"]
     recipe = overrides.apply(get_recipe("ppe3d-2f-v299"), words)
     source = recipe.data.open()
     for start in (lambda r: TrainingFeed(r, source), lambda r: evaluation_batches(r, source, source.tokens("val"))):
