@@ -84,7 +84,9 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
     drawn: set[str] = set()
     if augment is not None:
         recipe = resolve_recipe(augment)
-        options = {"augment": recipe.augment, "image_size": recipe.data.image_size}
+        red, green, blue = recipe.data.mean if recipe.data.channel_order == "rgb" else recipe.data.mean[::-1]
+        blank = (round(red), round(green), round(blue))
+        options = {"augment": recipe.augment, "image_size": recipe.data.image_size, "blank": blank}
     make_folder(out)
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:

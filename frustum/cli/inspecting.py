@@ -29,7 +29,9 @@ def check(
     samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes to check, evenly spread; 0 checks all")] = 20,
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes to draw")] = 4,
     out: Annotated[Path, typer.Option("--out", help="folder for the pictures")] = Path("check"),
-    augment: Annotated[bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation")] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation, GridMask")
+    ] = False,
     recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = CHECKED,
     json_file: JsonOption = None,
 ) -> None:

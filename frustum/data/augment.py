@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from frustum.data.grid_mask import draw_grid_mask
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
 from frustum.data.source import AugmentConfig
@@ -73,23 +74,30 @@ class Draw:
         images: the transform of each camera, the same at all times.
         bev: the change of the ego frame.
         size: (height, width) of the network's image.
+        kept: (H, W) bool, the pixels of all images that are not masked by GridMask; None for all. What is False shows nothing, so that
+            nothing of it can be learned.
     """
 
     images: tuple[ImageTransform, ...]
     bev: BevTransform
     size: tuple[int, int]
+    kept: np.ndarray | None = None
 
 
 def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
     """The transform of an image that is not augmented; (height, width) of source and output."""
-    return ImageTransform.fit(source, size, sum(augment.crop_h) / 2)
+    return ImageTransform.fit(source, size, sum(augment.crop_h) / 2, augment.eval_resize)
 
 
 def draw(augment: AugmentConfig, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
     """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
     moving = rng if augment.moves_pixels else None
-    images = (fit_image(augment, source, size) if moving is None else draw_image(augment, moving, source, size) for source in sources)
-    return Draw(tuple(images), BevTransform() if rng is None else draw_bev(augment, rng), size)
+    fits = (fit_image(augment, source, size) if moving is None else draw_image(augment, moving, source, size) for source in sources)
+    images = tuple(fits)
+    if rng is None:
+        return Draw(images, BevTransform(), size)
+    bev = draw_bev(augment, rng)
+    return Draw(images, bev, size, draw_grid_mask(rng, size, augment.grid_mask) if augment.grid_mask else None)
 
 
 def draw_image(augment: AugmentConfig, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:

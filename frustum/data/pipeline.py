@@ -6,7 +6,7 @@ Two steps, so that the first can be cached: `load` reads and decodes, `apply` dr
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from frustum.data.augment import Draw, draw, draw_colours, fit_image
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
+from frustum.data.sweeps import draw_sweep, read_with_past
 from frustum.errors import DataError
 from frustum.geometry import CameraRig
 from frustum.types.batch import Batch
@@ -35,9 +36,10 @@ class RigPipeline:
 
     Attributes:
         data: size and normalisation of the images, frame of the map.
-        reads: past keyframes; where a scene has fewer, the keyframe is repeated (FlashOCC) and marked in `Batch.is_present`.
+        reads: past keyframes, or a moment between keyframes; where a scene does not have it, the keyframe is repeated (FlashOCC) and marked
+            in `Batch.is_present`.
         labels: kinds of label, where a keyframe has some.
-        augment: the random changes; of an image that is not augmented, the middle of `crop_h` is cut off.
+        augment: the random changes; what becomes of an image that is not augmented, `augment.fit_image` says.
         training: draw at random.
 
     Raises:
@@ -70,19 +72,17 @@ class RigPipeline:
         Raises:
             DataError: a file is unreadable, an image or a label has the wrong size, or a LiDAR scan that a label needs is missing.
         """
-        sample = as_rig_source(source, "images of camera rigs").sample(token, with_boxes=False, occupancy=False, history=self.reads.past)
-        frames, is_present = self._frames(sample)
-        decoded = {} if decoded is None else decoded
-        for frame in (f for time in frames for f in time if f.path not in decoded):
-            decoded[frame.path] = np.asarray(self._decode(frame))
-        images = {frame.path: decoded[frame.path] for time in frames for frame in time}
+        sample = read_with_past(as_rig_source(source, "images of camera rigs"), token, self.reads, self.training)
+        loaded = self._with_images(Loaded(sample, {}, ()), {} if decoded is None else decoded)
         fixed = None if self._moves_pixels else self._draw(None, sample)
-        labels = tuple(label.read(source, token, fixed) for label in self.labels)
-        return Loaded(sample, images, labels, frames, is_present)
+        return replace(loaded, labels=tuple(label.read(source, token, fixed) for label in self.labels))
 
     def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise. Raises DataError when the calibration is singular, not finite or not rigid."""
-        sample, rng = loaded.sample, rng if self.training else None
+        rng = rng if self.training else None
+        if self.training and self.reads.sweeps is not None:  # which is drawn anew each time, so that it is decoded here
+            loaded = self._with_images(replace(loaded, sample=draw_sweep(loaded.sample, self.reads.sweeps, rng)), dict(loaded.images))
+        sample = loaded.sample
         drawn = self._draw(rng, sample)
         pairs = [(loaded.images[frame.path], t) for time in loaded.frames for frame, t in zip(time, drawn.images, strict=True)]
         images = np.stack([np.asarray(t.apply(Image.fromarray(i))) if self._moves_pixels else i for i, t in pairs])
@@ -90,6 +90,8 @@ class RigPipeline:
             factors = [draw_colours(self.augment, rng) for _ in drawn.images] * len(loaded.frames)
             images = np.stack([jitter_colours(image, *f) for image, f in zip(images, factors, strict=True)])
         images = normalise(images, self.data.mean, self.data.std, self.data.channel_order)
+        if drawn.kept is not None:
+            images *= drawn.kept
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
         moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {
@@ -132,6 +134,14 @@ class RigPipeline:
     def _draw(self, rng: np.random.Generator | None, sample: Sample) -> Draw:
         """Without `rng`, nothing but the fit to the network's size."""
         return draw(self.augment, rng, [camera.size for camera in sample.cameras], self.data.image_size)
+
+    def _with_images(self, loaded: Loaded, decoded: Decoded) -> Loaded:
+        """The sample with the images that are read of it; those that are not in `decoded` are read from disk and added."""
+        frames, is_present = self._frames(loaded.sample)
+        for frame in (f for time in frames for f in time if f.path not in decoded):
+            decoded[frame.path] = np.asarray(self._decode(frame))
+        images = {frame.path: decoded[frame.path] for time in frames for frame in time}
+        return replace(loaded, images=images, frames=frames, is_present=is_present)
 
     def _frames(self, sample: Sample) -> tuple[Times, tuple[bool, ...]]:
         """Cameras of the keyframe and of its past, newest first, and which of them are really there: a past keyframe that the scene does

@@ -40,13 +40,14 @@ class ImageTransform:
     rotate_deg: float = 0.0
 
     @classmethod
-    def fit(cls, source: tuple[int, int], size: tuple[int, int], crop_h: float = 0.0) -> ImageTransform:
+    def fit(cls, source: tuple[int, int], size: tuple[int, int], crop_h: float = 0.0, resize: float = 0.0) -> ImageTransform:
         """The transform without augmentation: scale to the output's width, keep the bottom (FlashOCC, input pipeline, test).
 
-        `crop_h` is the share of the resized height that is cut off at the bottom.
+        `crop_h` is the share of the resized height that is cut off at the bottom. `resize` is added to the scale, and then the middle of
+        the width is kept.
         900 x 1600 to 256 x 704 gives diag(0.44, 0.44, 1) and the shift (0, -140).
         """
-        return cls.scaled(source, size, size[1] / source[1], crop_h)
+        return cls.scaled(source, size, size[1] / source[1] + resize, crop_h)
 
     @classmethod
     def scaled(

@@ -101,4 +101,5 @@ class Sample:
     history: tuple[tuple[CameraFrame, ...], ...] = ()  # cameras of past keyframes, newest first
     history_ego2global: tuple[np.ndarray, ...] = ()  # (4, 4) each: what `ego2global` was at these keyframes
     lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
+    camera_sweeps: tuple[tuple[CameraFrame, ...], ...] | None = None  # at moments before, newest first; None: not read, or keyframes alone
     has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it

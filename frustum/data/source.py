@@ -52,8 +52,8 @@ class RigSource(Protocol):
 
     root: Path
 
-    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0) -> Sample:
-        """One keyframe with its past, boxes and labels as the arguments say."""
+    def sample(self, token: str, *, with_boxes: bool = True, occupancy: Any = True, history: int = 0, camera_sweeps: int = 0) -> Sample:
+        """One keyframe with its past, boxes and labels as the arguments say; `camera_sweeps` is given only to read such."""
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
         """Boxes of the detection classes in these keyframes that hold at least `min_points` points."""
@@ -125,14 +125,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AugmentConfig(Config):
-    """Training-time augmentation (FlashOCC, input pipeline)."""
+    """Training-time augmentation (FlashOCC, input pipeline), and how images are fitted without (`augment.fit_image`)."""
 
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
+    eval_resize: Annotated[float, TRAVELS] = Field(0.0, description="added to the base scale in evaluation; 3DPPE has 0.04")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
     crop_h: Annotated[tuple[Share, Share], AfterValidator(_ordered), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
+    grid_mask: float = Field(0.0, ge=0, le=1, description="probability of a lattice of squares without image and depth (GridMask)")
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
     bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x of the ego frame")
     bev_flip_y: float = Field(0.5, ge=0, le=1)

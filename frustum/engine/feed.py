@@ -43,7 +43,7 @@ class TrainingFeed:
         train, data = recipe.train, recipe.data
         tokens = data.training_tokens(source, train.seed)
         pipeline = build_pipeline(recipe, training=True)
-        _note_short_past(recipe, source, tokens)
+        _check_past(recipe, source, tokens)
         for label in recipe.model.learns_from():
             label.require(source, tokens)
         dataset = SampleDataset(source, tokens, pipeline, train.seed, data.cache)
@@ -93,14 +93,19 @@ class TrainingFeed:
 
 def evaluation_batches(recipe: Recipe, source: Source, tokens: Sequence[str], labels: bool = False) -> Iterator[Batch]:
     """The given samples in order, without augmentation; with what the model learns from if `labels`."""
-    _note_short_past(recipe, source, tokens)
+    _check_past(recipe, source, tokens)
     dataset = SampleDataset(source, tokens, build_pipeline(recipe, training=False, labels=labels))
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
 
 
-def _note_short_past(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
-    """Warn when no recording is long enough for the past that the network reads."""
-    past = recipe.model.reads().past
+def _check_past(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
+    """Warn when no recording is long enough for the past that is read. Raise DataError for camera sweeps that are not there."""
+    reads = recipe.model.reads()
+    if reads.sweeps is not None:
+        for token in tokens[-1:]:  # of the last scene the last keyframe, which has the longest past
+            recipe.data.open_sample(source, token, reads)
+        return
+    past = reads.past
     longest = max((len(source.neighbours(token)) for token in tokens), default=0) if past else past + 1
     if 0 < longest <= past:
         warnings.warn(

@@ -24,7 +24,10 @@ from frustum.errors import CheckpointError, ConfigError
 from frustum.version import ENTRY_POINTS, __version__
 
 RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
-"""How this version fits an image into the network's (data/pixels.py). Stored with weights, so that another rule is noticed."""
+"""How this version fits an image into the network's (data/pixels.py). Stored with weights, so that another rule is noticed.
+
+`augment.eval_resize` is added to that scale; a version that does not know this setting does not read the recipe of such weights.
+"""
 
 
 def class_paths(recipe: Recipe) -> dict[str, str]:

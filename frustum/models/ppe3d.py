@@ -11,8 +11,8 @@ and bring what they predict to the ego frame by `geometry.boxes.transform_boxes(
 `box_convention`: `mmdet3d<1.0` for files of PETR, `mmdet3d>=1.0` for those of 3DPPE.
 
 With a past frame (PETRv2, 3DPPE-v2) its images are further tokens, placed in the keyframe's map by the ego poses, and velocities are
-learned in metres per time between the frames. The published networks read a camera sweep of 0.25 to 2.2 s ago; here it is the keyframe
-before.
+learned in metres per time between the frames. As published that is a camera sweep: one of the moments 3 to 26 before the keyframe, at
+12 Hz, in training, moment 14 (1.25 s ago) in evaluation. Data without images between keyframes need `past_frame=keyframe`.
 
 Module names are those of the published checkpoints. Shape letters: B batch, N cameras, M = B * N images, H W image, h w feature map,
 C channels, D depths, Q queries, L decoder layers, K classes.
@@ -62,7 +62,7 @@ from frustum.nn.small_trunk import ray_directions
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES
-from frustum.types.contract import Label, ModelConfig, Reads
+from frustum.types.contract import Label, ModelConfig, Reads, Sweeps
 from frustum.types.frame import Frame, frames_of
 from frustum.types.predictions import Prediction
 
@@ -72,7 +72,8 @@ Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
 
 _POINT = ("point3d", "point3d_lidar")
-_INTERVAL = 0.5  # seconds to the past keyframe, where its time is not known; the rate of nuScenes
+_INTERVAL = {"sweep": 1.25, "keyframe": 0.5}  # seconds to the past frame of evaluation in nuScenes, where its time is not known
+_SWEEPS = Sweeps(3, 27, 14, without="model.past_frame=keyframe")
 _DEPTH_NET = ("topk", "depth_guided_feature", "point3d")
 
 
@@ -102,7 +103,8 @@ class Ppe3dConfig(ModelConfig):
         shared_embedding: embed the points of pixels and those of queries by one MLP (the paper's table 6).
         camera_code: add a code of camera, row and column to the position.
         channels, queries, layers, heads, hidden, dropout: of the decoder; the neck has as many channels.
-        past: 1 reads the keyframe before as well (PETRv2).
+        past: 1 reads a past frame as well (PETRv2).
+        past_frame: a camera sweep, as published, or the keyframe before, which needs no images between keyframes.
         grouped_boxes: a box branch of five small networks instead of one; branches are not shared by the layers then (PETRv2).
         refine_boxes: each layer moves the queries to where its boxes are; branches are not shared by the layers then.
         point_range: in which the points of pixels are normalised; also limits what is predicted.
@@ -137,6 +139,7 @@ class Ppe3dConfig(ModelConfig):
     hidden: PositiveInt = 2048
     dropout: NonNegativeFloat = 0.1
     past: Literal[0, 1] = 0
+    past_frame: Annotated[Literal["sweep", "keyframe"], TRAVELS] = "sweep"
     grouped_boxes: bool = False
     refine_boxes: bool = False
     point_range: Range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
@@ -167,8 +170,8 @@ class Ppe3dConfig(ModelConfig):
         return self
 
     def reads(self) -> Reads:
-        """The keyframe, and the one before with `past`."""
-        return Reads(past=self.past)
+        """The keyframe, and with `past` what `past_frame` says."""
+        return Reads(past=self.past, sweeps=_SWEEPS if self.past and self.past_frame == "sweep" else None)
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Boxes, and depth where a depth is learned or read."""
@@ -227,7 +230,8 @@ class Ppe3d(nn.Module):
         frame = _joined(frames)
         maps = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(maps) if self.img_neck is not None else maps[-1]
-        seconds = send(_seconds(*frames), features.device, torch.float32) if self.config.past else None
+        usual = _INTERVAL[self.config.past_frame]
+        seconds = send(_seconds(frames[0], frames[-1], usual), features.device, torch.float32) if self.config.past else None
         noisy, aids = None, self.config.aids
         if self.training and aids.denoising and BoxLabels in batch.labels:
             noisy = noisy_places(self._truth(batch)[0], aids, self.config.box_range, features.device)
@@ -538,13 +542,12 @@ def _joined(frames: list[Frame]) -> Frame:
     return frames[0]._replace(images=torch.cat([frame.images for frame in frames], 1), rig=rig)
 
 
-def _seconds(now: Frame, before: Frame) -> Tensor:
-    """(B,) time between two frames, a mean over the cameras."""
-    usual = torch.full((len(now.images),), _INTERVAL, dtype=torch.float64)
+def _seconds(now: Frame, before: Frame, usual: float) -> Tensor:
+    """(B,) time between two frames, a mean over the cameras; `usual` where it is not known."""
     if now.rig.timestamps is None or before.rig.timestamps is None:
-        return usual
+        return torch.full((len(now.images),), usual, dtype=torch.float64)
     passed = (now.rig.timestamps.double() - before.rig.timestamps.double()).mean(-1)
-    return torch.where(before.is_present.to(passed.device) & (passed > 0), passed, usual.to(passed.device))
+    return passed.where(before.is_present.to(passed.device) & (passed > 0), usual)
 
 
 def _map_mlp(in_channels: int, channels: int) -> nn.Sequential:

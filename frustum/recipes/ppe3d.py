@@ -36,12 +36,13 @@ def ppe3d_r101_512() -> Recipe:
 def petr_v299() -> Recipe:
     """PETR, the baseline: V2-99, 320x800 images, camera rays as positions (nuScenes, 37.8 mAP, 42.6 NDS published)."""
     model = Ppe3dConfig(encoding="camera_ray", box_convention="mmdet3d<1.0")
-    augment: dict[str, Any] = {"resize": (-0.03, 0.125)}  # PETR draws the scale itself, 0.47 to 0.625 of 1600 pixels
+    # PETR draws the scale itself, 0.47 to 0.625 of 1600 pixels, and evaluates at the width of the network's image
+    augment: dict[str, Any] = {"resize": (-0.03, 0.125), "eval_resize": 0.0, "grid_mask": 0.7}
     return _nuscenes("petr-v299", model, (320, 800), lr=2e-4, batch_size=1, **augment)
 
 
 def ppe3d_2f_v299() -> Recipe:
-    """3DPPE-v2: as ppe3d-v299 with the keyframe before (nuScenes, 43.2 mAP, 51.9 NDS published, with a camera sweep instead)."""
+    """3DPPE-v2: as ppe3d-v299 with a camera sweep (nuScenes with sweeps, 43.2 mAP, 51.9 NDS published)."""
     return _nuscenes("ppe3d-2f-v299", Ppe3dConfig(past=1, grouped_boxes=True), (320, 800), lr=4e-4, batch_size=4)
 
 
@@ -79,7 +80,8 @@ def ppe3d_mini() -> Recipe:
 def _nuscenes(name: str, model: Ppe3dConfig, image_size: tuple[int, int], lr: float, batch_size: int, **augment: Any) -> Recipe:
     """The published settings: AdamW, 24 epochs, half a cosine; eight processes' samples a step, here one after the other.
 
-    The published networks started from encoders that had learned detection or segmentation; give such a file as --init FILE.
+    Images of the evaluation are a little larger than the network's, as in 3DPPE, unless `augment` says otherwise. The published networks
+    started from encoders that had learned detection or segmentation; give such a file as --init FILE.
     """
     return Recipe(
         name=name,
@@ -88,7 +90,8 @@ def _nuscenes(name: str, model: Ppe3dConfig, image_size: tuple[int, int], lr: fl
             root="data/nuscenes", image_size=image_size, channel_order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0)
         ),
         augment=AugmentConfig(
-            rotate_deg=(0.0, 0.0), bev_flip_x=0.0, bev_flip_y=0.0, bev_rotate_deg=(-22.5, 22.5), bev_scale=(0.95, 1.05), **augment
+            rotate_deg=(0.0, 0.0), bev_flip_x=0.0, bev_flip_y=0.0, bev_rotate_deg=(-22.5, 22.5), bev_scale=(0.95, 1.05),
+            **{"eval_resize": 0.04} | augment,
         ),
         optim=OptimConfig(
             lr=lr, weight_decay=1e-2, lr_scale={"encoder": 0.1}, clip_norm=35.0, schedule="cosine", min_lr_ratio=1e-3, warmup_steps=500,

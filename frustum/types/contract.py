@@ -37,14 +37,32 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
+class Sweeps:
+    """Which of the moments before a keyframe, newest first and counted from 0, is read: images between keyframes, and keyframes.
+
+    Attributes:
+        first, stop: training draws one from `first` to `stop` - 1.
+        evaluation: the one that evaluation reads. Where a scene has fewer, the oldest is read.
+        without: what to type to read the keyframe before instead, for errors.
+    """
+
+    first: int
+    stop: int
+    evaluation: int
+    without: str
+
+
+@dataclass(frozen=True)
 class Reads:
     """What a network reads in addition to the images of the keyframe.
 
     Attributes:
         past: past keyframes.
+        sweeps: instead of one past keyframe (`past` is 1), a moment between keyframes.
     """
 
     past: int = 0
+    sweeps: Sweeps | None = None
 
 
 @dataclass(frozen=True)

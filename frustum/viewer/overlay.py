@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from frustum.data.augment import BevTransform, draw_bev, draw_image
+from frustum.data.augment import BevTransform, draw
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, LidarFrame, Sample
@@ -36,6 +36,7 @@ def draw_check(
     image_size: tuple[int, int] = (256, 704),
     width: int = 800,
     seed: int = 0,
+    blank: tuple[int, int, int] = (0, 0, 0),
 ) -> list[Path]:
     """Draw one keyframe as PNGs in `out_dir`.
 
@@ -50,6 +51,7 @@ def draw_check(
         out_dir: created if needed.
         width: of one camera's picture, in pixels.
         seed: of the augmentation that is drawn.
+        blank: RGB of what GridMask hides: the colour that is 0 after normalisation.
 
     Returns:
         The files. A camera whose image cannot be read is left black and named so.
@@ -67,9 +69,10 @@ def draw_check(
     sheets["above"] = above_picture(sample, points, grid)
     if augment is not None:
         rng = np.random.default_rng([seed, zlib.crc32(sample.token.encode())])
-        views = [(c, draw_image(augment, rng, c.size, image_size)) for c in sample.cameras]
-        cameras = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])
-        sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, draw_bev(augment, rng))])
+        drawn = draw(augment, rng, [c.size for c in sample.cameras], image_size)
+        views = list(zip(sample.cameras, drawn.images, strict=True))
+        cameras = _sheet(sample, [camera_picture(sample, c, t, points, drawn.kept, blank) for c, t in views])
+        sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, drawn.bev)])
     files = []
     for name, sheet in sheets.items():
         files.append(Path(out_dir) / f"{stem}_{name}.png")
@@ -78,8 +81,18 @@ def draw_check(
     return files
 
 
-def camera_picture(sample: Sample, camera: CameraFrame, transform: ImageTransform, points: np.ndarray | None) -> Image.Image:
-    """One image after `transform`, with LiDAR points (P, >=3), or the ground where there are none, and the sample's boxes."""
+def camera_picture(
+    sample: Sample,
+    camera: CameraFrame,
+    transform: ImageTransform,
+    points: np.ndarray | None,
+    kept: np.ndarray | None = None,
+    blank: tuple[int, int, int] = (0, 0, 0),
+) -> Image.Image:
+    """One image after `transform`, with LiDAR points (P, >=3), or the ground where there are none, and the sample's boxes.
+
+    Where `kept` (H, W) is False, image and points are hidden by the colour `blank`.
+    """
     picture = _open(camera, transform)
     matrix = transform.matrix() @ camera.intrinsics
     if points is not None and sample.lidar is not None:
@@ -87,6 +100,8 @@ def camera_picture(sample: Sample, camera: CameraFrame, transform: ImageTransfor
         draw_points(picture, pixels, depth_colours(depth), radius=1 if len(pixels) < 8000 else 0)
     else:
         draw_ground(picture, sample, camera, transform)
+    if kept is not None:
+        picture = Image.composite(picture, Image.new("RGB", picture.size, blank), Image.fromarray(kept))
     if sample.boxes is not None:
         key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
         corners = box_corners(key2camera @ sample.boxes.box2ego, sample.boxes.boxes[:, 3:6])  # (M, 8, 3)

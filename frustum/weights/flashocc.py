@@ -41,6 +41,7 @@ NEEDS: dict[str, Any] = {
     "std": [58.395, 57.12, 57.375],
     "map_frame": "camera0",
     "crop_h": [0.0, 0.0],
+    "eval_resize": 0.0,
     "voxel_rounding": "reference",
     "sampling": "corners",
     "align": "warp_reference",

@@ -90,6 +90,25 @@ def test_predict_a_single_keyframe(run: Path, rig: Path, tmp_path: Path, frustum
     assert "nonsense" in err
 
 
+def test_a_two_frame_network_reads_the_keyframe_before_where_there_are_no_sweeps(rig: Path, tmp_path: Path, frustum: Run) -> None:
+    from tests.models.test_ppe3d import SMALL as SMALL_PPE3D
+
+    words = [*SMALL_PPE3D["ppe3d-2f-v299"], "data.image_size=64,96", "runtime.precision=fp32"]
+    recipe = resolve_recipe("ppe3d-2f-v299", words)
+    save_run(tmp_path / "two", recipe, source="ppe3d-2f-v299", overrides=words)
+    save_weights(tmp_path / "two" / WEIGHTS, recipe.model.build())
+    content = json.loads((rig / "calibration.json").read_text())
+    (rig / "calibration.json").write_text(json.dumps(content | {"stands_still": True}))
+    code, _, err = frustum("predict", tmp_path / "two", rig, "--no-pictures", "--out", tmp_path / "p")
+    assert code == DataError.exit_code
+    assert "reads an image between keyframes" in err
+    assert "model.past_frame=keyframe" in err
+    code, text, err = frustum("predict", tmp_path / "two", rig, "model.past_frame=keyframe", "--no-pictures", "--out", tmp_path / "p")
+    assert code == 0, err
+    assert "2 predictions" in text
+    assert 'model.past_frame="keyframe" (they were trained with "sweep")' in text + err
+
+
 def test_source_that_is_neither(run: Path, tmp_path: Path, frustum: Run) -> None:
     code, _, err = frustum("predict", run, tmp_path / "empty", "--out", tmp_path / "p")
     assert code == DataError.exit_code

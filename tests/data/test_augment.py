@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.augment import BevTransform, draw_bev, draw_colours, draw_image
+from frustum.data.augment import BevTransform, draw_bev, draw_colours, draw_image, fit_image
+from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
@@ -130,3 +132,44 @@ def test_whether_pixels_move() -> None:
     assert draw_image(still, np.random.default_rng(0), (96, 256), (96, 256)).matrix().tolist() == np.eye(3).tolist()
     for change in ({"resize": (0, 0.1)}, {"rotate_deg": (-1, 1)}, {"flip": True}, {"crop_h": (0, 0.1)}, {"crop_h": (0.1, 0.1)}):
         assert still.model_copy(update=change).moves_pixels
+
+
+def test_the_published_evaluation_of_3dppe() -> None:
+    """0.54 of 1600 pixels: 864 x 486, of which the bottom and the middle are kept."""
+    fit = fit_image(AugmentConfig(eval_resize=0.04), (900, 1600), (320, 800))
+    assert (fit.resized, fit.left, fit.top, fit.flip, fit.rotate_deg) == ((486, 864), 32, 166, False, 0)
+    np.testing.assert_allclose(fit.matrix(), [[0.54, 0, -32], [0, 0.54, -166], [0, 0, 1]], atol=1e-12)
+    assert fit_image(AugmentConfig(), (900, 1600), (320, 800)) == ImageTransform.fit((900, 1600), (320, 800))
+    assert fit_image(AugmentConfig(eval_resize=0.04, crop_h=(0.1, 0.3)), (900, 1600), (320, 800)).top == int(0.8 * 486) - 320
+    with pytest.raises(ConfigError, match=r"cannot be scaled by -0\.5"):
+        fit_image(AugmentConfig(eval_resize=-1.0), (900, 1600), (320, 800))
+
+
+@pytest.mark.parametrize(("tag", "extra"), [("testV2", 0.04), ("testV1", 0.0)])
+def test_evaluation_fits_images_as_the_reference(shared: Path, tag: str, extra: float) -> None:
+    """V2 is 3DPPE's fit, V1 that of PETR, whose larger ratio of the sides is that of the widths here."""
+    with np.load(shared / "golden" / "3dppe" / "misc.npz") as misc:
+        scale, *window, flip, rotate = misc[f"ida_{tag}_params"]
+        intrinsics, expected = misc["rig_cam2img"], misc[f"ida_{tag}_intr"][:, :3, :3]
+    fit = fit_image(AugmentConfig(eval_resize=extra), (900, 1600), (320, 800))
+    assert (fit.left, fit.top, fit.left + 800, fit.top + 320, fit.flip, fit.rotate_deg) == (*window, bool(flip), rotate)
+    assert fit.resized == (int(900 * scale), int(1600 * scale))
+    np.testing.assert_allclose(fit.matrix() @ intrinsics, expected, atol=1e-4)  # pixels: the reference computes in float32
+
+
+@pytest.mark.parametrize("tag", ["trainV2_s3", "trainV2_s6", "trainV2_s8", "trainV1_s6"])
+def test_training_crops_images_as_the_reference(shared: Path, tag: str) -> None:
+    """With what it drew. Resized sides are whole pixels, which our matrix knows; and the origin of a mirror is half a pixel elsewhere."""
+    with np.load(shared / "golden" / "3dppe" / "misc.npz") as misc:
+        scale, left, top, right, bottom, flip, _ = misc[f"ida_{tag}_params"]
+        intrinsics, expected = misc["rig_cam2img"], misc[f"ida_{tag}_intr"][:, :3, :3]
+    share = (left + 0.5) / (int(1600 * scale) - 800)
+    fit = ImageTransform.scaled((900, 1600), (320, 800), scale, crop_w=share, flip=bool(flip))
+    assert (fit.left, fit.top, fit.left + 800, fit.top + 320) == (left, top, right, bottom)
+    augment = AugmentConfig(resize=(-0.06, 0.11) if "V2" in tag else (-0.03, 0.125))
+    assert augment.resize[0] <= scale - 0.5 <= augment.resize[1]
+    expected = expected + np.array([[0.0, 0, float(flip)], [0, 0, 0], [0, 0, 0]])
+    for corner in ([0, 0, 1], [1600, 0, 1], [0, 900, 1], [1600, 900, 1]):
+        rays = np.linalg.inv(intrinsics) @ np.array(corner)
+        ours, theirs = ((m @ rays[..., None])[..., 0] for m in (fit.matrix() @ intrinsics, expected))
+        assert np.abs(ours[:, :2] / ours[:, 2:] - theirs[:, :2] / theirs[:, 2:]).max() < 1

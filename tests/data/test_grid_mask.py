@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from frustum.data.augment import draw, draw_bev, draw_image
 from frustum.data.grid_mask import draw_grid_mask, grid_mask
+from frustum.data.labels.depth import DepthLabels
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.pipeline import RigPipeline
+from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
+from frustum.types.contract import Reads
+from tests.data.toy import VERSION
 
 
 def painted(size: tuple[int, int], period: int, start: tuple[int, int]) -> np.ndarray:
@@ -64,3 +75,47 @@ def test_draws():
 def test_impossible_masks_are_refused(size, probability):
     with pytest.raises(ConfigError, match="a grid mask needs"):
         draw_grid_mask(np.random.default_rng(0), size, probability)
+
+
+STILL = {"resize": (0.0, 0.0), "rotate_deg": (0.0, 0.0), "flip": False}
+
+
+@pytest.mark.parametrize("moves", [{}, STILL], ids=["moving", "still"])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_training_it_hides_images_and_depth_of_the_whole_sample(toy_root: Path, moves: dict[str, Any], seed: int) -> None:
+    """All cameras and times have the same mask, and where it hides them the mean colour and no depth; the rest is as without it."""
+    reader = NuScenes(toy_root, VERSION)
+    token, data = reader.tokens("train")[2], NuScenesData(image_size=(64, 176))
+    masked, plain = (AugmentConfig(grid_mask=p, **moves) for p in (1.0, 0.0))
+
+    def item(augment: AugmentConfig, training: bool = True) -> dict[str, Any]:
+        return RigPipeline(data, Reads(past=1), (DepthLabels(),), augment, training)(reader, token, np.random.default_rng(seed))
+
+    found, whole = item(masked), item(plain)
+    kept = draw(masked, np.random.default_rng(seed), [(90, 160)] * 2, (64, 176)).kept
+    assert kept is not None
+    assert 0.1 < (~kept).mean() < 0.6
+    images, expected = found["images"].numpy(), whole["images"].numpy()
+    assert images.shape == (2, 2, 3, 64, 176)
+    assert not images[..., ~kept].any()
+    np.testing.assert_array_equal(images[..., kept], expected[..., kept])
+    assert np.abs(expected[..., ~kept]).max() > 0.5
+    (depth,), (full,) = found["labels"], whole["labels"]
+    assert (full[:, ~kept] > 0).any()
+    assert not depth[:, ~kept].any()
+    np.testing.assert_array_equal(depth[:, kept], full[:, kept])
+    assert depth.dtype == np.float32
+    np.testing.assert_array_equal(item(masked, training=False)["images"], item(plain, training=False)["images"])
+
+
+def test_without_it_nothing_is_drawn() -> None:
+    """Recipes without it draw what they drew before it was there."""
+    rng, other = np.random.default_rng(4), np.random.default_rng(4)
+    assert draw(AugmentConfig(), rng, [(90, 160)], (64, 176)).kept is None
+    draw_image(AugmentConfig(), other, (90, 160), (64, 176))
+    draw_bev(AugmentConfig(), other)
+    assert rng.bit_generator.state == other.bit_generator.state
+    sizes, augment = [(90, 160)] * 2, AugmentConfig(grid_mask=0.7)
+    share = np.mean([draw(augment, np.random.default_rng(s), sizes, (64, 176)).kept is not None for s in range(400)])
+    assert 0.6 < share < 0.8
+    assert draw(augment, None, sizes, (64, 176)).kept is None

@@ -39,10 +39,11 @@ def pipe(
     past: int = 0,
     augment: AugmentConfig | None = None,
     crop_h: float = 0.0,
+    eval_resize: float = 0.0,
     **data: Any,
 ) -> RigPipeline:
     """A pipeline; with `augment` one for training."""
-    plain = AugmentConfig(crop_h=(crop_h, crop_h))
+    plain = AugmentConfig(crop_h=(crop_h, crop_h), eval_resize=eval_resize)
     return RigPipeline(NuScenesData(image_size=size, **data), Reads(past=past), labels, augment or plain, augment is not None)
 
 
@@ -139,6 +140,20 @@ def test_the_share_cut_off_at_the_bottom(reader: NuScenes, token: str) -> None:
     rows = SIZE[0] - int(0.75 * SIZE[0])
     assert cut["rig"].image_aug[0, 0, 1, 2] - whole["rig"].image_aug[0, 0, 1, 2] == rows
     assert torch.equal(cut["images"][..., rows:, :], whole["images"][..., :-rows, :])
+
+
+@pytest.mark.parametrize("extra", [0.0, 0.04, 0.5])
+def test_evaluation_shows_what_its_matrix_says(reader: NuScenes, token: str, extra: float) -> None:
+    """The images hold their own original coordinates, also when they are enlarged."""
+    item = pipe((45, 80), eval_resize=extra, **PLAIN)(reader, token)
+    matrix = item["rig"].image_aug[0, 0].numpy()
+    assert matrix[0, 0] == pytest.approx(int(160 * (0.5 + extra) + 1e-6) / 160)
+    rows, columns = (axis.ravel() for axis in np.indices((45, 80)))
+    original = (np.linalg.inv(matrix) @ [columns + 0.5, rows + 0.5, np.ones(rows.size)])[:2]
+    shown = item["images"][0, 0, :2].flatten(1).numpy() / 255 * [[SIZE[1]], [SIZE[0]]]
+    assert np.abs(shown - original).max() < 1.0
+    training = pipe((45, 80), augment=AugmentConfig(eval_resize=extra, **STILL), **PLAIN)(reader, token, np.random.default_rng(0))
+    assert torch.equal(training["images"], item["images"]), "training that moves no pixel sees what evaluation sees"
 
 
 def test_no_resampling_when_nothing_changes(reader: NuScenes, sample: Sample) -> None:

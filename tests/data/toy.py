@@ -64,8 +64,8 @@ def random_labels(seed: int, shape: tuple[int, int, int] = SHAPE) -> Occupancy:
     return Occupancy(semantics, lidar.astype(np.uint8), camera.astype(np.uint8), (semantics < 11).astype(np.uint8))
 
 
-def scene_record(root: Path, scene: int, num_keyframes: int = 3, fingerprint: str = "") -> SceneRecord:
-    """Write the files of one scene and describe them."""
+def scene_record(root: Path, scene: int, num_keyframes: int = 3, fingerprint: str = "", num_sweeps: int = 1) -> SceneRecord:
+    """Write the files of one scene and describe them; `num_sweeps` lie between two keyframes."""
     name = f"scene-{scene + 1:04d}"
     rng, start = np.random.default_rng(scene), START + scene * APART
 
@@ -100,22 +100,24 @@ def scene_record(root: Path, scene: int, num_keyframes: int = 3, fingerprint: st
         keyframes.append(KeyframeRecord(start + time, files(time, "samples"), tuple(boxes)))
         if scene == 0:
             write_labels(labels_path(root, name, sample_token(name, start + time)), random_labels(k))
-    sweeps = [record for k in range(num_keyframes - 1) for record in files(500_000 * k + 250_000, "sweeps")]
+    steps = num_sweeps + 1
+    between = [500_000 * k // steps for k in range(steps * (num_keyframes - 1)) if k % steps]
+    sweeps = [record for time in between for record in files(time, "sweeps")]
     sensors = [SensorRecord(channel, "camera", matrix, INTRINSICS) for channel, matrix in CAM2EGO.items()]
     sensors.append(SensorRecord("LIDAR_TOP", "lidar", LIDAR2EGO))
     return SceneRecord(name, tuple(sensors), tuple(keyframes), tuple(sweeps), "a toy", fingerprint=fingerprint)
 
 
-def add_scene(root: Path, scene: int, num_keyframes: int) -> None:
+def add_scene(root: Path, scene: int, num_keyframes: int, num_sweeps: int = 1) -> None:
     """What a worker process does."""
-    DatabaseWriter(root, VERSION).add_scene(scene_record(root, scene, num_keyframes))
+    DatabaseWriter(root, VERSION).add_scene(scene_record(root, scene, num_keyframes, num_sweeps=num_sweeps))
 
 
-def toy_database(root: Path, num_scenes: int = 2, num_keyframes: int = 3) -> Path:
+def toy_database(root: Path, num_scenes: int = 2, num_keyframes: int = 3, num_sweeps: int = 1) -> Path:
     """Write a whole database: train is every scene but the last, val the last."""
     writer = DatabaseWriter(root, VERSION)
     for scene in range(num_scenes):
-        add_scene(root, scene, num_keyframes)
+        add_scene(root, scene, num_keyframes, num_sweeps)
     names = writer.scenes()
     writer.finish({"train": names[:-1], "val": names[-1:]})
     return root

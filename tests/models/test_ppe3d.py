@@ -13,14 +13,17 @@ from pydantic import ValidationError
 from frustum.config import travelling
 from frustum.data.labels.boxes import BoxLabels, TrueBoxes
 from frustum.data.labels.depth import DepthLabels
+from frustum.engine import overrides
+from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.errors import ConfigError, DataError
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss
 from frustum.models.ppe3d import Ppe3d, Ppe3dConfig, Ppe3dHead, _cell_depth, _joined
 from frustum.nn.box_code import decode_boxes
 from frustum.nn.point_encoding import inverse_sigmoid
+from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
-from frustum.types.contract import Shapes
+from frustum.types.contract import Reads, Shapes, Sweeps
 from frustum.types.frame import frames_of, keyframe_of
 from tests.models import golden_ppe3d as gold
 from tests.models.test_contract import found_centres, rig
@@ -319,7 +322,7 @@ def test_a_past_frame_is_placed_by_its_pose():
 
 
 def test_velocities_are_regressed_per_time_between_the_frames():
-    config = tiny(past=1, encoding="camera_ray")
+    config = tiny(past=1, past_frame="keyframe", encoding="camera_ray")
     model, batch = config.build().eval(), made_up(config)
     times = torch.tensor([10.0, 9.0], dtype=torch.float64)[None, :, None].expand(2, 2, 2)
     later = replace(batch, calibration=replace(batch.rig, timestamps=times))
@@ -331,6 +334,10 @@ def test_velocities_are_regressed_per_time_between_the_frames():
     torch.testing.assert_close(half[..., 8:], 2 * one[..., 8:])
     assert torch.equal(half, usual)
     assert torch.equal(half, repeated)  # the images are the same here, and what passed since is not known
+    sweep = tiny(past=1, encoding="camera_ray").build().eval()
+    sweep.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(sweep(unknown)["box_codes"][..., 8:], half[..., 8:] / 2.5)  # 15 images of 12 a second
 
 
 def test_depth_is_learned_in_the_keyframe_alone():
@@ -339,8 +346,35 @@ def test_depth_is_learned_in_the_keyframe_alone():
     outputs = model(batch)
     assert outputs["depth"].shape[0] == outputs["depth_logits"].shape[0] == 4  # B * N
     assert model.loss(outputs, batch)["loss_depth"].isfinite()
-    assert config.reads().past == 1
-    assert tiny().reads().past == 0
+
+
+def test_the_past_frame_is_a_camera_sweep_or_the_keyframe_before():
+    published = get_recipe("ppe3d-2f-v299").model.reads()
+    assert published == tiny(past=1).reads() == Reads(past=1, sweeps=Sweeps(3, 27, 14, without="model.past_frame=keyframe"))
+    assert tiny(past=1, past_frame="keyframe").reads() == Reads(past=1)
+    assert tiny().reads() == tiny(past_frame="keyframe").reads() == Reads()
+
+
+def test_a_two_frame_network_without_sweeps_says_what_to_type(street_root):
+    """Before anything is trained or predicted; with what it says, the keyframe before is read."""
+    words = [*SMALL["ppe3d-2f-v299"], f"data.root={street_root}", "data.image_size=64,96", "train.num_workers=0"]
+    recipe = overrides.apply(get_recipe("ppe3d-2f-v299"), words)
+    source = recipe.data.open()
+    for start in (lambda r: TrainingFeed(r, source), lambda r: evaluation_batches(r, source, source.tokens("val"))):
+        with pytest.raises(DataError, match=r"holds images of keyframes alone\..*keyframe before instead: model\.past_frame=keyframe$"):
+            start(recipe)
+    after = overrides.apply(recipe, ["model.past_frame=keyframe"])
+    batch = next(evaluation_batches(after, source, source.tokens("val")[1:2]))
+    assert batch.images.shape[1] == 2
+    assert batch.is_present.all()
+    assert TrainingFeed(after, source).steps_per_epoch == 1
+
+
+def test_published_settings_of_the_input():
+    """GridMask is PETR's; an enlarged evaluation is 3DPPE's."""
+    found = {name: get_recipe(name).augment for name in SMALL}
+    assert {name: augment.grid_mask for name, augment in found.items()} == {name: 0.7 if "petr" in name else 0.0 for name in SMALL}
+    assert {name: augment.eval_resize for name, augment in found.items()} == {name: 0.0 if "petr" in name else 0.04 for name in SMALL}
 
 
 def test_two_frames_need_poses():

@@ -15,6 +15,8 @@ from frustum.data.pixels import ImageTransform
 from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
+from frustum.types.classes import colour_of
+from frustum.viewer.boxes import line_colour
 from frustum.viewer.overlay import (
     above_picture,
     camera_picture,
@@ -45,6 +47,27 @@ def test_all_pictures_are_written(sample, tmp_path):
     again = draw_check(sample, tmp_path / "again", augment=AugmentConfig(), image_size=(64, 176), width=200)
     assert [a.read_bytes() for a in again] == [f.read_bytes() for f in files]  # the same seed, the same draw
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def test_what_grid_mask_hides_is_hidden(sample, tmp_path):
+    """Pixels and points have the colour that is 0 for the network; boxes are learned all the same, and drawn."""
+    still = {"resize": (0, 0), "rotate_deg": (0, 0), "flip": False, "bev_flip_x": 0, "bev_flip_y": 0}
+    (bare, masked), blank = (
+        [
+            np.asarray(Image.open(draw_check(sample, tmp_path / f"{p}", augment=AugmentConfig(grid_mask=p, **still), image_size=SIZE,
+                                             blank=(11, 22, 33))[-1]))[: SIZE[0], : SIZE[1]]
+            for p in (0.0, 1.0)
+        ],
+        np.array([11, 22, 33]),
+    )  # fmt: skip
+    is_blank = (masked == blank).all(-1)
+    assert 0.1 < is_blank.mean() < 0.6
+    np.testing.assert_array_equal(masked[~is_blank], bare[~is_blank])
+    assert not (bare == blank).all(-1).any()
+    lines = line_colour(colour_of("car"))
+    is_line = (bare == np.array(lines)).all(-1)
+    assert is_line.sum() > 100
+    assert (masked[is_line] == np.array(lines)).all()
 
 
 def test_a_sample_with_images_only(sample, tmp_path):

@@ -57,6 +57,8 @@ class ImagePipeline:
         if rng is not None and self.augment.colour_jitter:
             image = jitter_colours(image, *draw_colours(self.augment, rng))
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
+        if drawn.kept is not None:
+            pixels *= drawn.kept
         moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 

@@ -49,13 +49,15 @@ class DepthLabels(Label[Tensor]):
         return found._replace(points=None, maps=tuple((np.flatnonzero(m).astype(np.int32), m[m > 0]) for m in _maps(found, fixed)))
 
     def apply(self, found: _Found, draw: Draw) -> np.ndarray:
-        """The maps (N, H, W)."""
+        """The maps (N, H, W); what GridMask hides has no depth."""
         if found.points is not None:
-            return np.stack(_maps(found, draw))
-        flat = np.zeros((len(found.maps), draw.size[0] * draw.size[1]), np.float32)
-        for row, (index, metres) in zip(flat, found.maps, strict=True):
-            row[index] = metres
-        return flat.reshape(-1, *draw.size)
+            maps = np.stack(_maps(found, draw))
+        else:
+            flat = np.zeros((len(found.maps), draw.size[0] * draw.size[1]), np.float32)
+            for row, (index, metres) in zip(flat, found.maps, strict=True):
+                row[index] = metres
+            maps = flat.reshape(-1, *draw.size)
+        return maps if draw.kept is None else maps * draw.kept
 
     def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
         """None if a sample does not have depth."""

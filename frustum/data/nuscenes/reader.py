@@ -145,6 +145,7 @@ class NuScenes:
         with_boxes: bool = True,
         occupancy: bool | Literal["instances"] = True,
         num_sweeps: int = 0,
+        camera_sweeps: int = 0,
     ) -> Sample:
         """One keyframe; images and points are read later, from the frames.
 
@@ -155,6 +156,7 @@ class NuScenes:
             with_boxes: read the annotations.
             occupancy: read the labels where the keyframe has some; `instances` prefers the panoptic variant.
             num_sweeps: LiDAR sweeps before the keyframe that are wanted, newest first; fewer at the start of a scene.
+            camera_sweeps: moments before the keyframe, in each of which all its cameras have an image; keyframes are among them.
 
         Raises:
             DataError: unknown token, a wanted camera has no image in this keyframe, or a label file is damaged.
@@ -181,6 +183,7 @@ class NuScenes:
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
             history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
             lidar_sweeps=tuple(sweeps),
+            camera_sweeps=self._camera_sweeps(row, camera_sweeps) if camera_sweeps else None,
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
         )
 
@@ -286,21 +289,49 @@ class NuScenes:
 
     # ---- between keyframes --------------------------------------------------------------------------------------------------
 
+    def _place(self, row: int, column: int) -> tuple[int, int]:
+        """Where in `sweeps` the files of a keyframe's scene and channel begin, and where the keyframe's own is, or would be."""
+        frames, sweeps = self._index.frames, self._index.sweeps
+        group, key = int(frames["sample_scene"][row]) * len(self.channels) + column, int(frames["key_file"][row, column])
+        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
+        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
+        return start, start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
+
     def _earlier(self, row: int, channel: str, count: int) -> np.ndarray:
         """Rows in `sweeps` of up to `count` files of `channel` before the keyframe's own file, newest first."""
-        frames, sweeps, column = self._index.frames, self._index.sweeps, list(self.channels).index(channel)
-        group = int(frames["sample_scene"][row]) * len(self.channels) + column
-        start, stop = (int(v) for v in sweeps["start"][group : group + 2])
-        key = int(frames["key_file"][row, column])
-        time = frames["file_time"][key] if key >= 0 else frames["sample_time"][row]
-        end = start + int(np.searchsorted(sweeps["file_time"][start:stop], time))
+        start, end = self._place(row, list(self.channels).index(channel))
         return np.arange(end - 1, max(start, end - count) - 1, -1)
 
-    def camera_sweeps(self, token: str, channel: str, count: int) -> tuple[CameraFrame, ...]:
-        """Up to `count` images of one camera before the keyframe's own, newest first, keyframes among them. Raises DataError."""
-        if self.channels.get(channel) != "camera":
-            raise DataError(f"{self.root} has no camera {channel!r}; {nearest_names(channel, self.cameras)}")
-        return self._frames_of_cameras(self._index.sweeps, self._earlier(self._row(token), channel, count))
+    @cached_property
+    def _has_camera_sweeps(self) -> bool:
+        """Whether there are images between keyframes."""
+        files = np.diff(self._index.sweeps["start"]).reshape(-1, len(self.channels)).sum(0)
+        keyframes = (self._index.frames["key_file"] >= 0).sum(0)
+        is_camera = np.array([channel in self.cameras for channel in self.channels])
+        return bool((files > keyframes)[is_camera].any())
+
+    def _camera_sweeps(self, row: int, count: int) -> tuple[tuple[CameraFrame, ...], ...] | None:
+        """Up to `count` moments of the keyframe's cameras before it, newest first; None where the database has keyframes alone.
+
+        The cameras are paired by counting back from a keyframe, and meet again at the keyframe before: there may be one image more of a
+        camera between two keyframes, of which the oldest is left out. So is a keyframe in which a camera failed.
+        """
+        if not self._has_camera_sweeps:
+            return None
+        frames, names = self._index.frames, list(self.channels)
+        columns = [column for column in map(names.index, self.cameras) if frames["key_file"][row, column] >= 0]
+        first = int(np.searchsorted(frames["sample_scene"], frames["sample_scene"][row]))
+        moments: list[np.ndarray] = []  # rows in `sweeps`, by camera
+        ends = np.array([self._place(row, column)[1] for column in columns])
+        for earlier in range(row - 1, first - 1, -1):
+            keys, are_there = np.array([self._place(earlier, column)[1] for column in columns]), frames["key_file"][earlier, columns] >= 0
+            moments += [ends - k for k in range(1, int((ends - keys - are_there).min()) + 1)]
+            moments += [keys] if are_there.all() else []
+            ends = keys
+            if len(moments) >= count:
+                break
+        files = self._frames_of_cameras(self._index.sweeps, np.array(moments[:count], np.int64).ravel())
+        return tuple(files[i : i + len(columns)] for i in range(0, len(files), len(columns)))
 
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """lidar2ego and ego2global (K, 4, 4) of the K keyframes of a scene, in time order. Raises DataError without a LiDAR."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from frustum.config import TRAVELS
-from frustum.data.source import AugmentConfig, DataConfig
+from frustum.data.source import AugmentConfig, DataConfig, RigSource
 from frustum.types.contract import Label, Reads
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ class NuScenesData(DataConfig):
 
         return RigPipeline(self, reads, tuple(labels), augment, training)
 
-    def open_sample(self, source: NuScenes, token: str, reads: Reads) -> Sample:
-        """One keyframe and its past, without boxes and voxel labels."""
-        return source.sample(token, with_boxes=False, occupancy=False, history=reads.past)
+    def open_sample(self, source: RigSource, token: str, reads: Reads) -> Sample:
+        """One keyframe and its past, without boxes and voxel labels. Raises DataError for camera sweeps that are not there."""
+        from frustum.data.sweeps import read_with_past
+
+        return read_with_past(source, token, reads)
 
     def show(self, source: NuScenes, token: str) -> list[tuple[str, np.ndarray]]:
         """The images of all cameras, by channel."""

@@ -23,7 +23,8 @@ _OCC3D = "the Occ3D-nuScenes project page (CVPR 2023 3D Occupancy Prediction Cha
 
 _ARCHIVES = {
     "v1.0-mini": "v1.0-mini.tgz, about 4 GB: everything of 10 scenes",
-    "v1.0-trainval": "v1.0-trainval_meta.tgz (about 0.5 GB) and the ten sensor archives (about 30 GB each; keyframes alone suffice)",
+    "v1.0-trainval": "v1.0-trainval_meta.tgz (about 0.5 GB) and the ten sensor archives (about 30 GB each; keyframes alone suffice, "
+    "but for networks that read camera sweeps)",
     "v1.0-test": "v1.0-test_meta.tgz and its sensor archives (about 55 GB together)",
 }
 

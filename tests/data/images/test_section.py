@@ -24,6 +24,7 @@ from frustum.errors import ConfigError, DataError
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Reads, Shapes
+from frustum.types.predictions import PredictedSegmentation, Prediction
 from tests.data.images.folder import CLASSES, COLOURS, SIZE, class_map, write_folder
 
 LABELS = PixelLabels(CLASSES)
@@ -118,6 +119,35 @@ def test_a_mirrored_image_has_mirrored_labels(root: Path) -> None:
         np.testing.assert_array_equal(item["labels"][0], ids)
         np.testing.assert_array_equal(item["image"].permute(1, 2, 0).numpy(), COLOURS[ids])
     assert 0 < flips < 8
+
+
+def test_grid_mask_hides_pixels_and_leaves_labels(root: Path) -> None:
+    source, still = section(root).open(), {"resize": (0.0, 0.0), "rotate_deg": (0.0, 0.0), "flip": False}
+    masked, plain = (
+        section(root).pipeline(Reads(), (LABELS,), AugmentConfig(grid_mask=share, **still), training=True)(
+            source, "train-003", np.random.default_rng(1)
+        )
+        for share in (1.0, 0.0)
+    )
+    hidden = (masked["image"] == 0).all(0)
+    assert 0.1 < hidden.float().mean() < 0.6
+    assert torch.equal(masked["image"], plain["image"] * ~hidden)
+    np.testing.assert_array_equal(masked["labels"][0], class_map(63))
+
+
+def test_an_enlarged_prediction_comes_back_to_its_place(root: Path) -> None:
+    """Of an image that evaluation enlarges, the sides and the top are not seen: those are scored as misses."""
+    data, augment = section(root), AugmentConfig(eval_resize=0.5)
+    source = data.open()
+    item = data.pipeline(Reads(), (LABELS,), augment, training=False)(source, "train-002")
+    part = PredictedSegmentation(torch.from_numpy(item["labels"][0]), CLASSES)
+    labels = data.back_to_source(source, Prediction("train-002", segmentation=part), augment).segmentation.labels.numpy()
+    seen = labels != IGNORE
+    assert 0.4 < seen.mean() < 0.5  # (2 / 3) ** 2
+    assert seen[-1, SIZE[1] // 2]
+    assert not seen[0].any()
+    assert not seen[:, [0, -1]].any()
+    assert (labels == class_map(62))[seen].mean() > 0.97
 
 
 def test_images_without_a_label_map_are_ignored_or_unlabelled(root: Path) -> None:

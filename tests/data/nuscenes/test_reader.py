@@ -110,10 +110,9 @@ def test_history_and_sweeps_stay_within_the_scene(reader: NuScenes) -> None:
     assert reader.sample(tokens[0], history=2, num_sweeps=2).history == ()
     assert reader.sample(tokens[0], num_sweeps=2).lidar_sweeps == ()
     assert len(reader.sample(tokens[1], num_sweeps=1).lidar_sweeps) == 1
-    images = reader.camera_sweeps(tokens[1], "CAM_BACK", 9)
-    assert [i.path.parts[-3] for i in images] == ["sweeps", "samples"]
-    with pytest.raises(DataError, match="no camera"):
-        reader.camera_sweeps(tokens[1], "LIDAR_TOP", 1)
+    moments = reader.sample(tokens[1], camera_sweeps=9).camera_sweeps
+    assert moments is not None
+    assert [[frame.path.parts[-3] for frame in moment] for moment in moments] == [["sweeps"] * 2, ["samples"] * 2]
 
 
 def test_point_labels(reader: NuScenes) -> None:
