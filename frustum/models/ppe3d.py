@@ -5,10 +5,9 @@ images -> encoder -> CPFPN -> depth net -> a 3D point per feature -> its embeddi
 PETR (Liu et al., ECCV 2022) is the same network with another encoding: candidate points along the ray instead of one point. Which encoding
 is one setting, as in the paper's table 5. Only the oracle `point3d_lidar` needs LiDAR to predict; all others need it at most to learn.
 
-The network works in the frame that `batch.key_ego2global` defines: boxes are learned and predicted there. That is the ego frame when it is
-trained here. Official files were trained in the frame of LIDAR_TOP: give them lidar2global as `key_ego2global` (and labels in that frame),
-and bring what they predict to the ego frame by `geometry.boxes.transform_boxes(lidar2ego, boxes)`; they also need their own
-`box_convention`: `mmdet3d<1.0` for files of PETR, `mmdet3d>=1.0` for those of 3DPPE.
+The network works in the ego frame when it is trained here. Official files were trained in the frame of LIDAR_TOP: with `frame=lidar`
+cameras and labels are brought there, and boxes back (nn/lidar_frame.py). Converted files hold that setting, and the `box_convention` that
+they were trained with: `mmdet3d<1.0` those of PETR, `mmdet3d>=1.0` those of 3DPPE.
 
 With a past frame (PETRv2, 3DPPE-v2) its images are further tokens, placed in the keyframe's map by the ego poses, and velocities are
 learned in metres per time between the frames. The published networks read a camera sweep of 0.25 to 2.2 s ago; here it is the keyframe
@@ -20,7 +19,7 @@ C channels, D depths, Q queries, L decoder layers, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -37,12 +36,14 @@ from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
-from frustum.nn.box_code import BoxConvention, boxes_to_code, decode_boxes
+from frustum.models.ppe3d_distill import PREFIX, Distillation, Oracle, distillation_losses
+from frustum.nn.box_code import BoxConvention, boxes_to_code, check_start, decode_boxes
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.encoders.vovnet import VoVNet99
 from frustum.nn.fpn import CPFPN
+from frustum.nn.lidar_frame import boxes_to_ego, boxes_to_lidar, in_lidar_frame
 from frustum.nn.point_encoding import (
     candidate_depths,
     depth_major,
@@ -69,6 +70,7 @@ Range = tuple[float, float, float, float, float, float]
 _POINT = ("point3d", "point3d_lidar")
 _INTERVAL = 0.5  # seconds to the past keyframe, where its time is not known; the rate of nuScenes
 _DEPTH_NET = ("topk", "depth_guided_feature", "point3d")
+_MEASURED = DepthLabels(without="model.encoding=point3d", to_predict=True)  # what the oracle reads
 
 
 class Ppe3dConfig(ModelConfig):
@@ -101,10 +103,12 @@ class Ppe3dConfig(ModelConfig):
         point_range: in which the points of pixels are normalised; also limits what is predicted.
         box_range: in which queries and boxes lie; true boxes outside, seen from above, are not learned.
         box_convention: of the weights, see nn/box_code.py.
+        frame: in which the network works, and its ranges are: `ego`, or `lidar`, that of the sensor LIDAR_TOP, for official files.
         max_boxes: of a prediction.
         set_loss: weights of matching, class and box loss.
         depth_loss: weights of the depth losses of `point3d`, and the metres from its nearest to its farthest candidate depth.
         score_loss: weight of the cross-entropy of depths, of `topk` and `depth_guided_feature`.
+        distill: learn from a trained oracle as well (models/ppe3d_distill.py); LiDAR is then read to learn, not to predict.
     """
 
     image_multiple: ClassVar[int] = 32
@@ -133,10 +137,12 @@ class Ppe3dConfig(ModelConfig):
     point_range: Range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     box_range: Range = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     box_convention: Annotated[BoxConvention, TRAVELS] = "mmdet3d>=1.0"
+    frame: Annotated[Literal["ego", "lidar"], TRAVELS] = "ego"
     max_boxes: PositiveInt = 300
     set_loss: SetLoss = SetLoss()
     depth_loss: PixelDepthLoss = PixelDepthLoss()
     score_loss: NonNegativeFloat = 3.0
+    distill: Distillation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Ppe3dConfig:
@@ -154,14 +160,16 @@ class Ppe3dConfig(ModelConfig):
         return self
 
     def reads(self) -> Reads:
-        """The keyframe, and the one before with `past`."""
-        return Reads(past=self.past)
+        """The keyframe, and the one before with `past`; the oracle reads depth as well."""
+        return Reads(past=self.past, labels=(_MEASURED,) if self.encoding == "point3d_lidar" else ())
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Boxes, and depth where a depth is learned or read."""
         boxes = BoxLabels()
         if self.encoding == "point3d_lidar":
-            return boxes, DepthLabels(without="model.encoding=point3d")
+            return boxes, _MEASURED
+        if self.distill is not None:
+            return boxes, DepthLabels(without="model.distill=null")
         if not self.learns_depth:
             return (boxes,)
         weights = ("depth_loss.depth_weight", "depth_loss.distribution_weight") if self.encoding == "point3d" else ("score_loss",)
@@ -180,6 +188,11 @@ class Ppe3dConfig(ModelConfig):
             return bool(weights.depth_weight or (self.depth != "direct" and weights.distribution_weight))
         return self.encoding in _DEPTH_NET and self.score_loss > 0
 
+    def check_start(self, taken: Collection[str], trained: Mapping[str, Any] | None, around: Mapping[str, Any], what: str) -> list[str]:
+        """Boxes must be coded as in the weights. Raises CheckpointError."""
+        has_boxes = any(".reg_branches." in key for key in taken)
+        return check_start(self.box_convention, self.frame, trained, around, what) if has_boxes else []
+
     def build(self) -> Ppe3d:
         """The network with random weights."""
         return Ppe3d(self)
@@ -190,9 +203,10 @@ class Ppe3d(nn.Module):
 
     `forward` returns
         class_logits: (B, L, Q, K), of every decoder layer
-        box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the (augmented) frame of the keyframe
+        box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the network's (augmented) frame at the keyframe
         depth: (M, h, w) metres, of `point3d` alone; of the keyframe's images
         depth_logits: (M, D, h, w) of the candidate depths, where the encoding has a depth net that predicts a distribution
+    and in training, with an oracle to learn from, `class_logits` and `box_codes` of its branch under `distill.`, its own under `oracle.`.
     """
 
     def __init__(self, config: Ppe3dConfig):
@@ -202,20 +216,23 @@ class Ppe3d(nn.Module):
         channels = self.img_backbone.out_channels
         self.img_neck = CPFPN(channels, config.channels) if len(channels) > 1 else None
         self.pts_bbox_head = Ppe3dHead(config, config.channels if self.img_neck is not None else channels[0])
+        self.oracle = None if config.distill is None else Oracle(config.distill.teacher, config)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class.
 
         Raises:
-            DataError: the oracle, and the batch has no depth maps; or two frames, without poses or out of order.
+            DataError: no depth maps for the oracle; two frames without poses or out of order; no LIDAR_TOP for `frame=lidar`.
         """
         check_frames(batch, 1 + self.config.past)
         frames = frames_of(batch, self.config.past)
-        frame = _joined(frames)
+        frame = _joined(frames) if self.config.frame == "ego" else in_lidar_frame(_joined(frames), batch)
         maps = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(maps) if self.img_neck is not None else maps[-1]
         seconds = send(_seconds(*frames), features.device, torch.float32) if self.config.past else None
-        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds)
+        oracle = self.oracle(batch) if self.oracle is not None and self.training else {}
+        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, oracle.get("places"))
+        outputs |= {f"oracle.{name}": oracle[name] for name in ("class_logits", "box_codes") if oracle}
         views, key = frame.images.shape[:2], frames[0].images.shape[1]
         now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in ("depth", "depth_logits") if name in outputs}
         return outputs | now
@@ -239,12 +256,16 @@ class Ppe3d(nn.Module):
         """
         config, truth = self.config, batch.need(BoxLabels)
         codes, classes = [], []
-        for boxes, kinds in zip(truth.boxes, truth.classes, strict=True):
+        placed = truth.boxes if config.frame == "ego" else boxes_to_lidar(truth.boxes, batch)
+        for boxes, kinds in zip(placed, truth.classes, strict=True):
             inside = _inside(boxes, config.box_range)
             codes.append(boxes_to_code(boxes[inside], config.box_convention))
             classes.append(kinds[inside])
         logits, found = outputs["class_logits"].transpose(0, 1), outputs["box_codes"].transpose(0, 1)
-        losses = set_losses(logits, found, TrueCodes.of(codes, classes), config.set_loss)
+        true = TrueCodes.of(codes, classes)
+        losses = set_losses(logits, found, true, config.set_loss)
+        if config.distill is not None and "oracle.box_codes" in outputs:
+            losses |= distillation_losses(outputs, true, config.distill, config.set_loss)
         return losses | self._depth_losses(outputs, batch)
 
     def _depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -263,6 +284,7 @@ class Ppe3d(nn.Module):
         config = self.config
         logits, codes = outputs["class_logits"][:, -1], outputs["box_codes"][:, -1]
         boxes = decode_boxes(logits, codes, config.box_convention, max_boxes=config.max_boxes, limits=config.point_range)
+        boxes = boxes if config.frame == "ego" else boxes_to_ego(boxes, batch)
         return [Prediction(token, boxes=found) for token, found in zip(batch.tokens, boxes, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -318,7 +340,9 @@ class Ppe3dHead(nn.Module):
         self.cls_branches = per_layer(lambda: class_branch(c, len(DETECTION_CLASSES)), config.layers, shared)
         self.reg_branches = per_layer(lambda: GroupedBoxBranch(c) if config.grouped_boxes else box_branch(c), config.layers, shared)
 
-    def forward(self, features: Tensor, frame: Frame, lidar: Tensor | None = None, seconds: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, features: Tensor, frame: Frame, lidar: Tensor | None = None, seconds: Tensor | None = None, branch: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The outputs of Ppe3d.
 
         Args:
@@ -326,6 +350,7 @@ class Ppe3dHead(nn.Module):
             frame: of the M cameras.
             lidar: depth for the oracle (M, h, w) in metres, 0 where unknown.
             seconds: (B,) from the past frame to the keyframe, if there is one: velocities are regressed per this time.
+            branch: (Q, 3) other places of queries, 0..1 in the box range, to run the decoder on as well; its outputs are under `distill.`.
         """
         config, views = self.config, tuple(frame.rig.intrinsics.shape[:2])  # B, N
         outputs: dict[str, Tensor] = {}
@@ -348,7 +373,9 @@ class Ppe3dHead(nn.Module):
             code = view_encoding(padding, config.channels // 2)[0]
             position = position + self.adapt_pos3d(code.to(memory.dtype)).repeat(views[0], 1, 1, 1)
         memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
-        return self._boxes(memory, position, seconds) | outputs
+        outputs |= self._boxes(memory, position, seconds, self.reference_points.weight)
+        more = {} if branch is None else self._boxes(memory, position, seconds, branch)
+        return outputs | {f"{PREFIX}{name}": value for name, value in more.items()}
 
     def _lidar_depth(self, lidar: Tensor | None) -> Tensor:
         """Measured depth, the farthest one where nothing was measured."""
@@ -386,9 +413,9 @@ class Ppe3dHead(nn.Module):
             code = sine_encoding(inverse_sigmoid(places) if self.config.encoding == "point3d" else places, self.config.channels // 2)
         return self.query_embedding(code)
 
-    def _boxes(self, memory: Tensor, position: Tensor, seconds: Tensor | None) -> dict[str, Tensor]:
+    def _boxes(self, memory: Tensor, position: Tensor, seconds: Tensor | None, first: Tensor) -> dict[str, Tensor]:
         size = len(memory)
-        places = [self.reference_points.weight.float().expand(size, -1, -1)]  # of the queries, as each layer reads them
+        places = [first.float().expand(size, -1, -1)]  # of the queries, as each layer reads them
 
         def refine(layer: int, queries: Tensor) -> Tensor:
             with without_autocast(queries):
@@ -396,7 +423,7 @@ class Ppe3dHead(nn.Module):
                 places.append(moved.sigmoid().detach())
             return self._embedded(places[-1])
 
-        start = self._embedded(self.reference_points.weight.float()).expand(size, -1, -1)
+        start = self._embedded(first.float()).expand(size, -1, -1)
         decoder = self.transformer["decoder"]
         queries = decoder(start, memory, position, refine if self.config.refine_boxes else None)  # (L, B, Q, C)
         logits, codes = [], []
