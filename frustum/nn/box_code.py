@@ -39,7 +39,8 @@ def unstated_convention(what: str, say: str) -> CheckpointError:
     return CheckpointError(
         f"{what} does not say how its boxes are coded: no version of mmdet3d is named in it. Files of PETR and PETRv2 are mmdet3d<1.0, "
         "those of 3DPPE mmdet3d>=1.0; under the wrong one lengths and widths are exchanged and headings turned. Say which it is: "
-        f"{say} 'model.box_convention=mmdet3d<1.0' or 'model.box_convention=mmdet3d>=1.0'; in Python box_convention='mmdet3d<1.0'."
+        f"{say} 'model.box_convention=mmdet3d<1.0' or 'model.box_convention=mmdet3d>=1.0'; in Python box_convention='mmdet3d<1.0'. "
+        "Weights that were trained here become a file that says it by: frustum weights convert FILE --source frustum --recipe NAME -o OUT."
     )
 
 

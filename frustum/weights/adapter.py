@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -34,12 +34,12 @@ class Origin(NamedTuple):
     Attributes:
         what: the file, for messages.
         around: plain facts around the weights in it (`StateFile.details`).
-        said: paths of the settings that the user gave.
+        said: the settings that the user gave, as typed, by path.
     """
 
     what: str
     around: Mapping[str, Any]
-    said: Collection[str]
+    said: Mapping[str, str]
 
 
 class Adapter(Protocol):

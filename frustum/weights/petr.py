@@ -80,16 +80,16 @@ def reads(config: ModelConfig) -> bool:
 
 
 def needs(state: Mapping[str, Tensor] | None, origin: Origin | None = None) -> dict[str, Any]:
-    """`NEEDS`, and the convention of the boxes where the file says it. Raises CheckpointError as `Adapter.needs` does, or if entries that
-    are one and the same in our network differ."""
+    """`NEEDS`, and of weights with an origin the convention of the boxes. Raises CheckpointError as `Adapter.needs` does, or if entries
+    that are one and the same in our network differ."""
     if state is None or origin is None:
         return NEEDS
     if clashes := contradictions(state):
         raise CheckpointError(f"{origin.what} cannot be run: {'; '.join(clashes)}.")
-    convention = stated_convention(origin.around)
-    if convention is None and "model.box_convention" not in origin.said:
+    convention = stated_convention(origin.around) or origin.said.get("model.box_convention")
+    if convention is None:
         raise unstated_convention(origin.what, "add")
-    return NEEDS | ({"box_convention": convention} if convention else {})
+    return NEEDS | {"box_convention": convention}
 
 
 def identify(state: Mapping[str, Tensor]) -> Found:

@@ -69,6 +69,6 @@ def as_published(
         guess = " The distances of the depth bins are not in the file; these are a guess." if "depth_bins={" in shown else ""
         warnings.warn(f"{what} is not {recipe.name} as published: {shown} was taken from the file.{guess}", FrustumWarning, stacklevel=3)
         recipe = apply(recipe, widths).model_copy(update={"published": ()})
-    said = [word.partition("=")[0].strip() for word in overrides]
+    said = {key.strip(): text for key, _, text in (word.partition("=") for word in overrides)}
     needs = adapter.needs(state, None if around is None or state is None else Origin(what, around, said))
     return apply(recipe, as_words({path: needs[name] for path in travelling(recipe) if (name := path.rpartition(".")[2]) in needs}))
