@@ -108,7 +108,7 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     from frustum.checkpoint.weights_file import WEIGHTS, decode_header
     from frustum.recipes.finding import get_recipe
     from frustum.weights.conversion import diagnose, fit_of, kind_of, not_finite, sha256
-    from frustum.weights.upstream import ADAPTERS, has_official_weights
+    from frustum.weights.upstream import adapter_of, has_official_weights
 
     if recipe is not None:
         get_recipe(recipe)  # a misspelt name is an error before a large file is read
@@ -127,14 +127,14 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     if is_ours:
         found |= _trained(header, str(file)) | {"upstream": header.get("upstream", {})}
     fit, compared = None, recipe
-    for adapter in ADAPTERS:
-        if channels := dict(adapter.identify(opened.state).channels):
-            found |= {"source": adapter.SOURCE, "channels": channels}
-        if not is_ours:  # ours say what they are
-            upstream, fit = diagnose(opened.state, adapter)
-            found["about"], compared = upstream.about, recipe or upstream.recipe
-            if recipe is not None and not has_official_weights(get_recipe(recipe).model):
-                del found["about"]  # which says only what is of upstream
+    adapter = adapter_of(opened.state)
+    if channels := dict(adapter.identify(opened.state).channels):
+        found |= {"source": adapter.SOURCE, "channels": channels}
+    if not is_ours:  # ours say what they are
+        upstream, fit = diagnose(opened.state, adapter)
+        found["about"], compared = upstream.about, recipe or upstream.recipe
+        if recipe is not None and not has_official_weights(get_recipe(recipe).model):
+            del found["about"]  # which says only what is of upstream
     if recipe is not None:
         fit = fit_of(opened.state, recipe)
     if fit is not None:

@@ -42,7 +42,7 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
     Args:
         root: its folder.
         version: as for `open_root`.
-        data: open it as this section would, for prediction: with its cameras, and without LiDAR points.
+        data: open it as this section would, for prediction, with its cameras. LiDAR points are read only for a network that needs them.
 
     Raises:
         DataError: neither a data set nor a rig folder, or several versions to choose from.
@@ -57,7 +57,7 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
         if data is None:
             yield open_root(root, version)
         else:
-            yield NuScenes(root, version or choose_version(root, data.version), data.cameras, camera_only=True)
+            yield NuScenes(root, version or choose_version(root, data.version), data.cameras)
 
 
 def choose_version(root: Path, preferred: str) -> str:

@@ -20,7 +20,7 @@ from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
 from frustum.data.sweeps import draw_sweep, read_with_past
 from frustum.errors import DataError
-from frustum.geometry import CameraRig
+from frustum.geometry import CameraRig, invert
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, Reads
 
@@ -103,6 +103,7 @@ class RigPipeline:
             "bev_aug": torch.from_numpy(drawn.bev.matrix()),
             "is_present": torch.tensor(loaded.is_present),
             "has_poses": sample.has_poses,
+            "lidar2ego": _lidar2ego(sample, poses[0]),
             "labels": moved,
         }
 
@@ -112,6 +113,7 @@ class RigPipeline:
         if len(shapes) > 1:
             raise DataError(f"a batch has different images {sorted(shapes)} (T, N, 3, H, W). Choose data.cameras that all have.")
         poses = torch.stack([item["frame_ego2global"] for item in items])
+        lidars = [item["lidar2ego"] for item in items if item["lidar2ego"] is not None]
         return Batch(
             images=torch.stack([item["images"] for item in items]),
             calibration=CameraRig.stack([item["rig"] for item in items]),
@@ -123,6 +125,7 @@ class RigPipeline:
             is_present=torch.stack([item["is_present"] for item in items]),
             scenes=[item["scene"] for item in items],
             has_poses=all(item["has_poses"] for item in items),
+            lidar2ego=torch.stack(lidars) if len(lidars) == len(items) else None,
         )
 
     # ---- parts --------------------------------------------------------------------------------------------------------------
@@ -181,6 +184,12 @@ class RigPipeline:
         except DataError as error:
             names = ", ".join(f.channel for f in loaded.frames[0])
             raise DataError(f"keyframe {loaded.sample.token} (cameras {names}): {error}") from error
+
+
+def _lidar2ego(sample: Sample, key_ego2global: np.ndarray) -> Tensor | None:
+    """(4, 4) LIDAR_TOP at its time to the ego frame of the map; None without one."""
+    lidar = sample.lidar
+    return None if lidar is None else torch.from_numpy(invert(key_ego2global) @ lidar.ego2global @ lidar.lidar2ego)
 
 
 def collate_labels(kinds: Collection[Label[Any]], rows: list[list[Any]]) -> dict[type[Label[Any]], Any]:

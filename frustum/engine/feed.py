@@ -17,12 +17,14 @@ from frustum.types.batch import Batch
 
 
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
-    """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`."""
-    kinds = recipe.model.learns_from() if labels else ()
-    if len({type(label) for label in kinds}) < len(kinds):
-        name = type(recipe.model).__name__
-        raise ConfigError(f"{name}.learns_from() must name each kind of label once: a batch holds one value of a kind.")
-    return recipe.data.pipeline(recipe.model.reads(), kinds, recipe.augment, training)
+    """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`, and always with what it reads."""
+    reads = recipe.model.reads()
+    for kinds, said in ((recipe.model.learns_from(), "learns_from()"), (reads.labels, "reads().labels")):
+        if len(set(map(type, kinds))) < len(kinds):
+            name = type(recipe.model).__name__
+            raise ConfigError(f"{name}.{said} must name each kind of label once: a batch holds one value of a kind.")
+    needed = {type(label): label for label in (*(recipe.model.learns_from() if labels else ()), *reads.labels)}
+    return recipe.data.pipeline(reads, tuple(needed.values()), recipe.augment, training)
 
 
 class TrainingFeed:
@@ -92,7 +94,7 @@ class TrainingFeed:
 
 
 def evaluation_batches(recipe: Recipe, source: Source, tokens: Sequence[str], labels: bool = False) -> Iterator[Batch]:
-    """The given samples in order, without augmentation; with what the model learns from if `labels`."""
+    """The given samples in order, without augmentation; with what the model learns from if `labels`; see `build_pipeline`."""
     _check_past(recipe, source, tokens)
     dataset = SampleDataset(source, tokens, build_pipeline(recipe, training=False, labels=labels))
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))

@@ -109,9 +109,10 @@ def predict(
 
 
 def _work_on(sample: Any) -> str:
-    """A sample and what its prediction is made from: the sizes of its image files, and where there are such, calibration and poses."""
-    total = hashlib.sha256()
+    """A sample and what its prediction is made from: the sizes of its files, and where there are such, calibration and poses."""
+    total, lidar = hashlib.sha256(), getattr(sample, "lidar", None)
     frames = [*getattr(sample, "cameras", ()), *(frame for past in getattr(sample, "history", ()) for frame in past)]
+    frames += [lidar] if frames and lidar is not None else []  # which some networks read, or work in the frame of
     for frame in frames or [sample]:
         for name, value in sorted(vars(frame).items()):
             if isinstance(value, Path):

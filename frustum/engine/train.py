@@ -142,7 +142,7 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     """Fill fresh weights from `train.init`, as far as it fits; returns sentences about where the weights come from.
 
     Raises:
-        CheckpointError: the file is missing, unsafe or damaged, or nothing in it fits.
+        CheckpointError: the file is missing, unsafe or damaged, nothing in it fits, or the network cannot start from it.
     """
     origins = [getattr(part, "started_from", "") for part in network.modules()]
     lines = [f"the image encoder starts from {origin}" for origin in origins if origin]
@@ -150,8 +150,10 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
         state = renamed(opened.state, recipe.model.renamed)
-        lines.append(f"starting from {path}: {load_state(network, state, path, strict=False)}")
-        other = changes_that_travel(decode_header(opened.metadata).get("recipe", {}), recipe)
+        fit = load_state(network, state, path, strict=False)
+        trained = decode_header(opened.metadata).get("recipe", {})
+        lines += [f"starting from {path}: {fit}", *recipe.model.check_start(fit.taken, trained.get("model"), opened.details, path)]
+        other = changes_that_travel(trained, recipe)
         lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
     return lines
 

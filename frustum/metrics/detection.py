@@ -108,8 +108,8 @@ class NuScenesDetection:
         return self
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and of the true ones that were `found`: that
-        have a prediction, whatever its score, within the threshold at which errors are measured."""
+        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and of the true ones that were `found`:
+        with a prediction, whatever its score, within the threshold at which errors are measured."""
         num, main = len(self.rules.classes), self.rules.thresholds.index(self.rules.error_threshold)
         counts = np.zeros((3, num), np.int64)
         for outcome in self._outcomes.values():

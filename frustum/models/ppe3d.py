@@ -5,10 +5,9 @@ images -> encoder -> CPFPN -> depth net -> a 3D point per feature -> its embeddi
 PETR (Liu et al., ECCV 2022) is the same network with another encoding: candidate points along the ray instead of one point. Which encoding
 is one setting, as in the paper's table 5. Only the oracle `point3d_lidar` needs LiDAR to predict; all others need it at most to learn.
 
-The network works in the frame that `batch.key_ego2global` defines: boxes are learned and predicted there. That is the ego frame when it is
-trained here. Official files were trained in the frame of LIDAR_TOP: give them lidar2global as `key_ego2global` (and labels in that frame),
-and bring what they predict to the ego frame by `geometry.boxes.transform_boxes(lidar2ego, boxes)`; they also need their own
-`box_convention`: `mmdet3d<1.0` for files of PETR, `mmdet3d>=1.0` for those of 3DPPE.
+The network works in the ego frame when it is trained here. Official files were trained in the frame of LIDAR_TOP: with `frame=lidar`
+cameras and labels are brought there, and boxes back (nn/lidar_frame.py). Converted files hold that setting, and the `box_convention` that
+they were trained with: `mmdet3d<1.0` those of PETR, `mmdet3d>=1.0` those of 3DPPE.
 
 With a past frame (PETRv2, 3DPPE-v2) its images are further tokens, placed in the keyframe's map by the ego poses, and velocities are
 learned in metres per time between the frames. As published that is a camera sweep: one of the moments 3 to 26 before the keyframe, at
@@ -21,7 +20,7 @@ C channels, D depths, Q queries, L decoder layers, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -34,34 +33,25 @@ from frustum.data.labels.boxes import BoxLabels
 from frustum.data.labels.depth import DepthLabels
 from frustum.errors import ConfigError, DataError
 from frustum.geometry import CameraRig
-from frustum.geometry.transforms import send, without_autocast
+from frustum.geometry.transforms import send
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
 from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
 from frustum.losses.token_boxes import token_losses
-from frustum.nn.box_code import BoxConvention, boxes_to_code, decode_boxes
+from frustum.models.ppe3d_distill import Distillation, Oracle, distillation_losses
+from frustum.models.ppe3d_head import DEPTH_NET, POINT, Ppe3dHead
+from frustum.nn.box_code import BoxConvention, boxes_to_code, check_start, decode_boxes
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.encoders.vovnet import VoVNet99
 from frustum.nn.fpn import CPFPN
-from frustum.nn.point_encoding import (
-    candidate_depths,
-    depth_major,
-    inverse_sigmoid,
-    metric_encoding,
-    normalise_points,
-    pixel_points,
-    sine_encoding,
-    view_encoding,
-)
-from frustum.nn.query_aids import QueryAids, denoising_mask, denoising_matches, grid_anchors, noisy_places
-from frustum.nn.query_decoder import GroupedBoxBranch, QueryDecoder, QueryPositions, Tokens, box_branch, class_branch, per_layer
-from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
-from frustum.nn.small_trunk import ray_directions
+from frustum.nn.lidar_frame import boxes_to_ego, boxes_to_lidar, in_lidar_frame
+from frustum.nn.point_encoding import pixel_points
+from frustum.nn.query_aids import QueryAids, denoising_matches, noisy_places
+from frustum.nn.ray_depth import DepthKind
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
-from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.contract import Label, ModelConfig, Reads, Sweeps
 from frustum.types.frame import Frame, frames_of
 from frustum.types.predictions import Prediction
@@ -71,10 +61,9 @@ Encoder = Literal["vovnet99", "resnet50", "resnet50_c5", "resnet101", "efficient
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
 
-_POINT = ("point3d", "point3d_lidar")
 _INTERVAL = {"sweep": 1.25, "keyframe": 0.5}  # seconds to the past frame of evaluation in nuScenes, where its time is not known
 _SWEEPS = Sweeps(3, 27, 14, without="model.past_frame=keyframe")
-_DEPTH_NET = ("topk", "depth_guided_feature", "point3d")
+_MEASURED = DepthLabels(without="model.encoding=point3d", to_predict=True)  # what the oracle reads
 
 
 class Ppe3dConfig(ModelConfig):
@@ -110,12 +99,14 @@ class Ppe3dConfig(ModelConfig):
         point_range: in which the points of pixels are normalised; also limits what is predicted.
         box_range: in which queries and boxes lie; true boxes outside, seen from above, are not learned.
         box_convention: of the weights, see nn/box_code.py.
+        frame: in which the network works, and its ranges are: `ego`, or `lidar`, that of the sensor LIDAR_TOP, for official files.
         max_boxes: of a prediction.
         set_loss: weights of matching, class and box loss.
         depth_loss: weights of the depth losses of `point3d`, and the metres from its nearest to its farthest candidate depth.
         score_loss: weight of the cross-entropy of depths, of `topk` and `depth_guided_feature`.
         frozen_blocks: blocks of `efficientnet_lite0` that are not trained.
         aids: what lets a small network learn in minutes; all off in the published networks.
+        distill: learn from a trained oracle as well (models/ppe3d_distill.py); LiDAR is then read to learn, not to predict.
     """
 
     image_multiple: ClassVar[int] = 32
@@ -145,12 +136,14 @@ class Ppe3dConfig(ModelConfig):
     point_range: Range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
     box_range: Range = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     box_convention: Annotated[BoxConvention, TRAVELS] = "mmdet3d>=1.0"
+    frame: Annotated[Literal["ego", "lidar"], TRAVELS] = "ego"
     max_boxes: PositiveInt = 300
     set_loss: SetLoss = SetLoss()
     depth_loss: PixelDepthLoss = PixelDepthLoss()
     score_loss: NonNegativeFloat = 3.0
     frozen_blocks: NonNegativeInt = 0
     aids: QueryAids = QueryAids()
+    distill: Distillation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Ppe3dConfig:
@@ -161,8 +154,8 @@ class Ppe3dConfig(ModelConfig):
         if self.depth_bins < 2 or self.top_depths > self.depth_bins:
             given = f"{self.depth_bins} and {self.top_depths}"
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
-        if self.aids.votes and not (self.encoding in _POINT and self.aids.token_loss):
-            raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(_POINT)}) and aids.token_loss above 0")
+        if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
+            raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0")
         if self.aids.anchor_grid and math.isqrt(self.queries) ** 2 != self.queries:
             raise ValueError(f"aids.anchor_grid needs a square number of queries, as 196 or 256, got {self.queries}")
         if self.past and self.encoding == "point3d_lidar":
@@ -170,14 +163,17 @@ class Ppe3dConfig(ModelConfig):
         return self
 
     def reads(self) -> Reads:
-        """The keyframe, and with `past` what `past_frame` says."""
-        return Reads(past=self.past, sweeps=_SWEEPS if self.past and self.past_frame == "sweep" else None)
+        """The keyframe, and with `past` what `past_frame` says; the oracle reads depth as well."""
+        sweeps = _SWEEPS if self.past and self.past_frame == "sweep" else None
+        return Reads(past=self.past, sweeps=sweeps, labels=(_MEASURED,) if self.encoding == "point3d_lidar" else ())
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Boxes, and depth where a depth is learned or read."""
         boxes = BoxLabels()
         if self.encoding == "point3d_lidar":
-            return boxes, DepthLabels(without="model.encoding=point3d")
+            return boxes, _MEASURED
+        if self.distill is not None:
+            return boxes, DepthLabels(without="model.distill=null")
         if not self.learns_depth and not self.aids.token_loss:
             return (boxes,)
         weights = ("depth_loss.depth_weight", "depth_loss.distribution_weight") if self.encoding == "point3d" else ("score_loss",)
@@ -194,7 +190,12 @@ class Ppe3dConfig(ModelConfig):
         weights = self.depth_loss
         if self.encoding == "point3d":
             return bool(weights.depth_weight or (self.depth != "direct" and weights.distribution_weight))
-        return self.encoding in _DEPTH_NET and self.score_loss > 0
+        return self.encoding in DEPTH_NET and self.score_loss > 0
+
+    def check_start(self, taken: Collection[str], trained: Mapping[str, Any] | None, around: Mapping[str, Any], what: str) -> list[str]:
+        """Boxes must be coded as in the weights. Raises CheckpointError."""
+        has_boxes = any(".reg_branches." in key for key in taken)
+        return check_start(self.box_convention, self.frame, trained, around, what) if has_boxes else []
 
     def build(self) -> Ppe3d:
         """The network with random weights."""
@@ -206,9 +207,14 @@ class Ppe3d(nn.Module):
 
     `forward` returns
         class_logits: (B, L, Q, K), of every decoder layer
-        box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the (augmented) frame of the keyframe
+        box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the network's (augmented) frame at the keyframe
         depth: (M, h, w) metres, of `point3d` alone; of the keyframe's images
         depth_logits: (M, D, h, w) of the candidate depths, where the encoding has a depth net that predicts a distribution
+        token_logits: (M, h, w, K) and
+        token_offsets: (M, h, w, 3) metres, with `aids.token_loss`: what each token sees, and where its centre is from there
+        denoising_logits: (B, L, D, K) and
+        denoising_codes: (B, L, D, 10), with `aids.denoising`, in training: of queries that began near true boxes
+    and in training, with an oracle to learn from, `class_logits` and `box_codes` of its branch under `distill.`, its own under `oracle.`.
     """
 
     def __init__(self, config: Ppe3dConfig):
@@ -218,26 +224,30 @@ class Ppe3d(nn.Module):
         channels = self.img_backbone.out_channels
         self.img_neck = CPFPN(channels, config.channels) if len(channels) > 1 else None
         self.pts_bbox_head = Ppe3dHead(config, config.channels if self.img_neck is not None else channels[0])
+        self.oracle = None if config.distill is None else Oracle(config.distill.teacher, config)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class.
 
         Raises:
-            DataError: the oracle, and the batch has no depth maps; or two frames, without poses or out of order.
+            DataError: no depth maps for the oracle; two frames without poses or out of order; no LIDAR_TOP for `frame=lidar`.
         """
         check_frames(batch, 1 + self.config.past)
         frames = frames_of(batch, self.config.past)
-        frame = _joined(frames)
+        frame = self._frame(_joined(frames), batch)
         maps = self.img_backbone(frame.images.flatten(0, 1))
         features = self.img_neck(maps) if self.img_neck is not None else maps[-1]
         usual = _INTERVAL[self.config.past_frame]
         seconds = send(_seconds(frames[0], frames[-1], usual), features.device, torch.float32) if self.config.past else None
+        oracle = self.oracle(batch) if self.oracle is not None and self.training else {}
         noisy, aids = None, self.config.aids
         if self.training and aids.denoising and BoxLabels in batch.labels:
             noisy = noisy_places(self._truth(batch)[0], aids, self.config.box_range, features.device)
-        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, noisy)
+        outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, noisy, oracle.get("places"))
+        outputs |= {f"oracle.{name}": oracle[name] for name in ("class_logits", "box_codes") if oracle}
         views, key = frame.images.shape[:2], frames[0].images.shape[1]
-        now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in ("depth", "depth_logits") if name in outputs}
+        maps_of = ("depth", "depth_logits", "token_logits", "token_offsets")
+        now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in maps_of if name in outputs}
         return outputs | now
 
     def _lidar(self, batch: Batch, features: Tensor) -> Tensor | None:
@@ -259,25 +269,36 @@ class Ppe3d(nn.Module):
         """
         config, (boxes, classes) = self.config, self._truth(batch)
         truth = TrueCodes.of([boxes_to_code(found, config.box_convention) for found in boxes], classes)
-        losses = set_losses(*_by_layer(outputs, "class_logits", "box_codes"), truth, config.set_loss)
+        logits, codes = (outputs[name].transpose(0, 1) for name in ("class_logits", "box_codes"))  # (L, B, Q, *)
+        losses = set_losses(logits, codes, truth, config.set_loss)
         if "denoising_logits" in outputs:
-            logits, codes = _by_layer(outputs, "denoising_logits", "denoising_codes")
+            logits, codes = (outputs[name].transpose(0, 1) for name in ("denoising_logits", "denoising_codes"))
             matches = denoising_matches(truth.counts, config.aids.denoising, len(logits), logits.device)
             losses |= set_losses(logits, codes, truth, config.set_loss, matches, prefix="denoising.")
         if config.aids.token_loss:
-            depth = _cell_depth(batch.need(DepthLabels), outputs["depth_size"].shape[-2:])
-            frame = frames_of(batch, 0)[0]
-            points = pixel_points(depth.unflatten(0, frame.images.shape[:2]), frame).flatten(1, 3)
-            known = (depth > 0).view(points.shape[:2])
-            tokens = outputs["token_logits"], outputs["token_offsets"]
-            losses |= token_losses(*tokens, points, known, boxes, classes, config.aids.token_loss)
+            losses |= self._token_losses(outputs, batch, boxes, classes)
+        if config.distill is not None and "oracle.box_codes" in outputs:
+            losses |= distillation_losses(outputs, truth, config.distill, config.set_loss)
         return losses | self._depth_losses(outputs, batch)
+
+    def _token_losses(self, outputs: dict[str, Tensor], batch: Batch, boxes: list[Tensor], classes: list[Tensor]) -> dict[str, Tensor]:
+        logits, offsets = outputs["token_logits"], outputs["token_offsets"]
+        depth, cameras = _cell_depth(batch.need(DepthLabels), logits.shape[1:3]), batch.images.shape[2]
+        points = pixel_points(depth.unflatten(0, (-1, cameras)), self._frame(frames_of(batch, 0)[0], batch))
+        logits, offsets = (x.unflatten(0, (-1, cameras)).flatten(1, 3) for x in (logits, offsets))  # (B, S, *)
+        known = (depth > 0).unflatten(0, (-1, cameras)).flatten(1)
+        return token_losses(logits, offsets, points.flatten(1, 3), known, boxes, classes, self.config.aids.token_loss)
+
+    def _frame(self, frame: Frame, batch: Batch) -> Frame:
+        """The frame of the batch that the network works in."""
+        return frame if self.config.frame == "ego" else in_lidar_frame(frame, batch)
 
     def _truth(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Boxes and classes of each sample that are learned."""
         truth = batch.need(BoxLabels)
-        inside = [_inside(boxes, self.config.box_range) for boxes in truth.boxes]
-        return [b[i] for b, i in zip(truth.boxes, inside, strict=True)], [c[i] for c, i in zip(truth.classes, inside, strict=True)]
+        placed = truth.boxes if self.config.frame == "ego" else boxes_to_lidar(truth.boxes, batch)
+        inside = [_inside(boxes, self.config.box_range) for boxes in placed]
+        return [b[i] for b, i in zip(placed, inside, strict=True)], [c[i] for c, i in zip(truth.classes, inside, strict=True)]
 
     def _depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         config = self.config
@@ -295,228 +316,12 @@ class Ppe3d(nn.Module):
         config = self.config
         logits, codes = outputs["class_logits"][:, -1], outputs["box_codes"][:, -1]
         boxes = decode_boxes(logits, codes, config.box_convention, max_boxes=config.max_boxes, limits=config.point_range)
+        boxes = boxes if config.frame == "ego" else boxes_to_ego(boxes, batch)
         return [Prediction(token, boxes=found) for token, found in zip(batch.tokens, boxes, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""
         return {"encoder": list(self.img_backbone.parameters())}
-
-
-class Ppe3dHead(nn.Module):
-    """Features of the cameras to boxes, with the key names of the reference's heads.
-
-    Args:
-        config: see Ppe3dConfig.
-        in_channels: of the features.
-    """
-
-    project: Tensor
-    ray_depths: Tensor
-
-    def __init__(self, config: Ppe3dConfig, in_channels: int):
-        super().__init__()
-        self.config, c = config, config.channels
-        self.register_buffer("code_weights", torch.tensor(config.set_loss.code_weights))  # files hold them; the loss reads the config
-        in_channels += 3 * config.aids.ray_input
-        read = in_channels
-        if config.encoding in _DEPTH_NET:
-            kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
-            read = c
-            self.depth_net = RayDepthNet(in_channels, config.depth_channels, read, kind, config.depth_bins, config.context_blocks)
-            if config.encoding == "point3d" and kind != "direct":
-                self.register_buffer("project", candidate_depths(config.depth_bins, "inclusive", *config.depth_limits))
-        self.input_proj = nn.Conv2d(read, c, 1)
-        self.reference_points = nn.Embedding(config.queries, 3)
-        nn.init.uniform_(self.reference_points.weight)
-        if config.aids.anchor_grid:
-            self.reference_points.weight.data.copy_(grid_anchors(config.queries, config.box_range))
-        numbers = c * 3 // 2  # of the code of a point
-        self.query_embedding = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
-        if config.encoding in (*_POINT, "ray_mean"):
-            own = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
-            self.position_encoder = self.query_embedding if config.shared_embedding else own
-        if config.encoding not in _POINT:
-            count = config.depth_bins if config.encoding in _DEPTH_NET else config.ray_depths
-            depths = candidate_depths(count, config.ray_spacing, *config.depth_limits)
-            self.register_buffer("ray_depths", depths, persistent=False)
-            points = config.top_depths if config.encoding == "topk" else len(depths)
-            if config.encoding != "ray_mean":
-                self.position_encoder = _map_mlp(3 * points, c)
-        if config.encoding == "feature_guided":
-            self.fpe = MapGate(c)
-        if config.encoding == "depth_guided_feature":
-            self.dpe = MapGate(c, config.depth_bins)
-        if config.camera_code:
-            self.adapt_pos3d = _map_mlp(numbers, c)
-        aids = config.aids
-        sizes = (config.layers, c, config.heads, config.hidden, config.dropout, not config.refine_boxes)
-        self.transformer = nn.ModuleDict({"decoder": QueryDecoder(*sizes, aids.position_in_values, aids.votes)})
-        if aids.position_in_values:
-            self.position_norm = nn.LayerNorm(c)
-        if aids.token_loss:
-            self.token_branch = nn.Sequential(nn.Linear(c, c), nn.ReLU(), class_branch_end := nn.Linear(c, len(DETECTION_CLASSES) + 3))
-            nn.init.constant_(class_branch_end.bias[:-3], -4.6)
-        shared = not (config.refine_boxes or config.grouped_boxes)
-        self.cls_branches = per_layer(lambda: class_branch(c, len(DETECTION_CLASSES)), config.layers, shared)
-        self.reg_branches = per_layer(lambda: GroupedBoxBranch(c) if config.grouped_boxes else box_branch(c), config.layers, shared)
-
-    def forward(
-        self,
-        features: Tensor,
-        frame: Frame,
-        lidar: Tensor | None = None,
-        seconds: Tensor | None = None,
-        noisy: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The outputs of Ppe3d.
-
-        Args:
-            features: (M, in_channels, h, w).
-            frame: of the M cameras.
-            lidar: depth for the oracle (M, h, w) in metres, 0 where unknown.
-            seconds: (B,) from the past frame to the keyframe, if there is one: velocities are regressed per this time.
-        """
-        config, views = self.config, tuple(frame.rig.intrinsics.shape[:2])  # B, N
-        outputs: dict[str, Tensor] = {}
-        found = None
-        if config.aids.ray_input:
-            size = (features.shape[-2], features.shape[-1])
-            features = torch.cat([features, send(ray_directions(frame.rig, size), features.device, features.dtype)], 1)
-        if config.encoding in _DEPTH_NET:
-            found = self.depth_net(features, camera_numbers(frame, features.device))
-            features = found.context
-            if config.depth != "direct" or config.encoding != "point3d":
-                outputs["depth_logits"] = found.logits
-        memory = self.input_proj(features)
-        if config.encoding in _POINT:
-            depth = self._lidar_depth(lidar) if found is None else self.depth_net.depth(found, self._buffers.get("project"))
-            if found is not None:
-                outputs["depth"] = depth
-            places = pixel_points(depth.unflatten(0, views), frame)  # (B, N, h, w, 3)
-            position = self._embedded(self._code(places))
-        else:
-            places = None
-            position = self._ray_position(memory, found, frame)
-        if config.camera_code:
-            padding = torch.zeros(1, views[1], *memory.shape[-2:], dtype=torch.bool, device=memory.device)
-            code = view_encoding(padding, config.channels // 2)[0]
-            position = position + self.adapt_pos3d(code.to(memory.dtype)).repeat(views[0], 1, 1, 1)
-        size = memory[:, 0]
-        memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
-        tokens = Tokens(memory, position)
-        if config.aids.position_in_values:
-            tokens = tokens._replace(position=self.position_norm(position))
-        if config.aids.token_loss:
-            logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES), 3), -1)
-            with without_autocast(offsets):
-                turn = (frame.bev_aug[:, None].double() @ frame.rig.cam2key(frame.ego2global).double())[..., :3, :3]
-                turn = send(turn.float(), offsets.device)
-                offsets = (offsets.float().unflatten(1, (views[1], -1)) @ turn.mT).flatten(1, 2)
-            outputs |= {"token_logits": logits, "token_offsets": offsets, "depth_size": size}
-            if config.aids.votes and places is not None:
-                tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=logits.amax(-1))
-        return self._boxes(tokens, seconds, noisy) | outputs
-
-    def _lidar_depth(self, lidar: Tensor | None) -> Tensor:
-        """Measured depth, the farthest one where nothing was measured."""
-        if lidar is None:
-            raise DataError("model.encoding=point3d_lidar needs the depth that LiDAR measured.")
-        far = self.config.depth_loss.last
-        return torch.where(lidar > 0, lidar, far).clamp(max=far)
-
-    def _code(self, places: Tensor) -> Tensor:
-        """Numbers (*, 3 * C / 2) of points (*, 3) in metres."""
-        features = self.config.channels // 2
-        with without_autocast(places):
-            if self.config.aids.metric_code:
-                return metric_encoding(places, features)
-            return sine_encoding(inverse_sigmoid(normalise_points(places, self.config.point_range)), features)
-
-    def _embedded(self, code: Tensor) -> Tensor:
-        """The embedding (M, C, h, w) of codes (B, N, h, w, 3 * C / 2)."""
-        return self.position_encoder(code).flatten(0, 1).permute(0, 3, 1, 2)
-
-    def _ray_position(self, memory: Tensor, found: RayDepth | None, frame: Frame) -> Tensor:
-        """The embedding (M, C, h, w) of points along the rays of the features."""
-        encoding, views = self.config.encoding, tuple(frame.rig.intrinsics.shape[:2])
-        with without_autocast(memory):
-            depths = self.ray_depths[None, :, None, None].expand(len(memory), -1, *memory.shape[-2:])  # (M, D, h, w)
-            scores = None if found is None else found.logits.float().sigmoid()
-            if encoding == "topk" and scores is not None:
-                depths = depths.gather(1, scores.topk(self.config.top_depths, 1).indices)
-            points = pixel_points(depths.unflatten(0, views), frame)
-            if encoding == "ray_mean":
-                return self._embedded(torch.stack([self._code(part) for part in points.unbind(2)]).mean(0))
-            code = depth_major(inverse_sigmoid(normalise_points(points, self.config.point_range)))
-        position = self.position_encoder(code)
-        if encoding == "feature_guided":
-            return self.fpe(position, memory)
-        return self.dpe(position, scores) if encoding == "depth_guided_feature" else position
-
-    def _at(self, places: Tensor) -> QueryPositions:
-        """Where queries at places (B, Q, 3) in the box range, 0..1, are."""
-        aids, features = self.config.aids, self.config.channels // 2
-        metres = self._metres(places)
-        with without_autocast(places):
-            if aids.metric_code:
-                code = metric_encoding(metres, features)
-            else:
-                # Only 3DPPE's own head takes the logarithm of the odds here too; PETR's and that of its oracle do not.
-                code = sine_encoding(inverse_sigmoid(places) if self.config.encoding == "point3d" else places, features)
-        embedding = self.query_embedding(code)
-        return QueryPositions(self.position_norm(embedding) if aids.position_in_values else embedding, metres)
-
-    def _metres(self, places: Tensor) -> Tensor:
-        """Shares of the box range (*, 3) in metres."""
-        limits = self.config.box_range
-        axes = zip(places.unbind(-1), limits[:3], limits[3:], strict=True)
-        return torch.stack([share * (high - low) + low for share, low, high in axes], -1)
-
-    def _centres(self, raw: Tensor, places: Tensor) -> Tensor:
-        """What the branch answers (B, Q, 10) and places (B, Q, 3) -> centres (B, Q, 3) as shares of the box range."""
-        if self.config.aids.metric_offsets:
-            limits = self.config.box_range
-            sizes = [high - low for low, high in zip(limits[:3], limits[3:], strict=True)]
-            return places + torch.stack([x / size for x, size in zip(_centre(raw).unbind(-1), sizes, strict=True)], -1)
-        return (_centre(raw) + inverse_sigmoid(places)).sigmoid()
-
-    def _boxes(self, tokens: Tokens, seconds: Tensor | None, noisy: Tensor | None) -> dict[str, Tensor]:
-        count = self.config.queries
-        first = self.reference_points.weight.float()[None].expand(len(tokens.memory), -1, -1)
-        mask = None
-        if noisy is not None and noisy.shape[1]:
-            mask = denoising_mask(count, noisy.shape[1], self.config.aids.denoising, first.device)
-            first = torch.cat([first, noisy], 1)
-        places = [first]  # of the queries, as each layer reads them
-
-        def refine(layer: int, queries: Tensor) -> QueryPositions:
-            with without_autocast(queries):
-                places.append(self._centres(self.reg_branches[layer](queries).float(), places[-1]).detach().clamp(0, 1))
-            return self._at(places[-1])
-
-        queries = self.transformer["decoder"](self._at(first), tokens, refine if self.config.refine_boxes else None, mask)  # (L, B, Q, C)
-        logits, codes = [], []
-        for i, found in enumerate(queries):
-            logits.append(self.cls_branches[i](found))
-            raw = self.reg_branches[i](found)
-            with without_autocast(raw):
-                codes.append(self._box_codes(raw.float(), places[i if self.config.refine_boxes else 0], seconds))
-        all_logits, all_codes = torch.stack(logits, 1), torch.stack(codes, 1)
-        outputs = {"class_logits": all_logits[:, :, :count], "box_codes": all_codes[:, :, :count]}
-        if mask is not None:
-            outputs |= {"denoising_logits": all_logits[:, :, count:], "denoising_codes": all_codes[:, :, count:]}
-        return outputs
-
-    def _box_codes(self, raw: Tensor, places: Tensor, seconds: Tensor | None) -> Tensor:
-        """What the branch answers (B, Q, 10) and places (B, Q, 3) -> codes in metres."""
-        centre = self._metres(self._centres(raw, places))
-        velocity = raw[..., 8:] if seconds is None else raw[..., 8:] / seconds[:, None, None]
-        return torch.cat([centre[..., :2], raw[..., 2:4], centre[..., 2:], raw[..., 5:8], velocity], -1)
-
-
-def _by_layer(outputs: dict[str, Tensor], *names: str) -> list[Tensor]:
-    """Outputs (B, L, Q, *) as (L, B, Q, *)."""
-    return [outputs[name].transpose(0, 1) for name in names]
 
 
 def _encoder(config: Ppe3dConfig) -> Any:
@@ -548,15 +353,6 @@ def _seconds(now: Frame, before: Frame, usual: float) -> Tensor:
         return torch.full((len(now.images),), usual, dtype=torch.float64)
     passed = (now.rig.timestamps.double() - before.rig.timestamps.double()).mean(-1)
     return passed.where(before.is_present.to(passed.device) & (passed > 0), usual)
-
-
-def _map_mlp(in_channels: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, 4 * channels, 1), nn.ReLU(), nn.Conv2d(4 * channels, channels, 1))
-
-
-def _centre(code: Tensor) -> Tensor:
-    """(*, 3) of codes (*, 10)."""
-    return torch.cat([code[..., :2], code[..., 4:5]], -1)
 
 
 def _cell_depth(depth: Tensor, size: Sequence[int]) -> Tensor:

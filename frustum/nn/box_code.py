@@ -11,13 +11,13 @@ Codes have the frame of their boxes, whichever that is. Shape letters: B batch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from frustum.errors import ShapeError
+from frustum.errors import CheckpointError, ShapeError
 from frustum.geometry.transforms import without_autocast
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.predictions import PredictedBoxes
@@ -26,6 +26,50 @@ BoxConvention = Literal["mmdet3d<1.0", "mmdet3d>=1.0"]
 CODE_FIELDS = ("cx", "cy", "log s0", "log s1", "cz", "log h", "sin", "cos", "vx", "vy")
 CENTRE = (0, 1, 4)
 """Where x, y and z are in a code."""
+
+
+def stated_convention(around: Mapping[str, Any]) -> BoxConvention | None:
+    """The convention of an upstream file by the version of mmdet3d in its `meta`; None if it does not hold one."""
+    major = str(around.get("mmdet3d_version", "")).partition(".")[0]
+    return ("mmdet3d>=1.0" if int(major) else "mmdet3d<1.0") if major.isdecimal() else None
+
+
+def unstated_convention(what: str, say: str) -> CheckpointError:
+    """The error for weights whose convention nobody states; `say` is what to type in front of the setting."""
+    return CheckpointError(
+        f"{what} does not say how its boxes are coded: no version of mmdet3d is named in it. Files of PETR and PETRv2 are mmdet3d<1.0, "
+        "those of 3DPPE mmdet3d>=1.0; under the wrong one lengths and widths are exchanged and headings turned. Say which it is: "
+        f"{say} 'model.box_convention=mmdet3d<1.0' or 'model.box_convention=mmdet3d>=1.0'; in Python box_convention='mmdet3d<1.0'. "
+        "Weights that were trained here become a file that says it by: frustum weights convert FILE --source frustum --recipe NAME -o OUT."
+    )
+
+
+def check_start(own: BoxConvention, frame: str, trained: Mapping[str, Any] | None, around: Mapping[str, Any], what: str) -> list[str]:
+    """Refuse to start a training with the convention `own` from the box branches of weights with another one, or with who knows which.
+
+    Args:
+        own: of the training.
+        frame: of the training, `ego` or `lidar`.
+        trained: settings of the weights' own network, where their file holds them.
+        around: what is around the weights in an upstream file.
+        what: the file.
+
+    Returns:
+        A sentence about the frame, where that is probably another one.
+
+    Raises:
+        CheckpointError: as above.
+    """
+    theirs = (trained or {}).get("box_convention") or stated_convention(around)
+    if theirs is None:
+        raise unstated_convention(what, f"convert it first, and start from the result: frustum weights convert {what} -o start.safetensors")
+    if theirs != own:
+        raise CheckpointError(
+            f"{what} codes boxes by the convention {theirs}, this training by {own}: what the weights know of sizes and headings would be "
+            f"wrong in it. Train with 'model.box_convention={theirs}'; it changes nothing else."
+        )
+    is_turned = trained is None and frame == "ego"
+    return [f"an official file works in the frame of LIDAR_TOP, this run in that of the ego (model.frame): {what}"] if is_turned else []
 
 
 def boxes_to_code(boxes: Tensor, convention: BoxConvention = "mmdet3d>=1.0") -> Tensor:

@@ -255,6 +255,13 @@ def class_branch(channels: int, num_classes: int, prior: float = 0.01) -> nn.Seq
     return nn.Sequential(*blocks, last)
 
 
+def token_branch(channels: int, num_classes: int, prior: float = 0.01) -> nn.Sequential:
+    """Image tokens (*, C) -> class logits and an offset in metres (*, K + 3), see losses/token_boxes.py."""
+    last = nn.Linear(channels, num_classes + 3)
+    nn.init.constant_(last.bias[:-3], -math.log((1 - prior) / prior))
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), last)
+
+
 def box_branch(channels: int, numbers: int = 10) -> nn.Sequential:
     """Queries (*, C) -> the `numbers` of a box code (*, 10), see nn/box_code.py."""
     blocks = [part for _ in range(2) for part in (nn.Linear(channels, channels), nn.ReLU())]

@@ -36,6 +36,8 @@ class Batch:
         is_present: (B, T) bool, False where a scene does not have such a frame and the keyframe's images were repeated; None: all are real.
         scenes: name of each sample's scene, or empty where unknown: a history must not cross from one scene to the next.
         has_poses: False when ego poses are unknown: nothing can be aligned over time then.
+        lidar2ego: (B, 4, 4) the frame of LIDAR_TOP to the frame of `key_ego2global`, for networks that work in the former; None where a
+            sample does not have such a sensor.
     """
 
     images: Tensor
@@ -48,6 +50,7 @@ class Batch:
     is_present: Tensor | None = None
     scenes: list[str] = field(default_factory=list)
     has_poses: bool = True
+    lidar2ego: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -111,6 +114,7 @@ class Batch:
         tokens: list[str] | None = None,
         timestamps: np.ndarray | Tensor | None = None,
         scenes: list[str] | None = None,
+        lidar2ego: np.ndarray | Tensor | None = None,
     ) -> Batch:
         """Build a batch from plain arrays, for use outside our data loaders.
 
@@ -126,6 +130,7 @@ class Batch:
             tokens: B names.
             timestamps: (B, T) or (T,) seconds, the same for all cameras; newest first. With them, frames out of order are noticed.
             scenes: B names; with them, a history from another scene is noticed.
+            lidar2ego: (*B, 4, 4) where LIDAR_TOP is, which official files of PETR and 3DPPE need (`model.frame=lidar`).
 
         The arguments may lie on different devices: labels follow the images, calibration goes to the CPU (see `to`).
 
@@ -156,5 +161,6 @@ class Batch:
             tokens=tokens or [f"sample-{i}" for i in range(batch)],
             scenes=scenes or [],
             has_poses=ego2global is not None,
+            lidar2ego=None if lidar2ego is None else read.pose(lidar2ego, "lidar2ego"),
         )
         return made.with_labels(labels or {})

@@ -19,7 +19,7 @@ This module imports no torch, so that recipes can be described without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -59,10 +59,12 @@ class Reads:
     Attributes:
         past: past keyframes.
         sweeps: instead of one past keyframe (`past` is 1), a moment between keyframes.
+        labels: labels that it needs to predict, too, and not only to learn: an oracle reads what it would otherwise have to find.
     """
 
     past: int = 0
     sweeps: Sweeps | None = None
+    labels: tuple[Label[Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,20 @@ class ModelConfig(Config):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """The labels that the loss needs."""
         return ()
+
+    def check_start(self, taken: Collection[str], trained: Mapping[str, Any] | None, around: Mapping[str, Any], what: str) -> list[str]:
+        """Whether a training may start from weights (`--init`), and sentences about what is otherwise in it. By default it may.
+
+        Args:
+            taken: keys of the state dict that were taken from them.
+            trained: settings of the network that they are of; None in a file of another project.
+            around: plain facts around the weights in such a file (`StateFile.details`).
+            what: the file, for messages.
+
+        Raises:
+            CheckpointError: the weights mean something else than this network.
+        """
+        return []
 
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""

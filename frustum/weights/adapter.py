@@ -28,6 +28,20 @@ class Found(NamedTuple):
     channels: Mapping[str, Any] = {}
 
 
+class Origin(NamedTuple):
+    """Where a state dict comes from.
+
+    Attributes:
+        what: the file, for messages.
+        around: plain facts around the weights in it (`StateFile.details`).
+        said: the settings that the user gave, as typed, by path.
+    """
+
+    what: str
+    around: Mapping[str, Any]
+    said: Mapping[str, str]
+
+
 class Adapter(Protocol):
     """A module of weights/, listed in weights/upstream.py."""
 
@@ -42,5 +56,8 @@ class Adapter(Protocol):
     def widths(self, state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
         """Settings (`model.bev_channels=64`) that a state dict of this kind of network needs in addition to those of `config`."""
 
-    def needs(self, state: Mapping[str, Tensor] | None) -> dict[str, Any]:
-        """What the weights must be fed and run with: values of settings that travel, by the last word of their path."""
+    def needs(self, state: Mapping[str, Tensor] | None, origin: Origin | None = None) -> dict[str, Any]:
+        """What the weights must be fed and run with: values of settings that travel, by the last word of their path.
+
+        With an `origin`, a CheckpointError is raised if a setting is not known that neither the file nor the user says.
+        """

@@ -16,12 +16,12 @@ from frustum.checkpoint.fit import Fit, complete, describe_difference, renamed
 from frustum.checkpoint.upstream_file import open_state
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
-from frustum.engine.sections import header_of
+from frustum.engine.sections import changes_that_travel, header_of
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run
 from frustum.weights.adapter import Adapter, Found
 from frustum.weights.loading import empty_network
-from frustum.weights.upstream import adapter_for, adapters, as_published, has_official_weights
+from frustum.weights.upstream import adapter_for, adapter_of, adapters, as_published, has_official_weights
 
 
 class Conversion(NamedTuple):
@@ -66,7 +66,7 @@ def convert(
         ConfigError: unknown source, recipe or setting; a recipe without official weights, where these are said to be some.
         DataError: `out` cannot be written.
         CheckpointError: an unsafe or damaged file; no recipe for what is in it; keys or shapes that differ, listed; widths that contradict
-            each other; numbers that are not finite.
+            each other; numbers that are not finite; a setting that neither the file nor `overrides` say, such as PETR's box convention.
     """
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"the converted file is written as safetensors: give a name that ends in .safetensors, not {out}.")
@@ -80,6 +80,8 @@ def convert(
     if "frustum" in file.metadata:
         raise CheckpointError(f"{path} is a weights file of this package already: it loads as it is, frustum eval {path}.")
     upstream = {"file": Path(path).name, "sha256": sha256(path), "layout": file.layout, **file.details}
+    if asked is None:
+        adapter = adapter_of(file.state, source or "official")
     if adapter is None:
         assert asked is not None
         settled, about = asked, _TRAINED_HERE
@@ -89,7 +91,10 @@ def convert(
         asked = asked or (get_recipe(found.recipe) if found.recipe else None)
         if asked is None or not found.is_consistent:
             raise CheckpointError(f"{path} was not converted: {about}")
-        settled = apply(as_published(asked, adapter, file.state, overrides, str(path)), overrides)
+        published = as_published(asked, adapter, file.state, overrides, str(path), file.details)
+        settled = apply(published, overrides)
+        if changes := changes_that_travel(published.model_dump(mode="json"), settled):
+            warnings.warn(f"{path} is given other settings than its own, because you said so: {changes}.", FrustumWarning, stacklevel=2)
         upstream |= {"published_as": found.published} if found.published else {}
     name = recipe or settled.name
     needed, state = _aligned(settled, file.state)
@@ -114,11 +119,12 @@ _TRAINED_HERE = (
 
 
 def _adapter_of(recipe: Recipe | None, source: str | None) -> Adapter | None:
-    """Whose file it is that is to be converted for a recipe, None being one that is still to be found; None for weights of ours."""
+    """Whose file it is that is to be converted for a recipe; None for weights of ours, or if the file must be seen first."""
     if recipe is None:
         if source == "frustum":
             raise ConfigError("say what was trained here: --recipe NAME, or --recipe FOLDER of the run.")
-        return adapters(source or "official")[0]
+        adapters(source or "official")  # raises for one that is not known
+        return None
     source = source or ("official" if has_official_weights(recipe.model) else "frustum")
     return None if source == "frustum" else adapter_for(recipe, source)
 

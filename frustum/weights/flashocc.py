@@ -17,7 +17,7 @@ from frustum.models.flashocc_stereo import FlashOccStereoConfig
 from frustum.models.panoptic_flashocc import PanopticFlashOccConfig
 from frustum.models.ultimatedo import UltimateDoConfig
 from frustum.types.contract import ModelConfig
-from frustum.weights.adapter import Found
+from frustum.weights.adapter import Found, Origin
 from frustum.weights.catalogue import recipe_of
 
 SOURCE = "flashocc"
@@ -170,7 +170,7 @@ def reads(config: ModelConfig) -> bool:
     return type(config) in BASES
 
 
-def needs(state: Mapping[str, Tensor] | None) -> dict[str, Any]:
+def needs(state: Mapping[str, Tensor] | None, origin: Origin | None = None) -> dict[str, Any]:
     """What the weights must be fed and run with: `NEEDS`, with the larger images of the Swin network."""
     layout = None if state is None else layout_of(state)
     larger = layout is not None and published_name(layout) == _SWIN

@@ -18,7 +18,8 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
-from frustum.weights.upstream import ADAPTERS, adapter_for, adapters, as_published
+from frustum.weights.catalogue import SOURCES
+from frustum.weights.upstream import ADAPTERS, adapter_for, adapter_of, adapters, as_published
 
 
 def load(
@@ -102,11 +103,13 @@ def open_network(
 
 
 class Weights(NamedTuple):
-    """An opened file: names with tensors (or arrays, where a dict was given), its header, and its name for messages."""
+    """An opened file: names with tensors (or arrays, where a dict was given), its header, its name for messages, and what is around the
+    weights in a file of another project."""
 
     state: Mapping[str, Any]
     header: Mapping[str, Any]
     what: str
+    around: Mapping[str, Any] = {}
 
 
 def recipe_of(header: Mapping[str, Any], what: str, asked: Recipe | None = None, code: Sequence[str] = ()) -> Recipe:
@@ -147,7 +150,8 @@ def empty_network(recipe: Recipe) -> nn.Module:
 def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:
     what = "the given state dict" if isinstance(checkpoint, Mapping) else str(checkpoint)
     if not is_ours:
-        return Weights(open_state(checkpoint).state, {}, what)
+        opened = open_state(checkpoint)
+        return Weights(opened.state, {}, what, opened.details)
     return Weights(checkpoint, {}, what) if isinstance(checkpoint, Mapping) else Weights(*read_weights(checkpoint), what)
 
 
@@ -155,13 +159,14 @@ def _published(asked: Recipe | None, weights: Weights | None, source: str, overr
     """The recipe for official weights; where none is named, the one that the file belongs to."""
     if asked is None:
         assert weights is not None
-        found = [adapter.identify(weights.state) for adapter in adapters(source)]
-        name = next((one.recipe for one in found if one.recipe), "")
-        if not name:
-            raise CheckpointError(f"{weights.what}: {found[0].about}")
-        asked = get_recipe(name)
+        found = adapter_of(weights.state, source).identify(weights.state)
+        if not found.recipe:
+            raise CheckpointError(f"{weights.what}: {found.about}")
+        asked = get_recipe(found.recipe)
     adapter = adapter_for(asked, source)
-    return as_published(asked, adapter, weights and weights.state, overrides, weights.what if weights else "")
+    if weights is None:
+        return as_published(asked, adapter, None, overrides)
+    return as_published(asked, adapter, weights.state, overrides, weights.what, weights.around)
 
 
 def _trained(weights: Weights, asked: Recipe | None, code: Sequence[str]) -> Recipe:
@@ -202,7 +207,7 @@ def _fill(network: nn.Module, weights: Weights, trained: Recipe, source: str, st
         changes = differences(trained.model.model_dump(mode="json"), settled.model.model_dump(mode="json"), "model")
         lines = [f"They were trained with other settings: {in_words(changes)}. Leave those out."] if changes and weights.header else []
         source = str(weights.header.get("source")) if source == "frustum" else source
-        lines += [adapter.identify(weights.state).about for adapter in ADAPTERS if source in ("official", adapter.SOURCE)]
+        lines += [adapter_of(weights.state, source).identify(weights.state).about] if source in (*SOURCES, "official") else []
         raise CheckpointError("\n".join([str(error).rstrip(), *(lines or [GIVE_THE_RECIPE])])) from error
     if not strict:
         warnings.warn(f"{weights.what}: {fit}.", FrustumWarning, stacklevel=4)

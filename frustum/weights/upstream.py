@@ -12,10 +12,10 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words
 from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.contract import ModelConfig
-from frustum.weights import flashocc
-from frustum.weights.adapter import Adapter
+from frustum.weights import flashocc, petr
+from frustum.weights.adapter import Adapter, Origin
 
-ADAPTERS: tuple[Adapter, ...] = (flashocc,)
+ADAPTERS: tuple[Adapter, ...] = (flashocc, petr)
 
 
 def has_official_weights(config: ModelConfig) -> bool:
@@ -34,6 +34,12 @@ def adapters(source: str) -> tuple[Adapter, ...]:
     return found
 
 
+def adapter_of(state: Mapping[str, Any], source: str = "official") -> Adapter:
+    """The adapter, among those of `source`, that knows this state dict; the first of them if none does. Raises ConfigError as above."""
+    among = adapters(source)
+    return next((adapter for adapter in among if adapter.identify(state).channels), among[0])
+
+
 def adapter_for(recipe: Recipe, source: str) -> Adapter:
     """The adapter that reads a recipe's official weights. Raises ConfigError for an unknown source, or if the recipe has none."""
     for adapter in adapters(source):
@@ -44,18 +50,25 @@ def adapter_for(recipe: Recipe, source: str) -> Adapter:
 
 
 def as_published(
-    recipe: Recipe, adapter: Adapter, state: Mapping[str, Any] | None = None, overrides: Sequence[str] = (), what: str = "the file"
+    recipe: Recipe,
+    adapter: Adapter,
+    state: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    what: str = "the file",
+    around: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe that runs official weights: fed as the published code does, and with the widths of the layers in `state`.
 
     `overrides` are what the user asks for in the end; a width that they give is not taken from the file. A warning names those that are,
-    and the published figures are dropped then: they are another network's.
+    and the published figures are dropped then: they are another network's. `around` is what is around the weights in the file; None where
+    they are only looked at. Raises CheckpointError, see `Adapter.needs`.
     """
     asked = apply(recipe, overrides).model
     if state is not None and (widths := adapter.widths(state, asked)):
         shown = ", ".join(widths)
-        guess = " The distances of the depth bins are not in the file; these are a guess." if "depth_bins" in shown else ""
+        guess = " The distances of the depth bins are not in the file; these are a guess." if "depth_bins={" in shown else ""
         warnings.warn(f"{what} is not {recipe.name} as published: {shown} was taken from the file.{guess}", FrustumWarning, stacklevel=3)
         recipe = apply(recipe, widths).model_copy(update={"published": ()})
-    needs = adapter.needs(state)
+    said = {key.strip(): text for key, _, text in (word.partition("=") for word in overrides)}
+    needs = adapter.needs(state, None if around is None or state is None else Origin(what, around, said))
     return apply(recipe, as_words({path: needs[name] for path in travelling(recipe) if (name := path.rpartition(".")[2]) in needs}))

@@ -184,6 +184,28 @@ def test_labels_are_not_read_for_predictions(toy_root, monkeypatch):
     assert batch.labels == {}
 
 
+class Oracle(Detector):
+    def reads(self) -> Reads:
+        return Reads(labels=(OccupancyLabels(self.grid),))
+
+
+def test_labels_that_are_read_to_predict_are_always_there(toy_root):
+    recipe = toy.recipe(toy_root).model_copy(update={"model": Oracle()})
+    source = recipe.data.open()
+    (batch,) = evaluation_batches(recipe, source, source.tokens("val")[:1])
+    assert set(batch.labels) == {OccupancyLabels}
+    assert set(next(evaluation_batches(recipe, source, source.tokens("val")[:1], labels=True)).labels) == {OccupancyLabels, BoxLabels}
+    assert build_pipeline(recipe, training=True).labels == (OccupancyLabels(recipe.model.grid), Detector().learns_from()[1])
+
+
+@pytest.mark.parametrize("said", ["learns_from", "reads"])
+def test_a_kind_of_label_is_named_once(toy_root, monkeypatch, said):
+    twice = (BoxLabels(), BoxLabels(min_points=2))
+    monkeypatch.setattr(Detector, said, lambda self: twice if said == "learns_from" else Reads(labels=twice))
+    with pytest.raises(ConfigError, match=rf"Detector\.{said}\(\).* must name each kind of label once"):
+        build_pipeline(toy.recipe(toy_root).model_copy(update={"model": Detector()}), training=True)
+
+
 def test_labels_of_another_grid_are_refused(toy_root):
     recipe = apply(toy.recipe(toy_root), [f"model.grid={VoxelGrid.occ3d().model_dump_json()}"])
     with pytest.raises(DataError, match=r"shape \(10, 10, 4\), but the recipe's grid has \(200, 200, 16\) cells"):

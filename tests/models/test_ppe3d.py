@@ -21,6 +21,7 @@ from frustum.losses.set_prediction import SetLoss
 from frustum.models.ppe3d import Ppe3d, Ppe3dConfig, Ppe3dHead, _cell_depth, _joined
 from frustum.nn.box_code import decode_boxes
 from frustum.nn.point_encoding import inverse_sigmoid
+from frustum.nn.query_aids import QueryAids
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
 from frustum.types.contract import Reads, Shapes, Sweeps
@@ -32,7 +33,12 @@ _SMALL = [
     "model.encoder=efficientnet_lite0", "model.channels=32", "model.queries=60", "model.layers=1", "model.heads=4", "model.hidden=64",
     "model.dropout=0", "model.depth_bins=8", "model.ray_depths=8", "model.depth_channels=16",
 ]  # fmt: skip
+AIDS = {
+    "ray_input": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True, "votes": True,
+    "token_loss": 1, "denoising": 2,
+}  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
+SMALL["ppe3d-mini"] = [*_SMALL, "model.queries=64", "model.pretrained=false"]
 ONE_CYCLE = {name: (300, 2e-3, 10.0) for name in SMALL}  # a decoder of queries learns little without a warm-up and clipping
 
 # ---- against the reference ------------------------------------------------------------------------------------------------------
@@ -81,7 +87,9 @@ def test_a_head_equals_the_reference(shared, case):
     head.load_state_dict(gold.state_dict(shared, case, size))
     seen: dict[str, torch.Tensor] = {}
     head.transformer["decoder"].register_forward_hook(
-        lambda _, given, found: seen.update(zip(("query_embeds", "memory", "pos_embed"), given, strict=False), decoder=found)
+        lambda _, given, found: seen.update(
+            query_embeds=given[0].embedding, memory=given[1].memory, pos_embed=given[1].position, decoder=found
+        )
     )
     features = torch.from_numpy(gold.draw("input.img_feats", (1, 6, channels, height, width)).astype(np.float32))[0]
     depth, mask = gold.depth_map(height, width)
@@ -176,7 +184,9 @@ def made_up(config: Ppe3dConfig, count: int = 2, cameras: int = 2, size: tuple[i
 
 @pytest.mark.parametrize("settings", [
     *[{"encoding": name} for name in ENCODINGS], {"depth": "direct"}, {"depth": "probabilistic"}, {"refine_boxes": True},
-    {"shared_embedding": False}, {"camera_code": False}, {"past": 1, "grouped_boxes": True}, {"past": 1, "encoding": "feature_guided"},
+    {"shared_embedding": False}, {"camera_code": False}, {"refine_boxes": True, "queries": 16, "aids": AIDS},
+    {"encoding": "camera_ray", "queries": 16, "aids": AIDS | {"votes": False}},
+    {"past": 1, "grouped_boxes": True}, {"past": 1, "encoding": "feature_guided"},
 ], ids=str)  # fmt: skip
 def test_losses_reach_every_trainable_parameter(settings):
     config = tiny(**settings)
@@ -372,9 +382,10 @@ def test_a_two_frame_network_without_sweeps_says_what_to_type(street_root):
 
 def test_published_settings_of_the_input():
     """GridMask is PETR's; an enlarged evaluation is 3DPPE's."""
-    found = {name: get_recipe(name).augment for name in SMALL}
-    assert {name: augment.grid_mask for name, augment in found.items()} == {name: 0.7 if "petr" in name else 0.0 for name in SMALL}
-    assert {name: augment.eval_resize for name, augment in found.items()} == {name: 0.0 if "petr" in name else 0.04 for name in SMALL}
+    for name in SMALL:
+        augment = get_recipe(name).augment
+        expected = {"petr-v299": (0.7, 0.0), "ppe3d-mini": (0.0, 0.0)}.get(name, (0.0, 0.04))
+        assert (augment.grid_mask, augment.eval_resize) == expected, name
 
 
 def test_two_frames_need_poses():
@@ -389,12 +400,42 @@ def test_two_frames_need_poses():
     ({"heads": 5}, "multiple of 4 and of the 5 heads"),
     ({"depth_channels": 18}, "depth_channels must be a multiple of 4"),
     ({"top_depths": 9}, "top_depths at most depth_bins"),
-    ({"encoding": "camera_ray", "refine_boxes": True}, "refine_boxes needs an encoding by points"),
+    ({"encoding": "camera_ray", "aids": {"votes": True, "token_loss": 1}}, "votes needs an encoding by points"),
+    ({"aids": {"votes": True}}, r"votes needs .*token_loss above 0"),
+    ({"queries": 60, "aids": {"anchor_grid": True}}, "square number of queries, as 196 or 256, got 60"),
     ({"encoding": "points"}, "point3d_lidar"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValidationError, match=message):
         tiny(**settings)
+
+
+def test_published_recipes_have_no_aids():
+    for name in SMALL:
+        assert (get_recipe(name).model.aids == QueryAids()) == (name != "ppe3d-mini"), name
+
+
+def test_denoising_queries_are_there_in_training_and_change_nothing_for_the_others():
+    config = tiny(queries=16, aids=AIDS)
+    model, batch = config.build(), made_up(config)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    with torch.no_grad():
+        with_them, without = model.train()(batch), model(replace(batch, labels={}))
+        assert "denoising_logits" not in model.eval()(batch)
+    assert with_them["denoising_codes"].shape[2] == 2 * 5, "two groups of the five boxes of the fuller sample"
+    # batch normalisation is the same in both: queries do not pass it
+    torch.testing.assert_close(with_them["class_logits"], without["class_logits"], atol=1e-4, rtol=1e-4)
+
+
+def test_metric_offsets_are_metres_from_the_place_of_a_query():
+    head = tiny(queries=16, aids={"metric_offsets": True, "anchor_grid": True}).build().pts_bbox_head
+    places = torch.tensor([[[0.5, 0.5, 0.5], [0.25, 0.5, 0.5]]])
+    raw = torch.zeros(1, 2, 10)
+    raw[0, 0, 0], raw[0, 1, 1], raw[0, 1, 4] = 3.0, -2.0, 0.5
+    found = head._box_codes(raw, places, None)[0, :, [0, 1, 4]]
+    torch.testing.assert_close(found, torch.tensor([[3.0, 0, -1], [-25.6, -2, -0.5]]))
 
 
 def test_there_are_no_weights_for_v299():

@@ -19,6 +19,7 @@ from frustum.nn.point_encoding import (
     depth_major,
     image_to_map,
     inverse_sigmoid,
+    metric_encoding,
     normalise_points,
     pixel_points,
     sine_encoding,
@@ -184,6 +185,14 @@ def test_inverse_sigmoid():
     torch.testing.assert_close(inverse_sigmoid(x).sigmoid(), x)
     edge = math.log(1e5)
     torch.testing.assert_close(inverse_sigmoid(torch.tensor([-1.0, 0, 1, 2])), torch.tensor([-edge, -edge, edge, edge]))
+
+
+def test_metric_encoding_has_waves_of_12_to_100_metres():
+    point = torch.tensor([3.0, -40.0, 1.5])
+    found = metric_encoding(point, 8)
+    waves = [12 * (100 / 12) ** (2 * i / 8) for i in range(4)]
+    expected = [part(2 * math.pi * float(x) / wave) for x in point for wave in waves for part in (math.sin, math.cos)]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("features", [128, 6])

@@ -7,7 +7,19 @@ import torch
 from torch import nn
 
 from frustum.errors import ShapeError
-from frustum.nn.query_decoder import Attention, DecoderLayer, GroupedBoxBranch, QueryDecoder, box_branch, class_branch, per_layer
+from frustum.nn.query_decoder import (
+    Attention,
+    DecoderLayer,
+    GroupedBoxBranch,
+    QueryDecoder,
+    QueryPositions,
+    Tokens,
+    Votes,
+    box_branch,
+    class_branch,
+    per_layer,
+    token_branch,
+)
 
 
 def test_attention_equals_that_of_torch():
@@ -47,7 +59,7 @@ def test_keys_decide_where_a_query_looks_and_values_what_it_sees():
 
 def test_every_trainable_parameter_gets_a_gradient():
     decoder = QueryDecoder(2, 8, 2, 16)
-    decoder(torch.randn(2, 4, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)).square().sum().backward()
+    decoder(QueryPositions(torch.randn(2, 4, 8)), Tokens(torch.randn(2, 7, 8), torch.randn(2, 7, 8))).square().sum().backward()
     dead = [name for name, p in decoder.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not dead
     assert not decoder.layers[0].attentions[0].attn.in_proj_weight.requires_grad  # queries that are all zero
@@ -55,32 +67,81 @@ def test_every_trainable_parameter_gets_a_gradient():
 
 def test_outputs_of_all_layers_and_the_shared_norm():
     decoder = QueryDecoder(3, 8, 2, 16).eval()
-    query_pos, memory, pos = torch.randn(2, 4, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 8)
-    found = decoder(query_pos, memory, pos)
+    query_pos, tokens = QueryPositions(torch.randn(2, 4, 8)), Tokens(torch.randn(2, 7, 8), torch.randn(2, 7, 8))
+    found = decoder(query_pos, tokens)
     assert found.shape == (3, 2, 4, 8)
     with torch.no_grad():
         decoder.post_norm.weight.zero_()
         decoder.post_norm.bias.fill_(2.0)
-    assert (decoder(query_pos, memory, pos) == 2).all()
+    assert (decoder(query_pos, tokens) == 2).all()
     assert QueryDecoder(1, 8, 2, 16, post_norm=False).post_norm is None
 
 
 def test_refinement_moves_the_queries_of_the_next_layer():
     decoder = QueryDecoder(3, 8, 2, 16, post_norm=False).eval()
-    query_pos, memory, pos = torch.randn(1, 4, 8), torch.randn(1, 7, 8), torch.randn(1, 7, 8)
+    query_pos, tokens = QueryPositions(torch.randn(1, 4, 8)), Tokens(torch.randn(1, 7, 8), torch.randn(1, 7, 8))
     seen = []
 
     def refine(layer, queries):
         seen.append((layer, queries))
         return query_pos
 
-    same = decoder(query_pos, memory, pos, refine)
-    torch.testing.assert_close(same, decoder(query_pos, memory, pos))
+    same = decoder(query_pos, tokens, refine)
+    torch.testing.assert_close(same, decoder(query_pos, tokens))
     assert [layer for layer, _ in seen] == [0, 1]  # not after the last
     torch.testing.assert_close(seen[1][1], same[1])
-    moved = decoder(query_pos, memory, pos, lambda layer, queries: query_pos + 1)
+    moved = decoder(query_pos, tokens, lambda layer, queries: QueryPositions(query_pos.embedding + 1))
     torch.testing.assert_close(moved[0], same[0])
     assert not torch.allclose(moved[1], same[1])
+
+
+def test_positions_in_values_are_seen_and_queries_begin_as_their_own():
+    plain, decoder = QueryDecoder(1, 8, 2, 16).eval(), QueryDecoder(1, 8, 2, 16, position_in_values=True).eval()
+    query_pos, memory = QueryPositions(torch.randn(1, 4, 8)), torch.randn(1, 1, 8)
+    tokens = [Tokens(memory, torch.randn(1, 1, 8)) for _ in range(2)]  # one token: nothing but its value can matter
+    with torch.no_grad():
+        torch.testing.assert_close(*(plain(query_pos, t) for t in tokens))
+        assert not torch.allclose(*(decoder(query_pos, t) for t in tokens))
+    queries, keys, _ = decoder.layers[0].attentions[1].attn.in_proj_weight.chunk(3)
+    assert torch.equal(queries, keys)
+    assert decoder.layers[0].attentions[0].attn.in_proj_weight.requires_grad
+
+
+def test_a_mask_hides_queries_from_each_other():
+    decoder = QueryDecoder(2, 8, 2, 16).eval()
+    embedding, tokens = torch.randn(1, 4, 8), Tokens(torch.randn(1, 7, 8), torch.randn(1, 7, 8))
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    alone = decoder(QueryPositions(embedding[:, :2]), tokens)
+    torch.testing.assert_close(decoder(QueryPositions(embedding), tokens, mask=mask)[:, :, :2], alone)
+    assert not torch.allclose(decoder(QueryPositions(embedding), tokens)[:, :, :2], alone)
+
+
+def test_attention_with_votes_is_a_gaussian_around_the_query_times_the_score():
+    attention = Attention(16, 4, votes=True).eval()
+    query, key, value = torch.randn(2, 3, 16), torch.randn(2, 9, 16), torch.randn(2, 9, 16)
+    votes = Votes(torch.randn(2, 3, 3) * 5, torch.randn(2, 9, 3) * 5 + torch.tensor([30.0, -20.0, 0.0]), torch.randn(2, 9))
+    with torch.no_grad():
+        attention.log_width.add_(torch.randn(4) * 0.2)
+        attention.score_weight.mul_(torch.rand(4))
+    weights, biases = attention.attn.in_proj_weight.chunk(3), attention.attn.in_proj_bias.chunk(3)
+    q, k, v = (torch.nn.functional.linear(x, w, b).double() for x, w, b in zip((query, key, value), weights, biases, strict=True))
+    content, offsets = [], []
+    for head in range(4):
+        part = slice(4 * head, 4 * head + 4)
+        logits = q[..., part] @ k[..., part].mT / 2
+        distance = (votes.queries[:, :, None, :2] - votes.tokens[:, None, :, :2]).double().square().sum(-1)
+        logits = logits - distance / (2 * attention.log_width[head].exp() ** 2) + attention.score_weight[head] * votes.scores[:, None]
+        share = logits.softmax(-1)
+        content.append(share @ v[..., part])
+        offsets.append((share @ votes.tokens.double()) - votes.queries)
+    expected = attention.attn.out_proj(torch.cat(content, -1).float()) + attention.offset(torch.cat(offsets, -1).float().asinh())
+    torch.testing.assert_close(attention(query, key, value, votes=votes), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_answers_with_classes_and_an_offset():
+    branch = token_branch(8, 10)
+    assert branch(torch.randn(2, 7, 8)).shape == (2, 7, 13)
+    assert branch[-1].bias[:10].sigmoid().tolist() == pytest.approx([0.01] * 10)
 
 
 def test_branches():

@@ -29,10 +29,11 @@ class _Found(NamedTuple):
 class DepthLabels(Label[Tensor]):
     """Depth maps (B, N, H, W) float32 of the keyframe's cameras from its LiDAR scan: metres along the optical axis, 0 where unknown.
 
-    `without` says in errors how to train the network without depth.
+    `without` says in errors how to train the network without depth; `to_predict`, that it reads depth to predict, too.
     """
 
     without: str = ""
+    to_predict: bool = False
 
     what: ClassVar[str] = "depth maps"
     advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={DepthLabels: ...})."
@@ -41,8 +42,9 @@ class DepthLabels(Label[Tensor]):
         """See `Label.read`. Raises DataError when the keyframe has no LiDAR scan."""
         sample = as_rig_source(source, self.what).sample(token, with_boxes=False, occupancy=False)
         if sample.lidar is None:
-            advice = f" Train without: {self.without}." if self.without else ""
-            raise DataError(f"keyframe {token} has no LiDAR scan, which depth supervision needs.{advice}")
+            why = "this network reads to predict, an oracle" if self.to_predict else "depth supervision needs"
+            advice = f" Train {'one that predicts ' * self.to_predict}without: {self.without}." if self.without else ""
+            raise DataError(f"keyframe {token} has no LiDAR scan, which {why}.{advice}")
         found = _Found(sample.cameras, sample.lidar, sample.lidar.load()[:, :3])
         if fixed is None:
             return found

@@ -168,7 +168,8 @@ class NuScenes:
         key_file = self._key_file(row)
         ego2global = _poses(frames["file_pose"][key_file])
         earlier = range(row - 1, max(first, row - history) - 1, -1)
-        lidar = self._lidar_frames(frames, np.array([key_file])) if self._key_channel and not self.camera_only else []
+        is_scan = bool(self._key_channel) and frames["key_file"][row, list(self.channels).index(self._key_channel)] == key_file
+        lidar = self._lidar_frames(frames, np.array([key_file])) if is_scan and not self.camera_only else []
         sweeps = self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, num_sweeps)) if num_sweeps and lidar else []
         path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
         return Sample(

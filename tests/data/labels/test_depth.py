@@ -118,3 +118,8 @@ def test_depth_without_lidar_says_how_to_train_without(toy_root: Path) -> None:
         DepthLabels(without="model.depth_loss=0").read(reader, token)
     with pytest.raises(DataError, match=r"has no LiDAR scan, which depth supervision needs\.$"):
         DepthLabels().read(reader, token)
+    oracle = (
+        rf"keyframe {token} has no LiDAR scan, which this network reads to predict, an oracle\. Train one that predicts without: a=b\.$"
+    )
+    with pytest.raises(DataError, match=oracle):
+        DepthLabels(without="a=b", to_predict=True).read(reader, token)

@@ -154,6 +154,19 @@ def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> Non
         with_lidar.point_labels(reader.tokens()[0])
 
 
+def test_a_keyframe_without_its_scan_has_no_lidar(tmp_path: Path) -> None:
+    """And not a camera's file in its place."""
+    record = scene_record(tmp_path, 0, 2)
+    first = replace(record.keyframes[0], data=record.keyframes[0].data[:-1])
+    writer = DatabaseWriter(tmp_path, VERSION)
+    writer.add_scene(replace(record, keyframes=(first, record.keyframes[1])))
+    writer.finish({"train": writer.scenes()})
+    reader = NuScenes(tmp_path, VERSION)
+    scans = [reader.sample(token).lidar for token in reader.tokens()]
+    assert scans[0] is None
+    assert scans[1] is not None
+
+
 def test_cameras_alone_without_boxes(tmp_path: Path) -> None:
     """What an imported rig has: no LiDAR, no annotations, no labels. The first camera's pose defines the keyframe."""
     record = scene_record(tmp_path, 0, 2)
