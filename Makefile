@@ -67,9 +67,9 @@ $(DEVKIT_READY): Makefile
 	@.venv-devkit/bin/python -m pip install --disable-pip-version-check "nuscenes-devkit==1.2.0"
 	@touch $@
 
-check-devkit: $(RUN_READY) $(DEVKIT_READY) ## open a generated database with the official nuscenes-devkit, in an environment of its own
+check-devkit: $(RUN_READY) $(DEVKIT_READY) ## open a generated database with the official nuscenes-devkit and compare figures with it, in an environment of its own
 	@$(BIN)/frustum data world $(DEVKIT_ROOT) --scenes 1 --val-scenes 1 --frames 4 --size 256x704
-	@.venv-devkit/bin/python tools/check_devkit.py $(DEVKIT_ROOT) --out runs/check-devkit
+	@.venv-devkit/bin/python tools/check_devkit.py $(DEVKIT_ROOT) --python $(BIN)/python --out runs/check-devkit
 
 docs-figures: $(RUN_READY) ## draw the pictures of README and docs from runs/demo
 	@$(BIN)/python tools/docs_figures.py

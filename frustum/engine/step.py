@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from frustum.engine.ema import build_ema
+from frustum.engine.non_finite import origin
 from frustum.engine.optim import build_optimizer, build_scheduler
 from frustum.engine.recipe import Recipe
 from frustum.engine.runtime import place
@@ -128,16 +129,21 @@ class Stepper:
 
     def _non_finite_message(self, turn: Turn, batches: Sequence[Batch], history: list[dict[str, Tensor]], grad_norm: float) -> str:
         found: list[tuple[str, list[str]]] = []
+        layer = ""
         for batch, losses in zip(batches, history, strict=True):
             bad = [f"{name} = {float(value):g}" for name, value in losses.items() if not math.isfinite(float(value))]
             found += [(", ".join(bad), list(batch.tokens))] if bad else []
+            layer = layer or (origin(self.network, batch.to(self.accelerator.device), turn.loss) if bad else "")
         found = gather_object(found)
         if not found:
             tokens = gather_object([token for batch in batches for token in batch.tokens])
             found = [(f"all losses are finite, but the gradient's norm is {grad_norm:g}", tokens)]
+            asked = (origin(self.network, batch.to(self.accelerator.device), turn.loss) for batch in batches)
+            layer = next((place for place in asked if place), "")
         where = "; ".join(f"{what} on {', '.join(tokens)}" for what, tokens in found)
         name = f", turn {turn.name!r}" if len(self.turns) > 1 else ""
-        return f"training became non-finite in step {self.step_number + 1}{name}: {where}."
+        layers = [place for place in gather_object([layer]) if place]
+        return f"training became non-finite in step {self.step_number + 1}{name}: {where}{f'; {layers[0]}' if layers else ''}."
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers, schedules and counters; the weights are saved apart."""

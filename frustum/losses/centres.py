@@ -62,7 +62,7 @@ def centre_targets(
 
     Args:
         boxes: per sample (M, 9), ego frame, centres; the first 500 count.
-        classes: per sample (M,) channel of the heat map.
+        classes: per sample (M,) channel of the heat map; a box of a class that it does not have does not count.
         grid: the map's cells.
         rounding: how a centre finds its cell, see `VoxelGrid.indices`. With `truncate`, as in the reference, centres up to one cell below
             the map belong to its first row or column, with a negative offset.
@@ -76,7 +76,7 @@ def centre_targets(
         table[i, :count], kind[i, :count], is_box[i, :count] = box[:count], label[:count], True
     limit = send(torch.tensor([num_x, num_y]), device)
     place, corner = grid.to_cells(table[..., :3])[..., :2], grid.indices(table[..., :3], rounding)[0][..., :2]
-    is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1)
+    is_box &= ((corner >= 0) & (corner < limit)).all(-1) & (table[..., 3:5] > 0).all(-1) & (kind >= 0) & (kind < num_classes)
     size = table[..., 3:5] / send(torch.tensor(grid.cell[:2], dtype=table.dtype), device)
     radius = gaussian_radius(size[..., 1], size[..., 0]).nan_to_num().long().clamp(min=2)
 

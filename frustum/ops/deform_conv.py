@@ -146,8 +146,10 @@ class _DeformConv(torch.autograd.Function):
         is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         layout = torch.channels_last if is_last else torch.contiguous_format
         out = torch.empty((len(x), len(weight), *offset.shape[-2:]), dtype=x.dtype, memory_format=layout)
-        for some in _few_images(offset):
-            columns = _empty_columns(filters, offset[some], geometry)
+        parts = _few_images(offset)
+        space = _space(filters, offset, parts, geometry)
+        for some in parts:
+            columns = _columns_in(space, filters, offset[some], geometry)
             deform_conv_numba.sample(*_arrays(rows[some], offset[some], mask[some]), sum(geometry, ()), run, columns.numpy())
             products = torch.bmm(filters, columns.flatten(2).transpose(1, 2))  # (groups, O / groups, N * h * w)
             out[some] = products.view(len(weight), -1, *offset.shape[-2:]).transpose(0, 1)
@@ -159,11 +161,13 @@ class _DeformConv(torch.autograd.Function):
         x, weight, offset, mask = ctx.saved_tensors
         geometry, numbers, groups = ctx.geometry, sum(ctx.geometry, ()), ctx.groups
         rows, filters, offset, mask, run = _arranged(x, weight, offset, mask, groups)
-        block = max(n for n in range(1, min(run, 32) + 1) if run % n == 0)
+        strips = torch.get_num_threads()
         grad_rows, grad_filters = torch.zeros_like(rows), torch.zeros_like(filters)
         grad_offset, grad_mask = torch.empty_like(offset), torch.empty_like(mask)
-        for some in _few_images(offset):
-            columns, grad_columns = (_empty_columns(filters, offset[some], geometry) for _ in range(2))
+        parts = _few_images(offset)
+        spaces = [_space(filters, offset, parts, geometry) for _ in range(2)]
+        for some in parts:
+            columns, grad_columns = (_columns_in(space, filters, offset[some], geometry) for space in spaces)
             above = grad[some].transpose(0, 1).reshape(groups, len(weight) // groups, -1)  # (groups, O / groups, N * h * w)
             torch.bmm(above.transpose(1, 2), filters, out=grad_columns.flatten(2))
             places, d = _arrays(offset[some], mask[some]), grad_columns.numpy()
@@ -171,7 +175,7 @@ class _DeformConv(torch.autograd.Function):
             deform_conv_numba.differentiate(rows[some].numpy(), *places, d, numbers, run, *found)
             grad_filters.baddbmm_(above, columns.flatten(2))
             if ctx.needs_input_grad[0]:
-                deform_conv_numba.scatter(*places, d, numbers, block, grad_rows[some].numpy())
+                deform_conv_numba.scatter(*places, d, numbers, run, strips, grad_rows[some].numpy())
         per_tap = grad_filters.view(len(weight), *geometry.kernel, -1)  # (O, kh, kw, C / groups)
         return grad_rows.permute(0, 3, 1, 2), per_tap.permute(0, 3, 1, 2), grad_offset, grad_mask, None, None
 
@@ -192,10 +196,20 @@ def _few_images(offset: Tensor) -> list[slice]:
     return [slice(first, first + count) for first in range(0, len(offset), max(1, count))]
 
 
-def _empty_columns(filters: Tensor, offset: Tensor, geometry: _Geometry) -> Tensor:
+def _space(filters: Tensor, offset: Tensor, parts: list[slice], geometry: _Geometry) -> Tensor:
+    """Memory for the columns of each part in turn: a new piece for each would be asked from the system again and again."""
+    return filters.new_empty(math.prod(_shape_of_columns(filters, offset[parts[0]], geometry)) if parts else 0)
+
+
+def _columns_in(space: Tensor, filters: Tensor, offset: Tensor, geometry: _Geometry) -> Tensor:
     """(groups, N * h * w, T, C / groups)."""
+    shape = _shape_of_columns(filters, offset, geometry)
+    return space[: math.prod(shape)].view(shape)
+
+
+def _shape_of_columns(filters: Tensor, offset: Tensor, geometry: _Geometry) -> tuple[int, int, int, int]:
     pixels, taps = len(offset) * math.prod(offset.shape[-2:]), math.prod(geometry.kernel)
-    return filters.new_empty(len(filters), pixels, taps, filters.shape[2] // taps)
+    return len(filters), pixels, taps, filters.shape[2] // taps
 
 
 def _arrays(*tensors: Tensor) -> tuple:

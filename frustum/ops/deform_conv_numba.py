@@ -126,33 +126,42 @@ def differentiate(x, offset, mask, grad, geometry, run, columns, grad_offset, gr
 
 @on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
-def scatter(offset, mask, grad, geometry, block, grad_x):  # pragma: no cover (compiled)
-    """Add to grad_x what the columns' gradient says; one thread owns `block` channels of an image (a divisor of `run`)."""
+def scatter(offset, mask, grad, geometry, run, strips, grad_x):  # pragma: no cover (compiled)
+    """Add to grad_x what the columns' gradient says; one thread owns a strip of the rows of an image, and passes over all places."""
     _, _, taps, per_group = grad.shape
     _, height, width, channels = grad_x.shape
-    h, w = mask.shape[2:]
-    blocks, per_offset = channels // block, channels // (mask.shape[1] // taps)
+    offset_groups, h, w = mask.shape[1] // taps, mask.shape[2], mask.shape[3]
+    runs = channels // run // offset_groups
     number = grad_x.dtype.type
-    for job in prange(grad_x.shape[0] * blocks):
-        i, first = job // blocks, job % blocks * block
-        start, g, image = first % per_group, first // per_offset, grad_x[i]
+    for job in prange(grad_x.shape[0] * strips):
+        i, strip = job // strips, job % strips
+        first_row, end_row, image = height * strip // strips, height * (strip + 1) // strips, grad_x[i]
         for p in range(h * w):
             py, px = p // w, p % w
             for t in range(taps):
-                v, u = _place(offset[i], g, t, py, px, geometry)
-                if v > -1 and v < height and u > -1 and u < width:
+                for g in range(offset_groups):
+                    v, u = _place(offset[i], g, t, py, px, geometry)
+                    if not (v > -1 and v < height and u > -1 and u < width):
+                        continue
                     top, bottom, a0, a1, _, _ = _neighbours(v, height, number)
+                    is_top, is_bottom = first_row <= top < end_row, first_row <= bottom < end_row
+                    if not (is_top or is_bottom):
+                        continue
                     left, right, b0, b1, _, _ = _neighbours(u, width, number)
                     m = mask[i, g * taps + t, py, px]
-                    w00, w01, w10, w11 = m * a0 * b0, m * a0 * b1, m * a1 * b0, m * a1 * b1
-                    d = grad[first // per_group, i * h * w + p, t, start : start + block]
-                    q00, q01 = image[top, left, first : first + block], image[top, right, first : first + block]
-                    q10, q11 = image[bottom, left, first : first + block], image[bottom, right, first : first + block]
-                    for c in range(block):
-                        q00[c] += w00 * d[c]
-                    for c in range(block):
-                        q01[c] += w01 * d[c]
-                    for c in range(block):
-                        q10[c] += w10 * d[c]
-                    for c in range(block):
-                        q11[c] += w11 * d[c]
+                    for r in range(g * runs, (g + 1) * runs):
+                        first = r * run
+                        start = first % per_group
+                        d = grad[first // per_group, i * h * w + p, t, start : start + run]
+                        if is_top:
+                            _add(image[top, left, first : first + run], m * a0 * b0, d)
+                            _add(image[top, right, first : first + run], m * a0 * b1, d)
+                        if is_bottom:
+                            _add(image[bottom, left, first : first + run], m * a1 * b0, d)
+                            _add(image[bottom, right, first : first + run], m * a1 * b1, d)
+
+
+@njit(cache=True, fastmath=_FAST)
+def _add(to, weight, values):  # pragma: no cover (compiled)
+    for c in range(len(to)):
+        to[c] += weight * values[c]

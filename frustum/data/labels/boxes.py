@@ -21,10 +21,18 @@ from frustum.types.contract import Label, Shapes
 @dataclass(frozen=True)
 class TrueBoxes:
     """Boxes of B samples in the augmented ego frame: per sample (M, 9) float32 of `geometry.BOX_FIELDS` and (M,) int64 ids in
-    DETECTION_CLASSES. Velocities are NaN where unknown: a loss leaves them out."""
+    DETECTION_CLASSES. Velocities are NaN where unknown: a loss leaves them out. Raises DataError for another class (on the CPU: a GPU is
+    not waited for)."""
 
     boxes: list[Tensor]
     classes: list[Tensor]
+
+    def __post_init__(self) -> None:
+        last = len(DETECTION_CLASSES) - 1
+        for kinds in self.classes:
+            wrong = kinds[(kinds < 0) | (kinds > last)] if kinds.device.type == "cpu" else kinds[:0]
+            if len(wrong):
+                raise DataError(f"a true box has class {int(wrong[0])}, but detectors know classes 0 to {last}. Leave such boxes out.")
 
 
 class _Found(NamedTuple):
