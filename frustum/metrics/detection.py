@@ -108,11 +108,16 @@ class NuScenesDetection:
         return self
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class, the number of `true` and `predicted` boxes that counted, after the filters."""
-        num = len(self.rules.classes)
-        true = sum((o.num_true for o in self._outcomes.values()), np.zeros(num, np.int64))
-        predicted = sum((np.bincount(o.labels, minlength=num) for o in self._outcomes.values()), np.zeros(num, np.int64))
-        return {name: {"true": int(t), "predicted": int(p)} for name, t, p in zip(self.rules.classes, true, predicted, strict=True)}
+        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and how many true ones were `found`.
+
+        A true box is found if a prediction of any score was matched to it within the error threshold.
+        """
+        num, main = len(self.rules.classes), self.rules.thresholds.index(self.rules.error_threshold)
+        counted = np.zeros((3, num), np.int64)
+        for o in self._outcomes.values():
+            counted += [o.num_true, *(np.bincount(labels, minlength=num) for labels in (o.labels, o.labels[o.hits[:, main]]))]
+        columns = ("true", "predicted", "found")
+        return {name: dict(zip(columns, counts, strict=True)) for name, counts in zip(self.rules.classes, counted.T.tolist(), strict=True)}
 
     def curves(self) -> dict[str, ClassCurves]:
         """Precision, confidence and errors over recall, by class."""
