@@ -140,7 +140,6 @@ class UltimateDoMini(nn.Module):
         trunk = (self.trunk, self.bev_net)
         self.frozen = freeze(frozen_parts(tasks, trunk, (self.centre_head,), (self.refine, self.head), self.exchange))
         self.class_weight = nn.Buffer(torch.ones(classes))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
         """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
@@ -157,7 +156,7 @@ class UltimateDoMini(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
         pooled, depth = self.trunk(keyframe_of(batch))
-        bev = self.bev_net(pooled)
+        bev = self.bev_net(pooled.contiguous())  # not in channels-last layout: see the recipe
         return {"depth": depth, "bev": bev} | self.heads(bev, batch)
 
     def heads(self, bev: Tensor, batch: Batch) -> dict[str, Tensor]:
