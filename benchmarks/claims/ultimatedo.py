@@ -199,7 +199,7 @@ def main() -> None:
         sys.exit(f"{options.out} holds results of {tasks.read(others[0])['steps']} steps, not {options.steps}: give another --out.")
     if options.measure_again:
         tasks.forget(MEASUREMENTS)
-    while missing := [task for task in ["blind", *trainings, *MEASUREMENTS] if not tasks.path(task).is_file()]:
+    while missing := [task for task in [*trainings, "blind", *MEASUREMENTS] if not tasks.path(task).is_file()]:
         kind = missing[0].split("+")[0]
         jobs = options.jobs if kind == "train" else 1
         tasks.make([task for task in missing if task.startswith(kind)][:jobs], jobs)
