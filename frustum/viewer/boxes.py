@@ -135,7 +135,7 @@ def boxes_above(layer: BoxLayer, reach: float, true: BoxLayer | None = None, sid
         font = ImageFont.load_default(11 * _SHARP)
         for m in order[-_NUMBERED:]:
             place = to_top(layer.boxes[m, :2][None], grid, scale)[0] + 6 * _SHARP
-            draw.text(tuple(place), f"{100 * layer.scores[m]:.0f}", (*_TRUTH, 255), font)
+            draw.text(tuple(place), f"{100 * layer.scores[m]:.0f}", (*_TRUTH, 255), font, stroke_width=2, stroke_fill=(255, 255, 255, 200))
     return _smooth(picture)
 
 
@@ -148,8 +148,8 @@ def points_above(layer: PointLayer, reach: float, side: int = 600) -> np.ndarray
 
 
 def _paint(layer: BoxLayer) -> list[tuple[Colour, float]]:
-    """Colour and opacity of each box."""
-    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.clip(np.nan_to_num(layer.scores), 0, 1)
+    """Colour and opacity of each box: the root of its score, so that those of an unsure network can be seen."""
+    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.sqrt(np.clip(np.nan_to_num(layer.scores), 0, 1))
     colours = layer.legend.colours
     return [(colours[c] if 0 <= c < len(colours) else _TRUTH, float(s)) for c, s in zip(layer.classes, scores, strict=True)]
 
