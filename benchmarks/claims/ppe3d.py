@@ -79,10 +79,8 @@ def recipe_of(arm: str, options: argparse.Namespace, **changes: Any) -> Recipe:
 def score(recipe: Recipe, model: Any, root: Path) -> dict[str, Any]:
     """Figures of a trained network on the validation scenes of a world."""
     metrics = evaluate(overrides.apply(recipe, [f"data.root={root}"]), model, progress=False).results["detection"]
-    counts = metrics["counts"].values()
-    recall = sum(count["found"] for count in counts) / sum(count["true"] for count in counts)
-    figures = {key: metrics[key] for key in ("mean_ap", "nd_score", "mean_dist_aps")}
-    return {"recall": recall, "mean_ate": metrics["tp_errors"]["trans_err"], **figures}
+    figures = {key: metrics[key] for key in ("mean_ap", "recall", "nd_score", "mean_dist_aps")}
+    return figures | {"mean_ate": metrics["tp_errors"]["trans_err"]}
 
 
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:

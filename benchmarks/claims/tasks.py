@@ -16,6 +16,7 @@ from typing import Any
 from frustum.cli.worlds import generate_world
 from frustum.engine.progress import progress_bar
 from frustum.files import make_folder, read_json, write_json
+from frustum.ops.threads import count_cores
 from frustum.worlds.street.world_config import WorldConfig
 
 
@@ -100,7 +101,7 @@ class Tasks:
                 while waiting or running:
                     while waiting and len(running) < jobs:
                         task = waiting.pop(0)
-                        running[task] = self.start(task, max(1, (os.cpu_count() or 1) // jobs))
+                        running[task] = self.start(task, max(1, count_cores() // jobs))
                     time.sleep(0.2)
                     for task in [t for t, process in running.items() if process.poll() is not None]:
                         self.check(task, running.pop(task).returncode)

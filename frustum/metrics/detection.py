@@ -108,15 +108,16 @@ class NuScenesDetection:
         return self
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and of the true ones that were `found`:
-        with a prediction, whatever its score, within the threshold at which errors are measured."""
+        """By class, the number of `true` and `predicted` boxes that counted, after the filters, and how many true ones were `found`.
+
+        A true box is found if a prediction of any score was matched to it within the error threshold.
+        """
         num, main = len(self.rules.classes), self.rules.thresholds.index(self.rules.error_threshold)
-        counts = np.zeros((3, num), np.int64)
-        for outcome in self._outcomes.values():
-            labels = outcome.labels
-            counts += [outcome.num_true, *(np.bincount(x, minlength=num) for x in (labels, labels[outcome.hits[:, main]]))]
-        rows = zip(self.rules.classes, counts.T.tolist(), strict=True)
-        return {name: dict(zip(("true", "predicted", "found"), row, strict=True)) for name, row in rows}
+        counted = np.zeros((3, num), np.int64)
+        for o in self._outcomes.values():
+            counted += [o.num_true, *(np.bincount(labels, minlength=num) for labels in (o.labels, o.labels[o.hits[:, main]]))]
+        columns = ("true", "predicted", "found")
+        return {name: dict(zip(columns, counts, strict=True)) for name, counts in zip(self.rules.classes, counted.T.tolist(), strict=True)}
 
     def curves(self) -> dict[str, ClassCurves]:
         """Precision, confidence and errors over recall, by class."""

@@ -25,7 +25,7 @@ from frustum.models.flashocc import depth_losses
 from frustum.models.flashocc_tiny import column_losses, voxel_outputs
 from frustum.models.ultimatedo import DetectionConfig, TasksConfig, depth_weight, detection_losses, frozen_parts, task_labels, two_answers
 from frustum.nn.centre_boxes import BoxDecoding
-from frustum.nn.centre_head import BOXES, CentreHead
+from frustum.nn.centre_head import CompactCentreHead
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import start_at_prior
 from frustum.nn.small_trunk import EvenGrid, SmallTrunk, doubled
@@ -69,7 +69,7 @@ class UltimateDoMiniConfig(ModelConfig):
     neck_channels: PositiveInt = 64
     depth_bins: DepthBins = DepthBins(start=1, stop=57, step=1)
     grid: EvenGrid = VoxelGrid.occ3d()
-    map_margin: NonNegativeInt = 14
+    map_margin: NonNegativeInt = 6
     lift_channels: PositiveInt = 16
     bev_channels: PositiveInt = 32
     voxel_channels: PositiveInt = 32
@@ -131,7 +131,7 @@ class UltimateDoMini(nn.Module):
         self.centre_head, self.refine, self.head, self.exchange = None, None, None, None
         tasks = config.tasks
         if tasks.detection is not None:
-            self.centre_head = CentreHead(width, len(DETECTION_CLASSES), tasks.detection.channels, used=BOXES)
+            self.centre_head = CompactCentreHead(width, len(DETECTION_CLASSES), tasks.detection.channels)
         if tasks.occupancy is not None:
             self.refine = nn.Conv2d(width, 4 * config.voxel_channels, 1)
             self.head = nn.Linear(config.voxel_channels, config.grid.shape[2] * classes)
@@ -140,7 +140,6 @@ class UltimateDoMini(nn.Module):
         trunk = (self.trunk, self.bev_net)
         self.frozen = freeze(frozen_parts(tasks, trunk, (self.centre_head,), (self.refine, self.head), self.exchange))
         self.class_weight = nn.Buffer(torch.ones(classes))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
         """Start from the statistics of the labels: class weights, and the weighted log prior of each height as the last bias."""
@@ -157,7 +156,7 @@ class UltimateDoMini(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
         pooled, depth = self.trunk(keyframe_of(batch))
-        bev = self.bev_net(pooled)
+        bev = self.bev_net(pooled.contiguous())  # not in channels-last layout: see the recipe
         return {"depth": depth, "bev": bev} | self.heads(bev, batch)
 
     def heads(self, bev: Tensor, batch: Batch) -> dict[str, Tensor]:

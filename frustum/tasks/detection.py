@@ -33,7 +33,7 @@ _ERRORS = {
     "vel_err": ("AVE", "m/s", "difference of the velocities of matched boxes"),
     "attr_err": ("AAE", "1 - accuracy", "how often the attribute of a matched box is wrong"),
 }
-_COUNTED = {"true boxes": "true", "found @2.0 m": "found", "predicted": "predicted"}
+_COUNTED = {"true boxes": "true", "predicted": "predicted", "found": "found"}
 
 
 class DetectionFile(Predictor):
@@ -85,13 +85,15 @@ class DetectionSubmission(Submission):
 class DetectionTask(Task):
     """The figures of nuscenes-devkit 1.2.0.
 
-    `compute` gives what `NuScenesDetection.compute` does, with None for errors that are not defined, and `counts` by class.
+    `compute` gives what `NuScenesDetection.compute` does, with None for errors that are not defined, `counts` by class, and `recall`, the
+    share of true boxes with a match within 2 m at any score, in the mean over the classes that occur.
     """
 
     name = "detection"
     part = "boxes"
     protocol: ClassVar[Mapping[str, str]] = {
         "mean_ap": "nuScenes detection_cvpr_2019: mean over ten classes and distances of 0.5, 1, 2 and 4 m, above recall and precision 0.1",
+        "recall": "share of true boxes to which a prediction within 2 m was matched, whatever its score; mean over the classes that occur",
         "tp_errors": "mean over classes of the errors of matches within 2 m; a class without a match counts 1 and stays in the mean",
         "nd_score": "(5 mAP + the sum of max(0, 1 - error) over the five errors) / 10",
         "filters": "boxes nearer than 50 m (pedestrians and cycles 40 m, barriers and cones 30 m); true boxes with a LiDAR or radar point; "
@@ -127,7 +129,9 @@ class DetectionTask(Task):
         if not self._num_true:
             samples = f"none of the {len(self._metric)} samples has an annotated box of the ten classes in {self._root}"
             raise DataError(f"{samples}, so there is nothing to compare with.")
-        return without_nan(self._metric.compute()) | {"counts": self._metric.counts()}
+        counts = self._metric.counts()
+        recalls = [c["found"] / c["true"] for c in counts.values() if c["true"]]
+        return without_nan(self._metric.compute()) | {"recall": sum(recalls) / max(1, len(recalls)), "counts": counts}
 
     @classmethod
     def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
@@ -138,6 +142,9 @@ class DetectionTask(Task):
             ("nd_score", "NDS", "(5 mAP + the sum of max(0, 1 - error)) / 10", "mAP and the five errors in one figure"),
         )  # fmt: skip
         found = [Figure(key, name, metrics[key], "%", boxes, rule, name, meaning, "Detection", True) for key, name, rule, meaning in means]
+        rule = "matched within 2 m at any score, mean over classes that occur"
+        meaning = "how many objects are found, however many are invented"
+        found.append(Figure("recall", "recall", metrics.get("recall"), "%", boxes, rule, "", meaning, "Detection", True))
         rule, group = "matches within 2 m, mean over classes", "Errors of boxes"
         for e, (short, unit, meaning) in _ERRORS.items():
             key, name, value = f"tp_errors.{e}", f"m{short}", metrics["tp_errors"][e]
@@ -152,7 +159,7 @@ class DetectionTask(Task):
         columns = {"AP": metrics["mean_dist_aps"]}
         columns |= {f"@{t} m": {name: aps[name][t] for name in names} for t in aps[names[0]]}
         columns |= {short: {name: errors[name][e] for name in names} for e, (short, *_) in _ERRORS.items()}
-        columns |= {title: {name: counts[name][key] for name in names} for title, key in _COUNTED.items()}
+        columns |= {title: {name: counts[name].get(key) for name in names} for title, key in _COUNTED.items()}
         means = {"AP": metrics["mean_ap"], **{short: metrics["tp_errors"][e] for e, (short, *_) in _ERRORS.items()}}
         units = {short: unit for short, unit, _ in _ERRORS.values()} | dict.fromkeys(_COUNTED, "count")
         return ClassFigures("AP by class", Legend.of(names), columns, means, units)
@@ -160,7 +167,7 @@ class DetectionTask(Task):
     @classmethod
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
         """What the figures are, and which boxes count."""
-        entries = (("mAP", "mean_ap"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
+        entries = (("mAP", "mean_ap"), ("recall", "recall"), ("errors", "tp_errors"), ("NDS", "nd_score"), ("counted", "filters"))
         return [f"{name}: {cls.protocol[key]}" for name, key in entries]
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:

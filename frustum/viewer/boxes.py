@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
 from frustum.types.layers import BoxLayer, Calibration, Colour, Legend, PointLayer, VoxelLayer
@@ -16,6 +16,8 @@ from frustum.viewer.voxels import PLAIN, top_view
 
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _TRUTH = (30, 36, 48)  # true boxes under predicted ones, from above
+_MOVES, _FASTEST = 0.5, 20.0  # m/s: slower boxes get no arrow, faster ones none that is longer
+_NUMBERED = 20  # so many scores are written, the highest ones
 _RING = (214, 219, 228)  # every 10 m
 _SHARP = 2  # pictures are drawn so many times larger than they are shown: smooth lines
 
@@ -84,6 +86,20 @@ def draw_top_box(
     draw.line([tuple(p) for p in heading], fill=colour, width=width)
 
 
+def draw_velocity(draw: ImageDraw.ImageDraw, row: np.ndarray, grid: VoxelGrid, scale: float, colour: Paint, width: int = 2) -> None:
+    """An arrow from the centre of a box (9,), seen from above, to where it is one second later; none if it stands or is not known."""
+    speed = np.hypot(*row[7:9])
+    if not speed >= _MOVES:
+        return
+    along = row[7:9] / speed
+    tip, head = row[:2] + row[7:9] * min(1.0, _FASTEST / speed), 1.2
+    across = np.array([-along[1], along[0]])
+    ends = to_top(np.stack([row[:2], tip, tip - head * (along + 0.5 * across), tip - head * (along - 0.5 * across)]), grid, scale)
+    start, end, left, right = (tuple(p) for p in ends)
+    draw.line([start, end], fill=colour, width=width)
+    draw.polygon([end, left, right], fill=colour)
+
+
 def draw_points(picture: Image.Image, pixels: np.ndarray, colours: np.ndarray, radius: int) -> None:
     """Points (P, 2) = column, row as squares of 2 * radius + 1 pixels; later ones lie over earlier ones."""
     canvas = np.array(picture)
@@ -102,15 +118,24 @@ def reach_of(*points: np.ndarray) -> float:
 
 
 def boxes_above(layer: BoxLayer, reach: float, true: BoxLayer | None = None, side: int = 600) -> np.ndarray:
-    """(side, side, 3): boxes in class colours with their heading, fainter at low scores; the true ones under them as dark outlines."""
+    """(side, side, 3): boxes in class colours with their heading, fainter at low scores; the true ones under them as dark outlines.
+
+    What moves has an arrow as long as its way in one second; the highest scores are written beside their boxes, in percent.
+    """
     picture, grid, scale = _blank(reach, side)
     draw = ImageDraw.Draw(picture, "RGBA")
     for row in () if true is None else true.boxes:
         draw_top_box(draw, row, grid, scale, (*_TRUTH, 150), width=_SHARP)
-    paint = _paint(layer)
-    for m in range(len(paint)) if layer.scores is None else np.argsort(layer.scores, kind="stable"):
+    paint, order = _paint(layer), np.arange(len(layer.boxes)) if layer.scores is None else np.argsort(layer.scores, kind="stable")
+    for m in order:
         colour, alpha = paint[m]
         draw_top_box(draw, layer.boxes[m], grid, scale, (*colour, round(255 * alpha)), 2 * _SHARP, (*colour, round(80 * alpha)))
+        draw_velocity(draw, layer.boxes[m], grid, scale, (*_TRUTH, round(200 * alpha)), _SHARP)
+    if layer.scores is not None:
+        font = ImageFont.load_default(11 * _SHARP)
+        for m in order[-_NUMBERED:]:
+            place = to_top(layer.boxes[m, :2][None], grid, scale)[0] + 6 * _SHARP
+            draw.text(tuple(place), f"{100 * layer.scores[m]:.0f}", (*_TRUTH, 255), font, stroke_width=2, stroke_fill=(255, 255, 255, 200))
     return _smooth(picture)
 
 
@@ -123,8 +148,8 @@ def points_above(layer: PointLayer, reach: float, side: int = 600) -> np.ndarray
 
 
 def _paint(layer: BoxLayer) -> list[tuple[Colour, float]]:
-    """Colour and opacity of each box."""
-    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.clip(np.nan_to_num(layer.scores), 0, 1)
+    """Colour and opacity of each box: the root of its score, so that those of an unsure network can be seen."""
+    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.sqrt(np.clip(np.nan_to_num(layer.scores), 0, 1))
     colours = layer.legend.colours
     return [(colours[c] if 0 <= c < len(colours) else _TRUTH, float(s)) for c, s in zip(layer.classes, scores, strict=True)]
 

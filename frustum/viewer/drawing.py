@@ -175,6 +175,7 @@ def _boxes(predicted: BoxLayer | None, true: BoxLayer | None, panel: SamplePanel
     shown = _named("boxes", predicted, true)
     reach = reach_of(*(layer.boxes for _, layer in shown))
     caption = "Predicted boxes from above, fainter at low scores" + (", over the outlines of the true ones" if true else "")
+    caption += ". Arrows: the way in one second; numbers: the best scores in percent"
     above = []
     for name, layer in shown:
         outlines, text = (true, caption) if layer is predicted else (None, "")

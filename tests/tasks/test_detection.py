@@ -114,6 +114,24 @@ def test_a_copy_of_the_truth_is_perfect(toy: NuScenes) -> None:
     assert metrics["mean_dist_aps"]["car"] == pytest.approx(1.0)
     assert metrics["label_tp_errors"]["car"] == pytest.approx(dict.fromkeys(metrics["tp_errors"], 0.0), abs=1e-9)
     assert metrics["counts"]["traffic_cone"] == {"true": 0, "predicted": 3, "found": 0}
+    assert metrics["recall"] == 1.0
+
+
+def test_recall_counts_what_is_found_within_2_m_at_any_score(toy: NuScenes) -> None:
+    """One car beyond 2 m, one below every other score, one where it is; the cones that are invented do not count."""
+    found = copied(toy, "train").boxes
+    moved, count = {}, 0
+    for token, boxes in found.items():
+        centres, scores = boxes.centres.copy(), boxes.scores.copy()
+        for i, name in enumerate(boxes.names):
+            if name == "car":
+                centres[i, 0] += 2.1 if count == 0 else 0.0
+                scores[i] = 0.001 if count == 1 else 1.0
+                count += 1
+        moved[token] = replace(boxes, centres=centres, scores=scores)
+    metrics = score(DetectionResults(moved, {}), toy, "train")
+    assert metrics["counts"]["car"] == {"true": 3, "predicted": 3, "found": 2}
+    assert metrics["recall"] == pytest.approx(2 / 3)
 
 
 def test_a_copy_of_a_street_is_perfect(street_root: Path, tmp_path: Path) -> None:
@@ -152,6 +170,7 @@ def test_no_detections_at_all(toy: NuScenes) -> None:
     metrics = score(DetectionResults({token: DetectionBoxes.empty() for token in toy.tokens("val")}, {}), toy, "val")
     assert (metrics["mean_ap"], metrics["nd_score"]) == (0, 0)
     assert metrics["counts"]["car"] == {"true": 3, "predicted": 0, "found": 0}
+    assert metrics["recall"] == 0
 
 
 def test_without_annotations_there_is_nothing_to_compare(toy: NuScenes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +199,9 @@ def test_the_report_names_its_protocol(toy: NuScenes, tmp_path: Path) -> None:
     by_class = {row[0]: row for row in table.rows}
     assert list(by_class["traffic_cone"][8:11]) == ["-", "-", "-"], "orientation, velocity and attribute of a cone"
     assert list(by_class["car"][1:6]) == ["100.00"] * 5
-    assert by_class["car"][-2:] == ["3", "3"]
+    assert by_class["car"][-3:] == ["3", "3", "3"]
     assert by_class["mean"][1] == "10.00"
-    assert compare([report]).columns == ["", "mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
+    assert compare([report]).columns == ["", "mAP", "NDS", "recall", "mATE", "mASE", "mAOE", "mAVE", "mAAE"]
     assert any(note.startswith("counted: boxes nearer than 50 m") for note in notes(report))
 
 

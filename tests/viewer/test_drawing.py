@@ -129,11 +129,39 @@ def test_boxes_from_above():
 
 
 def test_low_scores_are_faint_and_truth_lies_below():
-    strong, weak = (boxes_above(boxes(box(20, 15), scores=np.array([s])), 40).astype(int) for s in (1.0, 0.1))
+    strong, weak = (boxes_above(boxes(box(20, 15), scores=np.array([s])), 40).astype(int)[:, :174] for s in (1.0, 0.1))
     empty = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40)
-    assert np.abs(strong - empty).max() > 4 * np.abs(weak - empty).max() > 0
+    assert np.abs(strong - empty[:, :174]).max() > 1.5 * np.abs(weak - empty[:, :174]).max() > 0  # left of the number
     outlined = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40, boxes(box(20, 15)))
     assert np.abs(outlined.astype(int) - empty).max() > 60
+
+
+def changed(picture, than):
+    """Rows and columns of the pixels that differ between two pictures."""
+    return np.nonzero(np.abs(picture.astype(int) - than).max(-1) > 40)
+
+
+def test_velocities_from_above():
+    """5 m/s to the left is an arrow of 5 m to the left; what stands, or whose velocity is not known, has none; none is above 20 m."""
+    still = boxes_above(boxes(box(20, 0)), 40)
+    for velocity in ((0.3, 0.3), (np.nan, np.nan)):
+        assert np.array_equal(boxes_above(boxes([*box(20, 0)[:7], *velocity]), 40), still)
+    for speed, length in ((5.0, 5.0), (25.0, 20.0)):
+        rows, columns = changed(boxes_above(boxes([*box(20, 0)[:7], 0.0, speed]), 40), still)
+        assert abs(280 - columns.min() - 7 * length) < 5
+        assert abs(rows.mean() - (280 - 7 * 20)) < 3
+
+
+def test_the_best_scores_are_written_beside_their_boxes():
+    """Below on the right of the centre; of the truth, which has none, and of boxes after the best twenty there is nothing to write."""
+    row, truth = box(20, 0), boxes_above(boxes(box(20, 0)), 40)
+    rows, columns = changed(boxes_above(boxes(row, scores=np.array([1.0])), 40), truth)
+    assert 140 < rows.mean() < 165
+    assert 284 < columns.mean() < 306
+    many = boxes(row, *[box(-30, 30)] * 20, scores=np.array([0.5] + [0.9] * 20))
+    others = boxes(row, *[box(-30, 30)] * 19, scores=np.array([0.5] + [0.9] * 19))
+    there = [boxes_above(layer, 40)[140:170, 292:310] for layer in (many, others)]
+    assert np.abs(there[0].astype(int) - there[1]).max() > 40
 
 
 @pytest.mark.parametrize(("points", "reach"), [([], 50), ([[3.0, 4.0]], 20), ([[-33.0, 4.0]], 40), ([[3.0, 900.0]], 60)])

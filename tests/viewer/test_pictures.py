@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from frustum.types.classes import CAMERAS, OCC3D_FREE
+from frustum.types.layers import BoxLayer, Legend
 from frustum.viewer.cameras import camera_rows, data_uri, pretty_channel, resized
 from frustum.viewer.drawing import Picture
-from frustum.viewer.pictures import fit_row, sample_picture
+from frustum.viewer.pictures import fit_row, key_lines, sample_picture
 from frustum.viewer.report_data import Question, SamplePanel
 from tests.viewer.volumes import layer
 
@@ -101,6 +102,24 @@ def test_questions_lie_below_each_other_with_their_headings():
     headings = [second[92:120, 32:150].min(), first[92:100, 32:150].min()]
     assert headings[0] < 120, "two questions are named"
     assert headings[1] > 80, "one needs no heading"
+
+
+def test_a_legend_is_broken_into_lines():
+    """All entries in their order, as many in a line as fit; a name that is too long has a line of its own."""
+    key = tuple((name, (200, 0, 0)) for name in ("car", "construction_vehicle", "bus", "a name that is longer than a whole line", "dog"))
+    lines = key_lines(key, 290, 16)
+    assert [name for line in lines for name, _ in line] == [name for name, _ in key]
+    assert [len(line) for line in lines] == [2, 1, 1, 1]
+    assert key_lines((), 290, 16) == []
+
+
+def test_the_classes_are_named_below_a_question():
+    """In the colours of the boxes; a sheet without classes has no such lines."""
+    found = BoxLayer(np.zeros((0, 9)), np.zeros(0, int), Legend(("car", "bus"), ((0, 0, 200), (200, 0, 0))), np.zeros(0))
+    pixels = np.asarray(sample_picture(SamplePanel("t", questions=[Question("Boxes", [found])]), width=600)).astype(int)
+    place = [np.nonzero(np.abs(pixels - colour).max(-1) < 8) for colour in ((0, 0, 200), (200, 0, 0))]
+    assert all(len(rows) > 4 and rows.min() > pixels.shape[0] - 80 for rows, _ in place)
+    assert place[0][1].max() < place[1][1].min(), "in their order"
 
 
 def test_rows_fill_the_sheet_and_stay_within_it():
