@@ -36,7 +36,7 @@ from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
-from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
+from frustum.losses.set_prediction import SetLoss, TrueCodes, denoising_matches, set_losses
 from frustum.losses.token_boxes import token_losses
 from frustum.models.ppe3d_distill import Distillation, Oracle, distillation_losses
 from frustum.models.ppe3d_head import DEPTH_NET, POINT, Ppe3dHead
@@ -48,7 +48,7 @@ from frustum.nn.encoders.vovnet import VoVNet99
 from frustum.nn.fpn import CPFPN
 from frustum.nn.lidar_frame import boxes_to_ego, boxes_to_lidar, in_lidar_frame
 from frustum.nn.point_encoding import pixel_points
-from frustum.nn.query_aids import QueryAids, denoising_matches, noisy_places
+from frustum.nn.query_aids import QueryAids, noisy_places
 from frustum.nn.ray_depth import DepthKind
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch

@@ -15,8 +15,6 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from frustum.config import Config
-from frustum.geometry.transforms import send
-from frustum.losses.set_prediction import Matches
 
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
@@ -71,19 +69,6 @@ def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device
         reach = torch.tensor([aids.denoising_metres, aids.denoising_metres, 0.5], device=device)
         row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1)
     return places.flatten(1, 2)
-
-
-def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
-    """Which of the places of `noisy_places` began at which box, for samples with these counts of boxes; boxes as rows of `TrueCodes`."""
-    most, sample, query, box, first = max(counts, default=0), [], [], [], 0
-    for i, count in enumerate(counts):
-        rows = torch.arange(count)
-        sample.append(torch.full((groups * count,), i))
-        query.append((torch.arange(groups)[:, None] * most + rows).flatten())
-        box.append((rows + first).repeat(groups))
-        first += count
-    parts = (torch.cat(sample), torch.cat(query).expand(layers, -1), torch.cat(box).expand(layers, -1))
-    return Matches(*(send(part.contiguous(), device) for part in parts))
 
 
 def denoising_mask(queries: int, noisy: int, groups: int, device: torch.device) -> Tensor:

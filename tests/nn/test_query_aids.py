@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
-from frustum.nn.query_aids import QueryAids, denoising_mask, denoising_matches, grid_anchors, noisy_places
+from frustum.losses.set_prediction import SetLoss, TrueCodes, denoising_matches, set_losses
+from frustum.nn.query_aids import QueryAids, denoising_mask, grid_anchors, noisy_places
 
 RANGE = (-50.0, -50.0, -5.0, 50.0, 50.0, 3.0)
 
