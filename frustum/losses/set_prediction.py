@@ -82,7 +82,10 @@ class Matches(NamedTuple):
 
 
 def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
-    """Which of the denoising places of `nn.query_aids.noisy_places` began at which box, for samples with these counts of boxes; boxes as rows of `TrueCodes`."""
+    """Which of the places of `nn.query_aids.noisy_places` began at which box, in samples with these counts of boxes.
+
+    Boxes are rows of `TrueCodes`.
+    """
     most, sample, query, box, first = max(counts, default=0), [], [], [], 0
     for i, count in enumerate(counts):
         rows = torch.arange(count)
