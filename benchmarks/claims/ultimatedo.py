@@ -50,7 +50,7 @@ MEASUREMENTS = [
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = claim_parser(__doc__, "ultimatedo", settings="settings of the recipe")
-    parser.set_defaults(steps=1500, seeds=2, jobs=1)
+    parser.set_defaults(steps=700, seeds=2, jobs=1)
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ultimatedo.json"
     return options

@@ -57,7 +57,7 @@ class UltimateDoMiniConfig(ModelConfig):
         bev_channels: width of the U-Net at its finest level.
         voxel_channels: channels of a full-resolution cell before its heights and classes are read out.
         tasks: boxes, occupancy, and how they are trained together. The losses of boxes are far larger than those of voxels, hence the
-            weight.
+            weight. Boxes are read at peaks and compared within a class: after a short training heat maps are blurred.
         class_names: the K classes of voxels; the last one is free space.
         class_weight_power: classes weigh (frequency / frequency of free) ** -power.
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
@@ -78,7 +78,9 @@ class UltimateDoMiniConfig(ModelConfig):
     lift_channels: PositiveInt = 16
     bev_channels: PositiveInt = 32
     voxel_channels: PositiveInt = 32
-    tasks: TasksConfig = TasksConfig(detection=DetectionConfig(loss=0.2, channels=32, decoding=BoxDecoding(score_threshold=0.05)))
+    tasks: TasksConfig = TasksConfig(
+        detection=DetectionConfig(loss=0.2, channels=32, decoding=BoxDecoding(peaks=True, score_threshold=0.02, suppression="circle"))
+    )
     class_names: ClassNames = OCC3D_CLASSES
     class_weight_power: NonNegativeFloat = 0.35
     free_columns: PositiveInt = 3000
