@@ -19,7 +19,6 @@ C channels, D depths, Q queries, L decoder layers, K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -156,11 +155,8 @@ class Ppe3dConfig(ModelConfig):
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0")
-        learned = self.queries - self.aids.token_queries
-        if self.aids.token_queries and (learned < 1 or not self.aids.votes):
+        if self.aids.token_queries and (self.aids.token_queries >= self.queries or not self.aids.votes):
             raise ValueError(f"aids.token_queries must be fewer than the {self.queries} queries, and need aids.votes")
-        if self.aids.anchor_grid and math.isqrt(learned) ** 2 != learned:
-            raise ValueError(f"aids.anchor_grid needs a square number of queries beside those of tokens, as 100 or 196, got {learned}")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self

@@ -28,7 +28,7 @@ class QueryAids(Config):
 
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
-        anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places; a square number of them.
+        anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
@@ -54,12 +54,16 @@ class QueryAids(Config):
 
 
 def grid_anchors(queries: int, limits: Range) -> Tensor:
-    """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle."""
-    side = math.isqrt(queries)
+    """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle.
+
+    Of the next square number of places those nearest to the middle.
+    """
+    side = math.ceil(math.sqrt(queries))
     even = (2 * torch.arange(side) + 1) / side - 1  # -1..1
-    steps = (even.sign() * even.abs() ** 1.5 + 1) / 2
+    places = torch.cartesian_prod(even, even)
+    places = places[places.norm(dim=1).argsort(stable=True)[:queries].sort().values]
     height = torch.tensor((_HEIGHT - limits[2]) / (limits[5] - limits[2])).clamp(0, 1)
-    return torch.cat([torch.cartesian_prod(steps, steps), height.expand(side * side, 1)], 1)
+    return torch.cat([(places.sign() * places.abs() ** 1.5 + 1) / 2, height.expand(queries, 1)], 1)
 
 
 @torch.no_grad()

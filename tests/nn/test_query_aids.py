@@ -19,6 +19,9 @@ def test_anchors_cover_the_ground_and_are_denser_in_the_middle():
     assert x == sorted(x)
     assert x[2] - x[1] < x[1] - x[0]
     torch.testing.assert_close(anchors.mean(0)[:2], torch.tensor([0.5, 0.5]))
+    twelve = grid_anchors(12, RANGE)  # without the corners
+    kept = [row for i, row in enumerate(anchors.tolist()) if i not in (0, 3, 12, 15)]
+    assert twelve.tolist() == kept
 
 
 def test_denoising_places_are_near_their_boxes():
