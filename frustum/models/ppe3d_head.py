@@ -35,6 +35,7 @@ from frustum.nn.query_decoder import (
     token_branch,
 )
 from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.rig_memory import RigMemory
 from frustum.nn.small_trunk import ray_directions
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.frame import Frame
@@ -64,6 +65,7 @@ class Ppe3dHead(nn.Module):
         self.config, c = config, config.channels
         self.register_buffer("code_weights", torch.tensor(config.set_loss.code_weights))  # files hold them; the loss reads the config
         in_channels += 3 * config.aids.ray_input
+        self.directions: RigMemory[Tensor] = RigMemory()
         read = in_channels
         if config.encoding in DEPTH_NET:
             kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
@@ -127,8 +129,11 @@ class Ppe3dHead(nn.Module):
         outputs: dict[str, Tensor] = {}
         found = None
         if config.aids.ray_input:
-            size = (features.shape[-2], features.shape[-1])
-            features = torch.cat([features, send(ray_directions(frame.rig, size), features.device, features.dtype)], 1)
+            size, like = (features.shape[-2], features.shape[-1]), (features.device, features.dtype)
+            rest = (*map(str, like), frame.rig.image_size, size)
+            matrices = (frame.rig.image_aug, frame.rig.intrinsics)
+            rays = self.directions.get(matrices, rest, lambda: send(ray_directions(frame.rig, size), *like))
+            features = torch.cat([features, rays], 1)
         if config.encoding in DEPTH_NET:
             found = self.depth_net(features, camera_numbers(frame, features.device))
             features = found.context
