@@ -15,6 +15,8 @@ holds are not done again either. KEY=VALUE settings come first.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ ARMS = {
     "camera_ray": ["model.encoding=camera_ray"],
     "ray_mean": ["model.encoding=ray_mean", "model.ray_depths=8"],
     "feature_guided": ["model.encoding=feature_guided"],
-    "topk": ["model.encoding=topk"],
+    "topk": ["model.encoding=topk", "model.ray_spacing=ud"],
     "depth_guided_feature": ["model.encoding=depth_guided_feature"],
     "point": ["model.encoding=point3d"],
     "oracle": ["model.encoding=point3d_lidar"],
@@ -62,6 +64,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr-steps", type=int, default=600, help="training steps of each run that chooses")
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
+    options.world, options.other_city = world_of(options), options.out / "other_city"
+    options.out /= budget_of(options)["fingerprint"]  # results of another budget, recipe or other settings are in a folder of their own
     return options
 
 
@@ -89,7 +93,7 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     kind, arm, number = task.split("+")
     if kind == "choose":
         recipe = recipe_of(arm, options, **{"optim.lr": number, "train.steps": options.lr_steps, "train.seed": 1000})
-        root = options.out / "other_city"
+        root = options.other_city
     else:
         recipe = recipe_of(arm, options, **{"optim.lr": chosen_lr(arm, options), "train.steps": options.steps, "train.seed": number})
         root = world_of(options)
@@ -132,11 +136,13 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
 
 def budget_of(options: argparse.Namespace) -> dict[str, Any]:
     """What two calls must have in common for their results to belong together."""
-    return {
+    budget = {
         "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
         "budget": {"steps": options.steps, "lr_steps": options.lr_steps, "batch_size": get_recipe(RECIPE).train.batch_size},
         "settings": options.settings,
     }
+    text = json.dumps([budget, ARMS]) + get_recipe(RECIPE).model_dump_json()
+    return budget | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
 
 
 def restore(options: argparse.Namespace) -> None:
@@ -145,7 +151,7 @@ def restore(options: argparse.Namespace) -> None:
         return
     stored, tasks = read_json(options.json, "claim"), tasks_of(options)
     if any(stored.get(key) != value for key, value in budget_of(options).items()):
-        raise SystemExit(f"{options.json} holds results of another budget or other settings: name another file with --json, or delete it.")
+        raise SystemExit(f"{options.json} holds results of another budget, recipe or other settings: name another file with --json.")
     for name, result in stored.get("results", {}).items():
         if not tasks.path(name).is_file():
             tasks.write(name, result)
@@ -183,8 +189,8 @@ def main() -> None:
     restore(options)
     generate_missing(options)
     other = WorldConfig(train_scenes=1, val_scenes=options.val_scenes, frames=options.frames, seed=OTHER_CITY)
-    if len(options.lr) > 1 and not (options.out / "other_city" / other.version).is_dir():
-        generate_world(other, options.out / "other_city")
+    if len(options.lr) > 1 and not (options.other_city / other.version).is_dir():
+        generate_world(other, options.other_city)
 
     def say(task: str, found: dict[str, Any]) -> str:
         write_json(options.json, collect(options), indent=2)

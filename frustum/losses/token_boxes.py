@@ -48,7 +48,7 @@ def token_losses(
             if not len(found):
                 continue
             hit = points_in_boxes(points[i], box_poses(found), found[:, 3:6] + 2 * _MARGIN) & known[i][:, None]  # (S, M)
-            index = hit.int().argmax(1)  # the first of several
+            index = found[:, 3:6].prod(-1).where(hit, torch.inf).argmin(1)  # the smallest of several
             inside[i] = hit.any(1)
             wanted[i] = F.one_hot(kinds[index], logits.shape[-1]) * inside[i][:, None]
             expected[i] = found[index, :3] - points[i]

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from frustum.config import TRAVELS
 from frustum.data.labels.boxes import BoxLabels
 from frustum.data.labels.depth import DepthLabels
-from frustum.errors import ConfigError, DataError
+from frustum.errors import DataError
 from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send
 from frustum.losses.depth import block_minimum
@@ -71,7 +71,7 @@ class Ppe3dConfig(ModelConfig):
     Attributes:
         encoder: `vovnet99`, `resnet50` and `resnet101` (with deformable convolutions) give features at stride 16 through a CPFPN,
             `resnet50_c5` the last map of a ResNet-50 at stride 32, `efficientnet_lite0` a CPFPN at stride 8, for small networks.
-        pretrained: start the encoder from the weights of a package or of a file (not V2-99).
+        pretrained: start the encoder from the weights of a package or of a file (V2-99: of a file).
         encoding: what the position of an image token is, see the paper's table 5:
             `camera_ray` candidate points along the ray of the feature (PETR);
             `feature_guided` the same, gated by the feature (PETRv2);
@@ -79,8 +79,8 @@ class Ppe3dConfig(ModelConfig):
             `depth_guided_feature` candidate points, gated by the scores of their depths;
             `point3d` one point at the predicted depth (3DPPE);
             `point3d_lidar` one point at the depth that LiDAR measured: an oracle, which needs depth maps to predict as well;
-            `ray_mean` the mean of the codes of candidate points, embedded as those of queries are: not in the paper, a control that has
-            of `point3d` all but the depth.
+            `ray_mean` the mean of the codes of candidate points, embedded by the MLP that the queries share: not in the paper, a control.
+            It has neither a depth net nor its losses.
         depth: how `point3d` predicts it, see `nn.ray_depth.DepthKind`.
         depth_bins: D of the depth net: 16 in 3DPPE, 64 for `topk` and `depth_guided_feature`.
         depth_channels: width inside the depth net.
@@ -150,9 +150,9 @@ class Ppe3dConfig(ModelConfig):
             raise ValueError(f"channels must be a multiple of 4 and of the {self.heads} heads, got {self.channels}")
         if self.depth_channels % 4:
             raise ValueError(f"depth_channels must be a multiple of 4, got {self.depth_channels}")
-        if self.depth_bins < 2 or self.top_depths > self.depth_bins:
+        if self.depth_bins < 2 or (self.encoding == "topk" and self.top_depths > self.depth_bins):
             given = f"{self.depth_bins} and {self.top_depths}"
-            raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
+            raise ValueError(f"depth_bins must be at least 2, and top_depths of the encoding topk at most depth_bins, got {given}")
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0")
         if self.past and self.encoding == "point3d_lidar":
@@ -169,12 +169,12 @@ class Ppe3dConfig(ModelConfig):
         boxes = BoxLabels()
         if self.encoding == "point3d_lidar":
             return boxes, _MEASURED
-        if self.distill is not None:
-            return boxes, DepthLabels(without="model.distill=null")
-        if not self.learns_depth and not self.aids.token_loss:
-            return (boxes,)
-        weights = ("depth_loss.depth_weight", "depth_loss.distribution_weight") if self.encoding == "point3d" else ("score_loss",)
-        return boxes, DepthLabels(without=" ".join(f"model.{name}=0" for name in weights))
+        off = ["distill=null"] if self.distill is not None else []
+        if self.aids.token_loss:
+            off += [*(["aids.votes=false"] if self.aids.votes else []), "aids.token_loss=0"]
+        if self.learns_depth:
+            off += ["depth_loss.depth_weight=0", "depth_loss.distribution_weight=0"] if self.encoding == "point3d" else ["score_loss=0"]
+        return (boxes, DepthLabels(without=" ".join(f"model.{words}" for words in off))) if off else (boxes,)
 
     @property
     def depth_limits(self) -> tuple[float, float]:
@@ -323,9 +323,7 @@ class Ppe3d(nn.Module):
 
 def _encoder(config: Ppe3dConfig) -> Any:
     if config.encoder == "vovnet99":
-        if config.pretrained:
-            raise ConfigError("there are no weights to start a V2-99 from: use model.pretrained=false.")
-        return VoVNet99(outputs=(4, 5))
+        return VoVNet99(outputs=(4, 5), pretrained=config.pretrained)
     if config.encoder == "efficientnet_lite0":
         return EfficientNetLite0((4, 10), frozen_blocks=config.frozen_blocks, pretrained=config.pretrained)
     depth = 101 if config.encoder == "resnet101" else 50

@@ -242,23 +242,22 @@ class Ppe3dHead(nn.Module):
         """Classes and boxes of queries that begin at places (Q, 3), or (B, Q, 3), and of denoising ones (B, D, 3)."""
         count, first = first.shape[-2], first.float().expand(len(tokens.memory), -1, -1)
         mask = None
-        if noisy is not None and noisy.shape[1]:
+        if noisy is not None:
             mask = denoising_mask(count, noisy.shape[1], self.config.aids.denoising, first.device)
             first = torch.cat([first, noisy], 1)
         places = [first]  # of the queries, as each layer reads them
 
         def refine(layer: int, queries: Tensor) -> QueryPositions:
             with without_autocast(queries):
-                places.append(self._centres(self.reg_branches[layer](queries).float(), places[-1]).detach().clamp(0, 1))
+                places.append(self._centres(self.reg_branches[layer](queries.float()), places[-1]).detach().clamp(0, 1))
             return self._at(places[-1])
 
         queries = self.transformer["decoder"](self._at(first), tokens, refine if self.config.refine_boxes else None, mask)  # (L, B, Q, C)
         logits, codes = [], []
-        for i, found in enumerate(queries):
-            logits.append(self.cls_branches[i](found))
-            raw = self.reg_branches[i](found)
-            with without_autocast(raw):
-                codes.append(self._box_codes(raw.float(), places[i if self.config.refine_boxes else 0], seconds))
+        with without_autocast(queries):  # half precision knows metres to a few decimetres only, and makes scores equal
+            for i, found in enumerate(queries.float()):
+                logits.append(self.cls_branches[i](found))
+                codes.append(self._box_codes(self.reg_branches[i](found), places[i if self.config.refine_boxes else 0], seconds))
         all_logits, all_codes = torch.stack(logits, 1), torch.stack(codes, 1)
         outputs = {"class_logits": all_logits[:, :, :count], "box_codes": all_codes[:, :, :count]}
         if mask is not None:

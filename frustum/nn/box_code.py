@@ -26,6 +26,9 @@ BoxConvention = Literal["mmdet3d<1.0", "mmdet3d>=1.0"]
 CODE_FIELDS = ("cx", "cy", "log s0", "log s1", "cz", "log h", "sin", "cos", "vx", "vy")
 CENTRE = (0, 1, 4)
 """Where x, y and z are in a code."""
+MAX_LOG_SIZE = 5.0
+"""Of predictions: 148 m. No object is larger, and nothing overflows."""
+_LOG_SIZES = (2, 3, 5)
 
 
 def stated_convention(around: Mapping[str, Any]) -> BoxConvention | None:
@@ -138,6 +141,8 @@ def decode_boxes(
         scores, place = logits.float().sigmoid().flatten(1).topk(min(max_boxes, logits[0].numel()))  # (B, max_boxes)
         classes, query = place % len(class_names), place.div(len(class_names), rounding_mode="floor")
         chosen = codes.float().gather(1, query[..., None].expand(-1, -1, codes.shape[2]))
+        for column in _LOG_SIZES:
+            chosen[..., column].clamp_(max=MAX_LOG_SIZE)
         boxes = code_to_boxes(chosen, convention)
         centre = boxes[..., :3]
         keep = torch.stack([(centre[..., i] >= limits[i]) & (centre[..., i] <= limits[3 + i]) for i in range(3)]).all(0)

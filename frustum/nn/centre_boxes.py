@@ -15,6 +15,7 @@ from torch import Tensor
 from frustum.config import Config
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
+from frustum.nn.box_code import MAX_LOG_SIZE
 from frustum.nn.centre_head import best_cells, peaks_of
 from frustum.ops.rotated_nms import circle_nms, rotated_nms
 from frustum.types.classes import DETECTION_CLASSES
@@ -22,7 +23,6 @@ from frustum.types.predictions import PredictedBoxes, Prediction
 
 _REACH = (61.2, 61.2, 10.0)
 """Metres from the ego vehicle within which a centre counts."""
-_MAX_LOG_SIZE = 5.0  # 148 m: no object is larger, and nothing overflows
 _SCALE = {
     "car": 1.0, "truck": 0.7, "construction_vehicle": 0.7, "bus": 0.4, "trailer": 0.55, "barrier": 1.1, "motorcycle": 1.0,
     "bicycle": 1.0, "pedestrian": 1.5, "traffic_cone": 3.5,
@@ -86,7 +86,7 @@ def decode_boxes(outputs: dict[str, Tensor], grid: VoxelGrid, max_boxes: int = 5
     rest = torch.cat([outputs[name] for name in ("dim", "rot", "vel")], 1).float().flatten(2)  # (B, 7, Y*X)
     size, turn, velocity = rest.gather(2, cell[:, None].expand(-1, 7, -1)).mT.split([3, 2, 2], -1)
     yaw = torch.atan2(turn[..., :1], turn[..., 1:])
-    boxes = torch.cat([centres.points, size.clamp(max=_MAX_LOG_SIZE).exp(), yaw, velocity], -1)
+    boxes = torch.cat([centres.points, size.clamp(max=MAX_LOG_SIZE).exp(), yaw, velocity], -1)
     return DecodedBoxes(boxes, centres.classes, centres.scores)
 
 

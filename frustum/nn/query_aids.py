@@ -28,7 +28,8 @@ class QueryAids(Config):
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
         anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
-        metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds.
+        metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds: of queries, and of
+            positions by one point or by `ray_mean`.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
             position instead of as zero; what queries and keys multiply by begins equal, so that near things match.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
+from frustum.geometry.transforms import without_autocast
 
 _PADDED = 8  # numbers by which attention grows for votes
 _WIDTHS = (2.0, 3.0, 4.5, 7.0)  # metres: how far the heads look at first
@@ -66,12 +67,13 @@ class Attention(nn.Module):
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         ]
         dtype, size = split[0].dtype, split[0].shape[-1]
-        if votes is not None:
-            split = self._with_votes(split, votes)
-        elif query.device.type == "cpu":  # in half precision the backward pass took five times as long there
-            split = [x.float() for x in split] if dtype in (torch.bfloat16, torch.float16) else split
-        q, k, v = split
-        found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, scale=size**-0.5)
+        with without_autocast(query):  # autocast would bring what is float32 here back to half precision
+            if votes is not None:
+                split = self._with_votes(split, votes)
+            elif query.device.type == "cpu":  # in half precision the backward pass took five times as long there
+                split = [x.float() for x in split] if dtype in (torch.bfloat16, torch.float16) else split
+            q, k, v = split
+            found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, scale=size**-0.5)
         result = self.attn.out_proj(found[..., :size].transpose(1, 2).flatten(2).to(dtype))
         if votes is not None:
             offsets = found[..., size : size + 3] - votes.queries[:, None]  # (B, heads, Q, 3)
@@ -85,6 +87,7 @@ class Attention(nn.Module):
         of the query and one of the token; so is the score.
         """
         q, k, v = (x.float() for x in split)
+        votes = Votes(*(x.float() for x in votes))
         near = (-2 * self.log_width).exp()[:, None, None]  # (heads, 1, 1)
         at, voted = votes.queries[..., :2], votes.tokens[..., :2]
         ones = torch.ones_like(at[:, None, :, :1]).expand(-1, self.heads, -1, -1)
@@ -202,7 +205,7 @@ class QueryDecoder(nn.Module):
             for layer in self.layers:
                 _match_near(layer.attentions[1].attn.in_proj_weight, 0.5 if votes else 3.0)  # type: ignore[union-attr, index, arg-type]
             return
-        # Queries are zero when they first look at each other: they see the same whatever these weights are, and no gradient arrives.
+        # Queries are zero when they first look at each other: all see the same bias, whatever these weights are.
         first = self.layers[0].attentions[0].attn  # type: ignore[union-attr, index]
         first.in_proj_weight.requires_grad_(False)
         first.out_proj.weight.requires_grad_(False)

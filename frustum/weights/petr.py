@@ -71,7 +71,9 @@ def settings_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
         kind = "direct" if answers == 1 else "hybrid" if has("depth_net.depth_direct_conv.") else "probabilistic"
         return found | {"encoding": "point3d", "depth": kind} | ({} if kind == "direct" else {"depth_bins": answers})
     found["depth_bins"] = answers
-    return found | ({"encoding": "depth_guided_feature"} if has("dpe.") else {"encoding": "topk", "top_depths": points})
+    return found | (
+        {"encoding": "depth_guided_feature"} if has("dpe.") else {"encoding": "topk", "top_depths": points, "ray_spacing": "ud"}
+    )
 
 
 def reads(config: ModelConfig) -> bool:

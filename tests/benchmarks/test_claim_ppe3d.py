@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.claims import ppe3d
-from benchmarks.claims.tasks import Tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -36,7 +35,7 @@ def test_arms_differ_in_their_encoding_and_depth_alone() -> None:
 
 def test_the_learning_rate_is_the_best_of_the_other_city(tmp_path: Path) -> None:
     options = ppe3d.parse(["--out", str(tmp_path), "--lr", "0.001", "0.002", "--seeds", "1", "--arms", "camera_ray", "point", "oracle"])
-    tasks = Tasks(Path(ppe3d.__file__), tmp_path)
+    tasks = ppe3d.tasks_of(options)
     for arm, best in (("camera_ray", "0.002"), ("point", "0.001"), ("oracle", "0.001")):
         for lr in ("0.001", "0.002"):
             tasks.write(f"choose+{arm}+{lr}", {"lr": float(lr), "mean_ap": 0.2 if lr == best else 0.1})
@@ -59,6 +58,8 @@ def test_results_in_the_json_are_not_made_again(tmp_path: Path) -> None:
     second = ppe3d.parse(["--out", str(tmp_path / "two"), *words])
     ppe3d.restore(second)
     assert ppe3d.tasks_of(second).read("train+point+0") == row
+    other = ppe3d.parse(["optim.clip_norm=1", "--out", str(tmp_path / "one"), *words])
+    assert not ppe3d.tasks_of(other).path("train+point+0").is_file(), "results with other settings are not taken for these"
     with pytest.raises(SystemExit, match="another budget"):
         ppe3d.restore(ppe3d.parse(["--out", str(tmp_path / "two"), *words, "--steps", "6"]))
 

@@ -48,7 +48,7 @@ HEADS = {
     "head_v2_ctx_r50": ({"context_blocks": 3}, 256),
     "head_v2_refine": ({"context_blocks": 3, "refine_boxes": True}, 256),
     "head_direct": ({"context_blocks": 3, "depth": "direct"}, 256),
-    "head_topk": ({"encoding": "topk", "depth_bins": 64}, 256),
+    "head_topk": ({"encoding": "topk", "depth_bins": 64, "ray_spacing": "ud"}, 256),
     "head_dpe": ({"encoding": "depth_guided_feature", "depth_bins": 64}, 256),
     "head_petr": ({"encoding": "camera_ray"}, 256),
     "head_gtpe": ({"encoding": "point3d_lidar"}, 2048),
@@ -399,7 +399,7 @@ def test_two_frames_need_poses():
     ({"channels": 30}, "multiple of 4"),
     ({"heads": 5}, "multiple of 4 and of the 5 heads"),
     ({"depth_channels": 18}, "depth_channels must be a multiple of 4"),
-    ({"top_depths": 9}, "top_depths at most depth_bins"),
+    ({"encoding": "topk", "top_depths": 9}, "top_depths of the encoding topk at most depth_bins"),
     ({"encoding": "camera_ray", "aids": {"votes": True, "token_loss": 1}}, "votes needs an encoding by points"),
     ({"aids": {"votes": True}}, r"votes needs .*token_loss above 0"),
     ({"encoding": "points"}, "point3d_lidar"),
@@ -407,6 +407,32 @@ def test_two_frames_need_poses():
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValidationError, match=message):
         tiny(**settings)
+
+
+@pytest.mark.parametrize("settings", [
+    {"encoding": "camera_ray", "aids": {"token_loss": 1}}, {"encoding": "topk"}, {"distill": {"teacher": "x"}},
+    {"queries": 16, "aids": {"token_loss": 1, "votes": True}},
+], ids=str)  # fmt: skip
+def test_the_words_that_train_without_depth_are_enough(settings):
+    config = tiny(**settings)
+    (words,) = (label.without for label in config.learns_from() if isinstance(label, DepthLabels))
+    recipe = get_recipe("ppe3d-v299").model_copy(update={"model": config})
+    assert [type(label) for label in overrides.apply(recipe, words.split()).model.learns_from()] == [BoxLabels]
+
+
+def test_a_batch_without_boxes_has_the_same_losses():
+    config = tiny(queries=16, aids=AIDS)
+    model, batch = config.build().train(), made_up(config)
+    none = TrueBoxes([torch.zeros(0, 9)] * 2, [torch.zeros(0, dtype=torch.long)] * 2)
+    empty = replace(batch, labels={**batch.labels, BoxLabels: none})
+    assert model.loss(model(empty), empty).keys() == model.loss(model(batch), batch).keys()
+
+
+def test_a_huge_size_is_cut():
+    codes = torch.zeros(1, 2, 10)
+    codes[0, 0, [2, 3, 5]] = 100.0
+    (found,) = decode_boxes(torch.zeros(1, 2, 10), codes)
+    assert found.boxes.isfinite().all()
 
 
 def test_published_recipes_have_no_aids():
@@ -438,7 +464,7 @@ def test_metric_offsets_are_metres_from_the_place_of_a_query():
 
 
 def test_there_are_no_weights_for_v299():
-    with pytest.raises(ConfigError, match="no weights to start a V2-99 from"):
+    with pytest.raises(ConfigError, match="no package has weights for VoVNet99: give a file"):
         Ppe3dConfig(pretrained=True).build()
 
 

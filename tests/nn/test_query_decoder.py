@@ -138,6 +138,19 @@ def test_attention_with_votes_is_a_gaussian_around_the_query_times_the_score():
     torch.testing.assert_close(attention(query, key, value, votes=votes), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_votes_stay_float32_under_autocast():
+    attention, seen = Attention(16, 4, votes=True).eval(), []
+    attention.offset.register_forward_pre_hook(lambda _, given: seen.append(given[0].float()))
+    query, key, value = torch.randn(1, 3, 16), torch.randn(1, 40, 16), torch.randn(1, 40, 16)
+    votes = Votes(torch.randn(1, 3, 3) * 45, torch.randn(1, 40, 3) * 45, torch.randn(1, 40))
+    with torch.no_grad():
+        attention.attn.in_proj_weight[:16] = 0  # places and scores alone decide, so that the precision of the content does not count
+        attention(query, key, value, votes=votes)
+        with torch.autocast("cpu", torch.bfloat16):
+            attention(query, key, value, votes=votes)
+    torch.testing.assert_close(seen[1], seen[0], atol=0.02, rtol=0.005)  # rounded once, afterwards
+
+
 def test_a_token_answers_with_classes_and_an_offset():
     branch = token_branch(8, 10)
     assert branch(torch.randn(2, 7, 8)).shape == (2, 7, 13)
