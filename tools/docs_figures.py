@@ -1,7 +1,6 @@
-"""Draw the pictures of README and docs from finished runs: `make docs-figures`. Generated data only, so they may be published.
+"""Draw the pictures of README and docs from a finished run: `make docs-figures`. Generated data only, so they may be published.
 
-python tools/docs_figures.py [--run runs/demo/train] [--sample 3] [--name demo] [--out docs/pictures]
-python tools/docs_figures.py --run runs/ppe3d-mini --name ppe3d --width 1000
+python tools/docs_figures.py [--run runs/demo/train] [--sample 3] [--out docs/pictures] [--name demo]
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/demo/train"))
     parser.add_argument("--sample", type=int, default=3, help="which sheet of the report, from 1")
-    parser.add_argument("--name", default="demo", help="of the picture")
     parser.add_argument("--width", type=int, default=1400)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("--name", default="demo", help="of the picture")
     args = parser.parse_args()
 
     page = report_run(args.run, samples=max(4, args.sample))
@@ -29,9 +28,9 @@ def main() -> None:
     with Image.open(page.with_name(f"sample-{args.sample}.png")) as sheet:
         height = round(sheet.height * args.width / sheet.width)
         small = sheet.convert("RGB").resize((args.width, height), Image.Resampling.LANCZOS)
-    picture = args.out / f"{args.name}.jpg"
-    small.save(picture, quality=85, optimize=True)
-    print(f"{picture}: {small.width} x {small.height}, {picture.stat().st_size // 1024} kB")
+    file = args.out / f"{args.name}.jpg"
+    small.save(file, quality=85, optimize=True)
+    print(f"{file}: {small.width} x {small.height}, {file.stat().st_size // 1024} kB")
 
 
 if __name__ == "__main__":

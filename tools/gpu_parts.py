@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tools.gpu_device import Gpu, Run, noted
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini", "ultimatedo-mini")
+SMALL = ("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini", "ultimatedo-mini", "ppe3d-mini")
 LARGE = {"M0": "flashocc-r50-m0", "M1": "flashocc-r50", "panoptic-tiny": "panoptic-flashocc-tiny"}
 
 

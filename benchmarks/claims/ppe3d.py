@@ -8,7 +8,8 @@
 all: only points can vote. So that nothing favours an arm, the learning rate of each is the best of --lr on a second world, whose scenes
 are neither trained nor scored on, and there is a control: `ray_mean`, whose rays pass the MLP that the queries share, as points do.
 mATE alone misleads while few boxes are found: classes without a match count 1. Read it beside the recall.
-What is finished is kept in the folder --out and not done again; --json is written after each result.
+What is finished is kept in the folder --out and not done again. --json is written after each result; on another machine the runs that it
+holds are not done again either. KEY=VALUE settings come first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.files import make_folder, write_json
+from frustum.files import make_folder, read_json, write_json
 from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
@@ -72,7 +73,7 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def recipe_of(arm: str, options: argparse.Namespace, **changes: Any) -> Recipe:
-    words = [f"data.root={world_of(options)}", "model.aids.votes=false", *ARMS[arm], *options.settings]
+    words = [f"data.root={world_of(options)}", "model.aids.token_queries=0", "model.aids.votes=false", *ARMS[arm], *options.settings]
     return overrides.apply(get_recipe(RECIPE), [*words, *(f"{key}={value}" for key, value in changes.items())])
 
 
@@ -111,20 +112,43 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     tasks = tasks_of(options)
     runs = {arm: _finished(tasks, [f"train+{arm}+{seed}" for seed in range(options.seeds)]) for arm in options.arms}
     choices = {arm: _finished(tasks, [f"choose+{arm}+{lr:g}" for lr in options.lr]) for arm in options.arms if len(options.lr) > 1}
+    names = [f"choose+{arm}+{lr:g}" for arm in ARMS for lr in options.lr] + [
+        f"train+{arm}+{n}" for arm in ARMS for n in range(options.seeds)
+    ]
     return {
         "benchmark": "claims/ppe3d",
         "command": " ".join(["python benchmarks/claims/ppe3d.py", *sys.argv[1:]]),
         "commit": git_commit(),
         "machine": measuring.machine(),
-        "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
-        "budget": {"steps": options.steps, "batch_size": get_recipe(RECIPE).train.batch_size, "seeds": options.seeds},
-        "settings": options.settings,
+        **budget_of(options),
         "accuracy": {
             arm: {key: measuring.mean_and_spread([run[key] for run in rows]) for key in FIGURES} for arm, rows in runs.items() if rows
         },
         "runs": runs,
         "learning_rates": choices,
+        "results": {name: tasks.read(name) for name in names if tasks.path(name).is_file()},
     }
+
+
+def budget_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What two calls must have in common for their results to belong together."""
+    return {
+        "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
+        "budget": {"steps": options.steps, "lr_steps": options.lr_steps, "batch_size": get_recipe(RECIPE).train.batch_size},
+        "settings": options.settings,
+    }
+
+
+def restore(options: argparse.Namespace) -> None:
+    """Take over what an earlier call, perhaps on another machine, left in --json, if its budget was the same."""
+    if not options.json.is_file():
+        return
+    stored, tasks = read_json(options.json, "claim"), tasks_of(options)
+    if any(stored.get(key) != value for key, value in budget_of(options).items()):
+        raise SystemExit(f"{options.json} holds results of another budget or other settings: name another file with --json, or delete it.")
+    for name, result in stored.get("results", {}).items():
+        if not tasks.path(name).is_file():
+            tasks.write(name, result)
 
 
 def _finished(tasks: Tasks, names: list[str]) -> list[dict[str, Any]]:
@@ -156,6 +180,7 @@ def main() -> None:
         tasks.write(options.work, work(options.work, options))
         return
     make_folder(options.out)
+    restore(options)
     generate_missing(options)
     other = WorldConfig(train_scenes=1, val_scenes=options.val_scenes, frames=options.frames, seed=OTHER_CITY)
     if len(options.lr) > 1 and not (options.out / "other_city" / other.version).is_dir():

@@ -50,7 +50,7 @@ MEASUREMENTS = [
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = claim_parser(__doc__, "ultimatedo", settings="settings of the recipe")
-    parser.set_defaults(steps=1500, seeds=2, jobs=1)
+    parser.set_defaults(steps=700, seeds=2, jobs=1)
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ultimatedo.json"
     return options
@@ -69,7 +69,7 @@ def run_training(arm: str, seed: int, options: argparse.Namespace) -> dict[str, 
     recipe = recipe_of(arm, seed, options)
     result = train(recipe, options.out / f"{arm}-{seed}", source=RECIPE, progress=False)
     report = evaluate(recipe, result.model, progress=False)
-    found = {"seed": seed, "steps": result.steps, "loss": result.loss}
+    found: dict[str, Any] = {"seed": seed, "steps": result.steps, "loss": result.loss}
     for task in TASKS:
         if task.name in report.results:
             figures = {figure.key: figure.value for figure in task.figures(report.results[task.name])}
@@ -118,8 +118,9 @@ def joint_minus_single(runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, 
             seeds = [seed for seed in runs[arm] if seed in runs.get(single, {})]
             for name in figures if seeds else ():
                 pairs = [(runs[arm][seed].get(name), runs[single][seed].get(name)) for seed in seeds]
-                if all(a is not None and b is not None for a, b in pairs):
-                    found[arm][name] = measuring.mean_and_spread([a - b for a, b in pairs]) | {"seeds": seeds}
+                known = [a - b for a, b in pairs if a is not None and b is not None]
+                if len(known) == len(seeds):
+                    found[arm][name] = measuring.mean_and_spread(known) | {"seeds": seeds}
     return found
 
 

@@ -81,6 +81,22 @@ class Matches(NamedTuple):
     box: Tensor
 
 
+def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
+    """Which of the places of `nn.query_aids.noisy_places` began at which box, in samples with these counts of boxes.
+
+    Boxes are rows of `TrueCodes`.
+    """
+    most, sample, query, box, first = max(counts, default=0), [], [], [], 0
+    for i, count in enumerate(counts):
+        rows = torch.arange(count)
+        sample.append(torch.full((groups * count,), i))
+        query.append((torch.arange(groups)[:, None] * most + rows).flatten())
+        box.append((rows + first).repeat(groups))
+        first += count
+    parts = (torch.cat(sample), torch.cat(query).expand(layers, -1), torch.cat(box).expand(layers, -1))
+    return Matches(*(send(part.contiguous(), device) for part in parts))
+
+
 @torch.no_grad()
 def match(logits: Tensor, codes: Tensor, truth: TrueCodes, settings: SetLoss = SetLoss()) -> Matches:  # noqa: B008 (frozen)
     """The assignment with the smallest total cost, for every layer and sample. A GPU is waited for: it is computed by scipy on the CPU.

@@ -19,7 +19,6 @@ C channels, D depths, Q queries, L decoder layers, K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -36,7 +35,7 @@ from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send
 from frustum.losses.depth import block_minimum
 from frustum.losses.pixel_depth import PixelDepthLoss, pixel_depth_bce, pixel_depth_losses
-from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
+from frustum.losses.set_prediction import SetLoss, TrueCodes, denoising_matches, set_losses
 from frustum.losses.token_boxes import token_losses
 from frustum.models.ppe3d_distill import Distillation, Oracle, distillation_losses
 from frustum.models.ppe3d_head import DEPTH_NET, POINT, Ppe3dHead
@@ -48,7 +47,7 @@ from frustum.nn.encoders.vovnet import VoVNet99
 from frustum.nn.fpn import CPFPN
 from frustum.nn.lidar_frame import boxes_to_ego, boxes_to_lidar, in_lidar_frame
 from frustum.nn.point_encoding import pixel_points
-from frustum.nn.query_aids import QueryAids, denoising_matches, noisy_places
+from frustum.nn.query_aids import QueryAids, noisy_places
 from frustum.nn.ray_depth import DepthKind
 from frustum.nn.temporal_checks import check_frames
 from frustum.types.batch import Batch
@@ -156,8 +155,8 @@ class Ppe3dConfig(ModelConfig):
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0")
-        if self.aids.anchor_grid and math.isqrt(self.queries) ** 2 != self.queries:
-            raise ValueError(f"aids.anchor_grid needs a square number of queries, as 196 or 256, got {self.queries}")
+        if self.aids.token_queries and (self.aids.token_queries >= self.queries or not self.aids.votes):
+            raise ValueError(f"aids.token_queries must be fewer than the {self.queries} queries, and need aids.votes")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self

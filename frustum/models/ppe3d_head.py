@@ -23,7 +23,7 @@ from frustum.nn.point_encoding import (
     sine_encoding,
     view_encoding,
 )
-from frustum.nn.query_aids import denoising_mask, grid_anchors
+from frustum.nn.query_aids import best_votes, denoising_mask, grid_anchors
 from frustum.nn.query_decoder import (
     GroupedBoxBranch,
     QueryDecoder,
@@ -72,10 +72,10 @@ class Ppe3dHead(nn.Module):
             if config.encoding == "point3d" and kind != "direct":
                 self.register_buffer("project", candidate_depths(config.depth_bins, "inclusive", *config.depth_limits))
         self.input_proj = nn.Conv2d(read, c, 1)
-        self.reference_points = nn.Embedding(config.queries, 3)
+        self.reference_points = nn.Embedding(config.queries - config.aids.token_queries, 3)
         nn.init.uniform_(self.reference_points.weight)
         if config.aids.anchor_grid:
-            self.reference_points.weight.data.copy_(grid_anchors(config.queries, config.box_range))
+            self.reference_points.weight.data.copy_(grid_anchors(len(self.reference_points.weight), config.box_range))
         numbers = c * 3 // 2  # of the code of a point
         self.query_embedding = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
         if config.encoding in (*POINT, "ray_mean"):
@@ -158,9 +158,19 @@ class Ppe3dHead(nn.Module):
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}
             if config.aids.votes and places is not None:
                 tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=logits.amax(-1))
-        outputs |= self._boxes(tokens, seconds, self.reference_points.weight, noisy)
+        outputs |= self._boxes(tokens, seconds, self._first(tokens), noisy)
         more = {} if branch is None else self._boxes(tokens, seconds, branch)
         return outputs | {f"{PREFIX}{name}": value for name, value in more.items()}
+
+    def _first(self, tokens: Tokens) -> Tensor:
+        """Where queries begin (B, Q, 3), as shares of the box range."""
+        learned = self.reference_points.weight.float().expand(len(tokens.memory), -1, -1)
+        if not self.config.aids.token_queries:
+            return learned
+        assert tokens.votes is not None
+        assert tokens.scores is not None
+        seen = normalise_points(best_votes(tokens.votes, tokens.scores, self.config.aids.token_queries), self.config.box_range)
+        return torch.cat([learned, seen.clamp(0, 1)], 1)
 
     def _token_answers(self, memory: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """Class logits (B, S, K) of tokens (B, S, C), and offsets (B, S, 3), which a token says along the axes of its camera."""
@@ -234,8 +244,8 @@ class Ppe3dHead(nn.Module):
         return (_centre(raw) + inverse_sigmoid(places)).sigmoid()
 
     def _boxes(self, tokens: Tokens, seconds: Tensor | None, first: Tensor, noisy: Tensor | None = None) -> dict[str, Tensor]:
-        """Classes and boxes of queries that begin at places (Q, 3), and of denoising ones (B, D, 3)."""
-        count, first = len(first), first.float().expand(len(tokens.memory), -1, -1)
+        """Classes and boxes of queries that begin at places (Q, 3), or (B, Q, 3), and of denoising ones (B, D, 3)."""
+        count, first = first.shape[-2], first.float().expand(len(tokens.memory), -1, -1)
         mask = None
         if noisy is not None and noisy.shape[1]:
             mask = denoising_mask(count, noisy.shape[1], self.config.aids.denoising, first.device)

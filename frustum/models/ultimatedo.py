@@ -275,13 +275,18 @@ def depth_weight(tasks: TasksConfig, depth_loss: float) -> float:
     return 0.0 if tasks.frozen_trunk else depth_loss
 
 
-def task_labels(tasks: TasksConfig, grid: VoxelGrid, class_names: tuple[str, ...], depth_loss: float) -> tuple[Label[Any], ...]:
-    """Occupancy, boxes and depth, each where it has a weight. Unknown velocities of boxes are kept as such."""
+def task_labels(
+    tasks: TasksConfig, grid: VoxelGrid, class_names: tuple[str, ...], depth_loss: float, without_depth: str = "model.depth_loss=0"
+) -> tuple[Label[Any], ...]:
+    """Occupancy, boxes and depth, each where it has a weight. Unknown velocities of boxes are kept as such.
+
+    `without_depth` is what a user without LiDAR has to set.
+    """
     found: list[Label[Any]] = [OccupancyLabels(grid, class_names=class_names)] if tasks.learns_occupancy else []
     if tasks.learns_boxes:
         found.append(BoxLabels(without="model.tasks.detection=null or model.tasks.detection.loss=0"))
     if depth_weight(tasks, depth_loss):
-        found.append(DepthLabels(without="model.depth_loss=0"))
+        found.append(DepthLabels(without=without_depth))
     return tuple(found)
 
 

@@ -17,10 +17,13 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from frustum.data.labels.boxes import BoxLabels
+from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
+from frustum.losses.pixel_classes import pixel_class_loss, pixel_class_targets
 from frustum.models.flashocc import depth_losses
 from frustum.models.flashocc_tiny import column_losses, voxel_outputs
 from frustum.models.ultimatedo import DetectionConfig, TasksConfig, depth_weight, detection_losses, frozen_parts, task_labels, two_answers
@@ -28,6 +31,7 @@ from frustum.nn.centre_boxes import BoxDecoding
 from frustum.nn.centre_head import CompactCentreHead
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import start_at_prior
+from frustum.nn.point_encoding import pixel_points
 from frustum.nn.small_trunk import EvenGrid, SmallTrunk, doubled
 from frustum.nn.two_tasks import Exchange, Window, freeze
 from frustum.nn.unet import UNet
@@ -53,12 +57,13 @@ class UltimateDoMiniConfig(ModelConfig):
         bev_channels: width of the U-Net at its finest level.
         voxel_channels: channels of a full-resolution cell before its heights and classes are read out.
         tasks: boxes, occupancy, and how they are trained together. The losses of boxes are far larger than those of voxels, hence the
-            weight.
+            weight. Boxes are read at peaks and compared within a class: after a short training heat maps are blurred.
         class_names: the K classes of voxels; the last one is free space.
         class_weight_power: classes weigh (frequency / frequency of free) ** -power.
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
         occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
         depth_loss: weight of the depth supervision; 0 needs no depth maps. A frozen trunk has none.
+        pixel_loss: weight of telling the class of the object at each image feature, in training with boxes alone; 0 needs no depth maps.
         pool: backend of the pooling.
     """
 
@@ -73,13 +78,16 @@ class UltimateDoMiniConfig(ModelConfig):
     lift_channels: PositiveInt = 16
     bev_channels: PositiveInt = 32
     voxel_channels: PositiveInt = 32
-    tasks: TasksConfig = TasksConfig(detection=DetectionConfig(loss=0.2, channels=32, decoding=BoxDecoding(score_threshold=0.05)))
+    tasks: TasksConfig = TasksConfig(
+        detection=DetectionConfig(loss=0.2, channels=32, decoding=BoxDecoding(peaks=True, score_threshold=0.02, suppression="circle"))
+    )
     class_names: ClassNames = OCC3D_CLASSES
     class_weight_power: NonNegativeFloat = 0.35
     free_columns: PositiveInt = 3000
     occupied_iou_loss: NonNegativeFloat = 1.0
     standing_iou_loss: NonNegativeFloat = 1.0
     depth_loss: NonNegativeFloat = 0.3
+    pixel_loss: NonNegativeFloat = 0.5
     pool: Backend = "auto"
 
     @property
@@ -92,9 +100,15 @@ class UltimateDoMiniConfig(ModelConfig):
         """The cells of the map, and along z the bins in which features are pooled."""
         return self.window.map_grid((self.grid.lower[2], self.grid.upper[2]), self.grid.shape[2] // 2)
 
+    @property
+    def learns_pixels(self) -> bool:
+        """Whether image features learn the classes of objects: with boxes, and not in a frozen trunk."""
+        return self.pixel_loss > 0 and self.tasks.learns_boxes and not self.tasks.frozen_trunk
+
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, boxes and depth, each where it has a weight."""
-        return task_labels(self.tasks, self.grid, self.class_names, self.depth_loss)
+        weight = max(self.depth_loss, self.learns_pixels)
+        return task_labels(self.tasks, self.grid, self.class_names, weight, "model.depth_loss=0 model.pixel_loss=0")
 
     def build(self) -> UltimateDoMini:
         """The network; only the encoder may start from trained weights."""
@@ -109,6 +123,8 @@ class UltimateDoMini(nn.Module):
         bev: (B, 2 * bev_channels, V, U), rows along y
     with an occupancy part
         occ_logits: (B, X, Y, Z, K)
+    in training with boxes
+        pixel_logits: (B * N, 11, h, w) of the ten classes and of nothing
     and in training on a CPU, when the batch has labels, in its place `columns`, `column_share` and `column_logits` as in FlashOccTiny;
     with a detection part, for the ten classes of DETECTION_CLASSES,
         heatmap: (B, 10, V, U) logits of object centres
@@ -129,6 +145,7 @@ class UltimateDoMini(nn.Module):
         )
         self.bev_net = UNet(self.trunk.out_channels, config.bev_channels)
         self.centre_head, self.refine, self.head, self.exchange = None, None, None, None
+        self.pixel_head = nn.Conv2d(config.lift_channels, len(DETECTION_CLASSES) + 1, 1) if config.learns_pixels else None
         tasks = config.tasks
         if tasks.detection is not None:
             self.centre_head = CompactCentreHead(width, len(DETECTION_CLASSES), tasks.detection.channels)
@@ -155,9 +172,14 @@ class UltimateDoMini(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
-        pooled, depth = self.trunk(keyframe_of(batch))
+        frame = keyframe_of(batch)
+        lifted = self.trunk.encode(frame)
+        pooled, depth = self.trunk.lift_to_bev(lifted, frame)
         bev = self.bev_net(pooled.contiguous())  # not in channels-last layout: see the recipe
-        return {"depth": depth, "bev": bev} | self.heads(bev, batch)
+        outputs = {"depth": depth, "bev": bev} | self.heads(bev, batch)
+        if self.training and self.pixel_head is not None:
+            outputs["pixel_logits"] = self.pixel_head(lifted[:, self.config.depth_bins.count :])
+        return outputs
 
     def heads(self, bev: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Features of each head from the shared map, what they tell each other, and the answers."""
@@ -182,12 +204,18 @@ class UltimateDoMini(nn.Module):
         return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The losses of FlashOccTiny, and `box_*`, each where it has a weight. Raises DataError where their labels are missing."""
+        """The losses of FlashOccTiny, `box_*` and `pixel`, each where it has a weight. Raises DataError where their labels are missing."""
         config, tasks = self.config, self.config.tasks
         losses = detection_losses(outputs, batch, tasks.detection, config.map_grid)
         if tasks.occupancy is not None and tasks.learns_occupancy:
             found = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
             losses |= {name: tasks.occupancy.loss * loss for name, loss in found.items()}
+        if "pixel_logits" in outputs:
+            logits, depth, truth = outputs["pixel_logits"], batch.need(DepthLabels), batch.need(BoxLabels)
+            points = pixel_points(depth, keyframe_of(batch))
+            size = (logits.shape[-2], logits.shape[-1])
+            target = pixel_class_targets(depth, points, truth.boxes, truth.classes, size, len(DETECTION_CLASSES))
+            losses["pixel"] = config.pixel_loss * pixel_class_loss(logits, target)
         return losses | depth_losses(outputs, batch, depth_weight(tasks, config.depth_loss), config.depth_bins, depth_cross_entropy)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:

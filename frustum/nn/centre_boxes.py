@@ -15,7 +15,7 @@ from torch import Tensor
 from frustum.config import Config
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
-from frustum.nn.centre_head import best_cells
+from frustum.nn.centre_head import best_cells, peaks_of
 from frustum.ops.rotated_nms import circle_nms, rotated_nms
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.predictions import PredictedBoxes, Prediction
@@ -40,6 +40,8 @@ class BoxDecoding(Config):
 
     Attributes:
         max_boxes: cells of a sample that are read, best first.
+        peaks: read only cells that no neighbour of the same class exceeds. BEVDet reads all and relies on suppression; the cells of one
+            blurred bump give small boxes side by side that hardly overlap.
         score_threshold: a box needs a higher score.
         suppression: what drops a box that overlaps a better one. `rotated` compares the boxes as seen from above, whatever their classes;
             `scale` (BEVDet's Scale-NMS) the same after small objects were enlarged and large ones shrunk, by class: boxes of one
@@ -50,6 +52,7 @@ class BoxDecoding(Config):
     """
 
     max_boxes: int = Field(500, ge=1)
+    peaks: bool = False
     score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
     suppression: Suppression = "scale"
     iou: Annotated[NonNegativeFloat, Field(le=1)] = 0.2
@@ -70,15 +73,16 @@ class DecodedBoxes(NamedTuple):
     scores: Tensor
 
 
-def decode_boxes(outputs: dict[str, Tensor], grid: VoxelGrid, max_boxes: int = 500) -> DecodedBoxes:
-    """The boxes at the `max_boxes` highest entries of the heat maps.
+def decode_boxes(outputs: dict[str, Tensor], grid: VoxelGrid, max_boxes: int = 500, peaks: bool = False) -> DecodedBoxes:
+    """The boxes at the `max_boxes` highest entries of the heat maps; with `peaks`, others than peaks have a score of 0.
 
     Args:
         outputs: `heatmap` (B, K, Y, X) logits, `reg` (B, 2, Y, X) offset in cells, `height` (B, 1, Y, X) metres, `dim` (B, 3, Y, X)
             logarithms of length, width and height, `rot` (B, 2, Y, X) sine and cosine of the yaw, `vel` (B, 2, Y, X) m/s.
         grid: the map's cells.
     """
-    centres, cell = best_cells(outputs["heatmap"].float().sigmoid(), outputs, grid, max_boxes)
+    heat = outputs["heatmap"].float().sigmoid()
+    centres, cell = best_cells(peaks_of(heat) if peaks else heat, outputs, grid, max_boxes)
     rest = torch.cat([outputs[name] for name in ("dim", "rot", "vel")], 1).float().flatten(2)  # (B, 7, Y*X)
     size, turn, velocity = rest.gather(2, cell[:, None].expand(-1, 7, -1)).mT.split([3, 2, 2], -1)
     yaw = torch.atan2(turn[..., :1], turn[..., 1:])
@@ -89,7 +93,7 @@ def decode_boxes(outputs: dict[str, Tensor], grid: VoxelGrid, max_boxes: int = 5
 @torch.no_grad()
 def box_predictions(outputs: dict[str, Tensor], tokens: Sequence[str], grid: VoxelGrid, config: BoxDecoding) -> list[Prediction]:
     """The boxes of each sample, for the ten classes of DETECTION_CLASSES, with the best score first. Arguments as in `decode_boxes`."""
-    found = decode_boxes(outputs, grid, config.max_boxes)
+    found = decode_boxes(outputs, grid, config.max_boxes, config.peaks)
     reach = send(torch.tensor(_REACH), found.boxes.device)
     counts = (found.scores > config.score_threshold) & (found.boxes[..., :3].abs() <= reach).all(-1)
     predictions = []

@@ -124,8 +124,12 @@ def decode_centres(outputs: dict[str, Tensor], grid: VoxelGrid, max_centres: int
         outputs: `heatmap` (B, K, Y, X) logits, `reg` (B, 2, Y, X) offset in cells, `height` (B, 1, Y, X) metres.
         grid: the map's cells.
     """
-    heat = outputs["heatmap"].float().sigmoid()
-    return best_cells(heat * (heat == F.max_pool2d(heat, 3, 1, 1)), outputs, grid, max_centres)[0]
+    return best_cells(peaks_of(outputs["heatmap"].float().sigmoid()), outputs, grid, max_centres)[0]
+
+
+def peaks_of(heat: Tensor) -> Tensor:
+    """Heat maps (B, K, Y, X) with 0 in all cells that a neighbour exceeds."""
+    return heat * (heat == F.max_pool2d(heat, 3, 1, 1))
 
 
 def best_cells(heat: Tensor, outputs: dict[str, Tensor], grid: VoxelGrid, count: int) -> tuple[Centres, Tensor]:

@@ -15,12 +15,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from frustum.config import Config
-from frustum.geometry.transforms import send
-from frustum.losses.set_prediction import Matches
 
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
 
+_CANDIDATES = 768  # tokens among which queries choose
 _HEIGHT = 0.8  # metres above the ground: about the centre of a vehicle
 
 
@@ -29,7 +28,7 @@ class QueryAids(Config):
 
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
-        anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places; a square number of them.
+        anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
@@ -37,6 +36,7 @@ class QueryAids(Config):
         votes: attention prefers tokens that see an object whose centre they take to be near the query, and also reads how far away that
             is in metres (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
         token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
+        token_queries: how many of the queries begin where tokens see objects, instead of at a learned place. Needs `votes`.
         denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
         denoising_metres: how far from the true centre they begin at most, along x and y.
     """
@@ -48,17 +48,37 @@ class QueryAids(Config):
     position_in_values: bool = False
     votes: bool = False
     token_loss: NonNegativeFloat = 0.0
+    token_queries: NonNegativeInt = 0
     denoising: NonNegativeInt = 0
     denoising_metres: PositiveFloat = 3.0
 
 
 def grid_anchors(queries: int, limits: Range) -> Tensor:
-    """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle."""
-    side = math.isqrt(queries)
+    """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle.
+
+    Of the next square number of places those nearest to the middle.
+    """
+    side = math.ceil(math.sqrt(queries))
     even = (2 * torch.arange(side) + 1) / side - 1  # -1..1
-    steps = (even.sign() * even.abs() ** 1.5 + 1) / 2
+    places = torch.cartesian_prod(even, even)
+    places = places[places.norm(dim=1).argsort(stable=True)[:queries].sort().values]
     height = torch.tensor((_HEIGHT - limits[2]) / (limits[5] - limits[2])).clamp(0, 1)
-    return torch.cat([torch.cartesian_prod(steps, steps), height.expand(side * side, 1)], 1)
+    return torch.cat([(places.sign() * places.abs() ** 1.5 + 1) / 2, height.expand(queries, 1)], 1)
+
+
+@torch.no_grad()
+def best_votes(votes: Tensor, scores: Tensor, count: int) -> Tensor:
+    """The `count` most likely votes (B, count, 3) of (B, S, 3) with scores (B, S), in the same unit: metres.
+
+    Those that have a likelier one within a metre, seen from above, come last.
+    """
+    likely, index = scores.topk(min(_CANDIDATES, scores.shape[1]))  # (B, C), descending
+    chosen = votes.gather(1, index[..., None].expand(-1, -1, 3)).float()
+    flat = chosen[..., :2]
+    is_near = (flat[:, :, None] - flat[:, None]).square().sum(-1) < 1  # (B, C, C)
+    is_second = is_near.tril(-1).any(-1)
+    order = torch.where(is_second, likely - 1e4, likely).topk(count).indices
+    return chosen.gather(1, order[..., None].expand(-1, -1, 3))
 
 
 def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device: torch.device) -> Tensor:
@@ -71,19 +91,6 @@ def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device
         reach = torch.tensor([aids.denoising_metres, aids.denoising_metres, 0.5], device=device)
         row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1)
     return places.flatten(1, 2)
-
-
-def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
-    """Which of the places of `noisy_places` began at which box, for samples with these counts of boxes; boxes as rows of `TrueCodes`."""
-    most, sample, query, box, first = max(counts, default=0), [], [], [], 0
-    for i, count in enumerate(counts):
-        rows = torch.arange(count)
-        sample.append(torch.full((groups * count,), i))
-        query.append((torch.arange(groups)[:, None] * most + rows).flatten())
-        box.append((rows + first).repeat(groups))
-        first += count
-    parts = (torch.cat(sample), torch.cat(query).expand(layers, -1), torch.cat(box).expand(layers, -1))
-    return Matches(*(send(part.contiguous(), device) for part in parts))
 
 
 def denoising_mask(queries: int, noisy: int, groups: int, device: torch.device) -> Tensor:

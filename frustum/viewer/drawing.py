@@ -28,6 +28,7 @@ AGREEMENT: tuple[tuple[str, Colour], ...] = (
 _AGREEMENT = Legend(*zip(*AGREEMENT, strict=True))  # type: ignore[arg-type]
 _L = TypeVar("_L")
 _OPACITY = 0.62  # of class colours over a photograph
+_SHARE_OF_BEST = 0.2  # of the scores of predicted boxes: lower ones are not drawn
 _MATCHED = "True objects, in the same colour where they match; predicted ones that match none are grey"
 
 
@@ -165,8 +166,17 @@ def _as_voxels(layer: MapLayer) -> VoxelLayer:
 # ---- boxes and points -------------------------------------------------------------------------------------------------------
 
 
+def confident(layer: BoxLayer | None) -> BoxLayer | None:
+    """Boxes whose score is at least a share of the best one: some networks answer with hundreds, however unsure."""
+    if layer is None or layer.scores is None or not len(layer.scores):
+        return layer
+    keep = layer.scores >= _SHARE_OF_BEST * layer.scores.max()
+    return replace(layer, boxes=layer.boxes[keep], classes=layer.classes[keep], scores=layer.scores[keep])
+
+
 def _boxes(predicted: BoxLayer | None, true: BoxLayer | None, panel: SamplePanel) -> Rows:
-    """Boxes in the images, where these are calibrated, and from above."""
+    """Boxes in the images, where these are calibrated, and from above; of predictions those that `confident` keeps."""
+    predicted = confident(predicted)
     images = [
         Picture(pretty_channel(name), boxes_in_image(image, camera, predicted, true))
         for (name, image), camera in zip(panel.images, panel.cameras, strict=False)  # no cameras: no calibration
@@ -175,7 +185,7 @@ def _boxes(predicted: BoxLayer | None, true: BoxLayer | None, panel: SamplePanel
     shown = _named("boxes", predicted, true)
     reach = reach_of(*(layer.boxes for _, layer in shown))
     caption = "Predicted boxes from above, fainter at low scores" + (", over the outlines of the true ones" if true else "")
-    caption += ". Arrows: the way in one second; numbers: the best scores in percent"
+    caption += f". Boxes with less than {_SHARE_OF_BEST:.0%} of the best score are left out. Arrows: the way in one second; numbers: scores"
     above = []
     for name, layer in shown:
         outlines, text = (true, caption) if layer is predicted else (None, "")

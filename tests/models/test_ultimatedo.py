@@ -18,9 +18,11 @@ from frustum.engine import overrides
 from frustum.errors import DataError
 from frustum.models.ultimatedo import DetectionConfig, OccupancyConfig, TasksConfig, UltimateDoConfig
 from frustum.models.ultimatedo_mini import UltimateDoMiniConfig
+from frustum.nn.point_encoding import pixel_points
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES
+from frustum.types.frame import keyframe_of
 from tests.models import golden_bevdet as gold
 from tests.models import test_contract as contract
 from tests.models.small import RESNET, TRUNK
@@ -114,7 +116,8 @@ def test_each_answer_has_its_own_grid(name):
 @pytest.mark.parametrize("task", ["detection", "occupancy"])
 def test_each_task_alone(name, task):
     other = {"detection": "occupancy", "occupancy": "detection"}[task]
-    model, batch = build(name, f"tasks.{other}=null", "depth_loss=0"), batch_of(name)
+    without_depth = ["depth_loss=0", *(["pixel_loss=0"] if name == "ultimatedo-mini" else [])]
+    model, batch = build(name, f"tasks.{other}=null", *without_depth), batch_of(name)
     kind = {"detection": BoxLabels, "occupancy": OccupancyLabels}[task]
     assert [type(label) for label in model.config.learns_from()] == [kind]
     rest = replace(batch, labels={kind: batch.labels[kind]})
@@ -250,14 +253,50 @@ def test_grids_that_do_not_fit():
 
 
 def test_the_maps_are_those_of_bevdet():
-    """51.2 m around in cells of 0.8 m, with the voxels in the middle."""
-    for name, heights in (("ultimatedo-r50", 1), ("bevdet-r50", 1), ("ultimatedo-mini", 8)):
+    """51.2 m around in cells of 0.8 m, with the voxels in the middle; the small one looks less far."""
+    for name, side, heights in (("ultimatedo-r50", 128, 1), ("bevdet-r50", 128, 1), ("ultimatedo-mini", 112, 8)):
         config = get_recipe(name).model
-        assert config.map_grid.shape == (128, 128, heights)
-        np.testing.assert_allclose((config.map_grid.lower[:2], config.map_grid.upper[:2]), ([-51.2] * 2, [51.2] * 2))
+        assert config.map_grid.shape == (side, side, heights)
+        np.testing.assert_allclose((config.map_grid.lower[:2], config.map_grid.upper[:2]), ([-0.4 * side] * 2, [0.4 * side] * 2))
     over_voxels = config.window.cut(config.map_grid.centres()[..., 0, 0].T[None, None])
     assert over_voxels.shape == (1, 1, 100, 100)
     np.testing.assert_allclose(over_voxels[0, 0, 0, [0, -1]], [-39.6, 39.6], atol=1e-4)
+
+
+def test_image_features_learn_classes_with_boxes_alone():
+    """In training, from depth and boxes; a network for occupancy, a frozen trunk and a weight of 0 have nothing of the kind."""
+    model, batch = build("ultimatedo-mini"), batch_of("ultimatedo-mini")
+    assert "pixel_logits" in model.train()(batch)
+    assert "pixel_logits" not in model.eval()(batch)
+    for setting in ("tasks.detection=null", "tasks.frozen_trunk=true", "pixel_loss=0", "tasks.detection.loss=0"):
+        other = build("ultimatedo-mini", setting)
+        assert other.pixel_head is None
+        assert "pixel_logits" not in other.train()(batch)
+    boxes_alone = build("ultimatedo-mini", "tasks.occupancy=null", "depth_loss=0").train()
+    labels = boxes_alone.config.learns_from()
+    assert [label.without for label in labels if isinstance(label, DepthLabels)] == ["model.depth_loss=0 model.pixel_loss=0"]
+    bare = replace(batch, labels={kind: value for kind, value in batch.labels.items() if kind is not DepthLabels})
+    with pytest.raises(DataError, match="depth maps"):
+        boxes_alone.loss(boxes_alone(bare), bare)
+
+
+def test_image_features_learn_the_class_of_the_object_that_is_there():
+    """A box around the point that one pixel saw: its feature has the class of that box, in the augmented frame, too."""
+    model, batch = build("ultimatedo-mini").train(), batch_of("ultimatedo-mini", 1)
+    depth = torch.zeros_like(batch.need(DepthLabels))
+    depth[0, 1, 20, 44], depth[0, 1, 50, 60] = 12.0, 9.0
+    place = pixel_points(depth, keyframe_of(batch))[0, 1, 20, 44].float()
+    box = torch.tensor([[*place.tolist(), 1.0, 1.0, 1.0, 0.7, 0.0, 0.0]])
+    truth = TrueBoxes([box], [torch.tensor([6])])
+    batch = replace(batch, labels=batch.labels | {DepthLabels: depth, BoxLabels: truth})
+    outputs = model(batch)
+    cell = (1, 6, 20 * outputs["pixel_logits"].shape[-2] // depth.shape[-2], 44 * outputs["pixel_logits"].shape[-1] // depth.shape[-1])
+    before = model.loss(outputs, batch)["pixel"]
+    outputs["pixel_logits"] = outputs["pixel_logits"].detach().clone()
+    outputs["pixel_logits"][cell] += 100
+    assert model.loss(outputs, batch)["pixel"] < before - 0.2
+    outputs["pixel_logits"][cell] -= 200
+    assert model.loss(outputs, batch)["pixel"] > before + 10
 
 
 def test_depth_is_learned_where_the_trunk_is():

@@ -88,6 +88,21 @@ def kept(boxes, labels, suppression, **settings):
     return suppressed(boxes, classes, scores, BoxDecoding(suppression=suppression, **settings)).tolist()
 
 
+def test_cells_beside_a_peak_are_read_unless_only_peaks_are_asked_for():
+    """One blurred pedestrian: a box for each of nine cells side by side, none of which overlaps enough to be dropped."""
+    outputs = one_object(label=8)
+    outputs["dim"] += math.log(0.5)
+    outputs["heatmap"][0, 8, 6:9, 4:7] = 2.0
+    outputs["heatmap"][0, 8, 7, 5] = 3.0
+    outputs["heatmap"][0, 0, 7, 6] = 1.0  # a car beside it is a peak of its own class
+    grid = VoxelGrid(lower=(-16, -8, -1), upper=(16, 8, 1), cell=(1, 1, 2))
+    settings = [BoxDecoding(peaks=is_on, suppression="circle") for is_on in (False, True)]
+    every, peaks = (box_predictions(outputs, ["a"], grid, decoding)[0].boxes for decoding in settings)
+    assert sorted(every.classes.tolist()) == [0] + [8] * 9
+    assert peaks.classes.tolist() == [8, 0]
+    assert peaks.boxes[:, :2].tolist() == [[-11.0, -1.0], [-10.0, -1.0]]
+
+
 def test_scale_nms_joins_pedestrians_and_parts_buses():
     people = rows((0, 0, 0.6, 0.6, 0), (0.55, 0, 0.6, 0.6, 0))
     assert kept(people, ["pedestrian"] * 2, "rotated") == [0, 1]

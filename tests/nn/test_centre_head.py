@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from frustum.geometry import VoxelGrid
-from frustum.nn.centre_head import CentreHead, decode_centres
+from frustum.nn.centre_head import BOXES, CentreHead, CompactCentreHead, decode_centres
 from tests.models import golden_panoptic as gold
 
 GRID = VoxelGrid(lower=(-8, -4, -1), upper=(8, 4, 1), cell=(0.5, 0.5, 2))  # 32 x 16
@@ -87,3 +88,21 @@ def test_heat_maps_keep_their_precision_under_autocast():
     rounded = heat.bfloat16()
     assert heat.dtype == torch.float32
     assert ties < 0.25 * (rounded[..., 1:] == rounded[..., :-1]).float().mean()
+
+
+def test_the_compact_head_answers_as_the_large_one():
+    """The same outputs in the same shapes, float32 under autocast too; at the start every place is as unlikely; each part learns."""
+    bev = torch.randn(2, 24, 8, 12)
+    large, small = CentreHead(24, 10, 16, used=BOXES), CompactCentreHead(24, 10, 16)
+    expected = {name: value.shape for name, value in large(bev).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        found = small(bev)
+    assert {name: value.shape for name, value in found.items()} == expected
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert small(bev)["heatmap"].sigmoid().mean().item() == pytest.approx(0.1, abs=0.05)
+    for name in BOXES:
+        small.zero_grad()
+        small(bev)[name].sum().backward()
+        branch, other = (small.heat, small.regressed) if name == "heatmap" else (small.regressed, small.heat)
+        assert branch[1].weight.grad.any()
+        assert other[1].weight.grad is None or not other[1].weight.grad.any()

@@ -200,6 +200,19 @@ def test_boxes_in_calibrated_images():
     assert alone.max() > 150
 
 
+def test_boxes_far_below_the_best_are_not_drawn():
+    """Those with less than a fifth of the best score: neither from above nor in images. Of an unsure network the best ones are."""
+    ahead = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    images = [("CAM_FRONT", np.zeros((100, 200, 3), np.uint8))]
+    cameras = [Calibration(np.array([[100.0, 0, 100], [0, 100, 50], [0, 0, 1]]), ahead)]
+    for best in (0.9, 0.1):
+        rows, scores = [box(30, 8), box(20, 0), box(25, -8)], best * np.array([1.0, 0.1, 0.3])
+        many = drawn([boxes(*rows, scores=scores)], images=images, cameras=cameras)
+        few = drawn([boxes(rows[0], rows[2], scores=scores[[0, 2]])], images=images, cameras=cameras)
+        for first, second in zip(many.tabs[0][1], few.tabs[0][1], strict=True):
+            assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
+
+
 def test_no_boxes_at_all():
     none = BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND, np.zeros(0))
     assert names(drawn([none], [none])) == [["predicted boxes from above", "true boxes from above"]]
