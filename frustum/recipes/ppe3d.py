@@ -83,7 +83,7 @@ def ppe3d_mini_kitti() -> Recipe:
     mini = ppe3d_mini()
     data = NuScenesData(root="data/kitti", image_size=(96, 320), mean=MEAN, std=STD, cache="memory")
     # two samples a step: of one, batch statistics hold no spread, as both cameras look the same way (docs/methods/ppe3d.md)
-    train = mini.train.model_copy(update={"steps": 1500, "batch_size": 2})
+    train = mini.train.model_copy(update={"steps": 600, "batch_size": 2})
     return mini.model_copy(update={"name": "ppe3d-mini-kitti", "data": data, "train": train})
 
 
