@@ -73,7 +73,7 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def recipe_of(arm: str, options: argparse.Namespace, **changes: Any) -> Recipe:
-    words = [f"data.root={world_of(options)}", "model.aids.token_queries=0", "model.aids.votes=false", *ARMS[arm], *options.settings]
+    words = [f"data.root={world_of(options)}", "model.aids.votes=false", *ARMS[arm], *options.settings]
     return overrides.apply(get_recipe(RECIPE), [*words, *(f"{key}={value}" for key, value in changes.items())])
 
 

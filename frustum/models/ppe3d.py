@@ -155,8 +155,6 @@ class Ppe3dConfig(ModelConfig):
             raise ValueError(f"depth_bins must be at least 2, and top_depths at most depth_bins, got {given}")
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0")
-        if self.aids.token_queries and (self.aids.token_queries >= self.queries or not self.aids.votes):
-            raise ValueError(f"aids.token_queries must be fewer than the {self.queries} queries, and need aids.votes")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self

@@ -23,7 +23,7 @@ from frustum.nn.point_encoding import (
     sine_encoding,
     view_encoding,
 )
-from frustum.nn.query_aids import best_votes, denoising_mask, grid_anchors
+from frustum.nn.query_aids import denoising_mask, grid_anchors
 from frustum.nn.query_decoder import (
     GroupedBoxBranch,
     QueryDecoder,
@@ -35,6 +35,7 @@ from frustum.nn.query_decoder import (
     token_branch,
 )
 from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.rig_memory import RigMemory
 from frustum.nn.small_trunk import ray_directions
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.frame import Frame
@@ -64,6 +65,7 @@ class Ppe3dHead(nn.Module):
         self.config, c = config, config.channels
         self.register_buffer("code_weights", torch.tensor(config.set_loss.code_weights))  # files hold them; the loss reads the config
         in_channels += 3 * config.aids.ray_input
+        self.directions: RigMemory[Tensor] = RigMemory()
         read = in_channels
         if config.encoding in DEPTH_NET:
             kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
@@ -72,10 +74,10 @@ class Ppe3dHead(nn.Module):
             if config.encoding == "point3d" and kind != "direct":
                 self.register_buffer("project", candidate_depths(config.depth_bins, "inclusive", *config.depth_limits))
         self.input_proj = nn.Conv2d(read, c, 1)
-        self.reference_points = nn.Embedding(config.queries - config.aids.token_queries, 3)
+        self.reference_points = nn.Embedding(config.queries, 3)
         nn.init.uniform_(self.reference_points.weight)
         if config.aids.anchor_grid:
-            self.reference_points.weight.data.copy_(grid_anchors(len(self.reference_points.weight), config.box_range))
+            self.reference_points.weight.data.copy_(grid_anchors(config.queries, config.box_range))
         numbers = c * 3 // 2  # of the code of a point
         self.query_embedding = nn.Sequential(nn.Linear(numbers, c), nn.ReLU(), nn.Linear(c, c))
         if config.encoding in (*POINT, "ray_mean"):
@@ -127,8 +129,11 @@ class Ppe3dHead(nn.Module):
         outputs: dict[str, Tensor] = {}
         found = None
         if config.aids.ray_input:
-            size = (features.shape[-2], features.shape[-1])
-            features = torch.cat([features, send(ray_directions(frame.rig, size), features.device, features.dtype)], 1)
+            size, like = (features.shape[-2], features.shape[-1]), (features.device, features.dtype)
+            rest = (*map(str, like), frame.rig.image_size, size)
+            matrices = (frame.rig.image_aug, frame.rig.intrinsics)
+            rays = self.directions.get(matrices, rest, lambda: send(ray_directions(frame.rig, size), *like))
+            features = torch.cat([features, rays], 1)
         if config.encoding in DEPTH_NET:
             found = self.depth_net(features, camera_numbers(frame, features.device))
             features = found.context
@@ -158,19 +163,9 @@ class Ppe3dHead(nn.Module):
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}
             if config.aids.votes and places is not None:
                 tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=logits.amax(-1))
-        outputs |= self._boxes(tokens, seconds, self._first(tokens), noisy)
+        outputs |= self._boxes(tokens, seconds, self.reference_points.weight, noisy)
         more = {} if branch is None else self._boxes(tokens, seconds, branch)
         return outputs | {f"{PREFIX}{name}": value for name, value in more.items()}
-
-    def _first(self, tokens: Tokens) -> Tensor:
-        """Where queries begin (B, Q, 3), as shares of the box range."""
-        learned = self.reference_points.weight.float().expand(len(tokens.memory), -1, -1)
-        if not self.config.aids.token_queries:
-            return learned
-        assert tokens.votes is not None
-        assert tokens.scores is not None
-        seen = normalise_points(best_votes(tokens.votes, tokens.scores, self.config.aids.token_queries), self.config.box_range)
-        return torch.cat([learned, seen.clamp(0, 1)], 1)
 
     def _token_answers(self, memory: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
         """Class logits (B, S, K) of tokens (B, S, C), and offsets (B, S, 3), which a token says along the axes of its camera."""

@@ -19,7 +19,6 @@ from frustum.config import Config
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
 
-_CANDIDATES = 768  # tokens among which queries choose
 _HEIGHT = 0.8  # metres above the ground: about the centre of a vehicle
 
 
@@ -36,7 +35,6 @@ class QueryAids(Config):
         votes: attention prefers tokens that see an object whose centre they take to be near the query, and also reads how far away that
             is in metres (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
         token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
-        token_queries: how many of the queries begin where tokens see objects, instead of at a learned place. Needs `votes`.
         denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
         denoising_metres: how far from the true centre they begin at most, along x and y.
     """
@@ -48,7 +46,6 @@ class QueryAids(Config):
     position_in_values: bool = False
     votes: bool = False
     token_loss: NonNegativeFloat = 0.0
-    token_queries: NonNegativeInt = 0
     denoising: NonNegativeInt = 0
     denoising_metres: PositiveFloat = 3.0
 
@@ -64,21 +61,6 @@ def grid_anchors(queries: int, limits: Range) -> Tensor:
     places = places[places.norm(dim=1).argsort(stable=True)[:queries].sort().values]
     height = torch.tensor((_HEIGHT - limits[2]) / (limits[5] - limits[2])).clamp(0, 1)
     return torch.cat([(places.sign() * places.abs() ** 1.5 + 1) / 2, height.expand(queries, 1)], 1)
-
-
-@torch.no_grad()
-def best_votes(votes: Tensor, scores: Tensor, count: int) -> Tensor:
-    """The `count` most likely votes (B, count, 3) of (B, S, 3) with scores (B, S), in the same unit: metres.
-
-    Those that have a likelier one within a metre, seen from above, come last.
-    """
-    likely, index = scores.topk(min(_CANDIDATES, scores.shape[1]))  # (B, C), descending
-    chosen = votes.gather(1, index[..., None].expand(-1, -1, 3)).float()
-    flat = chosen[..., :2]
-    is_near = (flat[:, :, None] - flat[:, None]).square().sum(-1) < 1  # (B, C, C)
-    is_second = is_near.tril(-1).any(-1)
-    order = torch.where(is_second, likely - 1e4, likely).topk(count).indices
-    return chosen.gather(1, order[..., None].expand(-1, -1, 3))
 
 
 def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device: torch.device) -> Tensor:

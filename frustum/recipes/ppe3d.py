@@ -56,7 +56,6 @@ def ppe3d_mini() -> Recipe:
         position_in_values=True,
         votes=True,
         token_loss=1,
-        token_queries=96,
         denoising=1,
     )
     model = Ppe3dConfig(

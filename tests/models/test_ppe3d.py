@@ -35,11 +35,10 @@ _SMALL = [
 ]  # fmt: skip
 AIDS = {
     "ray_input": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True, "votes": True,
-    "token_loss": 1, "token_queries": 7, "denoising": 2,
+    "token_loss": 1, "denoising": 2,
 }  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
-_MINI = ["model.aids.token_queries=20", *_SMALL, "model.pretrained=false"]
-SMALL |= {"ppe3d-mini": _MINI, "ppe3d-mini-kitti": _MINI}
+SMALL |= {name: [*_SMALL, "model.pretrained=false"] for name in ("ppe3d-mini", "ppe3d-mini-kitti")}
 ONE_CYCLE = {name: (300, 2e-3, 10.0) for name in SMALL}  # a decoder of queries learns little without a warm-up and clipping
 
 # ---- against the reference ------------------------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def made_up(config: Ppe3dConfig, count: int = 2, cameras: int = 2, size: tuple[i
 @pytest.mark.parametrize("settings", [
     *[{"encoding": name} for name in ENCODINGS], {"depth": "direct"}, {"depth": "probabilistic"}, {"refine_boxes": True},
     {"shared_embedding": False}, {"camera_code": False}, {"refine_boxes": True, "queries": 16, "aids": AIDS},
-    {"encoding": "camera_ray", "queries": 16, "aids": AIDS | {"votes": False, "token_queries": 0}},
+    {"encoding": "camera_ray", "queries": 16, "aids": AIDS | {"votes": False}},
     {"past": 1, "grouped_boxes": True}, {"past": 1, "encoding": "feature_guided"},
 ], ids=str)  # fmt: skip
 def test_losses_reach_every_trainable_parameter(settings):
@@ -402,8 +401,6 @@ def test_two_frames_need_poses():
     ({"depth_channels": 18}, "depth_channels must be a multiple of 4"),
     ({"top_depths": 9}, "top_depths at most depth_bins"),
     ({"encoding": "camera_ray", "aids": {"votes": True, "token_loss": 1}}, "votes needs an encoding by points"),
-    ({"queries": 60, "aids": {"votes": True, "token_loss": 1, "token_queries": 60}}, "token_queries must be fewer than the 60 queries"),
-    ({"aids": {"token_queries": 4}}, "token_queries must be .*need aids.votes"),
     ({"aids": {"votes": True}}, r"votes needs .*token_loss above 0"),
     ({"encoding": "points"}, "point3d_lidar"),
 ])  # fmt: skip

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from frustum.losses.set_prediction import SetLoss, TrueCodes, denoising_matches, set_losses
-from frustum.nn.query_aids import QueryAids, best_votes, denoising_mask, grid_anchors, noisy_places
+from frustum.nn.query_aids import QueryAids, denoising_mask, grid_anchors, noisy_places
 
 RANGE = (-50.0, -50.0, -5.0, 50.0, 50.0, 3.0)
 
@@ -58,10 +57,3 @@ def test_groups_see_themselves_only():
     mask = denoising_mask(3, 4, 2, torch.device("cpu"))
     expected = torch.block_diag(torch.ones(3, 3), torch.ones(2, 2), torch.ones(2, 2)).bool()
     assert torch.equal(mask, expected)
-
-
-def test_the_best_votes_are_likely_and_apart():
-    votes = torch.tensor([[[0.0, 0, 1], [0.5, 0, 0], [5.0, 0, 0], [5.2, 0.1, 0], [-9.0, 4, 2]]])
-    scores = torch.tensor([[1.0, 3.0, 0.5, 0.2, -4.0]])
-    assert best_votes(votes, scores, 3)[0].tolist() == [[0.5, 0, 0], [5, 0, 0], [-9, 4, 2]]
-    assert best_votes(votes, scores, 5)[0, 3:].tolist() == [[0, 0, 1], pytest.approx([5.2, 0.1, 0])]  # the others come last
