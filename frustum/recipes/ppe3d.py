@@ -77,6 +77,15 @@ def ppe3d_mini() -> Recipe:
     )  # fmt: skip
 
 
+def ppe3d_mini_kitti() -> Recipe:
+    """The same network for an imported KITTI raw drive: two forward cameras, 96x320 images."""
+    mini = ppe3d_mini()
+    data = NuScenesData(root="data/kitti", image_size=(96, 320), mean=MEAN, std=STD, cache="memory")
+    # two samples a step: of one, batch statistics hold no spread, as both cameras look the same way (docs/methods/ppe3d.md)
+    train = mini.train.model_copy(update={"steps": 600, "batch_size": 2})
+    return mini.model_copy(update={"name": "ppe3d-mini-kitti", "data": data, "train": train})
+
+
 def _nuscenes(name: str, model: Ppe3dConfig, image_size: tuple[int, int], lr: float, batch_size: int, **augment: Any) -> Recipe:
     """The published settings: AdamW, 24 epochs, half a cosine; eight processes' samples a step, here one after the other.
 

@@ -17,7 +17,8 @@ from frustum.viewer.voxels import PLAIN, top_view
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 _TRUTH = (30, 36, 48)  # true boxes under predicted ones, from above
 _MOVES, _FASTEST = 0.5, 20.0  # m/s: slower boxes get no arrow, faster ones none that is longer
-_NUMBERED = 20  # so many scores are written, the highest ones
+_NUMBERED = 20  # so many scores are written at most, the highest ones
+_ROOM = (18, 11)  # pixels of a written score, across and down: a lower one that would lie over it is left out
 _RING = (214, 219, 228)  # every 10 m
 _SHARP = 2  # pictures are drawn so many times larger than they are shown: smooth lines
 
@@ -120,7 +121,8 @@ def reach_of(*points: np.ndarray) -> float:
 def boxes_above(layer: BoxLayer, reach: float, true: BoxLayer | None = None, side: int = 600) -> np.ndarray:
     """(side, side, 3): boxes in class colours with their heading, fainter at low scores; the true ones under them as dark outlines.
 
-    What moves has an arrow as long as its way in one second; the highest scores are written beside their boxes, in percent.
+    What moves has an arrow as long as its way in one second; the highest scores are written beside their boxes, in percent,
+    where there is room.
     """
     picture, grid, scale = _blank(reach, side)
     draw = ImageDraw.Draw(picture, "RGBA")
@@ -132,9 +134,12 @@ def boxes_above(layer: BoxLayer, reach: float, true: BoxLayer | None = None, sid
         draw_top_box(draw, layer.boxes[m], grid, scale, (*colour, round(255 * alpha)), 2 * _SHARP, (*colour, round(80 * alpha)))
         draw_velocity(draw, layer.boxes[m], grid, scale, (*_TRUTH, round(200 * alpha)), _SHARP)
     if layer.scores is not None:
-        font = ImageFont.load_default(11 * _SHARP)
-        for m in order[-_NUMBERED:]:
+        font, taken = ImageFont.load_default(11 * _SHARP), np.zeros((0, 2))
+        for m in order[: -_NUMBERED - 1 : -1]:
             place = to_top(layer.boxes[m, :2][None], grid, scale)[0] + 6 * _SHARP
+            if (np.abs(taken - place) < np.array(_ROOM) * _SHARP).all(1).any():
+                continue
+            taken = np.concatenate([taken, place[None]])
             draw.text(tuple(place), f"{100 * layer.scores[m]:.0f}", (*_TRUTH, 255), font, stroke_width=2, stroke_fill=(255, 255, 255, 200))
     return _smooth(picture)
 

@@ -38,7 +38,7 @@ AIDS = {
     "token_loss": 1, "denoising": 2,
 }  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
-SMALL["ppe3d-mini"] = [*_SMALL, "model.pretrained=false"]
+SMALL |= {name: [*_SMALL, "model.pretrained=false"] for name in ("ppe3d-mini", "ppe3d-mini-kitti")}
 ONE_CYCLE = {name: (300, 2e-3, 10.0) for name in SMALL}  # a decoder of queries learns little without a warm-up and clipping
 
 # ---- against the reference ------------------------------------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def test_published_settings_of_the_input():
     """GridMask is PETR's; an enlarged evaluation is 3DPPE's."""
     for name in SMALL:
         augment = get_recipe(name).augment
-        expected = {"petr-v299": (0.7, 0.0), "ppe3d-mini": (0.0, 0.0)}.get(name, (0.0, 0.04))
+        expected = {"petr-v299": (0.7, 0.0), "ppe3d-mini": (0.0, 0.0), "ppe3d-mini-kitti": (0.0, 0.0)}.get(name, (0.0, 0.04))
         assert (augment.grid_mask, augment.eval_resize) == expected, name
 
 
@@ -437,7 +437,7 @@ def test_a_huge_size_is_cut():
 
 def test_published_recipes_have_no_aids():
     for name in SMALL:
-        assert (get_recipe(name).model.aids == QueryAids()) == (name != "ppe3d-mini"), name
+        assert (get_recipe(name).model.aids == QueryAids()) == (not name.startswith("ppe3d-mini")), name
 
 
 def test_denoising_queries_are_there_in_training_and_change_nothing_for_the_others():

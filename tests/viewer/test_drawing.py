@@ -164,6 +164,16 @@ def test_the_best_scores_are_written_beside_their_boxes():
     assert np.abs(there[0].astype(int) - there[1]).max() > 40
 
 
+def test_a_score_is_not_written_over_a_higher_one():
+    def beside(*rows, scores):
+        return boxes_above(boxes(*rows, scores=np.array(scores)), 40)[140:170, 292:310].astype(int)
+
+    row, apart = box(20, 0), box(18.2, 0)  # 12.6 pixels below
+    alone = beside(row, scores=[0.8])
+    assert np.array_equal(beside(row, row, scores=[0.2, 0.8]), alone)
+    assert np.abs(beside(row, apart, scores=[0.8, 0.2])[15:] - alone[15:]).max() > 100, "there is room"
+
+
 @pytest.mark.parametrize(("points", "reach"), [([], 50), ([[3.0, 4.0]], 20), ([[-33.0, 4.0]], 40), ([[3.0, 900.0]], 60)])
 def test_the_view_reaches_as_far_as_it_needs(points, reach):
     assert reach_of(np.array(points).reshape(-1, 2)) == reach
