@@ -24,7 +24,13 @@ def test_arms_differ_in_their_encoding_and_depth_alone() -> None:
     recipes = {arm: ppe3d.recipe_of(arm, options, **{"train.steps": 7}) for arm in ppe3d.ARMS}
     point = recipes["point"]
     assert (point.train.steps, point.data.root, point.model.encoding, point.model.aids.votes) == (7, "w", "point3d", False)
-    same = {"encoding": "point3d", "depth_loss": point.model.depth_loss, "shared_embedding": True, "ray_depths": point.model.ray_depths}
+    same = {
+        "encoding": "point3d",
+        "depth_loss": point.model.depth_loss,
+        "shared_embedding": True,
+        "ray_depths": point.model.ray_depths,
+        "ray_spacing": "lid",
+    }
     for recipe in recipes.values():
         assert recipe.model_copy(update={"model": recipe.model.model_copy(update=same)}) == point
     assert [recipes[arm].model.encoding for arm in ppe3d.TABLE_5] == [
