@@ -66,6 +66,7 @@ class Ppe3dHead(nn.Module):
         self.register_buffer("code_weights", torch.tensor(config.set_loss.code_weights))  # files hold them; the loss reads the config
         in_channels += 3 * config.aids.ray_input
         self.directions: RigMemory[Tensor] = RigMemory()
+        self.turns: RigMemory[Tensor] = RigMemory()
         read = in_channels
         if config.encoding in DEPTH_NET:
             kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
@@ -171,8 +172,13 @@ class Ppe3dHead(nn.Module):
         """Class logits (B, S, K) of tokens (B, S, C), and offsets (B, S, 3), which a token says along the axes of its camera."""
         logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES), 3), -1)
         with without_autocast(offsets):
-            cam2map = frame.bev_aug[:, None].double() @ frame.rig.cam2key(frame.ego2global).double()
-            turn = send(cam2map[..., :3, :3], offsets.device, torch.float32)  # (B, N, 3, 3)
+            rig, device = frame.rig, offsets.device
+
+            def make() -> Tensor:
+                cam2map = frame.bev_aug[:, None].double() @ rig.cam2key(frame.ego2global).double()
+                return send(cam2map[..., :3, :3], device, torch.float32)
+
+            turn = self.turns.get((rig.cam2ego, rig.ego2global, frame.ego2global, frame.bev_aug), str(device), make)  # (B, N, 3, 3)
             return logits, (offsets.float().unflatten(1, (turn.shape[1], -1)) @ turn.mT).flatten(1, 2)
 
     def _lidar_depth(self, lidar: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from frustum.config import Config
+from frustum.geometry.transforms import send
 
 Range = tuple[float, float, float, float, float, float]
 """x, y, z from, then x, y, z to, in metres."""
@@ -66,17 +67,19 @@ def grid_anchors(queries: int, limits: Range) -> Tensor:
 
 def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device: torch.device) -> Tensor:
     """Places (B, G * max M, 3) near the centres of boxes (M, 9) of B samples, as shares of the range; 0 where a sample has fewer boxes."""
-    low, high = (torch.tensor(side, device=device) for side in (limits[:3], limits[3:]))
+    low, high, reach = (
+        send(torch.tensor(row), device) for row in (limits[:3], limits[3:], (aids.denoising_metres, aids.denoising_metres, 0.5))
+    )
     most = max(map(len, boxes), default=0)
     places = torch.zeros(len(boxes), aids.denoising, most, 3, device=device)
     for row, found in zip(places, boxes, strict=True):
         noise = torch.rand(aids.denoising, len(found), 3, device=device) * 2 - 1
-        reach = torch.tensor([aids.denoising_metres, aids.denoising_metres, 0.5], device=device)
         row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1)
     return places.flatten(1, 2)
 
 
 def denoising_mask(queries: int, noisy: int, groups: int, device: torch.device) -> Tensor:
     """(Q + G * M, Q + G * M) bool, True where a query may look at another: real queries at each other, a denoising group at itself."""
-    group = torch.cat([torch.zeros(queries), torch.arange(1, groups + 1).repeat_interleave(noisy // max(groups, 1))]).to(device)
+    of_noisy = torch.arange(1, groups + 1).repeat_interleave(noisy // max(groups, 1))
+    group = send(torch.cat([torch.zeros(queries, dtype=torch.long), of_noisy]), device)
     return group[:, None] == group
