@@ -15,8 +15,6 @@ holds are not done again either. KEY=VALUE settings come first.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, world_of
 from frustum.cli.worlds import generate_world
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.files import make_folder, read_json, write_json
+from frustum.files import make_folder, write_json
 from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
@@ -65,7 +63,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
     options.world, options.other_city = world_of(options), options.out / "other_city"
-    options.out /= budget_of(options)["fingerprint"]  # results of another budget, recipe or other settings are in a folder of their own
+    recipe = get_recipe(RECIPE).model_dump_json()
+    options.fingerprint = fingerprint(options, str(options.lr_steps), repr(ARMS), recipe)
+    options.out /= options.fingerprint  # results of another budget, recipe or other settings are in a folder of their own
     return options
 
 
@@ -116,45 +116,22 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
     tasks = tasks_of(options)
     runs = {arm: _finished(tasks, [f"train+{arm}+{seed}" for seed in range(options.seeds)]) for arm in options.arms}
     choices = {arm: _finished(tasks, [f"choose+{arm}+{lr:g}" for lr in options.lr]) for arm in options.arms if len(options.lr) > 1}
-    names = [f"choose+{arm}+{lr:g}" for arm in ARMS for lr in options.lr] + [
-        f"train+{arm}+{n}" for arm in ARMS for n in range(options.seeds)
-    ]
     return {
         "benchmark": "claims/ppe3d",
         "command": " ".join(["python benchmarks/claims/ppe3d.py", *sys.argv[1:]]),
         "commit": git_commit(),
         "machine": measuring.machine(),
-        **budget_of(options),
+        "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
+        "budget": {"steps": options.steps, "lr_steps": options.lr_steps, "batch_size": get_recipe(RECIPE).train.batch_size},
+        "settings": options.settings,
+        "fingerprint": options.fingerprint,
         "accuracy": {
             arm: {key: measuring.mean_and_spread([run[key] for run in rows]) for key in FIGURES} for arm, rows in runs.items() if rows
         },
         "runs": runs,
         "learning_rates": choices,
-        "results": {name: tasks.read(name) for name in names if tasks.path(name).is_file()},
+        "results": tasks.finished(),
     }
-
-
-def budget_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What two calls must have in common for their results to belong together."""
-    budget = {
-        "world": {"scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames},
-        "budget": {"steps": options.steps, "lr_steps": options.lr_steps, "batch_size": get_recipe(RECIPE).train.batch_size},
-        "settings": options.settings,
-    }
-    text = json.dumps([budget, ARMS]) + get_recipe(RECIPE).model_dump_json()
-    return budget | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
-
-
-def restore(options: argparse.Namespace) -> None:
-    """Take over what an earlier call, perhaps on another machine, left in --json, if its budget was the same."""
-    if not options.json.is_file():
-        return
-    stored, tasks = read_json(options.json, "claim"), tasks_of(options)
-    if any(stored.get(key) != value for key, value in budget_of(options).items()):
-        raise SystemExit(f"{options.json} holds results of another budget, recipe or other settings: name another file with --json.")
-    for name, result in stored.get("results", {}).items():
-        if not tasks.path(name).is_file():
-            tasks.write(name, result)
 
 
 def _finished(tasks: Tasks, names: list[str]) -> list[dict[str, Any]]:
@@ -186,7 +163,7 @@ def main() -> None:
         tasks.write(options.work, work(options.work, options))
         return
     make_folder(options.out)
-    restore(options)
+    tasks.restore(options.json, options.fingerprint)
     generate_missing(options)
     other = WorldConfig(train_scenes=1, val_scenes=options.val_scenes, frames=options.frames, seed=OTHER_CITY)
     if len(options.lr) > 1 and not (options.other_city / other.version).is_dir():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -64,6 +66,12 @@ def generate_missing(options: argparse.Namespace) -> None:
         generate_world(world, world_of(options))
 
 
+def fingerprint(options: argparse.Namespace, *what: str) -> str:
+    """Of what results must have in common to belong together: world, budget, settings, and `what` else, such as the recipe as JSON."""
+    names = ("steps", "scenes", "val_scenes", "frames", "settings")
+    return hashlib.sha256(json.dumps([*(getattr(options, name) for name in names), *what]).encode()).hexdigest()[:10]
+
+
 @dataclass(frozen=True)
 class Tasks:
     """The results of one script.
@@ -86,6 +94,24 @@ class Tasks:
 
     def write(self, task: str, result: dict[str, Any]) -> None:
         write_json(self.path(task), result, indent=2)
+
+    def finished(self) -> dict[str, Any]:
+        """All results that are there, by task."""
+        return {path.stem: read_json(path, "result") for path in sorted((self.out / "results").glob("*.json"))}
+
+    def restore(self, path: Path, print_of: str) -> None:
+        """Take over the `results` of the claim in a JSON file, made earlier, perhaps on another machine.
+
+        Raises SystemExit if its `fingerprint` is another one than `print_of`.
+        """
+        if not path.is_file():
+            return
+        stored = read_json(path, "claim")
+        if stored.get("fingerprint") != print_of:
+            raise SystemExit(f"{path} holds results of another budget, recipe or other settings: name another file with --json.")
+        for task, result in stored.get("results", {}).items():
+            if not self.path(task).is_file():
+                self.write(task, result)
 
     def forget(self, tasks: Sequence[str]) -> None:
         for task in tasks:

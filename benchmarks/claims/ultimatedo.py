@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks, claim_parser, generate_missing, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, world_of
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
@@ -53,6 +53,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(steps=700, seeds=2, jobs=1)
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ultimatedo.json"
+    options.world = world_of(options)
+    options.fingerprint = fingerprint(options, repr(ARMS), get_recipe(RECIPE).model_dump_json())
+    options.out /= options.fingerprint  # results of another budget, recipe or other settings are in a folder of their own
     return options
 
 
@@ -144,6 +147,8 @@ def collect(options: argparse.Namespace, tasks: Tasks) -> dict[str, Any]:
         "world": {key: getattr(options, key) for key in ("scenes", "val_scenes", "frames")} | {"image_size": WorldConfig().image_size},
         "budget": {"steps": options.steps, "batch_size": get_recipe(RECIPE).train.batch_size, "seeds": list(range(options.seeds))},
         "settings": options.settings,
+        "fingerprint": options.fingerprint,
+        "results": tasks.finished(),
         "accuracy": accuracy,
         "joint_minus_single": joint_minus_single(runs),
         "runs": {arm: list(rows.values()) for arm, rows in runs.items()},
@@ -195,9 +200,7 @@ def main() -> None:
         return
     generate_missing(options)
     trainings = [f"train+{arm}+{seed}" for seed in range(options.seeds) for arm in ARMS]
-    others = [task for task in trainings if tasks.path(task).is_file() and tasks.read(task)["steps"] != options.steps]
-    if others:
-        sys.exit(f"{options.out} holds results of {tasks.read(others[0])['steps']} steps, not {options.steps}: give another --out.")
+    tasks.restore(options.json, options.fingerprint)
     if options.measure_again:
         tasks.forget(MEASUREMENTS)
     while missing := [task for task in [*trainings, "blind", *MEASUREMENTS] if not tasks.path(task).is_file()]:

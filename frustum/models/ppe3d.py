@@ -46,7 +46,7 @@ from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.encoders.vovnet import VoVNet99
 from frustum.nn.fpn import CPFPN
 from frustum.nn.lidar_frame import boxes_to_ego, boxes_to_lidar, in_lidar_frame
-from frustum.nn.point_encoding import pixel_points
+from frustum.nn.point_encoding import Bounds, pixel_points
 from frustum.nn.query_aids import QueryAids, noisy_places
 from frustum.nn.ray_depth import DepthKind
 from frustum.nn.temporal_checks import check_frames
@@ -57,8 +57,6 @@ from frustum.types.predictions import Prediction
 
 Encoding = Literal["camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar", "ray_mean"]
 Encoder = Literal["vovnet99", "resnet50", "resnet50_c5", "resnet101", "efficientnet_lite0"]
-Range = tuple[float, float, float, float, float, float]
-"""x, y, z from, then x, y, z to, in metres."""
 
 _INTERVAL = {"sweep": 1.25, "keyframe": 0.5}  # seconds to the past frame of evaluation in nuScenes, where its time is not known
 _SWEEPS = Sweeps(3, 27, 14, without="model.past_frame=keyframe")
@@ -132,8 +130,8 @@ class Ppe3dConfig(ModelConfig):
     past_frame: Annotated[Literal["sweep", "keyframe"], TRAVELS] = "sweep"
     grouped_boxes: bool = False
     refine_boxes: bool = False
-    point_range: Range = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
-    box_range: Range = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
+    point_range: Bounds = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    box_range: Bounds = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
     box_convention: Annotated[BoxConvention, TRAVELS] = "mmdet3d>=1.0"
     frame: Annotated[Literal["ego", "lidar"], TRAVELS] = "ego"
     max_boxes: PositiveInt = 300
@@ -363,7 +361,7 @@ def _cell_depth(depth: Tensor, size: Sequence[int]) -> Tensor:
     return block_minimum(F.pad(maps, (left, -left, up, -up)), size)  # half a feature: a point belongs to the nearest corner
 
 
-def _inside(boxes: Tensor, limits: Range) -> Tensor:
+def _inside(boxes: Tensor, limits: Bounds) -> Tensor:
     """(M,) bool: centres that lie inside the limits, seen from above."""
     x, y = boxes[:, 0], boxes[:, 1]
     return (x > limits[0]) & (x < limits[3]) & (y > limits[1]) & (y < limits[4])

@@ -123,9 +123,9 @@ class UltimateDoMini(nn.Module):
         bev: (B, 2 * bev_channels, V, U), rows along y
     with an occupancy part
         occ_logits: (B, X, Y, Z, K)
-    in training with boxes
-        pixel_logits: (B * N, 11, h, w) of the ten classes and of nothing
     and in training on a CPU, when the batch has labels, in its place `columns`, `column_share` and `column_logits` as in FlashOccTiny;
+    in training, where classes of pixels are learned,
+        pixel_logits: (B * N, 11, h, w) of the ten classes and of nothing
     with a detection part, for the ten classes of DETECTION_CLASSES,
         heatmap: (B, 10, V, U) logits of object centres
         reg: (B, 2, V, U) x and y of the centre relative to its cell, in cells

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from frustum.config import Config
 from frustum.geometry.transforms import send
-
-Range = tuple[float, float, float, float, float, float]
-"""x, y, z from, then x, y, z to, in metres."""
+from frustum.nn.point_encoding import Bounds
 
 _HEIGHT = 0.8  # metres above the ground: about the centre of a vehicle
 
@@ -52,7 +50,7 @@ class QueryAids(Config):
     denoising_metres: PositiveFloat = 3.0
 
 
-def grid_anchors(queries: int, limits: Range) -> Tensor:
+def grid_anchors(queries: int, limits: Bounds) -> Tensor:
     """Places (Q, 3) of a grid over the range as seen from above, as shares of it, 0.8 m above the ground; denser in the middle.
 
     Of the next square number of places those nearest to the middle.
@@ -65,7 +63,7 @@ def grid_anchors(queries: int, limits: Range) -> Tensor:
     return torch.cat([(places.sign() * places.abs() ** 1.5 + 1) / 2, height.expand(queries, 1)], 1)
 
 
-def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Range, device: torch.device) -> Tensor:
+def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Bounds, device: torch.device) -> Tensor:
     """Places (B, G * max M, 3) near the centres of boxes (M, 9) of B samples, as shares of the range; 0 where a sample has fewer boxes."""
     low, high, reach = (
         send(torch.tensor(row), device) for row in (limits[:3], limits[3:], (aids.denoising_metres, aids.denoising_metres, 0.5))

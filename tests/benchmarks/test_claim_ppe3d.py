@@ -62,12 +62,12 @@ def test_results_in_the_json_are_not_made_again(tmp_path: Path) -> None:
     ppe3d.tasks_of(first).write("train+point+0", row)
     (tmp_path / "x.json").write_text(json.dumps(ppe3d.collect(first)))
     second = ppe3d.parse(["--out", str(tmp_path / "two"), *words])
-    ppe3d.restore(second)
+    ppe3d.tasks_of(second).restore(second.json, second.fingerprint)
     assert ppe3d.tasks_of(second).read("train+point+0") == row
     other = ppe3d.parse(["optim.clip_norm=1", "--out", str(tmp_path / "one"), *words])
     assert not ppe3d.tasks_of(other).path("train+point+0").is_file(), "results with other settings are not taken for these"
     with pytest.raises(SystemExit, match="another budget"):
-        ppe3d.restore(ppe3d.parse(["--out", str(tmp_path / "two"), *words, "--steps", "6"]))
+        ppe3d.tasks_of(second).restore(second.json, ppe3d.parse([*words, "--steps", "6"]).fingerprint)
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ TINY = {
     "encoder": "efficientnet_lite0", "channels": 32, "queries": 30, "layers": 2, "heads": 4, "hidden": 64, "dropout": 0.0, "depth_bins": 8,
     "ray_depths": 8, "depth_channels": 16,
 }  # fmt: skip
-ENCODINGS = ("camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar")
+ENCODINGS = ("camera_ray", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar", "ray_mean")
 
 
 def tiny(**settings) -> Ppe3dConfig:
