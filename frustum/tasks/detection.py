@@ -33,7 +33,7 @@ _ERRORS = {
     "vel_err": ("AVE", "m/s", "difference of the velocities of matched boxes"),
     "attr_err": ("AAE", "1 - accuracy", "how often the attribute of a matched box is wrong"),
 }
-_COUNTED = {"true boxes": "true", "predicted": "predicted", "found": "found"}
+_COUNTED = {"true boxes": "true", "found": "found"}
 
 
 class DetectionFile(Predictor):
