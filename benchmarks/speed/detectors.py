@@ -43,7 +43,7 @@ class MaterialisedAttention(nn.Module):
         self.attn.load_state_dict(ours.attn.state_dict())
         self.drop = nn.Dropout(ours.dropout)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: None = None, votes: None = None) -> Tensor:
         return self.drop(self.attn(query, key, value)[0])
 
 
