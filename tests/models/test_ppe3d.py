@@ -225,7 +225,8 @@ def test_the_oracle_stands_at_the_measured_depth():
 
 def test_what_an_encoding_learns_from():
     kinds = {name: [type(label) for label in tiny(encoding=name).learns_from()] for name in ENCODINGS}
-    assert {name for name, labels in kinds.items() if DepthLabels in labels} == set(ENCODINGS) - {"camera_ray", "feature_guided", "ray_mean"}
+    without = {"camera_ray", "feature_guided", "ray_mean"}
+    assert {name for name, labels in kinds.items() if DepthLabels in labels} == set(ENCODINGS) - without
     without = PixelDepthLoss(depth_weight=0, distribution_weight=0)
     assert [type(label) for label in tiny(depth_loss=without).learns_from()] == [BoxLabels]
     assert [type(label) for label in tiny(encoding="topk", score_loss=0).learns_from()] == [BoxLabels]
