@@ -152,7 +152,8 @@ class Ppe3dConfig(ModelConfig):
             given = f"{self.depth_bins} and {self.top_depths}"
             raise ValueError(f"depth_bins must be at least 2, and top_depths of the encoding topk at most depth_bins, got {given}")
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
-            raise ValueError(f"aids.votes needs an encoding by points ({' or '.join(POINT)}) and aids.token_loss above 0; else set aids.votes=false")
+            points = " or ".join(POINT)
+            raise ValueError(f"aids.votes needs an encoding by points ({points}) and aids.token_loss above 0; else set aids.votes=false")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self
