@@ -14,7 +14,7 @@ from torch import Tensor
 
 from frustum.geometry.boxes import box_poses, points_in_boxes
 from frustum.geometry.transforms import without_autocast
-from frustum.losses.set_prediction import focal_loss
+from frustum.losses.pixel_classes import pixel_class_loss
 
 _MARGIN = 0.2  # metres that a box is larger: LiDAR points of thin things lie beside them
 
@@ -28,12 +28,12 @@ def token_losses(
     classes: Sequence[Tensor],
     weight: float,
 ) -> dict[str, Tensor]:
-    """`loss_token_cls`, the focal loss of the class, and `loss_token_centre`, the smooth L1 distance of the offset; weighted.
+    """`loss_token_cls`, that of `losses.pixel_classes`, and `loss_token_centre`, the smooth L1 distance of the offset; weighted.
 
-    Both are divided by the number of tokens in boxes, at least 1.
+    The distance is divided by the number of tokens in boxes, at least 1.
 
     Args:
-        logits: (B, S, K) before the sigmoid.
+        logits: (B, S, K + 1) before the soft-max; the last is that of no object.
         offsets: (B, S, 3) metres from the point to the centre of its box.
         points: (B, S, 3) LiDAR point of each token.
         known: (B, S) bool: tokens with a LiDAR point; others do not count.
@@ -43,16 +43,16 @@ def token_losses(
     """
     with without_autocast(logits):
         logits, offsets = logits.float(), offsets.float()
-        wanted, expected, inside = torch.zeros_like(logits), torch.zeros_like(offsets), torch.zeros_like(known)
+        wanted, expected, inside = known.long() * logits.shape[-1] - 1, torch.zeros_like(offsets), torch.zeros_like(known)
         for i, (found, kinds) in enumerate(zip(boxes, classes, strict=True)):
             if not len(found):
                 continue
             hit = points_in_boxes(points[i], box_poses(found), found[:, 3:6] + 2 * _MARGIN) & known[i][:, None]  # (S, M)
             index = found[:, 3:6].prod(-1).where(hit, torch.inf).argmin(1)  # the smallest of several
             inside[i] = hit.any(1)
-            wanted[i] = F.one_hot(kinds[index], logits.shape[-1]) * inside[i][:, None]
+            wanted[i] = torch.where(inside[i], kinds[index], wanted[i])
             expected[i] = found[index, :3] - points[i]
         count = inside.sum().clamp(min=1)
-        cls = (focal_loss(logits, wanted) * known[..., None]).sum() / count
+        cls = pixel_class_loss(logits.mT, wanted)
         centre = (F.smooth_l1_loss(offsets, expected, reduction="none", beta=0.5) * inside[..., None]).sum() / count
     return {"loss_token_cls": cls * weight, "loss_token_centre": centre * weight}

@@ -206,7 +206,7 @@ class Ppe3d(nn.Module):
         box_codes: (B, L, Q, 10), see nn/box_code.py: metres and radians in the network's (augmented) frame at the keyframe
         depth: (M, h, w) metres, of `point3d` alone; of the keyframe's images
         depth_logits: (M, D, h, w) of the candidate depths, where the encoding has a depth net that predicts a distribution
-        token_logits: (M, h, w, K) and
+        token_logits: (M, h, w, K + 1) and
         token_offsets: (M, h, w, 3) metres, with `aids.token_loss`: what each token sees, and where its centre is from there
         denoising_logits: (B, L, D, K) and
         denoising_codes: (B, L, D, 10), with `aids.denoising`, in training: of queries that began near true boxes

@@ -74,6 +74,8 @@ class Ppe3dHead(nn.Module):
             self.depth_net = RayDepthNet(in_channels, config.depth_channels, read, kind, config.depth_bins, config.context_blocks)
             if config.encoding == "point3d" and kind != "direct":
                 self.register_buffer("project", candidate_depths(config.depth_bins, "inclusive", *config.depth_limits))
+            if config.aids.own_features:
+                read += in_channels
         self.input_proj = nn.Conv2d(read, c, 1)
         self.reference_points = nn.Embedding(config.queries, 3)
         nn.init.uniform_(self.reference_points.weight)
@@ -137,7 +139,7 @@ class Ppe3dHead(nn.Module):
             features = torch.cat([features, rays], 1)
         if config.encoding in DEPTH_NET:
             found = self.depth_net(features, camera_numbers(frame, features.device))
-            features = found.context
+            features = torch.cat([found.context, features], 1) if config.aids.own_features else found.context
             if config.depth != "direct" or config.encoding != "point3d":
                 outputs["depth_logits"] = found.logits
         memory = self.input_proj(features)
@@ -163,14 +165,14 @@ class Ppe3dHead(nn.Module):
             logits, offsets = self._token_answers(memory, frame)
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}
             if config.aids.votes and places is not None:
-                tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=logits.amax(-1))
+                tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=_objectness(logits))
         outputs |= self._boxes(tokens, seconds, self.reference_points.weight, noisy)
         more = {} if branch is None else self._boxes(tokens, seconds, branch)
         return outputs | {f"{PREFIX}{name}": value for name, value in more.items()}
 
     def _token_answers(self, memory: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Class logits (B, S, K) of tokens (B, S, C), and offsets (B, S, 3), which a token says along the axes of its camera."""
-        logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES), 3), -1)
+        """Logits (B, S, K + 1) of tokens (B, S, C), and offsets (B, S, 3), which a token says along the axes of its camera."""
+        logits, offsets = self.token_branch(memory).split((len(DETECTION_CLASSES) + 1, 3), -1)
         with without_autocast(offsets):
             rig, device = frame.rig, offsets.device
 
@@ -279,6 +281,11 @@ class Ppe3dHead(nn.Module):
 
 def _map_mlp(in_channels: int, channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, 4 * channels, 1), nn.ReLU(), nn.Conv2d(4 * channels, channels, 1))
+
+
+def _objectness(logits: Tensor) -> Tensor:
+    """The logit (*) of seeing any object, of logits (*, K + 1) whose last is that of none."""
+    return logits[..., :-1].logsumexp(-1) - logits[..., -1]
 
 
 def _centre(code: Tensor) -> Tensor:

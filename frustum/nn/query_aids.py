@@ -26,6 +26,7 @@ class QueryAids(Config):
 
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
+        own_features: tokens read the image features, too, beside what a depth net, which may be narrow, makes of them.
         anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds: of queries, and of
             positions by one point or by `ray_mean`.
@@ -40,6 +41,7 @@ class QueryAids(Config):
     """
 
     ray_input: bool = False
+    own_features: bool = False
     anchor_grid: bool = False
     metric_code: bool = False
     metric_offsets: bool = False

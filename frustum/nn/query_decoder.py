@@ -258,11 +258,9 @@ def class_branch(channels: int, num_classes: int, prior: float = 0.01) -> nn.Seq
     return nn.Sequential(*blocks, last)
 
 
-def token_branch(channels: int, num_classes: int, prior: float = 0.01) -> nn.Sequential:
-    """Image tokens (*, C) -> class logits and an offset in metres (*, K + 3), see losses/token_boxes.py."""
-    last = nn.Linear(channels, num_classes + 3)
-    nn.init.constant_(last.bias[:-3], -math.log((1 - prior) / prior))
-    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), last)
+def token_branch(channels: int, num_classes: int) -> nn.Sequential:
+    """Image tokens (*, C) -> logits of the classes and of no object, and an offset in metres (*, K + 4), see losses/token_boxes.py."""
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, num_classes + 4))
 
 
 def box_branch(channels: int, numbers: int = 10) -> nn.Sequential:

@@ -34,8 +34,8 @@ _SMALL = [
     "model.dropout=0", "model.depth_bins=8", "model.ray_depths=8", "model.depth_channels=16",
 ]  # fmt: skip
 AIDS = {
-    "ray_input": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True, "votes": True,
-    "token_loss": 1, "denoising": 2,
+    "ray_input": True, "own_features": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True,
+    "votes": True, "token_loss": 1, "denoising": 2,
 }  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
 SMALL |= {name: [*_SMALL, "model.pretrained=false"] for name in ("ppe3d-mini", "ppe3d-mini-kitti")}
@@ -462,6 +462,15 @@ def test_metric_offsets_are_metres_from_the_place_of_a_query():
     raw[0, 0, 0], raw[0, 1, 1], raw[0, 1, 4] = 3.0, -2.0, 0.5
     found = head._box_codes(raw, places, None)[0, :, [0, 1, 4]]
     torch.testing.assert_close(found, torch.tensor([[3.0, 0, -1], [-25.6, -2, -0.5]]))
+
+
+def test_tokens_read_what_the_depth_net_leaves_out():
+    model, batch = (config := tiny(queries=16, aids={"own_features": True})).build().eval(), made_up(config)
+    with torch.no_grad():
+        model.pts_bbox_head.depth_net.context_conv.weight.zero_()  # nothing comes through the depth net
+        first = model(batch)["class_logits"]
+        model.pts_bbox_head.input_proj.weight[:, config.channels :].zero_()
+        assert not torch.equal(model(batch)["class_logits"], first)
 
 
 def test_there_are_no_weights_for_v299():
