@@ -58,7 +58,7 @@ def pixel_class_targets(
 
 
 def pixel_class_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits (M, K + 1, h, w) for `pixel_class_targets`: half its mean over objects, half that over the rest."""
+    """Cross-entropy of logits (M, K + 1, *) for the classes (M, *) of `pixel_class_targets`: half the mean of objects, half of others."""
     none = logits.shape[1] - 1
     with without_autocast(logits):
         entropy = F.cross_entropy(logits.float(), target.clamp(min=0), reduction="none")

@@ -43,7 +43,8 @@ def token_losses(
     """
     with without_autocast(logits):
         logits, offsets = logits.float(), offsets.float()
-        wanted, expected, inside = known.long() * logits.shape[-1] - 1, torch.zeros_like(offsets), torch.zeros_like(known)
+        wanted = torch.where(known, logits.shape[-1] - 1, -1)  # no object, and not known
+        expected, inside = torch.zeros_like(offsets), torch.zeros_like(known)
         for i, (found, kinds) in enumerate(zip(boxes, classes, strict=True)):
             if not len(found):
                 continue

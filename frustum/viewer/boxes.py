@@ -153,8 +153,8 @@ def points_above(layer: PointLayer, reach: float, side: int = 600) -> np.ndarray
 
 
 def _paint(layer: BoxLayer) -> list[tuple[Colour, float]]:
-    """Colour and opacity of each box: the root of its score, so that those of an unsure network can be seen."""
-    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.sqrt(np.clip(np.nan_to_num(layer.scores), 0, 1))
+    """Colour and opacity of each box: the root of its score, so that those of an unsure network can be seen; a score of NaN is as 1."""
+    scores = np.ones(len(layer.boxes)) if layer.scores is None else np.sqrt(np.clip(np.nan_to_num(layer.scores, nan=1.0), 0, 1))
     colours = layer.legend.colours
     return [(colours[c] if 0 <= c < len(colours) else _TRUTH, float(s)) for c, s in zip(layer.classes, scores, strict=True)]
 

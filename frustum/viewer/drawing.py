@@ -170,7 +170,7 @@ def confident(layer: BoxLayer | None) -> BoxLayer | None:
     """Boxes whose score is at least a share of the best one: some networks answer with hundreds, however unsure."""
     if layer is None or layer.scores is None or not len(layer.scores):
         return layer
-    keep = layer.scores >= _SHARE_OF_BEST * layer.scores.max()
+    keep = ~(layer.scores < _SHARE_OF_BEST * np.nan_to_num(layer.scores).max())  # also scores that are NaN: a fault is to be seen
     return replace(layer, boxes=layer.boxes[keep], classes=layer.classes[keep], scores=layer.scores[keep])
 
 

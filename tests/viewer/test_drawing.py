@@ -9,7 +9,7 @@ from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_FREE
 from frustum.types.layers import BoxLayer, Calibration, ImageLayer, Legend, MapLayer, PixelLayer, PointLayer
 from frustum.viewer.boxes import boxes_above, boxes_in_image, points_above, reach_of
-from frustum.viewer.drawing import AGREEMENT, compare, draw_panel
+from frustum.viewer.drawing import AGREEMENT, compare, confident, draw_panel
 from frustum.viewer.report_data import Question, SamplePanel
 from tests.viewer.volumes import layer
 
@@ -134,6 +134,14 @@ def test_low_scores_are_faint_and_truth_lies_below():
     assert np.abs(strong - empty[:, :174]).max() > 1.5 * np.abs(weak - empty[:, :174]).max() > 0  # left of the number
     outlined = boxes_above(BoxLayer(np.zeros((0, 9)), np.zeros(0, int), LEGEND), 40, boxes(box(20, 15)))
     assert np.abs(outlined.astype(int) - empty).max() > 60
+
+
+def test_a_score_that_is_no_number_is_seen_and_hides_no_other_box():
+    rows = [box(20, 15), box(-20, 15)]
+    (sure, faulty), (_, alone) = ([boxes(row, scores=np.array([score])) for row in rows] for score in (1.0, np.nan))
+    beside = boxes(*rows, scores=np.array([1.0, np.nan]))
+    assert np.array_equal(boxes_above(alone, 40)[:, :174], boxes_above(faulty, 40)[:, :174]), "as strong; left of the number"
+    assert len(confident(beside).boxes) == len(confident(alone).boxes) + len(confident(sure).boxes) == 2
 
 
 def changed(picture, than):
