@@ -25,7 +25,7 @@ from frustum.engine.runtime import computes_bf16
 from frustum.losses.set_prediction import SetLoss, TrueCodes, set_losses
 from frustum.models.ultimatedo import UltimateDo
 from frustum.models.ultimatedo_mini import UltimateDoMini
-from frustum.nn.query_decoder import Attention, DecoderLayer
+from frustum.nn.query_decoder import Answer, Attention, DecoderLayer
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
 from frustum.worlds.street.rigs import StreetRig
@@ -43,8 +43,8 @@ class MaterialisedAttention(nn.Module):
         self.attn.load_state_dict(ours.attn.state_dict())
         self.drop = nn.Dropout(ours.dropout)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: None = None, votes: None = None) -> Tensor:
-        return self.drop(self.attn(query, key, value)[0])
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: None = None, votes: None = None) -> Answer:
+        return Answer(self.drop(self.attn(query, key, value)[0]))
 
 
 def plain_layer(ours: DecoderLayer) -> DecoderLayer:
@@ -62,17 +62,17 @@ def measure_decoder(quick: bool) -> Table:
     jobs: dict[tuple[str, bool, bool], Callable[[], object]] = {}
     errors: dict[tuple[str, bool], float] = {}
     with torch.no_grad():
-        exact = plain_layer(ours).double().eval()(*(x.double() for x in inputs))
+        exact = plain_layer(ours).double().eval()(*(x.double() for x in inputs)).queries
     for name, layer in layers.items():
         for half in (False, True):
 
             def forward(layer: nn.Module = layer, half: bool = half) -> Tensor:
                 with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
-                    return layer.eval()(*inputs)
+                    return layer.eval()(*inputs).queries
 
             def learn(layer: nn.Module = layer, half: bool = half) -> object:
                 with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
-                    found = layer.train()(*inputs)
+                    found = layer.train()(*inputs).queries
                 return torch.autograd.grad(found, [*inputs, *layer.parameters()], above.to(found.dtype))
 
             jobs[name, half, False] = torch.no_grad()(forward)

@@ -16,6 +16,8 @@ from frustum.config import Config
 from frustum.errors import ShapeError
 from frustum.geometry.transforms import without_autocast
 
+_LEAST = 0.1  # metres: the depth of a hybrid may be negative
+
 
 class PixelDepthLoss(Config):
     """Weights and range; the default is that of the published recipes with a distribution loss.
@@ -24,12 +26,14 @@ class PixelDepthLoss(Config):
         depth_weight: of the smooth L1 loss of the depth, in metres; the published recipes without the distribution loss have 1.
         distribution_weight: of the distribution focal loss.
         beta: error in metres below which the smooth L1 loss is quadratic.
+        logarithm: compare the logarithms of depths instead of metres; beta then is a difference of logarithms, and far depths weigh less.
         first, last: the nearest and the farthest of the D depths, in metres. True depths count from the first up to, but without, the last.
     """
 
     depth_weight: float = 0.1
     distribution_weight: float = 0.25
     beta: float = 1 / 9
+    logarithm: bool = False
     first: float = 1.0
     last: float = 61.2
 
@@ -59,7 +63,9 @@ def pixel_depth_losses(
     with without_autocast(depth):
         known, true = known_depth(truth, settings.first, settings.last, mask)
         count = known.sum().clamp(min=1)
-        error = F.smooth_l1_loss(depth.float(), true, reduction="none", beta=settings.beta)
+        pair = depth.float(), true
+        pair = (pair[0].clamp(min=_LEAST).log(), pair[1].clamp(min=_LEAST).log()) if settings.logarithm else pair
+        error = F.smooth_l1_loss(*pair, reduction="none", beta=settings.beta)
         losses = {"loss_depth": settings.depth_weight * error.where(known, 0).sum() / count}
         if logits is not None:
             place = (true - settings.first) / ((settings.last - settings.first) / (logits.shape[1] - 1))

@@ -21,20 +21,20 @@ _MARGIN = 0.2  # metres that a box is larger: LiDAR points of thin things lie be
 
 def token_losses(
     logits: Tensor,
-    offsets: Tensor,
+    votes: Tensor,
     points: Tensor,
     known: Tensor,
     boxes: Sequence[Tensor],
     classes: Sequence[Tensor],
     weight: float,
 ) -> dict[str, Tensor]:
-    """`loss_token_cls`, that of `losses.pixel_classes`, and `loss_token_centre`, the smooth L1 distance of the offset; weighted.
+    """`loss_token_cls`, that of `losses.pixel_classes`, and `loss_token_centre`, the smooth L1 distance of the vote; weighted.
 
     The distance is divided by the number of tokens in boxes, at least 1.
 
     Args:
         logits: (B, S, K + 1) before the soft-max; the last is that of no object.
-        offsets: (B, S, 3) metres from the point to the centre of its box.
+        votes: (B, S, 3) where the centre of its box is, in metres.
         points: (B, S, 3) LiDAR point of each token.
         known: (B, S) bool: tokens with a LiDAR point; others do not count.
         boxes: (M, 9) of each sample.
@@ -42,9 +42,9 @@ def token_losses(
         weight: of both losses.
     """
     with without_autocast(logits):
-        logits, offsets = logits.float(), offsets.float()
+        logits, votes = logits.float(), votes.float()
         wanted = torch.where(known, logits.shape[-1] - 1, -1)  # no object, and not known
-        expected, inside = torch.zeros_like(offsets), torch.zeros_like(known)
+        centres, inside = torch.zeros_like(votes), torch.zeros_like(known)
         for i, (found, kinds) in enumerate(zip(boxes, classes, strict=True)):
             if not len(found):
                 continue
@@ -52,8 +52,8 @@ def token_losses(
             index = found[:, 3:6].prod(-1).where(hit, torch.inf).argmin(1)  # the smallest of several
             inside[i] = hit.any(1)
             wanted[i] = torch.where(inside[i], kinds[index], wanted[i])
-            expected[i] = found[index, :3] - points[i]
+            centres[i] = found[index, :3]
         count = inside.sum().clamp(min=1)
         cls = pixel_class_loss(logits.mT, wanted)
-        centre = (F.smooth_l1_loss(offsets, expected, reduction="none", beta=0.5) * inside[..., None]).sum() / count
+        centre = (F.smooth_l1_loss(votes, centres, reduction="none", beta=0.5) * inside[..., None]).sum() / count
     return {"loss_token_cls": cls * weight, "loss_token_centre": centre * weight}

@@ -40,6 +40,7 @@ from frustum.losses.token_boxes import token_losses
 from frustum.models.ppe3d_distill import Distillation, Oracle, distillation_losses
 from frustum.models.ppe3d_head import DEPTH_NET, POINT, Ppe3dHead
 from frustum.nn.box_code import BoxConvention, boxes_to_code, check_start, decode_boxes
+from frustum.nn.centre_boxes import BoxDecoding, Suppression, without_overlaps
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
@@ -98,6 +99,7 @@ class Ppe3dConfig(ModelConfig):
         box_convention: of the weights, see nn/box_code.py.
         frame: in which the network works, and its ranges are: `ego`, or `lidar`, that of the sensor LIDAR_TOP, for official files.
         max_boxes: of a prediction.
+        suppression: drop boxes that overlap better ones, see `nn.centre_boxes.BoxDecoding`; None as published.
         set_loss: weights of matching, class and box loss.
         depth_loss: weights of the depth losses of `point3d`, and the metres from its nearest to its farthest candidate depth.
         score_loss: weight of the cross-entropy of depths, of `topk` and `depth_guided_feature`.
@@ -135,6 +137,7 @@ class Ppe3dConfig(ModelConfig):
     box_convention: Annotated[BoxConvention, TRAVELS] = "mmdet3d>=1.0"
     frame: Annotated[Literal["ego", "lidar"], TRAVELS] = "ego"
     max_boxes: PositiveInt = 300
+    suppression: Suppression | None = None
     set_loss: SetLoss = SetLoss()
     depth_loss: PixelDepthLoss = PixelDepthLoss()
     score_loss: NonNegativeFloat = 3.0
@@ -208,6 +211,7 @@ class Ppe3d(nn.Module):
         depth_logits: (M, D, h, w) of the candidate depths, where the encoding has a depth net that predicts a distribution
         token_logits: (M, h, w, K + 1) and
         token_offsets: (M, h, w, 3) metres, with `aids.token_loss`: what each token sees, and where its centre is from there
+        token_votes: (M, h, w, 3) metres, with `aids.votes`: where that is
         denoising_logits: (B, L, D, K) and
         denoising_codes: (B, L, D, 10), with `aids.denoising`, in training: of queries that began near true boxes
     and in training, with an oracle to learn from, `class_logits` and `box_codes` of its branch under `distill.`, its own under `oracle.`.
@@ -242,7 +246,7 @@ class Ppe3d(nn.Module):
         outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, noisy, oracle.get("places"))
         outputs |= {f"oracle.{name}": oracle[name] for name in ("class_logits", "box_codes") if oracle}
         views, key = frame.images.shape[:2], frames[0].images.shape[1]
-        maps_of = ("depth", "depth_logits", "token_logits", "token_offsets")
+        maps_of = ("depth", "depth_logits", "token_logits", "token_offsets", "token_votes")
         now = {name: outputs[name].unflatten(0, views)[:, :key].flatten(0, 1) for name in maps_of if name in outputs}
         return outputs | now
 
@@ -280,12 +284,14 @@ class Ppe3d(nn.Module):
         return losses | self._depth_losses(outputs, batch)
 
     def _token_losses(self, outputs: dict[str, Tensor], batch: Batch, boxes: list[Tensor], classes: list[Tensor]) -> dict[str, Tensor]:
-        logits, offsets = outputs["token_logits"], outputs["token_offsets"]
+        logits = outputs["token_logits"]
         depth, cameras = _cell_depth(batch.need(DepthLabels), logits.shape[1:3]), batch.images.shape[2]
         points = pixel_points(depth.unflatten(0, (-1, cameras)), self._frame(frames_of(batch, 0)[0], batch))
-        logits, offsets = (x.unflatten(0, (-1, cameras)).flatten(1, 3) for x in (logits, offsets))  # (B, S, *)
+        # Where tokens stand at a predicted depth, offsets make up for its error; else they begin at the point that LiDAR measured.
+        votes = outputs.get("token_votes", outputs["token_offsets"] + points.flatten(0, 1))
+        logits, votes = (x.unflatten(0, (-1, cameras)).flatten(1, 3) for x in (logits, votes))  # (B, S, *)
         known = (depth > 0).unflatten(0, (-1, cameras)).flatten(1)
-        return token_losses(logits, offsets, points.flatten(1, 3), known, boxes, classes, self.config.aids.token_loss)
+        return token_losses(logits, votes, points.flatten(1, 3), known, boxes, classes, self.config.aids.token_loss)
 
     def _frame(self, frame: Frame, batch: Batch) -> Frame:
         """The frame of the batch that the network works in."""
@@ -314,11 +320,13 @@ class Ppe3d(nn.Module):
         return pixel_depth_losses(outputs["depth"], outputs.get("depth_logits"), truth, config.depth_loss)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """The boxes of the last layer with the highest scores, without non-maximum suppression."""
+        """The boxes of the last layer with the highest scores; as published without non-maximum suppression."""
         config = self.config
         logits, codes = outputs["class_logits"][:, -1], outputs["box_codes"][:, -1]
         boxes = decode_boxes(logits, codes, config.box_convention, max_boxes=config.max_boxes, limits=config.point_range)
         boxes = boxes if config.frame == "ego" else boxes_to_ego(boxes, batch)
+        if config.suppression is not None:
+            boxes = [without_overlaps(found, BoxDecoding(suppression=config.suppression)) for found in boxes]
         return [Prediction(token, boxes=found) for token, found in zip(batch.tokens, boxes, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

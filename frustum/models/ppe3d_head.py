@@ -25,6 +25,7 @@ from frustum.nn.point_encoding import (
 )
 from frustum.nn.query_aids import denoising_mask, grid_anchors
 from frustum.nn.query_decoder import (
+    Answer,
     GroupedBoxBranch,
     QueryDecoder,
     QueryPositions,
@@ -34,7 +35,7 @@ from frustum.nn.query_decoder import (
     per_layer,
     token_branch,
 )
-from frustum.nn.ray_depth import DepthKind, MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.ray_depth import DepthKind, LightDepthNet, MapGate, RayDepth, RayDepthNet, camera_numbers
 from frustum.nn.rig_memory import RigMemory
 from frustum.nn.small_trunk import ray_directions
 from frustum.types.classes import DETECTION_CLASSES
@@ -70,12 +71,14 @@ class Ppe3dHead(nn.Module):
         read = in_channels
         if config.encoding in DEPTH_NET:
             kind: DepthKind = config.depth if config.encoding == "point3d" else "probabilistic"
-            read = c
-            self.depth_net = RayDepthNet(in_channels, config.depth_channels, read, kind, config.depth_bins, config.context_blocks)
+            self.depth_net: RayDepthNet | LightDepthNet
+            if config.aids.light_depth:
+                self.depth_net = LightDepthNet(in_channels, config.depth_channels, kind, config.depth_bins)
+            else:
+                read = c
+                self.depth_net = RayDepthNet(in_channels, config.depth_channels, read, kind, config.depth_bins, config.context_blocks)
             if config.encoding == "point3d" and kind != "direct":
                 self.register_buffer("project", candidate_depths(config.depth_bins, "inclusive", *config.depth_limits))
-            if config.aids.own_features:
-                read += in_channels
         self.input_proj = nn.Conv2d(read, c, 1)
         self.reference_points = nn.Embedding(config.queries, 3)
         nn.init.uniform_(self.reference_points.weight)
@@ -139,7 +142,7 @@ class Ppe3dHead(nn.Module):
             features = torch.cat([features, rays], 1)
         if config.encoding in DEPTH_NET:
             found = self.depth_net(features, camera_numbers(frame, features.device))
-            features = torch.cat([found.context, features], 1) if config.aids.own_features else found.context
+            features = found.context
             if config.depth != "direct" or config.encoding != "point3d":
                 outputs["depth_logits"] = found.logits
         memory = self.input_proj(features)
@@ -165,7 +168,9 @@ class Ppe3dHead(nn.Module):
             logits, offsets = self._token_answers(memory, frame)
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}
             if config.aids.votes and places is not None:
-                tokens = tokens._replace(votes=places.flatten(1, 3) + offsets, scores=_objectness(logits))
+                votes = places.flatten(1, 3) + offsets
+                tokens = tokens._replace(votes=votes, scores=_objectness(logits))
+                outputs["token_votes"] = votes.view(-1, *size, 3)
         outputs |= self._boxes(tokens, seconds, self.reference_points.weight, noisy)
         more = {} if branch is None else self._boxes(tokens, seconds, branch)
         return outputs | {f"{PREFIX}{name}": value for name, value in more.items()}
@@ -238,13 +243,18 @@ class Ppe3dHead(nn.Module):
         axes = zip(places.unbind(-1), limits[:3], limits[3:], strict=True)
         return torch.stack([share * (high - low) + low for share, low, high in axes], -1)
 
-    def _centres(self, raw: Tensor, places: Tensor) -> Tensor:
-        """What the branch answers (B, Q, 10) and places (B, Q, 3) -> centres (B, Q, 3) as shares of the box range."""
-        if self.config.aids.metric_offsets:
-            limits = self.config.box_range
-            sizes = [high - low for low, high in zip(limits[:3], limits[3:], strict=True)]
-            return places + torch.stack([x / size for x, size in zip(_centre(raw).unbind(-1), sizes, strict=True)], -1)
-        return (_centre(raw) + inverse_sigmoid(places)).sigmoid()
+    def _centres(self, raw: Tensor, places: Tensor, moved: Tensor | None) -> Tensor:
+        """What the branch answers (B, Q, 10), places and metres from there (B, Q, 3) -> centres (B, Q, 3) as shares of the box range."""
+        if not self.config.aids.metric_offsets:
+            centres = (_centre(raw) + inverse_sigmoid(places)).sigmoid()
+            return centres if moved is None else centres + self._shares(moved)
+        return places + self._shares(_centre(raw) if moved is None else _centre(raw) + moved)
+
+    def _shares(self, metres: Tensor) -> Tensor:
+        """Differences (*, 3) in metres as shares of the box range."""
+        limits = self.config.box_range
+        sizes = [high - low for low, high in zip(limits[:3], limits[3:], strict=True)]
+        return torch.stack([x / size for x, size in zip(metres.unbind(-1), sizes, strict=True)], -1)
 
     def _boxes(self, tokens: Tokens, seconds: Tensor | None, first: Tensor, noisy: Tensor | None = None) -> dict[str, Tensor]:
         """Classes and boxes of queries that begin at places (Q, 3), or (B, Q, 3), and of denoising ones (B, D, 3)."""
@@ -255,26 +265,28 @@ class Ppe3dHead(nn.Module):
             first = torch.cat([first, noisy], 1)
         places = [first]  # of the queries, as each layer reads them
 
-        def refine(layer: int, queries: Tensor) -> QueryPositions:
-            with without_autocast(queries):
-                places.append(self._centres(self.reg_branches[layer](queries.float()), places[-1]).detach().clamp(0, 1))
+        def refine(layer: int, answer: Answer) -> QueryPositions:
+            with without_autocast(answer.queries):
+                raw = self.reg_branches[layer](answer.queries.float())
+                places.append(self._centres(raw, places[-1], answer.moved).detach().clamp(0, 1))
             return self._at(places[-1])
 
-        queries = self.transformer["decoder"](self._at(first), tokens, refine if self.config.refine_boxes else None, mask)  # (L, B, Q, C)
+        queries, moved = self.transformer["decoder"](self._at(first), tokens, refine if self.config.refine_boxes else None, mask)
         logits, codes = [], []
         with without_autocast(queries):  # half precision knows metres to a few decimetres only, and makes scores equal
-            for i, found in enumerate(queries.float()):
+            for i, found in enumerate(queries.float()):  # (B, Q, C)
                 logits.append(self.cls_branches[i](found))
-                codes.append(self._box_codes(self.reg_branches[i](found), places[i if self.config.refine_boxes else 0], seconds))
+                begin, away = places[i if self.config.refine_boxes else 0], None if moved is None else moved[i]
+                codes.append(self._box_codes(self.reg_branches[i](found), begin, seconds, away))
         all_logits, all_codes = torch.stack(logits, 1), torch.stack(codes, 1)
         outputs = {"class_logits": all_logits[:, :, :count], "box_codes": all_codes[:, :, :count]}
         if mask is not None:
             outputs |= {"denoising_logits": all_logits[:, :, count:], "denoising_codes": all_codes[:, :, count:]}
         return outputs
 
-    def _box_codes(self, raw: Tensor, places: Tensor, seconds: Tensor | None) -> Tensor:
-        """What the branch answers (B, Q, 10) and places (B, Q, 3) -> codes in metres."""
-        centre = self._metres(self._centres(raw, places))
+    def _box_codes(self, raw: Tensor, places: Tensor, seconds: Tensor | None, moved: Tensor | None = None) -> Tensor:
+        """What the branch answers (B, Q, 10), places (B, Q, 3) and metres from there (B, Q, 3) -> codes in metres."""
+        centre = self._metres(self._centres(raw, places, moved))
         velocity = raw[..., 8:] if seconds is None else raw[..., 8:] / seconds[:, None, None]
         return torch.cat([centre[..., :2], raw[..., 2:4], centre[..., 2:], raw[..., 5:8], velocity], -1)
 

@@ -99,10 +99,15 @@ def box_predictions(outputs: dict[str, Tensor], tokens: Sequence[str], grid: Vox
     predictions = []
     for token, boxes, classes, scores, is_in in zip(tokens, *found, counts, strict=True):
         boxes, classes, scores = boxes[is_in], classes[is_in], scores[is_in]
-        kept = suppressed(boxes, classes, scores, config)
-        part = PredictedBoxes(boxes[kept], classes[kept], scores[kept], DETECTION_CLASSES)
+        part = without_overlaps(PredictedBoxes(boxes, classes, scores, DETECTION_CLASSES), config)
         predictions.append(Prediction(token, boxes=part))
     return predictions
+
+
+def without_overlaps(found: PredictedBoxes, config: BoxDecoding) -> PredictedBoxes:
+    """Those of boxes of DETECTION_CLASSES that `config.suppression` keeps, best first."""
+    kept = suppressed(found.boxes, found.classes, found.scores, config)
+    return PredictedBoxes(found.boxes[kept], found.classes[kept], found.scores[kept], found.class_names)
 
 
 def suppressed(boxes: Tensor, classes: Tensor, scores: Tensor, config: BoxDecoding) -> Tensor:

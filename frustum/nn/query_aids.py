@@ -26,22 +26,23 @@ class QueryAids(Config):
 
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
-        own_features: tokens read the image features, too, beside what a depth net, which may be narrow, makes of them.
+        light_depth: depth comes from two convolutions beside what tokens read (`nn.ray_depth.LightDepthNet`), instead of the published
+            depth net, through which all that tokens read passes. Wants `ray_input`, as it does not read the cameras.
         anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds: of queries, and of
             positions by one point or by `ray_mean`.
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
             position instead of as zero; what queries and keys multiply by begins equal, so that near things match.
-        votes: attention prefers tokens that see an object whose centre they take to be near the query, and also reads how far away that
-            is in metres (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
+        votes: attention prefers tokens that see an object whose centre they take to be near the query, reads how far away that is in
+            metres, and moves the query there (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
         token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
         denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
         denoising_metres: how far from the true centre they begin at most, along x and y.
     """
 
     ray_input: bool = False
-    own_features: bool = False
+    light_depth: bool = False
     anchor_grid: bool = False
     metric_code: bool = False
     metric_offsets: bool = False

@@ -19,7 +19,7 @@ from frustum.errors import ShapeError
 from frustum.geometry.transforms import without_autocast
 
 _PADDED = 8  # numbers by which attention grows for votes
-_WIDTHS = (2.0, 3.0, 4.5, 7.0)  # metres: how far the heads look at first
+_WIDTHS = (2.0, 3.0, 4.5, 7.0)  # metres: how far the heads of the first layer look at first; those of each next layer half as far
 
 
 class Votes(NamedTuple):
@@ -36,6 +36,18 @@ class Votes(NamedTuple):
     scores: Tensor
 
 
+class Answer(NamedTuple):
+    """What queries found.
+
+    Attributes:
+        queries: (B, Q, C), or (L, B, Q, C) of all layers.
+        moved: (B, Q, 3), or (L, B, Q, 3), metres from where the queries are to the mean of what tokens voted for; None without votes.
+    """
+
+    queries: Tensor
+    moved: Tensor | None = None
+
+
 class Attention(nn.Module):
     """Multi-head attention with torch's packed parameters, under mmcv's extra name `attn`, by scaled_dot_product_attention.
 
@@ -44,10 +56,11 @@ class Attention(nn.Module):
         heads: number of heads.
         dropout: of the attention weights and of the result.
         votes: prefer tokens whose votes are near and likely, and add what `offset` makes of the mean vote of each head, in metres from the
-            query.
+            query. The answer also says how far a query moves: a mean over the heads and staying, whose weights are the softmax of `choice`.
+        width: factor of how far heads look for votes at first.
     """
 
-    def __init__(self, channels: int, heads: int, dropout: float = 0.0, votes: bool = False):
+    def __init__(self, channels: int, heads: int, dropout: float = 0.0, votes: bool = False, width: float = 1.0):
         super().__init__()
         if channels % heads:
             raise ShapeError(f"{channels} channels do not divide into {heads} heads.")
@@ -55,11 +68,12 @@ class Attention(nn.Module):
         self.attn = _Packed(channels)
         self.drop = nn.Dropout(dropout)
         if votes:
-            widths = torch.tensor([_WIDTHS[i % len(_WIDTHS)] for i in range(heads)])
+            widths = torch.tensor([width * _WIDTHS[i % len(_WIDTHS)] for i in range(heads)])
             self.log_width, self.score_weight = nn.Parameter(widths.log()), nn.Parameter(torch.ones(heads))
             self.offset = nn.Sequential(nn.Linear(3 * heads, channels), nn.ReLU(), nn.Linear(channels, channels))
+            self.choice = nn.Linear(channels, heads + 1)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, votes: Votes | None = None) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, votes: Votes | None = None) -> Answer:
         """query (B, Q, C), key and value (B, S, C) -> (B, Q, C); `mask` (Q, S) is True where a query may look."""
         weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
         split = [
@@ -75,10 +89,14 @@ class Attention(nn.Module):
             q, k, v = split
             found = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, scale=size**-0.5)
         result = self.attn.out_proj(found[..., :size].transpose(1, 2).flatten(2).to(dtype))
-        if votes is not None:
-            offsets = found[..., size : size + 3] - votes.queries[:, None]  # (B, heads, Q, 3)
-            result = result + self.offset(offsets.transpose(1, 2).flatten(2).asinh().to(dtype))
-        return self.drop(result)
+        if votes is None:
+            return Answer(self.drop(result))
+        with without_autocast(query):
+            offsets = (found[..., size : size + 3] - votes.queries[:, None]).transpose(1, 2)  # (B, Q, heads, 3)
+        result = result + self.offset(offsets.flatten(2).asinh().to(dtype))
+        with without_autocast(query):
+            moved = (self.choice(result.float()).softmax(-1)[..., :-1, None] * offsets).sum(2)
+        return Answer(self.drop(result), moved)
 
     def _with_votes(self, split: list[Tensor], votes: Votes) -> list[Tensor]:
         """Queries, keys and values with further numbers: one pass over the tokens gives both means. float32, as squares of metres need.
@@ -115,12 +133,13 @@ class DecoderLayer(nn.Module):
     Args:
         channels, heads, dropout: see `Attention`.
         hidden: width of the two linear layers.
-        votes: of the attention to the images, see `Attention`.
+        votes, width: of the attention to the images, see `Attention`.
     """
 
-    def __init__(self, channels: int, heads: int, hidden: int, dropout: float, votes: bool = False):
+    def __init__(self, channels: int, heads: int, hidden: int, dropout: float, votes: bool = False, width: float = 1.0):
         super().__init__()
-        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), Attention(channels, heads, dropout, votes)])
+        to_images = Attention(channels, heads, dropout, votes, width)
+        self.attentions = nn.ModuleList([Attention(channels, heads, dropout), to_images])
         inner = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout))
         layers = nn.Sequential(inner, nn.Linear(hidden, channels), nn.Dropout(dropout))
         self.ffns = nn.ModuleList([nn.ModuleDict({"layers": layers})])
@@ -134,15 +153,16 @@ class DecoderLayer(nn.Module):
         value: Tensor,
         mask: Tensor | None = None,
         votes: Votes | None = None,
-    ) -> Tensor:
-        """x and query_pos (B, Q, C), key (with its position) and value (B, S, C) -> (B, Q, C).
+    ) -> Answer:
+        """x and query_pos (B, Q, C), key (with its position) and value (B, S, C) -> (B, Q, C), and how far the queries move.
 
         `mask` (Q, Q) says which queries may look at each other.
         """
         among = x + query_pos
-        x = self.norms[0](x + self.attentions[0](among, among, x, mask))
-        x = self.norms[1](x + self.attentions[1](x + query_pos, key, value, votes=votes))
-        return self.norms[2](x + self.ffns[0]["layers"](x))  # type: ignore[index]
+        x = self.norms[0](x + self.attentions[0](among, among, x, mask).queries)
+        found = self.attentions[1](x + query_pos, key, value, votes=votes)
+        x = self.norms[1](x + found.queries)
+        return Answer(self.norms[2](x + self.ffns[0]["layers"](x)), found.moved)  # type: ignore[index]
 
 
 class Tokens(NamedTuple):
@@ -196,7 +216,7 @@ class QueryDecoder(nn.Module):
     ):
         super().__init__()
         self.position_in_values = position_in_values
-        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout, votes) for _ in range(layers)])
+        self.layers = nn.ModuleList([DecoderLayer(channels, heads, hidden, dropout, votes, 0.5**i) for i in range(layers)])
         self.post_norm = nn.LayerNorm(channels) if post_norm else None
         for parameter in self.parameters():
             if parameter.dim() > 1:
@@ -214,29 +234,34 @@ class QueryDecoder(nn.Module):
         self,
         start: QueryPositions,
         tokens: Tokens,
-        refine: Callable[[int, Tensor], QueryPositions] | None = None,
+        refine: Callable[[int, Answer], QueryPositions] | None = None,
         mask: Tensor | None = None,
-    ) -> Tensor:
-        """The output of every layer (L, B, Q, C).
+    ) -> Answer:
+        """The output of every layer (L, B, Q, C), and how far the queries move in each.
 
         Args:
             start: where the queries begin.
             tokens: what they look at. Positions are part of the keys, and of the values only with `position_in_values`.
-            refine: called with the number and the output of each layer, returns where the queries of the next are.
+            refine: called with the number and the answer of each layer but the last, returns where the queries of the next are.
             mask: (Q, Q) bool, True where a query may look at another.
         """
         key = tokens.memory + tokens.position
         value = key if self.position_in_values else tokens.memory
-        x, at, outputs = start.embedding if self.position_in_values else torch.zeros_like(start.embedding), start, []
+        x, at = start.embedding if self.position_in_values else torch.zeros_like(start.embedding), start
+        outputs: list[Tensor] = []
+        moves: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             votes = None
             if tokens.votes is not None and tokens.scores is not None and at.places is not None:
                 votes = Votes(at.places, tokens.votes, tokens.scores)
-            x = layer(x, at.embedding, key, value, mask, votes)
+            answer = layer(x, at.embedding, key, value, mask, votes)
+            x = answer.queries
             outputs.append(x if self.post_norm is None else self.post_norm(x))
+            if answer.moved is not None:
+                moves.append(answer.moved)
             if refine is not None and i + 1 < len(self.layers):
-                at = refine(i, x)
-        return torch.stack(outputs)
+                at = refine(i, answer)
+        return Answer(torch.stack(outputs), torch.stack(moves) if moves else None)
 
 
 @torch.no_grad()

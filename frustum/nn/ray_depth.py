@@ -7,6 +7,7 @@ Shape letters: B batch, N cameras, M = B * N images, D candidate depths, C chann
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from frustum.types.frame import Frame
 DepthKind = Literal["direct", "probabilistic", "hybrid"]
 """`direct`: one number, the logarithm of the depth. `probabilistic`: a distribution. `hybrid`: a blend of a distribution and metres."""
 
+_USUAL = 10.0  # metres
 
 _known: RigMemory[Tensor] = RigMemory()  # so that nothing is copied to a GPU for a rig that was there before
 
@@ -95,15 +97,44 @@ class RayDepthNet(nn.Module):
 
         `candidates` (D,) are those of the logits in metres; a direct depth has none.
         """
-        with without_autocast(found.logits):
-            if self.kind == "direct":
-                return found.logits[:, 0].float().exp()
-            assert candidates is not None
-            mean = torch.einsum("mdhw,d->mhw", found.logits.float().softmax(1), candidates.float())
-            if found.metres is None:
-                return mean
-            share = self.fuse_lambda.sigmoid()  # starts at one half
-            return share * found.metres.float() + (1 - share) * mean
+        return _depth(found, self.kind, candidates, self.fuse_lambda if self.kind == "hybrid" else None)
+
+
+class LightDepthNet(nn.Module):
+    """Depth by two convolutions, of features that hold the direction of their ray; not in the paper, for small networks.
+
+    What is predicted directly is linear in the inverse of the depth, as the row of an image is where a thing stands on the ground. The
+    features that the detector reads are those that it is given. Arguments as those of RayDepthNet.
+    """
+
+    def __init__(self, in_channels: int, channels: int, kind: DepthKind, bins: int = 16):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()
+        )
+        self.direct = nn.Conv2d(channels, 1, 1) if kind != "probabilistic" else None
+        self.bins = nn.Conv2d(channels, bins, 1) if kind != "direct" else None
+        if self.direct is not None:
+            nn.init.constant_(self.direct.bias, 0.5)  # type: ignore[arg-type]  # about 10 m
+        if kind == "hybrid":
+            self.fuse_lambda = nn.Parameter(torch.tensor(1e-4))
+        self.kind = kind
+
+    def forward(self, features: Tensor, cameras: Tensor | None = None) -> RayDepth:
+        """features (M, in_channels, h, w); the numbers of the cameras are not read."""
+        x, log = self.stem(features), None
+        with without_autocast(x):
+            if self.direct is not None:
+                inverse = F.conv2d(x.float(), self.direct.weight, self.direct.bias)[:, 0]
+                log = math.log(_USUAL) - F.softplus(inverse).clamp(min=1e-3).log()
+        if self.bins is None:
+            assert log is not None
+            return RayDepth(features, log[:, None], None)
+        return RayDepth(features, self.bins(x), None if log is None else log.exp())
+
+    def depth(self, found: RayDepth, candidates: Tensor | None = None) -> Tensor:
+        """As that of RayDepthNet, but always positive."""
+        return _depth(found, self.kind, candidates, self.fuse_lambda if self.kind == "hybrid" else None)
 
 
 class MapGate(nn.Module):
@@ -139,6 +170,18 @@ def camera_numbers(frame: Frame, device: torch.device | None = None) -> Tensor:
     cam2map = frame.bev_aug[:, None].double() @ rig.cam2key(frame.ego2global).double()
     map2cam = torch.linalg.inv(cam2map)  # the augmentation may scale
     return torch.cat([seen[..., :2, :].flatten(2), map2cam[..., :3, :].flatten(2)], -1).flatten(0, 1).float()
+
+
+def _depth(found: RayDepth, kind: DepthKind, candidates: Tensor | None, share: Tensor | None) -> Tensor:
+    """See RayDepthNet.depth; the sigmoid of `share` is that of the metres of a hybrid."""
+    with without_autocast(found.logits):
+        if kind == "direct":
+            return found.logits[:, 0].float().exp()
+        assert candidates is not None
+        mean = torch.einsum("mdhw,d->mhw", found.logits.float().softmax(1), candidates.float())
+        if found.metres is None or share is None:
+            return mean
+        return share.sigmoid() * found.metres.float() + (1 - share.sigmoid()) * mean  # one half each at the start
 
 
 def _deformable(channels: int) -> list[nn.Module]:

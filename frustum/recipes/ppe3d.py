@@ -7,6 +7,7 @@ from typing import Any
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import EmaConfig, OptimConfig, Recipe, RuntimeConfig, TrainConfig
+from frustum.losses.pixel_depth import PixelDepthLoss
 from frustum.models.ppe3d import Ppe3dConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
 from frustum.nn.query_aids import QueryAids
@@ -50,18 +51,19 @@ def ppe3d_mini() -> Recipe:
     """3DPPE for two CPU cores: EfficientNet-Lite0, 96x256 images, 196 queries (street world)."""
     aids = QueryAids(
         ray_input=True,
-        own_features=True,
+        light_depth=True,
         anchor_grid=True,
         metric_code=True,
         metric_offsets=True,
         position_in_values=True,
         votes=True,
-        token_loss=1,
+        token_loss=4,
         denoising=1,
     )
     model = Ppe3dConfig(
         encoder="efficientnet_lite0", frozen_blocks=5, pretrained=True, depth_bins=32, depth_channels=64, camera_code=False, channels=128,
-        queries=196, layers=3, heads=4, hidden=512, dropout=0.0, refine_boxes=True, aids=aids,
+        queries=196, layers=3, heads=4, hidden=512, dropout=0.0, refine_boxes=True, suppression="circle", aids=aids,
+        depth="direct", depth_loss=PixelDepthLoss(depth_weight=4, distribution_weight=0, logarithm=True, beta=0.1),
     )  # fmt: skip
     return Recipe(
         name="ppe3d-mini",
@@ -71,7 +73,7 @@ def ppe3d_mini() -> Recipe:
             resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2, bev_flip_x=0.0, bev_flip_y=0.0,
             bev_rotate_deg=(-22.5, 22.5),
         ),
-        optim=OptimConfig(lr=1.5e-3, lr_scale={"encoder": 0.3}, clip_norm=10.0, schedule="cosine", warmup_steps=100, warmup_ratio=0.05),
+        optim=OptimConfig(lr=1.2e-3, lr_scale={"encoder": 0.3}, clip_norm=10.0, schedule="cosine", warmup_steps=100, warmup_ratio=0.05),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
         train=TrainConfig(epochs=None, steps=4000, batch_size=1, num_workers=0, checkpoint_every=500),
         runtime=RuntimeConfig(precision="auto"),

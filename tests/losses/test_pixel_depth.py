@@ -92,6 +92,19 @@ def test_both_losses_by_their_words() -> None:
     assert heavier["loss_dfl"].item() == pytest.approx(0.5 * focal / count, rel=1e-4)
 
 
+def test_logarithms_compare_ratios() -> None:
+    """Ten percent off cost the same near and far; a depth behind the camera has a finite loss."""
+    settings = PixelDepthLoss(depth_weight=1, logarithm=True)
+
+    def loss(found: float, true: float) -> float:
+        return float(pixel_depth_losses(torch.full((1, 1, 1), found), None, torch.full((1, 1, 1), true), settings)["loss_depth"])
+
+    near, far = loss(5.5, 5.0), loss(55.0, 50.0)
+    assert near == pytest.approx(0.5 * math.log(1.1) ** 2 / settings.beta, rel=1e-4)
+    assert far == pytest.approx(near, rel=1e-4)
+    assert loss(-3.0, 5.0) == pytest.approx(math.log(50) - settings.beta / 2, rel=1e-4)
+
+
 def test_the_distribution_is_pulled_to_the_true_depth() -> None:
     """The two bins around the place take all of the mass, so that the mean of the distribution is the place."""
     place = torch.tensor([0.0, 0.25, 7.5, 14.999, 15.0])

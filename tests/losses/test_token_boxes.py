@@ -15,7 +15,7 @@ KNOWN = torch.tensor([[True, True, False, True]])  # the second lies outside, th
 
 
 def of(logits: torch.Tensor, offsets: torch.Tensor, weight: float = 1.0) -> dict[str, float]:
-    losses = token_losses(logits, offsets, POINTS, KNOWN, [BOX], [torch.tensor([3])], weight)
+    losses = token_losses(logits, POINTS + offsets, POINTS, KNOWN, [BOX], [torch.tensor([3])], weight)
     return {name: float(value) for name, value in losses.items()}
 
 

@@ -33,7 +33,7 @@ _SMALL = [
     "model.dropout=0", "model.depth_bins=8", "model.ray_depths=8", "model.depth_channels=16",
 ]  # fmt: skip
 AIDS = {
-    "ray_input": True, "own_features": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True,
+    "ray_input": True, "light_depth": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True,
     "votes": True, "token_loss": 1, "denoising": 2,
 }  # fmt: skip
 SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}

@@ -39,10 +39,40 @@ def test_metric_offsets_are_metres_from_the_place_of_a_query():
     torch.testing.assert_close(found, torch.tensor([[3.0, 0, -1], [-25.6, -2, -0.5]]))
 
 
-def test_tokens_read_what_the_depth_net_leaves_out():
-    model, batch = (config := tiny(queries=16, aids={"own_features": True})).build().eval(), made_up(config)
+def test_with_a_light_depth_net_tokens_read_the_features_themselves():
+    model, batch = (config := tiny(queries=16, aids={"light_depth": True, "ray_input": True})).build().eval(), made_up(config)
     with torch.no_grad():
-        model.pts_bbox_head.depth_net.context_conv.weight.zero_()  # nothing comes through the depth net
-        first = model(batch)["class_logits"]
-        model.pts_bbox_head.input_proj.weight[:, config.channels :].zero_()
-        assert not torch.equal(model(batch)["class_logits"], first)
+        first = model(batch)
+        model.pts_bbox_head.input_proj.weight.zero_()
+        second = model(batch)
+    assert torch.equal(first["depth"], second["depth"])
+    assert not torch.equal(first["class_logits"], second["class_logits"])
+
+
+def test_votes_make_up_for_the_depth():
+    """With votes the loss is zero where tokens vote for the centre, wherever they take themselves to be."""
+    config = tiny(queries=16, aids={"token_loss": 1, "votes": True})
+    model, batch = config.build(), made_up(config)
+    with torch.no_grad():
+        outputs = model(batch)
+    boxes, classes = model._truth(batch)
+    assert float(model._token_losses(outputs, batch, boxes, classes)["loss_token_centre"]) > 0
+    one = [found[:1] for found in boxes]
+    centre = torch.stack([found[0, :3] for found in one]).repeat_interleave(batch.images.shape[2], 0)  # of each image
+    outputs["token_votes"] = centre[:, None, None].expand_as(outputs["token_votes"])
+    kinds = [found[:1] for found in classes]
+    assert float(model._token_losses(outputs, batch, one, kinds)["loss_token_centre"]) == 0
+
+
+def test_suppression_is_a_setting():
+    config = tiny(queries=16)
+    model, batch = config.build().eval(), made_up(config)
+    near = tiny(queries=16, suppression="circle").build().eval()
+    near.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        outputs = model(batch)
+    outputs["box_codes"] = torch.zeros_like(outputs["box_codes"])  # all in one place
+    for found, fewer in zip(model.predict(outputs, batch), near.predict(outputs, batch), strict=True):
+        assert len(found.boxes.boxes) > 10
+        assert sorted(fewer.boxes.classes.tolist()) == list(range(10))  # the best of each class
+        assert fewer.boxes.scores.tolist() == sorted(fewer.boxes.scores.tolist(), reverse=True)

@@ -29,17 +29,17 @@ def test_attention_equals_that_of_torch():
     nn.init.normal_(ours.attn.in_proj_weight)
     theirs.load_state_dict(ours.attn.state_dict())
     query, key, value = torch.randn(2, 5, 16), torch.randn(2, 9, 16), torch.randn(2, 9, 16)
-    torch.testing.assert_close(ours(query, key, value), theirs(query, key, value)[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(query, key, value).queries, theirs(query, key, value)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_attention_keeps_half_precision_outside_and_drops_in_training_only():
     attention = Attention(16, 4, dropout=0.5)
     x = torch.randn(1, 6, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert attention(x, x, x).dtype == torch.bfloat16
-    assert not torch.equal(attention(x, x, x), attention(x, x, x))
+        assert attention(x, x, x).queries.dtype == torch.bfloat16
+    assert not torch.equal(attention(x, x, x).queries, attention(x, x, x).queries)
     attention.eval()
-    assert torch.equal(attention(x, x, x), attention(x, x, x))
+    assert torch.equal(attention(x, x, x).queries, attention(x, x, x).queries)
 
 
 def test_heads_divide_the_channels():
@@ -51,15 +51,15 @@ def test_keys_decide_where_a_query_looks_and_values_what_it_sees():
     layer, zeros = DecoderLayer(8, 2, 16, 0.0).eval(), torch.zeros(1, 3, 8)
     x, value, key = torch.randn(1, 3, 8), torch.randn(1, 5, 8), torch.randn(1, 5, 8)
     with torch.no_grad():
-        assert not torch.allclose(layer(x, zeros, key, value), layer(x, zeros, key + torch.randn(1, 5, 8), value))
+        assert not torch.allclose(layer(x, zeros, key, value).queries, layer(x, zeros, key + torch.randn(1, 5, 8), value).queries)
         layer.attentions[1].attn.in_proj_weight[:8] = 0  # queries that ask for nothing: all tokens count the same
-        first, second = (layer(x, zeros, k, value) for k in (key, key + torch.randn(1, 5, 8)))
+        first, second = (layer(x, zeros, k, value).queries for k in (key, key + torch.randn(1, 5, 8)))
     torch.testing.assert_close(first, second)
 
 
 def test_every_trainable_parameter_gets_a_gradient():
     decoder = QueryDecoder(2, 8, 2, 16)
-    decoder(QueryPositions(torch.randn(2, 4, 8)), Tokens(torch.randn(2, 7, 8), torch.randn(2, 7, 8))).square().sum().backward()
+    decoder(QueryPositions(torch.randn(2, 4, 8)), Tokens(torch.randn(2, 7, 8), torch.randn(2, 7, 8))).queries.square().sum().backward()
     dead = [name for name, p in decoder.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not dead
     assert not decoder.layers[0].attentions[0].attn.in_proj_weight.requires_grad  # queries that are all zero
@@ -68,12 +68,12 @@ def test_every_trainable_parameter_gets_a_gradient():
 def test_outputs_of_all_layers_and_the_shared_norm():
     decoder = QueryDecoder(3, 8, 2, 16).eval()
     query_pos, tokens = QueryPositions(torch.randn(2, 4, 8)), Tokens(torch.randn(2, 7, 8), torch.randn(2, 7, 8))
-    found = decoder(query_pos, tokens)
+    found = decoder(query_pos, tokens).queries
     assert found.shape == (3, 2, 4, 8)
     with torch.no_grad():
         decoder.post_norm.weight.zero_()
         decoder.post_norm.bias.fill_(2.0)
-    assert (decoder(query_pos, tokens) == 2).all()
+    assert (decoder(query_pos, tokens).queries == 2).all()
     assert QueryDecoder(1, 8, 2, 16, post_norm=False).post_norm is None
 
 
@@ -82,15 +82,15 @@ def test_refinement_moves_the_queries_of_the_next_layer():
     query_pos, tokens = QueryPositions(torch.randn(1, 4, 8)), Tokens(torch.randn(1, 7, 8), torch.randn(1, 7, 8))
     seen = []
 
-    def refine(layer, queries):
-        seen.append((layer, queries))
+    def refine(layer, answer):
+        seen.append((layer, answer.queries))
         return query_pos
 
-    same = decoder(query_pos, tokens, refine)
-    torch.testing.assert_close(same, decoder(query_pos, tokens))
+    same = decoder(query_pos, tokens, refine).queries
+    torch.testing.assert_close(same, decoder(query_pos, tokens).queries)
     assert [layer for layer, _ in seen] == [0, 1]  # not after the last
     torch.testing.assert_close(seen[1][1], same[1])
-    moved = decoder(query_pos, tokens, lambda layer, queries: QueryPositions(query_pos.embedding + 1))
+    moved = decoder(query_pos, tokens, lambda layer, answer: QueryPositions(query_pos.embedding + 1)).queries
     torch.testing.assert_close(moved[0], same[0])
     assert not torch.allclose(moved[1], same[1])
 
@@ -100,8 +100,8 @@ def test_positions_in_values_are_seen_and_queries_begin_as_their_own():
     query_pos, memory = QueryPositions(torch.randn(1, 4, 8)), torch.randn(1, 1, 8)
     tokens = [Tokens(memory, torch.randn(1, 1, 8)) for _ in range(2)]  # one token: nothing but its value can matter
     with torch.no_grad():
-        torch.testing.assert_close(*(plain(query_pos, t) for t in tokens))
-        assert not torch.allclose(*(decoder(query_pos, t) for t in tokens))
+        torch.testing.assert_close(*(plain(query_pos, t).queries for t in tokens))
+        assert not torch.allclose(*(decoder(query_pos, t).queries for t in tokens))
     queries, keys, _ = decoder.layers[0].attentions[1].attn.in_proj_weight.chunk(3)
     assert torch.equal(queries, keys)
     assert decoder.layers[0].attentions[0].attn.in_proj_weight.requires_grad
@@ -111,9 +111,9 @@ def test_a_mask_hides_queries_from_each_other():
     decoder = QueryDecoder(2, 8, 2, 16).eval()
     embedding, tokens = torch.randn(1, 4, 8), Tokens(torch.randn(1, 7, 8), torch.randn(1, 7, 8))
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
-    alone = decoder(QueryPositions(embedding[:, :2]), tokens)
-    torch.testing.assert_close(decoder(QueryPositions(embedding), tokens, mask=mask)[:, :, :2], alone)
-    assert not torch.allclose(decoder(QueryPositions(embedding), tokens)[:, :, :2], alone)
+    alone = decoder(QueryPositions(embedding[:, :2]), tokens).queries
+    torch.testing.assert_close(decoder(QueryPositions(embedding), tokens, mask=mask).queries[:, :, :2], alone)
+    assert not torch.allclose(decoder(QueryPositions(embedding), tokens).queries[:, :, :2], alone)
 
 
 def test_attention_with_votes_is_a_gaussian_around_the_query_times_the_score():
@@ -135,7 +135,38 @@ def test_attention_with_votes_is_a_gaussian_around_the_query_times_the_score():
         content.append(share @ v[..., part])
         offsets.append((share @ votes.tokens.double()) - votes.queries)
     expected = attention.attn.out_proj(torch.cat(content, -1).float()) + attention.offset(torch.cat(offsets, -1).float().asinh())
-    torch.testing.assert_close(attention(query, key, value, votes=votes), expected, atol=1e-4, rtol=1e-4)
+    found = attention(query, key, value, votes=votes)
+    torch.testing.assert_close(found.queries, expected, atol=1e-4, rtol=1e-4)
+    weights = attention.choice(expected).softmax(-1)
+    moved = sum(weights[..., head : head + 1] * offset for head, offset in enumerate(offsets))  # the last weight is that of staying
+    torch.testing.assert_close(found.moved.double(), moved, atol=1e-3, rtol=1e-3)
+
+
+def test_later_layers_look_for_votes_in_smaller_circles():
+    decoder = QueryDecoder(3, 8, 4, 16, votes=True)
+    widths = [layer.attentions[1].log_width.exp().tolist() for layer in decoder.layers]
+    assert widths[0] == pytest.approx([2, 3, 4.5, 7])
+    assert widths[2] == pytest.approx([0.5, 0.75, 1.125, 1.75])
+
+
+def test_queries_move_where_tokens_vote():
+    """All vote for one place: each layer goes towards it, and says how far."""
+    decoder = QueryDecoder(2, 8, 2, 16, position_in_values=True, votes=True).eval()
+    target, start = torch.tensor([4.0, -2.0, 1.0]), torch.tensor([[[0.0, 0.0, 0.0], [1.0, -6.0, 1.0]]])
+    tokens = Tokens(torch.randn(1, 5, 8), torch.randn(1, 5, 8), target.expand(1, 5, 3), torch.zeros(1, 5))
+    embedding, places = torch.randn(1, 2, 8), []
+
+    def refine(layer, answer):
+        places.append(start + answer.moved)
+        return QueryPositions(embedding, places[-1])
+
+    with torch.no_grad():
+        moved = decoder(QueryPositions(embedding, start), tokens, refine).moved
+    assert moved.shape == (2, 1, 2, 3)
+    share = moved[0] / (target - start)
+    torch.testing.assert_close(share[0, 0], share[0, 0, :1].expand(3))
+    assert ((share[0, 0] > 0) & (share[0, 0] < 1)).all()
+    assert ((target - places[0] - moved[1]).norm(dim=-1) < (target - places[0]).norm(dim=-1)).all()
 
 
 def test_votes_stay_float32_under_autocast():

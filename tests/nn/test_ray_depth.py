@@ -8,7 +8,7 @@ import torch
 
 from frustum.errors import ShapeError
 from frustum.geometry import rotation_z
-from frustum.nn.ray_depth import MapGate, RayDepth, RayDepthNet, camera_numbers
+from frustum.nn.ray_depth import LightDepthNet, MapGate, RayDepth, RayDepthNet, camera_numbers
 from frustum.recipes.finding import get_recipe
 from frustum.types.frame import keyframe_of
 from tests.models import golden_ppe3d as reference
@@ -73,6 +73,29 @@ def test_shapes_and_gradients(kind):
     assert depth.shape == (2, 5, 7)
     (depth.square().sum() + found.context.square().sum()).backward()
     assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["direct", "probabilistic", "hybrid"])
+def test_the_light_net_has_the_same_shapes(kind):
+    net, features = LightDepthNet(8, 8, kind, bins=4), torch.randn(2, 8, 5, 7)
+    found = net(features)
+    assert found.context is features
+    assert found.logits.shape == (2, 1 if kind == "direct" else 4, 5, 7)
+    depth = net.depth(found, None if kind == "direct" else CANDIDATES)
+    assert depth.shape == (2, 5, 7)
+    assert (depth > 0).all()
+    depth.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+def test_what_the_light_net_predicts_is_linear_in_the_inverse_depth():
+    net = LightDepthNet(1, 8, "direct")
+    with torch.no_grad():
+        net.direct.weight.zero_()
+        depths = [float(net.depth(net(torch.zeros(1, 1, 1, 1)))) for net.direct.bias.data in torch.tensor([[0.5], [10.0], [20.0], [-50.0]])]
+    assert depths[0] == pytest.approx(10, rel=0.05)
+    assert 1 / depths[2] == pytest.approx(2 / depths[1], rel=1e-3)
+    assert np.isfinite(depths[3])
 
 
 def test_depths_by_hand():
