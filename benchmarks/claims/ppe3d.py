@@ -5,9 +5,10 @@
     python benchmarks/claims/ppe3d.py --arms point no_depth_loss hybrid separate  # tables 4 and 6
 
 `ppe3d-mini` is trained with each encoding, with the same budget and the same first weights, on the same generated world. Votes are off in
-all: only points can vote. The depth of `point` is predicted directly, as in the recipe. So that nothing favours an arm, the learning rate of each is the best of --lr on a second world, whose scenes
-are neither trained nor scored on, and there is a control: `ray_mean`, whose rays pass the MLP that the queries share, as points do.
-It has no depth net, and 8 points where `camera_ray` has 64; the oracle has no depth net either.
+all: only points can vote. The depth of `point` is predicted directly, as in the recipe. So that nothing favours an arm, the learning rate
+of each is the best of --lr on a second world, whose scenes are neither trained nor scored on, and there is a control: `ray_mean`, whose
+rays pass the MLP that the queries share, as points do. It has no depth net, and 8 points where `camera_ray` has 64; the oracle has no
+depth net either.
 mATE alone misleads while few boxes are found: classes without a match count 1. Read it beside the recall.
 What is finished is kept in the folder --out and not done again. --json is written after each result; on another machine the runs that it
 holds are not done again either. KEY=VALUE settings come first.

@@ -23,7 +23,7 @@ from frustum.weights.catalogue import CATALOGUE
 
 SOURCE = "petr"
 
-RECIPES = ("ppe3d-v299", "ppe3d-2f-v299", "petr-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512")
+RECIPES = ("ppe3d-v299", "ppe3d-2f-v299", "petr-v299", "petrv2-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512")
 """The recipes whose networks are recognised exactly."""
 
 # All files: blue, green, red, with mean and deviation in this order; no rows cut off at the bottom; the frame of the keyframe's LIDAR_TOP.
@@ -121,7 +121,8 @@ def recipe_for(settings: Mapping[str, Any]) -> str:
         return exact
     if settings["encoder"] == "vovnet99":
         is_ray = settings["encoding"] in ("camera_ray", "feature_guided")
-        return "petr-v299" if is_ray else "ppe3d-2f-v299" if settings["past"] else "ppe3d-v299"
+        two, one = ("petrv2-v299", "petr-v299") if is_ray else ("ppe3d-2f-v299", "ppe3d-v299")
+        return two if settings["past"] else one
     return "ppe3d-r101-512" if settings["encoder"] == "resnet101" else "ppe3d-r50"
 
 

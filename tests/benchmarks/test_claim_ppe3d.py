@@ -26,6 +26,7 @@ def test_arms_differ_in_their_encoding_and_depth_alone() -> None:
     assert (point.train.steps, point.data.root, point.model.encoding, point.model.aids.votes) == (7, "w", "point3d", False)
     same = {
         "encoding": "point3d",
+        "depth": point.model.depth,
         "depth_loss": point.model.depth_loss,
         "shared_embedding": True,
         "ray_depths": point.model.ray_depths,

@@ -36,7 +36,8 @@ AIDS = {
     "ray_input": True, "light_depth": True, "anchor_grid": True, "metric_code": True, "metric_offsets": True, "position_in_values": True,
     "votes": True, "token_loss": 1, "denoising": 2,
 }  # fmt: skip
-SMALL = {name: _SMALL for name in ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "ppe3d-2f-v299")}
+_NAMES = ("ppe3d-v299", "ppe3d-r50", "ppe3d-r50-512", "ppe3d-r101-512", "petr-v299", "petrv2-v299", "ppe3d-2f-v299")
+SMALL = {name: _SMALL for name in _NAMES}
 SMALL |= {name: [*_SMALL, "model.pretrained=false"] for name in ("ppe3d-mini", "ppe3d-mini-kitti")}
 ONE_CYCLE = {name: (300, 2e-3, 10.0) for name in SMALL}  # a decoder of queries learns little without a warm-up and clipping
 
@@ -384,7 +385,7 @@ def test_published_settings_of_the_input():
     """GridMask is PETR's; an enlarged evaluation is 3DPPE's."""
     for name in SMALL:
         augment = get_recipe(name).augment
-        expected = {"petr-v299": (0.7, 0.0), "ppe3d-mini": (0.0, 0.0), "ppe3d-mini-kitti": (0.0, 0.0)}.get(name, (0.0, 0.04))
+        expected = (0.7, 0.0) if name.startswith("petr") else (0.0, 0.0) if "mini" in name else (0.0, 0.04)
         assert (augment.grid_mask, augment.eval_resize) == expected, name
 
 
