@@ -125,7 +125,7 @@ class LightDepthNet(nn.Module):
         x, log = self.stem(features), None
         with without_autocast(x):
             if self.direct is not None:
-                inverse = F.conv2d(x.float(), self.direct.weight, self.direct.bias)[:, 0]
+                inverse = F.conv2d(x.float(), self.direct.weight.float(), self.direct.bias.float())[:, 0]
                 log = math.log(_USUAL) - F.softplus(inverse).clamp(min=1e-3).log()
         if self.bins is None:
             assert log is not None
