@@ -94,7 +94,7 @@ def ppe3d_mini_kitti() -> Recipe:
     """The same network for an imported KITTI raw drive: two forward cameras, 96x320 images."""
     mini = ppe3d_mini()
     data = NuScenesData(root="data/kitti", image_size=(96, 320), mean=MEAN, std=STD, cache="memory")
-    # two samples a step: of one, batch statistics hold no spread, as both cameras look the same way (docs/methods/ppe3d.md)
+    # two samples a step, for the published depth net: see docs/methods/ppe3d.md, "Two samples a step"
     train = mini.train.model_copy(update={"steps": 600, "batch_size": 2})
     return mini.model_copy(update={"name": "ppe3d-mini-kitti", "data": data, "train": train})
 

@@ -41,7 +41,7 @@ def test_the_augmentations_are_in_the_numbers():
 
 def test_parallel_cameras_need_two_samples_a_step():
     """Turned by chance, the cameras of a stereo rig look the same way: of one sample a step, batch statistics hold no spread of the turn,
-    and in evaluation the numbers are far from all that was learned. A reason for `ppe3d-mini-kitti` to read two."""
+    and in evaluation the numbers are far from all that was learned. The reason why `ppe3d-mini-kitti` reads two."""
     frame, rng = keyframe_of(gold.batch()), np.random.default_rng(0)
 
     def stereo(turn: float) -> torch.Tensor:
