@@ -65,7 +65,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
     options.world, options.other_city = world_of(options), options.out / "other_city"
-    recipe = get_recipe(RECIPE).model_dump_json()
+    recipe = get_recipe(RECIPE).model_dump_json(exclude_defaults=True)
     options.fingerprint = fingerprint(options, str(options.lr_steps), repr(ARMS), recipe)
     options.out /= options.fingerprint  # results of another budget, recipe or other settings are in a folder of their own
     return options

@@ -67,7 +67,10 @@ def generate_missing(options: argparse.Namespace) -> None:
 
 
 def fingerprint(options: argparse.Namespace, *what: str) -> str:
-    """Of what results must have in common to belong together: world, budget, settings, and `what` else, such as the recipe as JSON."""
+    """Of what results must have in common to belong together: world, budget, settings, and `what` else.
+
+    Of a recipe that is the JSON of what is not at its default: a setting that is new changes nothing then.
+    """
     names = ("steps", "scenes", "val_scenes", "frames", "settings")
     return hashlib.sha256(json.dumps([*(getattr(options, name) for name in names), *what]).encode()).hexdigest()[:10]
 

@@ -54,7 +54,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ultimatedo.json"
     options.world = world_of(options)
-    options.fingerprint = fingerprint(options, repr(ARMS), get_recipe(RECIPE).model_dump_json())
+    options.fingerprint = fingerprint(options, repr(ARMS), get_recipe(RECIPE).model_dump_json(exclude_defaults=True))
     options.out /= options.fingerprint  # results of another budget, recipe or other settings are in a folder of their own
     return options
 

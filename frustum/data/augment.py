@@ -91,9 +91,12 @@ def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, 
 
 def draw(augment: AugmentConfig, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
     """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
-    moving = rng if augment.moves_pixels else None
-    fits = (fit_image(augment, source, size) if moving is None else draw_image(augment, moving, source, size) for source in sources)
-    images = tuple(fits)
+    if rng is None or not augment.moves_pixels:
+        images = tuple(fit_image(augment, source, size) for source in sources)
+    else:
+        seed = rng.integers(2**63) if augment.shared else None
+        draws = (rng if seed is None else np.random.default_rng(seed) for _ in sources)
+        images = tuple(draw_image(augment, numbers, source, size) for numbers, source in zip(draws, sources, strict=True))
     if rng is None:
         return Draw(images, BevTransform(), size)
     bev = draw_bev(augment, rng)

@@ -131,6 +131,7 @@ class AugmentConfig(Config):
     eval_resize: Annotated[float, TRAVELS] = Field(0.0, description="added to the base scale in evaluation; 3DPPE has 0.04")
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
+    shared: bool = Field(False, description="one draw of scale, crop, turn and mirror for all cameras of a sample, instead of one each")
     crop_h: Annotated[tuple[Share, Share], AfterValidator(_ordered), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )

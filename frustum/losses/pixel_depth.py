@@ -15,6 +15,7 @@ from torch import Tensor
 from frustum.config import Config
 from frustum.errors import ShapeError
 from frustum.geometry.transforms import without_autocast
+from frustum.ops.floored_log import floored_log
 
 _LEAST = 0.1  # metres: the depth of a hybrid may be negative
 
@@ -64,7 +65,7 @@ def pixel_depth_losses(
         known, true = known_depth(truth, settings.first, settings.last, mask)
         count = known.sum().clamp(min=1)
         pair = depth.float(), true
-        pair = (pair[0].clamp(min=_LEAST).log(), pair[1].clamp(min=_LEAST).log()) if settings.logarithm else pair
+        pair = (floored_log(pair[0], _LEAST), floored_log(pair[1], _LEAST)) if settings.logarithm else pair
         error = F.smooth_l1_loss(*pair, reduction="none", beta=settings.beta)
         losses = {"loss_depth": settings.depth_weight * error.where(known, 0).sum() / count}
         if logits is not None:

@@ -1,4 +1,4 @@
-"""What an image token sees, as a loss of its own: the class of the box that its LiDAR point lies in, and where the centre is from there.
+"""What an image token sees, as a loss of its own: the class of the box that its LiDAR point lies in, and where the centre is.
 
 Not part of PETR or 3DPPE: a few thousand answers a sample, where the set loss has as many as there are boxes.
 Shape letters: B batch, S tokens, K classes, M boxes of a sample.

@@ -99,7 +99,7 @@ class Ppe3dConfig(ModelConfig):
         box_convention: of the weights, see nn/box_code.py.
         frame: in which the network works, and its ranges are: `ego`, or `lidar`, that of the sensor LIDAR_TOP, for official files.
         max_boxes: of a prediction.
-        suppression: drop boxes that overlap better ones, see `nn.centre_boxes.BoxDecoding`; None as published.
+        suppression: drop boxes that overlap better ones, see `nn.centre_boxes.BoxDecoding`, by its default overlap; None as published.
         set_loss: weights of matching, class and box loss.
         depth_loss: weights of the depth losses of `point3d`, and the metres from its nearest to its farthest candidate depth.
         score_loss: weight of the cross-entropy of depths, of `topk` and `depth_guided_feature`.
@@ -157,6 +157,10 @@ class Ppe3dConfig(ModelConfig):
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             points = " or ".join(POINT)
             raise ValueError(f"aids.votes needs an encoding by points ({points}) and aids.token_loss above 0; else set aids.votes=false")
+        if self.aids.light_depth and not self.aids.ray_input:
+            raise ValueError("aids.light_depth reads no cameras, so it needs the rays: set aids.ray_input=true")
+        if self.aids.light_depth and self.context_blocks:
+            raise ValueError(f"aids.light_depth has no context encoder: set context_blocks=0, not {self.context_blocks}")
         if self.past and self.encoding == "point3d_lidar":
             raise ValueError("the oracle point3d_lidar has no depth of past frames: use past=0")
         return self
@@ -326,7 +330,8 @@ class Ppe3d(nn.Module):
         boxes = decode_boxes(logits, codes, config.box_convention, max_boxes=config.max_boxes, limits=config.point_range)
         boxes = boxes if config.frame == "ego" else boxes_to_ego(boxes, batch)
         if config.suppression is not None:
-            boxes = [without_overlaps(found, BoxDecoding(suppression=config.suppression)) for found in boxes]
+            decoding = BoxDecoding(suppression=config.suppression, max_kept=config.max_boxes)
+            boxes = [without_overlaps(found, decoding) for found in boxes]
         return [Prediction(token, boxes=found) for token, found in zip(batch.tokens, boxes, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -49,6 +49,9 @@ POINT = ("point3d", "point3d_lidar")
 DEPTH_NET = ("topk", "depth_guided_feature", "point3d")
 """Encodings that predict a depth."""
 
+_UNHEARD = -50.0
+"""The score of a token that no query listens to; finite, as a whole image may be without LiDAR."""
+
 
 class Ppe3dHead(nn.Module):
     """Features of the cameras to boxes, with the key names of the reference's heads.
@@ -168,8 +171,10 @@ class Ppe3dHead(nn.Module):
             logits, offsets = self._token_answers(memory, frame)
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}
             if config.aids.votes and places is not None:
-                votes = places.flatten(1, 3) + offsets
-                tokens = tokens._replace(votes=votes, scores=_objectness(logits))
+                votes, scores = places.flatten(1, 3) + offsets, _objectness(logits)
+                if found is None and lidar is not None:  # where nothing was measured, the oracle's token stands nowhere
+                    scores = scores.where((lidar > 0).unflatten(0, views).flatten(1), _UNHEARD)
+                tokens = tokens._replace(votes=votes, scores=scores)
                 outputs["token_votes"] = votes.view(-1, *size, 3)
         outputs |= self._boxes(tokens, seconds, self.reference_points.weight, noisy)
         more = {} if branch is None else self._boxes(tokens, seconds, branch)

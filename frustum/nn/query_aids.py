@@ -27,7 +27,7 @@ class QueryAids(Config):
     Attributes:
         ray_input: features also hold the direction of their ray in the camera, from which the depth of the ground follows.
         light_depth: depth comes from two convolutions beside what tokens read (`nn.ray_depth.LightDepthNet`), instead of the published
-            depth net, through which all that tokens read passes. Wants `ray_input`, as it does not read the cameras.
+            depth net, through which all that tokens read passes. Needs `ray_input`, as it does not read the cameras.
         anchor_grid: queries begin on a grid over the ground, denser in the middle, instead of at random places.
         metric_code: waves of the sine code are 12 to 100 m long, instead of fractions of a logarithm of odds: of queries, and of
             positions by one point or by `ray_mean`.
@@ -36,7 +36,8 @@ class QueryAids(Config):
             position instead of as zero; what queries and keys multiply by begins equal, so that near things match.
         votes: attention prefers tokens that see an object whose centre they take to be near the query, reads how far away that is in
             metres, and moves the query there (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
-        token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class and where the centre is from there.
+        token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class, and where the centre is from that point, or
+            with `votes` from where the token stands by its predicted depth.
         denoising: groups of queries that begin near true boxes and must find those (DN-DETR, Li et al., CVPR 2022).
         denoising_metres: how far from the true centre they begin at most, along x and y.
     """

@@ -101,8 +101,8 @@ class Attention(nn.Module):
     def _with_votes(self, split: list[Tensor], votes: Votes) -> list[Tensor]:
         """Queries, keys and values with further numbers: one pass over the tokens gives both means. float32, as squares of metres need.
 
-        exp(-|vote - query|^2 / 2 width^2) is, but for a factor that all tokens of a query share, the exponential of a product of a number
-        of the query and one of the token; so is the score.
+        exp(-|vote - query|^2 / 2 width^2), of x and y alone, is, but for a factor that all tokens of a query share, the exponential of a
+        product of a number of the query and one of the token; so is the score.
         """
         q, k, v = (x.float() for x in split)
         votes = Votes(*(x.float() for x in votes))

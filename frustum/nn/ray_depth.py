@@ -22,6 +22,7 @@ from frustum.nn.deform import DeformConv
 from frustum.nn.depth_net import Aspp
 from frustum.nn.encoders.resnet import BasicBlock
 from frustum.nn.rig_memory import RigMemory
+from frustum.ops.floored_log import floored_log
 from frustum.types.frame import Frame
 
 DepthKind = Literal["direct", "probabilistic", "hybrid"]
@@ -36,7 +37,7 @@ class RayDepth(NamedTuple):
     """What the depth net says of M feature maps.
 
     Attributes:
-        context: (M, C, h, w) features whose channels the calibration has gated.
+        context: (M, C, h, w) features whose channels the calibration has gated; of LightDepthNet those that it was given.
         logits: (M, D, h, w) of the candidate depths; of a `direct` depth (M, 1, h, w), the logarithm of metres.
         metres: (M, h, w) the second, direct prediction of a hybrid depth, else None.
     """
@@ -125,8 +126,8 @@ class LightDepthNet(nn.Module):
         x, log = self.stem(features), None
         with without_autocast(x):
             if self.direct is not None:
-                inverse = F.conv2d(x.float(), self.direct.weight.float(), self.direct.bias.float())[:, 0]
-                log = math.log(_USUAL) - F.softplus(inverse).clamp(min=1e-3).log()
+                inverse = self.direct(x.to(self.direct.weight.dtype))[:, 0].float()
+                log = math.log(_USUAL) - floored_log(F.softplus(inverse), 1e-3)
         if self.bins is None:
             assert log is not None
             return RayDepth(features, log[:, None], None)

@@ -16,6 +16,7 @@ from frustum.recipes.published import published_for
 
 # PETR draws the scale itself, 0.47 to 0.625 of 1600 pixels, and evaluates at the width of the network's image
 _PETR: dict[str, Any] = {"resize": (-0.03, 0.125), "eval_resize": 0.0, "grid_mask": 0.7}
+_TWO_FRAMES = SetLoss(code_weights=(1.0,) * 10)  # velocities, which two frames show, count as much as the rest
 
 
 def ppe3d_v299() -> Recipe:
@@ -46,15 +47,14 @@ def petr_v299() -> Recipe:
 
 def petrv2_v299() -> Recipe:
     """PETRv2, the baseline of two frames: rays gated by the features (nuScenes with sweeps, 41.0 mAP, 50.3 NDS published)."""
-    model = Ppe3dConfig(
-        encoding="feature_guided", past=1, grouped_boxes=True, box_convention="mmdet3d<1.0", set_loss=SetLoss(code_weights=(1.0,) * 10)
-    )
+    model = Ppe3dConfig(encoding="feature_guided", past=1, grouped_boxes=True, box_convention="mmdet3d<1.0", set_loss=_TWO_FRAMES)
     return _nuscenes("petrv2-v299", model, (320, 800), lr=2e-4, batch_size=1, **_PETR)
 
 
 def ppe3d_2f_v299() -> Recipe:
     """3DPPE-v2: as ppe3d-v299 with a camera sweep (nuScenes with sweeps, 43.2 mAP, 51.9 NDS published)."""
-    return _nuscenes("ppe3d-2f-v299", Ppe3dConfig(past=1, grouped_boxes=True), (320, 800), lr=4e-4, batch_size=4)
+    model = Ppe3dConfig(past=1, grouped_boxes=True, set_loss=_TWO_FRAMES)
+    return _nuscenes("ppe3d-2f-v299", model, (320, 800), lr=4e-4, batch_size=4)
 
 
 def ppe3d_mini() -> Recipe:
@@ -113,7 +113,7 @@ def _nuscenes(name: str, model: Ppe3dConfig, image_size: tuple[int, int], lr: fl
         ),
         augment=AugmentConfig(
             rotate_deg=(0.0, 0.0), bev_flip_x=0.0, bev_flip_y=0.0, bev_rotate_deg=(-22.5, 22.5), bev_scale=(0.95, 1.05),
-            **{"eval_resize": 0.04} | augment,
+            shared=True, **{"eval_resize": 0.04} | augment,
         ),
         optim=OptimConfig(
             lr=lr, weight_decay=1e-2, lr_scale={"encoder": 0.1}, clip_norm=35.0, schedule="cosine", min_lr_ratio=1e-3, warmup_steps=500,

@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frustum.data.augment import BevTransform, draw_bev, draw_colours, draw_image, fit_image
+from frustum.data.augment import BevTransform, draw, draw_bev, draw_colours, draw_image, fit_image
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import Occupancy
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid, box_corners, box_poses, transform_points
+from frustum.recipes.finding import get_recipe
 from tests.data.toy import random_labels
 
 GRID = VoxelGrid.occ3d()
@@ -124,6 +125,15 @@ def test_draws_stay_in_their_ranges_and_repeat() -> None:
     for share in (np.mean([i.flip for i in images]), np.mean([b.flip_x for b in bevs]), np.mean([b.flip_y for b in bevs])):
         assert 0.35 < share < 0.65
     assert all(abs(b.rotate) <= math.radians(20) and 0.95 <= b.scale <= 1.05 for b in bevs)
+
+
+def test_cameras_share_a_draw_if_asked() -> None:
+    """PETR and 3DPPE draw once for all cameras of a sample, BEVDet once for each."""
+    sources, published = [(900, 1600)] * 3, get_recipe("ppe3d-r50").augment
+    for augment, count in ((AugmentConfig(), 3), (AugmentConfig(shared=True), 1), (published, 1)):
+        drawn, again = (draw(augment, np.random.default_rng(seed), sources, (256, 704)).images for seed in (0, 1))
+        assert len({image.matrix().tobytes() for image in drawn}) == count
+        assert not np.array_equal(again[0].matrix(), drawn[0].matrix())
 
 
 def test_whether_pixels_move() -> None:

@@ -102,7 +102,10 @@ def test_logarithms_compare_ratios() -> None:
     near, far = loss(5.5, 5.0), loss(55.0, 50.0)
     assert near == pytest.approx(0.5 * math.log(1.1) ** 2 / settings.beta, rel=1e-4)
     assert far == pytest.approx(near, rel=1e-4)
-    assert loss(-3.0, 5.0) == pytest.approx(math.log(50) - settings.beta / 2, rel=1e-4)
+    depth = torch.tensor([[[-3.0, 0.05, 4.0]]], requires_grad=True)
+    pixel_depth_losses(depth, None, torch.full((1, 1, 3), 5.0), settings)["loss_depth"].backward()
+    assert (depth.grad < 0).all()  # all learn to be farther
+    assert depth.grad.isfinite().all()
 
 
 def test_the_distribution_is_pulled_to_the_true_depth() -> None:

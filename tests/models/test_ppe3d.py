@@ -389,6 +389,12 @@ def test_published_settings_of_the_input():
         assert (augment.grid_mask, augment.eval_resize) == expected, name
 
 
+def test_two_frames_learn_velocities_as_much_as_the_rest():
+    for name in SMALL:
+        model = get_recipe(name).model
+        assert model.set_loss.code_weights[8:] == ((1, 1) if model.past else (0.2, 0.2)), name
+
+
 def test_two_frames_need_poses():
     config = tiny(past=1, encoding="camera_ray")
     with pytest.raises(DataError, match="needs the ego pose of each"):

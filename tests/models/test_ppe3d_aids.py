@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
+from frustum.data.labels.depth import DepthLabels
+from frustum.models.ppe3d import _cell_depth
+from frustum.nn.point_encoding import pixel_points
 from frustum.nn.query_aids import QueryAids
 from frustum.recipes.finding import get_recipe
+from frustum.types.frame import frames_of
 from tests.models.test_ppe3d import AIDS, SMALL, made_up, tiny
 
 
@@ -39,29 +44,63 @@ def test_metric_offsets_are_metres_from_the_place_of_a_query():
     torch.testing.assert_close(found, torch.tensor([[3.0, 0, -1], [-25.6, -2, -0.5]]))
 
 
-def test_with_a_light_depth_net_tokens_read_the_features_themselves():
-    model, batch = (config := tiny(queries=16, aids={"light_depth": True, "ray_input": True})).build().eval(), made_up(config)
+@pytest.mark.parametrize("light", [True, False])
+def test_with_a_light_depth_net_tokens_read_the_features_themselves(light):
+    config = tiny(queries=16, aids={"light_depth": light, "ray_input": True, "token_loss": 1})
+    model, batch = config.build().eval(), made_up(config)
+    first = next(p for p in model.pts_bbox_head.depth_net.parameters() if p.dim() == 4)  # its first convolution
     with torch.no_grad():
-        first = model(batch)
-        model.pts_bbox_head.input_proj.weight.zero_()
-        second = model(batch)
-    assert torch.equal(first["depth"], second["depth"])
-    assert not torch.equal(first["class_logits"], second["class_logits"])
+        before = model(batch)
+        first.zero_()
+        after = model(batch)
+    assert not torch.equal(before["depth"], after["depth"])
+    assert torch.equal(before["token_logits"], after["token_logits"]) == light
+
+
+def test_a_light_depth_net_needs_rays_and_has_no_context_encoder():
+    with pytest.raises(ValueError, match=r"set aids\.ray_input=true"):
+        tiny(aids={"light_depth": True})
+    with pytest.raises(ValueError, match="set context_blocks=0, not 3"):
+        tiny(aids={"light_depth": True, "ray_input": True}, context_blocks=3)
 
 
 def test_votes_make_up_for_the_depth():
-    """With votes the loss is zero where tokens vote for the centre, wherever they take themselves to be."""
+    """What is learned is where a token's vote lands from where it takes itself to be, and so the depth learns, too."""
     config = tiny(queries=16, aids={"token_loss": 1, "votes": True})
     model, batch = config.build(), made_up(config)
+    outputs = model(batch)
+    cameras = (len(batch.images), batch.images.shape[2])
+    depth = _cell_depth(batch.need(DepthLabels), outputs["token_logits"].shape[1:3]).unflatten(0, cameras)
+    points = pixel_points(depth, frames_of(batch, 0)[0])  # (B, N, h, w, 3)
+    seen = torch.stack([places[known][0] for places, known in zip(points, depth > 0, strict=True)])  # one LiDAR point a sample
+    centres = seen + torch.tensor([0.3, -0.2, 0.1])
+    boxes = [torch.cat([centre, torch.tensor([2.0, 2, 2, 0, 0, 0])])[None] for centre in centres]
+    classes = [torch.zeros(1, dtype=torch.long) for _ in boxes]
+
+    def loss() -> torch.Tensor:
+        return model._token_losses(outputs, batch, boxes, classes)["loss_token_centre"]
+
+    loss().backward(retain_graph=True)
+    assert loss() > 0
+    assert any(p.grad is not None and p.grad.any() for p in model.pts_bbox_head.depth_net.depth_prob_conv.parameters())
+    outputs["token_votes"] = centres.repeat_interleave(cameras[1], 0)[:, None, None].expand_as(outputs["token_votes"])
+    assert loss() == 0
+    del outputs["token_votes"]  # without votes offsets begin at the LiDAR point
+    assert loss() > 0
+
+
+def test_queries_do_not_listen_where_an_oracle_has_no_depth():
+    config = tiny(encoding="point3d_lidar", queries=16, aids={"token_loss": 1, "votes": True})
+    model, batch, seen = config.build().eval(), made_up(config), []
+    batch.need(DepthLabels)[..., : batch.images.shape[-1] // 2] = 0
+    model.pts_bbox_head.transformer["decoder"].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
     with torch.no_grad():
-        outputs = model(batch)
-    boxes, classes = model._truth(batch)
-    assert float(model._token_losses(outputs, batch, boxes, classes)["loss_token_centre"]) > 0
-    one = [found[:1] for found in boxes]
-    centre = torch.stack([found[0, :3] for found in one]).repeat_interleave(batch.images.shape[2], 0)  # of each image
-    outputs["token_votes"] = centre[:, None, None].expand_as(outputs["token_votes"])
-    kinds = [found[:1] for found in classes]
-    assert float(model._token_losses(outputs, batch, one, kinds)["loss_token_centre"]) == 0
+        size = model(batch)["token_logits"].shape[1:3]
+    known = (_cell_depth(batch.need(DepthLabels), size) > 0).view_as(seen[0].scores)
+    assert known.any()
+    assert not known.all()
+    assert (seen[0].scores[~known] == -50).all()
+    assert (seen[0].scores[known] > -50).all()
 
 
 def test_suppression_is_a_setting():

@@ -96,6 +96,9 @@ def test_what_the_light_net_predicts_is_linear_in_the_inverse_depth():
     assert depths[0] == pytest.approx(10, rel=0.05)
     assert 1 / depths[2] == pytest.approx(2 / depths[1], rel=1e-3)
     assert np.isfinite(depths[3])
+    net.direct.bias.data.fill_(-8.0)
+    net.depth(net(torch.zeros(1, 1, 1, 1))).log().sum().backward()
+    assert net.direct.bias.grad < 0  # what is very far still learns
 
 
 def test_depths_by_hand():
