@@ -26,7 +26,8 @@ def test_arms_differ_in_their_encoding_and_depth_alone() -> None:
     assert (point.train.steps, point.data.root, point.model.encoding, point.model.aids.votes) == (7, "w", "point3d", False)
     same = {
         "encoding": "point3d",
-        "depth": point.model.depth,
+        "depth": "direct",
+        "score_loss": point.model.score_loss,
         "depth_loss": point.model.depth_loss,
         "shared_embedding": True,
         "ray_depths": point.model.ray_depths,
@@ -35,7 +36,7 @@ def test_arms_differ_in_their_encoding_and_depth_alone() -> None:
     for recipe in recipes.values():
         assert recipe.model_copy(update={"model": recipe.model.model_copy(update=same)}) == point
     assert [recipes[arm].model.encoding for arm in ppe3d.TABLE_5] == [
-        *["camera_ray", "ray_mean", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d_lidar"]
+        *["camera_ray", "ray_mean", "feature_guided", "topk", "depth_guided_feature", "point3d", "point3d", "point3d_lidar"]
     ]
     assert not recipes["no_depth_loss"].model.learns_depth
 
