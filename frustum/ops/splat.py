@@ -93,7 +93,7 @@ def rasterize(
     with without_autocast(means):
         cameras = viewmats.detach(), intrinsics.detach(), points.detach()
         tensors = map(batches, (means, scales, quats, opacities, features, *cameras))
-        found = [_render(chosen, *entry, near=float(near), far=float(far), size=size) for entry in zip(*tensors, strict=True)]
+        found = [_render(chosen, float(near), float(far), size, *entry) for entry in zip(*tensors, strict=True)]
     channels = features.shape[-1] + 1  # depth is the last
     out, alpha = (torch.stack(parts) for parts in zip(*found, strict=True)) if found else [means.new_zeros(0, dtype=dtype)] * 2
     out = out.reshape(*viewmats.shape[:-2], *shown, channels)
@@ -101,8 +101,8 @@ def rasterize(
 
 
 def _render(
-    backend: str, means: Tensor, scales: Tensor, quats: Tensor | None, opacities: Tensor, features: Tensor,
-    views: Tensor, intrinsics: Tensor, points: Tensor, near: float, far: float, size: tuple[int, int],
+    backend: str, near: float, far: float, size: tuple[int, int], means: Tensor, scales: Tensor, quats: Tensor | None,
+    opacities: Tensor, features: Tensor, views: Tensor, intrinsics: Tensor, points: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Without leading dimensions: (N, P, C + 1) and (N, P)."""
     if backend == "torch":

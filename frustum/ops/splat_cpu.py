@@ -32,13 +32,12 @@ class _Camera(NamedTuple):
     """What the forward pass leaves for the backward pass; shapes as the kernels name them."""
 
     size: tuple[int, int]
-    view: np.ndarray
-    lens: np.ndarray
+    matrices: tuple[np.ndarray, ...]  # view, intrinsics
     ids: np.ndarray
     shapes: np.ndarray
     colours: np.ndarray
-    tiles: tuple[np.ndarray, ...]
-    lists: tuple[np.ndarray, ...]
+    tiles: tuple[np.ndarray, ...]  # positions, starts
+    lists: tuple[np.ndarray, ...]  # firsts, members, slots, owners
     order: np.ndarray
     seen: np.ndarray
     left: np.ndarray
@@ -56,8 +55,8 @@ class _Render(torch.autograd.Function):
         for view, lens, places in zip(views, intrinsics, points, strict=True):
             if places.data_ptr() not in layouts:  # cameras share the centres of their pixels
                 layouts[places.data_ptr()] = _lay_out(places.numpy(), size, side)
-            camera = tuple(np.ascontiguousarray(m.numpy(), np.float64) for m in (view, lens))
-            cameras.append(_look(splats, kept, camera, layouts[places.data_ptr()], near, far, size, side))
+            matrices = tuple(np.ascontiguousarray(m.numpy(), np.float64) for m in (view, lens))
+            cameras.append(_look(splats, kept, matrices, layouts[places.data_ptr()], near, far, size, side))
         ctx.splats, ctx.cameras = splats, cameras
         ctx.save_for_backward(means, spreads, opacities, features)  # so that torch notices when one of them is written to
         out = means.new_zeros(*points.shape[:2], features.shape[1] + 1)
@@ -88,10 +87,10 @@ def _lay_out(places: np.ndarray, size: tuple[int, int], side: int) -> tuple[np.n
     return np.ascontiguousarray(places[order]), starts, order
 
 
-def _look(splats, kept, camera, layout, near, far, size, side) -> _Camera:
-    """What a camera, (view, lens), sees at its positions."""
+def _look(splats, kept, matrices, layout, near, far, size, side) -> _Camera:
+    """What a camera sees at its positions."""
     places, starts, order = layout
-    shapes, depth, boxes = kernels.project(kept, *splats[:3], *camera, near, far, size, side)
+    shapes, depth, boxes = kernels.project(kept, *splats[:3], *matrices, near, far, size, side)
     visible = np.flatnonzero(boxes[:, 0] < boxes[:, 1])
     visible = visible[np.argsort(depth[visible], kind="stable")]
     ids, shapes, boxes = kept[visible], shapes[visible], boxes[visible]
@@ -100,7 +99,7 @@ def _look(splats, kept, camera, layout, near, far, size, side) -> _Camera:
     seen = np.zeros((len(places), colours.shape[1]), colours.dtype)
     left, last = np.ones(len(places), colours.dtype), np.zeros(len(places), np.int64)
     kernels.composite(shapes, colours, places, starts, *lists[:2], seen, left, last)
-    return _Camera(size, *camera, ids, shapes, colours, (places, starts), lists, order, seen, left, last)
+    return _Camera(size, matrices, ids, shapes, colours, (places, starts), lists, order, seen, left, last)
 
 
 def _trace_back(camera: _Camera, splats, above: np.ndarray, above_alpha: np.ndarray, grads: list[np.ndarray]) -> None:
@@ -110,4 +109,4 @@ def _trace_back(camera: _Camera, splats, above: np.ndarray, above_alpha: np.ndar
     sums = np.zeros((len(members), 6 + camera.colours.shape[1]), camera.colours.dtype)
     state = camera.seen, camera.left, camera.last, above, above_alpha
     kernels.composite_backward(camera.shapes, camera.colours, *camera.tiles, firsts, members, slots, *state, sums)
-    kernels.project_backward(camera.ids, sums, owners, *splats[:3], camera.view, camera.lens, camera.size, *grads)
+    kernels.project_backward(camera.ids, sums, owners, *splats[:3], *camera.matrices, camera.size, *grads)
