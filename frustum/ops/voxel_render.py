@@ -150,9 +150,10 @@ class _Walk(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         density, features, lines, out, steps = (t.numpy() for t in ctx.saved_tensors)
         grad_density, grad_features = (torch.zeros_like(t) for t in ctx.saved_tensors[:2])
-        above = grad.contiguous().numpy()
-        cells, weights, slopes, firsts = kernels.walk_back(density, features, lines, out, steps, above)
-        kernels.gather(cells, weights, slopes, firsts, above, grad_density.numpy(), grad_features.numpy())
+        above, strips = grad.contiguous().numpy(), torch.get_num_threads()
+        found = kernels.walk_back(density, features, lines, out, steps, above, strips)
+        rows = grad_density.view(-1).numpy(), grad_features.flatten(0, 2).numpy()
+        kernels.gather(*found, above, strips, *rows)
         return grad_density, grad_features, None
 
 

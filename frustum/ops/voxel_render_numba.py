@@ -44,22 +44,27 @@ def _enter(start, way, at, size):  # pragma: no cover (compiled)
 
 
 @njit(cache=True)
-def _next(x, y, z, step, met, line, shape):  # pragma: no cover (compiled)
-    """The cell behind the nearest face, and where its faces are met; x is -1 outside."""
+def _inverse(way):  # pragma: no cover (compiled)
+    return 1 / way if way != 0 else 0.0  # no face of this axis is ever met
+
+
+@njit(cache=True)
+def _next(x, y, z, step, met, start, inverse, shape):  # pragma: no cover (compiled)
+    """The cell behind the nearest face, and where its faces are met; x is -1 outside. `inverse` is that of the way."""
     if met[0] <= met[1] and met[0] <= met[2]:
         x += step[0]
         if x < 0 or x >= shape[0]:
             return -1, y, z, met
-        return x, y, z, ((x + (step[0] > 0) - line[0]) / line[3], met[1], met[2])
+        return x, y, z, ((x + (step[0] > 0) - start[0]) * inverse[0], met[1], met[2])
     if met[1] <= met[2]:
         y += step[1]
         if y < 0 or y >= shape[1]:
             return -1, y, z, met
-        return x, y, z, (met[0], (y + (step[1] > 0) - line[1]) / line[4], met[2])
+        return x, y, z, (met[0], (y + (step[1] > 0) - start[1]) * inverse[1], met[2])
     z += step[2]
     if z < 0 or z >= shape[2]:
         return -1, y, z, met
-    return x, y, z, (met[0], met[1], (z + (step[2] > 0) - line[2]) / line[5])
+    return x, y, z, (met[0], met[1], (z + (step[2] > 0) - start[2]) * inverse[2])
 
 
 @njit(cache=True)
@@ -103,7 +108,8 @@ def walk(density, features, lines, out, steps):  # pragma: no cover (compiled)
         x, step_x, met_x = _enter(line[0], line[3], at, shape[0])
         y, step_y, met_y = _enter(line[1], line[4], at, shape[1])
         z, step_z, met_z = _enter(line[2], line[5], at, shape[2])
-        step, met = (step_x, step_y, step_z), (met_x, met_y, met_z)
+        step, met, start = (step_x, step_y, step_z), (met_x, met_y, met_z), (line[0], line[1], line[2])
+        inverse = (_inverse(line[3]), _inverse(line[4]), _inverse(line[5]))
         light, before, count = number(1), number(0), 0
         while x >= 0 and at < end and before < OPAQUE:
             leaves = min(min(met[0], met[1]), min(met[2], end))
@@ -120,19 +126,20 @@ def walk(density, features, lines, out, steps):  # pragma: no cover (compiled)
                 out[r, channels] += weight * (number(at) + part * _mean_place(thickness, ended))
                 out[r, channels + 1] += weight
             at = max(at, leaves)
-            x, y, z, met = _next(x, y, z, step, met, line, shape)
+            x, y, z, met = _next(x, y, z, step, met, start, inverse, shape)
         steps[r] = count
 
 
 @on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
-def walk_back(density, features, lines, out, steps, above):  # pragma: no cover (compiled)
-    """Cells, weights and gradients of the density of all steps (S), and where those of each ray start (R + 1)."""
+def walk_back(density, features, lines, out, steps, above, strips):  # pragma: no cover (compiled)
+    """Of all steps (S): cells, strips of the grid that own them, weights, gradients of the density; where each ray starts (R + 1)."""
     number = features.dtype.type
     shape, channels = density.shape, features.shape[3]
     firsts = np.zeros(len(lines) + 1, np.int64)
     firsts[1:] = np.cumsum(steps)
-    cells, weights, slopes = np.empty(firsts[-1], np.int32), np.empty(firsts[-1], features.dtype), np.empty(firsts[-1], features.dtype)
+    cells, owners = np.empty(firsts[-1], np.int32), np.empty(firsts[-1], np.int16)
+    weights, slopes = np.empty(firsts[-1], features.dtype), np.empty(firsts[-1], features.dtype)
     for r in prange(len(lines)):
         if firsts[r] == firsts[r + 1]:
             continue
@@ -141,7 +148,8 @@ def walk_back(density, features, lines, out, steps, above):  # pragma: no cover 
         x, step_x, met_x = _enter(line[0], line[3], at, shape[0])
         y, step_y, met_y = _enter(line[1], line[4], at, shape[1])
         z, step_z, met_z = _enter(line[2], line[5], at, shape[2])
-        step, met = (step_x, step_y, step_z), (met_x, met_y, met_z)
+        step, met, start = (step_x, step_y, step_z), (met_x, met_y, met_z), (line[0], line[1], line[2])
+        inverse = (_inverse(line[3]), _inverse(line[4]), _inverse(line[5]))
         rest = number(0)  # what the cells from here on add to the loss
         for c in range(channels + 2):
             rest += out[r, c] * above[r, c]
@@ -159,35 +167,24 @@ def walk_back(density, features, lines, out, steps, above):  # pragma: no cover 
             light *= number(1) - ended
             rest -= weight * worth
             slope = light * worth - rest + weight * above[r, channels] * part * _mean_place_slope(thickness, ended)
-            cells[k], weights[k], slopes[k] = (x * shape[1] + y) * shape[2] + z, weight, slope * metres
+            cells[k], owners[k], weights[k], slopes[k] = (x * shape[1] + y) * shape[2] + z, x % strips, weight, slope * metres
             at = max(at, leaves)
-            x, y, z, met = _next(x, y, z, step, met, line, shape)
-    return cells, weights, slopes, firsts
+            x, y, z, met = _next(x, y, z, step, met, start, inverse, shape)
+    return cells, owners, weights, slopes, firsts
 
 
 @on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
-def gather(cells, weights, slopes, firsts, above, grad_density, grad_features):  # pragma: no cover (compiled)
-    """Add what the steps say about their cells; one thread owns a cell, and takes its steps in the order of the rays."""
-    shape, channels = grad_features.shape, grad_features.shape[3]
-    starts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
-    for k in range(len(cells)):
-        starts[cells[k] + 1] += 1
-    for cell in range(len(starts) - 1):
-        starts[cell + 1] += starts[cell]
-    order, rays = np.empty(len(cells), np.int64), np.empty(len(cells), np.int32)
-    following = starts[:-1].copy()
-    for r in range(len(firsts) - 1):
-        for k in range(firsts[r], firsts[r + 1]):
-            place = following[cells[k]]
-            order[place], rays[place] = k, r
-            following[cells[k]] += 1
-    for cell in prange(len(starts) - 1):
-        x, y, z = cell // (shape[1] * shape[2]), cell // shape[2] % shape[1], cell % shape[2]
-        to = grad_features[x, y, z]
-        for i in range(starts[cell], starts[cell + 1]):
-            grad_density[x, y, z] += slopes[order[i]]
-            weight, g = weights[order[i]], above[rays[i]]
-            if weight != 0:
-                for c in range(channels):
-                    to[c] += weight * g[c]
+def gather(cells, owners, weights, slopes, firsts, above, strips, grad_density, grad_features):  # pragma: no cover (compiled)
+    """Add what the steps say about their cells; a thread owns every n-th layer of cells, and passes over all steps in the same order."""
+    channels = grad_features.shape[1]
+    for strip in prange(strips):
+        for r in range(len(firsts) - 1):
+            for k in range(firsts[r], firsts[r + 1]):
+                if owners[k] != strip:
+                    continue
+                cell, weight = cells[k], weights[k]
+                grad_density[cell] += slopes[k]
+                if weight != 0:
+                    for c in range(channels):
+                        grad_features[cell, c] += weight * above[r, c]
