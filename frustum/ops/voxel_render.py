@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.geometry.grids import VoxelGrid
@@ -24,7 +25,7 @@ from frustum.geometry.transforms import send, without_autocast
 from frustum.ops import voxel_render_numba as kernels
 
 VoxelBackend = Literal["auto", "torch", "numba"]
-_RAYS = 2048  # that the reference takes at a time
+_RAYS = 1024  # that the reference takes at a time; what it needs for a gradient is computed again
 
 
 class RayColours(NamedTuple):
@@ -88,7 +89,7 @@ def voxel_render(
 
 def _torch(density: Tensor, features: Tensor, lines: Tensor) -> Tensor:
     """The reference: (X, Y, Z), (X, Y, Z, C), (R, 9) -> (R, C + 2)."""
-    out = [_few_rays(density, features, some) for some in lines.split(_RAYS)]
+    out = [checkpoint(_few_rays, density, features, some, use_reentrant=False) for some in lines.split(_RAYS)]
     return torch.cat(out) if out else features.new_zeros(0, features.shape[-1] + 2)
 
 
