@@ -62,6 +62,12 @@ def _image(s, x, y, z, view, lens, size):  # pragma: no cover (compiled)
 
 
 @njit(cache=True)
+def _determinant(xx, xy, yy):  # pragma: no cover (compiled)
+    """Of a widened covariance, not below what widening alone gives: of extreme needles no digits are left."""
+    return max(xx * yy - xy * xy, BLUR * (xx + yy - BLUR))
+
+
+@njit(cache=True)
 def _times(s, u):  # pragma: no cover (compiled)
     """A covariance times a vector."""
     return (
@@ -96,7 +102,7 @@ def project(kept, means, spreads, opacities, view, lens, near, far, size, side):
         boxes[k, 0], boxes[k, 1] = int(max(u - across, 0.0)) // side, min(int(min(u + across, width)) // side + 1, columns)
         boxes[k, 2], boxes[k, 3] = int(max(v - down, 0.0)) // side, min(int(min(v + down, height)) // side + 1, rows)
         boxes[k, 0], boxes[k, 2] = min(boxes[k, 0], columns - 1), min(boxes[k, 2], rows - 1)
-        det = xx * yy - xy * xy
+        det = _determinant(xx, xy, yy)
         p = np.sqrt(yy / (2 * det))
         shapes[k, 0], shapes[k, 1] = number(u), number(v)
         shapes[k, 2], shapes[k, 3], shapes[k, 4] = number(p), number(-xy / (2 * det * p)), number(np.sqrt(0.5 / yy))
@@ -256,7 +262,7 @@ def project_backward(
         x, y, z = _in_camera(means, g, view)
         s = _spread(spreads, g)
         xx, xy, yy, u, v = _image(s, x, y, z, view, lens, size)
-        det = xx * yy - xy * xy
+        det = _determinant(xx, xy, yy)
         a, b, c = yy / det, -xy / det, xx / det  # the inverse covariance
         vx, vy = np.float64(total[1]), np.float64(total[2])
         vxx, vxy, vyy = np.float64(total[3]), np.float64(total[4]), np.float64(total[5])

@@ -38,7 +38,7 @@ def render(
         low, high = positions[tile].amin(0), positions[tile].amax(0)
         near_by = ((lower <= high) & (upper >= low)).all(1).nonzero()[:, 0]
         splats = centres[near_by], covariances[near_by], opacities[near_by], colours[near_by]
-        found, alpha = checkpoint(_composite, positions[tile], *splats, use_reentrant=False)
+        found, alpha = checkpoint(_composite, positions[tile], *splats, use_reentrant=False, preserve_rng_state=False)
         places.append(tile)
         sums.append(found)
         weights_of.append(alpha)

@@ -214,6 +214,13 @@ def test_needles_and_clouds():
     _same(_gradients(scene, "numba")[:3], exact[:3], 1e-3)
 
 
+def test_a_needle_without_end_is_finite():
+    """Its determinant has no digits left."""
+    scene = _scene(30, dtype=torch.float32)
+    scene[1][:10] = torch.tensor([1e9, 0, 0])
+    assert all(found.isfinite().all() for found in _gradients(scene, "numba")[:3])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_to_draw(backend):
     scene = _scene(0)
