@@ -89,8 +89,9 @@ def voxel_render(
 
 def _torch(density: Tensor, features: Tensor, lines: Tensor) -> Tensor:
     """The reference: (X, Y, Z), (X, Y, Z, C), (R, 9) -> (R, C + 2)."""
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    out = [checkpoint(_few_rays, density, features, some, **options) for some in lines.split(_RAYS)]
+    out = []
+    for some in lines.split(_RAYS):
+        out.append(checkpoint(_few_rays, density, features, some, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(out) if out else features.new_zeros(0, features.shape[-1] + 2)
 
 
