@@ -1,0 +1,302 @@
+"""Numba kernels of `ops.splat` for the CPU, compiled on first use and cached on disk.
+
+G Gaussians, K those that are not too faint, M those that a camera sees, nearest first; P positions sorted by tile, T tiles, I pairs of a
+tile and a Gaussian that touches it; C channels with depth as the last. A Gaussian's `shape` is what its alpha takes: centre (x, y), three
+factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the distance where alpha ends.
+A projection is computed in float64: it is a small part of the time, and long thin Gaussians lose digits in float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from frustum.ops.splat_torch import BLUR, MARGIN, MAX_ALPHA, MIN_ALPHA, MIN_LEFT
+from frustum.ops.threads import on_torch_threads
+
+# Re-association lets the compiler vectorise the sums over channels; the order stays fixed at compile time, so results are deterministic.
+_FAST = {"reassoc", "contract", "nsz"}
+
+
+@njit(cache=True)
+def _spread(spreads, g):  # pragma: no cover (compiled)
+    """The six numbers of a covariance: xx, xy, xz, yy, yz, zz; spreads (G, 3) holds variances along the axes, (G, 6) all of them."""
+    if spreads.shape[1] == 3:
+        return np.float64(spreads[g, 0]), 0.0, 0.0, np.float64(spreads[g, 1]), 0.0, np.float64(spreads[g, 2])
+    s = spreads[g]
+    return np.float64(s[0]), np.float64(s[1]), np.float64(s[2]), np.float64(s[3]), np.float64(s[4]), np.float64(s[5])
+
+
+@njit(cache=True)
+def _in_camera(means, g, view):  # pragma: no cover (compiled)
+    x, y, z = np.float64(means[g, 0]), np.float64(means[g, 1]), np.float64(means[g, 2])
+    return (
+        view[0, 0] * x + view[0, 1] * y + view[0, 2] * z + view[0, 3],
+        view[1, 0] * x + view[1, 1] * y + view[1, 2] * z + view[1, 3],
+        view[2, 0] * x + view[2, 1] * y + view[2, 2] * z + view[2, 3],
+    )
+
+
+@njit(cache=True)
+def _clamped(slope, focal, principal, extent):  # pragma: no cover (compiled)
+    """Where the projection is linearised, and whether that moves with the Gaussian."""
+    beyond = MARGIN * extent / (2 * focal)
+    low, high = -principal / focal - beyond, (extent - principal) / focal + beyond
+    return min(max(slope, low), high), low <= slope <= high
+
+
+@njit(cache=True)
+def _image(s, x, y, z, view, lens, size):  # pragma: no cover (compiled)
+    """Covariance xx, xy, yy in the image, and the two rows of the linear projection from the frame of the means."""
+    fx, fy = lens[0, 0], lens[1, 1]
+    slope_x, _ = _clamped(x / z, fx, lens[0, 2], size[1])
+    slope_y, _ = _clamped(y / z, fy, lens[1, 2], size[0])
+    a, b = fx / z, fy / z
+    u = (a * (view[0, 0] - slope_x * view[2, 0]), a * (view[0, 1] - slope_x * view[2, 1]), a * (view[0, 2] - slope_x * view[2, 2]))
+    v = (b * (view[1, 0] - slope_y * view[2, 0]), b * (view[1, 1] - slope_y * view[2, 1]), b * (view[1, 2] - slope_y * view[2, 2]))
+    su, sv = _times(s, u), _times(s, v)
+    xx = u[0] * su[0] + u[1] * su[1] + u[2] * su[2] + BLUR
+    xy = v[0] * su[0] + v[1] * su[1] + v[2] * su[2]
+    yy = v[0] * sv[0] + v[1] * sv[1] + v[2] * sv[2] + BLUR
+    return xx, xy, yy, u, v
+
+
+@njit(cache=True)
+def _determinant(xx, xy, yy):  # pragma: no cover (compiled)
+    """Of a widened covariance, not below what widening alone gives: of extreme needles no digits are left."""
+    return max(xx * yy - xy * xy, BLUR * (xx + yy - BLUR))
+
+
+@njit(cache=True)
+def _times(s, u):  # pragma: no cover (compiled)
+    """A covariance times a vector."""
+    return (
+        s[0] * u[0] + s[1] * u[1] + s[2] * u[2],
+        s[1] * u[0] + s[3] * u[1] + s[4] * u[2],
+        s[2] * u[0] + s[4] * u[1] + s[5] * u[2],
+    )
+
+
+@on_torch_threads
+@njit(parallel=True, cache=True)
+def project(kept, means, spreads, opacities, view, lens, near, far, size, side):  # pragma: no cover (compiled)
+    """Shapes (K, 7), depths (K) and tiles (K, 4: first and end column, first and end row) of Gaussians; no tiles for those out of sight."""
+    number = means.dtype.type
+    shapes, depths = np.empty((len(kept), 7), means.dtype), np.empty(len(kept), means.dtype)
+    boxes = np.zeros((len(kept), 4), np.int32)
+    height, width = size
+    columns, rows = (width + side - 1) // side, (height + side - 1) // side
+    for k in prange(len(kept)):
+        g = kept[k]
+        x, y, z = _in_camera(means, g, view)
+        if not (z > near and z < far):
+            continue
+        opacity = np.float64(opacities[g])
+        end = max(np.log(opacity / MIN_ALPHA), 0.0)
+        xx, xy, yy, _, _ = _image(_spread(spreads, g), x, y, z, view, lens, size)
+        u, v = lens[0, 0] * x / z + lens[0, 2], lens[1, 1] * y / z + lens[1, 2]
+        reach = np.sqrt(2 * end) * 1.001 + 0.001  # a little more against rounding
+        across, down = reach * np.sqrt(xx), reach * np.sqrt(yy)
+        if not (u + across >= 0 and u - across <= width and v + down >= 0 and v - down <= height):
+            continue
+        boxes[k, 0], boxes[k, 1] = int(max(u - across, 0.0)) // side, min(int(min(u + across, width)) // side + 1, columns)
+        boxes[k, 2], boxes[k, 3] = int(max(v - down, 0.0)) // side, min(int(min(v + down, height)) // side + 1, rows)
+        boxes[k, 0], boxes[k, 2] = min(boxes[k, 0], columns - 1), min(boxes[k, 2], rows - 1)
+        det = _determinant(xx, xy, yy)
+        p = np.sqrt(yy / (2 * det))
+        shapes[k, 0], shapes[k, 1] = number(u), number(v)
+        shapes[k, 2], shapes[k, 3], shapes[k, 4] = number(p), number(-xy / (2 * det * p)), number(np.sqrt(0.5 / yy))
+        shapes[k, 5], shapes[k, 6] = opacities[g], number(end * 1.0001 + 0.0001)
+        depths[k] = number(z)
+    return shapes, depths, boxes
+
+
+@njit(cache=True)
+def bin_into_tiles(boxes, starts, columns):  # pragma: no cover (compiled)
+    """Which Gaussians touch each tile that holds positions, in their order.
+
+    Returns:
+        firsts (T + 1): where the list of a tile starts; members (I): Gaussians, list after list; slots (I): where a pair stands if they
+        are sorted by Gaussian; owners (M + 1): where the pairs of a Gaussian start then.
+    """
+    tiles = len(starts) - 1
+    firsts, owners = np.zeros(tiles + 1, np.int64), np.zeros(len(boxes) + 1, np.int64)
+    for m in range(len(boxes)):
+        count = 0
+        for row in range(boxes[m, 2], boxes[m, 3]):
+            for t in range(row * columns + boxes[m, 0], row * columns + boxes[m, 1]):
+                if starts[t] < starts[t + 1]:
+                    firsts[t + 1] += 1
+                    count += 1
+        owners[m + 1] = owners[m] + count
+    for t in range(tiles):
+        firsts[t + 1] += firsts[t]
+    members, slots = np.empty(owners[-1], np.int32), np.empty(owners[-1], np.int32)
+    following = firsts[:-1].copy()
+    for m in range(len(boxes)):
+        slot = owners[m]
+        for row in range(boxes[m, 2], boxes[m, 3]):
+            for t in range(row * columns + boxes[m, 0], row * columns + boxes[m, 1]):
+                if starts[t] < starts[t + 1]:
+                    members[following[t]], slots[following[t]] = m, slot
+                    following[t] += 1
+                    slot += 1
+    return firsts, members, slots, owners
+
+
+@njit(cache=True)
+def _density(shape, dx, dy):  # pragma: no cover (compiled)
+    """Opacity times the Gaussian, 0 where it ends. No fast arithmetic here: forward and backward must agree about the end."""
+    along, across = shape[2] * dx + shape[3] * dy, shape[4] * dy
+    sigma = along * along + across * across
+    if sigma > shape[6]:
+        return sigma * 0
+    return shape[5] * np.exp(-sigma)
+
+
+@on_torch_threads
+@njit(parallel=True, cache=True, fastmath=_FAST)
+def composite(shapes, colours, places, starts, firsts, members, seen, left, last):  # pragma: no cover (compiled)
+    """Fill seen (P, C), what is left of the light (P), and where the list of the position's tile was left (P)."""
+    number = shapes.dtype.type
+    most, least, end = number(MAX_ALPHA), number(MIN_ALPHA), number(MIN_LEFT)
+    tiles, channels = len(starts) - 1, colours.shape[1]
+    stride = _stride(tiles)
+    for job in prange(tiles):
+        t = job * stride % tiles
+        for i in range(starts[t], starts[t + 1]):
+            x, y, light = places[i, 0], places[i, 1], number(1)
+            stop = firsts[t]
+            for k in range(firsts[t], firsts[t + 1]):
+                m = members[k]
+                alpha = min(_density(shapes[m], x - shapes[m, 0], y - shapes[m, 1]), most)
+                if alpha < least:
+                    continue
+                remains = light * (number(1) - alpha)
+                if remains <= end:
+                    break
+                weight, light, stop = light * alpha, remains, k + 1
+                for c in range(channels):
+                    seen[i, c] += weight * colours[m, c]
+            left[i], last[i] = light, stop
+
+
+@njit(cache=True)
+def _stride(tiles):  # pragma: no cover (compiled)
+    """A step through all tiles that mixes busy and empty ones, which lie together, among the threads."""
+    stride = tiles * 5 // 8 + 1
+    while tiles > 1:
+        a, b = tiles, stride
+        while b:
+            a, b = b, a % b
+        if a == 1:
+            break
+        stride += 1
+    return stride
+
+
+@on_torch_threads
+@njit(parallel=True, cache=True, fastmath=_FAST)
+def composite_backward(
+    shapes, colours, places, starts, firsts, members, slots, seen, left, last, above, above_alpha, sums
+):  # pragma: no cover (compiled)
+    """Add up, for each pair of tile and Gaussian, over the tile's positions, into sums (I, 6 + C).
+
+    With v = alpha * dL/dalpha and d = position - centre: v, v dx, v dy, v dx^2, v dx dy, v dy^2; then the gradient of the colours.
+    """
+    number = shapes.dtype.type
+    most, least = number(MAX_ALPHA), number(MIN_ALPHA)
+    tiles, channels = len(starts) - 1, colours.shape[1]
+    stride = _stride(tiles)
+    for job in prange(tiles):
+        t = job * stride % tiles
+        for i in range(starts[t], starts[t + 1]):
+            x, y, light = places[i, 0], places[i, 1], number(1)
+            rest = number(0)  # what the Gaussians from here on add to the loss
+            for c in range(channels):
+                rest += seen[i, c] * above[i, c]
+            at_end = above_alpha[i] * left[i]
+            for k in range(firsts[t], last[i]):
+                m = members[k]
+                dx, dy = x - shapes[m, 0], y - shapes[m, 1]
+                density = _density(shapes[m], dx, dy)
+                alpha = min(density, most)
+                if alpha < least:
+                    continue
+                row, weight, worth = sums[slots[k]], light * alpha, number(0)
+                for c in range(channels):
+                    worth += colours[m, c] * above[i, c]
+                    row[6 + c] += weight * above[i, c]
+                rest -= weight * worth
+                behind = (at_end - rest) / (number(1) - alpha)
+                if density <= most:
+                    v = alpha * (light * worth + behind)
+                    row[0] += v
+                    row[1] += v * dx
+                    row[2] += v * dy
+                    row[3] += v * dx * dx
+                    row[4] += v * dx * dy
+                    row[5] += v * dy * dy
+                light *= number(1) - alpha
+
+
+@on_torch_threads
+@njit(parallel=True, cache=True)
+def project_backward(
+    ids, sums, owners, means, spreads, opacities, view, lens, size, grad_means, grad_spreads, grad_opacities, grad_features
+):  # pragma: no cover (compiled)
+    """Add what a camera's sums say to the gradients; one thread owns a Gaussian."""
+    number = means.dtype.type
+    channels = grad_features.shape[1]
+    for m in prange(len(ids)):
+        g = ids[m]
+        if owners[m] == owners[m + 1]:
+            continue
+        total = sums[owners[m]]
+        for k in range(owners[m] + 1, owners[m + 1]):
+            total += sums[k]
+        for c in range(channels):
+            grad_features[g, c] += total[6 + c]
+        grad_opacities[g] += total[0] / opacities[g]
+
+        x, y, z = _in_camera(means, g, view)
+        s = _spread(spreads, g)
+        xx, xy, yy, u, v = _image(s, x, y, z, view, lens, size)
+        det = _determinant(xx, xy, yy)
+        a, b, c = yy / det, -xy / det, xx / det  # the inverse covariance
+        vx, vy = np.float64(total[1]), np.float64(total[2])
+        vxx, vxy, vyy = np.float64(total[3]), np.float64(total[4]), np.float64(total[5])
+        grad_u, grad_v = a * vx + b * vy, b * vx + c * vy  # of the centre
+        # of the covariance: half of inverse * [[vxx, vxy], [vxy, vyy]] * inverse
+        axx, axy, ayx, ayy = a * vxx + b * vxy, a * vxy + b * vyy, b * vxx + c * vxy, b * vxy + c * vyy
+        gxx, gxy, gyy = 0.5 * (axx * a + axy * b), 0.5 * (axx * b + axy * c), 0.5 * (ayx * b + ayy * c)
+
+        for i in range(3):
+            for j in range(i, 3):
+                if i != j and spreads.shape[1] == 3:
+                    continue
+                both = gxx * u[i] * u[j] + gxy * (u[i] * v[j] + v[i] * u[j]) + gyy * v[i] * v[j]
+                place = i if spreads.shape[1] == 3 else (0, 2, 3)[i] + j
+                grad_spreads[g, place] += number(both if i == j else 2 * both)
+
+        # of the rows u, v of the linear projection, and of what these are made from: the inverse depth and the slopes
+        su, sv = _times(s, u), _times(s, v)
+        fx, fy = lens[0, 0], lens[1, 1]
+        _, moves_x = _clamped(x / z, fx, lens[0, 2], size[1])
+        _, moves_y = _clamped(y / z, fy, lens[1, 2], size[0])
+        grad_scale, grad_slope_x, grad_slope_y = 0.0, 0.0, 0.0
+        for i in range(3):
+            along, down = 2 * (gxx * su[i] + gxy * sv[i]), 2 * (gxy * su[i] + gyy * sv[i])
+            grad_scale += along * u[i] + down * v[i]  # u and v are both proportional to 1 / z
+            grad_slope_x -= along * fx / z * view[2, i]
+            grad_slope_y -= down * fy / z * view[2, i]
+        gx, gy, gz = grad_u * fx / z, grad_v * fy / z, np.float64(total[6 + channels]) - grad_scale / z
+        gz -= (grad_u * fx * x + grad_v * fy * y) / (z * z)
+        if moves_x:
+            gx += grad_slope_x / z
+            gz -= grad_slope_x * x / (z * z)
+        if moves_y:
+            gy += grad_slope_y / z
+            gz -= grad_slope_y * y / (z * z)
+        for i in range(3):
+            grad_means[g, i] += number(view[0, i] * gx + view[1, i] * gy + view[2, i] * gz)
