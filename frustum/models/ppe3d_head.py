@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import DataError
@@ -166,7 +167,7 @@ class Ppe3dHead(nn.Module):
         memory, position = (x.flatten(2).mT.unflatten(0, views).flatten(1, 2) for x in (memory, position))  # (B, N * h * w, C)
         if config.aids.position_in_values:
             position = self.position_norm(position)
-        tokens = Tokens(memory, position)
+        tokens = Tokens(0.5 * F.layer_norm(memory, memory.shape[-1:]) if config.aids.memory_norm else memory, position)
         if config.aids.token_loss:
             logits, offsets = self._token_answers(memory, frame)
             outputs |= {"token_logits": logits.view(-1, *size, logits.shape[-1]), "token_offsets": offsets.view(-1, *size, 3)}

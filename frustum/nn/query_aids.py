@@ -34,6 +34,8 @@ class QueryAids(Config):
         metric_offsets: a query answers where the centre is in metres from its place, instead of by a logarithm of odds.
         position_in_values: what attention reads of a token holds its position, too; the position is normalised; queries begin as their own
             position instead of as zero; what queries and keys multiply by begins equal, so that near things match.
+        memory_norm: what tokens are is normalised, and half as long as the norm of where they are, so that at first positions decide where
+            attention looks. Without it, and without votes, content soon outweighs them, and each query looks at one token anywhere.
         votes: attention prefers tokens that see an object whose centre they take to be near the query, reads how far away that is in
             metres, and moves the query there (after Qi et al., ICCV 2019). Needs points as positions, and `token_loss`.
         token_loss: weight of a loss of each token whose LiDAR point lies in a box: its class, and where the centre is from that point, or
@@ -48,6 +50,7 @@ class QueryAids(Config):
     metric_code: bool = False
     metric_offsets: bool = False
     position_in_values: bool = False
+    memory_norm: bool = False
     votes: bool = False
     token_loss: NonNegativeFloat = 0.0
     denoising: NonNegativeInt = 0

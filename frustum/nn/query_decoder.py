@@ -223,7 +223,7 @@ class QueryDecoder(nn.Module):
                 nn.init.xavier_uniform_(parameter)
         if position_in_values:
             for layer in self.layers:
-                _match_near(layer.attentions[1].attn.in_proj_weight, 0.5 if votes else 3.0)  # type: ignore[union-attr, index, arg-type]
+                _match_near(layer.attentions[1].attn.in_proj_weight, 0.5 if votes else 1.5)  # type: ignore[union-attr, index, arg-type]
             return
         # Queries are zero when they first look at each other: all see the same bias, whatever these weights are.
         first = self.layers[0].attentions[0].attn  # type: ignore[union-attr, index]
@@ -268,7 +268,7 @@ class QueryDecoder(nn.Module):
 def _match_near(weight: Tensor, factor: float) -> None:
     """Make queries and keys of packed weights (3 C, C) the same projection, `factor` times as large as it was.
 
-    With a large one equal positions stand out from the start; a small one leaves it to votes.
+    With a large one equal positions stand out from the start, up to where a query sees one token only; a small one leaves it to votes.
     """
     queries, keys, _ = weight.chunk(3)
     queries.mul_(factor)

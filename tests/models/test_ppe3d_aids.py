@@ -57,6 +57,16 @@ def test_with_a_light_depth_net_tokens_read_the_features_themselves(light):
     assert torch.equal(before["token_logits"], after["token_logits"]) == light
 
 
+@pytest.mark.parametrize("normed", [True, False])
+def test_with_a_norm_of_the_memory_its_size_does_not_decide_where_attention_looks(normed):
+    model, batch = (config := tiny(queries=16, aids={"memory_norm": normed})).build().eval(), made_up(config)
+    with torch.no_grad():
+        first = model(batch)["class_logits"]
+        for parameter in model.pts_bbox_head.input_proj.parameters():
+            parameter.mul_(10)
+        assert torch.allclose(model(batch)["class_logits"], first, atol=1e-3) == normed
+
+
 def test_a_light_depth_net_needs_rays_and_has_no_context_encoder():
     with pytest.raises(ValueError, match=r"set aids\.ray_input=true"):
         tiny(aids={"light_depth": True})
