@@ -88,7 +88,7 @@ def test_a_head_equals_the_reference(shared, case):
     seen: dict[str, torch.Tensor] = {}
     head.transformer["decoder"].register_forward_hook(
         lambda _, given, found: seen.update(
-            query_embeds=given[0].embedding, memory=given[1].memory, pos_embed=given[1].position, decoder=found
+            query_embeds=given[0].embedding, memory=given[1].memory, pos_embed=given[1].position, decoder=found.queries
         )
     )
     features = torch.from_numpy(gold.draw("input.img_feats", (1, 6, channels, height, width)).astype(np.float32))[0]
