@@ -2,7 +2,7 @@
 
     python benchmarks/speed/splat.py [--quick] [--json FILE]
 
-640,000 voxels of a street as Occ3D has it, of which 66,000 are not empty, as a trained network leaves them; 18 channels (17 classes
+640,000 voxels of a street as Occ3D has it, of which about 63,000 are not empty, as a trained network leaves them; 18 channels (17 classes
 and depth), six images of 160 x 90. Plain torch is the reference: vectorised over pixels and Gaussians, tile by tile, with its
 activations computed again in the backward pass, because they would not fit into memory.
 """
@@ -10,9 +10,7 @@ activations computed again in the backward pass, because they would not fit into
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ CAMERAS = {0: 1266, 55: 1266, -55: 1266, 110: 1266, -110: 1266, 180: 800}  # yaw
 
 
 def street(grid: VoxelGrid, seed: int = 0) -> Tensor:
-    """Which voxels are occupied (X, Y, Z): ground, the shells of 40 buildings, 40 vehicles; 66,000 on Occ3D's grid."""
+    """Which voxels are occupied (X, Y, Z): ground, the shells of 40 buildings, 40 vehicles; 63,208 on Occ3D's grid."""
     draw = torch.Generator().manual_seed(seed)
     filled = torch.zeros(grid.shape, dtype=torch.bool)
     filled[:, :, 2] = True
@@ -85,22 +83,6 @@ def rays(views: Tensor, lenses: Tensor, size: tuple[int, int]) -> tuple[Tensor, 
     return to_ego[:, None, :3, 3].expand_as(directions).flatten(0, 1), directions.flatten(0, 1)
 
 
-def peak(job: Callable[[], object]) -> float:
-    """MiB that a job takes beyond what the process holds, where the system tells (Linux)."""
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        clear.write_text("5")
-    except OSError:
-        return math.nan
-
-    def held(key: str) -> float:
-        return float(re.findall(rf"{key}:\s+(\d+)", status.read_text())[0]) / 1024
-
-    start = held("VmRSS")
-    job()
-    return held("VmHWM") - start
-
-
 def both(run: Callable[..., Any], tensors: list[Tensor], *arguments: object, **options: object) -> Callable[[], list[Tensor]]:
     """Forward and backward of all results."""
 
@@ -129,14 +111,13 @@ def compare(
     quick = {(name, k): jobs[name][k] for name in others for k in (0, 1)}
     times = take_turns(quick, repeats) | take_turns({(plain, k): jobs[plain][k] for k in (0, 1)}, plain_repeats, warm_up=0)
     for name, (_, job) in jobs.items():
-        found: list[Tensor] = []
-        memory = peak(lambda job=job, found=found: found.extend(job()))
+        found = job()
         wanted = wanted or found
         error = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
         forward, whole = times[name, 0].median, times[name, 1].median
-        row = (times[plain, 0].median / forward, 1e3 * whole, times[plain, 1].median / whole, memory, error)
+        row = (times[plain, 0].median / forward, 1e3 * whole, times[plain, 1].median / whole, error)
         rows.append((name, 1e3 * forward, *row))
-    columns = ("backend", "forward, ms", "x plain", "forward + backward, ms", "x plain", "memory, MiB", "largest difference of a gradient")
+    columns = ("backend", "forward, ms", "x plain", "forward + backward, ms", "x plain", "largest difference of a gradient")
     note = f"Medians of {repeats} rounds in turn ({plain_repeats} of plain torch), {torch.get_num_threads()} thread(s)."
     return Table(title, columns, rows, f"{note} Difference: from plain torch, relative to the largest gradient.")
 
@@ -152,7 +133,7 @@ def growth(grid: VoxelGrid, quick: bool) -> Table:
         cases[f"{factor:g} x {factor:g} the pixels"] = (1.0, (int(size[0] * factor), int(size[1] * factor)), CLASSES)
     for channels in (1, 8, 16, 32, 64):
         cases[f"{channels} channels"] = (1.0, size, channels)
-    rows: list[tuple[str, float, float, str]] = []
+    rows: list[tuple[str, float, str]] = []
     jobs = {}
     for name, (share, shape, channels) in cases.items():
         tensors = [t[scene(grid, channels=1)[2] > 0.1] for t in scene(grid, channels=channels)]
@@ -160,10 +141,10 @@ def growth(grid: VoxelGrid, quick: bool) -> Table:
         jobs[name] = both(rasterize, [t[few].requires_grad_() for t in tensors], *cameras(shape), shape)
     times = take_turns(jobs, 1 if quick else 3)
     longest = max(t.median for t in times.values())
-    for name, job in jobs.items():
-        rows.append((name, 1e3 * times[name].median, peak(job), "█" * max(1, round(30 * times[name].median / longest))))
+    for name in jobs:
+        rows.append((name, 1e3 * times[name].median, "█" * max(1, round(30 * times[name].median / longest))))
     note = f"6 x {size[1]} x {size[0]} pixels, {filled:,} Gaussians and {CLASSES} channels (and depth) where nothing else is said."
-    return Table("How splatting grows, numba, forward + backward", ("case", "ms", "memory, MiB", "time"), rows, note)
+    return Table("How splatting grows, numba, forward + backward", ("case", "ms", "time"), rows, note)
 
 
 def measure(quick: bool) -> Iterator[Table]:
