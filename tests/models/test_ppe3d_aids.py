@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from frustum.data.labels.boxes import BoxLabels
 from frustum.data.labels.depth import DepthLabels
 from frustum.models.ppe3d import _cell_depth
 from frustum.nn.point_encoding import pixel_points
@@ -33,6 +34,16 @@ def test_denoising_queries_are_there_in_training_and_change_nothing_for_the_othe
     assert with_them["denoising_codes"].shape[2] == 2 * 5, "two groups of the five boxes of the fuller sample"
     # batch normalisation is the same in both: queries do not pass it
     torch.testing.assert_close(with_them["class_logits"], without["class_logits"], atol=1e-4, rtol=1e-4)
+
+
+def test_no_denoising_query_begins_at_a_box_that_is_not_learned():
+    config = tiny(queries=16, aids=AIDS)
+    model, batch = config.build().train(), made_up(config)
+    batch.need(BoxLabels).boxes[0][:, 0] = config.box_range[3] + 1  # all boxes of the fuller sample are out of the range
+    others = max(len(boxes) for boxes in batch.need(BoxLabels).boxes[1:])
+    outputs = model(batch)
+    assert outputs["denoising_codes"].shape[2] == 2 * others
+    assert all(value.isfinite() for value in model.loss(outputs, batch).values())
 
 
 def test_metric_offsets_are_metres_from_the_place_of_a_query():
