@@ -1,0 +1,165 @@
+"""Renders what a network says of voxels at the labelled points of images: by splatting Gaussians, by exact traversal, or by marching.
+
+All views of a sample are rendered from one field, in the ego frame of the keyframe; or, with Ray Compensation as GSRender has it, from the
+field resampled into the ego frame of an adjacent keyframe.
+
+Shape letters: B batch, V views, N cameras, P points, X Y Z voxels, K classes, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frustum.data.labels.views import ViewTruth
+from frustum.geometry import VoxelGrid
+from frustum.geometry.transforms import send
+from frustum.losses.view_rendering import Points
+from frustum.nn.gaussians import Gaussians
+from frustum.ops.splat import SplatBackend, rasterize
+from frustum.ops.voxel_render import RayColours, voxel_render
+from frustum.types.classes import FLAT_CLASSES, IGNORE
+
+Limits = Tensor
+"""(B, V, N, P, 2) depths, metres: where the window about a point begins and ends."""
+
+
+class Rendered(NamedTuple):
+    """What is seen at labelled points.
+
+    Attributes:
+        logits: (B, V, N, P, K) sum of weights times logits.
+        depth: (B, V, N, P) sum of weights times depth along the optical axis, metres.
+        alpha: (B, V, N, P)
+        before: (B, V, N, P, 2) light that ends before the limits, or (B, V, N, P, 0) without them.
+    """
+
+    logits: Tensor
+    depth: Tensor
+    alpha: Tensor
+    before: Tensor
+
+
+def splat_views(
+    found: Gaussians, truth: ViewTruth, width: int, limits: Limits | None = None, in_key: bool = True, backend: SplatBackend = "auto"
+) -> Rendered:
+    """Gaussians in the views' cameras, at the labelled points.
+
+    Args:
+        found: Gaussians in the ego frame of the keyframe; of the views with `in_key=False`, of which there must be one then.
+        truth: where.
+        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide.
+        limits: see `Limits`.
+        in_key: render in the ego frame of the keyframe.
+        backend: of `rasterize`.
+    """
+    cam2ego = truth.view2key[:, :, None] @ truth.cam2ego if in_key else truth.cam2ego
+    scale = width / truth.size[..., 1].to(truth.intrinsics)  # (B, V, N)
+    heights = (truth.size[..., 0] * scale).round()
+    shrink = torch.stack([scale, scale, torch.ones_like(scale)], -1)
+    cameras = torch.linalg.inv(cam2ego).flatten(1, 2), (shrink[..., None] * truth.intrinsics).flatten(1, 2)
+    places = (truth.pixels * scale[..., None, None]).flatten(1, 2)
+    size = int(heights.max()), width
+    means, scales, opacities, logits = found
+    depths = None if limits is None else limits.flatten(1, 2)
+    seen = rasterize(means, scales, opacities, logits, *cameras, size, places, limits=depths, backend=backend)
+    lead = truth.depth.shape[1:3]
+    return Rendered(*(x.unflatten(1, lead) for x in (seen.features, seen.depth, seen.alpha, seen.before)))
+
+
+March = Callable[[Tensor, Tensor, VoxelGrid, Tensor, Tensor], RayColours]
+"""Renders rays of one sample by samples along them, as `ops.voxel_march.voxel_march`."""
+
+
+def trace_views(
+    density: Tensor, logits: Tensor, grid: VoxelGrid, truth: ViewTruth, limits: Limits | None = None, march: March | None = None
+) -> Rendered:
+    """A voxel field along the rays of the labelled points, in the ego frame of the keyframe.
+
+    Args:
+        density: (B, X, Y, Z) 1/m.
+        logits: (B, X, Y, Z, K).
+        grid: where the voxels lie.
+        truth: where the rays are.
+        limits: see `Limits`; of the exact traversal alone.
+        march: sample along the rays instead of the exact traversal.
+    """
+    origins, directions = (x.flatten(1, 3) for x in truth.rays())
+    is_point, lead = truth.is_point.flatten(1), truth.depth.shape[1:]
+    rows = []
+    for b in range(len(density)):
+        kept = is_point[b].nonzero()[:, 0]
+        rays = origins[b, kept], directions[b, kept]
+        if march is None:
+            out = voxel_render(density[b], logits[b], grid, *rays)
+        else:
+            out = march(density[b], logits[b], grid, *rays)
+        parts = [out.features, out.depth[:, None], out.alpha[:, None]]
+        for limit in () if limits is None else limits[b].flatten(0, 2)[kept].unbind(-1):
+            parts.append(voxel_render(density[b], logits[b, ..., :0], grid, *rays, far=limit).alpha[:, None])
+        row = torch.cat(parts, 1)
+        rows.append(row.new_zeros(is_point.shape[1], row.shape[1]).index_copy(0, kept, row))
+    out, k = torch.stack(rows).unflatten(1, lead), logits.shape[-1]
+    return Rendered(out[..., :k], out[..., k], out[..., k + 1], out[..., k + 2 :])
+
+
+def windows(truth: ViewTruth, window: float, flat_window: float, class_names: tuple[str, ...]) -> Limits:
+    """Where the window about each point begins and ends."""
+    table = torch.full((IGNORE + 1,), window)
+    for i, name in enumerate(class_names):
+        table[i] = flat_window if name in FLAT_CLASSES else window
+    half = send(table, truth.depth.device)[truth.classes.long()]
+    return torch.stack([(truth.depth - half).clamp(min=0), truth.depth + half], -1)
+
+
+def as_points(rendered: Rendered, truth: ViewTruth, grid: VoxelGrid, moving: tuple[int, ...], moving_weight: float, in_key: bool) -> Points:
+    """What is rendered beside what is true.
+
+    Args:
+        rendered, truth: of the same views.
+        grid: a point outside it cannot be rendered.
+        moving: ids of classes that may have moved in views other than the first.
+        moving_weight: of their points there.
+        in_key: whether the grid is in the ego frame of the keyframe, or of each view.
+    """
+    origins, directions = truth.rays(in_key)
+    cells = grid.to_cells(origins + truth.depth[..., None] * directions)
+    shape = send(torch.tensor(grid.shape, dtype=cells.dtype), cells.device)
+    is_inside = ((cells >= 0) & (cells < shape)).all(-1)
+    weight = truth.is_point.to(truth.depth)
+    if moving_weight != 1 and truth.depth.shape[1] > 1:
+        is_moving = torch.isin(truth.classes, send(torch.tensor(moving, dtype=truth.classes.dtype), truth.classes.device))
+        is_moving[:, 0] = False
+        weight = torch.where(is_moving, weight * moving_weight, weight)
+    return Points(truth.depth, truth.classes, is_inside, weight, rendered.logits, rendered.depth, rendered.alpha, rendered.before)
+
+
+def of_views(truth: ViewTruth, views: slice) -> ViewTruth:
+    """Some of the views."""
+    return ViewTruth(**{name: value[:, views] for name, value in vars(truth).items()})
+
+
+def resample(field: Tensor, view2key: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """A field brought into the ego frame of an adjacent keyframe: GSRender's Ray Compensation.
+
+    Args:
+        field: (B, X, Y, Z, C) in the ego frame of the keyframe.
+        view2key: (B, 4, 4) the adjacent ego frame to the keyframe's.
+        grid: of both.
+
+    Returns:
+        The field at the centres of the adjacent grid (B, X, Y, Z, C), trilinear, and whether these lie within the keyframe's grid
+        (B, X, Y, Z), bool.
+    """
+    centres = grid.centres(field.dtype, field.device)
+    moved = torch.einsum("bij,xyzj->bxyzi", view2key[:, :3, :3], centres) + view2key[:, None, None, None, :3, 3]
+    cells = grid.to_cells(moved)
+    shape = send(torch.tensor(grid.shape, dtype=field.dtype), field.device)
+    is_valid = ((cells >= 0) & (cells < shape)).all(-1)
+    places = (2 * cells / shape - 1).flip(-1)
+    found = F.grid_sample(field.permute(0, 4, 1, 2, 3), places, mode="bilinear", padding_mode="border", align_corners=False)
+    return found.permute(0, 2, 3, 4, 1), is_valid
