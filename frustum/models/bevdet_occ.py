@@ -86,12 +86,12 @@ class BevDetOcc(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin
         pooled: (B, Z * lift_channels, Y, X)
         voxels: (B, bev_channels, Z, Y, X)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
     class_weight: Tensor | None
 
-    def __init__(self, config: BevDetOccConfig):
+    def __init__(self, config: BevDetOccConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         c = config.lift_channels
@@ -101,7 +101,7 @@ class BevDetOcc(nn.Module):
         self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
         self.img_bev_encoder_backbone = CustomResNet3D(c, (c, 2 * c, 4 * c))
         self.img_bev_encoder_neck = LssFpn3D(c + 2 * c + 4 * c, config.bev_channels)
-        self.occ_head = VoxelHead(config.bev_channels, len(config.class_names))
+        self.occ_head = VoxelHead(config.bev_channels, numbers or len(config.class_names))
         self.register_buffer("class_weight", flashocc_class_weights() if config.class_balance else None, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

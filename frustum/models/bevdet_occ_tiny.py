@@ -90,17 +90,18 @@ class BevDetOccTiny(nn.Module):
     `forward` returns
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         voxels: (B, bev_channels, Z / 2, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)
     """
 
-    def __init__(self, config: BevDetOccTinyConfig):
+    def __init__(self, config: BevDetOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         w, heights, classes = config.bev_channels, config.grid.shape[2], len(config.class_names)
+        self.numbers = numbers or classes
         self.trunk = SmallTrunk(
             config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
         )
@@ -108,7 +109,7 @@ class BevDetOccTiny(nn.Module):
         self.voxel_neck = LssFpn3D(w + 2 * w + 4 * w, w)
         self.refine = nn.Conv3d(w, 8 * config.voxel_channels, 1)
         self.hidden = nn.Sequential(nn.Linear(config.voxel_channels, 2 * config.voxel_channels), nn.Softplus())
-        self.head = LinearPerHeight(2 * config.voxel_channels, heights, classes)
+        self.head = LinearPerHeight(2 * config.voxel_channels, heights, self.numbers)
         self.class_weight = nn.Buffer(torch.ones(classes))
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
@@ -125,7 +126,7 @@ class BevDetOccTiny(nn.Module):
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, Z, voxel_channels) at full resolution -> (*, Z, K)."""
-        return self.head(self.hidden(cells)).unflatten(-1, (-1, len(self.config.class_names)))
+        return self.head(self.hidden(cells)).unflatten(-1, (-1, self.numbers))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""

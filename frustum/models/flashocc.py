@@ -89,12 +89,12 @@ class FlashOcc(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin
         pooled: (B, lift_channels, Y, X)
         bev: (B, bev_channels, Y, X)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
     class_weight: Tensor | None
 
-    def __init__(self, config: FlashOccConfig):
+    def __init__(self, config: FlashOccConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         c, rounding = config.lift_channels, rounding_of(config.voxel_rounding)
@@ -104,7 +104,7 @@ class FlashOcc(nn.Module):
         self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
         self.img_bev_encoder_backbone = CustomResNet(c, (2 * c, 4 * c, 8 * c))
         self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
-        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
+        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], numbers or len(config.class_names))
         self.register_buffer("class_weight", flashocc_class_weights() if config.class_balance else None, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -89,23 +89,23 @@ class FlashOccTiny(nn.Module):
     `forward` returns
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         bev: (B, 2 * bev_channels, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)
     """
 
-    def __init__(self, config: FlashOccTinyConfig):
+    def __init__(self, config: FlashOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
-        heights, classes = config.grid.shape[2], len(config.class_names)
+        heights, classes, self.numbers = config.grid.shape[2], len(config.class_names), numbers or len(config.class_names)
         self.trunk = SmallTrunk(
             config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
         )
         self.bev_net = UNet(self.trunk.out_channels, config.bev_channels)
         self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
-        self.head = nn.Linear(config.voxel_channels, heights * classes)
+        self.head = nn.Linear(config.voxel_channels, heights * self.numbers)
         self.class_weight = nn.Buffer(torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -123,7 +123,7 @@ class FlashOccTiny(nn.Module):
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""
-        return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
+        return self.head(cells).unflatten(-1, (-1, self.numbers))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""

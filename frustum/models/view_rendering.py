@@ -8,21 +8,25 @@ Shape letters: B batch, V views, N cameras, P points, X Y Z voxels, K classes, C
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
 
-from frustum.data.labels.views import ViewTruth
+from frustum.config import Config
+from frustum.data.labels.views import ViewLabels, Views, ViewTruth
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
-from frustum.losses.view_rendering import Points
+from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights
 from frustum.nn.gaussians import Gaussians
 from frustum.ops.splat import SplatBackend, rasterize
 from frustum.ops.voxel_render import RayColours, voxel_render
 from frustum.types.classes import FLAT_CLASSES, IGNORE
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 Limits = Tensor
 """(B, V, N, P, 2) depths, metres: where the window about a point begins and ends."""
@@ -42,6 +46,60 @@ class Rendered(NamedTuple):
     depth: Tensor
     alpha: Tensor
     before: Tensor
+
+
+class ClassWeights(Config):
+    """How much points of each class weigh.
+
+    Attributes:
+        table: `renderocc` weighs classes in the cross-entropy by RenderOcc's table; `counted` by `power` and the training labels.
+        power: classes weigh (frequency / mean frequency) ** -power in the cross-entropy, with `counted`.
+        depth_power: the same in the losses of depth, with any table.
+    """
+
+    table: Literal["renderocc", "counted"] = "renderocc"
+    power: NonNegativeFloat = 0.5
+    depth_power: NonNegativeFloat = 0.0
+
+
+class PointWeights(nn.Module):
+    """`ClassWeights` as buffers: `of_class` (K,) in the cross-entropy, `of_depth` (K,) in the other losses."""
+
+    def __init__(self, config: ClassWeights, num_classes: int):
+        super().__init__()
+        self.config = config
+        is_published = config.table == "renderocc" and num_classes == len(renderocc_class_weights())
+        self.of_class = nn.Buffer(renderocc_class_weights() if is_published else torch.ones(num_classes))
+        self.of_depth = nn.Buffer(torch.ones(num_classes))
+
+    def prepare(self, statistics: Mapping[type[Any], Mapping[str, np.ndarray]]) -> None:
+        """Take the frequencies of the classes from the labels, where they are asked for."""
+        counts = torch.as_tensor(statistics[ViewLabels]["counts"], dtype=torch.float64)
+        if not counts.any():  # depth alone
+            return
+        relative = (counts / counts.mean()).clamp(min=1e-3)
+        if self.config.table == "counted":
+            self.of_class.copy_((relative**-self.config.power).float())
+        self.of_depth.copy_((relative**-self.config.depth_power).float())
+
+
+def view_labels(views: Views, class_names: tuple[str, ...]) -> ViewLabels:
+    """The 2D labels that a network learns from."""
+    return ViewLabels(views, class_names, without="model.views.source=lidar")
+
+
+def moving_ids(views: Views, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the classes that may have moved between keyframes."""
+    return tuple(i for i, name in enumerate(class_names) if name in views.moving)
+
+
+@torch.no_grad()
+def read_voxels(
+    opacity: Tensor, logits: Tensor, threshold: float, tokens: Sequence[str], grid: VoxelGrid, class_names: tuple[str, ...]
+) -> list[Prediction]:
+    """Voxels (B, X, Y, Z) whose opacity is above the threshold are occupied, by the class of the highest logit (B, X, Y, Z, K)."""
+    labels = torch.where(opacity > threshold, logits.argmax(-1), len(class_names) - 1).to(torch.uint8)
+    return [Prediction(token, PredictedOccupancy(volume, grid, class_names)) for token, volume in zip(tokens, labels, strict=True)]
 
 
 def splat_views(
@@ -107,23 +165,27 @@ def trace_views(
     return Rendered(out[..., :k], out[..., k], out[..., k + 1], out[..., k + 2 :])
 
 
-def windows(truth: ViewTruth, window: float, flat_window: float, class_names: tuple[str, ...]) -> Limits:
-    """Where the window about each point begins and ends."""
-    table = torch.full((IGNORE + 1,), window)
+def windows(truth: ViewTruth, loss: ViewLoss, class_names: tuple[str, ...]) -> Limits | None:
+    """Where the window about each point begins and ends; None for a loss that asks for none."""
+    if loss.depth != "hit":
+        return None
+    table = torch.full((IGNORE + 1,), loss.window)
     for i, name in enumerate(class_names):
-        table[i] = flat_window if name in FLAT_CLASSES else window
+        table[i] = loss.flat_window if name in FLAT_CLASSES else loss.window
     half = send(table, truth.depth.device)[truth.classes.long()]
     return torch.stack([(truth.depth - half).clamp(min=0), truth.depth + half], -1)
 
 
-def as_points(rendered: Rendered, truth: ViewTruth, grid: VoxelGrid, moving: tuple[int, ...], moving_weight: float, in_key: bool) -> Points:
+def as_points(
+    rendered: Rendered, truth: ViewTruth, grid: VoxelGrid, moving: tuple[int, ...] = (), moving_weight: float = 1.0, in_key: bool = True
+) -> Points:
     """What is rendered beside what is true.
 
     Args:
         rendered, truth: of the same views.
         grid: a point outside it cannot be rendered.
-        moving: ids of classes that may have moved in views other than the first.
-        moving_weight: of their points there.
+        moving: ids of classes that may have moved since.
+        moving_weight: of their points.
         in_key: whether the grid is in the ego frame of the keyframe, or of each view.
     """
     origins, directions = truth.rays(in_key)
@@ -131,9 +193,8 @@ def as_points(rendered: Rendered, truth: ViewTruth, grid: VoxelGrid, moving: tup
     shape = send(torch.tensor(grid.shape, dtype=cells.dtype), cells.device)
     is_inside = ((cells >= 0) & (cells < shape)).all(-1)
     weight = truth.is_point.to(truth.depth)
-    if moving_weight != 1 and truth.depth.shape[1] > 1:
+    if moving_weight != 1 and moving:
         is_moving = torch.isin(truth.classes, send(torch.tensor(moving, dtype=truth.classes.dtype), truth.classes.device))
-        is_moving[:, 0] = False
         weight = torch.where(is_moving, weight * moving_weight, weight)
     return Points(truth.depth, truth.classes, is_inside, weight, rendered.logits, rendered.depth, rendered.alpha, rendered.before)
 

@@ -9,7 +9,6 @@ Shape letters: B batch, X Y Z voxels, G = X * Y * Z Gaussians, K classes.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -107,27 +106,10 @@ def splat_to_voxels(found: Gaussians, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     for step in torch.cartesian_prod(*[torch.tensor([-1, 0, 1])] * 3).tolist():
         distance = (send(torch.tensor(step), offset.device, offset.dtype) - offset) / spread
         share = thickness * torch.exp(-0.5 * (distance * distance).sum(-1))
-        here, there = zip(*(_overlap(n, s) for n, s in zip(grid.shape, step, strict=True)), strict=True)
-        total[:, *there] += share[:, *here]
-        sums[:, *there] += share[:, *here, None] * logits[:, *here]
+        here, there = ((slice(None), *cells) for cells in zip(*map(_overlap, grid.shape, step), strict=True))
+        total[there] += share[here]
+        sums[there] += share[here][..., None] * logits[here]
     return -torch.expm1(-total), sums / total.clamp(min=1e-9)[..., None]
-
-
-def start_opacity(bias: Tensor, groups: int, at: float = 0.0) -> None:
-    """Let the last layer (bias (groups * n,), n numbers a voxel) begin without shifts and classes, and with opacity number `at`."""
-    rows = bias.view(groups, -1)
-    rows.zero_()
-    rows[:, NUMBERS - 1] = at
-
-
-def density_of(opacity: Tensor, cell: float) -> Tensor:
-    """1/m of a voxel whose opacity is that, if it is crossed straight."""
-    return -torch.log1p(-opacity.clamp(max=1 - 1e-6)) / cell
-
-
-def opacity_bias_of(share: float) -> float:
-    """The number whose sigmoid is an opacity."""
-    return math.log(share / (1 - share))
 
 
 def _overlap(count: int, step: int) -> tuple[slice, slice]:

@@ -1,8 +1,9 @@
 """Numba kernels of `ops.splat` for the CPU, compiled on first use and cached on disk.
 
 G Gaussians, K those that are not too faint, M those that a camera sees, nearest first; P positions sorted by tile, T tiles, I pairs of a
-tile and a Gaussian that touches it; C channels with depth as the last, L limits of a position. A Gaussian's `shape` is what its alpha takes: centre (x, y), three
-factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the distance where alpha ends.
+tile and a Gaussian that touches it; C channels with depth as the last, L limits of a position. A Gaussian's `shape` is what its alpha
+takes: centre (x, y), three factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the
+distance where alpha ends.
 A projection is computed in float64: it is a small part of the time, and long thin Gaussians lose digits in float32.
 """
 

@@ -336,8 +336,8 @@ def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
 def without_hidden(points: ImagePoints, size: tuple[int, int], share: float) -> ImagePoints:
     """Without points that lie behind a nearer one close by, by more than `share` of its depth and a metre.
 
-    Close by is in the same or a neighbouring cell of 1/200 of the width and 1/100 of the width down: beams of a LiDAR lie further apart from
-    top to bottom. Ground that is seen at a flat angle changes its depth by a third from cell to cell, so that `share` should be 0.5 or more.
+    Close by is in the same or a neighbouring cell, 1/200 of the width across and 1/100 down: beams of a LiDAR lie further apart from top to
+    bottom. Ground that is seen at a flat angle changes its depth by a third from cell to cell, so that `share` should be 0.5 or more.
     """
     cell = np.array([size[1] / 200, size[1] / 100])
     column, row = (points.pixels / cell).astype(np.int64).T
@@ -379,9 +379,9 @@ def _made_of(views: Views) -> dict[str, Any]:
 def _check_cache(folder: Path, views: Views) -> None:
     about, wanted = folder / "views.json", _made_of(views)
     if not about.is_file():
-        raise DataError(f"{folder} holds no 2D labels. Write some: frustum data labels-2d ROOT --out {folder}")
+        raise DataError(f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {folder}")
     if (made := read_json(about, "settings of 2D labels")) != wanted:
-        raise DataError(f"the 2D labels in {folder} were made with {made}, but the network wants {wanted}. Choose another --out folder.")
+        raise DataError(f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. Choose another --out folder.")
 
 
 def _read_cache(folder: Path, sample: Sample) -> list[ImagePoints]:
@@ -409,7 +409,7 @@ def _class_table(source: Any) -> np.ndarray:
 def _dense(camera: CameraFrame, max_depth: float) -> ImagePoints:
     """Labels of all pixels of a street world's image but the sky."""
     folder = camera.path.parent.parent.parent / "extras"
-    advice = "Make the world with them: frustum data world OUT 'save=[\"depth\",\"semantics\"]'"
+    advice = 'Make the world with them: frustum data world OUT \'save=["depth","semantics"]\''
     paths = (folder / kind / camera.channel / f"{camera.path.stem}.png" for kind in ("depth", "semantics"))
     depth, ids = (np.asarray(read_image(path, lambda image: image.copy(), advice)) for path in paths)
     if depth.shape != ids.shape or depth.shape != tuple(camera.size):
