@@ -157,6 +157,8 @@ class Ppe3dConfig(ModelConfig):
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             points = " or ".join(POINT)
             raise ValueError(f"aids.votes needs an encoding by points ({points}) and aids.token_loss above 0; else set aids.votes=false")
+        if self.aids.anchor_grid and self.frame == "lidar":
+            raise ValueError("aids.anchor_grid stands on the ground of the ego frame: set frame=ego, or aids.anchor_grid=false")
         if self.aids.light_depth and not self.aids.ray_input:
             raise ValueError("aids.light_depth reads no cameras, so it needs the rays: set aids.ray_input=true")
         if self.aids.light_depth and self.context_blocks:
