@@ -6,10 +6,12 @@
 
 `ppe3d-mini` is trained with each encoding, with the same budget and seeds, on the same generated world. Votes are off in all: only points
 can vote; without them `aids.memory_norm` is what makes attention look nearby. `hybrid` is 3DPPE's depth, `point` the recipe's, which is
-predicted directly. So that nothing favours an arm, the learning rate of each is the best of --lr on a second world, whose scenes are
-neither trained nor scored on, and there is a control: `ray_mean`, whose rays pass the MLP that the queries share, as points do. It has no
-depth net, and 8 points where `camera_ray` has 64; the oracle has no depth net either. Cross-entropies of depths are summed over 32 bins:
-their weight is small, so that they are about as large as the other depth losses.
+predicted directly. So that nothing favours an arm, the learning rate of each is chosen from --lr on a second world, whose scenes are
+neither trained nor scored on: by short runs, and if --finalists is more than 1, among the best of these by whole trainings. There is a
+control: `ray_mean`, whose rays pass the MLP that the queries share, as points do. It has no depth net, and 8 points where `camera_ray` has
+64; the oracle has no depth net either. Cross-entropies of depths are summed over 32 bins: their weight is small, so that they are about as
+large as the other depth losses. All arms start from the same encoder, and by the same seeds; but parts that one has and another has not
+take random numbers, so that the first weights of the rest differ.
 mATE alone misleads while few boxes are found: classes without a match count 1. Read it beside the recall.
 What is finished is kept in the folder --out and not done again. --json is written after each result; on another machine the runs that it
 holds are not done again either. KEY=VALUE settings come first.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(TABLE_5))
     parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3], help="learning rates to choose from")
     parser.add_argument("--lr-steps", type=int, default=600, help="training steps of each run that chooses")
+    parser.add_argument("--finalists", type=int, default=1, help="learning rates of each arm that are trained in full")
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
     options.world, options.other_city = world_of(options), options.out / "other_city"
@@ -95,22 +99,37 @@ def score(recipe: Recipe, model: Any, root: Path) -> dict[str, Any]:
 
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the result called `task` holds; an interrupted training goes on where it was stopped."""
-    kind, arm, number = task.split("+")
-    if kind == "choose":
-        recipe = recipe_of(arm, options, **{"optim.lr": number, "train.steps": options.lr_steps, "train.seed": 1000})
-        root = options.other_city
-    else:
-        recipe = recipe_of(arm, options, **{"optim.lr": chosen_lr(arm, options), "train.steps": options.steps, "train.seed": number})
-        root = world_of(options)
+    kind, arm, lr, *seed = task.split("+")
+    steps, number = (options.steps, seed[0]) if kind == "train" else (options.lr_steps, 1000)
+    recipe = recipe_of(arm, options, **{"optim.lr": lr, "train.steps": steps, "train.seed": number})
     result = train(recipe, options.out / task.replace("+", "-"), source=RECIPE, progress=False)
-    return {"lr": recipe.optim.lr, "steps": result.steps, "loss": result.loss, **score(recipe, result.model, root)}
+    found = {"lr": recipe.optim.lr, "steps": result.steps, "loss": result.loss}
+    if kind == "choose":
+        return found | score(recipe, result.model, options.other_city)
+    found |= score(recipe, result.model, world_of(options))
+    return found | ({"other_city": score(recipe, result.model, options.other_city)} if len(options.lr) > 1 else {})
 
 
-def chosen_lr(arm: str, options: argparse.Namespace) -> float:
-    """The learning rate that reached the highest mAP in the other city."""
+def finalists(arm: str, options: argparse.Namespace) -> list[float]:
+    """The learning rates whose short runs reached the highest mAP in the other city, best first."""
     if len(options.lr) == 1:
-        return options.lr[0]
-    return max(options.lr, key=lambda lr: tasks_of(options).read(f"choose+{arm}+{lr:g}")["mean_ap"])
+        return options.lr
+    tasks = tasks_of(options)
+    known = [lr for lr in options.lr if tasks.path(f"choose+{arm}+{lr:g}").is_file()]
+    return sorted(known, key=lambda lr: -tasks.read(f"choose+{arm}+{lr:g}")["mean_ap"])[: options.finalists]
+
+
+def trainings(arm: str, options: argparse.Namespace, seeds: Iterable[int]) -> list[str]:
+    return [f"train+{arm}+{lr:g}+{seed}" for seed in seeds for lr in finalists(arm, options)]
+
+
+def runs_of(arm: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The finished trainings of an arm with the learning rate that did best in the other city, in the mean over its seeds."""
+    tasks = tasks_of(options)
+    by_rate = [_finished(tasks, [f"train+{arm}+{lr:g}+{seed}" for seed in range(options.seeds)]) for lr in finalists(arm, options)]
+    most = max(map(len, by_rate), default=0)
+    whole = [rows for rows in by_rate if rows and len(rows) == most]  # a rate with fewer seeds than another is not compared yet
+    return max(whole, key=lambda rows: sum(row.get("other_city", {}).get("mean_ap", 0.0) for row in rows), default=[])
 
 
 # ---- all results ------------------------------------------------------------------------------------------------------------------
@@ -119,7 +138,7 @@ def chosen_lr(arm: str, options: argparse.Namespace) -> float:
 def collect(options: argparse.Namespace) -> dict[str, Any]:
     """What is finished, as JSON values."""
     tasks = tasks_of(options)
-    runs = {arm: _finished(tasks, [f"train+{arm}+{seed}" for seed in range(options.seeds)]) for arm in options.arms}
+    runs = {arm: runs_of(arm, options) for arm in options.arms}
     choices = {arm: _finished(tasks, [f"choose+{arm}+{lr:g}" for lr in options.lr]) for arm in options.arms if len(options.lr) > 1}
     return {
         "benchmark": "claims/ppe3d",
@@ -180,7 +199,9 @@ def main() -> None:
 
     if len(options.lr) > 1:
         tasks.make([f"choose+{arm}+{lr:g}" for arm in options.arms for lr in options.lr], options.jobs, say)
-    tasks.make([f"train+{arm}+{seed}" for seed in range(options.seeds) for arm in options.arms], options.jobs, say)
+    tasks.make(
+        [task for seed in range(options.seeds) for arm in options.arms for task in trainings(arm, options, [seed])], options.jobs, say
+    )
     numbers = collect(options)
     write_json(options.json, numbers, indent=2)
     show(numbers)

@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 def resolve_recipe(name: str, overrides: Sequence[str] = (), code: Sequence[str] = ()) -> Recipe:
     """The recipe called `name`, or that of the run in the folder `name`, with the settings `key=value` applied.
 
-    `code` names modules whose classes a run may import (engine/sections.py).
+    Another network has no published figures, nor has a network with other losses. `code` names modules whose classes a run may import
+    (engine/sections.py).
 
     Raises:
         ConfigError: no such recipe or run, a setting that does not fit, or a class that may not be imported.
     """
-    return apply(get_recipe(name, code), overrides)
+    recipe = get_recipe(name, code)
+    asked = apply(recipe, overrides)
+    return asked if _same_network(recipe.model, asked.model) else asked.model_copy(update={"published": ()})
+
+
+def _same_network(one: Config, other: Config) -> bool:
+    """Whether two configs of models differ at most in where the weights start and in which backend computes."""
+    plain = (config.model_dump(exclude={"pretrained", "pool"}) for config in (one, other))
+    return type(one) is type(other) and next(plain) == next(plain)
 
 
 def run_folder(name: str, out: Path | None) -> Path:

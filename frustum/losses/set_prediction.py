@@ -81,15 +81,19 @@ class Matches(NamedTuple):
     box: Tensor
 
 
-def denoising_matches(counts: Sequence[int], groups: int, layers: int, device: torch.device) -> Matches:
-    """Which of the places of `nn.query_aids.noisy_places` began at which box, in samples with these counts of boxes.
+def denoising_matches(learned: Sequence[Tensor], groups: int, layers: int, device: torch.device) -> Matches:
+    """Which of the places of `nn.query_aids.noisy_places` began at which box. A GPU is waited for.
 
-    Boxes are rows of `TrueCodes`.
+    Args:
+        learned: (M,) bool of each sample, whether a box is learned. Boxes are rows of the `TrueCodes` of all.
+        groups: of denoising queries.
+        layers: of the decoder.
+        device: of the result.
     """
-    most, sample, query, box, first = max(counts, default=0), [], [], [], 0
-    for i, count in enumerate(counts):
-        rows = torch.arange(count)
-        sample.append(torch.full((groups * count,), i))
+    most, sample, query, box, first = max(map(len, learned), default=0), [], [], [], 0
+    for i, kept in enumerate(learned):
+        rows, count = kept.cpu().nonzero()[:, 0], len(kept)
+        sample.append(torch.full((groups * len(rows),), i))
         query.append((torch.arange(groups)[:, None] * most + rows).flatten())
         box.append((rows + first).repeat(groups))
         first += count

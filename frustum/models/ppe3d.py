@@ -157,6 +157,8 @@ class Ppe3dConfig(ModelConfig):
         if self.aids.votes and not (self.encoding in POINT and self.aids.token_loss):
             points = " or ".join(POINT)
             raise ValueError(f"aids.votes needs an encoding by points ({points}) and aids.token_loss above 0; else set aids.votes=false")
+        if self.aids.anchor_grid and self.frame == "lidar":
+            raise ValueError("aids.anchor_grid stands on the ground of the ego frame: set frame=ego, or aids.anchor_grid=false")
         if self.aids.light_depth and not self.aids.ray_input:
             raise ValueError("aids.light_depth reads no cameras, so it needs the rays: set aids.ray_input=true")
         if self.aids.light_depth and self.context_blocks:
@@ -246,7 +248,7 @@ class Ppe3d(nn.Module):
         oracle = self.oracle(batch) if self.oracle is not None and self.training else {}
         noisy, aids = None, self.config.aids
         if self.training and aids.denoising and BoxLabels in batch.labels:
-            noisy = noisy_places(self._truth(batch)[0], aids, self.config.box_range, features.device)
+            noisy = noisy_places(*self._boxes(batch), aids, self.config.box_range, features.device)
         outputs = self.pts_bbox_head(features, frame, self._lidar(batch, features), seconds, noisy, oracle.get("places"))
         outputs |= {f"oracle.{name}": oracle[name] for name in ("class_logits", "box_codes") if oracle}
         views, key = frame.images.shape[:2], frames[0].images.shape[1]
@@ -271,14 +273,16 @@ class Ppe3d(nn.Module):
         Raises:
             DataError: the batch has no boxes, or no depth maps where they are learned.
         """
-        config, (boxes, classes) = self.config, self._truth(batch)
+        config, (everywhere, inside), kinds = self.config, self._boxes(batch), batch.need(BoxLabels).classes
+        boxes, classes = ([row[kept] for row, kept in zip(rows, inside, strict=True)] for rows in (everywhere, kinds))
         truth = TrueCodes.of([boxes_to_code(found, config.box_convention) for found in boxes], classes)
         logits, codes = (outputs[name].transpose(0, 1) for name in ("class_logits", "box_codes"))  # (L, B, Q, *)
         losses = set_losses(logits, codes, truth, config.set_loss)
         if "denoising_logits" in outputs:
             logits, codes = (outputs[name].transpose(0, 1) for name in ("denoising_logits", "denoising_codes"))
-            matches = denoising_matches(truth.counts, config.aids.denoising, len(logits), logits.device)
-            losses |= set_losses(logits, codes, truth, config.set_loss, matches, prefix="denoising.")
+            known = TrueCodes.of([boxes_to_code(found, config.box_convention) for found in everywhere], kinds)
+            matches = denoising_matches(inside, config.aids.denoising, len(logits), logits.device)
+            losses |= set_losses(logits, codes, known, config.set_loss, matches, prefix="denoising.")
         if config.aids.token_loss:
             losses |= self._token_losses(outputs, batch, boxes, classes)
         if config.distill is not None and "oracle.box_codes" in outputs:
@@ -299,12 +303,11 @@ class Ppe3d(nn.Module):
         """The frame of the batch that the network works in."""
         return frame if self.config.frame == "ego" else in_lidar_frame(frame, batch)
 
-    def _truth(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes, in the frame that the network works in, and classes of each sample that are learned."""
-        labels = batch.need(BoxLabels)
-        boxes = labels.boxes if self.config.frame == "ego" else boxes_to_lidar(labels.boxes, batch)
-        inside = [_inside(found, self.config.box_range) for found in boxes]
-        return [b[i] for b, i in zip(boxes, inside, strict=True)], [c[i] for c, i in zip(labels.classes, inside, strict=True)]
+    def _boxes(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """All true boxes of each sample, in the frame that the network works in, and which of them are learned (M,)."""
+        boxes = batch.need(BoxLabels).boxes
+        boxes = boxes if self.config.frame == "ego" else boxes_to_lidar(boxes, batch)
+        return boxes, [_inside(found, self.config.box_range) for found in boxes]
 
     def _depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         config = self.config

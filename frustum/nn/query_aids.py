@@ -70,16 +70,19 @@ def grid_anchors(queries: int, limits: Bounds) -> Tensor:
     return torch.cat([(places.sign() * places.abs() ** 1.5 + 1) / 2, height.expand(queries, 1)], 1)
 
 
-def noisy_places(boxes: Sequence[Tensor], aids: QueryAids, limits: Bounds, device: torch.device) -> Tensor:
-    """Places (B, G * max M, 3) near the centres of boxes (M, 9) of B samples, as shares of the range; 0 where a sample has fewer boxes."""
+def noisy_places(boxes: Sequence[Tensor], learned: Sequence[Tensor], aids: QueryAids, limits: Bounds, device: torch.device) -> Tensor:
+    """Places (B, G * max M, 3) near the centres of boxes (M, 9) of B samples, as shares of the range.
+
+    They are 0 where a sample has fewer boxes, and for boxes that are not `learned` (M,), so that no device is asked how many these are.
+    """
     low, high, reach = (
         send(torch.tensor(row), device) for row in (limits[:3], limits[3:], (aids.denoising_metres, aids.denoising_metres, 0.5))
     )
     most = max(map(len, boxes), default=0)
     places = torch.zeros(len(boxes), aids.denoising, most, 3, device=device)
-    for row, found in zip(places, boxes, strict=True):
+    for row, found, kept in zip(places, boxes, learned, strict=True):
         noise = torch.rand(aids.denoising, len(found), 3, device=device) * 2 - 1
-        row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1)
+        row[:, : len(found)] = ((found[:, :3] + noise * reach - low) / (high - low)).clamp(0, 1) * kept[:, None]
     return places.flatten(1, 2)
 
 

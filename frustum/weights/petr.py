@@ -82,16 +82,22 @@ def reads(config: ModelConfig) -> bool:
 
 
 def needs(state: Mapping[str, Tensor] | None, origin: Origin | None = None) -> dict[str, Any]:
-    """`NEEDS`, and of weights with an origin the convention of the boxes. Raises CheckpointError as `Adapter.needs` does, or if entries
-    that are one and the same in our network differ."""
-    if state is None or origin is None:
+    """`NEEDS`, how images are fitted in evaluation, and of weights with an origin the convention of the boxes.
+
+    Raises CheckpointError as `Adapter.needs` does, or if entries that are one and the same in our network differ.
+    """
+    if state is None:
         return NEEDS
+    settings = settings_of(state)
+    fit = {"eval_resize": 0.0 if _is_fitted_plainly(settings) else 0.04} if settings else {}
+    if origin is None:
+        return NEEDS | fit
     if clashes := contradictions(state):
         raise CheckpointError(f"{origin.what} cannot be run: {'; '.join(clashes)}.")
     convention = stated_convention(origin.around) or origin.said.get("model.box_convention")
     if convention is None:
         raise unstated_convention(origin.what, "add")
-    return NEEDS | {"box_convention": convention}
+    return NEEDS | fit | {"box_convention": convention}
 
 
 def identify(state: Mapping[str, Tensor]) -> Found:
@@ -145,6 +151,12 @@ def contradictions(state: Mapping[str, Tensor]) -> list[str]:
             own = [i for i in range(1, settings["layers"]) if not _are_equal(state, *(f"{_HEAD}{branch}_branches.{j}." for j in (0, i)))]
             found += [f"its {branch}_branches of layer {own[0]} differ from those of layer 0, which this network shares"] if own else []
     return found
+
+
+def _is_fitted_plainly(settings: Mapping[str, Any]) -> bool:
+    """Whether PETR's pipeline fits the images in evaluation, to the network's width; 3DPPE's scales by 4 % of the original width more."""
+    is_guided = settings["encoding"] == "feature_guided" and bool(settings["past"])
+    return is_guided or settings["encoding"] in ("camera_ray", "point3d_lidar")
 
 
 def _exact(settings: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ SMALL = [
     "model.pretrained=false", "model.channels=16", "model.queries=16", "model.layers=1", "model.heads=2", "model.hidden=32",
     "model.depth_bins=8", "model.depth_channels=8", "model.ray_depths=4",
 ]  # fmt: skip
+ROW = {"lr": 1e-3, "recall": 0.5, "nd_score": 0.2, "mean_ate": 0.9, "loss": 1.0}
 QUICK = ["--steps", "2", "--lr-steps", "1", "--seeds", "1", "--scenes", "1", "--val-scenes", "1", "--frames", "1", "--jobs", "1"]
 
 
@@ -47,27 +48,47 @@ def test_the_learning_rate_is_the_best_of_the_other_city(tmp_path: Path) -> None
     for arm, best in (("camera_ray", "0.002"), ("point", "0.001"), ("oracle", "0.001")):
         for lr in ("0.001", "0.002"):
             tasks.write(f"choose+{arm}+{lr}", {"lr": float(lr), "mean_ap": 0.2 if lr == best else 0.1})
-        assert ppe3d.chosen_lr(arm, options) == float(best)
+        assert ppe3d.finalists(arm, options) == [float(best)]
     assert ppe3d.collect(options)["accuracy"] == {}, "nothing is trained yet"
-    for arm, value in (("camera_ray", 0.1), ("point", 0.16), ("oracle", 0.3)):
-        row = {"lr": 1e-3, "recall": 0.5, "nd_score": 0.2, "mean_ate": 0.9, "loss": 1.0}
-        tasks.write(f"train+{arm}+0", row | {"mean_ap": value})
+    for arm, lr, value in (("camera_ray", "0.002", 0.1), ("point", "0.001", 0.16), ("oracle", "0.001", 0.3)):
+        tasks.write(f"train+{arm}+{lr}+0", ROW | {"mean_ap": value, "lr": float(lr)})
     accuracy = ppe3d.collect(options)["accuracy"]
     assert ppe3d._of_gap(accuracy, "point") == "30 %"
     assert ppe3d._of_gap({"point": accuracy["point"]}, "point") == "-"
 
 
+def test_among_finalists_whole_trainings_in_the_other_city_decide(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path), "--lr", "0.001", "0.002", "0.004", "--seeds", "2", "--arms", "point", "--finalists", "2"]
+    options = ppe3d.parse(words)
+    tasks = ppe3d.tasks_of(options)
+    for lr, value in (("0.001", 0.2), ("0.002", 0.3), ("0.004", 0.1)):
+        tasks.write(f"choose+point+{lr}", {"lr": float(lr), "mean_ap": value})
+    assert ppe3d.trainings("point", options, [0]) == ["train+point+0.002+0", "train+point+0.001+0"]
+    for seed, lr, here, there in ((0, "0.002", 0.5, 0.1), (0, "0.001", 0.4, 0.2), (1, "0.002", 0.5, 0.1)):
+        row = ROW | {"lr": float(lr), "mean_ap": here, "other_city": {"mean_ap": there}}
+        tasks.write(f"train+point+{lr}+{seed}", row)
+        chosen = ppe3d.runs_of("point", options)
+    assert [row["lr"] for row in chosen] == [0.002, 0.002], "the other has one seed less"
+    tasks.write("train+point+0.001+1", ROW | {"lr": 0.001, "mean_ap": 0.4, "other_city": {"mean_ap": 0.2}})
+    assert [row["lr"] for row in ppe3d.runs_of("point", options)] == [0.001, 0.001]
+    alone = ppe3d.parse([*words, "--finalists", "1"])
+    assert alone.fingerprint == options.fingerprint
+    assert [row["lr"] for row in ppe3d.runs_of("point", alone)] == [0.002, 0.002]
+
+
 def test_results_in_the_json_are_not_made_again(tmp_path: Path) -> None:
     words = ["--json", str(tmp_path / "x.json"), "--steps", "5", "--arms", "point", "--lr", "1e-3"]
     first = ppe3d.parse(["--out", str(tmp_path / "one"), *words])
-    row = {"lr": 1e-3, "mean_ap": 0.1, "recall": 0.5, "nd_score": 0.2, "mean_ate": 0.9, "loss": 1.0}
-    ppe3d.tasks_of(first).write("train+point+0", row)
+    row = ROW | {"mean_ap": 0.1}
+    ppe3d.tasks_of(first).write("train+point+0.001+0", row)
     (tmp_path / "x.json").write_text(json.dumps(ppe3d.collect(first)))
     second = ppe3d.parse(["--out", str(tmp_path / "two"), *words])
     ppe3d.tasks_of(second).restore(second.json, second.fingerprint)
-    assert ppe3d.tasks_of(second).read("train+point+0") == row
+    assert ppe3d.tasks_of(second).read("train+point+0.001+0") == row
+    assert ppe3d.runs_of("point", second) == [row]
+    assert ppe3d.runs_of("point", ppe3d.parse(["--out", str(tmp_path / "two"), *words[:-1], "2e-3"])) == [], "another learning rate"
     other = ppe3d.parse(["optim.clip_norm=1", "--out", str(tmp_path / "one"), *words])
-    assert not ppe3d.tasks_of(other).path("train+point+0").is_file(), "results with other settings are not taken for these"
+    assert not ppe3d.tasks_of(other).path("train+point+0.001+0").is_file(), "results with other settings are not taken for these"
     with pytest.raises(SystemExit, match="another budget"):
         ppe3d.tasks_of(second).restore(second.json, ppe3d.parse([*words, "--steps", "6"]).fingerprint)
 

@@ -34,6 +34,11 @@ def test_a_recipe_by_name() -> None:
     assert recipe.model == get_recipe("flashocc-r50-m0").model
 
 
+def test_another_network_has_no_published_figures() -> None:
+    assert resolve_recipe("ppe3d-v299", ["model.pretrained=v99.pth", "optim.lr=1e-4"]).published
+    assert not resolve_recipe("ppe3d-v299", ["model.encoding=camera_ray"]).published
+
+
 def test_a_run_is_its_recipe(run: Path) -> None:
     assert is_run(str(run))
     recipe = resolve_recipe(str(run), ["train.seed=7"])

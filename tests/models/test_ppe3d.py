@@ -409,6 +409,7 @@ def test_two_frames_need_poses():
     ({"encoding": "topk", "top_depths": 9}, "top_depths of the encoding topk at most depth_bins"),
     ({"encoding": "camera_ray", "aids": {"votes": True, "token_loss": 1}}, "votes needs an encoding by points"),
     ({"aids": {"votes": True}}, r"votes needs .*token_loss above 0"),
+    ({"frame": "lidar", "aids": {"anchor_grid": True}}, "the ground of the ego frame"),
     ({"encoding": "points"}, "point3d_lidar"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(settings, message):

@@ -36,14 +36,18 @@ def test_denoising_queries_are_there_in_training_and_change_nothing_for_the_othe
     torch.testing.assert_close(with_them["class_logits"], without["class_logits"], atol=1e-4, rtol=1e-4)
 
 
-def test_no_denoising_query_begins_at_a_box_that_is_not_learned():
+def test_no_denoising_query_answers_for_a_box_that_is_not_learned():
     config = tiny(queries=16, aids=AIDS)
     model, batch = config.build().train(), made_up(config)
-    batch.need(BoxLabels).boxes[0][:, 0] = config.box_range[3] + 1  # all boxes of the fuller sample are out of the range
-    others = max(len(boxes) for boxes in batch.need(BoxLabels).boxes[1:])
-    outputs = model(batch)
-    assert outputs["denoising_codes"].shape[2] == 2 * others
-    assert all(value.isfinite() for value in model.loss(outputs, batch).values())
+    outputs, before = model(batch), batch.need(BoxLabels).boxes[0].clone()
+    batch.need(BoxLabels).boxes[0][1, 0] = config.box_range[3] + 1
+    losses = [model.loss(outputs, batch)]
+    batch.need(BoxLabels).boxes[0][1, 0] = config.box_range[3] + 99
+    losses.append(model.loss(outputs, batch))
+    batch.need(BoxLabels).boxes[0][:] = before
+    losses.append(model.loss(outputs, batch))
+    first, second, inside = (loss["denoising.loss_bbox"] for loss in losses)
+    assert first == second != inside
 
 
 def test_metric_offsets_are_metres_from_the_place_of_a_query():

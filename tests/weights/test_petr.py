@@ -124,10 +124,27 @@ def test_a_converted_file_is_the_network_and_how_it_is_run(small, tmp_path):
     model = frustum.load(tmp_path / "x.safetensors")
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in small.items())
     carried = {path.rpartition(".")[2]: value for path, value in travelling(model.recipe).items()}
-    assert carried | petr.NEEDS | {"box_convention": OLD} == carried
+    assert carried | petr.NEEDS | {"box_convention": OLD, "eval_resize": 0.04} == carried
     assert model.config == Ppe3dConfig(**SMALL, box_convention=OLD, frame="lidar")
     with pytest.warns(FrustumWarning, match='box_convention="mmdet3d>=1.0" \\(they were trained with "mmdet3d<1.0"\\)'):
         frustum.load(tmp_path / "x.safetensors", box_convention=NEW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra"),
+    [
+        ({}, 0.04), ({"encoding": "camera_ray"}, 0.0), ({"encoding": "point3d_lidar", "encoder": "resnet50_c5"}, 0.0),
+        ({"encoding": "feature_guided"}, 0.04), ({"encoding": "feature_guided", "past": 1, "grouped_boxes": True}, 0.0),
+        ({"encoding": "topk"}, 0.04), ({"encoding": "depth_guided_feature"}, 0.04),
+    ],
+)  # fmt: skip
+def test_images_are_fitted_as_the_project_of_the_file_does(changes, extra):
+    """Whatever recipe stands for it: PETR's files with a ResNet have none of their own."""
+    with torch.device("meta"):
+        state = Ppe3dConfig(**(SMALL | changes)).build().state_dict()
+    assert petr.settings_of(state)["encoding"] == changes.get("encoding", "point3d")
+    assert petr.needs(state)["eval_resize"] == extra
+    assert "eval_resize" not in petr.needs(None)
 
 
 def test_a_convention_that_nobody_says_is_an_error(small, tmp_path):
