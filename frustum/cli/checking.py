@@ -12,6 +12,7 @@ from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
+from frustum.data.labels.views import Views, view_points
 from frustum.data.opening import opened
 from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
@@ -20,7 +21,7 @@ from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
-DRAWN = {"points": "LiDAR points", "ground": "ground", "voxels": "voxels"}  # by kind of picture
+DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "voxels": "voxels"}  # by kind of picture
 SHOWN = 12  # findings of one kind of severity that are printed; --json has all
 
 
@@ -66,7 +67,7 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
 
 def what_to_look_for(drawn: Collection[str]) -> str:
     """One sentence about what the pictures must show."""
-    marks = [name for name in ("LiDAR points", "boxes", "voxels") if name in drawn]
+    marks = [name for name in ("LiDAR points", "2D labels", "boxes", "voxels") if name in drawn]
     named = " and ".join(filter(None, [", ".join(marks[:-1]), *marks[-1:]]))
     parts = [f"{named} must lie on what they belong to"] if marks else []
     if "ground" in drawn:
@@ -91,7 +92,9 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:
             sample = database.sample(token)
-            made = draw_check(sample, out, seed=number, **options)
+            has_classes = getattr(database, "point_labels", lambda _: None)(token) is not None and sample.lidar is not None
+            labels = view_points(database, sample, Views()) if has_classes else None
+            made = draw_check(sample, out, seed=number, labels=labels, **options)
         except DataError as error:
             say(f"keyframe {token[:8]} is not drawn: {error}")
             continue

@@ -13,7 +13,8 @@ and depth of LiDAR points), and learns from them alone. Ray Compensation is that
 - `none`: the keyframe alone.
 
 No code of GSRender is public: what the paper leaves open is a setting (docs/methods/gsrender.md says which, and why).
-Shape letters: B batch, V views (the keyframe first), N cameras, P points, K classes without free space, X Y Z voxels.
+Shape letters: B batch, V views (the keyframe first), N cameras, M = B * N images, P points, D depth bins, h w feature map, K classes
+without free space, X Y Z voxels.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class GsRenderConfig(ModelConfig):
 class GsRender(nn.Module):
     """Occupancy that was learned by splatting.
 
-    `forward` returns the outputs of the trunk and, in place of `occ_logits`,
+    `forward` returns
+        depth: (M, D, h, w) of the trunk, probability of each depth bin
         numbers: (B, X, Y, Z, 7 + K)
     """
 
@@ -129,7 +131,7 @@ class GsRender(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
         outputs = self.trunk(batch)
-        return {"numbers": outputs.pop("occ_logits"), **outputs}
+        return {"depth": outputs["depth"], "numbers": outputs["occ_logits"]}
 
     def gaussians(self, numbers: Tensor, is_valid: Tensor | None = None) -> Gaussians:
         """All Gaussians of numbers (B, X, Y, Z, 7 + K)."""

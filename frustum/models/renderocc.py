@@ -7,7 +7,8 @@ from a density and logits of K classes for each voxel. Three renderers: `travers
 samples at equal steps of a field that is linear between voxels; `reference` is RenderOcc's own, its contracted depth included
 (ops/voxel_march.py).
 
-Shape letters: B batch, V views (the keyframe first), N cameras, P points, K classes without free space, X Y Z voxels.
+Shape letters: B batch, V views (the keyframe first), N cameras, M = B * N images, P points, D depth bins, h w feature map, K classes
+without free space, X Y Z voxels.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ class RenderOccConfig(ModelConfig):
 class RenderOcc(nn.Module):
     """Occupancy that was learned by volume rendering.
 
-    `forward` returns the outputs of the trunk and, in place of `occ_logits`,
+    `forward` returns
+        depth: (M, D, h, w) of the trunk, probability of each depth bin
         numbers: (B, X, Y, Z, 1 + K)
     """
 
@@ -127,7 +129,7 @@ class RenderOcc(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
         outputs = self.trunk(batch)
-        return {"numbers": outputs.pop("occ_logits"), **outputs}
+        return {"depth": outputs["depth"], "numbers": outputs["occ_logits"]}
 
     def field(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Density (B, X, Y, Z) and logits (B, X, Y, Z, K): 1/m, but with `reference`, whose densities are for a step of half a cell."""

@@ -324,11 +324,11 @@ def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
     images = []
     for camera in sample.cameras:
         local = transform_points(lidar2camera(sample.lidar, camera), points)
-        depth = local[:, 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pixels = (local @ camera.intrinsics.T)[:, :2] / depth[:, None]
-        inside = (depth >= 1.0) & (depth <= views.max_depth) & ((pixels > 1) & (pixels < np.array(camera.size[::-1]) - 1)).all(1)
-        image = ImagePoints(pixels[inside].astype(np.float32), depth[inside].astype(np.float32), classes[inside])
+        near = np.flatnonzero((local[:, 2] >= 1.0) & (local[:, 2] <= views.max_depth))
+        local = local[near]
+        pixels = (local @ camera.intrinsics.T)[:, :2] / local[:, 2:]
+        inside = ((pixels > 1) & (pixels < np.array(camera.size[::-1]) - 1)).all(1)
+        image = ImagePoints(*(x[inside] for x in (pixels.astype(np.float32), local[:, 2].astype(np.float32), classes[near])))
         images.append(without_hidden(image, camera.size, views.hidden) if views.hidden else image)
     return images
 
