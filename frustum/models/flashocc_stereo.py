@@ -126,6 +126,10 @@ class FlashOccStereo(nn.Module):
     """
 
     class_weight: Tensor | None
+    pre_process_net: nn.Module
+    img_bev_encoder_backbone: nn.Module
+    img_bev_encoder_neck: nn.Module
+    occ_head: nn.Module
 
     def __init__(self, config: FlashOccStereoConfig, numbers: int | None = None):
         super().__init__()

@@ -121,7 +121,7 @@ class GsRender(nn.Module):
         super().__init__()
         self.config = config
         self.grid, self.class_names = config.trunk.config.grid, config.trunk.class_names
-        self.trunk = config.trunk.build(NUMBERS + len(self.class_names))
+        self.trunk: Any = config.trunk.build(NUMBERS + len(self.class_names))
         self.weights = PointWeights(config.class_weights, len(self.class_names))
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:

@@ -85,7 +85,8 @@ def test_a_ray_that_sees_nothing_has_a_gradient():
 
 def test_numbers_of_renderocc():
     weights = [
-        0.0716, 0.0682, 0.0823, 0.0671, 0.0594, 0.0732, 0.0806, 0.0680, 0.0762, 0.0675, 0.0633, 0.0521, 0.0644, 0.0557, 0.0551, 0.0535, 0.0533,
+        0.0716, 0.0682, 0.0823, 0.0671, 0.0594, 0.0732, 0.0806, 0.0680, 0.0762, 0.0675, 0.0633, 0.0521, 0.0644, 0.0557, 0.0551, 0.0535,
+        0.0533,
     ]  # fmt: skip
     torch.testing.assert_close(renderocc_class_weights(), torch.tensor(weights), atol=6e-5, rtol=0)
 

@@ -140,7 +140,8 @@ class _Found(NamedTuple):
     """What is read of a sample: where its views come from; the points follow when it is known which views are wanted."""
 
     source: Any
-    samples: tuple[Sample | None, ...]  # the keyframe, then `adjacent`
+    key: Sample
+    adjacent: tuple[Sample | None, ...]  # None where the scene has none, or its poses are unknown
 
 
 @dataclass(frozen=True)
@@ -157,32 +158,22 @@ class ViewLabels(Label[ViewTruth]):
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> _Found:
         """See `Label.read`. Raises DataError when the keyframe has no LiDAR scan, or its points no classes."""
         rigs, near = as_rig_source(source, self.what), source.neighbours(token)
-        here, samples = near.index(token), []
-        for offset in (0, *self.views.adjacent):
-            there = 0 <= here + offset < len(near)
-            sample = rigs.sample(near[here + offset], with_boxes=False, occupancy=False) if there else None
-            samples.append(sample if offset == 0 or (sample is not None and sample.has_poses and samples[0].has_poses) else None)
-        self._check(source, token, samples[0])
-        return _Found(source, tuple(samples))
+        key, here = rigs.sample(token, with_boxes=False, occupancy=False), near.index(token)
+        self._check(source, token, key)
+        adjacent: list[Sample | None] = []
+        for offset in self.views.adjacent:
+            is_there = key.has_poses and 0 <= here + offset < len(near)
+            adjacent.append(rigs.sample(near[here + offset], with_boxes=False, occupancy=False) if is_there else None)
+        return _Found(source, key, tuple(adjacent))
 
     def apply(self, found: _Found, draw: Draw) -> dict[str, np.ndarray]:
         """One sample of a `ViewTruth`: the views that the draw's own random numbers choose, and points of them."""
-        rng, views = np.random.default_rng(draw.seed or 0), self.views
-        chosen = np.arange(1, len(found.samples))
-        if views.drawn and views.drawn < len(chosen):
-            there = np.array([found.samples[i] is not None for i in chosen])
-            order = rng.permutation(chosen)
-            chosen = np.sort(np.concatenate([order[there[order - 1]], order[~there[order - 1]]])[: views.drawn])
-        samples = [found.samples[i] for i in (0, *chosen)]
-        points = [self.points_of(found.source, sample) if sample is not None else None for sample in samples]
-        key, bev = samples[0], draw.bev.matrix()
-        assert key is not None
-        cameras = [[*(sample or key).cameras] for sample in samples]
-        if any(len(row) != len(key.cameras) for row in cameras):
-            points = [p if len(row) == len(key.cameras) else None for p, row in zip(points, cameras, strict=True)]
-            cameras = [row if len(row) == len(key.cameras) else [*key.cameras] for row in cameras]
-        used = [sample if p is not None else key for sample, p in zip(samples, points, strict=True)]
-        global2key, unaugment = invert(key.ego2global), np.linalg.inv(bev)
+        rng, key, bev = np.random.default_rng(draw.seed or 0), found.key, draw.bev.matrix()
+        samples = [key, *self._chosen(found.adjacent, rng)]
+        same = [sample is not None and len(sample.cameras) == len(key.cameras) for sample in samples]  # a camera may have failed
+        used = [sample if sample is not None and fits else key for sample, fits in zip(samples, same, strict=True)]
+        points = [self.points_of(found.source, sample) if fits else None for sample, fits in zip(used, same, strict=True)]
+        cameras, global2key, unaugment = [sample.cameras for sample in used], invert(key.ego2global), np.linalg.inv(bev)
         cam2ego = [
             [bev @ invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego for camera in row]
             for sample, row in zip(used, cameras, strict=True)
@@ -193,7 +184,7 @@ class ViewLabels(Label[ViewTruth]):
             "cam2ego": np.array(cam2ego, np.float32),
             "view2key": np.array([bev @ global2key @ sample.ego2global @ unaugment for sample in used], np.float32),
             "size": np.array([[camera.size for camera in row] for row in cameras], np.int64),
-            "is_present": np.array([p is not None for p in points]),
+            "is_present": np.array(same),
         }
 
     def collate(self, moved: Sequence[dict[str, np.ndarray] | None]) -> ViewTruth | None:
@@ -210,7 +201,7 @@ class ViewLabels(Label[ViewTruth]):
         count = 1 + (self.views.drawn or len(self.views.adjacent))
         lead, (height, width) = (shapes.batch, count, shapes.cameras), shapes.image_size
         cam2ego = np.zeros((*lead, 4, 4), np.float32)
-        cam2ego[...] = [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]
+        cam2ego[...] = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], np.float32)
         view2key = np.tile(np.eye(4, dtype=np.float32), (*lead[:2], 1, 1))
         view2key[:, :, 0, 3] = np.arange(count)
         focal = width / 2
@@ -261,6 +252,14 @@ class ViewLabels(Label[ViewTruth]):
         if views.source == "lidarseg" and getattr(source, "point_labels", lambda _: None)(token) is None:
             advice = f", or learn from depth alone: {self.without or 'model.views.source=lidar'}"
             raise DataError(f"keyframe {token} has no classes of its LiDAR points (lidarseg). Add nuScenes-lidarseg{advice}.")
+
+    def _chosen(self, adjacent: Sequence[Sample | None], rng: np.random.Generator) -> list[Sample | None]:
+        """The adjacent keyframes of this draw, in the order of time offsets: those that are there first."""
+        count = self.views.drawn
+        if not count or count >= len(adjacent):
+            return list(adjacent)
+        order = sorted(rng.permutation(len(adjacent)).tolist(), key=lambda i: adjacent[i] is None)
+        return [adjacent[i] for i in sorted(order[:count])]
 
     def _drawn(
         self, points: list[list[ImagePoints] | None], cameras: int, rng: np.random.Generator, is_training: bool
@@ -366,7 +365,8 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
         images = view_points(source, source.sample(token, with_boxes=False, occupancy=False), views)
         arrays = {name: np.concatenate([getattr(image, name) for image in images]) for name in ImagePoints._fields}
         with atomic_path(path, ".npz") as temporary:
-            np.savez_compressed(temporary, **arrays, counts=np.array([len(image.depth) for image in images]))
+            arrays["counts"] = np.array([len(image.depth) for image in images])
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         new += 1
     return new
 
