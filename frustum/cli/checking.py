@@ -12,7 +12,7 @@ from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
-from frustum.data.labels.views import Views, view_points
+from frustum.data.labels.view_points import Views, view_points
 from frustum.data.opening import opened
 from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress

@@ -28,7 +28,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from frustum.config import TRAVELS
-from frustum.data.labels.views import ViewLabels, Views, ViewTruth
+from frustum.data.labels.view_points import Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import TrainingError
 from frustum.losses.view_rendering import ViewLoss, view_losses
 from frustum.models.flashocc import FlashOccConfig

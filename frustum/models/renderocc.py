@@ -24,7 +24,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from frustum.config import TRAVELS
-from frustum.data.labels.views import ViewLabels, Views, ViewTruth
+from frustum.data.labels.view_points import Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.losses.view_rendering import ViewLoss, distortion, ray_entropy, view_losses

@@ -18,7 +18,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from frustum.config import Config
-from frustum.data.labels.views import ViewLabels, Views, ViewTruth
+from frustum.data.labels.view_points import Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
 from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights

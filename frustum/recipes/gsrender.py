@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from frustum.data.labels.views import Views
+from frustum.data.labels.view_points import Views
 from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import OptimConfig, PublishedNumber, Recipe, TrainConfig
 from frustum.geometry.depth import DepthBins

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from frustum.data.augment import BevTransform, draw
 from frustum.data.labels.depth import lidar2camera
-from frustum.data.labels.views import CLASSES, ImagePoints
+from frustum.data.labels.view_points import CLASSES, ImagePoints
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, LidarFrame, Sample
 from frustum.data.source import AugmentConfig

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from frustum.data.labels.views import CLASSES, ViewLabels, Views, ViewTruth
+from frustum.data.labels.view_points import CLASSES, Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.engine import overrides
 from frustum.errors import DataError, TrainingError
 from frustum.geometry import VoxelGrid, rotation_z
