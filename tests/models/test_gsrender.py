@@ -45,6 +45,7 @@ SMALL = {
     "gsrender-swin-b": _STEREO,
     "renderocc-swin-b": _STEREO,
 }
+ONE_CYCLE = {"gsrender-swin-b": (90, 2e-3, 5.0)}  # at once with 1e-2 all Gaussians of a transformer fade, which is said then
 GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 0.8))
 
 
