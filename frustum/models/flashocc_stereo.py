@@ -22,6 +22,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.geometry.transforms import send
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
+from frustum.models.view_rendering import RenderLoss, render_losses
 from frustum.nn.bev import CustomResNet, FpnLss, MapGrid, ResidualStages
 from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.pretrained import Pretrained
@@ -63,6 +64,7 @@ class FlashOccStereoConfig(ModelConfig):
         camera_mask: train on voxels that a camera observed only.
         class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes; needs its 18 classes.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -84,6 +86,7 @@ class FlashOccStereoConfig(ModelConfig):
     camera_mask: bool = True
     class_balance: ClassBalance = False
     depth_loss: NonNegativeFloat = 0.05
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     @model_validator(mode="after")
@@ -105,7 +108,7 @@ class FlashOccStereoConfig(ModelConfig):
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> FlashOccStereo:
         """The network with random weights."""
@@ -204,9 +207,10 @@ class FlashOccStereo(nn.Module):
         return {"voxels" if self.config.voxels else "bev": bev, "occ_logits": self.occ_head(bev)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, and `depth` where configured."""
+        """`occupancy` cross-entropy, `depth` and those of `render` where configured."""
         config = self.config
-        return flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        losses = flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        return losses | render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

@@ -21,11 +21,12 @@ from frustum.config import Config
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.geometry import VoxelGrid
-from frustum.geometry.transforms import send
-from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights
+from frustum.geometry.transforms import send, without_autocast
+from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights, view_losses
 from frustum.nn.gaussians import Gaussians
 from frustum.ops.splat import SplatBackend, rasterize
 from frustum.ops.voxel_render import RayColours, voxel_render
+from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, IGNORE
 from frustum.types.predictions import PredictedOccupancy, Prediction
 
@@ -82,6 +83,50 @@ class PointWeights(nn.Module):
         if self.config.table == "counted":
             self.of_class.copy_((relative**-self.config.power).float())
         self.of_depth.copy_((relative**-self.config.depth_power).float())
+
+
+class RenderLoss(Config):
+    """What an occupancy network learns from 2D labels beside its 3D labels, or where there are none of these.
+
+    Attributes:
+        weight: of all losses of rendered points.
+        views: which 2D labels.
+        loss: weights among them.
+    """
+
+    weight: NonNegativeFloat = 1.0
+    views: Views = Views(points=4000, balance=0.35)
+    loss: ViewLoss = ViewLoss(depth="hit", normalise=True, free_weight=0.5)
+
+
+def render_losses(
+    logits: Tensor, batch: Batch, grid: VoxelGrid, class_names: tuple[str, ...], render: RenderLoss | None
+) -> dict[str, Tensor]:
+    """`render.depth`, `render.class`, ... of an occupancy network's logits; empty without `render`.
+
+    Of a voxel that is crossed straight, the light that goes on is the probability of free space.
+
+    Args:
+        logits: (B, X, Y, Z, K), free space last.
+        batch: with 2D labels. Raises DataError without.
+        grid, class_names: of the voxels.
+        render: settings.
+    """
+    if render is None:
+        return {}
+    truth = batch.need(ViewLabels)
+    with without_autocast(logits):
+        density = -logits.float().log_softmax(-1)[..., -1] / grid.cell[0]
+        rendered = trace_views(density, logits[..., :-1].float(), grid, truth, windows(truth, render.loss, class_names))
+    weights = [1.0 if v == 0 else render.loss.moving_weight for v in range(truth.depth.shape[1])]
+    found: dict[str, list[Tensor]] = {}
+    for v, moving_weight in enumerate(weights):
+        view = slice(v, v + 1)
+        seen, there = Rendered(*(x[:, view] for x in rendered)), of_views(truth, view)
+        points = as_points(seen, there, grid, moving_ids(render.views, class_names), moving_weight)
+        for name, value in view_losses(points, render.loss).items():
+            found.setdefault(name, []).append(value)
+    return {f"render.{name}": render.weight * torch.stack(values).mean() for name, values in found.items()}
 
 
 def view_labels(views: Views, class_names: tuple[str, ...]) -> ViewLabels:

@@ -15,7 +15,7 @@ from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.gsrender import GsRenderConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.renderocc import RenderOccConfig
-from frustum.models.view_rendering import ClassWeights
+from frustum.models.view_rendering import ClassWeights, RenderLoss
 from frustum.nn.encoders.swin import SwinConfig
 from frustum.nn.gaussians import GaussianHead
 from frustum.recipes.flashocc import flashocc_r50_m0, flashocc_tiny
@@ -72,6 +72,13 @@ def renderocc_mini() -> Recipe:
         class_weights=_MINI_WEIGHTS,
     )  # fmt: skip
     return _mini("renderocc-mini", model)
+
+
+def flashocc_mini_render() -> Recipe:
+    """FlashOCC-tiny that learns from the 3D labels of a tenth of the scenes, and from 2D labels of all (street world)."""
+    tiny = flashocc_tiny()
+    model, data = tiny.model.model_copy(update={"render": RenderLoss()}), tiny.data.model_copy(update={"labelled_share": 0.1})
+    return tiny.model_copy(update={"name": "flashocc-mini-render", "model": model, "data": data})
 
 
 _MINI_WEIGHTS = ClassWeights(table="counted", power=0.5, depth_power=0.35)

@@ -20,7 +20,7 @@ from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.gsrender import GsRenderConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.renderocc import RenderOccConfig
-from frustum.models.view_rendering import as_points, of_views, resample, splat_views, trace_views, windows
+from frustum.models.view_rendering import RenderLoss, as_points, of_views, render_losses, resample, splat_views, trace_views, windows
 from frustum.nn.gaussians import GaussianHead, to_gaussians
 from frustum.ops.voxel_march import voxel_march
 from frustum.recipes.finding import get_recipe
@@ -42,6 +42,7 @@ SMALL = {
     "gsrender-mini": _of("flashocc_tiny", TRUNK),
     "renderocc-mini": _of("flashocc_tiny", TRUNK),
     "gsrender-r50": _of("flashocc", RESNET),
+    "flashocc-mini-render": TRUNK,
     "gsrender-swin-b": _STEREO,
     "renderocc-swin-b": _STEREO,
 }
@@ -261,6 +262,35 @@ def test_points_beyond_the_grid_are_not_hits():
     inside = ((place > torch.tensor(GRID.lower)) & (place < torch.tensor(GRID.upper))).all(-1)
     assert torch.equal(points.is_inside, inside)
     assert 0 < inside.float().mean() < 1
+
+
+# ---- beside 3D labels --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flashocc-r50", "flashocc-tiny", "bevdet-occ-r50", "bevdet-occ-tiny", "flashocc-r50-4d-stereo"])
+def test_occupancy_networks_render_beside_their_3d_labels(name):
+    words = TRUNK if "tiny" in name else RESNET
+    plain = overrides.apply(get_recipe(name), [*words, "data.image_size=64,96"])
+    recipe = overrides.apply(plain, ['model.render={"weight": 2}'])
+    torch.manual_seed(0)
+    model, batch = recipe.model.build().train(), make_batch(recipe)
+    losses = model.loss(model(batch), batch)
+    assert losses.keys() - plain.model.build().train().loss(model(batch), batch).keys() == {"render.depth", "render.class", "render.free"}
+    half = recipe.model.model_copy(update={"render": RenderLoss(weight=1)})
+    model.config = half
+    torch.testing.assert_close(2 * model.loss(model(batch), batch)["render.depth"], losses["render.depth"], rtol=0.05, atol=0)
+
+
+def test_a_certain_voxel_renders_as_a_wall():
+    truth = example(Views())
+    logits = torch.zeros(1, *GRID.shape, 18)
+    logits[..., -1] = 20  # free
+    logits[:, 12:, ..., -1], logits[:, 12:, ..., 4] = -20, 20
+    batch = made_up(RenderOccConfig(trunk=tiny(), views=Views()))[0:1].with_labels({ViewLabels: truth})
+    right = render_losses(logits, batch, GRID, (*CLASSES, "free"), RenderLoss(loss=ViewLoss(depth="hit", free_weight=1)))
+    wrong = render_losses(logits.flip(1), batch, GRID, (*CLASSES, "free"), RenderLoss(loss=ViewLoss(depth="hit", free_weight=1)))
+    assert right["render.free"] < wrong["render.free"]
+    assert render_losses(logits, batch, GRID, (*CLASSES, "free"), None) == {}
 
 
 # ---- learning ----------------------------------------------------------------------------------------------------------------------
