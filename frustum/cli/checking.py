@@ -12,8 +12,9 @@ from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
-from frustum.data.labels.view_points import Views, view_points
+from frustum.data.labels.view_points import ImagePoints, Views, view_points
 from frustum.data.opening import opened
+from frustum.data.sample import Sample
 from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import DataError
@@ -92,9 +93,7 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:
             sample = database.sample(token)
-            has_classes = getattr(database, "point_labels", lambda _: None)(token) is not None and sample.lidar is not None
-            labels = view_points(database, sample, Views()) if has_classes else None
-            made = draw_check(sample, out, seed=number, labels=labels, **options)
+            made = draw_check(sample, out, seed=number, labels=_labels_2d(database, sample), **options)
         except DataError as error:
             say(f"keyframe {token[:8]} is not drawn: {error}")
             continue
@@ -103,3 +102,14 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
         if sample.boxes is not None and len(sample.boxes):
             drawn.add("boxes")
     return files, drawn
+
+
+def _labels_2d(database: Any, sample: Sample) -> list[ImagePoints] | None:
+    """Labelled points of each image; None without classes of LiDAR points, or where these are damaged."""
+    if sample.lidar is None or not getattr(database, "has_point_labels", lambda _: False)(sample.token):
+        return None
+    try:
+        return view_points(database, sample, Views())
+    except DataError as error:
+        say(f"2D labels of keyframe {sample.token[:8]} are not drawn: {error}")
+        return None

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from frustum.config import Config
@@ -59,6 +59,14 @@ class ViewLoss(Config):
     sparsity: NonNegativeFloat = 0.0
     moving_weight: NonNegativeFloat = 1.0
 
+    @model_validator(mode="after")
+    def _is_used(self) -> ViewLoss:
+        if self.free_weight and self.depth != "hit":
+            raise ValueError(
+                "free_weight asks for light in front of a point, which depth=hit alone looks at: set depth=hit or free_weight=0"
+            )
+        return self
+
 
 class Points(NamedTuple):
     """Labelled points, and what is rendered there.
@@ -92,7 +100,8 @@ def silog(rendered: Tensor, depth: Tensor, counts: Tensor, focus: float = 0.85) 
     weight = counts / counts.sum().clamp(min=_FAINT)
     d = torch.where(counts > 0, (rendered.float() + _FAINT).clamp(min=_FAINT).log() - depth.clamp(min=_FAINT).log(), 0)
     mean, squares = (weight * d).sum(), (weight * d * d).sum()
-    return (squares - focus * mean * mean).clamp(min=1e-12).sqrt()  # at 0 the root has no gradient
+    root = (squares - focus * mean * mean).clamp(min=1e-12).sqrt()  # at 0 the root has no gradient
+    return torch.where(counts.sum() > 0, root, 0)
 
 
 def view_losses(
@@ -174,7 +183,8 @@ def distortion(weights: Tensor, s: Tensor, rays: Tensor, count: int, interval: f
     """
     first = torch.searchsorted(rays, torch.arange(count, device=rays.device))
     starts = first[rays]
-    totals, moments = (torch.cat([x.new_zeros(1), x.cumsum(0)]) for x in (weights.double(), (weights * s).double()))
+    wide = weights.dtype if weights.device.type == "mps" else torch.float64
+    totals, moments = (torch.cat([x.new_zeros(1), x.cumsum(0)]) for x in (weights.to(wide), (weights * s).to(wide)))
     index = torch.arange(len(weights), device=weights.device)
     before, moment = totals[index] - totals[starts], moments[index] - moments[starts]  # of the samples in front on the same ray
     pairs = 2 * weights * (s * before - moment)

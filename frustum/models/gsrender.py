@@ -20,7 +20,7 @@ without free space, X Y Z voxels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class GsRenderConfig(ModelConfig):
         readout: `opacity` of a voxel is that of its Gaussian; `splat` that of all Gaussians near its centre.
         splatting: backend of the rendering.
     """
+
+    held: ClassVar[str] = "trunk."
 
     trunk: Trunk = Trunk(flashocc=FlashOccConfig())
     head: GaussianHead = GaussianHead()
@@ -139,7 +141,7 @@ class GsRender(nn.Module):
         return to_gaussians(numbers.float(), self.grid, self.config.head, is_valid)
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`depth` and `class` of the keyframe's views, the same under `adjacent.`, and further ones where they have a weight.
+        """`depth` and `class` of the keyframe's views, the same under `adjacent.`, `lift.depth`, and others where they have a weight.
 
         Raises:
             DataError: the batch has no 2D labels.

@@ -73,9 +73,10 @@ class Trunk(Config):
         return (DepthLabels(without="model.trunk.NETWORK.depth_loss=0"),) if self.config.depth_loss else ()
 
     def depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The trunk's `depth` loss; empty without a weight."""
+        """The trunk's depth loss, called `lift.depth`; empty without a weight."""
         config, is_small = self.config, isinstance(self.config, FlashOccTinyConfig | BevDetOccTinyConfig)
-        return depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy if is_small else depth_bce)
+        loss = depth_cross_entropy if is_small else depth_bce
+        return {f"lift.{name}": v for name, v in depth_losses(outputs, batch, config.depth_loss, config.depth_bins, loss).items()}
 
 
 def last_layer(network: Any) -> Any:

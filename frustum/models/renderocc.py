@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.losses.view_rendering import ViewLoss, distortion, ray_entropy, view_losses
+from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entropy, view_losses
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.view_rendering import (
@@ -61,12 +61,14 @@ class RenderOccConfig(ModelConfig):
         renderer: see the module.
         step: of `march`, metres between samples; of `reference`, cells.
         loss: weights.
-        adjacent_loss: weight of points of adjacent keyframes.
+        adjacent_loss: weight of the losses of adjacent keyframes; with `reference` all points are in one loss, as it draws them.
         class_weights: of points of each class in the losses.
-        density_bias: added to the number in front of the softplus that makes it a density.
+        density_bias: added to the number in front of the softplus that makes it a density; at the start, light must come through.
         entropy, distortion: weights of two losses of `reference`.
         threshold: a voxel is occupied if its opacity is above; with `reference`, if its density is.
     """
+
+    held: ClassVar[str] = "trunk."
 
     trunk: Trunk = Trunk(flashocc=FlashOccConfig())
     views: Views = Views(adjacent=(-3, -2, -1, 1, 2, 3), points=38400, adjacent_weight=0.3, moving_weight=0)
@@ -75,7 +77,7 @@ class RenderOccConfig(ModelConfig):
     loss: ViewLoss = ViewLoss()
     adjacent_loss: NonNegativeFloat = 1.0
     class_weights: ClassWeights = ClassWeights()
-    density_bias: float = 0.0
+    density_bias: float = -4.0
     entropy: NonNegativeFloat = 0.0
     distortion: NonNegativeFloat = 0.0
     threshold: Annotated[float, Field(ge=0), TRAVELS] = 0.05
@@ -138,17 +140,23 @@ class RenderOcc(nn.Module):
         return density if self.config.renderer == "reference" else density / self.grid.cell[0], numbers[..., 1:].float()
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`depth` and `class` of the keyframe's views, the same under `adjacent.`, and further ones where they have a weight.
+        """`depth` and `class` of the keyframe's views, the same under `adjacent.`, `lift.depth`, and others where they have a weight.
+
+        As RenderOcc has it, `reference` makes one loss of all points of a sample, those beyond the grid, too, and takes the mean over
+        the samples.
 
         Raises:
-            DataError: the batch has no 2D labels; an augmentation that turns the map, with `reference`.
+            DataError: the batch has no 2D labels; a grid that `reference` cannot render.
         """
         config, truth = self.config, batch.need(ViewLabels)
         density, logits = self.field(outputs["numbers"])
         samples: list[tuple[Samples, int]] = []
         rendered = trace_views(density, logits, self.grid, truth, windows(truth, config.loss, self.class_names), self._march(samples))
-        losses = self._losses(rendered, truth, slice(0, 1), "", 1.0)
-        if truth.depth.shape[1] > 1 and config.adjacent_loss:
+        if config.renderer == "reference":
+            losses = self._joint(rendered, truth)
+        else:
+            losses = self._losses(rendered, truth, slice(0, 1), "", 1.0)
+        if config.renderer != "reference" and truth.depth.shape[1] > 1 and config.adjacent_loss:
             adjacent = self._losses(rendered, truth, slice(1, None), "adjacent.", config.loss.moving_weight)
             losses |= {name: config.adjacent_loss * value for name, value in adjacent.items()}
         if config.loss.sparsity:
@@ -159,6 +167,13 @@ class RenderOcc(nn.Module):
             each = [distortion(s.weights, s.t / (1 + s.t), s.rays, count, 1 / max(1, len(s.t))) for s, count in samples]
             losses["distortion"] = config.distortion * torch.stack(each).mean()
         return losses | config.trunk.depth_losses(outputs, batch)
+
+    def _joint(self, rendered: Rendered, truth: ViewTruth) -> dict[str, Tensor]:
+        """One loss of all points of each sample, whose mean counts; space beyond the grid is contracted into it."""
+        points = as_points(rendered, truth, self.grid)._replace(is_inside=truth.is_point)
+        weights = self.weights.of_class, self.weights.of_depth
+        each = [view_losses(Points(*(x[b] for x in points)), self.config.loss, *weights) for b in range(len(truth.depth))]
+        return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
 
     def _losses(self, rendered: Rendered, truth: ViewTruth, views: slice, prefix: str, moving_weight: float) -> dict[str, Tensor]:
         config, some = self.config, Rendered(*(x[:, views] for x in rendered))

@@ -30,6 +30,8 @@ from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, IGNORE
 from frustum.types.predictions import PredictedOccupancy, Prediction
 
+_NEAR = 0.5  # metres: a Gaussian closer to a camera would cover its whole image
+
 Limits = Tensor
 """(B, V, N, P, 2) depths, metres: where the window about a point begins and ends."""
 
@@ -156,7 +158,8 @@ def splat_views(
     Args:
         found: Gaussians in the ego frame of the keyframe; of the views with `in_key=False`, of which there must be one then.
         truth: where.
-        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide.
+        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide. On a GPU without limits, points move to the
+            middles of these pixels, which are all that gsplat renders.
         limits: see `Limits`.
         in_key: render in the ego frame of the keyframe.
         backend: of `rasterize`.
@@ -167,10 +170,12 @@ def splat_views(
     shrink = torch.stack([scale, scale, torch.ones_like(scale)], -1)
     cameras = torch.linalg.inv(cam2ego).flatten(1, 2), (shrink[..., None] * truth.intrinsics).flatten(1, 2)
     places = (truth.pixels * scale[..., None, None]).flatten(1, 2)
+    if places.is_cuda and limits is None and backend in ("auto", "gsplat"):  # gsplat renders middles of pixels alone
+        places = places.floor() + 0.5
     size = int(heights.max()), width
     means, scales, opacities, logits = found
     depths = None if limits is None else limits.flatten(1, 2)
-    seen = rasterize(means, scales, opacities, logits, *cameras, size, places, limits=depths, backend=backend)
+    seen = rasterize(means, scales, opacities, logits, *cameras, size, places, near=_NEAR, limits=depths, backend=backend)
     lead = truth.depth.shape[1:3]
     return Rendered(*(x.unflatten(1, lead) for x in (seen.features, seen.depth, seen.alpha, seen.before)))
 
@@ -234,15 +239,22 @@ def as_points(
         moving_weight: of their points.
         in_key: whether the grid is in the ego frame of the keyframe, or of each view.
     """
-    origins, directions = truth.rays(in_key)
-    cells = grid.to_cells(origins + truth.depth[..., None] * directions)
-    shape = send(torch.tensor(grid.shape, dtype=cells.dtype), cells.device)
-    is_inside = ((cells >= 0) & (cells < shape)).all(-1)
+    is_inside = _inside(truth, grid, True)
+    if not in_key:  # of the adjacent grid nothing is known beyond the keyframe's
+        is_inside = is_inside & _inside(truth, grid, False)
     weight = truth.is_point.to(truth.depth)
     if moving_weight != 1 and moving:
         is_moving = torch.isin(truth.classes, send(torch.tensor(moving, dtype=truth.classes.dtype), truth.classes.device))
         weight = torch.where(is_moving, weight * moving_weight, weight)
     return Points(truth.depth, truth.classes, is_inside, weight, rendered.logits, rendered.depth, rendered.alpha, rendered.before)
+
+
+def _inside(truth: ViewTruth, grid: VoxelGrid, in_key: bool) -> Tensor:
+    """Whether the labelled points (B, V, N, P) lie in the grid of the keyframe, or of each view."""
+    origins, directions = truth.rays(in_key)
+    cells = grid.to_cells(origins + truth.depth[..., None] * directions)
+    shape = send(torch.tensor(grid.shape, dtype=cells.dtype), cells.device)
+    return ((cells >= 0) & (cells < shape)).all(-1)
 
 
 def of_views(truth: ViewTruth, views: slice) -> ViewTruth:

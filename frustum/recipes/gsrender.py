@@ -1,4 +1,4 @@
-"""GSRender and RenderOcc: occupancy from 2D labels. Published stack, an FlashOCC trunk, and small ones for the street world and KITTI."""
+"""GSRender and RenderOcc: occupancy from 2D labels. The published stack, a FlashOCC trunk, and small ones for the street world."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ _POINTS = (
     2854504, 7291443, 141614, 4239939, 32248552, 1583610, 364372, 2346381, 582961, 4829021, 14073691, 191019309, 6249651, 55095657,
     58484771, 193834360, 131378779,
 )  # fmt: skip
+_MOVING = ("others", "barrier", "bus", "car", "construction_vehicle", "pedestrian", "trailer", "truck")
+"""RenderOcc's list of what moves, as its code has it: numbers of another order of the classes."""
 
 
 def renderocc_swin_b() -> Recipe:
     """RenderOcc: Swin-B, 512x1408 images, stereo depth, voxels, seven keyframes of labels (nuScenes, 24.46 mIoU published)."""
     rare = tuple(math.exp(0.005 * (max(_POINTS) / count - 1)) for count in _POINTS)
     views = Views(
-        adjacent=(-3, -2, -1, 1, 2, 3), points=38400, class_weights=rare, adjacent_weight=0.3, moving_weight=0, max_depth=52
+        adjacent=(-3, -2, -1, 1, 2, 3), points=38400, class_weights=rare, adjacent_weight=0.3, moving_weight=0, max_depth=52,
+        moving=_MOVING,
     )  # fmt: skip
-    reference = {"renderer": "reference", "step": 0.5, "entropy": 0.01, "distortion": 0.01, "threshold": 8.5}
+    reference = {"renderer": "reference", "step": 0.5, "density_bias": 0.0, "entropy": 0.01, "distortion": 0.01, "threshold": 8.5}
     model = RenderOccConfig(trunk=_swin_b(), views=views, **reference)
     return _published("renderocc-swin-b", model, published_for("renderocc-swin-b"))
 
@@ -85,7 +88,7 @@ _MINI_WEIGHTS = ClassWeights(table="counted", power=0.5, depth_power=0.35)
 
 
 def _mini_views(adjacent: tuple[int, ...] = (), drawn: int = 0) -> Views:
-    return Views(adjacent=adjacent, drawn=drawn, points=4000, balance=0.35)
+    return Views(adjacent=adjacent, drawn=drawn, points=4000, balance=0.35, moving_weight=0)
 
 
 def _mini_loss() -> ViewLoss:

@@ -15,7 +15,7 @@ from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.engine import overrides
 from frustum.errors import DataError, TrainingError
 from frustum.geometry import VoxelGrid, rotation_z
-from frustum.losses.view_rendering import ViewLoss
+from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entropy, renderocc_class_weights, view_losses
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.gsrender import GsRenderConfig
 from frustum.models.occupancy_trunk import Trunk
@@ -250,7 +250,68 @@ def test_windows_are_wider_on_flat_ground():
     limits = windows(truth, ViewLoss(depth="hit", window=0.4, flat_window=1.0), CLASSES)
     half = (limits[..., 1] - truth.depth)[truth.depth > 1]
     torch.testing.assert_close(half[road[truth.depth > 1]], torch.ones(int(road[truth.depth > 1].sum())))
+    cars = (truth.classes == CLASSES.index("car"))[truth.depth > 1]
+    torch.testing.assert_close(half[cars], torch.full((int(cars.sum()),), 0.4))
     assert windows(truth, ViewLoss(), CLASSES) is None
+
+
+def test_a_hit_beyond_the_keyframe_s_grid_is_none_in_either_compensation():
+    truth = example(Views(adjacent=(1,)))
+    move = truth.view2key.clone()
+    move[:, 1, 0, 3] = 10  # the adjacent grid reaches ten metres further
+    truth = of_views(replace(truth, view2key=move), slice(1, None))
+    rendered = trace_views(*_wall(), GRID, truth)
+    by_camera, resampled = as_points(rendered, truth, GRID), as_points(rendered, truth, GRID, in_key=False)
+    assert not (resampled.is_inside & ~by_camera.is_inside).any()
+    assert by_camera.is_inside.any()
+
+
+def test_gaussians_in_a_mirrored_map_look_the_same():
+    truth, mirror = example(Views()), torch.diag(torch.tensor([1.0, -1, 1, 1]))
+    numbers = torch.randn(1, *GRID.shape, 7 + 2)
+    flipped = numbers.flip(2).clone()
+    flipped[..., 1] *= -1  # the shift along y
+    head = GaussianHead(opacity_bias=-1)
+    plain = splat_views(to_gaussians(numbers, GRID, head), truth, 96)
+    seen = splat_views(to_gaussians(flipped, GRID, head), replace(truth, cam2ego=mirror @ truth.cam2ego), 96)
+    for a, b in zip(plain, seen, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.data
+def test_the_losses_of_renderocc(shared):
+    """Depth and classes of its golden rays, by the network's own loss."""
+    with np.load(shared / "golden/gs/renderocc_nerf.npz", allow_pickle=False) as stored:
+        gold = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    rays = gold["rays"][gold["mask"]].double()
+    points = Points(
+        rays[:, 2], rays[:, 3].to(torch.uint8), torch.ones(len(rays), dtype=torch.bool), torch.ones(len(rays)).double(), gold["semantic"],
+        gold["depth_official"], 1 - gold["alphainv_last"], gold["semantic"][:, :0],
+    )  # fmt: skip
+    losses = view_losses(points, ViewLoss(), renderocc_class_weights())
+    torch.testing.assert_close(losses["depth"].double(), gold["losses"][0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses["class"].double(), gold["losses"][1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(0.01 * ray_entropy(points.alpha), gold["losses"][2], rtol=1e-6, atol=0)
+    spread = distortion(gold["weights"], gold["s"], gold["ray_id"], len(rays), 1 / len(gold["t"]))
+    torch.testing.assert_close(0.01 * spread, gold["losses"][3], rtol=1e-6, atol=0)
+
+
+def test_reference_counts_all_points_in_one_loss_per_sample():
+    words = [*SMALL["renderocc-swin-b"], "data.image_size=64,96"]
+    recipe = overrides.apply(get_recipe("renderocc-swin-b"), words)
+    torch.manual_seed(0)
+    model, batch = recipe.model.build().eval(), make_batch(recipe)
+    outputs = model(batch)
+    losses = model.loss(outputs, batch)
+    assert losses.keys() == {"depth", "class", "entropy", "distortion", "lift.depth"}
+    alone = [
+        model.loss(
+            {k: v[b : b + 1] for k, v in outputs.items() if k == "numbers"} | {"depth": outputs["depth"][2 * b : 2 * b + 2]},
+            batch[b : b + 1],
+        )
+        for b in range(2)
+    ]
+    torch.testing.assert_close(losses["class"], (alone[0]["class"] + alone[1]["class"]) / 2, rtol=1e-4, atol=0)
 
 
 def test_points_beyond_the_grid_are_not_hits():
@@ -283,13 +344,19 @@ def test_occupancy_networks_render_beside_their_3d_labels(name):
 
 def test_a_certain_voxel_renders_as_a_wall():
     truth = example(Views())
+    truth = replace(truth, depth=torch.full_like(truth.depth, 8.2), classes=torch.full_like(truth.classes, CLASSES.index("car")))
     logits = torch.zeros(1, *GRID.shape, 18)
     logits[..., -1] = 20  # free
-    logits[:, 12:, ..., -1], logits[:, 12:, ..., 4] = -20, 20
+    logits[:, 12:, ..., -1], logits[:, 12:, ..., CLASSES.index("car")] = -20, 20  # from 8 m on
     batch = made_up(RenderOccConfig(trunk=tiny(), views=Views()))[0:1].with_labels({ViewLabels: truth})
-    right = render_losses(logits, batch, GRID, (*CLASSES, "free"), RenderLoss(loss=ViewLoss(depth="hit", free_weight=1)))
-    wrong = render_losses(logits.flip(1), batch, GRID, (*CLASSES, "free"), RenderLoss(loss=ViewLoss(depth="hit", free_weight=1)))
-    assert right["render.free"] < wrong["render.free"]
+
+    def losses(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        return render_losses(logits, batch, GRID, (*CLASSES, "free"), RenderLoss())
+
+    right, behind, near = losses(logits), losses(logits.flip(1)), losses(logits.roll(-2, 1))
+    assert right["render.depth"] + right["render.class"] + right["render.free"] < 0.01
+    assert behind["render.depth"] > 2
+    assert near["render.free"] > 1
     assert render_losses(logits, batch, GRID, (*CLASSES, "free"), None) == {}
 
 

@@ -57,7 +57,7 @@ def test_gaussians_add_up_at_centres_of_voxels():
     numbers = torch.randn(1, *GRID.shape, NUMBERS + 2, dtype=torch.float64)
     found = Gaussians(*(t.double() for t in to_gaussians(numbers, GRID, GaussianHead(opacity_bias=-1))))
     opacity, logits = splat_to_voxels(found, GRID)
-    centres, cell = GRID.centres(torch.float64), torch.tensor(GRID.cell, dtype=torch.float64)
+    centres = GRID.centres(torch.float64)
     for voxel in ((0, 0, 0), (3, 4, 2), (7, 7, 3)):
         total, sums = 0.0, torch.zeros(2, dtype=torch.float64)
         for g in range(GRID.num_cells):
@@ -69,4 +69,3 @@ def test_gaussians_add_up_at_centres_of_voxels():
             total, sums = total + weight, sums + weight * found.logits[0, g]
         assert float(opacity[0][voxel]) == pytest.approx(1 - math.exp(-total))
         torch.testing.assert_close(logits[0][voxel], sums / total)
-    assert cell.shape == (3,)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from scipy import ndimage
 
 from frustum.config import Config
@@ -53,7 +53,7 @@ class Views(Config):
         adjacent_weight: factor on the weight of points of adjacent keyframes.
         moving_weight: factor on that of their points of `moving`; with 0 they are never drawn.
         moving: classes that may have moved between keyframes.
-        max_depth: metres, beyond which points are left out.
+        max_depth: metres, beyond which points are left out; those of a cache end at 80 m.
         hidden: leave out points that the camera cannot see, because the LiDAR stands elsewhere: those that lie behind a nearer point within
             a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does.
         cache: folder that `frustum data labels-2d` wrote; empty to make them while loading.
@@ -71,6 +71,15 @@ class Views(Config):
     max_depth: PositiveFloat = 80.0
     hidden: float = Field(0.0, ge=0)
     cache: str = ""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Views:
+        weighs = self.balance or self.class_weights or self.adjacent_weight != 1 or self.moving_weight != 1
+        if weighs and not self.points:
+            raise ValueError("balance, class_weights, adjacent_weight and moving_weight say how points are drawn: set points, such as 4000")
+        if self.class_weights and len(self.class_weights) != len(CLASSES):
+            raise ValueError(f"class_weights are of the {len(CLASSES)} classes of Occ3D without free space, got {len(self.class_weights)}")
+        return self
 
 
 class ImagePoints(NamedTuple):
@@ -149,18 +158,19 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
         path = folder / f"{token}.npz"
         if path.is_file():
             continue
-        images = view_points(source, source.sample(token, with_boxes=False, occupancy=False), views)
+        sample = source.sample(token, with_boxes=False, occupancy=False)
+        images, channels = view_points(source, sample, views), np.array([camera.channel for camera in sample.cameras])
         arrays = {name: np.concatenate([getattr(image, name) for image in images]) for name in ImagePoints._fields}
         with atomic_path(path, ".npz") as temporary:
             arrays["counts"] = np.array([len(image.depth) for image in images])
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(temporary, **arrays, channels=channels)  # type: ignore[arg-type]
         new += 1
     return new
 
 
 def _made_of(views: Views) -> dict[str, Any]:
     """What the points of a keyframe depend on."""
-    return {"source": views.source, "max_depth": views.max_depth, "hidden": views.hidden}
+    return {"source": views.source, "hidden": views.hidden}
 
 
 def check_cache(folder: Path, views: Views) -> None:
@@ -172,19 +182,23 @@ def check_cache(folder: Path, views: Views) -> None:
         raise DataError(f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. Choose another --out folder.")
 
 
-def read_cache(folder: Path, sample: Sample) -> list[ImagePoints]:
+def read_cache(folder: Path, sample: Sample, max_depth: float) -> list[ImagePoints]:
     """What `write_views` wrote of a keyframe. Raises DataError."""
     path = folder / f"{sample.token}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             ends = np.cumsum(stored["counts"])[:-1]
             images = zip(*(np.split(stored[name], ends) for name in ImagePoints._fields), strict=True)
-            found = [ImagePoints(*image) for image in images]
+            found = dict(zip(stored["channels"].tolist(), (ImagePoints(*image) for image in images), strict=True))
     except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
         raise DataError(f"cannot read the 2D labels {path}: {error}. Write them again: frustum data labels-2d") from error
-    if len(found) != len(sample.cameras):
-        raise DataError(f"{path} holds labels of {len(found)} images, but the keyframe has {len(sample.cameras)} cameras.")
-    return found
+    if missing := [camera.channel for camera in sample.cameras if camera.channel not in found]:
+        raise DataError(f"{path} holds no labels of {', '.join(missing)}. Write them with these cameras into another --out folder.")
+    return [_up_to(found[camera.channel], max_depth) for camera in sample.cameras]
+
+
+def _up_to(points: ImagePoints, max_depth: float) -> ImagePoints:
+    return ImagePoints(*(array[points.depth <= max_depth] for array in points))
 
 
 def _class_table(source: Any) -> np.ndarray:

@@ -21,7 +21,7 @@ from frustum.data.augment import Draw
 from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, check_cache, read_cache, view_points
 from frustum.data.sample import Sample
 from frustum.data.source import as_rig_source, spread
-from frustum.errors import DataError
+from frustum.errors import ConfigError, DataError
 from frustum.geometry import invert
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
@@ -85,6 +85,12 @@ class ViewLabels(Label[ViewTruth]):
     class_names: tuple[str, ...] = CLASSES
     without: str = ""
 
+    def __post_init__(self) -> None:
+        if self.class_names != CLASSES:
+            raise ConfigError(
+                f"2D labels have the classes of Occ3D, but the network has {', '.join(self.class_names)} (model.class_names)."
+            )
+
     what: ClassVar[str] = "2D labels"
     advice: ClassVar[str] = "Use a data set with LiDAR, or batch.with_labels({ViewLabels: ...})."
 
@@ -96,7 +102,8 @@ class ViewLabels(Label[ViewTruth]):
         adjacent: list[Sample | None] = []
         for offset in self.views.adjacent:
             is_there = key.has_poses and 0 <= here + offset < len(near)
-            adjacent.append(rigs.sample(near[here + offset], with_boxes=False, occupancy=False) if is_there else None)
+            sample = rigs.sample(near[here + offset], with_boxes=False, occupancy=False) if is_there else None
+            adjacent.append(None if sample is None or self._lacks(source, sample) else sample)
         return _Found(source, key, tuple(adjacent))
 
     def apply(self, found: _Found, draw: Draw) -> dict[str, np.ndarray]:
@@ -170,21 +177,28 @@ class ViewLabels(Label[ViewTruth]):
     def points_of(self, source: Any, sample: Sample) -> list[ImagePoints]:
         """The labelled points of each image of a keyframe. Raises DataError."""
         if self.views.cache:
-            return read_cache(Path(self.views.cache), sample)
+            return read_cache(Path(self.views.cache), sample, self.views.max_depth)
         return view_points(source, sample, self.views)
 
     def _check(self, source: Any, token: str, sample: Sample) -> None:
-        views = self.views
-        if views.source == "dense" or views.cache:
-            return
-        if sample.lidar is None:
+        lacks = self._lacks(source, sample)
+        if lacks == "scan":
             raise DataError(
                 f"keyframe {token} has no LiDAR scan, from which 2D labels are made. Use data with LiDAR, or for a street world its truth "
                 "images: model.views.source=dense."
             )
-        if views.source == "lidarseg" and getattr(source, "point_labels", lambda _: None)(token) is None:
+        if lacks == "classes":
             advice = f", or learn from depth alone: {self.without or 'model.views.source=lidar'}"
             raise DataError(f"keyframe {token} has no classes of its LiDAR points (lidarseg). Add nuScenes-lidarseg{advice}.")
+
+    def _lacks(self, source: Any, sample: Sample) -> str:
+        """What labels of a keyframe would need: a `scan`, or `classes` of its points; empty where all is there."""
+        if self.views.source == "dense" or self.views.cache:
+            return ""
+        if sample.lidar is None:
+            return "scan"
+        has_classes = self.views.source == "lidar" or source.has_point_labels(sample.token)
+        return "" if has_classes else "classes"
 
     def _chosen(self, adjacent: Sequence[Sample | None], rng: np.random.Generator) -> list[Sample | None]:
         """The adjacent keyframes of this draw, in the order of time offsets: those that are there first."""

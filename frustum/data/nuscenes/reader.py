@@ -372,6 +372,11 @@ class NuScenes:
         found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
         return {name: {row["sample_data_token"]: self.root / row["filename"] for row in rows} for name, rows in found.items()}
 
+    def has_point_labels(self, token: str) -> bool:
+        """Whether the tables name lidarseg labels of a keyframe."""
+        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
+        return file_token in self._point_labels["lidarseg"]
+
     def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.
 
