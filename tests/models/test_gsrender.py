@@ -10,9 +10,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from frustum.checkpoint.weights_file import save_weights
 from frustum.data.labels.view_points import CLASSES, Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.engine import overrides
+from frustum.engine.sections import header_of
+from frustum.engine.train import start
 from frustum.errors import DataError, TrainingError
 from frustum.geometry import VoxelGrid, rotation_z
 from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entropy, renderocc_class_weights, view_losses
@@ -358,6 +361,19 @@ def test_a_certain_voxel_renders_as_a_wall():
     assert behind["render.depth"] > 2
     assert near["render.free"] > 1
     assert render_losses(logits, batch, GRID, (*CLASSES, "free"), None) == {}
+
+
+def test_a_training_starts_from_the_network_that_is_its_trunk(tmp_path):
+    words = ["data.image_size=64,96"]
+    tiny_recipe = overrides.apply(get_recipe("flashocc-tiny"), [*TRUNK, *words])
+    torch.manual_seed(1)
+    trained = tiny_recipe.model.build()
+    save_weights(tmp_path / "tiny.safetensors", trained, header_of(tiny_recipe))
+    recipe = overrides.apply(get_recipe("gsrender-mini"), [*SMALL["gsrender-mini"], *words, f"train.init={tmp_path / 'tiny.safetensors'}"])
+    model = recipe.model.build()
+    assert any("starting from" in line for line in start(model, recipe))
+    assert torch.equal(model.trunk.refine.weight, trained.refine.weight)
+    assert model.trunk.head.weight.shape != trained.head.weight.shape
 
 
 # ---- learning ----------------------------------------------------------------------------------------------------------------------
