@@ -69,6 +69,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3], help="learning rates to choose from")
     parser.add_argument("--lr-steps", type=int, default=600, help="training steps of each run that chooses")
     parser.add_argument("--finalists", type=int, default=1, help="learning rates of each arm that are trained in full")
+    parser.add_argument("--finished", action="store_true", help="train nothing: show and write what is finished")
     options = parser.parse_args(words)
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
     options.world, options.other_city = world_of(options), options.out / "other_city"
@@ -188,6 +189,15 @@ def main() -> None:
         return
     make_folder(options.out)
     tasks.restore(options.json, options.fingerprint)
+    if not options.finished:
+        make_missing(options, tasks)
+    numbers = collect(options)
+    write_json(options.json, numbers, indent=2)
+    show(numbers)
+
+
+def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
+    """The worlds, the short runs that choose, and the trainings."""
     generate_missing(options)
     other = WorldConfig(train_scenes=1, val_scenes=options.val_scenes, frames=options.frames, seed=OTHER_CITY)
     if len(options.lr) > 1 and not (options.other_city / other.version).is_dir():
@@ -202,9 +212,6 @@ def main() -> None:
     tasks.make(
         [task for seed in range(options.seeds) for arm in options.arms for task in trainings(arm, options, [seed])], options.jobs, say
     )
-    numbers = collect(options)
-    write_json(options.json, numbers, indent=2)
-    show(numbers)
 
 
 if __name__ == "__main__":
