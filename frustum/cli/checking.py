@@ -12,7 +12,9 @@ from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
+from frustum.data.labels.view_points import ImagePoints, Views, view_points
 from frustum.data.opening import opened
+from frustum.data.sample import Sample
 from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import DataError
@@ -20,7 +22,7 @@ from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
-DRAWN = {"points": "LiDAR points", "ground": "ground", "voxels": "voxels"}  # by kind of picture
+DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "voxels": "voxels"}  # by kind of picture
 SHOWN = 12  # findings of one kind of severity that are printed; --json has all
 
 
@@ -66,7 +68,7 @@ def print_findings(findings: list[Finding], keyframes: int) -> None:
 
 def what_to_look_for(drawn: Collection[str]) -> str:
     """One sentence about what the pictures must show."""
-    marks = [name for name in ("LiDAR points", "boxes", "voxels") if name in drawn]
+    marks = [name for name in ("LiDAR points", "2D labels", "boxes", "voxels") if name in drawn]
     named = " and ".join(filter(None, [", ".join(marks[:-1]), *marks[-1:]]))
     parts = [f"{named} must lie on what they belong to"] if marks else []
     if "ground" in drawn:
@@ -91,7 +93,7 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
     for number, token in enumerate(loop_progress("drawing", tokens)):
         try:
             sample = database.sample(token)
-            made = draw_check(sample, out, seed=number, **options)
+            made = draw_check(sample, out, seed=number, labels=_labels_2d(database, sample), **options)
         except DataError as error:
             say(f"keyframe {token[:8]} is not drawn: {error}")
             continue
@@ -100,3 +102,14 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
         if sample.boxes is not None and len(sample.boxes):
             drawn.add("boxes")
     return files, drawn
+
+
+def _labels_2d(database: Any, sample: Sample) -> list[ImagePoints] | None:
+    """Labelled points of each image; None without classes of LiDAR points, or where these are damaged."""
+    if sample.lidar is None or not getattr(database, "has_point_labels", lambda _: False)(sample.token):
+        return None
+    try:
+        return view_points(database, sample, Views())
+    except DataError as error:
+        say(f"2D labels of keyframe {sample.token[:8]} are not drawn: {error}")
+        return None

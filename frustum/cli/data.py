@@ -128,6 +128,33 @@ def rig_folder(
     write_json(json_file, made)
 
 
+@command(
+    app,
+    "labels-2d",
+    "frustum data labels-2d data/street --out data/street_2d",
+    "frustum data labels-2d data/nuscenes --out data/nuscenes_2d --split train --hidden 0.5",
+    after_interrupt=GOES_ON,
+)
+def labels_2d(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the labels")],
+    split: Annotated[str, typer.Option("--split", help="split or scene")] = "all",
+    source: Annotated[
+        str, typer.Option("--source", help="lidarseg: classes and depth, lidar: depth, dense: a world's truth images")
+    ] = "lidarseg",
+    hidden: Annotated[float, typer.Option("--hidden", min=0, help="leave out points that the camera cannot see, see docs/data.md")] = 0.0,
+    version: VersionOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write the 2D labels of all images, which networks such as gsrender-mini otherwise make while they load.
+
+    A network reads them with model.views.cache=OUT. What is in the folder already is not made again.
+    """
+    from frustum.cli.labelling import write_labels_2d
+
+    write_json(json_file, write_labels_2d(root, out, split, source, hidden, version))
+
+
 @command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],

@@ -76,12 +76,14 @@ class Draw:
         size: (height, width) of the network's image.
         kept: (H, W) bool, the pixels of all images that are not masked by GridMask; None for all. What is False shows nothing, so that
             nothing of it can be learned.
+        seed: of what a kind of label draws for itself; None where nothing is drawn.
     """
 
     images: tuple[ImageTransform, ...]
     bev: BevTransform
     size: tuple[int, int]
     kept: np.ndarray | None = None
+    seed: int | None = None
 
 
 def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:

@@ -93,6 +93,8 @@ class RigPipeline:
         if drawn.kept is not None:
             images *= drawn.kept
         poses = np.array([self._map_pose(loaded, t) for t in range(len(loaded.frames))], np.float64)
+        if rng is not None:  # drawn last, so that it changes no other draw
+            drawn = replace(drawn, seed=int(rng.integers(2**63)))
         moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {
             "token": sample.token,

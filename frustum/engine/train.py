@@ -149,7 +149,9 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     path = recipe.train.init
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
-        state = renamed(opened.state, recipe.model.renamed)
+        state, held = renamed(opened.state, recipe.model.renamed), recipe.model.held
+        if held and not state.keys() & network.state_dict().keys():
+            state = {held + key: value for key, value in state.items()}
         fit = load_state(network, state, path, strict=False)
         trained = decode_header(opened.metadata).get("recipe", {})
         lines += [f"starting from {path}: {fit}", *recipe.model.check_start(fit.taken, trained.get("model"), opened.details, path)]

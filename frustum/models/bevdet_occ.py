@@ -18,6 +18,7 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
+from frustum.models.view_rendering import RenderLoss, render_losses
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
@@ -49,6 +50,7 @@ class BevDetOccConfig(ModelConfig):
         camera_mask: train on voxels that a camera observed only.
         class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes; needs its 18 classes.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -67,11 +69,12 @@ class BevDetOccConfig(ModelConfig):
     camera_mask: bool = True
     class_balance: ClassBalance = False
     depth_loss: NonNegativeFloat = 0.0
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> BevDetOcc:
         """The network with random weights."""
@@ -86,12 +89,12 @@ class BevDetOcc(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin
         pooled: (B, Z * lift_channels, Y, X)
         voxels: (B, bev_channels, Z, Y, X)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
     class_weight: Tensor | None
 
-    def __init__(self, config: BevDetOccConfig):
+    def __init__(self, config: BevDetOccConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         c = config.lift_channels
@@ -101,7 +104,7 @@ class BevDetOcc(nn.Module):
         self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
         self.img_bev_encoder_backbone = CustomResNet3D(c, (c, 2 * c, 4 * c))
         self.img_bev_encoder_neck = LssFpn3D(c + 2 * c + 4 * c, config.bev_channels)
-        self.occ_head = VoxelHead(config.bev_channels, len(config.class_names))
+        self.occ_head = VoxelHead(config.bev_channels, numbers or len(config.class_names))
         self.register_buffer("class_weight", flashocc_class_weights() if config.class_balance else None, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -114,9 +117,10 @@ class BevDetOcc(nn.Module):
         return {"image_features": features, "depth": depth, "pooled": pooled, "voxels": voxels, "occ_logits": self.occ_head(voxels)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, and `depth` where configured."""
+        """`occupancy` cross-entropy, `depth` and those of `render` where configured."""
         config = self.config
-        return flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        losses = flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        return losses | render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

@@ -24,6 +24,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.models.flashocc import depth_losses, occupancy_labels
 from frustum.models.flashocc_tiny import column_losses, voxel_outputs
+from frustum.models.view_rendering import RenderLoss, render_losses
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
@@ -53,6 +54,7 @@ class BevDetOccTinyConfig(ModelConfig):
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
         occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -73,11 +75,12 @@ class BevDetOccTinyConfig(ModelConfig):
     occupied_iou_loss: NonNegativeFloat = 1.0
     standing_iou_loss: NonNegativeFloat = 1.0
     depth_loss: NonNegativeFloat = 0.3
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> BevDetOccTiny:
         """The network; only the encoder may start from trained weights."""
@@ -90,17 +93,19 @@ class BevDetOccTiny(nn.Module):
     `forward` returns
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         voxels: (B, bev_channels, Z / 2, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K)
-    In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
+    In training on a CPU, when the batch has labels and without `render`, the last is replaced by what the loss needs, for a
+    fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)
     """
 
-    def __init__(self, config: BevDetOccTinyConfig):
+    def __init__(self, config: BevDetOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         w, heights, classes = config.bev_channels, config.grid.shape[2], len(config.class_names)
+        self.numbers = numbers or classes
         self.trunk = SmallTrunk(
             config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
         )
@@ -108,7 +113,7 @@ class BevDetOccTiny(nn.Module):
         self.voxel_neck = LssFpn3D(w + 2 * w + 4 * w, w)
         self.refine = nn.Conv3d(w, 8 * config.voxel_channels, 1)
         self.hidden = nn.Sequential(nn.Linear(config.voxel_channels, 2 * config.voxel_channels), nn.Softplus())
-        self.head = LinearPerHeight(2 * config.voxel_channels, heights, classes)
+        self.head = LinearPerHeight(2 * config.voxel_channels, heights, self.numbers)
         self.class_weight = nn.Buffer(torch.ones(classes))
 
     def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
@@ -120,18 +125,22 @@ class BevDetOccTiny(nn.Module):
         pooled, depth = self.trunk(keyframe_of(batch))
         voxels = self.voxel_neck(self.voxel_net(as_voxels(pooled, self.config.grid.shape[2] // 2)))
         cells = doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
-        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        needs_all = not self.training or self.config.render is not None
+        labels, free = None if needs_all else batch.labels.get(OccupancyLabels), len(self.config.class_names) - 1
         return {"depth": depth, "voxels": voxels} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, Z, voxel_channels) at full resolution -> (*, Z, K)."""
-        return self.head(self.hidden(cells)).unflatten(-1, (-1, len(self.config.class_names)))
+        return self.head(self.hidden(cells)).unflatten(-1, (-1, self.numbers))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
+        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` and those of `render` where configured."""
         config = self.config
         losses = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
-        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
+        losses |= depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
+        if config.render is not None:
+            losses |= render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
+        return losses
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

@@ -20,6 +20,7 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights, masked_cross_entropy
+from frustum.models.view_rendering import RenderLoss, render_losses, view_labels
 from frustum.nn.bev import CustomResNet, FpnLss, MapGrid
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
@@ -52,6 +53,7 @@ class FlashOccConfig(ModelConfig):
         camera_mask: train on voxels that a camera observed only.
         class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes; needs its 18 classes.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -70,11 +72,12 @@ class FlashOccConfig(ModelConfig):
     camera_mask: bool = True
     class_balance: ClassBalance = False
     depth_loss: NonNegativeFloat = 0.0
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> FlashOcc:
         """The network with random weights."""
@@ -89,12 +92,12 @@ class FlashOcc(nn.Module):
         depth: (B * N, D, h, w) probability of each depth bin
         pooled: (B, lift_channels, Y, X)
         bev: (B, bev_channels, Y, X)
-        occ_logits: (B, X, Y, Z, K)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
     class_weight: Tensor | None
 
-    def __init__(self, config: FlashOccConfig):
+    def __init__(self, config: FlashOccConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         c, rounding = config.lift_channels, rounding_of(config.voxel_rounding)
@@ -104,7 +107,7 @@ class FlashOcc(nn.Module):
         self.img_view_transformer = LiftSplat(config.neck_channels, c, splat)
         self.img_bev_encoder_backbone = CustomResNet(c, (2 * c, 4 * c, 8 * c))
         self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
-        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
+        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], numbers or len(config.class_names))
         self.register_buffer("class_weight", flashocc_class_weights() if config.class_balance else None, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -116,9 +119,10 @@ class FlashOcc(nn.Module):
         return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev, "occ_logits": self.occ_head(bev)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, and `depth` where configured."""
+        """`occupancy` cross-entropy, `depth` and those of `render` where configured."""
         config = self.config
-        return flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        losses = flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        return losses | render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""
@@ -129,10 +133,13 @@ class FlashOcc(nn.Module):
         return {"encoder": list(self.img_backbone.parameters())}
 
 
-def occupancy_labels(grid: VoxelGrid, class_names: tuple[str, ...], depth_loss: float) -> tuple[Label[Any], ...]:
-    """What FlashOCC and its relatives learn from: occupancy, and depth where it has a weight."""
-    occupancy = OccupancyLabels(grid, class_names=class_names)
-    return (occupancy, DepthLabels(without="model.depth_loss=0")) if depth_loss else (occupancy,)
+def occupancy_labels(
+    grid: VoxelGrid, class_names: tuple[str, ...], depth_loss: float, render: RenderLoss | None = None
+) -> tuple[Label[Any], ...]:
+    """What FlashOCC and its relatives learn from: occupancy, depth where it has a weight, and 2D labels with `render`."""
+    depth = (DepthLabels(without="model.depth_loss=0"),) if depth_loss else ()
+    views = () if render is None else (view_labels(render.views, class_names[:-1]),)
+    return (OccupancyLabels(grid, class_names=class_names), *depth, *views)
 
 
 def flashocc_losses(

@@ -22,7 +22,8 @@ from frustum.geometry.depth import DepthBins
 from frustum.geometry.transforms import send
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
-from frustum.nn.bev import CustomResNet, FpnLss, MapGrid
+from frustum.models.view_rendering import RenderLoss, render_losses
+from frustum.nn.bev import CustomResNet, FpnLss, MapGrid, ResidualStages
 from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
@@ -34,6 +35,7 @@ from frustum.nn.stereo import StereoDepthNet, matching
 from frustum.nn.temporal import History, HistoryConfig, upgraded_history
 from frustum.nn.temporal_state import Previous, TemporalState
 from frustum.nn.temporal_stream import StreamedForward
+from frustum.nn.voxel import BasicBlock3D, CustomResNet3D, LssFpn3D, VoxelHead, as_voxels
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES
@@ -53,14 +55,16 @@ class FlashOccStereoConfig(ModelConfig):
         history: at least one past keyframe; one more is read for the matching.
         depth_bins: D candidate depths.
         grid: the labelled voxels, in the ego frame of the keyframe; even numbers of cells along x and y.
-        lift_channels: C, channels of the pooled map.
-        bev_channels: channels of the map that the head reads.
+        lift_channels: C, channels of the pooled map or voxels.
+        bev_channels: channels of the map, or of the voxels, that the head reads.
+        voxels: features for voxels and 3D convolutions instead of a map: BEVDet's stereo occupancy network, which RenderOcc trains.
         voxel_rounding: how a point finds its cell, see `FlashOccConfig`.
         sampling: where in the image a feature stands, see `nn.lift_splat.feature_pixels`; `corners` as published.
         class_names: the K classes; the last one is free space.
         camera_mask: train on voxels that a camera observed only.
         class_balance: weigh classes by FlashOCC's frequency table of Occ3D-nuScenes; needs its 18 classes.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -75,12 +79,14 @@ class FlashOccStereoConfig(ModelConfig):
     grid: MapGrid = VoxelGrid.occ3d()
     lift_channels: PositiveInt = 80
     bev_channels: PositiveInt = 256
+    voxels: bool = False
     voxel_rounding: VoxelRounding = "floor"
     sampling: Sampling = "corners"
     class_names: ClassNames = OCC3D_CLASSES
     camera_mask: bool = True
     class_balance: ClassBalance = False
     depth_loss: NonNegativeFloat = 0.05
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     @model_validator(mode="after")
@@ -102,7 +108,7 @@ class FlashOccStereoConfig(ModelConfig):
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> FlashOccStereo:
         """The network with random weights."""
@@ -116,26 +122,38 @@ class FlashOccStereo(nn.Module):
         image_features: (M, neck_channels, h, w)
         matching: (M, D, 4 h, 4 w) probability of each depth from the likeness to the previous frame
         depth: (M, D, h, w) probability of each depth bin
-        pooled: (B, lift_channels, Y, X)
+        pooled: (B, lift_channels, Y, X), or (B, Z * lift_channels, Y, X) with `voxels`
     and of all frames together
-        bev: (B, bev_channels, Y, X)
-        occ_logits: (B, X, Y, Z, K)
+        bev: (B, bev_channels, Y, X), or voxels: (B, bev_channels, Z, Y, X)
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
     class_weight: Tensor | None
+    pre_process_net: nn.Module
+    img_bev_encoder_backbone: nn.Module
+    img_bev_encoder_neck: nn.Module
+    occ_head: nn.Module
 
-    def __init__(self, config: FlashOccStereoConfig):
+    def __init__(self, config: FlashOccStereoConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
         neck, c = config.neck_channels, config.lift_channels
         self.img_backbone, self.img_neck, self.first_stage = _image_network(config)
-        splat = Splat(config.grid.collapsed_z(), config.depth_bins, rounding_of(config.voxel_rounding), config.sampling, config.pool)
+        pooled = config.grid if config.voxels else config.grid.collapsed_z()
+        splat = Splat(pooled, config.depth_bins, rounding_of(config.voxel_rounding), config.sampling, config.pool)
         self.img_view_transformer = LiftSplat(neck, c, splat, StereoDepthNet(neck, neck, c, config.depth_bins.count))
         self.history = History(config.history, config.grid, newest_first=False, compares_images=True)
-        self.pre_process_net = CustomResNet(c, (c,), (1,), (1,))
-        self.img_bev_encoder_backbone = CustomResNet(c * (1 + config.history.frames), (2 * c, 4 * c, 8 * c))
-        self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
-        self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], len(config.class_names))
+        joined, numbers = c * (1 + config.history.frames), numbers or len(config.class_names)
+        if config.voxels:
+            self.pre_process_net = ResidualStages(c, (c,), (1,), (1,), BasicBlock3D)
+            self.img_bev_encoder_backbone = CustomResNet3D(joined, (c, 2 * c, 4 * c))
+            self.img_bev_encoder_neck = LssFpn3D(c + 2 * c + 4 * c, config.bev_channels)
+            self.occ_head = VoxelHead(config.bev_channels, numbers)
+        else:
+            self.pre_process_net = CustomResNet(c, (c,), (1,), (1,))
+            self.img_bev_encoder_backbone = CustomResNet(joined, (2 * c, 4 * c, 8 * c))
+            self.img_bev_encoder_neck = FpnLss(2 * c + 8 * c, config.bev_channels)
+            self.occ_head = ChannelToHeight(config.bev_channels, config.grid.shape[2], numbers)
         self.register_buffer("class_weight", flashocc_class_weights() if config.class_balance else None, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -174,17 +192,25 @@ class FlashOccStereo(nn.Module):
     def lift_to_bev(self, lifted: Tensor, frame: Frame) -> tuple[Tensor, dict[str, Tensor]]:
         """Pooled features, prepared for being joined with those of other frames; see `nn.temporal.LiftToBev`."""
         pooled, depth = self.img_view_transformer.splat.lift(lifted, frame)
-        return self.pre_process_net(pooled)[0], {"depth": depth, "pooled": pooled}
+        outputs = {"depth": depth, "pooled": pooled}
+        if not self.config.voxels:
+            return self.pre_process_net(pooled)[0], outputs
+        volume = self.pre_process_net(as_voxels(pooled, self.config.grid.shape[2]))[0]
+        return volume.transpose(1, 2).flatten(1, 2), outputs  # heights and channels together, to be moved as a map
 
     def heads(self, maps: Tensor) -> dict[str, Tensor]:
         """Encoder over the joined maps, and the occupancy head."""
+        if self.config.voxels:  # of each frame (Z * C) -> of each height (frames * C)
+            heights, frames = self.config.grid.shape[2], 1 + self.config.history.frames
+            maps = maps.unflatten(1, (frames, heights, -1)).transpose(2, 3).flatten(1, 2)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(maps))
-        return {"bev": bev, "occ_logits": self.occ_head(bev)}
+        return {"voxels" if self.config.voxels else "bev": bev, "occ_logits": self.occ_head(bev)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, and `depth` where configured."""
+        """`occupancy` cross-entropy, `depth` and those of `render` where configured."""
         config = self.config
-        return flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        losses = flashocc_losses(outputs, batch, self.class_weight, config.camera_mask, config.depth_loss, config.depth_bins)
+        return losses | render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

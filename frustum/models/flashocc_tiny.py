@@ -23,6 +23,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import draw_columns, occupancy_losses
 from frustum.models.flashocc import depth_losses, occupancy_labels
+from frustum.models.view_rendering import RenderLoss, render_losses
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
@@ -52,6 +53,7 @@ class FlashOccTinyConfig(ModelConfig):
         free_columns: columns of observed free space drawn per sample in training; columns with anything occupied are all used.
         occupied_iou_loss, standing_iou_loss: weights of the soft IoU of occupied space, and of what is in no flat class.
         depth_loss: weight of the depth supervision; 0 needs no depth maps.
+        render: learn from 2D labels by rendering, too (docs/methods/gsrender.md).
         pool: backend of the pooling.
     """
 
@@ -72,11 +74,12 @@ class FlashOccTinyConfig(ModelConfig):
     occupied_iou_loss: NonNegativeFloat = 1.0
     standing_iou_loss: NonNegativeFloat = 1.0
     depth_loss: NonNegativeFloat = 0.3
+    render: RenderLoss | None = None
     pool: Backend = "auto"
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
-        return occupancy_labels(self.grid, self.class_names, self.depth_loss)
+        return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
 
     def build(self) -> FlashOccTiny:
         """The network; only the encoder may start from trained weights."""
@@ -89,23 +92,24 @@ class FlashOccTiny(nn.Module):
     `forward` returns
         depth: (B * N, D, h, w) probability of each depth bin, stride 8
         bev: (B, 2 * bev_channels, Y / 2, X / 2)
-        occ_logits: (B, X, Y, Z, K)
-    In training on a CPU, when the batch has labels, the last is replaced by what the loss needs, for a fraction of the work:
+        occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
+    In training on a CPU, when the batch has labels and without `render`, the last is replaced by what the loss needs, for a
+    fraction of the work:
         columns: (n,) int64 drawn columns, index into the flattened (B, Y, X)
         column_share: (n,) how many columns each one stands for
         column_logits: (n, Z, K)
     """
 
-    def __init__(self, config: FlashOccTinyConfig):
+    def __init__(self, config: FlashOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
-        heights, classes = config.grid.shape[2], len(config.class_names)
+        heights, classes, self.numbers = config.grid.shape[2], len(config.class_names), numbers or len(config.class_names)
         self.trunk = SmallTrunk(
             config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
         )
         self.bev_net = UNet(self.trunk.out_channels, config.bev_channels)
         self.refine = nn.Conv2d(2 * config.bev_channels, 4 * config.voxel_channels, 1)
-        self.head = nn.Linear(config.voxel_channels, heights * classes)
+        self.head = nn.Linear(config.voxel_channels, heights * self.numbers)
         self.class_weight = nn.Buffer(torch.ones(classes))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -118,18 +122,22 @@ class FlashOccTiny(nn.Module):
         pooled, depth = self.trunk(keyframe_of(batch))
         bev = self.bev_net(pooled)
         cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
-        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        needs_all = not self.training or self.config.render is not None
+        labels, free = None if needs_all else batch.labels.get(OccupancyLabels), len(self.config.class_names) - 1
         return {"depth": depth, "bev": bev} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""
-        return self.head(cells).unflatten(-1, (-1, len(self.config.class_names)))
+        return self.head(cells).unflatten(-1, (-1, self.numbers))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` where configured."""
+        """`occupancy` cross-entropy, `occupied_iou`, `standing_iou`, and `depth` and those of `render` where configured."""
         config = self.config
         losses = column_losses(outputs, batch, self.class_weight, config.class_names, config.occupied_iou_loss, config.standing_iou_loss)
-        return losses | depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
+        losses |= depth_losses(outputs, batch, config.depth_loss, config.depth_bins, depth_cross_entropy)
+        if config.render is not None:
+            losses |= render_losses(outputs["occ_logits"], batch, config.grid, config.class_names, config.render)
+        return losses
 
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The most likely class of every voxel."""

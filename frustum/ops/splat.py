@@ -34,17 +34,19 @@ class Splats(NamedTuple):
         features: (*, N, H, W, C) sum of weights times features.
         depth: (*, N, H, W) sum of weights times depth along the camera's axis, metres; divide by alpha for a mean.
         alpha: (*, N, H, W) sum of weights, 0..1.
+        before: (*, N, P, K) sum of weights of the Gaussians nearer than each of the K limits; K = 0 without limits.
     """
 
     features: Tensor
     depth: Tensor
     alpha: Tensor
+    before: Tensor
 
 
 def rasterize(
     means: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, intrinsics: Tensor,
     size: tuple[int, int], points: Tensor | None = None, *, quats: Tensor | None = None,
-    near: float = 0.1, far: float = 1e10, backend: SplatBackend = "auto",
+    near: float = 0.1, far: float = 1e10, limits: Tensor | None = None, backend: SplatBackend = "auto",
 ) -> Splats:  # fmt: skip
     """Render Gaussians into cameras: whole images, or only what is seen at some positions.
 
@@ -60,6 +62,7 @@ def rasterize(
             that of the whole image. A place outside the image, or NaN, sees nothing: pad with it.
         quats: (*, G, 4) rotations of the Gaussians (w, x, y, z), of any length but 0; None for axes along those of the frame.
         near, far: metres; a Gaussian is seen if the depth of its centre lies between.
+        limits: (*, N, P, K) depths at each of the `points`, metres: how much of the light ends before them (not by gsplat).
         backend: `auto` takes numba on the CPU, gsplat with CUDA where it is installed (of positions it needs centres of pixels, else torch
             is taken), torch elsewhere. Gradients flow to means, scales, opacities, features and quats, not to cameras and points.
 
@@ -71,9 +74,9 @@ def rasterize(
         DataError: numbers that are not finite (but of features), a skew, a quaternion of length 0.
         ConfigError: a backend that cannot compute here.
     """
-    _check_shapes(means, scales, opacities, features, viewmats, intrinsics, size, points, quats)
+    _check_shapes(means, scales, opacities, features, viewmats, intrinsics, size, points, quats, limits)
     lead, device = means.shape[:-2], means.device
-    chosen = _backend(backend, device, points)
+    chosen = _backend(backend, device, points, limits)
     _check_numbers(means, scales, opacities, viewmats, intrinsics, quats)
     if backend == "auto" and chosen == "torch" and means.shape[-2] > _MANY:
         text = f"rasterize takes plain torch for {means.shape[-2]:,} Gaussians on {device}, which is slow"
@@ -84,6 +87,7 @@ def rasterize(
     shown = tuple(size) if points is None else tuple(points.shape[-2:-1])
     if points is None:
         points = _centres(size).expand(*viewmats.shape[:-2], -1, -1)
+    limits = points[..., :0] if limits is None else limits
 
     def batches(tensor: Tensor | None) -> list[Any]:
         """An entry for each of the leading dimensions."""
@@ -91,27 +95,29 @@ def rasterize(
         return [None] * count if tensor is None else list(send(tensor, device, dtype).reshape(count, *tensor.shape[len(lead) :]))
 
     with without_autocast(means):
-        cameras = viewmats.detach(), intrinsics.detach(), points.detach()
+        cameras = viewmats.detach(), intrinsics.detach(), points.detach(), limits.detach()
         tensors = map(batches, (means, scales, quats, opacities, features, *cameras))
         found = [_render(chosen, float(near), float(far), size, *entry) for entry in zip(*tensors, strict=True)]
-    channels = features.shape[-1] + 1  # depth is the last
+    depth, channels = features.shape[-1], features.shape[-1] + 1 + limits.shape[-1]
     out, alpha = (torch.stack(parts) for parts in zip(*found, strict=True)) if found else [means.new_zeros(0, dtype=dtype)] * 2
     out = out.reshape(*viewmats.shape[:-2], *shown, channels)
-    return Splats(out[..., :-1], out[..., -1], alpha.reshape(*viewmats.shape[:-2], *shown))
+    return Splats(out[..., :depth], out[..., depth], alpha.reshape(*viewmats.shape[:-2], *shown), out[..., depth + 1 :])
 
 
 def _render(
     backend: str, near: float, far: float, size: tuple[int, int], means: Tensor, scales: Tensor, quats: Tensor | None,
-    opacities: Tensor, features: Tensor, views: Tensor, intrinsics: Tensor, points: Tensor,
+    opacities: Tensor, features: Tensor, views: Tensor, intrinsics: Tensor, points: Tensor, limits: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Without leading dimensions: (N, P, C + 1) and (N, P)."""
+    """Without leading dimensions: (N, P, C + 1 + K), depth behind the features, and (N, P)."""
     if backend == "torch":
         splats = means, scales, quats, opacities, features
-        seen = [splat_torch.render(*splats, *camera, near, far, size) for camera in zip(views, intrinsics, points, strict=True)]
+        cameras = zip(views, intrinsics, points, limits, strict=True)
+        seen = [splat_torch.render(*splats, *camera, near, far, size) for camera in cameras]
         out, alpha = zip(*seen, strict=True)
         return torch.stack(out), torch.stack(alpha)
-    module = splat_cpu if backend == "numba" else splat_gsplat
-    return module.render(means, scales, quats, opacities, features, views, intrinsics, points, near, far, size)
+    if backend == "numba":
+        return splat_cpu.render(means, scales, quats, opacities, features, views, intrinsics, points, limits, near, far, size)
+    return splat_gsplat.render(means, scales, quats, opacities, features, views, intrinsics, points, near, far, size)
 
 
 def _centres(size: tuple[int, int]) -> Tensor:
@@ -120,28 +126,31 @@ def _centres(size: tuple[int, int]) -> Tensor:
     return torch.stack([u, v], -1).flatten(0, 1)
 
 
-def _backend(backend: SplatBackend, device: torch.device, points: Tensor | None) -> str:
+def _backend(backend: SplatBackend, device: torch.device, points: Tensor | None, limits: Tensor | None) -> str:
     if backend not in ("auto", "torch", "numba", "gsplat"):
         raise ConfigError(f"unknown backend {backend!r} of rasterize; choose auto, torch, numba or gsplat.")
     if backend == "numba" and device.type != "cpu":
         raise ConfigError(f"the numba backend of rasterize needs CPU tensors, got {device}; use backend='auto'.")
-    if backend == "gsplat" and (reason := splat_gsplat.why_not(device, points)):
+    if backend == "gsplat" and (reason := splat_gsplat.why_not(device, points, limits)):
         raise ConfigError(f"the gsplat backend of rasterize {reason}; use backend='auto'.")
     if backend != "auto":
         return backend
     if device.type == "cpu":
         return "numba"
-    return "torch" if splat_gsplat.why_not(device, points) else "gsplat"
+    return "torch" if splat_gsplat.why_not(device, points, limits) else "gsplat"
 
 
 def _check_shapes(
     means: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, intrinsics: Tensor,
-    size: tuple[int, int], points: Tensor | None, quats: Tensor | None,
+    size: tuple[int, int], points: Tensor | None, quats: Tensor | None, limits: Tensor | None,
 ) -> None:  # fmt: skip
     if means.dim() < 2 or viewmats.dim() < 3 or features.dim() < 2:
         given = f"{tuple(means.shape)}, {tuple(viewmats.shape)} and {tuple(features.shape)}"
         raise ShapeError(f"rasterize needs means (*, G, 3), viewmats (*, N, 4, 4) and features (*, G, C), got {given}.")
     lead, count, cameras = tuple(means.shape[:-2]), means.shape[-2], viewmats.shape[-3]
+    if limits is not None and points is None:
+        raise ShapeError(f"limits {tuple(limits.shape)} are depths (*, N, P, K) at points (*, N, P, 2); give points, too.")
+    places: int | str = points.shape[-2] if points is not None and points.dim() > 1 else "P"
     needed = [
         ("means", means, (*lead, count, 3)),
         ("scales", scales, (*lead, count, 3)),
@@ -150,7 +159,8 @@ def _check_shapes(
         ("quats", quats, (*lead, count, 4)),
         ("viewmats", viewmats, (*lead, cameras, 4, 4)),
         ("intrinsics", intrinsics, (*lead, cameras, 3, 3)),
-        ("points", points, (*lead, cameras, points.shape[-2] if points is not None and points.dim() > 1 else "P", 2)),
+        ("points", points, (*lead, cameras, places, 2)),
+        ("limits", limits, (*lead, cameras, places, limits.shape[-1] if limits is not None and limits.dim() else "K")),
     ]
     for name, tensor, shape in needed:
         if tensor is not None and tuple(tensor.shape) != shape:

@@ -17,15 +17,15 @@ _SMALL_IMAGE = 2**16  # pixels, up to which tiles of 8 x 8 are quicker than 16 x
 @torch.compiler.disable
 def render(
     means: Tensor, scales: Tensor, quats: Tensor | None, opacities: Tensor, features: Tensor,
-    views: Tensor, intrinsics: Tensor, points: Tensor, near: float, far: float, size: tuple[int, int],
+    views: Tensor, intrinsics: Tensor, points: Tensor, limits: Tensor, near: float, far: float, size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(N, P, C + 1) and (N, P); arguments as `rasterize` without leading dimensions."""
+    """(N, P, C + 1 + K) and (N, P); arguments as `rasterize` without leading dimensions."""
     if quats is None:
         spreads = scales * scales
     else:
         axes = quaternion_to_matrix(quats) * scales[:, None]
         spreads = (axes @ axes.mT).flatten(1)[:, [0, 1, 2, 4, 5, 8]]
-    return _Render.apply(means, spreads, opacities, features, views, intrinsics, points, near, far, size)
+    return _Render.apply(means, spreads, opacities, features, views, intrinsics, points, limits, near, far, size)
 
 
 class _Camera(NamedTuple):
@@ -36,7 +36,7 @@ class _Camera(NamedTuple):
     ids: np.ndarray
     shapes: np.ndarray
     colours: np.ndarray
-    tiles: tuple[np.ndarray, ...]  # positions, starts
+    tiles: tuple[np.ndarray, ...]  # positions, limits, starts
     lists: tuple[np.ndarray, ...]  # firsts, members, slots, owners
     order: np.ndarray
     seen: np.ndarray
@@ -46,20 +46,20 @@ class _Camera(NamedTuple):
 
 class _Render(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, spreads, opacities, features, views, intrinsics, points, near, far, size):
+    def forward(ctx, means, spreads, opacities, features, views, intrinsics, points, limits, near, far, size):
         size = int(size[0]), int(size[1])  # one compilation for all
         splats = [t.detach().contiguous().numpy() for t in (means, spreads, opacities, features)]
         kept = np.flatnonzero(splats[2] >= splats[2].dtype.type(kernels.MIN_ALPHA)).astype(np.int32)
         side = 8 if size[0] * size[1] <= _SMALL_IMAGE else 16
         cameras, layouts = [], {}
-        for view, lens, places in zip(views, intrinsics, points, strict=True):
+        for view, lens, places, depths in zip(views, intrinsics, points, limits, strict=True):
             if places.data_ptr() not in layouts:  # cameras share the centres of their pixels
                 layouts[places.data_ptr()] = _lay_out(places.numpy(), size, side)
             matrices = tuple(np.ascontiguousarray(m.numpy(), np.float64) for m in (view, lens))
-            cameras.append(_look(splats, kept, matrices, layouts[places.data_ptr()], near, far, size, side))
+            cameras.append(_look(splats, kept, matrices, layouts[places.data_ptr()], depths.numpy(), near, far, size, side))
         ctx.splats, ctx.cameras = splats, cameras
         ctx.save_for_backward(means, spreads, opacities, features)  # so that torch notices when one of them is written to
-        out = means.new_zeros(*points.shape[:2], features.shape[1] + 1)
+        out = means.new_zeros(*points.shape[:2], features.shape[1] + 1 + limits.shape[2])
         alpha = means.new_zeros(*points.shape[:2])
         for camera, pixels, total in zip(cameras, out.numpy(), alpha.numpy(), strict=True):
             pixels[camera.order], total[camera.order] = camera.seen, 1 - camera.left
@@ -72,7 +72,7 @@ class _Render(torch.autograd.Function):
         grads = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (means, spreads, opacities, features)]
         for camera, above, above_alpha in zip(ctx.cameras, grad_out.numpy(), grad_alpha.numpy(), strict=True):
             _trace_back(camera, ctx.splats, above, above_alpha, [g.numpy() for g in grads])
-        return *grads, None, None, None, None, None, None
+        return *grads, None, None, None, None, None, None, None
 
 
 def _lay_out(places: np.ndarray, size: tuple[int, int], side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ def _lay_out(places: np.ndarray, size: tuple[int, int], side: int) -> tuple[np.n
     return np.ascontiguousarray(places[order]), starts, order
 
 
-def _look(splats, kept, matrices, layout, near, far, size, side) -> _Camera:
+def _look(splats, kept, matrices, layout, depths, near, far, size, side) -> _Camera:
     """What a camera sees at its positions."""
     places, starts, order = layout
     shapes, depth, boxes = kernels.project(kept, *splats[:3], *matrices, near, far, size, side)
@@ -96,10 +96,11 @@ def _look(splats, kept, matrices, layout, near, far, size, side) -> _Camera:
     ids, shapes, boxes = kept[visible], shapes[visible], boxes[visible]
     colours = np.concatenate([splats[3][ids], depth[visible, None]], 1)
     lists = kernels.bin_into_tiles(boxes, starts, -(-size[1] // side))
-    seen = np.zeros((len(places), colours.shape[1]), colours.dtype)
+    limits = np.ascontiguousarray(depths[order])
+    seen = np.zeros((len(places), colours.shape[1] + limits.shape[1]), colours.dtype)
     left, last = np.ones(len(places), colours.dtype), np.zeros(len(places), np.int64)
-    kernels.composite(shapes, colours, places, starts, *lists[:2], seen, left, last)
-    return _Camera(size, matrices, ids, shapes, colours, (places, starts), lists, order, seen, left, last)
+    kernels.composite(shapes, colours, places, limits, starts, *lists[:2], seen, left, last)
+    return _Camera(size, matrices, ids, shapes, colours, (places, limits, starts), lists, order, seen, left, last)
 
 
 def _trace_back(camera: _Camera, splats, above: np.ndarray, above_alpha: np.ndarray, grads: list[np.ndarray]) -> None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 
-def why_not(device: torch.device, points: Tensor | None) -> str:
+def why_not(device: torch.device, points: Tensor | None, limits: Tensor | None = None) -> str:
     """Why gsplat cannot compute this, "" if it can. Asks for the GPU first: below its surface gsplat fails to import without one."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return f"needs CUDA tensors, got {device}"
     if importlib.util.find_spec("gsplat") is None:
         return "needs the package gsplat: pip install gsplat packaging"
+    if limits is not None:
+        return "does not know `limits`"
     if points is not None and not bool(((points % 1 == 0.5) | points.isnan().any(-1, keepdim=True)).all()):
         return "renders whole images only, and positions that are no centres of pixels are asked for"
     return ""

@@ -1,8 +1,9 @@
 """Numba kernels of `ops.splat` for the CPU, compiled on first use and cached on disk.
 
 G Gaussians, K those that are not too faint, M those that a camera sees, nearest first; P positions sorted by tile, T tiles, I pairs of a
-tile and a Gaussian that touches it; C channels with depth as the last. A Gaussian's `shape` is what its alpha takes: centre (x, y), three
-factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the distance where alpha ends.
+tile and a Gaussian that touches it; C channels with depth as the last, L limits of a position. A Gaussian's `shape` is what its alpha
+takes: centre (x, y), three factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the
+distance where alpha ends.
 A projection is computed in float64: it is a small part of the time, and long thin Gaussians lose digits in float32.
 """
 
@@ -156,8 +157,8 @@ def _density(shape, dx, dy):  # pragma: no cover (compiled)
 
 @on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
-def composite(shapes, colours, places, starts, firsts, members, seen, left, last):  # pragma: no cover (compiled)
-    """Fill seen (P, C), what is left of the light (P), and where the list of the position's tile was left (P)."""
+def composite(shapes, colours, places, limits, starts, firsts, members, seen, left, last):  # pragma: no cover (compiled)
+    """Fill seen (P, C + L), what is left of the light (P), and where the list of the position's tile was left (P)."""
     number = shapes.dtype.type
     most, least, end = number(MAX_ALPHA), number(MIN_ALPHA), number(MIN_LEFT)
     tiles, channels = len(starts) - 1, colours.shape[1]
@@ -178,6 +179,9 @@ def composite(shapes, colours, places, starts, firsts, members, seen, left, last
                 weight, light, stop = light * alpha, remains, k + 1
                 for c in range(channels):
                     seen[i, c] += weight * colours[m, c]
+                for c in range(limits.shape[1]):
+                    if colours[m, channels - 1] < limits[i, c]:
+                        seen[i, channels + c] += weight
             left[i], last[i] = light, stop
 
 
@@ -198,7 +202,7 @@ def _stride(tiles):  # pragma: no cover (compiled)
 @on_torch_threads
 @njit(parallel=True, cache=True, fastmath=_FAST)
 def composite_backward(
-    shapes, colours, places, starts, firsts, members, slots, seen, left, last, above, above_alpha, sums
+    shapes, colours, places, limits, starts, firsts, members, slots, seen, left, last, above, above_alpha, sums
 ):  # pragma: no cover (compiled)
     """Add up, for each pair of tile and Gaussian, over the tile's positions, into sums (I, 6 + C).
 
@@ -213,7 +217,7 @@ def composite_backward(
         for i in range(starts[t], starts[t + 1]):
             x, y, light = places[i, 0], places[i, 1], number(1)
             rest = number(0)  # what the Gaussians from here on add to the loss
-            for c in range(channels):
+            for c in range(seen.shape[1]):
                 rest += seen[i, c] * above[i, c]
             at_end = above_alpha[i] * left[i]
             for k in range(firsts[t], last[i]):
@@ -227,6 +231,9 @@ def composite_backward(
                 for c in range(channels):
                     worth += colours[m, c] * above[i, c]
                     row[6 + c] += weight * above[i, c]
+                for c in range(limits.shape[1]):
+                    if colours[m, channels - 1] < limits[i, c]:
+                        worth += above[i, channels + c]
                 rest -= weight * worth
                 behind = (at_end - rest) / (number(1) - alpha)
                 if density <= most:

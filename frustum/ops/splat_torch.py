@@ -18,9 +18,9 @@ _TILE = 16
 
 def render(
     means: Tensor, scales: Tensor, quats: Tensor | None, opacities: Tensor, features: Tensor,
-    view: Tensor, intrinsics: Tensor, positions: Tensor, near: float, far: float, size: tuple[int, int],
+    view: Tensor, intrinsics: Tensor, positions: Tensor, limits: Tensor, near: float, far: float, size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Features with depth behind the last channel (P, C + 1), and alpha (P), at positions (P, 2); arguments as `rasterize`, one camera."""
+    """Features, depth and what is before the limits (P, C + 1 + K), and alpha (P), at positions (P, 2); as `rasterize`, one camera."""
     where = means @ view[:3, :3].T + view[:3, 3]  # in the camera
     kept = ((opacities >= MIN_ALPHA) & (where[:, 2] > near) & (where[:, 2] < far)).nonzero()[:, 0]
     kept = kept[where[kept, 2].argsort(stable=True)]
@@ -38,11 +38,12 @@ def render(
         low, high = positions[tile].amin(0), positions[tile].amax(0)
         near_by = ((lower <= high) & (upper >= low)).all(1).nonzero()[:, 0]
         splats = centres[near_by], covariances[near_by], opacities[near_by], colours[near_by]
-        found, alpha = checkpoint(_composite, positions[tile], *splats, use_reentrant=False, preserve_rng_state=False)
+        found, alpha = checkpoint(_composite, positions[tile], limits[tile], *splats, use_reentrant=False, preserve_rng_state=False)
         places.append(tile)
         sums.append(found)
         weights_of.append(alpha)
-    out, total = colours.new_zeros(len(positions), colours.shape[1]), colours.new_zeros(len(positions))
+    channels = colours.shape[1] + limits.shape[1]
+    out, total = colours.new_zeros(len(positions), channels), colours.new_zeros(len(positions))
     if not places:
         return out, total
     return out.index_copy(0, torch.cat(places), torch.cat(sums)), total.index_copy(0, torch.cat(places), torch.cat(weights_of))
@@ -64,17 +65,23 @@ def _project(where: Tensor, axes: Tensor, intrinsics: Tensor, size: tuple[int, i
     return slope * focal + principal, flat @ flat.mT + BLUR * torch.eye(2).to(flat)
 
 
-def _composite(pixels: Tensor, centres: Tensor, covariances: Tensor, opacities: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
-    """What Gaussians, nearest first, add up to at each pixel: colours (P, C), alpha (P)."""
+def _composite(
+    pixels: Tensor, limits: Tensor, centres: Tensor, covariances: Tensor, opacities: Tensor, colours: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What Gaussians, nearest first, add up to at each pixel: colours, of which depth is the last, and weights before the limits.
+
+    Returns (P, C + K), alpha (P).
+    """
     xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
     dx, dy = (pixels[:, None] - centres).unbind(-1)  # (P, G)
     sigma = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / (2 * (xx * yy - xy * xy))
     alpha = (opacities * (-sigma).exp()).clamp(max=MAX_ALPHA)
     alpha = torch.where((sigma >= 0) & (alpha >= MIN_ALPHA), alpha, 0)
     left = (1 - alpha).cumprod(1)
-    before = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1)
-    weights = torch.where(left > MIN_LEFT, alpha * before, 0)
-    return weights @ colours, weights.sum(1)
+    light = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1)
+    weights = torch.where(left > MIN_LEFT, alpha * light, 0)
+    before = [(weights * (colours[:, -1] < limit[:, None])).sum(1) for limit in limits.unbind(1)]
+    return torch.cat([weights @ colours, *(b[:, None] for b in before)], 1), weights.sum(1)
 
 
 def _tiles(positions: Tensor, size: tuple[int, int]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from frustum.data.labels.occupancy import occupancy_of
+from frustum.data.labels.occupancy import labelled, occupancy_of
 from frustum.data.source import spread
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
@@ -58,7 +58,7 @@ class BlindPrior(Predictor):
         Raises:
             DataError: no labels, or labels of another shape than `grid`.
         """
-        tokens = spread(source.tokens(split), MAX_FRAMES)
+        tokens = spread(labelled(source, source.tokens(split)), MAX_FRAMES)
         if not tokens:
             raise DataError(f"the split {split!r} has no keyframes to learn the blind prior from.")
         count = len(names)

@@ -152,10 +152,12 @@ class ModelConfig(Config):
     Attributes:
         image_multiple: the sides of the network's image must be multiples of this: the stride of its coarsest feature map.
         renamed: prefixes of the state dict that earlier versions called otherwise, {old: new}, so that their weights still load.
+        held: prefix of the state dict under which it holds another network of ours: a training starts from that one's weights, too.
     """
 
     image_multiple: ClassVar[int] = 1
     renamed: ClassVar[dict[str, str]] = {}
+    held: ClassVar[str] = ""
 
     def reads(self) -> Reads:
         """What the network reads; by default the keyframe alone."""

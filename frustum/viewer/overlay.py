@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from frustum.data.augment import BevTransform, draw
 from frustum.data.labels.depth import lidar2camera
+from frustum.data.labels.view_points import CLASSES, ImagePoints
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, LidarFrame, Sample
 from frustum.data.source import AugmentConfig
@@ -26,6 +28,7 @@ from frustum.viewer.ground import draw_fields_of_view, draw_ground
 from frustum.viewer.voxels import top_view
 
 _FAR = 50.0  # metres: the end of the depth colours
+_NEAR = 25.0  # metres, within which labelled points are drawn larger
 
 
 def draw_check(
@@ -37,10 +40,12 @@ def draw_check(
     width: int = 800,
     seed: int = 0,
     blank: tuple[int, int, int] = (0, 0, 0),
+    labels: Sequence[ImagePoints] | None = None,
 ) -> list[Path]:
     """Draw one keyframe as PNGs in `out_dir`.
 
     - `*_points.png`: every camera with LiDAR points coloured by depth (red near, blue far) and boxes, their front crossed;
+    - `*_classes.png`: with `labels`, every camera with its 2D labels in class colours, a smaller square for a farther point;
     - `*_ground.png`: instead of it where there is no LiDAR: rings and axes on the ground z = 0, and the horizon;
     - `*_voxels.png`: every camera with the first occupied voxel of each pixel, in class colours, if there are labels;
     - `*_above.png`: labels and LiDAR (or, without it, the fields of view) from above, with boxes and their headings;
@@ -52,6 +57,7 @@ def draw_check(
         width: of one camera's picture, in pixels.
         seed: of the augmentation that is drawn.
         blank: RGB of what GridMask hides: the colour that is 0 after normalisation.
+        labels: 2D labels of each image (`data.labels.views`).
 
     Returns:
         The files. A camera whose image cannot be read is left black and named so.
@@ -64,6 +70,8 @@ def draw_check(
     stem = f"{sample.scene}_{round(sample.timestamp * 1e3)}"
     views = [(c, ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1])) for c in sample.cameras]
     sheets = {"ground" if points is None else "points": _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])}
+    if labels is not None:
+        sheets["classes"] = _sheet(sample, [class_picture(c, t, found) for (c, t), found in zip(views, labels, strict=True)])
     if (voxels := _voxels(sample, grid)) is not None:
         sheets["voxels"] = _sheet(sample, [voxel_picture(voxels, sample, c, t) for c, t in views])
     sheets["above"] = above_picture(sample, points, grid)
@@ -106,6 +114,19 @@ def camera_picture(
         key2camera = invert(camera.ego2global @ camera.cam2ego) @ sample.ego2global
         corners = box_corners(key2camera @ sample.boxes.box2ego, sample.boxes.boxes[:, 3:6])  # (M, 8, 3)
         draw_box_lines(ImageDraw.Draw(picture), corners, matrix, [line_colour(colour_of(name)) for name in sample.boxes.names])
+    return picture
+
+
+def class_picture(camera: CameraFrame, transform: ImageTransform, labels: ImagePoints) -> Image.Image:
+    """One image after `transform`, darkened, with its 2D labels in class colours; those without a class are white."""
+    picture = _open(camera, transform).point(lambda value: value // 2)
+    order = np.argsort(-labels.depth, kind="stable")
+    pixels = np.column_stack([labels.pixels[order], np.ones(len(order))]) @ transform.matrix().T
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(CLASSES)] = [line_colour(colour_of(name)) for name in CLASSES]
+    colours, near = palette[labels.classes[order]], labels.depth[order] < _NEAR
+    draw_points(picture, pixels[~near, :2], colours[~near], radius=0)
+    draw_points(picture, pixels[near, :2], colours[near], radius=1)
     return picture
 
 

@@ -70,3 +70,21 @@ def test_impossible_worlds_are_refused_in_words(frustum: Run, tmp_path: Path, wo
     assert err.startswith("error: ")
     assert message in err
     assert not (tmp_path / "w").exists()
+
+
+def test_2d_labels_are_written_once(frustum: Run, street_root: Path, tmp_path: Path) -> None:
+    words = ("data", "labels-2d", street_root, "--out", tmp_path / "labels", "--split", "val")
+    code, out, err = frustum(*words, "--json", tmp_path / "made.json")
+    assert code == 0, err
+    assert "2D labels of 3 keyframes will take about" in out
+    assert f"model.views.cache={tmp_path / 'labels'}" in out.replace("\n", "")
+    assert json.loads((tmp_path / "made.json").read_text())["new"] == 3
+    assert len(list((tmp_path / "labels").glob("*.npz"))) == 3
+    code, out, _ = frustum(*words)
+    assert (code, "0 of them are new" in out) == (0, True)
+    code, _, err = frustum(*words, "--hidden", 0.5)
+    assert code == 3
+    assert "were made with" in err
+    code, _, err = frustum(*words, "--source", "stereo")
+    assert code == 2
+    assert "source" in err

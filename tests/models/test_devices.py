@@ -140,12 +140,14 @@ def test_the_watch_for_waits_works():
         assert len(waits.found) == 1, waits.found
 
 
-WAITING = ("panoptic-flashocc-", "ppe3d-", "petr")
+WAITING = ("panoptic-flashocc-", "ppe3d-", "petr", "gsrender-", "renderocc-")
 
 
 @pytest.mark.parametrize("name", [name for name in different() if not name.startswith(WAITING) or name == "panoptic-flashocc-mini"])
 def test_loss_does_not_wait_for_the_device(name):
-    """Lovasz-softmax does: it depends on how many classes there are. So does Hungarian matching, which scipy does on the CPU."""
+    """Lovasz-softmax does: it depends on how many classes there are. So do Hungarian matching, which scipy does on the CPU, and rendering,
+    which looks at its input and at how many points there are.
+    """
     recipe, model = build(name)
     model, batch = model.train().to("meta"), make_batch(recipe).to("meta")
     outputs = model(batch)

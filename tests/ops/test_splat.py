@@ -97,7 +97,7 @@ def _by_hand(scene, cameras, size, near=0.1) -> list[Tensor]:
 def test_equals_a_plain_loop(backend, size):
     scene = _scene(30)
     scene[2][:5] = 1
-    _same(list(_call(scene, backend, size=size)), _by_hand(scene, _cameras(), size), 1e-12)
+    _same(list(_call(scene, backend, size=size))[:3], _by_hand(scene, _cameras(), size), 1e-12)
 
 
 @pytest.mark.data
@@ -111,7 +111,7 @@ def test_numbers_of_gsplat(shared, backend, dtype):
     out = _call(scene, backend, (gold["viewmats"].to(dtype), gold["Ks"].to(dtype)), (48, 64), near=0.01)
     exact = dtype == torch.float64
     wanted = gold["out_features"], gold["out_depth_acc"], gold["out_alpha"]
-    for found, expected, tolerance in zip(out, wanted, (2e-5, 2e-5, 2e-6), strict=True):
+    for found, expected, tolerance in zip(out[:3], wanted, (2e-5, 2e-5, 2e-6), strict=True):
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-10 if exact else tolerance)
     seen = torch.cat([out.features, out.depth[..., None]], -1)
     loss = (seen * gold["cot_out"].to(dtype)).sum() + (out.alpha * gold["cot_alpha"].to(dtype)).sum()
@@ -228,7 +228,7 @@ def test_nothing_to_draw(backend):
     assert out.features.shape == (2, *SIZE, 3)
     assert all((o == 0).all() for o in out)
     out = _call(_scene(5), backend, points=torch.zeros(2, 0, 2))
-    assert [tuple(o.shape) for o in out] == [(2, 0, 3), (2, 0), (2, 0)]
+    assert [tuple(o.shape) for o in out] == [(2, 0, 3), (2, 0), (2, 0), (2, 0, 0)]
 
 
 # ---- identities --------------------------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_types(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_what_is_asked_for_gets_a_gradient(backend):
     scene = _scene(50)
-    together = _gradients(scene, backend)[3:]
+    together = _gradients(scene, backend)[4:]
     features = scene[3].requires_grad_()
     views, lenses = (c.requires_grad_() for c in _cameras())
     out = _call(scene, backend, (views, lenses))
@@ -378,8 +378,8 @@ def test_the_size_of_the_tiles_does_not_matter(monkeypatch):
     small = _gradients(scene, "numba")
     monkeypatch.setattr(splat_cpu, "_SMALL_IMAGE", 0)
     large = _gradients(scene, "numba")
-    assert all(torch.equal(a, b) for a, b in zip(small[:3], large[:3], strict=True))
-    _same(small[3:], large[3:], 1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(small[:4], large[:4], strict=True))
+    _same(small[4:], large[4:], 1e-5)
 
 
 def test_bad_input():
@@ -404,6 +404,10 @@ def test_bad_input():
         call(quats=quats[:, :3])
     with pytest.raises(ShapeError, match=r"features \(\*, G, C\), got .*\(5,\)"):
         call(features=opacities)
+    with pytest.raises(ShapeError, match=r"limits \(2, 7, 1\) are depths .* give points, too"):
+        call(limits=torch.ones(2, 7, 1))
+    with pytest.raises(ShapeError, match=r"limits must have shape \(2, 6, 1\).*\(2, 7, 1\)"):
+        call(points=torch.zeros(2, 6, 2), limits=torch.ones(2, 7, 1))
     with pytest.raises(ShapeError, match="at least one camera"):
         call(viewmats=views[:0], intrinsics=lenses[:0])
     with pytest.raises(ShapeError, match=r"at least one pixel, got \(0, 5\)"):
@@ -451,7 +455,7 @@ def test_what_gsplat_is_asked_for(monkeypatch):
         return torch.cat([out.features, out.depth[..., None]], -1), out.alpha[..., None], {}
 
     monkeypatch.setitem(sys.modules, "gsplat", types.SimpleNamespace(rasterization=rasterization))
-    monkeypatch.setattr(splat_gsplat, "why_not", lambda device, points: "")
+    monkeypatch.setattr(splat_gsplat, "why_not", lambda device, points, limits: "")
     scene = _scene(50, dtype=torch.float32)
     pixels = torch.tensor([[[3.5, 4.5], [29.5, 20.5], [math.nan, 4]]]).expand(2, -1, 2)
     for some in (scene, scene[:4]):

@@ -112,11 +112,12 @@ class OccupancyLabels(Label[OccupancyTruth]):
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if the first keyframe's labels have another shape than the grid."""
-        self.read(source, tokens[0]) if tokens else None
+        self.read(source, labelled(source, tokens)[0]) if tokens else None
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """`counts` (Z, K) int64: voxels of each class at each height, inside the camera mask. Raises DataError for missing labels."""
         counts = np.zeros((self.grid.shape[2], len(self.class_names)), np.int64)
+        tokens = labelled(source, tokens)
         for token, labels in zip(tokens, occupancy_of(source, tokens), strict=True):
             self._check(labels, token)
             counts += class_counts(labels.semantics, labels.mask_camera > 0, counts.shape[1])
@@ -136,6 +137,12 @@ def class_counts(semantics: np.ndarray, mask: np.ndarray, num_classes: int) -> n
     mask = mask & (semantics < num_classes)
     levels = np.broadcast_to(np.arange(height), mask.shape)[mask]
     return np.bincount(levels * num_classes + semantics[mask], minlength=height * num_classes).reshape(height, num_classes)
+
+
+def labelled(source: Any, tokens: Sequence[str]) -> list[str]:
+    """Samples whose voxel labels are not hidden (`data.labelled_share`)."""
+    hides = getattr(source, "hides_labels", None)
+    return [token for token in tokens if hides is None or not hides(token)]
 
 
 def occupancy_of(source: Any, tokens: Sequence[str]) -> Iterator[Occupancy]:

@@ -58,6 +58,7 @@ class NuScenes:
         self.folder = table_folder(self.root, version)
         self._index = Index(self.folder)
         self._chosen_cameras = None if cameras is None else tuple(cameras)
+        self._unlabelled: frozenset[str] = frozenset()  # scenes
 
     # ---- contents -------------------------------------------------------------------------------------------------
 
@@ -171,7 +172,8 @@ class NuScenes:
         is_scan = bool(self._key_channel) and frames["key_file"][row, list(self.channels).index(self._key_channel)] == key_file
         lidar = self._lidar_frames(frames, np.array([key_file])) if is_scan and not self.camera_only else []
         sweeps = self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, num_sweeps)) if num_sweeps and lidar else []
-        path = self.labels_path(scene.name, token, occupancy == "instances") if occupancy else None
+        shows_labels = occupancy and scene.name not in self._unlabelled
+        path = self.labels_path(scene.name, token, occupancy == "instances") if shows_labels else None
         return Sample(
             token=token,
             scene=scene.name,
@@ -283,6 +285,20 @@ class NuScenes:
             num_radar_pts=table["num_radar_pts"],
         )
 
+    def hide_labels(self, split: str, share: float) -> None:
+        """Let keyframes of a split come without voxel labels, but for this share of its scenes, at even steps, at least one of them.
+
+        Raises DataError for an unknown split.
+        """
+        names = list(dict.fromkeys(self.scene(token).name for token in self.tokens(split)))
+        count = max(1, round(share * len(names)))
+        kept = {names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int)}
+        self._unlabelled = frozenset(names) - kept
+
+    def hides_labels(self, token: str) -> bool:
+        """Whether `hide_labels` took the voxel labels of a keyframe away."""
+        return self.scene(token).name in self._unlabelled
+
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
         """The label file of a keyframe, or None without one. `instances` prefers the panoptic variant; else it is the fallback."""
         paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
@@ -355,6 +371,11 @@ class NuScenes:
         tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
         found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
         return {name: {row["sample_data_token"]: self.root / row["filename"] for row in rows} for name, rows in found.items()}
+
+    def has_point_labels(self, token: str) -> bool:
+        """Whether the tables name lidarseg labels of a keyframe."""
+        file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
+        return file_token in self._point_labels["lidarseg"]
 
     def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.

@@ -37,6 +37,13 @@ class NuScenesData(DataConfig):
         False, description="in training, repeat keyframes so that every class comes in as many of them (CBGS); an epoch becomes longer"
     )
 
+    labelled_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training split's scenes whose voxel labels are learned from; those of the others are hidden",
+    )
+
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
         """Settings of the first version: what to load is now declared by the model."""
@@ -46,7 +53,10 @@ class NuScenesData(DataConfig):
         """The data set. Raises DataError for a wrong root, version or camera."""
         from frustum.data.nuscenes.reader import NuScenes
 
-        return NuScenes(self.root, self.version, self.cameras)
+        found = NuScenes(self.root, self.version, self.cameras)
+        if self.labelled_share < 1:
+            found.hide_labels(self.train_split, self.labelled_share)
+        return found
 
     def training_tokens(self, source: NuScenes, seed: int) -> list[str]:
         """See `DataConfig.training_tokens`, and `class_balanced`. Raises DataError if that is set and there are no boxes."""

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from frustum.data.augment import BevTransform, Draw
-from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth, class_counts, occupancy_of
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth, class_counts, labelled, occupancy_of
 from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.section import NuScenesData
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid
+from frustum.tasks.blind_prior import BlindPrior
 from frustum.types.classes import IGNORE, OCC3D_CLASSES
 from frustum.types.contract import Shapes
 from tests.data.toy import VERSION, random_labels
@@ -137,3 +139,18 @@ def test_wrong_arrays_are_named(name: str, value: object, error: type[Exception]
     given = {"semantics": np.zeros((2, 5, 6, 2), np.uint8), "mask_camera": np.ones((2, 5, 6, 2), bool), "mask_lidar": None}
     with pytest.raises(error, match=text):
         OccupancyTruth.from_arrays(**{**given, name: value})  # type: ignore[arg-type]
+
+
+def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
+    """`data.labelled_share`: of two training scenes one keeps its labels; those of validation stay."""
+    half = NuScenesData(root=str(street_root), labelled_share=0.5).open()
+    every = NuScenes(street_root)
+    tokens, shown = every.tokens("train"), labelled(half, every.tokens("train"))
+    assert shown == list(every.scenes[0].tokens)
+    assert labelled(half, half.tokens("val")) == every.tokens("val")
+    assert [LABELS.read(half, token) is not None for token in tokens] == [token in shown for token in tokens]
+    counts = [LABELS.statistics(source, some)["counts"] for source, some in ((half, tokens), (every, shown))]
+    np.testing.assert_array_equal(*counts)
+    LABELS.require(half, tokens[::-1])
+    prior = BlindPrior.fit(half, "train", LABELS.grid, OCC3D_CLASSES)
+    assert prior.answer(tokens[0]).occupancy is not None

@@ -1,0 +1,224 @@
+"""Labelled points of images, made from what a data set has: the points of a keyframe for `data.labels.views`.
+
+From LiDAR points with their classes (lidarseg), from LiDAR points alone, or from the truth images of a street world (`dense`).
+`write_views` keeps them in a folder, for those who would rather read than project.
+
+Shape letters: P points of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+from scipy import ndimage
+
+from frustum.config import Config
+from frustum.data.labels.depth import lidar2camera
+from frustum.data.pixels import read_image
+from frustum.data.sample import CameraFrame, Sample
+from frustum.errors import DataError, ShapeError
+from frustum.files import atomic_path, read_json, write_json
+from frustum.geometry import transform_points
+from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
+
+CLASSES: tuple[str, ...] = OCC3D_CLASSES[:-1]
+"""What a labelled point can be: Occ3D's classes without free space."""
+MOVING: tuple[str, ...] = ("bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian", "trailer", "truck")
+"""Classes that may have moved between two keyframes."""
+
+Source = Literal["lidarseg", "lidar", "dense"]
+
+
+def _no_keyframe(offsets: tuple[int, ...]) -> tuple[int, ...]:
+    if 0 in offsets or len(set(offsets)) < len(offsets):
+        raise ValueError(f"adjacent keyframes are offsets other than 0, each once, such as -1,1; got {offsets}")
+    return offsets
+
+
+class Views(Config):
+    """Which 2D labels a network learns from.
+
+    Attributes:
+        source: `lidarseg` is class and depth of LiDAR points, `lidar` depth alone, `dense` class and depth of the pixels of a street world
+            (`frustum data world OUT 'save=["depth","semantics"]'`).
+        adjacent: keyframes beside this one whose labels are learned from too, as offsets in time.
+        drawn: how many of them are drawn anew for each sample and epoch; 0 takes all.
+        points: how many points of a sample are drawn at random, over all views; 0 takes all.
+        balance: a point is drawn with the weight (points of its class in the sample) ** -balance.
+        class_weights: in place of that, the weight of each class; empty for none.
+        adjacent_weight: factor on the weight of points of adjacent keyframes.
+        moving_weight: factor on that of their points of `moving`; with 0 they are never drawn.
+        moving: classes that may have moved between keyframes.
+        max_depth: metres, beyond which points are left out; those of a cache end at 80 m.
+        hidden: leave out points that the camera cannot see, because the LiDAR stands elsewhere: those that lie behind a nearer point within
+            a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does.
+        cache: folder that `frustum data labels-2d` wrote; empty to make them while loading.
+    """
+
+    source: Source = "lidarseg"
+    adjacent: Annotated[tuple[int, ...], AfterValidator(_no_keyframe)] = ()
+    drawn: NonNegativeInt = 0
+    points: NonNegativeInt = 0
+    balance: NonNegativeFloat = 0.0
+    class_weights: tuple[PositiveFloat, ...] = ()
+    adjacent_weight: NonNegativeFloat = 1.0
+    moving_weight: NonNegativeFloat = 1.0
+    moving: tuple[str, ...] = MOVING
+    max_depth: PositiveFloat = 80.0
+    hidden: float = Field(0.0, ge=0)
+    cache: str = ""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Views:
+        weighs = self.balance or self.class_weights or self.adjacent_weight != 1 or self.moving_weight != 1
+        if weighs and not self.points:
+            raise ValueError("balance, class_weights, adjacent_weight and moving_weight say how points are drawn: set points, such as 4000")
+        if self.class_weights and len(self.class_weights) != len(CLASSES):
+            raise ValueError(f"class_weights are of the {len(CLASSES)} classes of Occ3D without free space, got {len(self.class_weights)}")
+        return self
+
+
+class ImagePoints(NamedTuple):
+    """Labelled points of one image.
+
+    Attributes:
+        pixels: (P, 2) float32 u, v in the original image.
+        depth: (P,) float32 metres along the optical axis.
+        classes: (P,) uint8 ids, IGNORE where unknown.
+    """
+
+    pixels: np.ndarray
+    depth: np.ndarray
+    classes: np.ndarray
+
+
+def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
+    """2D labels of each image of a keyframe, made from its LiDAR scan or from the truth images of a street world.
+
+    Points less than a metre from the camera are left out (parts of the vehicle), and those on the outermost pixel, as RenderOcc does.
+
+    Raises:
+        DataError: no LiDAR scan, no classes of its points, other numbers of both, or no truth images.
+    """
+    if views.source == "dense":
+        return [_dense(camera, views.max_depth) for camera in sample.cameras]
+    if sample.lidar is None:
+        raise DataError(f"keyframe {sample.token} has no LiDAR scan, from which 2D labels are made.")
+    points = sample.lidar.load()[:, :3].astype(np.float64)
+    classes = np.full(len(points), IGNORE, np.uint8)
+    if views.source == "lidarseg":
+        found = source.point_labels(sample.token)
+        if found is None or len(found[0]) != len(points):
+            count = "no" if found is None else len(found[0])
+            raise DataError(f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. Restore lidarseg.")
+        classes = _class_table(source)[found[0]]
+    images = []
+    for camera in sample.cameras:
+        local = transform_points(lidar2camera(sample.lidar, camera), points)
+        near = np.flatnonzero((local[:, 2] >= 1.0) & (local[:, 2] <= views.max_depth))
+        local = local[near]
+        pixels = (local @ camera.intrinsics.T)[:, :2] / local[:, 2:]
+        inside = ((pixels > 1) & (pixels < np.array(camera.size[::-1]) - 1)).all(1)
+        image = ImagePoints(*(x[inside] for x in (pixels.astype(np.float32), local[:, 2].astype(np.float32), classes[near])))
+        images.append(without_hidden(image, camera.size, views.hidden) if views.hidden else image)
+    return images
+
+
+def without_hidden(points: ImagePoints, size: tuple[int, int], share: float) -> ImagePoints:
+    """Without points that lie behind a nearer one close by, by more than `share` of its depth and a metre.
+
+    Close by is in the same or a neighbouring cell, 1/200 of the width across and 1/100 down: beams of a LiDAR lie further apart from top to
+    bottom. Ground that is seen at a flat angle changes its depth by a third from cell to cell, so that `share` should be 0.5 or more.
+    """
+    cell = np.array([size[1] / 200, size[1] / 100])
+    column, row = (points.pixels / cell).astype(np.int64).T
+    nearest = np.full((int(size[0] / cell[1]) + 2, 202), np.inf, np.float32)
+    np.minimum.at(nearest, (row, column), points.depth)
+    nearest = ndimage.minimum_filter(nearest, 3, mode="constant", cval=np.inf)[row, column]
+    kept = points.depth <= nearest * (1 + share) + 1
+    return ImagePoints(*(array[kept] for array in points))
+
+
+def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) -> int:
+    """Write the 2D labels of keyframes, `TOKEN.npz` each, beside `views.json`, which says how they were made; how many are new.
+
+    What is there already is not made again. Raises DataError, also for a folder of labels that were made otherwise.
+    """
+    about = folder / "views.json"
+    if about.is_file():
+        check_cache(folder, views)
+    else:
+        write_json(about, _made_of(views), indent=2)
+    new = 0
+    for token in tokens:
+        path = folder / f"{token}.npz"
+        if path.is_file():
+            continue
+        sample = source.sample(token, with_boxes=False, occupancy=False)
+        images, channels = view_points(source, sample, views), np.array([camera.channel for camera in sample.cameras])
+        arrays = {name: np.concatenate([getattr(image, name) for image in images]) for name in ImagePoints._fields}
+        with atomic_path(path, ".npz") as temporary:
+            arrays["counts"] = np.array([len(image.depth) for image in images])
+            np.savez_compressed(temporary, **arrays, channels=channels)  # type: ignore[arg-type]
+        new += 1
+    return new
+
+
+def _made_of(views: Views) -> dict[str, Any]:
+    """What the points of a keyframe depend on."""
+    return {"source": views.source, "hidden": views.hidden}
+
+
+def check_cache(folder: Path, views: Views) -> None:
+    """Raise DataError unless the folder holds labels that are made as these settings say."""
+    about, wanted = folder / "views.json", _made_of(views)
+    if not about.is_file():
+        raise DataError(f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {folder}")
+    if (made := read_json(about, "settings of 2D labels")) != wanted:
+        raise DataError(f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. Choose another --out folder.")
+
+
+def read_cache(folder: Path, sample: Sample, max_depth: float) -> list[ImagePoints]:
+    """What `write_views` wrote of a keyframe. Raises DataError."""
+    path = folder / f"{sample.token}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            ends = np.cumsum(stored["counts"])[:-1]
+            images = zip(*(np.split(stored[name], ends) for name in ImagePoints._fields), strict=True)
+            found = dict(zip(stored["channels"].tolist(), (ImagePoints(*image) for image in images), strict=True))
+    except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
+        raise DataError(f"cannot read the 2D labels {path}: {error}. Write them again: frustum data labels-2d") from error
+    if missing := [camera.channel for camera in sample.cameras if camera.channel not in found]:
+        raise DataError(f"{path} holds no labels of {', '.join(missing)}. Write them with these cameras into another --out folder.")
+    return [_up_to(found[camera.channel], max_depth) for camera in sample.cameras]
+
+
+def _up_to(points: ImagePoints, max_depth: float) -> ImagePoints:
+    return ImagePoints(*(array[points.depth <= max_depth] for array in points))
+
+
+def _class_table(source: Any) -> np.ndarray:
+    """(256,) uint8: the class of a lidarseg id; `others` for categories that are none of Occ3D's, IGNORE for unknown ids."""
+    table = np.full(256, IGNORE, np.uint8)
+    for index, name in source.categories.items():
+        table[index] = CLASSES.index(OCC3D_OF_CATEGORY.get(name, "others"))
+    return table
+
+
+def _dense(camera: CameraFrame, max_depth: float) -> ImagePoints:
+    """Labels of all pixels of a street world's image but the sky."""
+    folder = camera.path.parent.parent.parent / "extras"
+    advice = 'Make the world with them: frustum data world OUT \'save=["depth","semantics"]\''
+    paths = (folder / kind / camera.channel / f"{camera.path.stem}.png" for kind in ("depth", "semantics"))
+    depth, ids = (np.asarray(read_image(path, lambda image: image.copy(), advice)) for path in paths)
+    if depth.shape != ids.shape or depth.shape != tuple(camera.size):
+        raise ShapeError(f"the truth images of {camera.path} have shapes {depth.shape} and {ids.shape}, the image {camera.size}.")
+    table = np.full(256, IGNORE, np.uint8)
+    table[: len(OCC3D_OF_CATEGORY)] = [CLASSES.index(name) for name in OCC3D_OF_CATEGORY.values()]
+    metres = depth.astype(np.float32) / 256
+    row, column = np.nonzero((metres >= 1) & (metres <= max_depth))
+    return ImagePoints(np.stack([column + 0.5, row + 0.5], 1).astype(np.float32), metres[row, column], table[ids[row, column]])

@@ -1,0 +1,284 @@
+"""Renders what a network says of voxels at the labelled points of images: by splatting Gaussians, by exact traversal, or by marching.
+
+All views of a sample are rendered from one field, in the ego frame of the keyframe; or, with Ray Compensation as GSRender has it, from the
+field resampled into the ego frame of an adjacent keyframe.
+
+Shape letters: B batch, V views, N cameras, P points, X Y Z voxels, K classes, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat
+from torch import Tensor, nn
+
+from frustum.config import Config
+from frustum.data.labels.view_points import Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
+from frustum.geometry import VoxelGrid
+from frustum.geometry.transforms import send, without_autocast
+from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights, view_losses
+from frustum.nn.gaussians import Gaussians
+from frustum.ops.splat import SplatBackend, rasterize
+from frustum.ops.voxel_render import RayColours, voxel_render
+from frustum.types.batch import Batch
+from frustum.types.classes import FLAT_CLASSES, IGNORE
+from frustum.types.predictions import PredictedOccupancy, Prediction
+
+_NEAR = 0.5  # metres: a Gaussian closer to a camera would cover its whole image
+
+Limits = Tensor
+"""(B, V, N, P, 2) depths, metres: where the window about a point begins and ends."""
+
+
+class Rendered(NamedTuple):
+    """What is seen at labelled points.
+
+    Attributes:
+        logits: (B, V, N, P, K) sum of weights times logits.
+        depth: (B, V, N, P) sum of weights times depth along the optical axis, metres.
+        alpha: (B, V, N, P)
+        before: (B, V, N, P, 2) light that ends before the limits, or (B, V, N, P, 0) without them.
+    """
+
+    logits: Tensor
+    depth: Tensor
+    alpha: Tensor
+    before: Tensor
+
+
+class ClassWeights(Config):
+    """How much points of each class weigh.
+
+    Attributes:
+        table: `renderocc` weighs classes in the cross-entropy by RenderOcc's table; `counted` by `power` and the training labels.
+        power: classes weigh (frequency / mean frequency) ** -power in the cross-entropy, with `counted`.
+        depth_power: the same in the losses of depth, with any table.
+    """
+
+    table: Literal["renderocc", "counted"] = "renderocc"
+    power: NonNegativeFloat = 0.5
+    depth_power: NonNegativeFloat = 0.0
+
+
+class PointWeights(nn.Module):
+    """`ClassWeights` as buffers: `of_class` (K,) in the cross-entropy, `of_depth` (K,) in the other losses."""
+
+    def __init__(self, config: ClassWeights, num_classes: int):
+        super().__init__()
+        self.config = config
+        is_published = config.table == "renderocc" and num_classes == len(renderocc_class_weights())
+        self.of_class = nn.Buffer(renderocc_class_weights() if is_published else torch.ones(num_classes))
+        self.of_depth = nn.Buffer(torch.ones(num_classes))
+
+    def prepare(self, statistics: Mapping[type[Any], Mapping[str, np.ndarray]]) -> None:
+        """Take the frequencies of the classes from the labels, where they are asked for."""
+        counts = torch.as_tensor(statistics[ViewLabels]["counts"], dtype=torch.float64)
+        if not counts.any():  # depth alone
+            return
+        relative = (counts / counts.mean()).clamp(min=1e-3)
+        if self.config.table == "counted":
+            self.of_class.copy_((relative**-self.config.power).float())
+        self.of_depth.copy_((relative**-self.config.depth_power).float())
+
+
+class RenderLoss(Config):
+    """What an occupancy network learns from 2D labels beside its 3D labels, or where there are none of these.
+
+    Attributes:
+        weight: of all losses of rendered points.
+        views: which 2D labels.
+        loss: weights among them.
+    """
+
+    weight: NonNegativeFloat = 1.0
+    views: Views = Views(points=4000, balance=0.35)
+    loss: ViewLoss = ViewLoss(depth="hit", normalise=True, free_weight=0.5)
+
+
+def render_losses(
+    logits: Tensor, batch: Batch, grid: VoxelGrid, class_names: tuple[str, ...], render: RenderLoss | None
+) -> dict[str, Tensor]:
+    """`render.depth`, `render.class`, ... of an occupancy network's logits; empty without `render`.
+
+    Of a voxel that is crossed straight, the light that goes on is the probability of free space.
+
+    Args:
+        logits: (B, X, Y, Z, K), free space last.
+        batch: with 2D labels. Raises DataError without.
+        grid, class_names: of the voxels.
+        render: settings.
+    """
+    if render is None:
+        return {}
+    truth = batch.need(ViewLabels)
+    with without_autocast(logits):
+        density = -logits.float().log_softmax(-1)[..., -1] / grid.cell[0]
+        rendered = trace_views(density, logits[..., :-1].float(), grid, truth, windows(truth, render.loss, class_names))
+    weights = [1.0 if v == 0 else render.loss.moving_weight for v in range(truth.depth.shape[1])]
+    found: dict[str, list[Tensor]] = {}
+    for v, moving_weight in enumerate(weights):
+        view = slice(v, v + 1)
+        seen, there = Rendered(*(x[:, view] for x in rendered)), of_views(truth, view)
+        points = as_points(seen, there, grid, moving_ids(render.views, class_names), moving_weight)
+        for name, value in view_losses(points, render.loss).items():
+            found.setdefault(name, []).append(value)
+    return {f"render.{name}": render.weight * torch.stack(values).mean() for name, values in found.items()}
+
+
+def view_labels(views: Views, class_names: tuple[str, ...]) -> ViewLabels:
+    """The 2D labels that a network learns from."""
+    return ViewLabels(views, class_names, without="model.views.source=lidar")
+
+
+def moving_ids(views: Views, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the classes that may have moved between keyframes."""
+    return tuple(i for i, name in enumerate(class_names) if name in views.moving)
+
+
+@torch.no_grad()
+def read_voxels(
+    opacity: Tensor, logits: Tensor, threshold: float, tokens: Sequence[str], grid: VoxelGrid, class_names: tuple[str, ...]
+) -> list[Prediction]:
+    """Voxels (B, X, Y, Z) whose opacity is above the threshold are occupied, by the class of the highest logit (B, X, Y, Z, K)."""
+    labels = torch.where(opacity > threshold, logits.argmax(-1), len(class_names) - 1).to(torch.uint8)
+    return [Prediction(token, PredictedOccupancy(volume, grid, class_names)) for token, volume in zip(tokens, labels, strict=True)]
+
+
+def splat_views(
+    found: Gaussians, truth: ViewTruth, width: int, limits: Limits | None = None, in_key: bool = True, backend: SplatBackend = "auto"
+) -> Rendered:
+    """Gaussians in the views' cameras, at the labelled points.
+
+    Args:
+        found: Gaussians in the ego frame of the keyframe; of the views with `in_key=False`, of which there must be one then.
+        truth: where.
+        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide. On a GPU without limits, points move to the
+            middles of these pixels, which are all that gsplat renders.
+        limits: see `Limits`.
+        in_key: render in the ego frame of the keyframe.
+        backend: of `rasterize`.
+    """
+    cam2ego = truth.view2key[:, :, None] @ truth.cam2ego if in_key else truth.cam2ego
+    scale = width / truth.size[..., 1].to(truth.intrinsics)  # (B, V, N)
+    heights = (truth.size[..., 0] * scale).round()
+    shrink = torch.stack([scale, scale, torch.ones_like(scale)], -1)
+    cameras = torch.linalg.inv(cam2ego).flatten(1, 2), (shrink[..., None] * truth.intrinsics).flatten(1, 2)
+    places = (truth.pixels * scale[..., None, None]).flatten(1, 2)
+    if places.is_cuda and limits is None and backend in ("auto", "gsplat"):  # gsplat renders middles of pixels alone
+        places = places.floor() + 0.5
+    size = int(heights.max()), width
+    means, scales, opacities, logits = found
+    depths = None if limits is None else limits.flatten(1, 2)
+    seen = rasterize(means, scales, opacities, logits, *cameras, size, places, near=_NEAR, limits=depths, backend=backend)
+    lead = truth.depth.shape[1:3]
+    return Rendered(*(x.unflatten(1, lead) for x in (seen.features, seen.depth, seen.alpha, seen.before)))
+
+
+March = Callable[[Tensor, Tensor, VoxelGrid, Tensor, Tensor], RayColours]
+"""Renders rays of one sample by samples along them, as `ops.voxel_march.voxel_march`."""
+
+
+def trace_views(
+    density: Tensor, logits: Tensor, grid: VoxelGrid, truth: ViewTruth, limits: Limits | None = None, march: March | None = None
+) -> Rendered:
+    """A voxel field along the rays of the labelled points, in the ego frame of the keyframe.
+
+    Args:
+        density: (B, X, Y, Z) 1/m.
+        logits: (B, X, Y, Z, K).
+        grid: where the voxels lie.
+        truth: where the rays are.
+        limits: see `Limits`; of the exact traversal alone.
+        march: sample along the rays instead of the exact traversal.
+    """
+    origins, directions = (x.flatten(1, 3) for x in truth.rays())
+    is_point, lead = truth.is_point.flatten(1), truth.depth.shape[1:]
+    rows = []
+    for b in range(len(density)):
+        kept = is_point[b].nonzero()[:, 0]
+        rays = origins[b, kept], directions[b, kept]
+        if march is None:
+            out = voxel_render(density[b], logits[b], grid, *rays)
+        else:
+            out = march(density[b], logits[b], grid, *rays)
+        parts = [out.features, out.depth[:, None], out.alpha[:, None]]
+        for limit in () if limits is None else limits[b].flatten(0, 2)[kept].unbind(-1):
+            parts.append(voxel_render(density[b], logits[b, ..., :0], grid, *rays, far=limit).alpha[:, None])
+        row = torch.cat(parts, 1)
+        rows.append(row.new_zeros(is_point.shape[1], row.shape[1]).index_copy(0, kept, row))
+    out, k = torch.stack(rows).unflatten(1, lead), logits.shape[-1]
+    return Rendered(out[..., :k], out[..., k], out[..., k + 1], out[..., k + 2 :])
+
+
+def windows(truth: ViewTruth, loss: ViewLoss, class_names: tuple[str, ...]) -> Limits | None:
+    """Where the window about each point begins and ends; None for a loss that asks for none."""
+    if loss.depth != "hit":
+        return None
+    table = torch.full((IGNORE + 1,), loss.window)
+    for i, name in enumerate(class_names):
+        table[i] = loss.flat_window if name in FLAT_CLASSES else loss.window
+    half = send(table, truth.depth.device)[truth.classes.long()]
+    return torch.stack([(truth.depth - half).clamp(min=0), truth.depth + half], -1)
+
+
+def as_points(
+    rendered: Rendered, truth: ViewTruth, grid: VoxelGrid, moving: tuple[int, ...] = (), moving_weight: float = 1.0, in_key: bool = True
+) -> Points:
+    """What is rendered beside what is true.
+
+    Args:
+        rendered, truth: of the same views.
+        grid: a point outside it cannot be rendered.
+        moving: ids of classes that may have moved since.
+        moving_weight: of their points.
+        in_key: whether the grid is in the ego frame of the keyframe, or of each view.
+    """
+    is_inside = _inside(truth, grid, True)
+    if not in_key:  # of the adjacent grid nothing is known beyond the keyframe's
+        is_inside = is_inside & _inside(truth, grid, False)
+    weight = truth.is_point.to(truth.depth)
+    if moving_weight != 1 and moving:
+        is_moving = torch.isin(truth.classes, send(torch.tensor(moving, dtype=truth.classes.dtype), truth.classes.device))
+        weight = torch.where(is_moving, weight * moving_weight, weight)
+    return Points(truth.depth, truth.classes, is_inside, weight, rendered.logits, rendered.depth, rendered.alpha, rendered.before)
+
+
+def _inside(truth: ViewTruth, grid: VoxelGrid, in_key: bool) -> Tensor:
+    """Whether the labelled points (B, V, N, P) lie in the grid of the keyframe, or of each view."""
+    origins, directions = truth.rays(in_key)
+    cells = grid.to_cells(origins + truth.depth[..., None] * directions)
+    shape = send(torch.tensor(grid.shape, dtype=cells.dtype), cells.device)
+    return ((cells >= 0) & (cells < shape)).all(-1)
+
+
+def of_views(truth: ViewTruth, views: slice) -> ViewTruth:
+    """Some of the views."""
+    return ViewTruth(**{name: value[:, views] for name, value in vars(truth).items()})
+
+
+def resample(field: Tensor, view2key: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """A field brought into the ego frame of an adjacent keyframe: GSRender's Ray Compensation.
+
+    Args:
+        field: (B, X, Y, Z, C) in the ego frame of the keyframe.
+        view2key: (B, 4, 4) the adjacent ego frame to the keyframe's.
+        grid: of both.
+
+    Returns:
+        The field at the centres of the adjacent grid (B, X, Y, Z, C), trilinear, and whether these lie within the keyframe's grid
+        (B, X, Y, Z), bool.
+    """
+    centres = grid.centres(field.dtype, field.device)
+    moved = torch.einsum("bij,xyzj->bxyzi", view2key[:, :3, :3], centres) + view2key[:, None, None, None, :3, 3]
+    cells = grid.to_cells(moved)
+    shape = send(torch.tensor(grid.shape, dtype=field.dtype), field.device)
+    is_valid = ((cells >= 0) & (cells < shape)).all(-1)
+    places = (2 * cells / shape - 1).flip(-1)
+    found = F.grid_sample(field.permute(0, 4, 1, 2, 3), places, mode="bilinear", padding_mode="border", align_corners=False)
+    return found.permute(0, 2, 3, 4, 1), is_valid

@@ -1,0 +1,397 @@
+"""GSRender and RenderOcc: Ray Compensation, moving points, what teaches nothing, and that both learn a field from its pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from frustum.checkpoint.weights_file import save_weights
+from frustum.data.labels.view_points import CLASSES, Views
+from frustum.data.labels.views import ViewLabels, ViewTruth
+from frustum.engine import overrides
+from frustum.engine.sections import header_of
+from frustum.engine.train import start
+from frustum.errors import DataError, TrainingError
+from frustum.geometry import VoxelGrid, rotation_z
+from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entropy, renderocc_class_weights, view_losses
+from frustum.models.flashocc_tiny import FlashOccTinyConfig
+from frustum.models.gsrender import GsRenderConfig
+from frustum.models.occupancy_trunk import Trunk
+from frustum.models.renderocc import RenderOccConfig
+from frustum.models.view_rendering import RenderLoss, as_points, of_views, render_losses, resample, splat_views, trace_views, windows
+from frustum.nn.gaussians import GaussianHead, to_gaussians
+from frustum.ops.voxel_march import voxel_march
+from frustum.recipes.finding import get_recipe
+from frustum.types.classes import IGNORE
+from frustum.types.contract import Shapes
+from tests.models.small import RESNET, SWIN, TRUNK
+from tests.models.test_contract import make_batch
+
+_WIDE = 'grid={"lower": [-40, -40, -1], "upper": [40, 40, 5.4], "cell": [4, 4, 0.8]}'
+
+
+def _of(trunk: str, words: list[str]) -> list[str]:
+    """Settings of a network as those of a trunk."""
+    return [word.replace("model.", f"model.trunk.{trunk}.", 1) for word in words if "pretrained" not in word or "tiny" in trunk]
+
+
+_STEREO = [*_of("flashocc_stereo", SWIN), f"model.trunk.flashocc_stereo.{_WIDE}"]
+SMALL = {
+    "gsrender-mini": _of("flashocc_tiny", TRUNK),
+    "renderocc-mini": _of("flashocc_tiny", TRUNK),
+    "gsrender-r50": _of("flashocc", RESNET),
+    "flashocc-mini-render": TRUNK,
+    "gsrender-swin-b": _STEREO,
+    "renderocc-swin-b": _STEREO,
+}
+ONE_CYCLE = {"gsrender-swin-b": (90, 2e-3, 5.0)}  # at once with 1e-2 all Gaussians of a transformer fade, which is said then
+GRID = VoxelGrid(lower=(-16, -16, -1), upper=(16, 16, 5.4), cell=(2, 2, 0.8))
+
+
+def tiny() -> Trunk:
+    config = FlashOccTinyConfig(pretrained=False, neck_channels=16, lift_channels=8, bev_channels=16, voxel_channels=8, grid=GRID)
+    return Trunk(flashocc_tiny=config.model_copy(update={"depth_loss": 0.0}))
+
+
+def made_up(config, **changes):
+    """A batch for a network, with changed labels."""
+    recipe = overrides.apply(get_recipe("gsrender-mini"), [*SMALL["gsrender-mini"], "data.image_size=64,96"])
+    batch = make_batch(recipe.model_copy(update={"model": config}))
+    return batch.with_labels({ViewLabels: replace(batch.need(ViewLabels), **changes)}) if changes else batch
+
+
+def example(views: Views, batch: int = 1, cameras: int = 2) -> ViewTruth:
+    return ViewLabels(views).example(np.random.default_rng(0), Shapes(batch, cameras, (64, 96)))
+
+
+# ---- Ray Compensation --------------------------------------------------------------------------------------------------------------
+
+
+def losses_of(config, **changes) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model, batch = config.build().eval(), made_up(config, **changes)
+    return model.loss(model(batch), batch)
+
+
+@pytest.mark.parametrize("compensation", ["resample", "camera"])
+def test_an_adjacent_frame_at_the_same_place_with_the_same_labels_says_the_same(compensation):
+    views = Views(adjacent=(-1,))
+    config = GsRenderConfig(trunk=tiny(), views=views, compensation=compensation, loss=ViewLoss())
+    truth = ViewLabels(views).example(np.random.default_rng(0), Shapes(2, 2, (64, 96)))
+    same = {name: value[:, :1].expand_as(value) for name, value in vars(truth).items()}
+    losses = losses_of(config, **same)
+    for name in ("depth", "class"):
+        torch.testing.assert_close(losses[name], losses[f"adjacent.{name}"], rtol=1e-4, atol=1e-5)
+    assert "adjacent.depth" not in losses_of(config.model_copy(update={"compensation": "none"}))
+
+
+def test_resampling_by_a_quarter_turn_is_exact():
+    field = torch.randn(1, *GRID.shape, 3)
+    turn = torch.eye(4)[None].clone()
+    turn[0, :3, :3] = torch.from_numpy(rotation_z(math.pi / 2)).float()
+    found, is_valid = resample(field, turn, GRID)
+    assert is_valid.all()
+    # the point (x, y) of the adjacent frame is (-y, x) of the keyframe
+    torch.testing.assert_close(found, field.flip(1).transpose(1, 2), atol=1e-4, rtol=0)
+
+
+def test_what_lies_beyond_the_grid_is_left_out():
+    moved = torch.eye(4)[None].clone()
+    moved[0, 0, 3] = 10  # ten metres, five cells ahead
+    field = torch.ones(1, *GRID.shape, 8)
+    found, is_valid = resample(field, moved, GRID)
+    assert is_valid[0, :11].all()
+    assert not is_valid[0, 11:].any()
+    gaussians = to_gaussians(found, GRID, GaussianHead(), is_valid)
+    assert not gaussians.opacities.unflatten(1, GRID.shape)[0, 11:].any()
+
+
+def test_resampled_and_by_camera_agree_where_the_motion_is_whole_cells():
+    """Static scene: the adjacent view of a resampled field is that of the field from where the camera was."""
+    views = Views(adjacent=(1,))
+    truth = example(views)
+    move = truth.view2key.clone()
+    move[:, 1, :2, 3] = torch.tensor([2.0, -2.0])
+    truth = of_views(replace(truth, view2key=move), slice(1, None))
+    head = GaussianHead(opacity_bias=0)  # rays end within the grid
+    numbers = torch.randn(1, *GRID.shape, 7 + 17)
+    here = splat_views(to_gaussians(numbers, GRID, head), truth, 96)
+    there = splat_views(to_gaussians(*resample(numbers, truth.view2key[:, 0], GRID)[:1], GRID, head), truth, 96, in_key=False)
+    torch.testing.assert_close(here.alpha, there.alpha, atol=0.02, rtol=0)
+    torch.testing.assert_close(here.depth, there.depth, atol=0.5, rtol=0.05)
+
+
+# ---- moving points -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gaussians", "density"])
+def test_moving_points_of_adjacent_frames_are_dropped(kind):
+    car, road = CLASSES.index("car"), CLASSES.index("driveable_surface")
+
+    def config(weight: float):
+        views, loss = Views(adjacent=(-1,)), ViewLoss(moving_weight=weight)
+        if kind == "density":
+            return RenderOccConfig(trunk=tiny(), views=views, loss=loss)
+        return GsRenderConfig(trunk=tiny(), views=views, compensation="camera", loss=loss)
+
+    classes = torch.full((2, 2, 2, 20), road, dtype=torch.uint8)
+    classes[..., ::2] = car
+    truth = example(Views(adjacent=(-1,)), 2)
+    dropped = losses_of(config(0), classes=classes)
+    kept = losses_of(config(1), classes=classes)
+    static = replace(truth, classes=classes)
+    static = {"classes": classes.clone(), "depth": static.depth.clone(), "pixels": static.pixels.clone()}
+    static["depth"][:, 1, :, ::2], static["classes"][:, 1, :, ::2] = 0, IGNORE
+    static["pixels"][:, 1, :, ::2] = math.nan
+    without = losses_of(config(1), **static)
+    for name in ("adjacent.depth", "adjacent.class", "depth", "class"):
+        torch.testing.assert_close(dropped[name], without[name], rtol=1e-4, atol=1e-5)
+    assert not torch.isclose(kept["adjacent.depth"], dropped["adjacent.depth"])
+    assert torch.equal(kept["depth"], dropped["depth"])
+
+
+# ---- what teaches nothing ----------------------------------------------------------------------------------------------------------
+
+
+def test_gaussians_that_are_all_too_faint():
+    config = GsRenderConfig(trunk=tiny(), views=Views(), compensation="none")
+    model, batch = config.build(), made_up(config)
+    outputs = model(batch)
+    outputs["numbers"] = outputs["numbers"] - 5
+    with pytest.raises(TrainingError, match="no Gaussian has an opacity of 1/255 or more"):
+        model.loss(outputs, batch)
+
+
+@pytest.mark.parametrize("network", [GsRenderConfig, RenderOccConfig])
+def test_a_camera_without_a_point_and_a_batch_without_any(network):
+    config = network(trunk=tiny(), views=Views(adjacent=(-1,)), **({"compensation": "camera"} if network is GsRenderConfig else {}))
+    truth = example(Views(adjacent=(-1,)), 2)
+    for cameras in (slice(0, 1), slice(None)):
+        depth, pixels, classes = truth.depth.clone(), truth.pixels.clone(), truth.classes.clone()
+        depth[:, :, cameras], pixels[:, :, cameras], classes[:, :, cameras] = 0, math.nan, IGNORE
+        losses = losses_of(config, depth=depth, pixels=pixels, classes=classes)
+        assert all(value.isfinite() for value in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
+
+
+def test_depth_alone_teaches_no_class():
+    config = RenderOccConfig(trunk=tiny(), views=Views(source="lidar"))
+    losses = losses_of(config, classes=torch.full((2, 1, 2, 20), IGNORE, dtype=torch.uint8))
+    assert losses["class"] == 0
+    assert losses["depth"] > 0
+
+
+def test_settings_that_contradict_each_other():
+    with pytest.raises(ValidationError, match="compensation needs adjacent keyframes"):
+        GsRenderConfig(views=Views())
+    with pytest.raises(ValidationError, match="one adjacent keyframe at a time"):
+        GsRenderConfig(views=Views(adjacent=(-1, 1)))
+    with pytest.raises(ValidationError, match=r"renderer=traversal alone"):
+        RenderOccConfig(renderer="march", loss=ViewLoss(depth="hit"))
+    with pytest.raises(ValidationError, match="renderer=reference"):
+        RenderOccConfig(entropy=0.01)
+    with pytest.raises(ValidationError, match=r"an opacity, below 1, got 8\.5"):
+        RenderOccConfig(threshold=8.5)
+    with pytest.raises(ValidationError, match="exactly one of"):
+        Trunk()
+    with pytest.raises(ValidationError, match="offsets other than 0"):
+        Views(adjacent=(0, 1))
+    config = RenderOccConfig(trunk=tiny(), renderer="reference", threshold=8.5, views=Views())
+    with pytest.raises(DataError, match="wider than 39"):
+        losses_of(config)
+
+
+# ---- rendering ---------------------------------------------------------------------------------------------------------------------
+
+
+def _wall() -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers (1, X, Y, Z, 1 + 2) of a density: all that is 8 m ahead is opaque, of class 1."""
+    density, logits = torch.zeros(1, *GRID.shape), torch.zeros(1, *GRID.shape, 2)
+    density[:, 12:] = 20
+    logits[:, 12:, ..., 1] = 5
+    return density, logits
+
+
+def test_a_wall_is_seen_where_it_stands():
+    truth = example(Views())
+    density, logits = _wall()
+    limits = torch.stack([torch.full_like(truth.depth, 7.5), torch.full_like(truth.depth, 9.5)], -1)
+    ahead = truth.rays()[1][..., 1:].norm(dim=-1) < 0.2
+    for march in (None, lambda *field: voxel_march(*field, step=0.05)):
+        seen = trace_views(density, logits, GRID, truth, limits if march is None else None, march)
+        torch.testing.assert_close(seen.alpha[ahead], torch.ones(int(ahead.sum())), atol=0.02, rtol=0)
+        torch.testing.assert_close(seen.depth[ahead], torch.full((int(ahead.sum()),), 8.0), atol=0.1 if march is None else 1.1, rtol=0)
+        assert (seen.logits[ahead].argmax(-1) == 1).all()
+    seen = trace_views(density, logits, GRID, truth, limits)
+    assert not seen.before[ahead][:, 0].any()
+    assert (seen.before[ahead][:, 1] > 0.98).all()
+
+
+def test_a_mirrored_and_turned_map_shows_the_same():
+    """Labels in an augmented frame see the augmented field as those of the frame itself see the field."""
+    truth = example(Views())
+    mirror = torch.diag(torch.tensor([1.0, -1, 1, 1]))
+    turned = mirror.clone()
+    turned[:2, :2] = torch.tensor([[0.0, -1], [1, 0]]) @ mirror[:2, :2]
+    density, logits = torch.rand(1, *GRID.shape), torch.randn(1, *GRID.shape, 2)
+    plain = trace_views(density, logits, GRID, truth)
+    for change, move in ((mirror, lambda t: t.flip(2)), (turned, lambda t: t.transpose(1, 2))):
+        moved = replace(truth, cam2ego=change @ truth.cam2ego)
+        seen = trace_views(move(density), move(logits), GRID, moved)
+        for a, b in zip(plain, seen, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-3)
+
+
+def test_windows_are_wider_on_flat_ground():
+    truth = example(Views())
+    road = truth.classes == CLASSES.index("driveable_surface")
+    limits = windows(truth, ViewLoss(depth="hit", window=0.4, flat_window=1.0), CLASSES)
+    half = (limits[..., 1] - truth.depth)[truth.depth > 1]
+    torch.testing.assert_close(half[road[truth.depth > 1]], torch.ones(int(road[truth.depth > 1].sum())))
+    cars = (truth.classes == CLASSES.index("car"))[truth.depth > 1]
+    torch.testing.assert_close(half[cars], torch.full((int(cars.sum()),), 0.4))
+    assert windows(truth, ViewLoss(), CLASSES) is None
+
+
+def test_a_hit_beyond_the_keyframe_s_grid_is_none_in_either_compensation():
+    truth = example(Views(adjacent=(1,)))
+    move = truth.view2key.clone()
+    move[:, 1, 0, 3] = 10  # the adjacent grid reaches ten metres further
+    truth = of_views(replace(truth, view2key=move), slice(1, None))
+    rendered = trace_views(*_wall(), GRID, truth)
+    by_camera, resampled = as_points(rendered, truth, GRID), as_points(rendered, truth, GRID, in_key=False)
+    assert not (resampled.is_inside & ~by_camera.is_inside).any()
+    assert by_camera.is_inside.any()
+
+
+def test_gaussians_in_a_mirrored_map_look_the_same():
+    truth, mirror = example(Views()), torch.diag(torch.tensor([1.0, -1, 1, 1]))
+    numbers = torch.randn(1, *GRID.shape, 7 + 2)
+    flipped = numbers.flip(2).clone()
+    flipped[..., 1] *= -1  # the shift along y
+    head = GaussianHead(opacity_bias=-1)
+    plain = splat_views(to_gaussians(numbers, GRID, head), truth, 96)
+    seen = splat_views(to_gaussians(flipped, GRID, head), replace(truth, cam2ego=mirror @ truth.cam2ego), 96)
+    for a, b in zip(plain, seen, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.data
+def test_the_losses_of_renderocc(shared):
+    """Depth and classes of its golden rays, by the network's own loss."""
+    with np.load(shared / "golden/gs/renderocc_nerf.npz", allow_pickle=False) as stored:
+        gold = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    rays = gold["rays"][gold["mask"]].double()
+    points = Points(
+        rays[:, 2], rays[:, 3].to(torch.uint8), torch.ones(len(rays), dtype=torch.bool), torch.ones(len(rays)).double(), gold["semantic"],
+        gold["depth_official"], 1 - gold["alphainv_last"], gold["semantic"][:, :0],
+    )  # fmt: skip
+    losses = view_losses(points, ViewLoss(), renderocc_class_weights())
+    torch.testing.assert_close(losses["depth"].double(), gold["losses"][0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses["class"].double(), gold["losses"][1], rtol=1e-4, atol=0)
+    torch.testing.assert_close(0.01 * ray_entropy(points.alpha), gold["losses"][2], rtol=1e-6, atol=0)
+    spread = distortion(gold["weights"], gold["s"], gold["ray_id"], len(rays), 1 / len(gold["t"]))
+    torch.testing.assert_close(0.01 * spread, gold["losses"][3], rtol=1e-6, atol=0)
+
+
+def test_reference_counts_all_points_in_one_loss_per_sample():
+    words = [*SMALL["renderocc-swin-b"], "data.image_size=64,96"]
+    recipe = overrides.apply(get_recipe("renderocc-swin-b"), words)
+    torch.manual_seed(0)
+    model, batch = recipe.model.build().eval(), make_batch(recipe)
+    outputs = model(batch)
+    losses = model.loss(outputs, batch)
+    assert losses.keys() == {"depth", "class", "entropy", "distortion", "lift.depth"}
+    alone = [
+        model.loss(
+            {k: v[b : b + 1] for k, v in outputs.items() if k == "numbers"} | {"depth": outputs["depth"][2 * b : 2 * b + 2]},
+            batch[b : b + 1],
+        )
+        for b in range(2)
+    ]
+    torch.testing.assert_close(losses["class"], (alone[0]["class"] + alone[1]["class"]) / 2, rtol=1e-4, atol=0)
+
+
+def test_points_beyond_the_grid_are_not_hits():
+    truth = example(Views())
+    density, logits = _wall()
+    points = as_points(trace_views(density, logits, GRID, truth), truth, GRID)
+    origins, directions = truth.rays()
+    place = origins + truth.depth[..., None] * directions
+    inside = ((place > torch.tensor(GRID.lower)) & (place < torch.tensor(GRID.upper))).all(-1)
+    assert torch.equal(points.is_inside, inside)
+    assert 0 < inside.float().mean() < 1
+
+
+# ---- beside 3D labels --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flashocc-r50", "flashocc-tiny", "bevdet-occ-r50", "bevdet-occ-tiny", "flashocc-r50-4d-stereo"])
+def test_occupancy_networks_render_beside_their_3d_labels(name):
+    words = TRUNK if "tiny" in name else RESNET
+    plain = overrides.apply(get_recipe(name), [*words, "data.image_size=64,96"])
+    recipe = overrides.apply(plain, ['model.render={"weight": 2}'])
+    torch.manual_seed(0)
+    model, batch = recipe.model.build().train(), make_batch(recipe)
+    losses = model.loss(model(batch), batch)
+    assert losses.keys() - plain.model.build().train().loss(model(batch), batch).keys() == {"render.depth", "render.class", "render.free"}
+    half = recipe.model.model_copy(update={"render": RenderLoss(weight=1)})
+    model.config = half
+    torch.testing.assert_close(2 * model.loss(model(batch), batch)["render.depth"], losses["render.depth"], rtol=0.05, atol=0)
+
+
+def test_a_certain_voxel_renders_as_a_wall():
+    truth = example(Views())
+    truth = replace(truth, depth=torch.full_like(truth.depth, 8.2), classes=torch.full_like(truth.classes, CLASSES.index("car")))
+    logits = torch.zeros(1, *GRID.shape, 18)
+    logits[..., -1] = 20  # free
+    logits[:, 12:, ..., -1], logits[:, 12:, ..., CLASSES.index("car")] = -20, 20  # from 8 m on
+    batch = made_up(RenderOccConfig(trunk=tiny(), views=Views()))[0:1].with_labels({ViewLabels: truth})
+
+    def losses(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        return render_losses(logits, batch, GRID, (*CLASSES, "free"), RenderLoss())
+
+    right, behind, near = losses(logits), losses(logits.flip(1)), losses(logits.roll(-2, 1))
+    assert right["render.depth"] + right["render.class"] + right["render.free"] < 0.01
+    assert behind["render.depth"] > 2
+    assert near["render.free"] > 1
+    assert render_losses(logits, batch, GRID, (*CLASSES, "free"), None) == {}
+
+
+def test_a_training_starts_from_the_network_that_is_its_trunk(tmp_path):
+    words = ["data.image_size=64,96"]
+    tiny_recipe = overrides.apply(get_recipe("flashocc-tiny"), [*TRUNK, *words])
+    torch.manual_seed(1)
+    trained = tiny_recipe.model.build()
+    save_weights(tmp_path / "tiny.safetensors", trained, header_of(tiny_recipe))
+    recipe = overrides.apply(get_recipe("gsrender-mini"), [*SMALL["gsrender-mini"], *words, f"train.init={tmp_path / 'tiny.safetensors'}"])
+    model = recipe.model.build()
+    assert any("starting from" in line for line in start(model, recipe))
+    assert torch.equal(model.trunk.refine.weight, trained.refine.weight)
+    assert model.trunk.head.weight.shape != trained.head.weight.shape
+
+
+# ---- learning ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gsrender-mini", "renderocc-mini"])
+def test_it_learns_from_pictures_alone(name):
+    """A few steps on one batch: what is rendered comes nearer to the labels."""
+    recipe = overrides.apply(get_recipe(name), [*SMALL[name], "data.image_size=64,96"])
+    torch.manual_seed(0)
+    model, batch = recipe.model.build(), make_batch(recipe)
+    optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
+    found = []
+    for _ in range(25):
+        losses = model.loss(model(batch), batch)
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        found.append({key: float(value.detach()) for key, value in losses.items()})
+    assert found[-1]["depth"] < 0.8 * found[0]["depth"]
+    assert found[-1]["class"] < 0.8 * found[0]["class"]
