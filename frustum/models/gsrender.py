@@ -20,14 +20,13 @@ without free space, X Y Z voxels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from frustum.config import TRAVELS
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import TrainingError
@@ -81,7 +80,7 @@ class GsRenderConfig(ModelConfig):
     adjacent_loss: NonNegativeFloat = 1.0
     class_weights: ClassWeights = ClassWeights()
     width: PositiveInt = 400
-    threshold: Annotated[float, Field(ge=0, lt=1), TRAVELS] = 0.05
+    threshold: float = Field(0.05, ge=0, lt=1)
     readout: Literal["opacity", "splat"] = "opacity"
     splatting: SplatBackend = "auto"
 

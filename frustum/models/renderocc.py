@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from frustum.config import TRAVELS
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import DataError
@@ -80,7 +79,7 @@ class RenderOccConfig(ModelConfig):
     density_bias: float = -4.0
     entropy: NonNegativeFloat = 0.0
     distortion: NonNegativeFloat = 0.0
-    threshold: Annotated[float, Field(ge=0), TRAVELS] = 0.05
+    threshold: NonNegativeFloat = 0.05
 
     @model_validator(mode="after")
     def _fits_together(self) -> RenderOccConfig:
