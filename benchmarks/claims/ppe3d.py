@@ -64,10 +64,10 @@ OTHER_CITY = 7  # seed of the world that learning rates are chosen on
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = claim_parser(__doc__, "ppe3d", settings="settings of all arms")
-    parser.set_defaults(steps=3000, seeds=2)
+    parser.set_defaults(seeds=2)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(TABLE_5))
     parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3], help="learning rates to choose from")
-    parser.add_argument("--lr-steps", type=int, default=600, help="training steps of each run that chooses")
+    parser.add_argument("--lr-steps", type=int, default=500, help="training steps of each run that chooses")
     parser.add_argument("--finalists", type=int, default=1, help="learning rates of each arm that are trained in full")
     parser.add_argument("--finished", action="store_true", help="train nothing: show and write what is finished")
     options = parser.parse_args(words)
