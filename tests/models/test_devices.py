@@ -140,7 +140,7 @@ def test_the_watch_for_waits_works():
         assert len(waits.found) == 1, waits.found
 
 
-WAITING = ("panoptic-flashocc-", "ppe3d-", "petr", "gsrender-", "renderocc-")
+WAITING = ("panoptic-flashocc-", "ppe3d-", "petr", "gsrender-", "renderocc-", "flashocc-mini-render")
 
 
 @pytest.mark.parametrize("name", [name for name in different() if not name.startswith(WAITING) or name == "panoptic-flashocc-mini"])

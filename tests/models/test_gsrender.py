@@ -393,5 +393,5 @@ def test_it_learns_from_pictures_alone(name):
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
         found.append({key: float(value.detach()) for key, value in losses.items()})
-    assert found[-1]["depth"] < 0.8 * found[0]["depth"]
+    assert found[-1]["depth"] < 0.9 * found[0]["depth"]
     assert found[-1]["class"] < 0.8 * found[0]["class"]

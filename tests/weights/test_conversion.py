@@ -185,7 +185,7 @@ def test_what_cannot_be_converted(small, tmp_path):
 def test_what_was_trained_here_carries_its_own_preprocessing(name, tmp_path):
     """And not FlashOCC's, with which it would predict nonsense without a word."""
     recipe = get_recipe(name)
-    first = frustum.load(name, pretrained=False)
+    first = frustum.load(name, **({"pretrained": False} if hasattr(recipe.model, "pretrained") else {}))
     done = convert(save(first.state_dict(), tmp_path), tmp_path / "x.safetensors", recipe=name)
     assert (done.source, done.recipe, done.fit.missing) == ("frustum", name, ())
     header = read_weights(tmp_path / "x.safetensors")[1]
