@@ -141,10 +141,19 @@ def recipe_of(header: Mapping[str, Any], what: str, asked: Recipe | None = None,
 
 def empty_network(recipe: Recipe) -> nn.Module:
     """The recipe's network about to be filled: its encoder starts from no package's weights."""
-    config = recipe.model
-    if "pretrained" in type(config).model_fields:
-        config = config.model_copy(update={"pretrained": False})
-    return config.build()
+    return _from_scratch(recipe.model).build()
+
+
+def _from_scratch(config: Any) -> Any:
+    """The config with `pretrained=false`, its own and that of networks that it holds."""
+    changes: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name == "pretrained":
+            changes[name] = False
+        elif isinstance(value, Config):
+            changes[name] = _from_scratch(value)
+    return config.model_copy(update=changes)
 
 
 def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:

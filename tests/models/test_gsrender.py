@@ -29,6 +29,7 @@ from frustum.ops.voxel_march import voxel_march
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Shapes
+from frustum.weights.loading import empty_network
 from tests.models.small import RESNET, SWIN, TRUNK
 from tests.models.test_contract import make_batch
 
@@ -374,6 +375,12 @@ def test_a_training_starts_from_the_network_that_is_its_trunk(tmp_path):
     assert any("starting from" in line for line in start(model, recipe))
     assert torch.equal(model.trunk.refine.weight, trained.refine.weight)
     assert model.trunk.head.weight.shape != trained.head.weight.shape
+
+
+def test_a_trained_network_is_loaded_without_the_package_that_its_trunk_began_with():
+    recipe = get_recipe("gsrender-mini")
+    assert recipe.model.trunk.config.pretrained
+    assert not empty_network(recipe).config.trunk.config.pretrained
 
 
 # ---- learning ----------------------------------------------------------------------------------------------------------------------
