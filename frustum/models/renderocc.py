@@ -59,7 +59,7 @@ class RenderOccConfig(ModelConfig):
         views: which 2D labels; RenderOcc draws 38,400 points of seven keyframes.
         renderer: see the module.
         step: of `march`, metres between samples; of `reference`, cells.
-        loss: weights.
+        loss: weights; `reference` has no `moving_weight`, as it never draws what moves (`views.moving_weight`).
         adjacent_loss: weight of the losses of adjacent keyframes; with `reference` all points are in one loss, as it draws them.
         class_weights: of points of each class in the losses.
         density_bias: added to the number in front of the softplus that makes it a density; at the start, light must come through.

@@ -68,8 +68,9 @@ def test_pixels_are_where_the_matrix_says(scale: float, crop_h: float, crop_w: f
     errors = [(result[..., 0] / 255 * source[1] - u)[inside], (result[..., 1] / 255 * source[0] - v)[inside]]
     for error, level in zip(errors, (320 / 255, 180 / 255), strict=True):
         assert abs(error).max(initial=0) < 2 * level  # rounded once when made and once or twice when resampled
-        if error.size > 500:  # no shift, not even of half a pixel; but Pillow's bilinear filter truncates, half a level on average
-            assert -0.26 - 0.5 * bool(rotate) < error.mean() / level < 0.26
+        # no shift, not even of half a pixel; but Pillow's bilinear filter truncates, half a level on average
+        if min(len(np.unique(where)) for where in np.nonzero(inside)) > 30:  # of few rows rounding does not average out: all columns agree
+            assert -0.2 - 0.5 * bool(rotate) < error.mean() / level < 0.2
     outside = (u < -margin) | (u > source[1] + margin) | (v < -margin) | (v > source[0] + margin)
     assert result[outside].max(initial=0) == 0
 

@@ -111,8 +111,9 @@ class OccupancyLabels(Label[OccupancyTruth]):
         return OccupancyTruth(torch.from_numpy(semantics), *masks)
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the first keyframe's labels have another shape than the grid."""
-        self.read(source, labelled(source, tokens)[0]) if tokens else None
+        """Raise DataError if the first labelled keyframe's labels have another shape than the grid."""
+        for token in labelled(source, tokens)[:1]:
+            self.read(source, token)
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """`counts` (Z, K) int64: voxels of each class at each height, inside the camera mask. Raises DataError for missing labels."""

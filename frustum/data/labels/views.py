@@ -58,7 +58,8 @@ class ViewTruth:
         """
         cam2ego = self.view2key[:, :, None] @ self.cam2ego if in_key else self.cam2ego
         lens = torch.stack([self.intrinsics[..., 0, 0], self.intrinsics[..., 1, 1]], -1)[..., None, :]
-        local = ((self.pixels - self.intrinsics[..., None, :2, 2]) / lens).nan_to_num(0.0)
+        local = (self.pixels - self.intrinsics[..., None, :2, 2]) / lens
+        local = torch.where(self.is_point[..., None], local, 0)
         local = torch.cat([local, torch.ones_like(local[..., :1])], -1)
         directions = local @ cam2ego[..., :3, :3].mT
         return cam2ego[..., None, :3, 3].expand_as(directions), directions
