@@ -135,8 +135,9 @@ class RenderOcc(nn.Module):
 
     def field(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Density (B, X, Y, Z) and logits (B, X, Y, Z, K): 1/m, but with `reference`, whose densities are for a step of half a cell."""
-        density = F.softplus(numbers[..., 0].float() + self.config.density_bias)
-        return density if self.config.renderer == "reference" else density / self.grid.cell[0], numbers[..., 1:].float()
+        number, logits = numbers.float().split([1, len(self.class_names)], -1)
+        density = F.softplus(number[..., 0] + self.config.density_bias)
+        return density if self.config.renderer == "reference" else density / self.grid.cell[0], logits
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`depth` and `class` of the keyframe's views, the same under `adjacent.`, `lift.depth`, and others where they have a weight.

@@ -68,17 +68,18 @@ def to_gaussians(numbers: Tensor, grid: VoxelGrid, head: GaussianHead, is_valid:
         is_valid: (B, X, Y, Z) bool; others get opacity 0.
     """
     flat = numbers.flatten(1, 3)
+    shift, stretch, opacity, logits = flat.split([3, 3, 1, flat.shape[-1] - NUMBERS], -1)  # one gradient, not one for each slice
     cell, centres = send(torch.tensor(grid.cell), flat.device, flat.dtype), grid.centres(flat.dtype, flat.device).flatten(0, 2)
     means = centres.expand(len(flat), -1, -1)
     if head.mean_shift:
-        means = means + head.mean_shift * cell * flat[..., :3].tanh()
+        means = means + head.mean_shift * cell * shift.tanh()
     scales = (head.scale * cell).expand_as(means)
     if head.scale_shift:
-        scales = (scales * (1 + head.scale_shift * flat[..., 3:6].tanh())).clamp(0.05, 0.6)
-    opacities = (flat[..., 6] + head.opacity_bias).sigmoid()
+        scales = (scales * (1 + head.scale_shift * stretch.tanh())).clamp(0.05, 0.6)
+    opacities = (opacity[..., 0] + head.opacity_bias).sigmoid()
     if is_valid is not None:
         opacities = opacities * is_valid.flatten(1)
-    return Gaussians(means, scales, opacities, flat[..., NUMBERS:])
+    return Gaussians(means, scales, opacities, logits)
 
 
 def most_opaque(found: Gaussians, most: int) -> Gaussians:

@@ -90,12 +90,13 @@ def _lay_out(places: np.ndarray, size: tuple[int, int], side: int) -> tuple[np.n
 def _look(splats, kept, matrices, layout, depths, near, far, size, side) -> _Camera:
     """What a camera sees at its positions."""
     places, starts, order = layout
-    shapes, depth, boxes = kernels.project(kept, *splats[:3], *matrices, near, far, size, side)
+    ahead = kept[kernels.find_ahead(kept, *splats[:2], *matrices, near, far, size)]
+    shapes, depth, boxes = kernels.project(ahead, *splats[:3], *matrices, size, side, places, starts)
     visible = np.flatnonzero(boxes[:, 0] < boxes[:, 1])
     visible = visible[np.argsort(depth[visible], kind="stable")]
-    ids, shapes, boxes = kept[visible], shapes[visible], boxes[visible]
+    ids, shapes, boxes = ahead[visible], shapes[visible], boxes[visible]
     colours = np.concatenate([splats[3][ids], depth[visible, None]], 1)
-    lists = kernels.bin_into_tiles(boxes, starts, -(-size[1] // side))
+    lists = kernels.bin_into_tiles(shapes, boxes, places, starts, -(-size[1] // side))
     limits = np.ascontiguousarray(depths[order])
     seen = np.zeros((len(places), colours.shape[1] + limits.shape[1]), colours.dtype)
     left, last = np.ones(len(places), colours.dtype), np.zeros(len(places), np.int64)

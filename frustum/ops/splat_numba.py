@@ -1,6 +1,6 @@
 """Numba kernels of `ops.splat` for the CPU, compiled on first use and cached on disk.
 
-G Gaussians, K those that are not too faint, M those that a camera sees, nearest first; P positions sorted by tile, T tiles, I pairs of a
+G Gaussians, K some of them, M those that a camera sees at a position, nearest first; P positions sorted by tile, T tiles, I pairs of a
 tile and a Gaussian that touches it; C channels with depth as the last, L limits of a position. A Gaussian's `shape` is what its alpha
 takes: centre (x, y), three factors (p, q, r) with which half its squared distance is (p dx + q dy)^2 + (r dy)^2, its opacity, and the
 distance where alpha ends.
@@ -19,7 +19,7 @@ from frustum.ops.threads import on_torch_threads
 _FAST = {"reassoc", "contract", "nsz"}
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _spread(spreads, g):  # pragma: no cover (compiled)
     """The six numbers of a covariance: xx, xy, xz, yy, yz, zz; spreads (G, 3) holds variances along the axes, (G, 6) all of them."""
     if spreads.shape[1] == 3:
@@ -28,7 +28,7 @@ def _spread(spreads, g):  # pragma: no cover (compiled)
     return np.float64(s[0]), np.float64(s[1]), np.float64(s[2]), np.float64(s[3]), np.float64(s[4]), np.float64(s[5])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _in_camera(means, g, view):  # pragma: no cover (compiled)
     x, y, z = np.float64(means[g, 0]), np.float64(means[g, 1]), np.float64(means[g, 2])
     return (
@@ -38,7 +38,7 @@ def _in_camera(means, g, view):  # pragma: no cover (compiled)
     )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _clamped(slope, focal, principal, extent):  # pragma: no cover (compiled)
     """Where the projection is linearised, and whether that moves with the Gaussian."""
     beyond = MARGIN * extent / (2 * focal)
@@ -46,7 +46,7 @@ def _clamped(slope, focal, principal, extent):  # pragma: no cover (compiled)
     return min(max(slope, low), high), low <= slope <= high
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _image(s, x, y, z, view, lens, size):  # pragma: no cover (compiled)
     """Covariance xx, xy, yy in the image, and the two rows of the linear projection from the frame of the means."""
     fx, fy = lens[0, 0], lens[1, 1]
@@ -62,13 +62,13 @@ def _image(s, x, y, z, view, lens, size):  # pragma: no cover (compiled)
     return xx, xy, yy, u, v
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _determinant(xx, xy, yy):  # pragma: no cover (compiled)
     """Of a widened covariance, not below what widening alone gives: of extreme needles no digits are left."""
     return max(xx * yy - xy * xy, BLUR * (xx + yy - BLUR))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _times(s, u):  # pragma: no cover (compiled)
     """A covariance times a vector."""
     return (
@@ -78,42 +78,103 @@ def _times(s, u):  # pragma: no cover (compiled)
     )
 
 
+@njit(cache=True, error_model="numpy")
+def _sigma(shape, dx, dy):  # pragma: no cover (compiled)
+    """Half the squared distance. No fast arithmetic here: all kernels must agree about where a Gaussian ends."""
+    along, across = shape[2] * dx + shape[3] * dy, shape[4] * dy
+    return along * along + across * across
+
+
+@njit(cache=True, error_model="numpy")
+def _density(shape, dx, dy):  # pragma: no cover (compiled)
+    """Opacity times the Gaussian, 0 where it ends."""
+    sigma = _sigma(shape, dx, dy)
+    return sigma * 0 if sigma > shape[6] else shape[5] * np.exp(-sigma)
+
+
 @on_torch_threads
-@njit(parallel=True, cache=True)
-def project(kept, means, spreads, opacities, view, lens, near, far, size, side):  # pragma: no cover (compiled)
-    """Shapes (K, 7), depths (K) and tiles (K, 4: first and end column, first and end row) of Gaussians; no tiles for those out of sight."""
-    number = means.dtype.type
-    shapes, depths = np.empty((len(kept), 7), means.dtype), np.empty(len(kept), means.dtype)
-    boxes = np.zeros((len(kept), 4), np.int32)
+@njit(parallel=True, cache=True, error_model="numpy")
+def find_ahead(kept, means, spreads, view, lens, near, far, size):  # pragma: no cover (compiled)
+    """(K) bool: Gaussians in front of a camera, but for those that are certainly beside its image: a quick test, as most of them are."""
+    found = np.zeros(len(kept), np.bool_)
+    most = 2 * np.log(1 / MIN_ALPHA) * 1.01  # standard deviations, squared, that an alpha of 1/255 can be away
     height, width = size
-    columns, rows = (width + side - 1) // side, (height + side - 1) // side
+    fx, fy, cx, cy = lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2]
+    # one and the largest slope of `_clamped`, squared
+    stretch_x = 1 + (max(abs(cx), abs(width - cx)) / fx + MARGIN * width / (2 * fx)) ** 2
+    stretch_y = 1 + (max(abs(cy), abs(height - cy)) / fy + MARGIN * height / (2 * fy)) ** 2
     for k in prange(len(kept)):
         g = kept[k]
         x, y, z = _in_camera(means, g, view)
         if not (z > near and z < far):
             continue
-        opacity = np.float64(opacities[g])
-        end = max(np.log(opacity / MIN_ALPHA), 0.0)
+        spread = _spread(spreads, g)
+        scale_x, scale_y, trace = fx / z, fy / z, spread[0] + spread[3] + spread[5]
+        u, v = scale_x * x + cx, scale_y * y + cy
+        off_x, off_y = max(0.0, -u, u - width), max(0.0, -v, v - height)
+        across, down = scale_x * scale_x * stretch_x * trace + BLUR, scale_y * scale_y * stretch_y * trace + BLUR
+        found[k] = off_x * off_x <= most * across and off_y * off_y <= most * down
+    return found
+
+
+@on_torch_threads
+@njit(parallel=True, cache=True, error_model="numpy")
+def project(ahead, means, spreads, opacities, view, lens, size, side, places, starts):  # pragma: no cover (compiled)
+    """Shapes (K, 7), depths (K) and tiles (K, 4: first and end column, first and end row) of Gaussians; no tiles for those out of sight."""
+    number = means.dtype.type
+    shapes, depths = np.empty((len(ahead), 7), means.dtype), np.empty(len(ahead), means.dtype)
+    boxes = np.zeros((len(ahead), 4), np.int32)
+    height, width = size
+    columns, rows = (width + side - 1) // side, (height + side - 1) // side
+    for k in prange(len(ahead)):
+        g = ahead[k]
+        x, y, z = _in_camera(means, g, view)
+        end = max(np.log(np.float64(opacities[g]) / MIN_ALPHA), 0.0)
         xx, xy, yy, _, _ = _image(_spread(spreads, g), x, y, z, view, lens, size)
         u, v = lens[0, 0] * x / z + lens[0, 2], lens[1, 1] * y / z + lens[1, 2]
         reach = np.sqrt(2 * end) * 1.001 + 0.001  # a little more against rounding
         across, down = reach * np.sqrt(xx), reach * np.sqrt(yy)
         if not (u + across >= 0 and u - across <= width and v + down >= 0 and v - down <= height):
             continue
-        boxes[k, 0], boxes[k, 1] = int(max(u - across, 0.0)) // side, min(int(min(u + across, width)) // side + 1, columns)
-        boxes[k, 2], boxes[k, 3] = int(max(v - down, 0.0)) // side, min(int(min(v + down, height)) // side + 1, rows)
-        boxes[k, 0], boxes[k, 2] = min(boxes[k, 0], columns - 1), min(boxes[k, 2], rows - 1)
         det = _determinant(xx, xy, yy)
         p = np.sqrt(yy / (2 * det))
         shapes[k, 0], shapes[k, 1] = number(u), number(v)
         shapes[k, 2], shapes[k, 3], shapes[k, 4] = number(p), number(-xy / (2 * det * p)), number(np.sqrt(0.5 / yy))
         shapes[k, 5], shapes[k, 6] = opacities[g], number(end * 1.0001 + 0.0001)
         depths[k] = number(z)
+        left, right = int(max(u - across, 0.0)) // side, min(int(min(u + across, width)) // side + 1, columns)
+        top, bottom = int(max(v - down, 0.0)) // side, min(int(min(v + down, height)) // side + 1, rows)
+        left, top = min(left, columns - 1), min(top, rows - 1)
+        if _touches_any(shapes[k], left, right, top, bottom, columns, places, starts):
+            boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = left, right, top, bottom
     return shapes, depths, boxes
 
 
-@njit(cache=True)
-def bin_into_tiles(boxes, starts, columns):  # pragma: no cover (compiled)
+_FEW = 8  # positions in a tile, up to which each is looked at before a Gaussian counts as touching the tile
+
+
+@njit(cache=True, error_model="numpy")
+def _touches(shape, t, places, starts):  # pragma: no cover (compiled)
+    """Whether a Gaussian may be seen at a position of the tile."""
+    if starts[t + 1] - starts[t] > _FEW:
+        return True
+    for i in range(starts[t], starts[t + 1]):
+        if _sigma(shape, places[i, 0] - shape[0], places[i, 1] - shape[1]) <= shape[6]:
+            return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def _touches_any(shape, left, right, top, bottom, columns, places, starts):  # pragma: no cover (compiled)
+    for row in range(top, bottom):
+        for t in range(row * columns + left, row * columns + right):
+            if _touches(shape, t, places, starts):
+                return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def bin_into_tiles(shapes, boxes, places, starts, columns):  # pragma: no cover (compiled)
     """Which Gaussians touch each tile that holds positions, in their order.
 
     Returns:
@@ -126,7 +187,7 @@ def bin_into_tiles(boxes, starts, columns):  # pragma: no cover (compiled)
         count = 0
         for row in range(boxes[m, 2], boxes[m, 3]):
             for t in range(row * columns + boxes[m, 0], row * columns + boxes[m, 1]):
-                if starts[t] < starts[t + 1]:
+                if _touches(shapes[m], t, places, starts):
                     firsts[t + 1] += 1
                     count += 1
         owners[m + 1] = owners[m] + count
@@ -138,21 +199,11 @@ def bin_into_tiles(boxes, starts, columns):  # pragma: no cover (compiled)
         slot = owners[m]
         for row in range(boxes[m, 2], boxes[m, 3]):
             for t in range(row * columns + boxes[m, 0], row * columns + boxes[m, 1]):
-                if starts[t] < starts[t + 1]:
+                if _touches(shapes[m], t, places, starts):
                     members[following[t]], slots[following[t]] = m, slot
                     following[t] += 1
                     slot += 1
     return firsts, members, slots, owners
-
-
-@njit(cache=True)
-def _density(shape, dx, dy):  # pragma: no cover (compiled)
-    """Opacity times the Gaussian, 0 where it ends. No fast arithmetic here: forward and backward must agree about the end."""
-    along, across = shape[2] * dx + shape[3] * dy, shape[4] * dy
-    sigma = along * along + across * across
-    if sigma > shape[6]:
-        return sigma * 0
-    return shape[5] * np.exp(-sigma)
 
 
 @on_torch_threads
@@ -185,7 +236,7 @@ def composite(shapes, colours, places, limits, starts, firsts, members, seen, le
             left[i], last[i] = light, stop
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _stride(tiles):  # pragma: no cover (compiled)
     """A step through all tiles that mixes busy and empty ones, which lie together, among the threads."""
     stride = tiles * 5 // 8 + 1
@@ -248,7 +299,7 @@ def composite_backward(
 
 
 @on_torch_threads
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def project_backward(
     ids, sums, owners, means, spreads, opacities, view, lens, size, grad_means, grad_spreads, grad_opacities, grad_features
 ):  # pragma: no cover (compiled)
