@@ -158,7 +158,7 @@ def _touches(shape, t, places, starts):  # pragma: no cover (compiled)
     """Whether a Gaussian may be seen at a position of the tile."""
     if starts[t + 1] - starts[t] > _FEW:
         return True
-    for i in range(starts[t], starts[t + 1]):
+    for i in range(starts[t], starts[t + 1]):  # noqa: SIM110 (numba has no any())
         if _sigma(shape, places[i, 0] - shape[0], places[i, 1] - shape[1]) <= shape[6]:
             return True
     return False
