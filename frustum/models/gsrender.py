@@ -20,11 +20,12 @@ without free space, X Y Z voxels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from frustum.data.labels.view_points import Views
@@ -41,6 +42,7 @@ from frustum.models.view_rendering import (
     of_views,
     read_voxels,
     resample,
+    see_views,
     splat_views,
     view_labels,
     windows,
@@ -68,6 +70,7 @@ class GsRenderConfig(ModelConfig):
         threshold: a voxel is occupied if its opacity is above.
         readout: `opacity` of a voxel is that of its Gaussian; `splat` that of all Gaussians near its centre.
         splatting: backend of the rendering.
+        shown_width: pixels of the views that are predicted beside the voxels, class and depth rendered; 0 for none.
     """
 
     held: ClassVar[str] = "trunk."
@@ -83,6 +86,7 @@ class GsRenderConfig(ModelConfig):
     threshold: float = Field(0.05, ge=0, lt=1)
     readout: Literal["opacity", "splat"] = "opacity"
     splatting: SplatBackend = "auto"
+    shown_width: NonNegativeInt = 176
 
     @model_validator(mode="after")
     def _has_views(self) -> GsRenderConfig:
@@ -174,13 +178,16 @@ class GsRender(nn.Module):
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """Voxels above the threshold, with their most likely class."""
+        """Voxels above the threshold, with their most likely class; and what the cameras see of the Gaussians."""
         found = self.gaussians(outputs["numbers"])
         if self.config.readout == "splat":
             opacity, logits = splat_to_voxels(found, self.grid)
         else:
             opacity, logits = (x.unflatten(1, self.grid.shape) for x in (found.opacities, found.logits))
-        return read_voxels(opacity, logits, self.config.threshold, batch.tokens, self.grid, (*self.class_names, "free"))
+        voxels = read_voxels(opacity, logits, self.config.threshold, self.grid, self.class_names)
+        render = partial(splat_views, found, width=self.config.width, backend=self.config.splatting)
+        views = see_views(render, batch, self.config.shown_width, self.grid, self.class_names)
+        return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""

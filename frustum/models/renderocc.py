@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from frustum.data.labels.view_points import Views
@@ -38,11 +38,12 @@ from frustum.models.view_rendering import (
     moving_ids,
     of_views,
     read_voxels,
+    see_views,
     trace_views,
     view_labels,
     windows,
 )
-from frustum.ops.voxel_march import Samples, march_reference, voxel_march
+from frustum.ops.voxel_march import ACT_SHIFT, Samples, march_reference, voxel_march
 from frustum.ops.voxel_render import RayColours
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig, Reads
@@ -65,6 +66,7 @@ class RenderOccConfig(ModelConfig):
         density_bias: added to the number in front of the softplus that makes it a density; at the start, light must come through.
         entropy, distortion: weights of two losses of `reference`.
         threshold: a voxel is occupied if its opacity is above; with `reference`, if its density is.
+        shown_width: pixels of the views that are predicted beside the voxels, class and depth rendered; 0 for none.
     """
 
     held: ClassVar[str] = "trunk."
@@ -80,6 +82,7 @@ class RenderOccConfig(ModelConfig):
     entropy: NonNegativeFloat = 0.0
     distortion: NonNegativeFloat = 0.0
     threshold: NonNegativeFloat = 0.05
+    shown_width: NonNegativeInt = 176
 
     @model_validator(mode="after")
     def _fits_together(self) -> RenderOccConfig:
@@ -203,10 +206,19 @@ class RenderOcc(nn.Module):
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """Voxels above the threshold, with their most likely class."""
+        """Voxels above the threshold, with their most likely class; and what the cameras see of the field.
+
+        Views of `reference` are those of the exact traversal.
+        """
         density, logits = self.field(outputs["numbers"])
         shown = density if self.config.renderer == "reference" else self._opacity(density)
-        return read_voxels(shown, logits, self.config.threshold, batch.tokens, self.grid, (*self.class_names, "free"))
+        voxels = read_voxels(shown, logits, self.config.threshold, self.grid, self.class_names)
+        if self.config.renderer == "reference":  # its own depth is not in metres
+            density = F.softplus(density + ACT_SHIFT) / self.grid.cell[0]
+        march = partial(voxel_march, step=self.config.step) if self.config.renderer == "march" else None
+        render = partial(trace_views, density, logits, self.grid, march=march)
+        views = see_views(render, batch, self.config.shown_width, self.grid, self.class_names)
+        return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""

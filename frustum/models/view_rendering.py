@@ -28,7 +28,8 @@ from frustum.ops.splat import SplatBackend, rasterize
 from frustum.ops.voxel_render import RayColours, voxel_render
 from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, IGNORE
-from frustum.types.predictions import PredictedOccupancy, Prediction
+from frustum.types.predictions import PredictedOccupancy, PredictedViews
+from frustum.types.tensors import moved
 
 _NEAR = 0.5  # metres: a Gaussian closer to a camera would cover its whole image
 
@@ -142,12 +143,53 @@ def moving_ids(views: Views, class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def read_voxels(
-    opacity: Tensor, logits: Tensor, threshold: float, tokens: Sequence[str], grid: VoxelGrid, class_names: tuple[str, ...]
-) -> list[Prediction]:
+def read_voxels(opacity: Tensor, logits: Tensor, threshold: float, grid: VoxelGrid, names: tuple[str, ...]) -> list[PredictedOccupancy]:
     """Voxels (B, X, Y, Z) whose opacity is above the threshold are occupied, by the class of the highest logit (B, X, Y, Z, K)."""
-    labels = torch.where(opacity > threshold, logits.argmax(-1), len(class_names) - 1).to(torch.uint8)
-    return [Prediction(token, PredictedOccupancy(volume, grid, class_names)) for token, volume in zip(tokens, labels, strict=True)]
+    labels = torch.where(opacity > threshold, logits.argmax(-1), len(names)).to(torch.uint8)
+    return [PredictedOccupancy(volume, grid, (*names, "free")) for volume in labels]
+
+
+@torch.no_grad()
+def see_views(
+    render: Callable[[ViewTruth], Rendered], batch: Batch, width: int, grid: VoxelGrid, names: tuple[str, ...]
+) -> list[PredictedViews | None]:
+    """What the cameras of the keyframe see, in images `width` pixels wide of what the network was shown; None for a width of 0.
+
+    A pixel has the class of the highest logit and the mean depth of the light, where half of it and more ends.
+    """
+    if not width:
+        return [None] * len(batch)
+    views = _whole_images(batch, width)
+    found = render(moved(views, batch.images.device))
+    shape = (len(batch), views.size.shape[2], *views.size[0, 0, 0].tolist())
+    alpha, depth, best = (x[:, 0].reshape(shape) for x in (found.alpha, found.depth, found.logits.argmax(-1)))
+    is_seen = alpha >= 0.5
+    labels = torch.where(is_seen, best, IGNORE).to(torch.uint8)
+    metres = torch.where(is_seen, depth / alpha.clamp(min=0.5), 0)
+    rows = zip(labels, metres, views.intrinsics[:, 0], views.cam2ego[:, 0], strict=True)
+    return [PredictedViews(*row, names, grid) for row in rows]
+
+
+def _whole_images(batch: Batch, width: int) -> ViewTruth:
+    """A point in the middle of each pixel of the keyframe's images, made `width` pixels wide; of unknown class, and a depth of 1."""
+    rig = batch.rig[:, 0]
+    scale = width / rig.image_size[1]
+    height = max(1, round(rig.image_size[0] * scale))
+    lens = torch.diag(torch.tensor([scale, scale, 1.0], dtype=rig.intrinsics.dtype)) @ rig.image_aug @ rig.intrinsics
+    cam2ego = batch.bev_aug[:, None].to(rig.cam2ego) @ rig.cam2key(batch.key_ego2global)
+    lead = (len(batch), 1, rig.num_cameras)
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    pixels = torch.stack([u, v], -1).flatten(0, 1)
+    return ViewTruth(
+        pixels=pixels.expand(*lead, -1, -1),
+        depth=torch.ones(*lead, len(pixels)),
+        classes=torch.full((*lead, len(pixels)), IGNORE, dtype=torch.uint8),
+        intrinsics=lens[:, None].float(),
+        cam2ego=cam2ego[:, None].float(),
+        view2key=torch.eye(4).expand(len(batch), 1, 4, 4),
+        size=torch.tensor([height, width]).expand(*lead, 2),
+        is_present=torch.ones(lead[:2], dtype=torch.bool),
+    )
 
 
 def splat_views(

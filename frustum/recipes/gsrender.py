@@ -64,6 +64,7 @@ def gsrender_mini() -> Recipe:
         compensation="camera",
         loss=_mini_loss(),
         class_weights=_MINI_WEIGHTS,
+        shown_width=128,
     )
     return _mini("gsrender-mini", model)
 
@@ -72,7 +73,7 @@ def renderocc_mini() -> Recipe:
     """Occupancy from 2D labels by exact traversal, for two CPU cores: FlashOCC-tiny's trunk (street world)."""
     model = RenderOccConfig(
         trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()), views=_mini_views(), loss=_mini_loss(), density_bias=-4.5,
-        class_weights=_MINI_WEIGHTS,
+        class_weights=_MINI_WEIGHTS, shown_width=128,
     )  # fmt: skip
     return _mini("renderocc-mini", model)
 

@@ -3,7 +3,8 @@
 from frustum.tasks.bev_map import BevMapTask
 from frustum.tasks.detection import DetectionTask
 from frustum.tasks.occupancy import OccupancyTask
+from frustum.tasks.rendered_views import RenderedViewsTask
 from frustum.tasks.segmentation import SegmentationTask
 from frustum.tasks.task import Task
 
-TASKS: tuple[type[Task], ...] = (OccupancyTask, DetectionTask, BevMapTask, SegmentationTask)
+TASKS: tuple[type[Task], ...] = (OccupancyTask, DetectionTask, BevMapTask, SegmentationTask, RenderedViewsTask)

@@ -110,7 +110,25 @@ class PointLayer:
     colours: np.ndarray
 
 
-Layer = VoxelLayer | BoxLayer | MapLayer | PixelLayer | ImageLayer | PointLayer
+@dataclass(frozen=True)
+class ViewLayer:
+    """Class and depth of what a camera sees.
+
+    Attributes:
+        labels: (H, W) uint8 class ids; `ignore` is drawn as it is in the photograph.
+        depth: (H, W) metres, 0 where nothing is known.
+        intrinsics: (3, 3) of these pixels, which may be a part of the photograph.
+        legend: of the ids.
+    """
+
+    labels: np.ndarray
+    depth: np.ndarray
+    intrinsics: np.ndarray
+    legend: Legend
+    ignore: int = 255
+
+
+Layer = VoxelLayer | BoxLayer | MapLayer | PixelLayer | ImageLayer | PointLayer | ViewLayer
 
 
 class Calibration(NamedTuple):

@@ -93,6 +93,27 @@ class PredictedSegmentation:
 
 
 @dataclass(frozen=True)
+class PredictedViews:
+    """What N cameras see of a prediction, rendered.
+
+    Attributes:
+        labels: (N, H, W) uint8 class ids, 255 where less than half of the light ends.
+        depth: (N, H, W) metres along the optical axis, 0 there.
+        intrinsics: (N, 3, 3) of these pixels.
+        cam2ego: (N, 4, 4) to the ego frame of the keyframe.
+        class_names: what the ids mean.
+        grid: beyond which nothing can be seen.
+    """
+
+    labels: Tensor
+    depth: Tensor
+    intrinsics: Tensor
+    cam2ego: Tensor
+    class_names: tuple[str, ...]
+    grid: VoxelGrid
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One sample. A part is None where the model does not answer that question.
 
@@ -106,6 +127,7 @@ class Prediction:
     boxes: PredictedBoxes | DetectionBoxes | None = None
     bev_map: PredictedMap | None = None
     segmentation: PredictedSegmentation | None = None
+    views: PredictedViews | None = None
 
     def cpu(self) -> Prediction:
         """The prediction with all tensors on the CPU."""

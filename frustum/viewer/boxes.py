@@ -20,6 +20,7 @@ _MOVES, _FASTEST = 0.5, 20.0  # m/s: slower boxes get no arrow, faster ones none
 _NUMBERED = 20  # so many scores are written at most, the highest ones
 _ROOM = (18, 11)  # pixels of a written score, across and down: a lower one that would lie over it is left out
 _RING = (214, 219, 228)  # every 10 m
+_FAR = 50.0  # metres: the end of the depth colours
 _SHARP = 2  # pictures are drawn so many times larger than they are shown: smooth lines
 
 
@@ -99,6 +100,18 @@ def draw_velocity(draw: ImageDraw.ImageDraw, row: np.ndarray, grid: VoxelGrid, s
     start, end, left, right = (tuple(p) for p in ends)
     draw.line([start, end], fill=colour, width=width)
     draw.polygon([end, left, right], fill=colour)
+
+
+def depth_colours(depth: np.ndarray) -> np.ndarray:
+    """RGB uint8 (*, 3) of depths (*): red near, blue far, logarithmic, because near points matter more."""
+    return turbo(1 - np.clip(np.log(np.maximum(depth, 2.0) / 2) / np.log(_FAR / 2), 0, 1))
+
+
+def turbo(value: np.ndarray) -> np.ndarray:
+    """RGB uint8 (*, 3) of numbers 0..1 (*): from blue over green to red."""
+    from matplotlib import colormaps
+
+    return (colormaps["turbo"](value)[..., :3] * 255).astype(np.uint8)
 
 
 def draw_points(picture: Image.Image, pixels: np.ndarray, colours: np.ndarray, radius: int) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from frustum.geometry import VoxelGrid
-from frustum.types.layers import BoxLayer, Colour, ImageLayer, Layer, Legend, MapLayer, PixelLayer, PointLayer, VoxelLayer
-from frustum.viewer.boxes import boxes_above, boxes_in_image, points_above, reach_of
+from frustum.types.layers import BoxLayer, Colour, ImageLayer, Layer, Legend, MapLayer, PixelLayer, PointLayer, ViewLayer, VoxelLayer
+from frustum.viewer.boxes import boxes_above, boxes_in_image, depth_colours, points_above, reach_of
 from frustum.viewer.cameras import camera_rows, pretty_channel, resized
 from frustum.viewer.objects import paint_objects
 from frustum.viewer.report_data import Question, SamplePanel
@@ -81,6 +81,7 @@ def _draw_question(question: Question, panel: SamplePanel, size: tuple[int, int]
         PixelLayer: lambda predicted, true, index: _pixels(predicted, true, next((image for _, image in panel.images[index:]), None)),
         PointLayer: lambda predicted, true, _: _points(predicted, true),
         ImageLayer: lambda predicted, true, _: _images(predicted, true),
+        ViewLayer: lambda predicted, true, index: _views(predicted, true, panel, index),
     }
     for index, predicted, true in _pairs(question):
         legend |= _entries(predicted) | _entries(true)
@@ -215,6 +216,33 @@ def _pixels(predicted: PixelLayer | None, true: PixelLayer | None, photo: np.nda
         colours = palette(_AGREEMENT.colours)[(labels != true.labels).astype(int)]
         pictures.append(Picture("agreement", _over(photo, colours, true.labels != true.ignore, width), "Agreement", AGREEMENT[:2]))
     return [pictures]
+
+
+def _views(predicted: ViewLayer | None, true: ViewLayer | None, panel: SamplePanel, index: int, width: int = 640) -> Rows:
+    """A camera in one row: classes and depth over what the views show of its photograph."""
+    name = f"{pretty_channel(panel.images[index][0])}, " if index < len(panel.images) else ""
+    classes, depths = [], []
+    for kind, layer in (("predicted", predicted), ("true", true)):
+        if layer is None:
+            continue
+        scale = max(1, width // layer.labels.shape[1])
+        labels, depth = (np.repeat(np.repeat(array, scale, 0), scale, 1) for array in (layer.labels, layer.depth))
+        photo = _part_of_photo(panel, index, layer.intrinsics, scale, labels.shape)
+        painted = palette(layer.legend.colours)[labels]
+        classes.append(Picture(f"{name}{kind} class", _over(photo, painted, labels != layer.ignore, width)))
+        colours = depth_colours(depth)
+        depths.append(Picture(f"{name}{kind} depth", _over(photo, colours, depth > 0, width), f"{name}{kind} depth, red near, blue far"))
+    return [[*classes, *depths]]
+
+
+def _part_of_photo(panel: SamplePanel, index: int, intrinsics: np.ndarray, scale: int, size: tuple[int, ...]) -> np.ndarray | None:
+    """What a camera's photograph shows of a view whose pixels are `scale` wide (H, W, 3); None without a calibrated photograph."""
+    if index >= min(len(panel.images), len(panel.cameras)):
+        return None
+    to_photo = panel.cameras[index].intrinsics @ np.linalg.inv(np.diag([scale, scale, 1.0]) @ intrinsics)
+    image = Image.fromarray(panel.images[index][1])
+    part = image.transform((size[1], size[0]), Image.Transform.AFFINE, to_photo[:2].ravel().tolist(), Image.Resampling.BILINEAR)
+    return np.asarray(part)
 
 
 def _over(photo: np.ndarray | None, colours: np.ndarray, drawn: np.ndarray, width: int) -> np.ndarray:

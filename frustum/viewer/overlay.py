@@ -22,12 +22,11 @@ from frustum.geometry import VoxelGrid, box_corners, invert, transform_points
 from frustum.ops.raycast import raycast
 from frustum.types.classes import IGNORE, colour_of
 from frustum.types.layers import VoxelLayer
-from frustum.viewer.boxes import draw_box_lines, draw_points, draw_top_box, line_colour, to_top
+from frustum.viewer.boxes import depth_colours, draw_box_lines, draw_points, draw_top_box, line_colour, to_top, turbo
 from frustum.viewer.cameras import camera_rows
 from frustum.viewer.ground import draw_fields_of_view, draw_ground
 from frustum.viewer.voxels import top_view
 
-_FAR = 50.0  # metres: the end of the depth colours
 _NEAR = 25.0  # metres, within which labelled points are drawn larger
 
 
@@ -189,7 +188,7 @@ def above_picture(
     if points is not None and sample.lidar is not None:
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
         ego = transform_points(bev.matrix() @ lidar2key, points[:, :3].astype(np.float64))
-        draw_points(panel, to_top(ego[:, :2], grid, scale), _turbo(np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)), radius=0)
+        draw_points(panel, to_top(ego[:, :2], grid, scale), turbo(np.clip((ego[:, 2] + 1.0) / 5.0, 0, 1)), radius=0)
     else:
         turned = bev.matrix()
         draw_fields_of_view(panel, sample, lambda p: to_top(p @ turned[:2, :2].T + turned[:2, 3], grid, scale))
@@ -222,17 +221,6 @@ def _open(camera: CameraFrame, transform: ImageTransform) -> Image.Image:
         picture = Image.new("RGB", (transform.size[1], transform.size[0]))
         ImageDraw.Draw(picture).text((10, 30), f"cannot read {camera.path.name}", fill=(255, 90, 90))
         return picture
-
-
-def depth_colours(depth: np.ndarray) -> np.ndarray:
-    """RGB uint8 (P, 3): red near, blue far, logarithmic, because near points matter more."""
-    return _turbo(1 - np.clip(np.log(np.maximum(depth, 2.0) / 2) / np.log(_FAR / 2), 0, 1))
-
-
-def _turbo(value: np.ndarray) -> np.ndarray:
-    from matplotlib import colormaps
-
-    return (colormaps["turbo"](value)[:, :3] * 255).astype(np.uint8)
 
 
 def _sheet(sample: Sample, pictures: list[Image.Image]) -> Image.Image:

@@ -7,8 +7,8 @@ import pytest
 
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_FREE
-from frustum.types.layers import BoxLayer, Calibration, ImageLayer, Legend, MapLayer, PixelLayer, PointLayer
-from frustum.viewer.boxes import boxes_above, boxes_in_image, points_above, reach_of
+from frustum.types.layers import BoxLayer, Calibration, ImageLayer, Legend, MapLayer, PixelLayer, PointLayer, ViewLayer
+from frustum.viewer.boxes import boxes_above, boxes_in_image, depth_colours, points_above, reach_of
 from frustum.viewer.drawing import AGREEMENT, compare, confident, draw_panel
 from frustum.viewer.report_data import Question, SamplePanel
 from tests.viewer.volumes import layer
@@ -259,6 +259,27 @@ def test_pixels_over_the_photograph():
     assert question.tabs[0][1][0][2].key == AGREEMENT[:2]
     wide = drawn([PixelLayer(np.zeros((500, 4096), np.uint8), LEGEND)])
     assert wide.tabs[0][1][0][0].image.shape == (125, 1024, 3), "without a photograph, and not larger than needed"
+
+
+def test_views_lie_on_their_part_of_the_photograph():
+    """A view of the lower right quarter of a photograph, at half its pixels: class and depth beside the true ones."""
+    photo = np.zeros((40, 80, 3), np.uint8)
+    photo[20:, 60:] = 200
+    camera = Calibration(np.array([[50.0, 0, 40], [0, 50.0, 20], [0, 0, 1]]), np.eye(4))
+    lens = np.array([[25.0, 0, 0], [0, 25.0, 0], [0, 0, 1]])  # pixel (0, 0) is the middle of the photograph
+    labels, depth = np.full((10, 20), 255, np.uint8), np.zeros((10, 20), np.float32)
+    labels[:5, :4], depth[:5, :4] = 1, 5.0
+    layer = ViewLayer(labels, depth, lens, LEGEND)
+    question = drawn([layer], [layer], [("CAM_FRONT", photo)], [camera])
+    assert names(question) == [["front, predicted class", "front, true class", "front, predicted depth", "front, true depth"]]
+    classes, _, depths, _ = (picture.image for picture in question.tabs[0][1][0])
+    scale = classes.shape[1] // 20
+    assert near(classes[: 5 * scale, : 4 * scale], 0.62 * np.array(BLUE), 4).all()
+    assert near(depths[: 5 * scale, : 4 * scale], 0.62 * depth_colours(np.array([5.0])), 4).all()
+    assert (classes[scale:, 5 * scale : 9 * scale] == 0).all()
+    assert (classes[scale:, 11 * scale :] == 200).all(), "the bright part of the photograph"
+    assert question.legend == {"red": RED, "blue": BLUE}
+    assert names(drawn([layer])) == [["predicted class", "predicted depth"]], "without a photograph"
 
 
 def test_images_and_several_kinds_in_one_question():
