@@ -23,8 +23,13 @@ are of its own renderer alone. The best read-out threshold moves with the render
 chosen for every run by the mIoU of training keyframes, which takes 3D labels; figures at the recipe's own one are beside it.
 
 `runs` are duplicates: how many separate runs of occupied voxels a ray to a LiDAR point within 30 m crosses on its 30 m, things behind the
-point included. What is finished is kept in the folder --out and not done again, --json is written after each result; on another machine
-what it holds is not done again either. KEY=VALUE settings come first.
+point included. Where all is occupied there is 1, where nothing is there are none: compare them with the truth's.
+
+With --kitti ROOT, an imported drive (docs/data.md), gsrender-mini-kitti learns from the depth of LiDAR points alone. It learns no class, so
+that shapes are scored: all that is occupied is one class, and voxels of the true ground do not count in IoU.
+
+What is finished is kept in the folder --out and not done again, --json is written after each result; on another machine what it holds is
+not done again either. KEY=VALUE settings come first.
 """
 
 from __future__ import annotations
@@ -87,6 +92,7 @@ ARMS = {
     "labels3d-render": Arm("flashocc-mini-render", ("data.labelled_share=1",)),
     "labels10": Arm("flashocc-tiny", ("data.labelled_share=0.1",)),
     "labels10-render": Arm("flashocc-mini-render"),
+    "kitti": Arm("gsrender-mini-kitti"),
 }
 MARCHES = tuple(f"march-{n}" for n in SAMPLES)
 GROUPS = {
@@ -105,8 +111,9 @@ GAPS = ("miou", "ray_iou")
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = claim_parser(__doc__, "gsrender", settings="settings of all arms")
     parser.set_defaults(steps=STEPS, seeds=SEEDS)
-    names = [*GROUPS, *(arm for arm in ARMS if arm not in GROUPS)]
+    names = [*GROUPS, *(arm for arm in ARMS if arm not in GROUPS and arm != "kitti")]
     parser.add_argument("--arms", nargs="+", choices=names, default=list(GROUPS), metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--kitti", type=Path, metavar="ROOT", help="an imported KITTI drive, to learn from depth alone there, too")
     parser.add_argument("--finished", action="store_true", help="train nothing: show and write what is finished")
     options = parser.parse_args(words)
     options.arms = list(dict.fromkeys(arm for name in options.arms for arm in GROUPS.get(name, (name,))))
@@ -135,18 +142,23 @@ def _recipe_json(name: str) -> str:
 
 
 def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
-    words = [f"data.root={world_of(options)}", f"train.steps={options.steps}", f"train.seed={seed}", *ARMS[arm].words]
+    root = options.kitti if arm == "kitti" else world_of(options)
+    words = [f"data.root={root}", f"train.steps={options.steps}", f"train.seed={seed}", *ARMS[arm].words]
     return overrides.apply(get_recipe(ARMS[arm].recipe), [*words, *options.settings])
 
 
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the result called `task` holds; an interrupted training goes on where it was stopped."""
+    if task == "blind+kitti":
+        return readout.score_blind(recipe_of("kitti", 0, options), shapes=True)
     if task == "blind":
         return readout.score_blind(overrides.apply(recipe_of(options.arms[0], 0, options), ["data.labelled_share=1"]))
     _, arm, _, seed = task.split("+")
     recipe = recipe_of(arm, int(seed), options)
     result = train(recipe, options.out / task.replace("+", "-"), source=ARMS[arm].recipe, progress=False)
-    return {"seed": int(seed), "steps": result.steps, "loss": result.loss} | readout.score_network(recipe, result.model)
+    return {"seed": int(seed), "steps": result.steps, "loss": result.loss} | readout.score_network(
+        recipe, result.model, shapes=arm == "kitti"
+    )
 
 
 # ---- all results ------------------------------------------------------------------------------------------------------------------
@@ -218,8 +230,8 @@ def statements(runs: Runs) -> list[dict[str, Any]]:
     say("with shifts of mean and scale Gaussians are better than without: mIoU", minus("gaussians", "no-shifts", "miou"))
     for name in ("resample", "camera"):
         title = f"Ray Compensation ({name})"
-        fewer = [-value for value in minus(f"{name}-1", "gaussians", "runs")]
-        say(f"{title} leaves fewer duplicates along a ray: runs less", fewer, unit="runs")
+        fewer = [-value for value in minus(f"{name}-1", "gaussians", "excess")]
+        say(f"{title} leaves fewer duplicates along a ray: runs nearer to those of the truth", fewer, unit="runs")
         say(f"{title} is better than none: RayIoU", minus(f"{name}-1", "gaussians", "ray_iou"))
         say(
             f"{title}: RayIoU above RenderOcc's, traversal and the same loss (abstract: by 6.0)", minus(f"{name}-1", "traversal", "ray_iou")
@@ -235,8 +247,9 @@ def statements(runs: Runs) -> list[dict[str, Any]]:
 def collect(options: argparse.Namespace) -> dict[str, Any]:
     """What is finished, as JSON values."""
     tasks, runs = tasks_of(options), runs_of(options)
+    kitti = runs.pop("kitti", {})
     accuracy = {arm: summary(rows) for arm, rows in runs.items()}
-    blind = tasks.read("blind") if tasks.path("blind").is_file() else {}
+    blind, there = (tasks.read(name) if tasks.path(name).is_file() else {} for name in ("blind", "blind+kitti"))
     budget = {"steps": options.steps, "seeds": options.seeds}
     world = {key: getattr(options, key) for key in ("scenes", "val_scenes", "frames")}
     given = [f"--{key.replace('_', '-')} {value}" for key, value in (budget | world).items()]
@@ -254,6 +267,7 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         "blind": blind,
         "accuracy": accuracy,
         "gap_closed": gaps(accuracy, blind),
+        "kitti": {"blind": there, "depth alone": summary(kitti)} if kitti and there else {},
         "results": tasks.finished(),
     }
 
@@ -280,6 +294,12 @@ def show(numbers: dict[str, Any]) -> None:
             )
             thresholds = ", ".join("-" if value is None else f"{value:g}" for value in found["thresholds"])
             print(f"{arm:<18}{len(found['seeds']):>6}{cells}{closed}{_cell(found.get('own', {}).get('miou'), 'miou')}  {thresholds}")
+    if numbers["kitti"]:
+        blind, (title, found) = numbers["kitti"]["blind"], list(numbers["kitti"].items())[1]
+        keys = {"miou": "IoU above ground", "ray_iou": "RayIoU, any class", "runs": "runs", "true_runs": "true runs"}
+        print(f"\n{'KITTI, shapes':<24}" + "".join(f"{text:>20}" for text in keys.values()))
+        print(f"{blind['name']:<24}" + "".join(f"{_cell(blind.get(key), key):>20}" for key in keys))
+        print(f"{title:<18}{len(found['seeds']):>6}" + "".join(f"{_cell(found['chosen'].get(key), key):>20}" for key in keys))
     print()
     for found in numbers["statements"]:
         unit = 1 if found["unit"] == "runs" else 100
@@ -294,8 +314,8 @@ def _cell(found: dict[str, Any] | float | None, key: str) -> str:
     if found is None:
         return f"{'-':>15}"
     if isinstance(found, dict):
-        text = f"{unit * found['mean']:.2f} +- {unit * (found['std'] or 0):.2f}"
-        return f"{text:>15}"
+        spread = "" if found["std"] is None else f" +- {unit * found['std']:.2f}"
+        return f"{unit * found['mean']:.2f}{spread}".rjust(15)
     return f"{unit * found:>15.2f}"
 
 
@@ -324,6 +344,8 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
         return ", ".join(f"{key} {figures[key]:.4f}" for key in ("miou", "ray_iou", "runs") if figures[key] is not None)
 
     names = [training(arm, seed, options) for seed in range(options.seeds) for arm in options.arms]
+    if options.kitti:
+        names += ["blind+kitti", *(training("kitti", seed, options) for seed in range(options.seeds))]
     tasks.make(["blind", *names], options.jobs, say)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from frustum.data.labels.occupancy import labelled, occupancy_of
 from frustum.data.labels.view_points import MOVING
-from frustum.data.sample import Sample
+from frustum.data.sample import Occupancy, Sample
 from frustum.data.source import Source, as_rig_source, spread
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
@@ -25,7 +26,7 @@ from frustum.geometry import VoxelGrid, invert, transform_points
 from frustum.metrics.occupancy import OccupancyIoU
 from frustum.tasks.occupancy import OccupancyTask, TrueOccupancy
 from frustum.tasks.task import without_nan
-from frustum.types.classes import IGNORE
+from frustum.types.classes import FLAT_CLASSES, IGNORE, OCC3D_CLASSES, OCC3D_FREE
 from frustum.types.predictions import PredictedOccupancy
 
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.7)
@@ -63,8 +64,8 @@ def read_at(
         network.config = config
 
 
-def sweep(recipe: Recipe, network: nn.Module, source: Source) -> dict[str, float]:
-    """mIoU (camera mask) of each of THRESHOLDS on some training keyframes."""
+def sweep(recipe: Recipe, network: nn.Module, source: Source, shapes: bool = False) -> dict[str, float]:
+    """mIoU (camera mask) of each of THRESHOLDS on some training keyframes; of `shapes` alone."""
     tokens = spread(labelled(source, source.tokens(recipe.data.train_split)), SWEPT)
     counts: dict[float | None, OccupancyIoU] = {}
     for token, parts in read_at(recipe, network, source, tokens, THRESHOLDS):
@@ -72,6 +73,8 @@ def sweep(recipe: Recipe, network: nn.Module, source: Source) -> dict[str, float
         for threshold, part in parts.items():
             count = len(part.class_names)
             metric = counts.setdefault(threshold, OccupancyIoU(count, count - 1))
+            if shapes:
+                part, labels = shape_of(part), true_shape(labels)
             metric.add(part.semantics.numpy(), labels.semantics, labels.mask_camera)
     return {f"{threshold:g}": metric.compute()["miou"] for threshold, metric in counts.items()}
 
@@ -79,6 +82,24 @@ def sweep(recipe: Recipe, network: nn.Module, source: Source) -> dict[str, float
 def best_of(miou: dict[str, float]) -> float:
     """The threshold with the highest mIoU, of equal ones the lowest."""
     return float(max(miou, key=lambda name: (np.nan_to_num(miou[name], nan=-1.0), -float(name))))
+
+
+# ---- shapes: where no class was learned ---------------------------------------------------------------------------------------------
+
+_THING = OCC3D_CLASSES.index("manmade")
+
+
+def shape_of(part: PredictedOccupancy) -> PredictedOccupancy:
+    """All that is occupied as one class."""
+    return replace(part, semantics=torch.where(part.semantics == OCC3D_FREE, part.semantics, _THING))
+
+
+def true_shape(labels: Occupancy) -> Occupancy:
+    """All that is occupied as the same class, without the voxels of the ground in the masks."""
+    ground = np.isin(labels.semantics, [OCC3D_CLASSES.index(name) for name in FLAT_CLASSES])
+    occupied = ~np.isin(labels.semantics, [OCC3D_FREE, IGNORE])
+    semantics = np.where(occupied, np.uint8(_THING), labels.semantics)
+    return replace(labels, semantics=semantics, mask_camera=labels.mask_camera * ~ground, mask_lidar=labels.mask_lidar * ~ground)
 
 
 # ---- duplicates -----------------------------------------------------------------------------------------------------------------
@@ -136,7 +157,8 @@ class Score:
 
     def figures(self) -> dict[str, Any]:
         """`miou`, `geometric_iou` (above ground) and `class_iou` with the camera mask, `ray_iou`, `moving` and `static`, the means over
-        classes that occur, and `runs` and `true_runs`, how many things a LiDAR ray meets within FAR on its way, in the mean."""
+        classes that occur, `runs` and `true_runs`, how many things a LiDAR ray meets within FAR on its way, in the mean, and `excess`,
+        how far these are apart."""
         found = self.task.compute()
         share = found["class_share"]
         classes = {name: value for name, value in list(found["class_iou"]["camera"].items())[:-1] if share[name] > 0}
@@ -151,42 +173,44 @@ class Score:
             "static": statistics.fmean(static) if static else None,
             "runs": predicted / max(1.0, rays),
             "true_runs": true / max(1.0, rays),
+            "excess": abs(predicted - true) / max(1.0, rays),
             "class_iou": classes,
         }
         return without_nan(figures)
 
 
-def score(predictions: Iterable[tuple[str, Parts]], source: Source) -> dict[float | None, dict[str, Any]]:
-    """Figures of what is predicted at each threshold."""
+def score(predictions: Iterable[tuple[str, Parts]], source: Source, shapes: bool = False) -> dict[float | None, dict[str, Any]]:
+    """Figures of what is predicted at each threshold; of `shapes` alone."""
     scores: dict[float | None, Score] = {}
     for token, parts in predictions:
         truth = OccupancyTask().truth(source, token)
+        truth = replace(truth, labels=true_shape(truth.labels)) if shapes else truth
         rays = lidar_rays(as_rig_source(source, "LiDAR rays").sample(token, with_boxes=False, occupancy=False))
         for threshold, part in parts.items():
-            scores.setdefault(threshold, Score()).add(token, part, truth, rays)
+            scores.setdefault(threshold, Score()).add(token, shape_of(part) if shapes else part, truth, rays)
     return {threshold: one.figures() for threshold, one in scores.items()}
 
 
-def score_network(recipe: Recipe, network: nn.Module) -> dict[str, Any]:
+def score_network(recipe: Recipe, network: nn.Module, shapes: bool = False) -> dict[str, Any]:
     """Figures on the validation split: `chosen` with the threshold of `sweep`, `own` with that of the recipe.
 
     `threshold` is the chosen one, `sweep` what it was chosen by. A network without threshold has `chosen` alone, as it is.
     """
     source, own = recipe.data.open(), getattr(recipe.model, "threshold", None)
-    swept = {} if own is None else sweep(recipe, network, source)
+    swept = {} if own is None else sweep(recipe, network, source, shapes)
     chosen = best_of(swept) if swept else None
     tokens = source.tokens(recipe.data.val_split)[:: recipe.eval.every]
-    found = score(read_at(recipe, network, source, tokens, dict.fromkeys((chosen, own))), source)
+    found = score(read_at(recipe, network, source, tokens, dict.fromkeys((chosen, own))), source, shapes)
     if own is None:
         return {"threshold": None, "chosen": found[None]}
     by = f"mIoU with 3D labels of at most {SWEPT} training keyframes"
     return {"threshold": chosen, "chosen_by": by, "sweep": without_nan(swept), "chosen": found[chosen], "own": found[own]}
 
 
-def score_blind(recipe: Recipe) -> dict[str, Any]:
+def score_blind(recipe: Recipe, shapes: bool = False) -> dict[str, Any]:
     """Figures of the blind prior on the validation split, and its `name`."""
     source = recipe.data.open()
     tokens = source.tokens(recipe.data.val_split)[:: recipe.eval.every]
     (prior,) = OccupancyTask().baselines(source, recipe.data.train_split)
     answers = ((token, prior.answer(token).occupancy) for token in tokens)
-    return {"name": prior.name} | score(((token, {None: part}) for token, part in answers if part is not None), source)[None]
+    return {"name": prior.name} | score(((token, {None: part}) for token, part in answers if part is not None), source, shapes)[None]
