@@ -281,11 +281,11 @@ def show(numbers: dict[str, Any]) -> None:
     head = "".join(f"{title:>15}" for title in titles) + f"{'gap mIoU':>10}{'RayIoU':>8}{'mIoU, own':>15}  thresholds"
     if numbers["blind"]:
         cells = "".join(_cell(numbers["blind"].get(key), key) for key in readout.FIGURES)
-        print(f"\n{'':<18}{'seeds':>6}{head}\n{numbers['blind']['name']:<24}{cells}")
+        print(f"\n{'':<23}{'seeds':>6}{head}\n{numbers['blind']['name']:<29}{cells}")
     for group, arms in GROUPS.items():
         rows = [arm for arm in arms if arm in numbers["accuracy"]]
         if rows:
-            print(f"\n{group:<18}{'seeds':>6}{head}")
+            print(f"\n{group:<23}{'seeds':>6}{head}")
         for arm in rows:
             found, gap = numbers["accuracy"][arm], numbers["gap_closed"].get(arm, {})
             cells = "".join(_cell(found["chosen"].get(key), key) for key in readout.FIGURES)
@@ -293,13 +293,13 @@ def show(numbers: dict[str, Any]) -> None:
                 f"{'-' if gap.get(key) is None else f'{100 * gap[key]:.0f} %':>{w}}" for key, w in zip(GAPS, (10, 8), strict=True)
             )
             thresholds = ", ".join("-" if value is None else f"{value:g}" for value in found["thresholds"])
-            print(f"{arm:<18}{len(found['seeds']):>6}{cells}{closed}{_cell(found.get('own', {}).get('miou'), 'miou')}  {thresholds}")
+            print(f"{arm:<23}{len(found['seeds']):>6}{cells}{closed}{_cell(found.get('own', {}).get('miou'), 'miou')}  {thresholds}")
     if numbers["kitti"]:
         blind, (title, found) = numbers["kitti"]["blind"], list(numbers["kitti"].items())[1]
         keys = {"miou": "IoU above ground", "ray_iou": "RayIoU, any class", "runs": "runs", "true_runs": "true runs"}
-        print(f"\n{'KITTI, shapes':<24}" + "".join(f"{text:>20}" for text in keys.values()))
-        print(f"{blind['name']:<24}" + "".join(f"{_cell(blind.get(key), key):>20}" for key in keys))
-        print(f"{title:<18}{len(found['seeds']):>6}" + "".join(f"{_cell(found['chosen'].get(key), key):>20}" for key in keys))
+        print(f"\n{'KITTI, shapes':<29}" + "".join(f"{text:>20}" for text in keys.values()))
+        print(f"{blind['name']:<29}" + "".join(f"{_cell(blind.get(key), key):>20}" for key in keys))
+        print(f"{title:<23}{len(found['seeds']):>6}" + "".join(f"{_cell(found['chosen'].get(key), key):>20}" for key in keys))
     print()
     for found in numbers["statements"]:
         unit = 1 if found["unit"] == "runs" else 100
