@@ -57,16 +57,7 @@ def gsrender_r50() -> Recipe:
 
 def gsrender_mini() -> Recipe:
     """GSRender for two CPU cores: FlashOCC-tiny's trunk, learns the street world without a 3D label."""
-    model = GsRenderConfig(
-        trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()),
-        head=GaussianHead(opacity_bias=-4.5),
-        views=_mini_views(adjacent=(-2, -1, 1, 2), drawn=1),
-        compensation="camera",
-        loss=_mini_loss(),
-        class_weights=_MINI_WEIGHTS,
-        shown_width=128,
-    )
-    return _mini("gsrender-mini", model)
+    return _mini("gsrender-mini", _mini_gaussians(_mini_views(adjacent=(-2, -1, 1, 2), drawn=1)))
 
 
 def renderocc_mini() -> Recipe:
@@ -76,6 +67,13 @@ def renderocc_mini() -> Recipe:
         class_weights=_MINI_WEIGHTS, shown_width=128,
     )  # fmt: skip
     return _mini("renderocc-mini", model)
+
+
+def gsrender_mini_kitti() -> Recipe:
+    """The same network for an imported KITTI raw drive, which has no point classes: learns shapes from depth alone, two cameras."""
+    views = _mini_views(adjacent=(-10, -5, 5, 10), drawn=1)  # as far away as at two keyframes a second
+    mini = _mini("gsrender-mini-kitti", _mini_gaussians(views.model_copy(update={"source": "lidar"})))
+    return mini.model_copy(update={"data": mini.data.model_copy(update={"root": "data/kitti", "image_size": (96, 320)})})
 
 
 def flashocc_mini_render() -> Recipe:
@@ -90,6 +88,14 @@ _MINI_WEIGHTS = ClassWeights(table="counted", power=0.5, depth_power=0.35)
 
 def _mini_views(adjacent: tuple[int, ...] = (), drawn: int = 0) -> Views:
     return Views(adjacent=adjacent, drawn=drawn, points=4000, balance=0.35, moving_weight=0)
+
+
+def _mini_gaussians(views: Views) -> GsRenderConfig:
+    return GsRenderConfig(
+        trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()), head=GaussianHead(opacity_bias=-4.5), views=views, compensation="camera",
+        loss=_mini_loss(), class_weights=_MINI_WEIGHTS,
+        shown_width=128,
+    )  # fmt: skip
 
 
 def _mini_loss() -> ViewLoss:

@@ -44,6 +44,7 @@ def _of(trunk: str, words: list[str]) -> list[str]:
 _STEREO = [*_of("flashocc_stereo", SWIN), f"model.trunk.flashocc_stereo.{_WIDE}"]
 SMALL = {
     "gsrender-mini": _of("flashocc_tiny", TRUNK),
+    "gsrender-mini-kitti": _of("flashocc_tiny", TRUNK),
     "renderocc-mini": _of("flashocc_tiny", TRUNK),
     "gsrender-r50": _of("flashocc", RESNET),
     "flashocc-mini-render": TRUNK,

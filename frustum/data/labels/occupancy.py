@@ -76,9 +76,13 @@ class OccupancyLabels(Label[OccupancyTruth]):
     advice: ClassVar[str] = "Use a data set that has gts/ files, or Batch.from_arrays(..., labels={OccupancyLabels: ...})."
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> _Found | None:
-        """See `Label.read`. Raises DataError for labels of another shape, or a damaged file."""
+        """See `Label.read`; of a sample whose labels are hidden, nothing is observed. Raises DataError for labels of another shape, or a
+        damaged file."""
         rigs = as_rig_source(source, self.what)
         labels = rigs.sample(token, with_boxes=False, occupancy="instances" if self.instances else True).occupancy
+        if labels is None and not labelled(source, [token]):
+            unknown, nothing = np.full(self.grid.shape, IGNORE, np.uint8), np.zeros(self.grid.shape, np.uint8)
+            labels = Occupancy(unknown, nothing, nothing, nothing if self.instances else None)
         if labels is None:
             return None
         self._check(labels, token)
