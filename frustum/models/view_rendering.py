@@ -265,7 +265,7 @@ def windows(truth: ViewTruth, loss: ViewLoss, class_names: tuple[str, ...]) -> L
     table = torch.full((IGNORE + 1,), loss.window)
     for i, name in enumerate(class_names):
         table[i] = loss.flat_window if name in FLAT_CLASSES else loss.window
-    half = send(table, truth.depth.device)[truth.classes.long()]
+    half = torch.maximum(send(table, truth.depth.device)[truth.classes.long()], loss.window_share * truth.depth)
     return torch.stack([(truth.depth - half).clamp(min=0), truth.depth + half], -1)
 
 
