@@ -119,6 +119,16 @@ class Label(ABC, Generic[Value]):
         """What a network's `prepare` needs of the labels of these samples, as named arrays. Empty by default."""
         return {}
 
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """What is learned from, in a phrase for those who read a result; by default `what`. Nothing slow is read for it.
+
+        Args:
+            source: the opened data set.
+            tokens: the training samples.
+            statistics: what `statistics` found, where a network asked for it; else empty.
+        """
+        return self.what
+
 
 @dataclass(frozen=True)
 class Turn:
