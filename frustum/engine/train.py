@@ -16,6 +16,7 @@ from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source
 from frustum.engine.feed import TrainingFeed
+from frustum.engine.memory import require_memory
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
@@ -75,7 +76,7 @@ def train(
     Raises:
         TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
         StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
-        ConfigError: `out` holds a run with other settings.
+        ConfigError: `out` holds a run with other settings, or a step needs more memory than there is.
         CheckpointError: the snapshots in `out` do not fit.
     """
     began, out = time.monotonic(), Path(out)
@@ -91,6 +92,7 @@ def train(
     network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
+    begin += require_memory(recipe, network, accelerator.device)
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:

@@ -152,6 +152,19 @@ def _classes(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a training step needs beside the weights and the optimiser: a careful estimate, which is too low rather than too high.
+
+    Attributes:
+        parts: bytes, by what they are, in words.
+        less: settings of the model that make it less, as they are typed below `model.`; those that save nothing are not shown.
+    """
+
+    parts: Mapping[str, int]
+    less: tuple[str, ...] = ()
+
+
 ClassNames = Annotated[tuple[str, ...], AfterValidator(_classes)]
 """The K classes of an occupancy head; the last one is free space."""
 
@@ -190,6 +203,15 @@ class ModelConfig(Config):
             CheckpointError: the weights mean something else than this network.
         """
         return []
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """The least memory of a training step, where a setting may make it larger than a machine has; None where nothing is known.
+
+        Args:
+            batch_size: samples of a micro-step.
+            device: `cpu`, `cuda` or `mps`; what is kept for a gradient may depend on the backend.
+        """
+        return None
 
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""
