@@ -12,6 +12,7 @@ from frustum.data.opening import open_root, split_of
 from frustum.engine.evaluate import evaluate, evaluate_with_baselines
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, notes, write_reports
+from frustum.engine.taught import in_sentences
 from frustum.errors import DataError
 from frustum.tasks import TASKS
 from frustum.tasks.task import Together
@@ -66,12 +67,12 @@ def evaluate_results(results: Path, root: Path, version: str | None = None, spli
 
 
 def print_figures(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> None:
-    """The tables of classes, every figure with what it counts and its convention, and the notes."""
+    """The tables of classes, every figure with what it counts and its convention, the notes, and what the weights learned from."""
     for found in class_tables(report, published):
         print_table(found)
     print_table(figures_table(report, published), numbers=False)
-    for note in notes(report):
-        say(note)
+    for line in (*notes(report), *in_sentences(report.taught_with)):
+        say(line)
     for number in published:
         say(f"published {number.metric}: {number.value} ({number.protocol}; {number.source})")
 

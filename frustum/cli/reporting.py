@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from frustum.engine.progress import pace, progress_bar
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_figures, notes, read_reports, scored
 from frustum.engine.run import Run, load_run
+from frustum.engine.taught import in_sentences
 from frustum.errors import CheckpointError, DataError
 from frustum.tasks import TASKS
 from frustum.types.layers import Layer
@@ -72,7 +73,7 @@ def report_run(
         panels=panels,
         losses=read_lines(folder / "metrics.jsonl"),
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
-        facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters())),
+        facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters()), getattr(network, "taught_with", {})),
     )
     page = write_report(data, out)
     if is_own and not numbers:
@@ -110,14 +111,15 @@ def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) ->
     return {task.name: Result(task.figures(metrics), classes.get(task.name)) for task, metrics in scored(report)}
 
 
-def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int) -> dict[str, str]:
-    """The facts of a run by name, as text; without those that are unknown."""
+def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int, taught: Mapping[str, list[str]] | None = None) -> dict[str, str]:
+    """The facts of a run by name, as text; without those that are unknown. `taught` is what its weights say (engine/taught.py)."""
     recipe, last = run.recipe, (read_lines(run.folder / "metrics.jsonl") or [{}])[-1]
     facts: dict[str, Any] = {
         "recipe": run.source,
         "settings": " ".join(run.overrides),
         "parameters": f"{parameters / 1e6:.2f} M",
         "data": f"{recipe.data.root}, {recipe.data.train_split} and {recipe.data.val_split}",
+        **dict(line.split(": ", 1) for line in in_sentences(taught or {})),
         "images": f"{recipe.data.image_size[0]} x {recipe.data.image_size[1]}",
         "steps": last.get("step", ""),
         "batch": recipe.train.batch_size * recipe.train.accumulate,

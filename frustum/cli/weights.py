@@ -106,6 +106,7 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
     from frustum.checkpoint.upstream_file import open_state
     from frustum.checkpoint.weights_file import WEIGHTS, decode_header
+    from frustum.engine.taught import in_sentences, taught_of
     from frustum.recipes.finding import get_recipe
     from frustum.weights.conversion import diagnose, fit_of, kind_of, not_finite, sha256
     from frustum.weights.upstream import adapter_of, has_official_weights
@@ -126,6 +127,7 @@ def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     is_ours = "recipe" in header
     if is_ours:
         found |= _trained(header, str(file)) | {"upstream": header.get("upstream", {})}
+        found |= dict(line.split(": ", 1) for line in in_sentences(taught_of(header)))
     fit, compared = None, recipe
     adapter = adapter_of(opened.state)
     if channels := dict(adapter.identify(opened.state).channels):

@@ -104,6 +104,7 @@ def evaluate(
         weights=digest(model) if isinstance(model, nn.Module) else None,
         note=BLACK_NOTE if black else getattr(predictor, "note", ""),
         about=getattr(predictor, "about", {}),
+        taught_with=getattr(model, "taught_with", {}),
         tasks=tuple(done.values()),
     )
     if out is not None and accelerator.is_main_process:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frustum.engine.recipe import PublishedNumber
+from frustum.engine.taught import TAUGHT
 from frustum.errors import ConfigError
 from frustum.files import read_json, write_json
 from frustum.tasks import TASKS
@@ -33,6 +34,7 @@ class EvalReport:
         weights: digest of the network's weights (`checkpoint.digest`), None for a predictor without weights.
         note: what the model is, in a sentence, where it is not a network.
         about: what its files say of themselves.
+        taught_with: which labels and which start its weights come from (engine/taught.py); empty where they do not say.
         tasks: those that scored, with their counts; empty in a report that was read from a file.
     """
 
@@ -46,13 +48,15 @@ class EvalReport:
     weights: str | None = None
     note: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    taught_with: Mapping[str, list[str]] = field(default_factory=dict)
     tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
 
     def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
         about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
         made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
-        optional = {key: value for key, value in (("note", self.note), ("about", dict(self.about))) if value}
+        said = {"note": self.note, "about": dict(self.about), TAUGHT: dict(self.taught_with)}
+        optional = {key: value for key, value in said.items() if value}
         protocol = {task.name: dict(task.protocol) for task, _ in scored(self, tasks)}
         return about | made | optional | {"results": self.results, "protocol": protocol}
 

@@ -15,6 +15,7 @@ import os
 import pickle
 import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ class Snapshots:
         """The newest snapshot, or None."""
         return self.all()[-1] if self.all() else None
 
-    def save(self, stepper: Stepper, position: dict[str, Any], extra: dict[str, Any]) -> Path:
-        """Write the state after `stepper.step_number` steps. Every process calls this. Raises DataError when the disk is full."""
+    def save(self, stepper: Stepper, position: dict[str, Any], extra: dict[str, Any], header: Mapping[str, Any] | None = None) -> Path:
+        """Write the state after `stepper.step_number` steps; `header` is what the weights say in addition to their recipe.
+
+        Every process calls this. Raises DataError when the disk is full.
+        """
         final = self.folder / f"step_{stepper.step_number:08d}"
         draft = self.folder / f".{final.name}.tmp"
         accelerator = self.accelerator
@@ -58,10 +62,10 @@ class Snapshots:
             accelerator.wait_for_everyone()
             _save(draft / f"rank_{accelerator.process_index}.pt", {"data": position, "random": random_state()})
             if accelerator.is_main_process:
-                header = header_of(stepper.recipe) | {"step": stepper.step_number}
-                save_weights(draft / "model.safetensors", stepper.network, header)
+                about = header_of(stepper.recipe) | {"step": stepper.step_number} | dict(header or {})
+                save_weights(draft / "model.safetensors", stepper.network, about)
                 if stepper.ema is not None:
-                    save_weights(draft / "ema.safetensors", stepper.ema.module, header)
+                    save_weights(draft / "ema.safetensors", stepper.ema.module, about)
                 _save(draft / "trainer.pt", stepper.state_dict() | {"extra": extra})
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:

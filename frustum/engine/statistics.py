@@ -20,7 +20,9 @@ Statistics = dict[type[Label[Any]], dict[str, np.ndarray]]
 """The arrays of `Label.statistics` by kind of label."""
 
 
-def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, max_samples: int = 1000) -> Statistics:
+def label_statistics(
+    recipe: Recipe, source: Source, cache: Path | None = None, max_samples: int = 1000, *, kept_only: bool = False
+) -> Statistics:
     """The statistics of all labels that the recipe's model learns from, over evenly spread samples of the training split.
 
     Args:
@@ -28,6 +30,7 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
         source: the opened data set.
         cache: folder where the result is kept, and taken from if it is of the same samples and labels.
         max_samples: the largest number of samples that are read.
+        kept_only: read none, but take what is kept; there are no arrays where nothing is.
 
     Raises:
         DataError: no samples, or a label is missing or damaged.
@@ -40,7 +43,7 @@ def label_statistics(recipe: Recipe, source: Source, cache: Path | None = None, 
     about = np.array([hashlib.sha256("\n".join(tokens).encode()).hexdigest(), *(repr(label) for label in labels)])
     file = None if cache is None else cache / STATISTICS
     stored = {} if file is None else _read(file, about)
-    if not stored:
+    if not stored and not kept_only:
         stored = {f"{type(label).__name__}.{name}": array for label in labels for name, array in label.statistics(source, tokens).items()}
         if file is not None:
             with atomic_path(file, ".npz") as temporary:

@@ -16,6 +16,7 @@ from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source
 from frustum.engine.feed import TrainingFeed
+from frustum.engine.memory import require_memory
 from frustum.engine.metrics_log import MetricsLog
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.engine.recipe import Recipe
@@ -26,6 +27,7 @@ from frustum.engine.signals import stop_signals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
+from frustum.engine.taught import TAUGHT, origins, taught_with
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
 
@@ -74,7 +76,8 @@ def train(
     Raises:
         TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
         StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
-        ConfigError: `out` holds a run with other settings. CheckpointError: its snapshots do not fit.
+        ConfigError: `out` holds a run with other settings, or a step needs more memory than there is.
+        CheckpointError: the snapshots in `out` do not fit.
     """
     began, out = time.monotonic(), Path(out)
     mode = ("auto" if resume else "never") if isinstance(resume, bool) else resume
@@ -88,6 +91,8 @@ def train(
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
     network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
+    taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
+    begin += require_memory(recipe, network, accelerator.device)
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:
@@ -118,14 +123,15 @@ def train(
             if step % recipe.train.log_every == 0 or step == total:
                 log.write(window.line(result, step, step / feed.steps_per_epoch, bar))
             if step % recipe.train.checkpoint_every == 0 or step == total or result.stop:
-                last_saved = snapshots.save(stepper, feed.state_dict(), asdict(window))
+                last_saved = snapshots.save(stepper, feed.state_dict(), asdict(window), taught)
             if result.stop and step < total:
                 why = received[0] if received else "a signal to another process"
                 after = f"stopped by {why} after step {step} of {total}"
                 raise StoppedError(f"{after}; {last_saved} is saved. The same command goes on from there.")
     trained, steps = stepper.result(), stepper.step_number
     if is_main:
-        save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps})
+        save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps} | taught)
+    trained.taught_with = taught[TAUGHT]  # type: ignore[assignment]
     accelerator.wait_for_everyone()
     return TrainResult(out, out / WEIGHTS, steps, window.last_loss, time.monotonic() - began, first, trained)
 
@@ -144,8 +150,7 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, nothing in it fits, or the network cannot start from it.
     """
-    origins = [getattr(part, "started_from", "") for part in network.modules()]
-    lines = [f"the image encoder starts from {origin}" for origin in origins if origin]
+    lines = [f"the image encoder starts from {origin}" for origin in origins(network)]
     path = recipe.train.init
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)

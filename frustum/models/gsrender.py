@@ -51,7 +51,7 @@ from frustum.nn.gaussians import NUMBERS, GaussianHead, Gaussians, most_opaque, 
 from frustum.ops.splat import SplatBackend
 from frustum.ops.splat_torch import MIN_ALPHA
 from frustum.types.batch import Batch
-from frustum.types.contract import Label, ModelConfig, Reads
+from frustum.types.contract import Label, Memory, ModelConfig, Reads
 from frustum.types.predictions import Prediction
 
 
@@ -109,6 +109,24 @@ class GsRenderConfig(ModelConfig):
         """2D labels, and depth where the trunk's depth loss has a weight."""
         views = self.views if self.compensation != "none" else self.views.model_copy(update={"adjacent": (), "drawn": 0})
         return (view_labels(views, self.trunk.class_names), *self.trunk.learns_depth())
+
+    def memory(self, batch_size: int, device: str) -> Memory:
+        """Numbers and Gaussians of all voxels, again for an adjacent keyframe where they are resampled, and what a CPU renders from."""
+        grid, head, classes = self.trunk.config.grid, self.head, len(self.trunk.class_names)
+        width, of_gaussian = NUMBERS + classes, 1 + 6 * bool(head.mean_shift) + 9 * bool(head.scale_shift)
+        both = self.compensation != "none" and self.adjacent_loss > 0
+        is_resampled = both and self.compensation == "resample"
+        on_cpu = device == "cpu" and self.splatting in ("auto", "numba")  # keeps variances and logits of its own for each rendering
+        rendered = min(head.most or grid.num_cells, grid.num_cells) * ((3 + classes) * (1 + both) if on_cpu else 3)
+        each = {
+            f"{width} numbers of {grid.num_cells:,} voxels and their gradients": 2 * width * grid.num_cells,
+            "Gaussians": of_gaussian * grid.num_cells,
+            "numbers and Gaussians of the adjacent keyframe": is_resampled * (width + 3 + of_gaussian) * grid.num_cells,
+            "what is rendered": rendered,
+        }
+        parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
+        fewer = f"head.most={min(head.most or grid.num_cells, grid.num_cells) // 8}"
+        return Memory(parts, ("compensation=camera", "compensation=none", fewer, self.trunk.coarser()))
 
     def build(self) -> GsRender:
         """The network with random weights; only an image encoder may start from trained ones."""

@@ -58,6 +58,24 @@ class Trunk(Config):
         """Without free space, the last one."""
         return self.config.class_names[:-1]
 
+    def memory(self, batch_size: int) -> int:
+        """Bytes of the pooled features and of those that the last layer reads, which a training step keeps.
+
+        At half precision, and without the image encoder, whose images are not known here: rather too few.
+        """
+        config, (x, y, z) = self.config, self.config.grid.shape
+        heights = z if isinstance(config, BevDetOccConfig | BevDetOccTinyConfig) or getattr(config, "voxels", False) else 1
+        if isinstance(config, FlashOccTinyConfig | BevDetOccTinyConfig):  # half a grid is pooled
+            numbers = config.lift_channels * x * y * z // 8 + config.voxel_channels * x * y * heights
+        else:
+            numbers = (config.lift_channels + config.bev_channels) * x * y * heights
+        return 2 * batch_size * numbers
+
+    def coarser(self) -> str:
+        """The setting of a network with cells twice as long, as it is typed below `model.`; its field of voxels is an eighth."""
+        name = next(name for name in _NETWORKS if getattr(self, name) is not None)
+        return f'trunk.{name}.grid={{"cell":{[round(2 * side, 6) for side in self.config.grid.cell]}}}'.replace(" ", "")
+
     def build(self, numbers: int) -> nn.Module:
         """The network with `numbers` of each voxel: `occ_logits` (B, X, Y, Z, numbers) of its outputs. Its last layer begins near 0."""
         name = next(name for name in _NETWORKS if getattr(self, name) is not None)

@@ -46,7 +46,7 @@ from frustum.models.view_rendering import (
 from frustum.ops.voxel_march import ACT_SHIFT, Samples, march_reference, voxel_march
 from frustum.ops.voxel_render import RayColours
 from frustum.types.batch import Batch
-from frustum.types.contract import Label, ModelConfig, Reads
+from frustum.types.contract import Label, Memory, ModelConfig, Reads
 from frustum.types.predictions import Prediction
 
 _RADIUS = 39.0  # of `reference`, metres
@@ -106,6 +106,21 @@ class RenderOccConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """2D labels, and depth where the trunk's depth loss has a weight."""
         return (view_labels(self.views, self.trunk.class_names), *self.trunk.learns_depth())
+
+    def memory(self, batch_size: int, device: str) -> Memory:
+        """Numbers and density of all voxels; with a renderer that takes samples along rays, these for half of the points that are drawn.
+
+        A sample may have fewer points than are drawn. What the network says at the samples is left out: how many see light is not known.
+        """
+        grid, width = self.trunk.config.grid, 1 + len(self.trunk.class_names)
+        length = {"traversal": 0.0, "march": 80.0 / self.step, "reference": grid.shape[0] / self.step}[self.renderer]
+        each = {
+            f"{width} numbers of {grid.num_cells:,} voxels and their gradients": 2 * width * grid.num_cells,
+            "density": 3 * grid.num_cells,
+            "samples along the rays": 4 * int(length) * (self.views.points // 2),
+        }
+        parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
+        return Memory(parts, (f"views.points={max(1, self.views.points // 4)}", f"step={2 * self.step:g}", self.trunk.coarser()))
 
     def build(self) -> RenderOcc:
         """The network with random weights; only an image encoder may start from trained ones."""

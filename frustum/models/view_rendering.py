@@ -250,8 +250,9 @@ def trace_views(
         else:
             out = march(density[b], logits[b], grid, *rays)
         parts = [out.features, out.depth[:, None], out.alpha[:, None]]
+        none = density.new_zeros(*density[b].shape, 0)  # not an empty part of the logits, which would keep all of them for the gradient
         for limit in () if limits is None else limits[b].flatten(0, 2)[kept].unbind(-1):
-            parts.append(voxel_render(density[b], logits[b, ..., :0], grid, *rays, far=limit).alpha[:, None])
+            parts.append(voxel_render(density[b], none, grid, *rays, far=limit).alpha[:, None])
         row = torch.cat(parts, 1)
         rows.append(row.new_zeros(is_point.shape[1], row.shape[1]).index_copy(0, kept, row))
     out, k = torch.stack(rows).unflatten(1, lead), logits.shape[-1]

@@ -119,6 +119,16 @@ class Label(ABC, Generic[Value]):
         """What a network's `prepare` needs of the labels of these samples, as named arrays. Empty by default."""
         return {}
 
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """What is learned from, in a phrase for those who read a result; by default `what`. Nothing slow is read for it.
+
+        Args:
+            source: the opened data set.
+            tokens: the training samples.
+            statistics: what `statistics` found, where a network asked for it; else empty.
+        """
+        return self.what
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -140,6 +150,19 @@ def _classes(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) < 2 or names[-1] != "free" or len(set(names)) < len(names):
         raise ValueError("class names are at least two different words, the last one is 'free'")
     return names
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a training step needs beside the weights and the optimiser: a careful estimate, which is too low rather than too high.
+
+    Attributes:
+        parts: bytes, by what they are, in words.
+        less: settings of the model that make it less, as they are typed below `model.`; those that save nothing are not shown.
+    """
+
+    parts: Mapping[str, int]
+    less: tuple[str, ...] = ()
 
 
 ClassNames = Annotated[tuple[str, ...], AfterValidator(_classes)]
@@ -180,6 +203,15 @@ class ModelConfig(Config):
             CheckpointError: the weights mean something else than this network.
         """
         return []
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """The least memory of a training step, where a setting may make it larger than a machine has; None where nothing is known.
+
+        Args:
+            batch_size: samples of a micro-step.
+            device: `cpu`, `cuda` or `mps`; what is kept for a gradient may depend on the backend.
+        """
+        return None
 
     def build(self) -> nn.Module:
         """The network as an `nn.Module` that keeps the contract: forward, loss, predict."""

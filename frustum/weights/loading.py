@@ -16,6 +16,7 @@ from frustum.config import Config, differences, in_words, travelling
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
+from frustum.engine.taught import taught_of
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
 from frustum.weights.catalogue import SOURCES
@@ -38,6 +39,7 @@ def load(
         outputs = model(frustum.Batch.from_arrays(images, intrinsics, cam2ego))
 
     Its attribute `recipe` is the complete recipe; it says how images must be prepared: `model.recipe.data.channel_order` and so on.
+    `taught_with` says from which labels and which start the weights of a training of ours come; it is empty for others.
 
     Args:
         recipe: a weights file of ours, which holds its recipe; the folder of a run; a recipe's name, an import path `pkg.mod:function`, or
@@ -97,6 +99,7 @@ def open_network(
         )
     network = settled.model.build() if weights is None else empty_network(settled)
     network.recipe = settled  # type: ignore[assignment]
+    network.taught_with = taught_of(weights.header if weights else {})  # type: ignore[assignment]
     if weights is not None:
         _fill(network, weights, recipe, source, strict)
     return settled, network.eval()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.checkpoint.weights_file import WEIGHTS, digest, save_weights
+from frustum.checkpoint.weights_file import WEIGHTS, digest, read_weights, save_weights
 from frustum.cli.evaluation import evaluate_run, numbers_of
 from frustum.cli.reporting import facts_of, panel_of, pick, report_run, results_of
 from frustum.cli.resolve import resolve_recipe
@@ -20,11 +20,13 @@ from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.source import DataConfig
 from frustum.engine.reports import EvalReport, read_reports
 from frustum.engine.run import load_run, save_run
+from frustum.engine.sections import header_of
 from frustum.errors import CheckpointError, ConfigError, DataError
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_CLASSES
 from frustum.types.predictions import PredictedBoxes, PredictedOccupancy, PredictedSegmentation, Prediction
 from frustum.weights.loading import load
+from tests.cli.conftest import Run
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,28 @@ def test_facts(run: Path) -> None:
     assert facts["steps"] == "20"
     assert facts["images"] == "96 x 256"
     assert all(facts.values())
+    assert not {"learned from", "started from"} & set(facts)
+    taught = {"labels": ["boxes: all", "depth"], "start": ["random weights"]}
+    assert facts_of(load_run(run), [], 1, taught).items() >= {"learned from": "boxes: all; depth", "started from": "random weights"}.items()
+
+
+def test_what_weights_were_taught_with_is_shown(frustum: Run, run: Path, tmp_path: Path) -> None:
+    """In the tables and numbers of an evaluation, in the report, and where a file is inspected; of weights that do not say it, nothing."""
+    state, header = read_weights(run)
+    recipe = load_run(run).recipe
+    taught = {"labels": ["3D labels (class of each voxel)", "depth of LiDAR points"], "start": ["image encoder from the package x"]}
+    save_weights(tmp_path / "w.safetensors", state, header_of(recipe) | {"taught_with": taught})
+    code, out, _ = frustum("eval", tmp_path / "w.safetensors", "--json", tmp_path / "e.json")
+    assert code == 0
+    lines = ["learned from: 3D labels (class of each voxel); depth of LiDAR points", "started from: image encoder from the package x"]
+    assert [line for line in out.splitlines() if " from: " in line] == lines
+    assert json.loads((tmp_path / "e.json").read_text())["taught_with"] == taught
+    assert " from: " not in frustum("eval", run).out
+    assert "taught_with" not in header
+    out = " ".join(frustum("weights", "inspect", tmp_path / "w.safetensors").out.split())
+    assert "learned from 3D labels (class of each voxel); depth of LiDAR points started from image encoder from the package x" in out
+    page = report_run(tmp_path / "w.safetensors", samples=1).read_text(encoding="utf-8")
+    assert "depth of LiDAR points" in page
 
 
 def test_the_page(run: Path, numbers: dict, tmp_path: Path) -> None:

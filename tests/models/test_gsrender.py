@@ -128,6 +128,17 @@ def test_resampled_and_by_camera_agree_where_the_motion_is_whole_cells():
     torch.testing.assert_close(here.depth, there.depth, atol=0.5, rtol=0.05)
 
 
+def test_light_before_a_depth_keeps_no_logits_for_the_gradient():
+    """An empty part of a tensor would keep all of it."""
+    truth, loss = example(Views()), ViewLoss(depth="hit", normalise=True)
+    logits, kept = torch.randn(1, *GRID.shape, 17, requires_grad=True), []
+    density = torch.rand(1, *GRID.shape, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+        trace_views(density, logits, GRID, truth, windows(truth, loss, CLASSES))
+    assert max(t.untyped_storage().nbytes() for t in kept if not t.numel()) == 0
+    assert sum(t.untyped_storage().data_ptr() == logits.untyped_storage().data_ptr() for t in kept) <= 1
+
+
 # ---- moving points -----------------------------------------------------------------------------------------------------------------
 
 

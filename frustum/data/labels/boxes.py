@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -83,6 +83,10 @@ class BoxLabels(Label[TrueBoxes]):
         counts = [4, *[5] * (shapes.batch - 1)]  # of an even number, the signs of an L1 loss may cancel
         rows = [torch.from_numpy(b[:n]).float() for b, n in zip(boxes, counts, strict=True)]
         return TrueBoxes(rows, [torch.from_numpy(c[:n]) for c, n in zip(classes, counts, strict=True)])
+
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """Boxes of which objects."""
+        return f"boxes of objects with at least {self.min_points} LiDAR or radar point{'s' * (self.min_points != 1)}"
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if no keyframe has a box: all that could be learned is that nothing is there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,6 +70,10 @@ class DepthLabels(Label[Tensor]):
         """A depth of up to 30 m at three of ten pixels."""
         size = (shapes.batch, shapes.cameras, *shapes.image_size)
         return torch.from_numpy(np.where(rng.random(size) < 0.3, 30 * rng.random(size), 0)).float()
+
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """Depth of what."""
+        return "depth of LiDAR points"
 
 
 def _maps(found: _Found, draw: Draw) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -127,6 +127,12 @@ class OccupancyLabels(Label[OccupancyTruth]):
             self._check(labels, token)
             counts += class_counts(labels.semantics, labels.mask_camera > 0, counts.shape[1])
         return {"counts": counts}
+
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """Class of the voxels, and of how many keyframes, where those of others are hidden."""
+        what, shown = f"class{' and instance' * self.instances} of each voxel", len(labelled(source, tokens))
+        some = f" of {shown:,} of {len(tokens):,} keyframes, hidden in the others by data.labelled_share" if shown < len(tokens) else ""
+        return f"3D labels{some} ({what})"
 
     def _check(self, labels: Occupancy, token: str) -> None:
         if labels.semantics.shape != self.grid.shape:

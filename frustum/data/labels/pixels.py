@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +45,10 @@ class PixelLabels(Label[Tensor]):
         """Pixels of random classes, one in ten ignored."""
         ids = rng.integers(0, len(self.class_names), (shapes.batch, *shapes.image_size))
         return torch.from_numpy(np.where(rng.random(ids.shape) < 0.1, IGNORE, ids).astype(np.uint8))
+
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """How many classes."""
+        return f"class of each pixel, one of {len(self.class_names)}"
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if the data set has other classes, or none of the images has a label map."""

@@ -8,7 +8,7 @@ Shape letters: B batch, V views (the keyframe first), N cameras, P points of an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -166,14 +166,27 @@ class ViewLabels(Label[ViewTruth]):
             self.read(source, tokens[0])
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
-        """`counts` (K,) int64 points of each class in up to 200 of the keyframes, and `frames`, how many these are."""
-        counts, some = np.zeros(len(self.class_names), np.int64), spread(tokens, 200)
+        """`counts` (K,) int64 points of each class in up to 200 of the keyframes, `points`, those without a class too, and `frames`."""
+        counts, points, some = np.zeros(len(self.class_names), np.int64), 0, spread(tokens, 200)
         for token in some:
             sample = as_rig_source(source, self.what).sample(token, with_boxes=False, occupancy=False)
             self._check(source, token, sample)
             for image in self.points_of(source, sample):
                 counts += np.bincount(image.classes[image.classes < len(counts)], minlength=len(counts))
-        return {"counts": counts, "frames": np.array(len(some))}
+                points += len(image.depth)
+        return {"counts": counts, "points": np.array(points), "frames": np.array(len(some))}
+
+    def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
+        """What is known of which pixels of which keyframes; how many these are, where the statistics say so."""
+        views, every = self.views, len(self.views.adjacent)
+        drawn = min(views.drawn, every) or every
+        near = f"{drawn} of {every}" if drawn < every else f"{every}"
+        near = f" and {near} adjacent keyframe{'s' * (every > 1)}" if every else ""
+        words = {"lidarseg": "class and depth of LiDAR points", "lidar": "depth of LiDAR points", "dense": "class and depth of all pixels"}
+        count = f", {views.points:,} of all views drawn at a time" if views.points else ""
+        if "points" in statistics and statistics["frames"] > 0:
+            count = f", about {_rounded(statistics['points'] / statistics['frames']):,} labelled pixels a keyframe{count}"
+        return f"2D labels of the keyframe{near} ({words[views.source]}{count})"
 
     def points_of(self, source: Any, sample: Sample) -> list[ImagePoints]:
         """The labelled points of each image of a keyframe. Raises DataError."""
@@ -246,6 +259,11 @@ class ViewLabels(Label[ViewTruth]):
             kept[np.argpartition(-keys, count - 1)[:count]] = True
         parts = np.split(kept, np.cumsum(sizes)[:-1])
         return [ImagePoints(*(array[part] for array in image)) for image, part in zip(images, parts, strict=True)]
+
+
+def _rounded(count: float) -> int:
+    """To three digits."""
+    return int(float(f"{count:.3g}"))
 
 
 def _padded(array: np.ndarray, name: str, most: int) -> np.ndarray:

@@ -292,3 +292,7 @@ def test_the_example_is_as_declared() -> None:
 def test_choosing_the_section_needs_no_torch() -> None:
     code = "import sys; import frustum.data.images.section; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_learned_from_is_said():
+    assert LABELS.described(None, [], {}) == f"class of each pixel, one of {len(CLASSES)}"

@@ -118,3 +118,8 @@ def test_the_example_is_as_declared() -> None:
         assert (boxes.dtype, classes.dtype) == (torch.float32, torch.int64)
         assert (boxes[:, 3:6] > 0).all()
         assert ((classes >= 0) & (classes < len(DETECTION_CLASSES))).all()
+
+
+def test_what_is_learned_from_is_said() -> None:
+    assert BoxLabels().described(Annotated(), [], {}) == "boxes of objects with at least 1 LiDAR or radar point"
+    assert BoxLabels(5).described(Annotated(), [], {}) == "boxes of objects with at least 5 LiDAR or radar points"

@@ -123,3 +123,7 @@ def test_depth_without_lidar_says_how_to_train_without(toy_root: Path) -> None:
     )
     with pytest.raises(DataError, match=oracle):
         DepthLabels(without="a=b", to_predict=True).read(reader, token)
+
+
+def test_what_is_learned_from_is_said() -> None:
+    assert DepthLabels().described(None, [], {}) == "depth of LiDAR points"

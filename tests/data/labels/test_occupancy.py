@@ -155,5 +155,9 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     counts = [LABELS.statistics(source, some)["counts"] for source, some in ((half, tokens), (every, shown))]
     np.testing.assert_array_equal(*counts)
     LABELS.require(half, tokens[::-1])
+    assert LABELS.described(every, tokens, {}) == "3D labels (class of each voxel)"
+    panoptic = OccupancyLabels(LABELS.grid, instances=True)
+    text = "3D labels of 3 of 6 keyframes, hidden in the others by data.labelled_share (class and instance of each voxel)"
+    assert panoptic.described(half, tokens, {}) == text
     prior = BlindPrior.fit(half, "train", LABELS.grid, OCC3D_CLASSES)
     assert prior.answer(tokens[0]).occupancy is not None

@@ -177,3 +177,31 @@ def test_statistics_count_points(world):
     counts = sum(np.bincount(i.classes, minlength=17) for t in first_tokens(world) for i in view_points(world, world.sample(t), Views()))
     np.testing.assert_array_equal(found["counts"], counts)
     assert found["frames"] == 3
+    assert found["points"] == sum(counts), "all of a street world have a class"
+    alone = ViewLabels(Views(source="lidar")).statistics(world, first_tokens(world))
+    assert (alone["points"], alone["counts"].sum()) == (found["points"], 0), "points without classes are counted, too"
+
+
+@pytest.mark.parametrize(
+    ("views", "known", "near", "text"),
+    [
+        (Views(), {}, "", "class and depth of LiDAR points"),
+        (Views(source="dense", points=500), {}, "", "class and depth of all pixels, 500 of all views drawn at a time"),
+        (
+            Views(adjacent=(-2, -1, 1, 2), drawn=1, points=4000),
+            {"points": np.array(4180 * 200), "frames": np.array(200)},
+            " and 1 of 4 adjacent keyframes",
+            "class and depth of LiDAR points, about 4,180 labelled pixels a keyframe, 4,000 of all views drawn at a time",
+        ),
+        (
+            Views(source="lidar", adjacent=(-1,)),
+            {"points": np.array(20943), "frames": np.array(1)},
+            " and 1 adjacent keyframe",
+            "depth of LiDAR points, about 20,900 labelled pixels a keyframe",
+        ),
+        (Views(adjacent=(-1, 1), drawn=5), {"counts": np.ones(17)}, " and 2 adjacent keyframes", "class and depth of LiDAR points"),
+    ],
+)
+def test_what_is_learned_from_is_said(world, views, known, near, text):
+    """In a phrase; with numbers where the statistics have them, which those of an earlier version do not."""
+    assert ViewLabels(views).described(world, first_tokens(world), known) == f"2D labels of the keyframe{near} ({text})"

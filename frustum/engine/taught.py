@@ -1,0 +1,55 @@
+"""What weights were taught with: from which labels, and from which start. It stands in their header, and with every result of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from frustum.data.source import Source
+from frustum.engine.recipe import Recipe
+from frustum.engine.statistics import label_statistics
+
+TAUGHT = "taught_with"
+"""Its name in the header of weights, and in the numbers of an evaluation."""
+Taught = dict[str, list[str]]
+"""`labels`, a phrase for each kind, and `start`, where the first weights came from; or nothing, where it is not known."""
+
+
+def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path | None = None, is_given: bool = False) -> Taught:
+    """What a training by this recipe teaches with; the same for a run that is resumed.
+
+    Args:
+        recipe: names labels and `train.init`.
+        network: fresh, or trained; its parts know where they started from.
+        source: the opened data set.
+        cache: the run folder, for the statistics that the network was prepared with. None are counted for this.
+        is_given: the caller brought the network, and what was in it is not known.
+    """
+    tokens = source.tokens(recipe.data.train_split)
+    known = label_statistics(recipe, source, cache, kept_only=True)
+    labels = [label.described(source, tokens, known[type(label)]) for label in recipe.model.learns_from()]
+    first = "a network that was given in Python" if is_given else f"{recipe.train.init}, as far as it fits" if recipe.train.init else ""
+    start = [*(f"image encoder from {origin}" for origin in origins(network)), *([first] if first else [])]
+    return {"labels": labels, "start": start or ["random weights"]}
+
+
+def origins(network: nn.Module) -> list[str]:
+    """Where the image encoders of a network started from, those that did not start from random weights."""
+    return list(dict.fromkeys(origin for part in network.modules() if (origin := getattr(part, "started_from", ""))))
+
+
+def taught_of(header: Mapping[str, Any]) -> Taught:
+    """What the header of a weights file says of it; empty for files of other origin or of earlier versions."""
+    found = header.get(TAUGHT)
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: list(map(str, found[name])) for name in ("labels", "start") if isinstance(found.get(name), list)}
+
+
+def in_sentences(taught: Mapping[str, list[str]]) -> list[str]:
+    """For people, a line each; none where nothing is known."""
+    names = {"labels": "learned from", "start": "started from"}
+    return [f"{names[name]}: {'; '.join(taught[name])}" for name in names if taught.get(name)]
