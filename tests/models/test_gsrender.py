@@ -269,6 +269,10 @@ def test_windows_are_wider_on_flat_ground():
     cars = (truth.classes == CLASSES.index("car"))[truth.depth > 1]
     torch.testing.assert_close(half[cars], torch.full((int(cars.sum()),), 0.4))
     assert windows(truth, ViewLoss(), CLASSES) is None
+    wider = windows(truth, ViewLoss(depth="hit", window=0.4, window_share=0.05), CLASSES)
+    torch.testing.assert_close(
+        (wider[..., 1] - truth.depth)[truth.depth > 1][cars], (0.05 * truth.depth[truth.depth > 1][cars]).clamp(min=0.4)
+    )
 
 
 def test_a_hit_beyond_the_keyframe_s_grid_is_none_in_either_compensation():
