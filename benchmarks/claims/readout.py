@@ -147,7 +147,7 @@ class Score:
 
     def __init__(self) -> None:
         self.task = OccupancyTask()
-        self.runs = np.zeros(3)  # of predictions, of the truth, and rays
+        self.runs = np.zeros(4)  # of predictions, of the truth, those that a ray of a prediction has too many, and rays
 
     def add(self, token: str, part: PredictedOccupancy, truth: TrueOccupancy, rays: tuple[np.ndarray, np.ndarray]) -> None:
         """Count a keyframe, with `rays` of `lidar_rays`."""
@@ -155,18 +155,18 @@ class Score:
         nothing = [len(part.class_names) - 1, IGNORE]
         volumes = [~np.isin(volume, nothing) for volume in (part.semantics.numpy(), truth.labels.semantics)]
         counts = occupied_runs(volumes, part.grid, *rays)
-        self.runs += [*counts.sum(1), counts.shape[1]]
+        self.runs += [*counts.sum(1), np.maximum(counts[0] - counts[1], 0).sum(), counts.shape[1]]
 
     def figures(self) -> dict[str, Any]:
         """`miou`, `geometric_iou` (above ground) and `class_iou` with the camera mask, `ray_iou`, `moving` and `static`, the means over
         classes that occur, `runs` and `true_runs`, how many things a LiDAR ray meets within FAR on its way, in the mean, and `excess`,
-        how far these are apart."""
+        how many more than in the truth, rays with fewer not set off against them."""
         found = self.task.compute()
         share = found["class_share"]
         classes = {name: value for name, value in list(found["class_iou"]["camera"].items())[:-1] if share[name] > 0}
         moving = [value for name, value in classes.items() if name in MOVING]
         static = [value for name, value in classes.items() if name not in MOVING]
-        predicted, true, rays = self.runs.tolist()
+        predicted, true, more, rays = self.runs.tolist()
         figures = {
             "miou": found["miou"]["camera"],
             "ray_iou": found["ray_iou"]["mean"] if found["ray_iou"] else None,
@@ -175,7 +175,7 @@ class Score:
             "static": statistics.fmean(static) if static else None,
             "runs": predicted / max(1.0, rays),
             "true_runs": true / max(1.0, rays),
-            "excess": abs(predicted - true) / max(1.0, rays),
+            "excess": more / max(1.0, rays),
             "class_iou": classes,
         }
         return without_nan(figures)

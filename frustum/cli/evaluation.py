@@ -56,7 +56,7 @@ def evaluate_results(results: Path, root: Path, version: str | None = None, spli
     if not results.exists():
         raise DataError(f"there is no file or folder {results}. {kinds}")
     say(f"reading {results}")
-    source = open_root(root, version, camera_only=True)
+    source = open_root(root, version)
     found = [predictor for task in TASKS if (predictor := task.recognise(results)) is not None]
     if not found:
         raise DataError(f"{results} is not a file of predictions that frustum knows. {kinds}")

@@ -14,6 +14,7 @@ from frustum.data.opening import opened
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.predict import predict
 from frustum.files import atomic_path
+from frustum.tasks.rendered_views import RenderedViewsTask
 from frustum.types.predictions import Prediction
 from frustum.viewer.pictures import sample_picture
 
@@ -61,7 +62,7 @@ def predict_source(
 
 
 def draw_prediction(data: DataConfig, source: Source, sample: Any, prediction: Prediction, folder: Path) -> None:
-    """Write `<token>.png`: the images and what is predicted. Raises DataError when it cannot be written."""
-    panel = replace(panel_of(data, source, prediction, with_truth=False), title=f"{sample.scene} {prediction.token[:8]}")
+    """Write `<token>.png`: the images and what is predicted, views beside their labels. Raises DataError if it cannot be written."""
+    panel = replace(panel_of(data, source, prediction, (RenderedViewsTask,)), title=f"{sample.scene} {prediction.token[:8]}")
     with atomic_path(folder / f"{prediction.token}.png") as temporary:
         sample_picture(panel).save(temporary, "PNG", compress_level=4)  # in half the time, 4 % larger

@@ -23,6 +23,7 @@ from frustum.engine.run import Run, load_run
 from frustum.engine.taught import in_sentences
 from frustum.errors import CheckpointError, DataError
 from frustum.tasks import TASKS
+from frustum.tasks.task import Task
 from frustum.types.layers import Layer
 from frustum.types.predictions import Prediction
 from frustum.version import __version__
@@ -91,8 +92,8 @@ def pick(source: Source, split: str, samples: int) -> list[str]:
     return spread(middles if len(middles) >= samples else tokens, samples)
 
 
-def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_truth: bool = True) -> SamplePanel:
-    """One sample with its images, each part of its prediction, and the truth where the data set has it."""
+def panel_of(data: DataConfig, source: Source, prediction: Prediction, truth_of: Sequence[type[Task]] = TASKS) -> SamplePanel:
+    """One sample with its images, each part of its prediction, and the truth of some questions where the data set has it."""
     token, questions = prediction.token, []
     for task in TASKS:
         part = getattr(prediction, task.part)
@@ -100,7 +101,7 @@ def panel_of(data: DataConfig, source: Source, prediction: Prediction, with_trut
             continue
         truth: list[Layer] = []
         with suppress(DataError):  # not labelled: the prediction is shown alone
-            truth = task.truth_layers(task(slow=False).truth(source, token), part) if with_truth else []
+            truth = task.truth_layers(task(slow=False).truth(source, token), part) if task in truth_of else []
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
     return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=data.calibrations(source, token))
 

@@ -17,13 +17,12 @@ from frustum.data.source import DataConfig
 from frustum.errors import DataError
 
 
-def open_root(root: Path, version: str | None = None, camera_only: bool = False) -> Any:
+def open_root(root: Path, version: str | None = None) -> Any:
     """A data set in the nuScenes format, or a folder of images with label maps.
 
     Args:
         root: its folder.
         version: folder with the tables; by default v1.0-trainval, or the only one that there is.
-        camera_only: leave out LiDAR points, whose files need not exist.
 
     Raises:
         DataError: not a data set, several versions to choose from, or a version of images, which have none.
@@ -32,7 +31,7 @@ def open_root(root: Path, version: str | None = None, camera_only: bool = False)
         if version is not None:
             raise DataError(f"{root} is a folder of images, which has no versions: leave out --version {version}.")
         return ImageFolder(root)
-    return NuScenes(root, version or choose_version(root, "v1.0-trainval"), camera_only=camera_only)
+    return NuScenes(root, version or choose_version(root, "v1.0-trainval"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import math
 import shlex
 import warnings
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -59,7 +60,15 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     import psutil  # a dependency of accelerate
 
     state = psutil.virtual_memory()
-    return state.available, state.total
+    limit = _container_limit() or state.total
+    return min(state.available, limit), min(state.total, limit)
+
+
+def _container_limit() -> int | None:
+    """Bytes that a container of ours may use; None without such a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))  # "max" for none
+    return None
 
 
 def _less(recipe: Recipe, network: nn.Module, device: torch.device) -> list[str]:

@@ -80,6 +80,12 @@ class Snapshots:
         accelerator.wait_for_everyone()
         return final
 
+    @staticmethod
+    def header(path: Path, name: str) -> dict[str, Any]:
+        """An entry that `save` was given in `header`, under its name; empty where there is none."""
+        found = read_weights(path / "model.safetensors")[1]
+        return {name: found[name]} if name in found else {}
+
     def restore(self, path: Path, stepper: Stepper) -> tuple[dict[str, Any], dict[str, Any]]:
         """Put a snapshot's state into `stepper` and the random generators; returns the position in the data and `extra`.
 

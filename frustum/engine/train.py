@@ -97,6 +97,7 @@ def train(
     window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:
         position, extra = snapshots.restore(last_saved, stepper)
+        taught = snapshots.header(last_saved, TAUGHT) or taught
         feed.load_state_dict(position)
         window = Window(**extra)
     first = stepper.step_number

@@ -129,7 +129,7 @@ def occupancy_losses(
 
 
 def _soft_iou(p: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """IoU of probabilities (n,) with a binary truth (n,), each entry counted `weight` (n,) times."""
+    """IoU of probabilities (n,) with a binary truth (n,), each entry counted `weight` (n,) times; 1 where nothing counts."""
     p = weight * p
     union = (weight * truth).sum() + (p * ~truth).sum()
-    return (p * truth).sum() / union.clamp(min=1.0)
+    return torch.where(union > 0, (p * truth).sum() / union.clamp(min=1.0), 1)

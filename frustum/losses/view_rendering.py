@@ -40,7 +40,7 @@ class ViewLoss(Config):
         alpha_weight: of -log alpha at points, which `silog` of an expected depth that is not normalised asks for only weakly.
         window, flat_window: metres of depth to either side of a point that `hit` takes for the hit; of points of flat classes, which rays
             reach at a flat angle.
-        window_share: the window is at least this share of the depth: the farther, the less sure an image is of it.
+        window_share: these are at least this share of the depth: the farther a point is, the less sure of it an image can be.
         power: of `hit`: 1 is the light that misses the window, towards 0 it becomes -log of what does not.
         free_weight: of `hit`, of -log of the light that gets through to the window.
         sparsity: weight of the mean opacity of all voxels.

@@ -41,8 +41,8 @@ from frustum.models.view_rendering import (
     moving_ids,
     of_views,
     read_voxels,
+    render_images,
     resample,
-    see_views,
     splat_views,
     view_labels,
     windows,
@@ -126,7 +126,7 @@ class GsRenderConfig(ModelConfig):
         }
         parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
         fewer = f"head.most={min(head.most or grid.num_cells, grid.num_cells) // 8}"
-        return Memory(parts, ("compensation=camera", "compensation=none", fewer, self.trunk.coarser()))
+        return Memory(parts, ("compensation=camera", "compensation=none", fewer))
 
     def build(self) -> GsRender:
         """The network with random weights; only an image encoder may start from trained ones."""
@@ -203,8 +203,8 @@ class GsRender(nn.Module):
         else:
             opacity, logits = (x.unflatten(1, self.grid.shape) for x in (found.opacities, found.logits))
         voxels = read_voxels(opacity, logits, self.config.threshold, self.grid, self.class_names)
-        render = partial(splat_views, found, width=self.config.width, backend=self.config.splatting)
-        views = see_views(render, batch, self.config.shown_width, self.grid, self.class_names)
+        render = partial(splat_views, most_opaque(found, self.config.head.most), width=self.config.width, backend=self.config.splatting)
+        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names)
         return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

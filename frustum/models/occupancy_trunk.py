@@ -71,11 +71,6 @@ class Trunk(Config):
             numbers = (config.lift_channels + config.bev_channels) * x * y * heights
         return 2 * batch_size * numbers
 
-    def coarser(self) -> str:
-        """The setting of a network with cells twice as long, as it is typed below `model.`; its field of voxels is an eighth."""
-        name = next(name for name in _NETWORKS if getattr(self, name) is not None)
-        return f'trunk.{name}.grid={{"cell":{[round(2 * side, 6) for side in self.config.grid.cell]}}}'.replace(" ", "")
-
     def build(self, numbers: int) -> nn.Module:
         """The network with `numbers` of each voxel: `occ_logits` (B, X, Y, Z, numbers) of its outputs. Its last layer begins near 0."""
         name = next(name for name in _NETWORKS if getattr(self, name) is not None)

@@ -38,7 +38,7 @@ from frustum.models.view_rendering import (
     moving_ids,
     of_views,
     read_voxels,
-    see_views,
+    render_images,
     trace_views,
     view_labels,
     windows,
@@ -120,7 +120,7 @@ class RenderOccConfig(ModelConfig):
             "samples along the rays": 4 * int(length) * (self.views.points // 2),
         }
         parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
-        return Memory(parts, (f"views.points={max(1, self.views.points // 4)}", f"step={2 * self.step:g}", self.trunk.coarser()))
+        return Memory(parts, (f"views.points={max(1, self.views.points // 4)}", f"step={2 * self.step:g}"))
 
     def build(self) -> RenderOcc:
         """The network with random weights; only an image encoder may start from trained ones."""
@@ -232,7 +232,7 @@ class RenderOcc(nn.Module):
             density = F.softplus(density + ACT_SHIFT) / self.grid.cell[0]
         march = partial(voxel_march, step=self.config.step) if self.config.renderer == "march" else None
         render = partial(trace_views, density, logits, self.grid, march=march)
-        views = see_views(render, batch, self.config.shown_width, self.grid, self.class_names)
+        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names)
         return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -150,46 +150,54 @@ def read_voxels(opacity: Tensor, logits: Tensor, threshold: float, grid: VoxelGr
 
 
 @torch.no_grad()
-def see_views(
+def render_images(
     render: Callable[[ViewTruth], Rendered], batch: Batch, width: int, grid: VoxelGrid, names: tuple[str, ...]
 ) -> list[PredictedViews | None]:
-    """What the cameras of the keyframe see, in images `width` pixels wide of what the network was shown; None for a width of 0.
+    """Class and depth of the keyframe's images as the network was given them, `width` pixels wide; None for a width of 0.
 
     A pixel has the class of the highest logit and the mean depth of the light, where half of it and more ends.
     """
     if not width:
         return [None] * len(batch)
-    views = _whole_images(batch, width)
-    found = render(moved(views, batch.images.device))
-    shape = (len(batch), views.size.shape[2], *views.size[0, 0, 0].tolist())
-    alpha, depth, best = (x[:, 0].reshape(shape) for x in (found.alpha, found.depth, found.logits.argmax(-1)))
-    is_seen = alpha >= 0.5
-    labels = torch.where(is_seen, best, IGNORE).to(torch.uint8)
-    metres = torch.where(is_seen, depth / alpha.clamp(min=0.5), 0)
-    rows = zip(labels, metres, views.intrinsics[:, 0], views.cam2ego[:, 0], strict=True)
+    scale = width / batch.rig.image_size[1]
+    height = max(1, round(batch.rig.image_size[0] * scale))
+    shrink = torch.diag(torch.tensor([scale, scale, 1.0], dtype=torch.float64))
+    with without_autocast(batch.images):
+        points, image2view = _every_pixel(batch, shrink, (height, width))
+        found = render(moved(points, batch.images.device))
+        shape = (*points.depth[:, 0].shape[:2], height, width)
+        alpha, depth, best = (x[:, 0].reshape(shape) for x in (found.alpha, found.depth, found.logits.argmax(-1)))
+        is_seen = alpha >= 0.5
+        labels = torch.where(is_seen, best, IGNORE).to(torch.uint8)
+        metres = torch.where(is_seen, depth / alpha.clamp(min=0.5), 0)
+    rows = zip(labels, metres, (image2view @ points.intrinsics[:, 0].double()).float(), points.cam2ego[:, 0], strict=True)
     return [PredictedViews(*row, names, grid) for row in rows]
 
 
-def _whole_images(batch: Batch, width: int) -> ViewTruth:
-    """A point in the middle of each pixel of the keyframe's images, made `width` pixels wide; of unknown class, and a depth of 1."""
+def _every_pixel(batch: Batch, shrink: Tensor, size: tuple[int, int]) -> tuple[ViewTruth, Tensor]:
+    """A point in the middle of each pixel of views of `size`, in the original images; of unknown class, and a depth of 1.
+
+    Returns:
+        The points, and (B, N, 3, 3) from original pixels to those of the views: the network's, shrunk by `shrink` (3, 3).
+    """
     rig = batch.rig[:, 0]
-    scale = width / rig.image_size[1]
-    height = max(1, round(rig.image_size[0] * scale))
-    lens = torch.diag(torch.tensor([scale, scale, 1.0], dtype=rig.intrinsics.dtype)) @ rig.image_aug @ rig.intrinsics
-    cam2ego = batch.bev_aug[:, None].to(rig.cam2ego) @ rig.cam2key(batch.key_ego2global)
-    lead = (len(batch), 1, rig.num_cameras)
-    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    pixels = torch.stack([u, v], -1).flatten(0, 1)
-    return ViewTruth(
-        pixels=pixels.expand(*lead, -1, -1),
-        depth=torch.ones(*lead, len(pixels)),
-        classes=torch.full((*lead, len(pixels)), IGNORE, dtype=torch.uint8),
-        intrinsics=lens[:, None].float(),
-        cam2ego=cam2ego[:, None].float(),
+    image2view = shrink @ rig.image_aug.double()
+    v, u = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) + 0.5 for n in size), indexing="ij")
+    middles = torch.stack([u, v, torch.ones_like(u)], -1).flatten(0, 1)
+    pixels = (middles @ torch.linalg.inv(image2view).mT)[..., :2].float()[:, None]  # (B, 1, N, P, 2)
+    largest = pixels.flatten(0, 3).amax(0).ceil().long().clamp(min=1)  # that of the original images is not known here
+    lead = pixels.shape[:3]
+    points = ViewTruth(
+        pixels=pixels,
+        depth=torch.ones(pixels.shape[:-1]),
+        classes=torch.full(pixels.shape[:-1], IGNORE, dtype=torch.uint8),
+        intrinsics=rig.intrinsics[:, None].float(),
+        cam2ego=(batch.bev_aug[:, None].double() @ rig.cam2key(batch.key_ego2global).double())[:, None].float(),
         view2key=torch.eye(4).expand(len(batch), 1, 4, 4),
-        size=torch.tensor([height, width]).expand(*lead, 2),
+        size=largest.flip(0).expand(*lead, 2),
         is_present=torch.ones(lead[:2], dtype=torch.bool),
     )
+    return points, image2view
 
 
 def splat_views(

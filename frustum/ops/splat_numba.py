@@ -92,6 +92,18 @@ def _density(shape, dx, dy):  # pragma: no cover (compiled)
     return sigma * 0 if sigma > shape[6] else shape[5] * np.exp(-sigma)
 
 
+@njit(cache=True, error_model="numpy")
+def _stretch(view, row, focal, principal, extent):  # pragma: no cover (compiled)
+    """The largest that a row of the linear projection (`_image`) can be for a focal length and a depth of 1, squared."""
+    slope = max(abs(principal), abs(extent - principal)) / focal + MARGIN * extent / (2 * focal)  # the largest of `_clamped`
+    own, both, forward = 0.0, 0.0, 0.0
+    for i in range(3):
+        own += view[row, i] * view[row, i]
+        both += view[row, i] * view[2, i]
+        forward += view[2, i] * view[2, i]
+    return own + 2 * slope * abs(both) + slope * slope * forward
+
+
 @on_torch_threads
 @njit(parallel=True, cache=True, error_model="numpy")
 def find_ahead(kept, means, spreads, view, lens, near, far, size):  # pragma: no cover (compiled)
@@ -100,9 +112,7 @@ def find_ahead(kept, means, spreads, view, lens, near, far, size):  # pragma: no
     most = 2 * np.log(1 / MIN_ALPHA) * 1.01  # standard deviations, squared, that an alpha of 1/255 can be away
     height, width = size
     fx, fy, cx, cy = lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2]
-    # one and the largest slope of `_clamped`, squared
-    stretch_x = 1 + (max(abs(cx), abs(width - cx)) / fx + MARGIN * width / (2 * fx)) ** 2
-    stretch_y = 1 + (max(abs(cy), abs(height - cy)) / fy + MARGIN * height / (2 * fy)) ** 2
+    stretch_x, stretch_y = _stretch(view, 0, fx, cx, width), _stretch(view, 1, fy, cy, height)
     for k in prange(len(kept)):
         g = kept[k]
         x, y, z = _in_camera(means, g, view)

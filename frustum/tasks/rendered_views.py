@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_SAME = 0.05  # metres, and entries of a rotation, within which a view is of a camera
+
+
 class TrueViews(NamedTuple):
     """2D labels of N cameras.
 
@@ -51,7 +54,8 @@ class RenderedViewsTask(Task):
     part = "views"
     protocol: ClassVar[Mapping[str, str]] = {
         "miou": "mean over the classes of the IoU of pixels with a labelled LiDAR point inside the grid, the nearest one where there are "
-        "several, counts pooled; where less than half of the light ends, the pixel is a miss; absent classes are left out",
+        "several, counts pooled; where less than half of the light ends, the pixel is a miss; classes that are neither true nor predicted "
+        "there are left out",
         "accuracy": "share of these pixels whose class is right",
         "seen": "share of the pixels with a LiDAR point inside the grid along which at least half of the light ends",
         "abs_rel": "mean of |rendered - true| / true depth over the pixels that are seen, mean over images",
@@ -163,10 +167,15 @@ class RenderedViewsTask(Task):
 
 def _images(truth: TrueViews, part: PredictedViews, inside: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
     """Labels (H, W) uint8, IGNORE where there is no point, and depth (H, W) float32, 0 there, in the pixels of a prediction's views."""
-    if len(truth.points) != len(part.labels):
-        raise DataError(f"the prediction has views of {len(part.labels)} cameras, but the keyframe has {len(truth.points)}.")
     size, images = part.labels.shape[1:], []
-    for points, lens, own, cam2ego in zip(truth.points, truth.intrinsics, part.intrinsics.numpy(), truth.cam2ego, strict=True):
+    for own, pose in zip(part.intrinsics.numpy(), part.cam2ego.numpy(), strict=True):
+        distance = np.abs(truth.cam2ego - pose).max((1, 2))  # one view may be of some cameras, in another order
+        if not len(distance) or distance.min() > _SAME:
+            raise DataError(
+                f"no camera of the keyframe stands at {pose[:3, 3].round(2).tolist()} (ego frame, metres), where a view is from."
+            )
+        camera = int(distance.argmin())
+        points, lens, cam2ego = truth.points[camera], truth.intrinsics[camera], truth.cam2ego[camera]
         rays = np.column_stack([points.pixels, np.ones(len(points.depth))]) @ np.linalg.inv(lens).T
         place = np.floor((rays @ own.T)[:, :2]).astype(np.int64)
         kept = ((place >= 0) & (place < (size[1], size[0]))).all(1)

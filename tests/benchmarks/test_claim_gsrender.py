@@ -23,7 +23,7 @@ from frustum.models.view_rendering import read_voxels
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.occupancy import TrueOccupancy
 from frustum.types.classes import IGNORE, OCC3D_CLASSES
-from frustum.types.predictions import PredictedOccupancy
+from frustum.types.predictions import PredictedOccupancy, Prediction
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = VoxelGrid(lower=(0, 0, 0), upper=(8, 2, 1), cell=(1, 1, 1))
@@ -147,7 +147,8 @@ class Fixed(nn.Module):
 
     def predict(self, outputs: torch.Tensor, batch: Any) -> list[Any]:
         logits = torch.zeros(*outputs.shape, 17)
-        return read_voxels(outputs, logits, self.config.threshold, batch.tokens, GRID, OCC3D_CLASSES)
+        found = read_voxels(outputs, logits, self.config.threshold, GRID, OCC3D_CLASSES[:-1])
+        return [Prediction(token, occupancy) for token, occupancy in zip(batch.tokens, found, strict=True)]
 
 
 def test_a_network_runs_once_for_all_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,4 +61,4 @@ def test_predictions_hold_objects(run, street_root, tmp_path):
     true = question.truth[0]
     assert (true.labels[true.objects > 0] < 11).all()
     assert len(np.unique(true.objects)) > 3
-    assert not panel_of(data, database, found, with_truth=False).questions[0].truth
+    assert not panel_of(data, database, found, ()).questions[0].truth

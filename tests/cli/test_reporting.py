@@ -147,7 +147,7 @@ def test_a_sample_of_another_question(token: str, layers: int) -> None:
         ("Segmentation", 1, layers)
     ]
     assert list(panel.cameras) == []
-    assert not panel_of(Photographs(), WithoutTime(), prediction, with_truth=False).questions[0].truth
+    assert not panel_of(Photographs(), WithoutTime(), prediction, ()).questions[0].truth
 
 
 def test_several_questions_of_one_keyframe(street_root: Path) -> None:

@@ -32,7 +32,9 @@ def needed(name: str, *words: str, device: str = "cpu") -> int:
 def test_it_grows_with_the_batch_and_with_the_voxels(name, device):
     recipe = get_recipe(name)
     one, four = (needed(name, f"train.batch_size={count}", device=device) for count in (1, 4))
-    coarse = needed(name, "train.batch_size=1", f"model.{recipe.model.trunk.coarser()}", device=device)
+    trunk = next(name for name, part in recipe.model.trunk if part is not None)
+    cell = [2 * side for side in recipe.model.trunk.config.grid.cell]
+    coarse = needed(name, "train.batch_size=1", f'model.trunk.{trunk}.grid={{"cell": {cell}}}', device=device)
     assert 3.5 < four / one <= 4
     assert 2 < one / coarse <= 8, "an eighth of the voxels, and as many samples along rays in steps of metres"
     assert one > 4 * recipe.model.trunk.config.grid.num_cells * (24 if "gs" in name else 18), "more than the numbers of the voxels"

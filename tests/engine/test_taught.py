@@ -60,6 +60,8 @@ def test_a_resumed_run_says_the_same(toy_root, tmp_path, monkeypatch):
 def test_a_network_that_was_given_is_not_called_random(toy_root, tmp_path):
     train(toy.recipe(toy_root, steps=1), tmp_path, model=toy.ToyConfig().build())
     assert said_in(tmp_path)["start"] == ["a network that was given in Python"]
+    train(toy.recipe(toy_root, steps=2), tmp_path)
+    assert said_in(tmp_path)["start"] == ["a network that was given in Python"], "resumed without it"
 
 
 def test_statistics_are_used_where_they_are_kept_and_never_counted_for_this(toy_root, tmp_path, monkeypatch):

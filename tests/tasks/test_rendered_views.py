@@ -14,7 +14,7 @@ from frustum.engine import overrides
 from frustum.engine.feed import evaluation_batches
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.models.view_rendering import see_views, trace_views
+from frustum.models.view_rendering import render_images, trace_views
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.rendered_views import RenderedViewsTask, TrueViews
 from frustum.types.classes import IGNORE
@@ -39,7 +39,8 @@ def views(labels=None, depth=None) -> PredictedViews:
     """A view of half the width and height of the image, 4 x 8 pixels."""
     lens = torch.from_numpy(np.diag([0.5, 0.5, 1]) @ LENS).float()[None]
     labels = torch.full((1, 4, 8), IGNORE, dtype=torch.uint8) if labels is None else labels
-    return PredictedViews(labels, torch.zeros(1, 4, 8) if depth is None else depth, lens, torch.eye(4)[None], CLASSES, VoxelGrid.occ3d())
+    depth = torch.zeros(1, 4, 8) if depth is None else depth
+    return PredictedViews(labels, depth, lens, torch.from_numpy(FORWARD).float()[None], CLASSES, VoxelGrid.occ3d())
 
 
 def test_figures_by_hand():
@@ -83,10 +84,18 @@ def test_depth_alone():
     assert RenderedViewsTask.classes(found) is None
 
 
-def test_a_rig_of_other_cameras_is_refused():
-    two = TrueViews([points(), points()], np.stack([LENS] * 2), np.stack([FORWARD] * 2))
-    with pytest.raises(DataError, match="views of 1 cameras, but the keyframe has 2"):
-        RenderedViewsTask().add("a", views(), two)
+def test_views_are_of_some_of_the_cameras():
+    """Found by where they stand."""
+    turned = FORWARD.copy()
+    turned[:3, :3] = FORWARD[:3, :3] @ np.diag([-1.0, 1, -1])  # backwards
+    row = (5.0, 3.0, 10.0, CAR)
+    two = TrueViews([points(), points(row)], np.stack([LENS] * 2), np.stack([turned, FORWARD]))
+    task = RenderedViewsTask()
+    task.add("a", views(torch.full((1, 4, 8), CAR, dtype=torch.uint8), torch.full((1, 4, 8), 10.0)), two)
+    assert task.compute()["accuracy"] == 1
+    alone = TrueViews([points(row)], LENS[None], turned[None])
+    with pytest.raises(DataError, match=r"no camera of the keyframe stands at \[0.0, 0.0, 1.0\]"):
+        RenderedViewsTask().add("a", views(), alone)
 
 
 def test_files_and_layers(tmp_path):
@@ -119,7 +128,7 @@ def test_true_voxels_agree_with_lidar_points(street_root):
         labels = torch.from_numpy(source.sample(token, occupancy=True).occupancy.semantics.astype(np.int64))
         density = torch.where(labels == 17, 0.0, 100.0)[None]
         logits = 10 * torch.nn.functional.one_hot(labels.clamp(max=16), 17).float()[None]
-        (found,) = see_views(partial(trace_views, density, logits, grid), batch, 128, grid, CLASSES)
+        (found,) = render_images(partial(trace_views, density, logits, grid), batch, 128, grid, CLASSES)
         assert found.labels.shape == (6, 32, 128)
         true = task.truth(source, token)
         task.add(token, found, true)

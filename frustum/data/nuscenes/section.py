@@ -43,6 +43,7 @@ class NuScenesData(DataConfig):
         le=1,
         description="share of the training split's scenes whose voxel labels are learned from; those of the others are hidden",
     )
+    labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel labels are not hidden")
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,7 @@ class NuScenesData(DataConfig):
         from frustum.data.nuscenes.balance import balanced_positions
 
         tokens = super().training_tokens(source, seed)
+        tokens = [token for token in tokens if not source.hides_labels(token)] if self.labelled_only else tokens
         return [tokens[i] for i in balanced_positions(source.class_counts(tokens) > 0, seed)] if self.class_balanced else tokens
 
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:

@@ -154,6 +154,8 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
         assert bool((read.semantics != IGNORE).any()) == any(mask.any() for mask in read.masks) == (token in shown)
     counts = [LABELS.statistics(source, some)["counts"] for source, some in ((half, tokens), (every, shown))]
     np.testing.assert_array_equal(*counts)
+    data = NuScenesData(root=str(street_root), labelled_share=0.5, labelled_only=True)
+    assert data.training_tokens(half, 0) == shown
     LABELS.require(half, tokens[::-1])
     assert LABELS.described(every, tokens, {}) == "3D labels (class of each voxel)"
     panoptic = OccupancyLabels(LABELS.grid, instances=True)
