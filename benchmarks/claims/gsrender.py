@@ -37,6 +37,7 @@ not done again either. KEY=VALUE settings come first.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
@@ -152,7 +153,8 @@ def recipe_of(arm: str, seed: int, options: argparse.Namespace) -> Recipe:
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the result called `task` holds; an interrupted training goes on where it was stopped."""
     if task == "blind+kitti":
-        return readout.score_blind(recipe_of("kitti", 0, options), shapes=True)
+        recipe = recipe_of("kitti", 0, options)
+        return readout.score_blind(recipe, shapes=True) | {"drive": drive_of(recipe)}
     if task == "blind":
         return readout.score_blind(overrides.apply(recipe_of(options.arms[0], 0, options), ["data.labelled_share=1"]))
     _, arm, _, seed = task.split("+")
@@ -161,6 +163,11 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"seed": int(seed), "steps": result.steps, "loss": result.loss} | readout.score_network(
         recipe, result.model, shapes=arm == "kitti"
     )
+
+
+def drive_of(recipe: Recipe) -> str:
+    """By which results of another drive are told apart, wherever it lies."""
+    return hashlib.sha256(" ".join(recipe.data.open().tokens()).encode()).hexdigest()[:10]
 
 
 # ---- all results ------------------------------------------------------------------------------------------------------------------
@@ -294,7 +301,7 @@ def show(numbers: dict[str, Any]) -> None:
             closed = "".join(
                 f"{'-' if gap.get(key) is None else f'{100 * gap[key]:.0f} %':>{w}}" for key, w in zip(GAPS, (10, 8), strict=True)
             )
-            thresholds = ", ".join("-" if value is None else f"{value:g}" for value in found["thresholds"])
+            thresholds = ", ".join(_threshold(value) for value in found["thresholds"])
             print(f"{arm:<23}{len(found['seeds']):>6}{cells}{closed}{_cell(found.get('own', {}).get('miou'), 'miou')}  {thresholds}")
     if numbers["kitti"]:
         blind, (title, found) = numbers["kitti"]["blind"], list(numbers["kitti"].items())[1]
@@ -309,6 +316,12 @@ def show(numbers: dict[str, Any]) -> None:
         least = f", more than {unit * found['least']:g} asked for" if found["least"] else ""
         verdict = "held" if found["held"] else "not held"
         print(f"{verdict:<10}{found['statement']}: {unit * found['mean']:+.2f} {found['unit']} ({each}){least}")
+
+
+def _threshold(value: float | None) -> str:
+    """With a mark where the best one tried is the first or last, so that a better one may lie beyond."""
+    at_end = value in (readout.THRESHOLDS[0], readout.THRESHOLDS[-1])
+    return "-" if value is None else f"{value:g}{' (the end)' if at_end else ''}"
 
 
 def _cell(found: dict[str, Any] | float | None, key: str) -> str:
@@ -347,6 +360,9 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
 
     names = [training(arm, seed, options) for seed in range(options.seeds) for arm in options.arms]
     if options.kitti:
+        here = [name for name in tasks.finished() if "kitti" in name]
+        if "blind+kitti" in here and tasks.read("blind+kitti").get("drive") != drive_of(recipe_of("kitti", 0, options)):
+            tasks.forget(here)
         names += ["blind+kitti", *(training("kitti", seed, options) for seed in range(options.seeds))]
     tasks.make(["blind", *names], options.jobs, say)
 

@@ -35,7 +35,7 @@ VARIED = {
     "interval": {"model.views.adjacent"},
     "dynamic": {"model.views.moving_weight", "model.loss.moving_weight"},
     "labels3d": set(),
-    "mixed": {"data.labelled_share", "model.render"},
+    "mixed": {"data.labelled_share", "data.labelled_only", "model.render"},
 }
 SHARED = ("data", "augment", "optim", "ema", "train", "runtime", "eval")
 
@@ -75,7 +75,7 @@ def test_all_arms_have_the_same_budget_and_networks_the_same_trunk(recipes: dict
     first = recipes["gaussians"]
     assert (first.train.steps, first.train.seed, first.data.root, first.eval.every, first.optim.lr) == (7, 5, "w", 3, 4e-3)
     for recipe in recipes.values():
-        assert recipe.data.model_copy(update={"labelled_share": 1.0}) == first.data
+        assert recipe.data.model_copy(update={"labelled_share": 1.0, "labelled_only": False}) == first.data
         assert all(getattr(recipe, name) == getattr(first, name) for name in SHARED if name != "data")
     for ours, others in (("gaussians", "traversal"), ("gaussians-silog", "traversal-silog")):
         one, other = recipes[ours].model, recipes[others].model
