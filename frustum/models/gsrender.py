@@ -37,6 +37,7 @@ from frustum.models.occupancy_trunk import Trunk
 from frustum.models.view_rendering import (
     ClassWeights,
     PointWeights,
+    Rendered,
     as_points,
     moving_ids,
     of_views,
@@ -175,22 +176,32 @@ class GsRender(nn.Module):
                 "no Gaussian has an opacity of 1/255 or more, below which none is rendered and none learns. Begin with more "
                 "(model.head.opacity_bias=-4), or lower model.loss.sparsity and model.loss.free_weight, or optim.lr."
             )
-        losses = self._rendered(found, of_views(truth, slice(0, 1)), "")
-        if config.compensation != "none" and config.adjacent_loss and truth.depth.shape[1] > 1:
-            near, in_key = of_views(truth, slice(1, None)), config.compensation == "camera"
-            other = found if in_key else self.gaussians(*resample(numbers.float(), near.view2key[:, 0], self.grid))
-            adjacent = self._rendered(other, near, "adjacent.", config.loss.moving_weight, in_key)
+        has_near = config.compensation != "none" and config.adjacent_loss > 0 and truth.depth.shape[1] > 1
+        key, near = of_views(truth, slice(0, 1)), of_views(truth, slice(1, None))
+        if has_near and config.compensation == "camera":  # the same Gaussians: rendered together, which is one gradient instead of two
+            rendered = self._render(found, truth)
+            first, others = (Rendered(*(x[:, views] for x in rendered)) for views in (slice(0, 1), slice(1, None)))
+        else:
+            first = self._render(found, key)
+            if has_near:
+                moved = self.gaussians(*resample(numbers.float(), near.view2key[:, 0], self.grid))
+                others = self._render(moved, near, in_key=False)
+        losses = self._losses(first, key, "")
+        if has_near:
+            adjacent = self._losses(others, near, "adjacent.", config.loss.moving_weight, config.compensation == "camera")
             losses |= {name: config.adjacent_loss * value for name, value in adjacent.items()}
         if config.loss.sparsity:
             losses["sparsity"] = config.loss.sparsity * found.opacities.mean()
         return losses | config.trunk.depth_losses(outputs, batch)
 
-    def _rendered(
-        self, found: Gaussians, truth: ViewTruth, prefix: str, moving_weight: float = 1.0, in_key: bool = True
+    def _render(self, found: Gaussians, truth: ViewTruth, in_key: bool = True) -> Rendered:
+        config, limits = self.config, windows(truth, self.config.loss, self.class_names)
+        return splat_views(most_opaque(found, config.head.most), truth, config.width, limits, in_key, config.splatting)
+
+    def _losses(
+        self, rendered: Rendered, truth: ViewTruth, prefix: str, moving_weight: float = 1.0, in_key: bool = True
     ) -> dict[str, Tensor]:
         config, names = self.config, self.class_names
-        limits = windows(truth, config.loss, names)
-        rendered = splat_views(most_opaque(found, config.head.most), truth, config.width, limits, in_key, config.splatting)
         points = as_points(rendered, truth, self.grid, moving_ids(config.views, names), moving_weight, in_key)
         return view_losses(points, config.loss, self.weights.of_class, self.weights.of_depth, prefix)
 
