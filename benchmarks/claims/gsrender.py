@@ -117,9 +117,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     names = [*GROUPS, *(arm for arm in ARMS if arm not in GROUPS and arm != "kitti")]
     parser.add_argument("--arms", nargs="+", choices=names, default=list(GROUPS), metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--kitti", type=Path, metavar="ROOT", help="an imported KITTI drive, to learn from depth alone there, too")
-    parser.add_argument("--finished", action="store_true", help="train nothing: show and write what is finished")
+    parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
     options = parser.parse_args(words)
     options.arms = list(dict.fromkeys(arm for name in options.arms for arm in GROUPS.get(name, (name,))))
+    options.writes = not options.finished or options.json is not None
     options.json = options.json or ROOT / "benchmarks/claims/gsrender.json"
     options.world = world_of(options)
     options.fingerprint = fingerprint(options, repr((readout.THRESHOLDS, readout.SWEPT, readout.FAR, readout.STEP, readout.RAYS)))
@@ -345,7 +346,10 @@ def main() -> None:
     if not options.finished:
         make_missing(options, tasks)
     numbers = collect(options)
-    write_json(options.json, numbers, indent=2)
+    if options.writes:
+        write_json(options.json, numbers, indent=2)
+    if not numbers["accuracy"]:
+        print(f"no training of these arms is finished; without --finished they are made: {', '.join(options.arms)}")
     show(numbers)
 
 

@@ -69,8 +69,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3], help="learning rates to choose from")
     parser.add_argument("--lr-steps", type=int, default=500, help="training steps of each run that chooses")
     parser.add_argument("--finalists", type=int, default=1, help="learning rates of each arm that are trained in full")
-    parser.add_argument("--finished", action="store_true", help="train nothing: show and write what is finished")
+    parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
     options = parser.parse_args(words)
+    options.writes = not options.finished or options.json is not None
     options.json = options.json or ROOT / "benchmarks/claims/ppe3d.json"
     options.world, options.other_city = world_of(options), options.out / "other_city"
     recipe = get_recipe(RECIPE).model_dump_json(exclude_defaults=True)
@@ -192,7 +193,10 @@ def main() -> None:
     if not options.finished:
         make_missing(options, tasks)
     numbers = collect(options)
-    write_json(options.json, numbers, indent=2)
+    if options.writes:
+        write_json(options.json, numbers, indent=2)
+    if not numbers["accuracy"]:
+        print(f"no training of these arms is finished; without --finished they are made: {', '.join(options.arms)}")
     show(numbers)
 
 

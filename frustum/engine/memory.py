@@ -15,13 +15,14 @@ from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError, FrustumWarning
 
+_MOST = 0.95  # of a device's memory: the rest is never free
 _MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
 
 
 def require_memory(recipe: Recipe, network: nn.Module, device: torch.device) -> list[str]:
     """Refuse a training that cannot fit, before its first step; returns a sentence about what it needs, where that is known.
 
-    Nothing that may fit is refused: the estimate is a lower one, and counts against all of the device's memory. If it is more than what is
+    Nothing that may fit is refused: the estimate is a lower one, and counts against nearly all of the memory. If it is more than what is
     free now, a warning says so.
 
     Raises:
@@ -37,7 +38,7 @@ def require_memory(recipe: Recipe, network: nn.Module, device: torch.device) -> 
         return [least]
     place = f"the GPU {device}" if device.type == "cuda" else "this machine"
     advice = f"What makes it less: {'; '.join(_less(recipe, network, device))}."
-    if needed > total:
+    if needed > _MOST * total:
         raise ConfigError(f"{least}, but {place} has {_gib(total)}. {advice}")
     warnings.warn(f"{least}, but of the {_gib(total)} of {place} {_gib(free)} are free now. {advice}", FrustumWarning, stacklevel=3)
     return []

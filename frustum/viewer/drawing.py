@@ -231,7 +231,7 @@ def _views(predicted: ViewLayer | None, true: ViewLayer | None, panel: SamplePan
         painted = palette(layer.legend.colours)[labels]
         classes.append(Picture(f"{name}{kind} class", _over(photo, painted, labels != layer.ignore, width)))
         colours = depth_colours(depth)
-        depths.append(Picture(f"{name}{kind} depth", _over(photo, colours, depth > 0, width), f"{name}{kind} depth, red near, blue far"))
+        depths.append(Picture(f"{name}{kind} depth, red near", _over(photo, colours, depth > 0, width)))
     return [[*classes, *depths]]
 
 

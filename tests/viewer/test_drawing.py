@@ -271,7 +271,9 @@ def test_views_lie_on_their_part_of_the_photograph():
     labels[:5, :4], depth[:5, :4] = 1, 5.0
     layer = ViewLayer(labels, depth, lens, LEGEND)
     question = drawn([layer], [layer], [("CAM_FRONT", photo)], [camera])
-    assert names(question) == [["front, predicted class", "front, true class", "front, predicted depth", "front, true depth"]]
+    assert names(question) == [
+        ["front, predicted class", "front, true class", "front, predicted depth, red near", "front, true depth, red near"]
+    ]
     classes, _, depths, _ = (picture.image for picture in question.tabs[0][1][0])
     scale = classes.shape[1] // 20
     assert near(classes[: 5 * scale, : 4 * scale], 0.62 * np.array(BLUE), 4).all()
@@ -279,7 +281,7 @@ def test_views_lie_on_their_part_of_the_photograph():
     assert (classes[scale:, 5 * scale : 9 * scale] == 0).all()
     assert (classes[scale:, 11 * scale :] == 200).all(), "the bright part of the photograph"
     assert question.legend == {"red": RED, "blue": BLUE}
-    assert names(drawn([layer])) == [["predicted class", "predicted depth"]], "without a photograph"
+    assert names(drawn([layer])) == [["predicted class", "predicted depth, red near"]], "without a photograph"
 
 
 def test_images_and_several_kinds_in_one_question():
