@@ -47,12 +47,12 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring, readout
-from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, run_claim, world_of
 from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.files import make_folder, write_json
+from frustum.files import write_json
 from frustum.recipes.finding import get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -337,20 +337,7 @@ def _cell(found: dict[str, Any] | float | None, key: str) -> str:
 
 def main() -> None:
     options = parse()
-    tasks = tasks_of(options)
-    if options.work:
-        tasks.write(options.work, work(options.work, options))
-        return
-    make_folder(options.out)
-    tasks.restore(options.json, options.fingerprint)
-    if not options.finished:
-        make_missing(options, tasks)
-    numbers = collect(options)
-    if options.writes:
-        write_json(options.json, numbers, indent=2)
-    if not numbers["accuracy"]:
-        print(f"no training of these arms is finished; without --finished they are made: {', '.join(options.arms)}")
-    show(numbers)
+    run_claim(options, tasks_of(options), work, make_missing, collect, show)
 
 
 def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:

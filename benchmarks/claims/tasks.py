@@ -158,3 +158,27 @@ class Tasks:
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
         with self._log(task).open("a", encoding="utf-8") as stream:
             return subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+
+
+def run_claim(
+    options: argparse.Namespace,
+    tasks: Tasks,
+    work: Callable[[str, argparse.Namespace], dict[str, Any]],
+    make_missing: Callable[[argparse.Namespace, Tasks], None],
+    collect: Callable[[argparse.Namespace], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """What a script with `--arms` and `--finished` does: one result in a process of its own, or all that are missing, JSON and tables."""
+    if options.work:
+        tasks.write(options.work, work(options.work, options))
+        return
+    make_folder(options.out)
+    tasks.restore(options.json, options.fingerprint)
+    if not options.finished:
+        make_missing(options, tasks)
+    numbers = collect(options)
+    if options.writes:
+        write_json(options.json, numbers, indent=2)
+    if not numbers["accuracy"]:
+        print(f"no training of these arms is finished; without --finished they are made: {', '.join(options.arms)}")
+    show(numbers)

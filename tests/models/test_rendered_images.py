@@ -110,6 +110,6 @@ def test_none_are_made_if_none_are_wanted():
 def test_only_the_gaussians_of_the_training_are_shown():
     """`head.most` leaves the faintest out, here and there."""
     model, batch, outputs = wall_of("splat", "model.shown_width=48", "model.head.most=100")
-    outputs["numbers"][:, -100:, 0, 0, 6] = 60.0  # far to the right, beyond what the cameras show
+    outputs["numbers"][:, :, 0, 0, 6] = 60.0  # far to the right, beyond what the cameras show
     assert (model.predict(outputs, batch)[0].views.labels == IGNORE).float().mean() > 0.9
     assert np.isfinite(model.predict(outputs, batch)[0].views.depth.numpy()).all()
