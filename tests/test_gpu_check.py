@@ -34,12 +34,12 @@ def run(*words: str, script: Path = SCRIPT, timeout: int = 900) -> subprocess.Co
     return subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False, timeout=timeout)
 
 
-def test_the_plan_names_every_part_and_stays_under_six_minutes(tool):
+def test_the_plan_names_every_part_and_stays_under_seven_minutes(tool):
     done = run("--plan")
     assert done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if not line.startswith("missing")]
     assert [line.split()[0] for line in lines] == [*tool.PARTS, "together"]
-    assert sum(part.seconds for part in tool.PARTS.values()) <= 360
+    assert sum(part.seconds for part in tool.PARTS.values()) <= 420
     assert f"at most {sum(part.seconds for part in tool.PARTS.values())} s" in lines[-1]
 
 

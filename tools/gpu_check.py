@@ -1,4 +1,4 @@
-"""Learn everything about this package on a GPU from one unattended command: tests, training, speed, memory, in under six minutes.
+"""Learn everything about this package on a GPU from one unattended command: tests, training, speed, memory, in under seven minutes.
 
     python tools/gpu_check.py --plan            what it would do, and for how long; touches no GPU
     python tools/gpu_check.py                   do it; figures and a log of each part in runs/gpu

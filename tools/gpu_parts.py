@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 from tools.gpu_device import Gpu, Run, noted
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini", "ultimatedo-mini", "ppe3d-mini")
+SMALL = {  # where the settings of the image encoder are
+    **dict.fromkeys(("flashocc-tiny", "bevdet-occ-tiny", "panoptic-flashocc-mini", "ultimatedo-mini", "ppe3d-mini"), "model"),
+    "renderocc-mini": "model.trunk.flashocc_tiny",
+}
 LARGE = {"M0": "flashocc-r50-m0", "M1": "flashocc-r50", "panoptic-tiny": "panoptic-flashocc-tiny"}
 
 
@@ -50,9 +53,9 @@ def run_training(run: Run) -> Iterator[Any]:
 
     rows: list[tuple] = []
     failed = []
-    for name in SMALL:
-        steps = 50 if name == SMALL[0] else 8
-        stepper, batch, recipe = trainer(run.gpu, name, ["model.pretrained=false", "optim.warmup_steps=0"], 2, steps)
+    for name, encoder in SMALL.items():
+        steps = 50 if name == "flashocc-tiny" else 8
+        stepper, batch, recipe = trainer(run.gpu, name, [f"{encoder}.pretrained=false", "optim.warmup_steps=0"], 2, steps)
         run.gpu.reset_memory()
         losses, seconds = [], []
         for _ in range(steps):
@@ -317,6 +320,49 @@ def run_rays(run: Run) -> Iterator[Any]:
         raise RuntimeError("the backends disagree")
 
 
+def run_splatting(run: Run) -> Iterator[Any]:
+    """Splatting and exact traversal of a street of voxels, forward and with gradients: gsplat and plain torch beside numba on the CPU."""
+    import torch
+
+    from benchmarks.speed import splat as speed
+    from frustum.benchmark import Table, take_turns
+    from frustum.geometry import VoxelGrid
+    from frustum.ops.splat import rasterize
+    from frustum.ops.splat_gsplat import why_not
+    from frustum.ops.voxel_render import voxel_render
+
+    small = VoxelGrid(lower=(-10, -10, -1), upper=(10, 10, 5.4), cell=(0.4, 0.4, 0.4))
+    grid, size = (small, (22, 40)) if run.gpu.small else (VoxelGrid.occ3d(), speed.SIZE)
+    there, lenses, splats = torch.device(run.gpu.name), speed.cameras(size), speed.scene(grid)
+    without = why_not(there, None)
+    cases: tuple[tuple[str, Callable[..., Any], list[Any], tuple[Any, ...], tuple[str, ...]], ...] = (
+        ("Splatting", rasterize, splats, (*lenses, size), ("torch",) if without else ("torch", "gsplat")),
+        ("Exact traversal", voxel_render, speed.field(grid, splats[2]), (grid, *speed.rays(*lenses, size)), ("torch",)),
+    )
+    for title, render, tensors, others, backends in cases:
+        places = {"numba, CPU": ("numba", torch.device("cpu"))} | {f"{name}, {there}": (name, there) for name in backends}
+        jobs, gradients = {}, {}
+        for way, (backend, device) in places.items():
+            inputs = [t.detach().to(device).requires_grad_() for t in tensors]
+            rest = [o.to(device) if isinstance(o, torch.Tensor) else o for o in others]
+            for k, job in enumerate((speed.no_grad, speed.both)):
+                jobs[way, k] = job(render, inputs, *rest, backend=backend)
+            gradients[way] = [g.cpu() for g in jobs[way, 1]()]  # type: ignore[attr-defined]
+        times, wanted = take_turns(jobs, 3), gradients["numba, CPU"]
+        errors = {
+            way: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
+            for way, found in gradients.items()
+        }
+        yield Table(
+            f"{title}: {len(splats[0]):,} voxels, six images of {size[0]}x{size[1]}",
+            ("way", "forward, ms", "forward + backward, ms", "largest difference of a gradient"),
+            [(way, *(1e3 * times[way, k].median for k in (0, 1)), errors[way]) for way in places],
+            "Medians of 3 rounds in turn. Difference: from numba, relative to the largest gradient." + (without and f" gsplat {without}."),
+        )
+        if wrong := [way for way, error in errors.items() if error > 1e-3]:
+            raise RuntimeError(f"{title}: the gradients of {', '.join(wrong)} are not those of numba")
+
+
 def run_loading(run: Run) -> Iterator[Any]:
     """Whether training of M0 waits for its data: what the network takes, against what the loader gives."""
     import torch
@@ -423,5 +469,6 @@ PARTS = {
     "pooling": Part(run_pooling, 30),
     "forward": Part(run_forward, 130),
     "rays": Part(run_rays, 25),
+    "splatting": Part(run_splatting, 45),
     "loading": Part(run_loading, 45),
 }

@@ -74,6 +74,14 @@ def scene(grid: VoxelGrid, seed: int = 0, channels: int = CLASSES) -> list[Tenso
     return [means, scales, opacities, torch.randn(len(filled), channels, generator=draw)]
 
 
+def field(grid: VoxelGrid, opacities: Tensor, seed: int = 0) -> list[Tensor]:
+    """Density (X, Y, Z) of voxels with these opacities, where they are rendered, and features (X, Y, Z, CLASSES)."""
+    draw = torch.Generator().manual_seed(seed)
+    opacity = opacities.reshape(grid.shape)
+    density = torch.where(opacity > 1 / 255, -(1 - opacity).log() / grid.cell[0], 0)
+    return [density, torch.randn(*grid.shape, CLASSES, generator=draw)]
+
+
 def rays(views: Tensor, lenses: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Origins and directions (6 * H * W, 3) of all pixels, with a depth of 1 along the axis of the camera."""
     v, u = torch.meshgrid(*(torch.arange(n) + 0.5 for n in size), indexing="ij")
@@ -162,12 +170,9 @@ def measure(quick: bool) -> Iterator[Table]:
     yield compare(title, jobs, repeats, 1)  # type: ignore[arg-type]
 
     origins, directions = rays(views, lenses, size)
-    draw = torch.Generator().manual_seed(0)
-    opacity = splats[2].detach().reshape(grid.shape)
-    density = torch.where(opacity > 1 / 255, -(1 - opacity).log() / grid.cell[0], 0)
-    field = [density.requires_grad_(), torch.randn(*grid.shape, CLASSES, generator=draw).requires_grad_()]
+    voxels = [t.requires_grad_() for t in field(grid, splats[2].detach())]
     jobs = {
-        backend: tuple(way(voxel_render, field, grid, origins, directions, backend=backend) for way in (no_grad, both))
+        backend: tuple(way(voxel_render, voxels, grid, origins, directions, backend=backend) for way in (no_grad, both))
         for backend in ("torch", "numba")
     }
     title = f"Exact traversal of the same voxels by {len(origins):,} rays, {CLASSES} channels and depth, CPU"
