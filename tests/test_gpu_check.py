@@ -212,13 +212,32 @@ def test_training_that_does_not_learn_or_waits_is_a_failure(parts, monkeypatch, 
     )
     batch = SimpleNamespace(to=lambda device: batch)
     recipe = SimpleNamespace(train=SimpleNamespace(accumulate=1))
-    monkeypatch.setattr(parts, "SMALL", parts.SMALL[:1])
+    monkeypatch.setattr(parts, "SMALL", {"flashocc-tiny": "model"})
     monkeypatch.setattr(parts, "trainer", lambda *arguments: (stepper, batch, recipe))
     gpu = device.StandIn()
     gpu.count_waits = lambda run: waits
     table, *rest = told(parts, parts.run_training, gpu)
     assert (table.rows[0][2], table.rows[0][5]) == (losses[0], waits)
     assert rest == ([] if message is None else [message])
+
+
+def test_splatting_that_disagrees_is_a_failure(parts, monkeypatch):
+    from frustum.geometry import VoxelGrid
+    from frustum.ops import splat as module
+
+    real, grid = module.rasterize, VoxelGrid(lower=(-4, -4, -1), upper=(4, 4, 2.2), cell=(0.8, 0.8, 0.8))
+
+    def wrong(*arguments, backend="auto"):
+        found = real(*arguments, backend=backend)
+        return found._replace(alpha=2 * found.alpha) if backend == "torch" else found
+
+    monkeypatch.setattr("frustum.geometry.VoxelGrid", lambda **limits: grid)
+    splats, rays = told(parts, parts.run_splatting)
+    assert [row[0] for row in splats.rows] == [row[0] for row in rays.rows] == ["numba, CPU", "torch, cpu"]
+    assert max(row[3] for table in (splats, rays) for row in table.rows) < 1e-4
+    monkeypatch.setattr(module, "rasterize", wrong)
+    _, message = told(parts, parts.run_splatting)
+    assert message == "Splatting: the gradients of torch, cpu are not those of numba"
 
 
 def test_rays_that_disagree_are_a_failure(parts, monkeypatch):

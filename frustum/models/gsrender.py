@@ -48,9 +48,8 @@ from frustum.models.view_rendering import (
     view_labels,
     windows,
 )
-from frustum.nn.gaussians import NUMBERS, GaussianHead, Gaussians, most_opaque, splat_to_voxels, to_gaussians
+from frustum.nn.gaussians import NUMBERS, GaussianHead, Gaussians, most_opaque, rendered_gaussians, splat_to_voxels, to_gaussians
 from frustum.ops.splat import SplatBackend
-from frustum.ops.splat_torch import MIN_ALPHA
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, Memory, ModelConfig, Reads
 from frustum.types.predictions import Prediction
@@ -158,9 +157,9 @@ class GsRender(nn.Module):
         outputs = self.trunk(batch)
         return {"depth": outputs["depth"], "numbers": outputs["occ_logits"]}
 
-    def gaussians(self, numbers: Tensor, is_valid: Tensor | None = None) -> Gaussians:
+    def gaussians(self, numbers: Tensor) -> Gaussians:
         """All Gaussians of numbers (B, X, Y, Z, 7 + K)."""
-        return to_gaussians(numbers.float(), self.grid, self.config.head, is_valid)
+        return to_gaussians(numbers.float(), self.grid, self.config.head)
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`depth` and `class` of the keyframe's views, the same under `adjacent.`, `lift.depth`, and others where they have a weight.
@@ -170,8 +169,8 @@ class GsRender(nn.Module):
             TrainingError: no Gaussian is opaque enough to be rendered, so that none would learn.
         """
         config, truth, numbers = self.config, batch.need(ViewLabels), outputs["numbers"]
-        found = self.gaussians(numbers)
-        if not bool((found.opacities.detach() >= MIN_ALPHA).any()):
+        found, opacities = rendered_gaussians(numbers, self.grid, config.head)
+        if not found.opacities.numel():
             raise TrainingError(
                 "no Gaussian has an opacity of 1/255 or more, below which none is rendered and none learns. Begin with more "
                 "(model.head.opacity_bias=-4), or lower model.loss.sparsity and model.loss.free_weight, or optim.lr."
@@ -184,19 +183,20 @@ class GsRender(nn.Module):
         else:
             first = self._render(found, key)
             if has_near:
-                moved = self.gaussians(*resample(numbers.float(), near.view2key[:, 0], self.grid))
+                field, is_valid = resample(numbers.float(), near.view2key[:, 0], self.grid)
+                moved, _ = rendered_gaussians(field, self.grid, config.head, is_valid)
                 others = self._render(moved, near, in_key=False)
         losses = self._losses(first, key, "")
         if has_near:
             adjacent = self._losses(others, near, "adjacent.", config.loss.moving_weight, config.compensation == "camera")
             losses |= {name: config.adjacent_loss * value for name, value in adjacent.items()}
         if config.loss.sparsity:
-            losses["sparsity"] = config.loss.sparsity * found.opacities.mean()
+            losses["sparsity"] = config.loss.sparsity * opacities.mean()
         return losses | config.trunk.depth_losses(outputs, batch)
 
     def _render(self, found: Gaussians, truth: ViewTruth, in_key: bool = True) -> Rendered:
         config, limits = self.config, windows(truth, self.config.loss, self.class_names)
-        return splat_views(most_opaque(found, config.head.most), truth, config.width, limits, in_key, config.splatting)
+        return splat_views(found, truth, config.width, limits, in_key, config.splatting)
 
     def _losses(
         self, rendered: Rendered, truth: ViewTruth, prefix: str, moving_weight: float = 1.0, in_key: bool = True

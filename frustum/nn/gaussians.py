@@ -14,13 +14,16 @@ from typing import NamedTuple
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from frustum.config import Config
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
+from frustum.ops.splat_torch import MIN_ALPHA
 
 NUMBERS = 7
 """Of a voxel, in front of its logits."""
+_OPACITY = 6
 
 
 class GaussianHead(Config):
@@ -67,19 +70,72 @@ def to_gaussians(numbers: Tensor, grid: VoxelGrid, head: GaussianHead, is_valid:
         head: settings.
         is_valid: (B, X, Y, Z) bool; others get opacity 0.
     """
+    flat, centres = numbers.flatten(1, 3), grid.centres(numbers.dtype, numbers.device).flatten(0, 2)
+    found = _decode(flat, centres.expand(len(flat), -1, -1), grid, head)
+    return found if is_valid is None else found._replace(opacities=found.opacities * is_valid.flatten(1))
+
+
+def rendered_gaussians(numbers: Tensor, grid: VoxelGrid, head: GaussianHead, is_valid: Tensor | None = None) -> tuple[Gaussians, Tensor]:
+    """What is rendered of `to_gaussians`, in its order: those of opacity 1/255 and more, of these at most `head.most`.
+
+    A network in training makes most voxels fainter than that: what they are not decoded for is time.
+
+    Args:
+        numbers: as for `to_gaussians`, in any floating-point type.
+        grid, head, is_valid: as for `to_gaussians`.
+
+    Returns:
+        The Gaussians (M of each sample; opacity 0 where a sample has fewer), and the opacities of all voxels (B, G).
+    """
     flat = numbers.flatten(1, 3)
+    with torch.no_grad():
+        opaque = _opacities(flat[..., _OPACITY].float(), head)
+        opaque = opaque if is_valid is None else opaque * is_valid.flatten(1)
+        rows = [(row >= MIN_ALPHA).nonzero()[:, 0] for row in opaque]
+        if head.most:
+            rows = [i if len(i) <= head.most else i[o[i].topk(head.most).indices.sort().values] for i, o in zip(rows, opaque, strict=True)]
+    index = pad_sequence(rows, batch_first=True)  # (B, M)
+    picked, opacity = _Pick.apply(flat, index, *rows)
+    found = _decode(picked.float(), grid.centres(torch.float32, flat.device).flatten(0, 2)[index], grid, head)
+    counts = send(torch.tensor([len(row) for row in rows]), flat.device)
+    is_row = torch.arange(index.shape[1], device=flat.device) < counts[:, None]
+    opacities = _opacities(opacity.float(), head)
+    opacities = opacities if is_valid is None else opacities * is_valid.flatten(1)
+    return found._replace(opacities=found.opacities * is_row), opacities
+
+
+def _decode(flat: Tensor, centres: Tensor, grid: VoxelGrid, head: GaussianHead) -> Gaussians:
+    """Gaussians of numbers (B, G, 7 + K) of voxels with these centres (B, G, 3)."""
     shift, stretch, opacity, logits = flat.split([3, 3, 1, flat.shape[-1] - NUMBERS], -1)  # one gradient, not one for each slice
-    cell, centres = send(torch.tensor(grid.cell), flat.device, flat.dtype), grid.centres(flat.dtype, flat.device).flatten(0, 2)
-    means = centres.expand(len(flat), -1, -1)
+    cell = send(torch.tensor(grid.cell), flat.device, flat.dtype)
+    means = centres
     if head.mean_shift:
         means = means + head.mean_shift * cell * shift.tanh()
     scales = (head.scale * cell).expand_as(means)
     if head.scale_shift:
         scales = (scales * (1 + head.scale_shift * stretch.tanh())).clamp(0.05, 0.6)
-    opacities = (opacity[..., 0] + head.opacity_bias).sigmoid()
-    if is_valid is not None:
-        opacities = opacities * is_valid.flatten(1)
-    return Gaussians(means, scales, opacities, logits)
+    return Gaussians(means, scales, _opacities(opacity[..., 0], head), logits)
+
+
+def _opacities(opacity: Tensor, head: GaussianHead) -> Tensor:
+    return (opacity + head.opacity_bias).sigmoid()
+
+
+class _Pick(torch.autograd.Function):
+    """Some rows of numbers (B, G, C) and one column of all of them; one gradient, written where it is not 0."""
+
+    @staticmethod
+    def forward(ctx, flat, index, *rows):
+        ctx.rows, ctx.shape = rows, flat.shape
+        return torch.stack([numbers[i] for numbers, i in zip(flat, index, strict=True)]), flat[..., _OPACITY].clone()
+
+    @staticmethod
+    def backward(ctx, grad_picked, grad_column):
+        grad = grad_picked.new_zeros(ctx.shape)
+        for out, picked, row in zip(grad, grad_picked, ctx.rows, strict=True):
+            out[row] = picked[: len(row)]
+        grad[..., _OPACITY] += grad_column
+        return grad, None, *(None for _ in ctx.rows)
 
 
 def most_opaque(found: Gaussians, most: int) -> Gaussians:

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from frustum.geometry import VoxelGrid
-from frustum.nn.gaussians import NUMBERS, GaussianHead, Gaussians, most_opaque, splat_to_voxels, to_gaussians
+from frustum.nn.gaussians import NUMBERS, GaussianHead, Gaussians, most_opaque, rendered_gaussians, splat_to_voxels, to_gaussians
 
 GRID = VoxelGrid(lower=(-4, -4, -1), upper=(4, 4, 1), cell=(1, 1, 0.5))
 
@@ -50,6 +50,31 @@ def test_the_most_opaque_stay_in_their_order():
             assert torch.equal(part[b], whole[b, kept])
     assert most_opaque(found, 0) is found
     assert most_opaque(found, GRID.num_cells) is found
+
+
+@pytest.mark.parametrize("most", [0, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_rendered_is_those_that_are_not_faint(most, dtype):
+    """Against a choice among all of them, with gradients; the second sample has fewer than the first."""
+    head = GaussianHead(opacity_bias=-5, most=most)
+    numbers = torch.randn(2, *GRID.shape, NUMBERS + 3).to(dtype)
+    numbers[1, 2:, ..., 6] -= 9
+    is_valid = torch.rand(2, *GRID.shape) > 0.2
+    ways = [numbers.clone().requires_grad_() for _ in range(2)]
+    found, opacities = rendered_gaussians(ways[0], GRID, head, is_valid)
+    every = to_gaussians(ways[1].float(), GRID, head, is_valid)
+    torch.testing.assert_close(opacities, every.opacities)
+    sums = [opacities.square().sum(), every.opacities.square().sum()]
+    for b in range(2):
+        seen = (every.opacities[b] >= 1 / 255).nonzero()[:, 0]
+        seen = seen[every.opacities[b, seen].topk(min(most, len(seen))).indices.sort().values] if most else seen
+        assert 0 < len(seen) < GRID.num_cells
+        assert not found.opacities[b, len(seen) :].any()
+        for part, whole in zip(found, every, strict=True):
+            torch.testing.assert_close(part[b, : len(seen)], whole[b, seen])
+            sums[0], sums[1] = sums[0] + part[b, : len(seen)].sin().sum(), sums[1] + whole[b, seen].sin().sum()
+    grads = [torch.autograd.grad(total, way)[0] for total, way in zip(sums, ways, strict=True)]
+    torch.testing.assert_close(*grads)
 
 
 def test_gaussians_add_up_at_centres_of_voxels():
