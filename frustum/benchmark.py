@@ -11,6 +11,9 @@ A benchmark is a script in benchmarks/speed: a docstring whose first line says w
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import statistics
@@ -69,6 +72,42 @@ def take_turns(jobs: Mapping[Name, Callable[[], object]], repeats: int, warm_up:
             if turn >= warm_up:
                 times[name].append((time.perf_counter() - start) / calls)
     return {name: Timing(tuple(seconds)) for name, seconds in times.items()}
+
+
+def peak_rise(job: Callable[[], object]) -> dict[str, float | None]:
+    """How far the memory of this process rises above what it holds at the start of the job, MiB, while it runs; and that peak.
+
+    None on Windows, which does not tell.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # glibc: memory that is free but still held would hide a part of the rise
+        ctypes.CDLL(None).malloc_trim(0)
+    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    try:
+        clear.write_text("5")  # Linux: forget the peak so far
+        start = _status(status, "VmRSS")
+        job()
+        peak = _status(status, "VmHWM")
+    except OSError:
+        start = _most_so_far()
+        job()
+        peak = _most_so_far()
+    if start is None or peak is None:
+        return {"rise_mib": None, "peak_mib": None}
+    return {"rise_mib": round(peak - start, 1), "peak_mib": round(peak, 1)}
+
+
+def _status(path: Path, name: str) -> float | None:
+    return next(int(line.split()[1]) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(name + ":")) / 1024
+
+
+def _most_so_far() -> float | None:
+    """MiB that this process has held at most since it began."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def machine() -> dict[str, Any]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import os
 import platform
-import resource
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from frustum.benchmark import processor_name, take_turns
+from frustum.benchmark import peak_rise, processor_name, take_turns
 from frustum.engine.feed import TrainingFeed, evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
@@ -57,29 +51,6 @@ def mean_and_spread(values: list[float]) -> dict[str, Any]:
 def in_turn(jobs: dict[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, float]:
     """Median milliseconds of each job; every round does all of them once, so that a busy machine slows all alike."""
     return {name: round(1e3 * timing.median, 2) for name, timing in take_turns(jobs, repeats, warm_up).items()}
-
-
-def peak_rise(job: Callable[[], object]) -> dict[str, float]:
-    """How far the memory of this process rises above what it holds at the start of the job, MiB, while it runs; and that peak."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc: memory that is free but still held would hide a part of the rise
-        ctypes.CDLL(None).malloc_trim(0)
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    try:
-        clear.write_text("5")  # Linux: forget the peak so far
-        start = _status(status, "VmRSS")
-        job()
-        peak = _status(status, "VmHWM")
-    except OSError:
-        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-        job()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"rise_mib": round(peak - start, 1), "peak_mib": round(peak, 1)}
-
-
-def _status(path: Path, name: str) -> float:
-    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(name + ":")) / 1024
 
 
 def parameters(*modules: nn.Module) -> int:

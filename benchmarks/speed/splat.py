@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frustum.benchmark import Table, benchmark_main, take_turns
+from frustum.benchmark import Table, benchmark_main, peak_rise, take_turns
 from frustum.geometry import VoxelGrid, invert, pose, rotation_z
 from frustum.ops.splat import rasterize
 from frustum.ops.voxel_render import voxel_render
@@ -141,18 +141,27 @@ def growth(grid: VoxelGrid, quick: bool) -> Table:
         cases[f"{factor:g} x {factor:g} the pixels"] = (1.0, (int(size[0] * factor), int(size[1] * factor)), CLASSES)
     for channels in (1, 8, 16, 32, 64):
         cases[f"{channels} channels"] = (1.0, size, channels)
-    rows: list[tuple[str, float, str]] = []
     jobs = {}
     for name, (share, shape, channels) in cases.items():
         tensors = [t[scene(grid, channels=1)[2] > 0.1] for t in scene(grid, channels=channels)]
         few = torch.randperm(filled, generator=torch.Generator().manual_seed(0))[: round(share * filled)]
         jobs[name] = both(rasterize, [t[few].requires_grad_() for t in tensors], *cameras(shape), shape)
     times = take_turns(jobs, 1 if quick else 3)
-    longest = max(t.median for t in times.values())
-    for name in jobs:
-        rows.append((name, 1e3 * times[name].median, "█" * max(1, round(30 * times[name].median / longest))))
-    note = f"6 x {size[1]} x {size[0]} pixels, {filled:,} Gaussians and {CLASSES} channels (and depth) where nothing else is said."
-    return Table("How splatting grows, numba, forward + backward", ("case", "ms", "time"), rows, note)
+    memory = {name: peak_rise(job)["rise_mib"] for name, job in jobs.items()}
+    longest, largest = max(t.median for t in times.values()), max((m for m in memory.values() if m), default=1.0)
+
+    def bar(share: float) -> str:
+        return "█" * max(1, round(30 * share))
+
+    rows = [
+        (name, 1e3 * times[name].median, bar(times[name].median / longest), m, bar(m / largest) if m is not None else "-")
+        for name, m in memory.items()
+    ]
+    note = (
+        f"6 x {size[1]} x {size[0]} pixels, {filled:,} Gaussians and {CLASSES} channels (and depth) where nothing else is said. Memory is "
+        "that beyond the Gaussians at its peak, gradients included."
+    )
+    return Table("How splatting grows, numba, forward + backward", ("case", "ms", "time", "MiB", "memory"), rows, note)
 
 
 def measure(quick: bool) -> Iterator[Table]:

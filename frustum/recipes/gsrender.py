@@ -135,5 +135,5 @@ def _published(name: str, model: RenderOccConfig | GsRenderConfig, published: tu
 def _mini(name: str, model: RenderOccConfig | GsRenderConfig) -> Recipe:
     tiny = flashocc_tiny()
     augment = AugmentConfig(resize=(0.0, 0.0), rotate_deg=(0.0, 0.0), flip=False, colour_jitter=0.2)
-    train = tiny.train.model_copy(update={"steps": 4000})
+    train = tiny.train.model_copy(update={"steps": 3000})
     return tiny.model_copy(update={"name": name, "model": model, "augment": augment, "train": train})

@@ -135,7 +135,8 @@ def test_a_training_is_refused_before_its_first_step(toy_root, tmp_path, monkeyp
 MEASURED = """
 import json, sys, torch
 torch.set_num_threads(1)
-from benchmarks.claims.measuring import peak_rise, training_step
+from benchmarks.claims.measuring import training_step
+from frustum.benchmark import peak_rise
 from frustum.engine.memory import estimate
 from frustum.engine.overrides import apply
 from frustum.recipes.finding import get_recipe
