@@ -42,7 +42,8 @@ def test_blocks_are_replaced(tool, tmp_path: Path, capsys: pytest.CaptureFixture
         text = page.read_text()
         assert "| quick one | - |" in text
         assert "`frustum bench bev_pool` on Sample CPU, 2 cores, 2 threads; python 3.11.7" in text
-        assert "load 0.0 before the start" in text
+        assert "load 0.0 before the start" in text.replace("\n", " ")
+        assert max(map(len, text.splitlines())) <= 120
         assert "old" not in text
         assert text.startswith("# Speed\n\n<!-- bench bev_pool -->\n")
         assert text.endswith("<!-- end -->\n\nWords.\n\n<!-- bench step -->\nstays\n<!-- end -->\n")

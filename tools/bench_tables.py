@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,15 @@ def filled(text: str, reports: dict[str, Any]) -> tuple[str, list[str]]:
         used.append(match[2])
         tables = "\n\n".join(Table(**table).markdown() for table in report["tables"])
         command = report.get("command", f"frustum bench {match[2]}")
-        return f"{match[1]}\n`{command}` on {describe(report['machine'])}.\n\n{tables}\n\n{match[3]}"
+        lines = [f"`{command}` on {describe(report['machine'])}.", "", *tables.split("\n")]
+        return "\n".join([match[1], *map(wrapped, lines), "", match[3]])
 
     return BLOCK.sub(block, text), used
+
+
+def wrapped(line: str) -> str:
+    """Prose broken at the width of the documents; rows of tables and their titles as they are."""
+    return line if line.startswith(("|", "**")) else textwrap.fill(line, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
