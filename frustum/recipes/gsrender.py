@@ -93,13 +93,13 @@ def _mini_views(adjacent: tuple[int, ...] = (), drawn: int = 0) -> Views:
 def _mini_gaussians(views: Views) -> GsRenderConfig:
     return GsRenderConfig(
         trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()), head=GaussianHead(opacity_bias=-4.5), views=views, compensation="camera",
-        loss=_mini_loss(sparsity=3.0), class_weights=_MINI_WEIGHTS,
+        loss=_mini_loss(), class_weights=_MINI_WEIGHTS,
         shown_width=128,
     )  # fmt: skip
 
 
-def _mini_loss(sparsity: float = 1.0) -> ViewLoss:
-    return ViewLoss(depth="hit", normalise=True, free_weight=0.5, sparsity=sparsity, moving_weight=0)
+def _mini_loss() -> ViewLoss:
+    return ViewLoss(depth="hit", normalise=True, free_weight=0.5, sparsity=3.0, moving_weight=0)
 
 
 def _swin_b() -> Trunk:
