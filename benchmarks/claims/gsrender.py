@@ -161,9 +161,8 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     _, arm, _, seed = task.split("+")
     recipe = recipe_of(arm, int(seed), options)
     result = train(recipe, options.out / task.replace("+", "-"), source=ARMS[arm].recipe, progress=False)
-    return {"seed": int(seed), "steps": result.steps, "loss": result.loss} | readout.score_network(
-        recipe, result.model, shapes=arm == "kitti"
-    )
+    made = {"seed": int(seed), "steps": result.steps, "loss": result.loss, "taught_with": result.model.taught_with}
+    return made | readout.score_network(recipe, result.model, shapes=arm == "kitti")
 
 
 def drive_of(recipe: Recipe) -> str:
