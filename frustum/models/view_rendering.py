@@ -107,7 +107,8 @@ def render_losses(
 ) -> dict[str, Tensor]:
     """`render.depth`, `render.class`, ... of an occupancy network's logits; empty without `render`.
 
-    Of a voxel that is crossed straight, the light that goes on is the probability of free space.
+    Of a voxel that is crossed straight, the light that goes on is the probability of free space. The losses are means over the views, each
+    weighed by how many samples have a point in it: a keyframe that a scene does not have takes nothing from the others.
 
     Args:
         logits: (B, X, Y, Z, K), free space last.
@@ -121,15 +122,18 @@ def render_losses(
     with without_autocast(logits):
         density = -logits.float().log_softmax(-1)[..., -1] / grid.cell[0]
         rendered = trace_views(density, logits[..., :-1].float(), grid, truth, windows(truth, render.loss, class_names))
-    weights = [1.0 if v == 0 else render.loss.moving_weight for v in range(truth.depth.shape[1])]
     found: dict[str, list[Tensor]] = {}
-    for v, moving_weight in enumerate(weights):
+    shares: list[Tensor] = []
+    for v in range(truth.depth.shape[1]):
         view = slice(v, v + 1)
         seen, there = Rendered(*(x[:, view] for x in rendered)), of_views(truth, view)
+        moving_weight = 1.0 if v == 0 else render.loss.moving_weight
         points = as_points(seen, there, grid, moving_ids(render.views, class_names), moving_weight)
+        shares.append((points.weight > 0).flatten(1).any(1).float().sum())  # samples that this view teaches
         for name, value in view_losses(points, render.loss).items():
             found.setdefault(name, []).append(value)
-    return {f"render.{name}": render.weight * torch.stack(values).mean() for name, values in found.items()}
+    share = torch.stack(shares) / torch.stack(shares).sum().clamp(min=1)
+    return {f"render.{name}": render.weight * (share * torch.stack(values)).sum() for name, values in found.items()}
 
 
 def view_labels(views: Views, class_names: tuple[str, ...]) -> ViewLabels:

@@ -381,6 +381,39 @@ def test_a_certain_voxel_renders_as_a_wall():
     assert render_losses(logits, batch, GRID, (*CLASSES, "free"), None) == {}
 
 
+def test_views_without_a_point_take_nothing_from_the_others():
+    """Adjacent keyframes that a scene does not have, or whose points all count nothing."""
+    views = Views(adjacent=(-1, 1))
+    batch, logits = made_up(RenderOccConfig(trunk=tiny(), views=views)), torch.randn(2, *GRID.shape, 18)
+    whole = batch.need(ViewLabels)
+
+    def losses(points: torch.Tensor, samples: slice = slice(None), **changes) -> dict[str, torch.Tensor]:
+        """With the points where (B, V) is true."""
+        depth = torch.where(points[..., None, None], whole.depth, 0)
+        pixels = torch.where(points[..., None, None, None], whole.pixels, math.nan)
+        truth = replace(whole, depth=depth, pixels=pixels, is_present=points, **changes)
+        some, settings = batch.with_labels({ViewLabels: truth})[samples], RenderLoss(views=views, loss=ViewLoss(moving_weight=0))
+        return render_losses(logits[samples], some, GRID, (*CLASSES, "free"), settings)
+
+    def of_view(v: int, samples: slice = slice(None)) -> torch.Tensor:
+        points = torch.zeros(2, 3, dtype=torch.bool)
+        points[:, v] = True
+        return losses(points, samples)["render.depth"]
+
+    every = torch.ones(2, 3, dtype=torch.bool)
+    alone, one_of_two = every.clone(), every.clone()
+    alone[:, 1:], one_of_two[0, 1:] = False, False
+    torch.testing.assert_close(losses(every)["render.depth"], (of_view(0) + of_view(1) + of_view(2)) / 3)
+    car = torch.full_like(whole.classes, CLASSES.index("car"))
+    for changes in ({}, {"classes": torch.where(torch.arange(3)[:, None, None] > 0, car, whole.classes)}):
+        torch.testing.assert_close(losses(every if changes else alone, **changes)["render.depth"], of_view(0))
+    second = slice(1, 2)
+    mixed = (2 * of_view(0) + of_view(1, second) + of_view(2, second)) / 4
+    torch.testing.assert_close(losses(one_of_two)["render.depth"], mixed)
+    nothing = losses(~every)
+    assert all(value == 0 for value in nothing.values())
+
+
 def test_a_training_starts_from_the_network_that_is_its_trunk(tmp_path):
     words = ["data.image_size=64,96"]
     tiny_recipe = overrides.apply(get_recipe("flashocc-tiny"), [*TRUNK, *words])
