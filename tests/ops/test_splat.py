@@ -180,8 +180,10 @@ def test_what_is_out_of_sight_leaves_nothing(backend, what):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_opacity_of_one_part_in_255_shows_at_its_centre_alone(backend):
-    features, depth, alpha, *_, grad = _single(backend, mean=(0, 0.5 * 4 / 23 * 1e-9, 4), opacity=1 / 255, size=(22, 29))
-    assert (alpha > 0).sum() <= 1
+    middle = {"mean": (0, 0.5 * 4 / 23, 4), "size": (22, 29)}  # the centre of pixel (11, 14)
+    features, depth, alpha, *_, grad = _single(backend, opacity=(1 + 1e-9) / 255, **middle)
+    assert (alpha > 0).nonzero().tolist() == [[0, 11, 14]]
+    assert not _single(backend, opacity=(1 - 1e-9) / 255, **middle)[2].any()
     assert grad.isfinite().all()
     assert depth.isfinite().all()
     bright = _single(backend, opacity=1.5 / 255)[2]
