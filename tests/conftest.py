@@ -66,3 +66,14 @@ def street_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             generate(WorldConfig(train_scenes=2, val_scenes=1, frames=3, image_size=(96, 256)), root, workers=1)
             (root / "complete").touch()
     return root
+
+
+@pytest.fixture(scope="session")
+def other_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another world whose keyframes have the tokens of `street_root`: images of 64 x 176, fewer things, with truth images."""
+    from frustum.worlds.street.generate import WorldConfig, generate
+
+    config = WorldConfig(train_scenes=1, val_scenes=0, frames=2, image_size=(64, 176), save=("depth", "semantics"))
+    root = tmp_path_factory.mktemp("other")
+    generate(config.model_copy(update={"scene": config.scene.model_copy(update={"density": 0.5})}), root, workers=1)
+    return root
