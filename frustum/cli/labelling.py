@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from frustum.cli.common import invalid, say
-from frustum.data.labels.view_points import Views, write_views
+from frustum.data.labels.view_cache import write_views
+from frustum.data.labels.view_points import Views
 from frustum.data.opening import opened
 from frustum.data.source import spread
 from frustum.engine.progress import loop_progress

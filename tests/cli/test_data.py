@@ -88,3 +88,15 @@ def test_2d_labels_are_written_once(frustum: Run, street_root: Path, tmp_path: P
     code, _, err = frustum(*words, "--source", "stereo")
     assert code == 2
     assert "source" in err
+
+
+def test_2d_labels_of_two_worlds_do_not_share_a_folder(frustum: Run, street_root: Path, other_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels"
+    assert frustum("data", "labels-2d", other_root, "--out", out).code == 0
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(files) == 3
+    code, _, err = frustum("data", "labels-2d", street_root, "--out", out, "--split", "train")
+    assert code == 3
+    assert "images of 64x176 pixels where this data set has 96x256" in err.replace("\n", " ")
+    assert "--out OTHER" in err.replace("\n", " ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == files

@@ -1,14 +1,13 @@
 """Labelled points of images, made from what a data set has: the points of a keyframe for `data.labels.views`.
 
 From LiDAR points with their classes (lidarseg), from LiDAR points alone, or from the truth images of a street world (`dense`).
-`write_views` keeps them in a folder, for those who would rather read than project.
+`data.labels.view_cache` keeps them in a folder, for those who would rather read than project.
 
 Shape letters: P points of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -21,7 +20,6 @@ from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import read_image
 from frustum.data.sample import CameraFrame, Sample
 from frustum.errors import DataError, ShapeError
-from frustum.files import atomic_path, read_json, write_json
 from frustum.geometry import transform_points
 from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
@@ -143,62 +141,11 @@ def without_hidden(points: ImagePoints, size: tuple[int, int], share: float) -> 
     return ImagePoints(*(array[kept] for array in points))
 
 
-def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) -> int:
-    """Write the 2D labels of keyframes, `TOKEN.npz` each, beside `views.json`, which says how they were made; how many are new.
-
-    What is there already is not made again. Raises DataError, also for a folder of labels that were made otherwise.
-    """
-    about = folder / "views.json"
-    if about.is_file():
-        check_cache(folder, views)
-    else:
-        write_json(about, _made_of(views), indent=2)
-    new = 0
-    for token in tokens:
-        path = folder / f"{token}.npz"
-        if path.is_file():
-            continue
-        sample = source.sample(token, with_boxes=False, occupancy=False)
-        images, channels = view_points(source, sample, views), np.array([camera.channel for camera in sample.cameras])
-        arrays = {name: np.concatenate([getattr(image, name) for image in images]) for name in ImagePoints._fields}
-        with atomic_path(path, ".npz") as temporary:
-            arrays["counts"] = np.array([len(image.depth) for image in images])
-            np.savez_compressed(temporary, **arrays, channels=channels)  # type: ignore[arg-type]
-        new += 1
-    return new
-
-
-def _made_of(views: Views) -> dict[str, Any]:
-    """What the points of a keyframe depend on."""
-    return {"source": views.source, "hidden": views.hidden}
-
-
-def check_cache(folder: Path, views: Views) -> None:
-    """Raise DataError unless the folder holds labels that are made as these settings say."""
-    about, wanted = folder / "views.json", _made_of(views)
-    if not about.is_file():
-        raise DataError(f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {folder}")
-    if (made := read_json(about, "settings of 2D labels")) != wanted:
-        raise DataError(f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. Choose another --out folder.")
-
-
-def read_cache(folder: Path, sample: Sample, max_depth: float) -> list[ImagePoints]:
-    """What `write_views` wrote of a keyframe. Raises DataError."""
-    path = folder / f"{sample.token}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            ends = np.cumsum(stored["counts"])[:-1]
-            images = zip(*(np.split(stored[name], ends) for name in ImagePoints._fields), strict=True)
-            found = dict(zip(stored["channels"].tolist(), (ImagePoints(*image) for image in images), strict=True))
-    except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
-        raise DataError(f"cannot read the 2D labels {path}: {error}. Write them again: frustum data labels-2d") from error
-    if missing := [camera.channel for camera in sample.cameras if camera.channel not in found]:
-        raise DataError(f"{path} holds no labels of {', '.join(missing)}. Write them with these cameras into another --out folder.")
-    return [_up_to(found[camera.channel], max_depth) for camera in sample.cameras]
-
-
-def _up_to(points: ImagePoints, max_depth: float) -> ImagePoints:
-    return ImagePoints(*(array[points.depth <= max_depth] for array in points))
+def truth_images(camera: CameraFrame) -> tuple[Path, Path]:
+    """Where a street world keeps depth and classes of all pixels of an image."""
+    folder = camera.path.parent.parent.parent / "extras"
+    depth, classes = (folder / kind / camera.channel / f"{camera.path.stem}.png" for kind in ("depth", "semantics"))
+    return depth, classes
 
 
 def _class_table(source: Any) -> np.ndarray:
@@ -211,10 +158,8 @@ def _class_table(source: Any) -> np.ndarray:
 
 def _dense(camera: CameraFrame, max_depth: float) -> ImagePoints:
     """Labels of all pixels of a street world's image but the sky."""
-    folder = camera.path.parent.parent.parent / "extras"
     advice = 'Make the world with them: frustum data world OUT \'save=["depth","semantics"]\''
-    paths = (folder / kind / camera.channel / f"{camera.path.stem}.png" for kind in ("depth", "semantics"))
-    depth, ids = (np.asarray(read_image(path, lambda image: image.copy(), advice)) for path in paths)
+    depth, ids = (np.asarray(read_image(path, lambda image: image.copy(), advice)) for path in truth_images(camera))
     if depth.shape != ids.shape or depth.shape != tuple(camera.size):
         raise ShapeError(f"the truth images of {camera.path} have shapes {depth.shape} and {ids.shape}, the image {camera.size}.")
     table = np.full(256, IGNORE, np.uint8)

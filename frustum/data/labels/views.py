@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, check_cache, read_cache, view_points
+from frustum.data.labels.view_cache import check_cache, read_cache
+from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, view_points
 from frustum.data.sample import Sample
 from frustum.data.source import as_rig_source, spread
 from frustum.errors import ConfigError, DataError
@@ -159,11 +160,13 @@ class ViewLabels(Label[ViewTruth]):
         return ViewTruth(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the first keyframe has no labels of this kind, or a cache was made otherwise."""
+        """Raise DataError if the first keyframe has no labels of this kind, or a cache was made otherwise or of another data set."""
         if self.views.cache:
             check_cache(Path(self.views.cache), self.views)
         if tokens:
-            self.read(source, tokens[0])
+            found = self.read(source, tokens[0])
+            if self.views.cache:
+                self.points_of(source, found.key)
 
     def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
         """`counts` (K,) int64 points of each class in up to 200 of the keyframes, `points`, those without a class too, and `frames`."""
@@ -191,7 +194,7 @@ class ViewLabels(Label[ViewTruth]):
     def points_of(self, source: Any, sample: Sample) -> list[ImagePoints]:
         """The labelled points of each image of a keyframe. Raises DataError."""
         if self.views.cache:
-            return read_cache(Path(self.views.cache), sample, self.views.max_depth)
+            return read_cache(Path(self.views.cache), source, sample, self.views)
         return view_points(source, sample, self.views)
 
     def _check(self, source: Any, token: str, sample: Sample) -> None:

@@ -374,8 +374,12 @@ class NuScenes:
 
     def has_point_labels(self, token: str) -> bool:
         """Whether the tables name lidarseg labels of a keyframe."""
+        return self.point_label_file(token) is not None
+
+    def point_label_file(self, token: str) -> Path | None:
+        """Where the tables say that the lidarseg labels of a keyframe are; None without."""
         file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
-        return file_token in self._point_labels["lidarseg"]
+        return self._point_labels["lidarseg"].get(file_token)
 
     def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from frustum.data.augment import BevTransform, Draw
-from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, view_points, without_hidden, write_views
+from frustum.data.labels.view_cache import write_views
+from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, view_points, without_hidden
 from frustum.data.labels.views import ViewLabels
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError
