@@ -29,8 +29,9 @@ def test_a_sound_world(street_root: Path, frustum: Run, tmp_path: Path) -> None:
     assert code == 0, err + text
     assert found["errors"] == 0
     assert found["keyframes"] == 2
-    assert len(found["pictures"]) >= 3
+    assert [Path(file).stem.rpartition("_")[2] for file in found["pictures"]] == ["points", "classes", "voxels", "above"]
     assert all(Path(file).is_file() for file in found["pictures"])
+    assert "LiDAR points, 2D labels, boxes and voxels must lie on what they belong to" in " ".join(text.split())
     assert "2 keyframes checked" in text
 
 

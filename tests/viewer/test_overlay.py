@@ -10,16 +10,18 @@ import pytest
 from PIL import Image
 
 from frustum.data.augment import BevTransform, draw_image
+from frustum.data.labels.view_points import CLASSES, ImagePoints
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.pixels import ImageTransform
 from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
-from frustum.types.classes import colour_of
+from frustum.types.classes import IGNORE, colour_of
 from frustum.viewer.boxes import line_colour
 from frustum.viewer.overlay import (
     above_picture,
     camera_picture,
+    class_picture,
     depth_colours,
     draw_check,
     first_voxels,
@@ -155,6 +157,33 @@ def test_sky_keeps_its_pixels(sample):
     original = photograph(0, camera.channel)
     np.testing.assert_array_equal(drawn[3, 3], original[3, 3])
     assert (drawn[-3, 100] != original[-3, 100]).any()
+
+
+def test_labels_are_squares_of_their_class_over_a_darkened_image(sample):
+    """In an image of twice the size; the nearer one lies over the farther, which is smaller."""
+    camera, (height, width) = sample.cameras[0], SIZE
+    twice = ImageTransform.scaled(SIZE, (2 * height, 2 * width), 2.0)
+    car, road = (CLASSES.index(name) for name in ("car", "driveable_surface"))
+    rows = [(20.25, 10.25, 5, car), (20.75, 10.25, 60, road), (60.25, 30.25, 60, road), (90.25, 40.25, 10, IGNORE)]
+    pixels, depth, classes = (
+        np.array([row[part] for row in rows], kind) for part, kind in ((slice(0, 2), np.float32), (2, np.float32), (3, np.uint8))
+    )
+    drawn = np.asarray(class_picture(camera, twice, ImagePoints(pixels, depth, classes)))
+    dark = np.asarray(class_picture(camera, twice, ImagePoints(pixels[:0], depth[:0], classes[:0])))
+    original = np.asarray(Image.fromarray(photograph(0, camera.channel)).resize((2 * width, 2 * height), Image.Resampling.BILINEAR))
+    assert np.abs(dark.astype(int) - original // 2).mean() < 1
+    assert drawn.shape == (2 * height, 2 * width, 3)
+    wanted = dark.copy()
+    wanted[60, 120] = line_colour(colour_of("driveable_surface"))
+    wanted[19:22, 39:42] = line_colour(colour_of("car"))
+    wanted[79:82, 179:182] = 255
+    np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_pictures_of_2d_labels_are_written(sample, tmp_path):
+    none = ImagePoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))
+    files = draw_check(sample, tmp_path, width=200, labels=[none] * len(sample.cameras))
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "classes", "voxels", "above"]
 
 
 def test_boxes_frame_their_objects(sample):
