@@ -146,6 +146,9 @@ def growth(grid: VoxelGrid, quick: bool) -> Table:
         tensors = [t[scene(grid, channels=1)[2] > 0.1] for t in scene(grid, channels=channels)]
         few = torch.randperm(filled, generator=torch.Generator().manual_seed(0))[: round(share * filled)]
         jobs[name] = both(rasterize, [t[few].requires_grad_() for t in tensors], *cameras(shape), shape)
+    means, scales, opacities, features = scene(grid)
+    start = [means, scales, torch.full_like(opacities, 0.018), features]  # as a network begins
+    jobs[f"{grid.num_cells:,} Gaussians, all of opacity 0.018"] = both(rasterize, [t.requires_grad_() for t in start], *cameras(size), size)
     times = take_turns(jobs, 1 if quick else 3)
     memory = {name: peak_rise(job)["rise_mib"] for name, job in jobs.items()}
     longest, largest = max(t.median for t in times.values()), max((m for m in memory.values() if m), default=1.0)

@@ -35,7 +35,7 @@ class Check:
 def diagnose(folder: Path = Path(".")) -> list[Check]:
     """All checks, in the order in which a newcomer should fix them; a check that itself breaks is reported as failed."""
     found: list[Check] = []
-    for check in (_python, _packages, _torch, _cpu, _gpu, _numba, _bev_pool, _pretrained, _torchvision, _optional, _machine):
+    for check in (_python, _packages, _torch, _cpu, _gpu, _numba, _bev_pool, _splat, _pretrained, _torchvision, _optional, _machine):
         try:
             found.extend(check())
         except Exception as error:
@@ -152,6 +152,23 @@ def _bev_pool() -> Iterator[Check]:
     else:
         why = str(caught[0].message) if caught else "Triton failed earlier in this process"
         yield Check("bev_pool", "note", f"{seen}, plain torch on the GPU. {why}", "Triton needs a C compiler (gcc) and a recent driver")
+
+
+def _splat() -> Iterator[Check]:
+    """What renders Gaussians on each device that is there."""
+    import torch
+
+    from frustum.ops.splat_gsplat import why_not
+
+    version = importlib.metadata.version("gsplat") if importlib.util.find_spec("gsplat") is not None else None
+    seen = "numba on the CPU"
+    if not torch.cuda.is_available():
+        yield Check("splat", "ok", seen + (f"; gsplat {version} is installed, for CUDA devices" if version else ""))
+    elif reason := why_not(torch.device("cuda"), None):
+        fix = 'pip install -c constraints.txt -e ".[cuda]" (Linux); gsplat compiles its kernels at the first call'
+        yield Check("splat", "note", f"{seen}, plain torch on the GPU, which is slow: gsplat {reason}", fix)
+    else:
+        yield Check("splat", "ok", f"{seen}, gsplat {version} on the GPU")
 
 
 def _pretrained() -> Iterator[Check]:

@@ -66,6 +66,14 @@ def as_rig_source(source: Any, what: str) -> RigSource:
     return source
 
 
+def cameras_of(source: Source, split: str) -> int:
+    """Images of a sample: the cameras of the first keyframe of a split; 1 for sources of single images, and for an empty split."""
+    tokens = source.tokens(split)
+    if not tokens or not isinstance(source, RigSource):
+        return 1
+    return len(source.sample(tokens[0], with_boxes=False, occupancy=False).cameras)
+
+
 def spread(tokens: Sequence[str], count: int) -> list[str]:
     """At most `count` of the tokens, at even steps, in order."""
     import numpy as np

@@ -14,7 +14,7 @@ from torch import nn
 from frustum.checkpoint.fit import renamed
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
-from frustum.data.source import Source
+from frustum.data.source import Source, cameras_of
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.memory import require_memory
 from frustum.engine.metrics_log import MetricsLog
@@ -92,7 +92,7 @@ def train(
     network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
-    begin += require_memory(recipe, network, accelerator.device)
+    begin += require_memory(recipe, network, accelerator.device, cameras_of(data, recipe.data.train_split))
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:

@@ -67,6 +67,10 @@ class ViewLoss(Config):
             raise ValueError(
                 "free_weight asks for light in front of a point, which depth=hit alone looks at: set depth=hit or free_weight=0"
             )
+        of_hit = ("window", "flat_window", "window_share", "power")
+        changed = [name for name in of_hit if getattr(self, name) != type(self).model_fields[name].default]
+        if self.depth != "hit" and changed:
+            raise ValueError(f"{' and '.join(changed)} belong to depth=hit: set depth=hit, or leave them at their defaults")
         return self
 
 

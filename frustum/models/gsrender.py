@@ -63,7 +63,8 @@ class GsRenderConfig(ModelConfig):
         head: how numbers become Gaussians.
         views: which 2D labels; `adjacent` and `drawn` are the interval of Ray Compensation.
         compensation: how adjacent keyframes are rendered, see the module.
-        loss: weights; `moving_weight` of points of moving classes in adjacent keyframes: 0 drops them, 1 keeps them.
+        loss: weights; `moving_weight` of points of moving classes in adjacent keyframes: 0 drops them, 1 keeps them. They are drawn only
+            with `views.moving_weight` above 0.
         adjacent_loss: weight of the losses of adjacent views.
         class_weights: of points of each class in the losses.
         width: pixels of the rendered images; where labels are is not rounded to them.
@@ -94,6 +95,11 @@ class GsRenderConfig(ModelConfig):
             raise ValueError("compensation needs adjacent keyframes: set model.views.adjacent=-1,1 or model.compensation=none")
         if self.compensation == "resample" and (self.views.drawn or len(self.views.adjacent)) != 1:
             raise ValueError("compensation=resample renders one adjacent keyframe at a time: set model.views.drawn=1")
+        if self.compensation != "none" and self.views.moving_weight == 0 and self.loss.moving_weight:
+            raise ValueError(
+                "with views.moving_weight=0 points of moving classes in adjacent keyframes are never drawn, so that their weight in the "
+                f"loss says nothing: set model.views.moving_weight=1 beside model.loss.moving_weight={self.loss.moving_weight:g}"
+            )
         return self
 
     @property

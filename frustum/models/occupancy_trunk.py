@@ -46,6 +46,8 @@ class Trunk(Config):
         chosen = [name for name in _NETWORKS if getattr(self, name) is not None]
         if len(chosen) != 1:
             raise ValueError(f"a trunk is exactly one of {', '.join(_NETWORKS)}, got {' and '.join(chosen) or 'none'}; set others to null")
+        if getattr(self.config, "render", None) is not None:
+            raise ValueError("a trunk gives numbers alone, its losses are not used: the model around it renders; leave its `render` out")
         return self
 
     @property

@@ -50,6 +50,7 @@ from frustum.types.contract import Label, Memory, ModelConfig, Reads
 from frustum.types.predictions import Prediction
 
 _RADIUS = 39.0  # of `reference`, metres
+_ALL_POINTS = 16_000  # of a keyframe's scan that its cameras see, nuScenes: rather too few
 
 
 class RenderOccConfig(ModelConfig):
@@ -117,10 +118,10 @@ class RenderOccConfig(ModelConfig):
         each = {
             f"{width} numbers of {grid.num_cells:,} voxels and their gradients": 2 * width * grid.num_cells,
             "density": 3 * grid.num_cells,
-            "samples along the rays": 4 * int(length) * (self.views.points // 2),
+            "samples along the rays": 4 * int(length) * ((self.views.points or _ALL_POINTS) // 2),
         }
         parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
-        return Memory(parts, (f"views.points={max(1, self.views.points // 4)}", f"step={2 * self.step:g}"))
+        return Memory(parts, (f"views.points={(self.views.points or _ALL_POINTS) // 4 or 1}", f"step={2 * self.step:g}"))
 
     def build(self) -> RenderOcc:
         """The network with random weights; only an image encoder may start from trained ones."""

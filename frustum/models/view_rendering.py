@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
 from frustum.config import Config
@@ -25,6 +25,7 @@ from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.view_rendering import Points, ViewLoss, renderocc_class_weights, view_losses
 from frustum.nn.gaussians import Gaussians
 from frustum.ops.splat import SplatBackend, rasterize
+from frustum.ops.splat_gsplat import why_not
 from frustum.ops.voxel_render import RayColours, voxel_render
 from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, IGNORE
@@ -100,6 +101,12 @@ class RenderLoss(Config):
     weight: NonNegativeFloat = 1.0
     views: Views = Views(points=4000, balance=0.35)
     loss: ViewLoss = ViewLoss(depth="hit", normalise=True, free_weight=0.5)
+
+    @model_validator(mode="after")
+    def _is_used(self) -> RenderLoss:
+        if self.loss.sparsity:
+            raise ValueError("loss.sparsity is for networks that learn from views alone; 3D labels say what is empty: set loss.sparsity=0")
+        return self
 
 
 def render_losses(
@@ -212,8 +219,8 @@ def splat_views(
     Args:
         found: Gaussians in the ego frame of the keyframe; of the views with `in_key=False`, of which there must be one then.
         truth: where.
-        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide. On a GPU without limits, points move to the
-            middles of these pixels, which are all that gsplat renders.
+        width: pixels of the images that are rendered; Gaussians are at least half a pixel wide. Where gsplat renders, points move to the
+            middles of these pixels, which are all that it gives.
         limits: see `Limits`.
         in_key: render in the ego frame of the keyframe.
         backend: of `rasterize`.
@@ -224,7 +231,7 @@ def splat_views(
     shrink = torch.stack([scale, scale, torch.ones_like(scale)], -1)
     cameras = torch.linalg.inv(cam2ego).flatten(1, 2), (shrink[..., None] * truth.intrinsics).flatten(1, 2)
     places = (truth.pixels * scale[..., None, None]).flatten(1, 2)
-    if places.is_cuda and limits is None and backend in ("auto", "gsplat"):  # gsplat renders middles of pixels alone
+    if backend in ("auto", "gsplat") and not why_not(places.device, None, limits):  # gsplat renders middles of pixels alone
         places = places.floor() + 0.5
     size = int(heights.max()), width
     means, scales, opacities, logits = found

@@ -79,8 +79,8 @@ def rasterize(
     chosen = _backend(backend, device, points, limits)
     _check_numbers(means, scales, opacities, viewmats, intrinsics, quats)
     if backend == "auto" and chosen == "torch" and means.shape[-2] > _MANY:
-        text = f"rasterize takes plain torch for {means.shape[-2]:,} Gaussians on {device}, which is slow"
-        warnings.warn(FrustumWarning(f"{text}. On a GPU, gsplat is faster: pip install gsplat packaging."), stacklevel=2)
+        text = f"rasterize takes plain torch for {means.shape[-2]:,} Gaussians on {device}, which is slow; gsplat would be faster, but"
+        warnings.warn(FrustumWarning(f"{text} {splat_gsplat.why_not(device, points, limits)}."), stacklevel=2)
     dtype = torch.float32
     for tensor in (means, scales, opacities, features):
         dtype = torch.promote_types(dtype, tensor.dtype)

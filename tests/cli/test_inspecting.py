@@ -124,6 +124,27 @@ def test_doctor_names_the_pooling_backend(works, version, level, words, monkeypa
     assert words[1] in check.fix
 
 
+@pytest.mark.parametrize(
+    ("on_gpu", "version", "level", "words"),
+    [
+        (False, None, "ok", ("numba on the CPU", "")),
+        (False, "1.5.3", "ok", ("gsplat 1.5.3 is installed", "")),
+        (True, None, "note", ("plain torch on the GPU, which is slow", ".[cuda]")),
+        (True, "1.5.3", "ok", ("gsplat 1.5.3 on the GPU", "")),
+    ],
+)
+def test_doctor_names_what_renders_gaussians(on_gpu, version, level, words, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: version)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: version)
+    (check,) = doctor._splat()
+    assert check.level == level
+    assert words[0] in check.seen
+    assert words[1] in check.fix
+
+
 def test_doctor_on_a_broken_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from frustum.engine import memory
-from frustum.engine.memory import device_memory, estimate, require_memory
+from frustum.engine.memory import device_memory, estimate, image_encoder, kept_for_gradient, require_memory
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.train import train
@@ -63,6 +63,39 @@ def test_weights_count_with_what_belongs_to_them():
     assert of_weights(NETWORK, "ema=null") == 99 * 4 * 3
     assert of_weights(NETWORK, "ema=null", "optim.kind=sgd") == 99 * 4 * 2
     assert of_weights(torch.nn.Linear(10, 9).requires_grad_(False)) == 99 * 4 * 2
+
+
+def test_the_image_encoder_counts_by_the_images():
+    recipe = apply(get_recipe("gsrender-mini"), ["model.trunk.flashocc_tiny.pretrained=false", "data.image_size=64,96"])
+    network = recipe.model.build()
+    encoder = image_encoder(network)
+    assert encoder is network.trunk.trunk.encoder
+    six, one = (estimate(recipe, network, CPU, cameras)["the image encoder"] for cameras in (6, 1))
+    assert six == 6 * one > 0
+    exact = apply(recipe, ["runtime.precision=fp32"])
+    assert estimate(exact, network, CPU, 6)["the image encoder"] == 2 * six
+    assert image_encoder(NETWORK) is None
+
+
+@pytest.mark.parametrize("inner", [torch.nn.ReLU(), torch.nn.BatchNorm2d(8)])
+def test_what_is_kept_for_a_gradient_is_what_a_run_keeps(inner):
+    part, images = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), inner, torch.nn.Conv2d(8, 4, 1)), torch.randn(2, 3, 20, 30)
+    own, seen = {p.data_ptr() for p in [*part.parameters(), *part.buffers()]}, {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (seen.setdefault(t.data_ptr(), t), t)[1], lambda t: t):
+        part(images)
+    measured = sum(t.untyped_storage().nbytes() for key, t in seen.items() if key not in own)
+    assert measured > 0
+    assert kept_for_gradient(part, images.shape) == measured
+    assert all(p.grad is None and not p.is_meta for p in part.parameters())
+
+
+class OnNumbers(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * float(x.sum())
+
+
+def test_a_part_that_must_see_numbers_is_left_out():
+    assert kept_for_gradient(OnNumbers(), (2, 3)) == 0
 
 
 def test_no_estimate_for_others():

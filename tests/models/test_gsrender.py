@@ -203,6 +203,14 @@ def test_depth_alone_teaches_no_class():
 def test_settings_that_contradict_each_other():
     with pytest.raises(ValidationError, match="compensation needs adjacent keyframes"):
         GsRenderConfig(views=Views())
+    with pytest.raises(ValidationError, match=r"never drawn.*set model\.views\.moving_weight=1 beside model\.loss\.moving_weight=0\.5"):
+        GsRenderConfig(views=Views(adjacent=(1,), points=9, moving_weight=0), compensation="camera", loss=ViewLoss(moving_weight=0.5))
+    with pytest.raises(ValidationError, match="window and power belong to depth=hit"):
+        ViewLoss(window=1.0, power=0.5)
+    with pytest.raises(ValidationError, match="3D labels say what is empty"):
+        RenderLoss(loss=ViewLoss(sparsity=1.0))
+    with pytest.raises(ValidationError, match="leave its `render` out"):
+        Trunk(flashocc_tiny=FlashOccTinyConfig(render=RenderLoss()))
     with pytest.raises(ValidationError, match="one adjacent keyframe at a time"):
         GsRenderConfig(views=Views(adjacent=(-1, 1)))
     with pytest.raises(ValidationError, match=r"renderer=traversal alone"):

@@ -478,7 +478,9 @@ def test_between_pixels_gsplat_is_not_taken(monkeypatch):
 def test_plain_torch_says_that_it_is_slow(monkeypatch):
     monkeypatch.setattr(splat, "_MANY", 10)
     monkeypatch.setattr(splat, "_backend", lambda *arguments: "torch")
-    with pytest.warns(FrustumWarning, match="plain torch for 11 Gaussians on cpu, which is slow"):
+    with pytest.warns(
+        FrustumWarning, match="plain torch for 11 Gaussians on cpu, which is slow; gsplat would be faster, but needs CUDA tensors, got cpu"
+    ):
         _call(_scene(11), "auto", size=(4, 4))
 
 
