@@ -14,7 +14,7 @@ from typing import Any
 from frustum.errors import DataError
 from frustum.files import read_json
 
-PANELS = {"Gaussians": r"([\d,]+) Gaussians", "pixels": r"([\d.]+) x [\d.]+ the pixels", "channels": r"(\d+) channels"}
+PANELS = {"Gaussians": r"([\d,]+) Gaussians$", "pixels": r"([\d.]+) x [\d.]+ the pixels", "channels": r"(\d+) channels"}
 
 
 def curves(figures: dict[str, Any]) -> dict[str, list[tuple[float, float, float | None]]]:
@@ -46,12 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
     found = curves(read_json(options.figures, "figures of the benchmarks"))
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, (panel, points) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
         axes.loglog([x for x, _, _ in points], [ms for _, ms, _ in points], "o-", color="#1f77b4", label="ms")
         axes.loglog([x for x, _, m in points if m], [m for _, _, m in points if m], "s--", color="#d62728", label="MiB")
         axes.set_xlabel(panel)
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(True, which="both", alpha=0.25)
     figure.axes[0].set_ylabel("forward + backward")
     figure.axes[0].legend()
