@@ -71,3 +71,23 @@ def test_the_page_asks_for_benchmarks_that_exist(tool) -> None:
     for name in wanted[:-1]:  # the last one is that of tools/gpu_check.py
         text = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text(encoding="utf-8")
         assert re.search(r"^from frustum.benchmark import .*benchmark_main", text, re.M), "has tables to put in"
+
+
+def test_growth_is_read_from_the_table_of_the_benchmark(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("splat_figure", ROOT / "tools" / "splat_figure.py")
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    rows = [["1,200 Gaussians", 3.0, "█", 2.0, "█"], ["600 Gaussians", 2.0, "█", None, "-"], ["2 x 2 the pixels", 4.0, "█", 5.0, "█"]]
+    rows += [["9,000 Gaussians, all of opacity 0.018", 9.0, "█", 9.0, "█"], ["8 channels", 1.0, "█", 1.0, "█"]]
+    table = {"title": "How splatting grows, numba", "columns": [], "rows": rows, "note": "6 x 10 x 20 pixels, 5 Gaussians"}
+    report = {"benchmarks": {"splat": {"tables": [table]}}}
+    assert figure.curves(report) == {
+        "Gaussians": [(600, 2.0, None), (1200, 3.0, 2.0)],
+        "pixels": [(4 * 6 * 10 * 20, 4.0, 5.0)],
+        "channels": [(8, 1.0, 1.0)],
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(report))
+    figure.main([str(tmp_path / "bench.json"), "--out", str(tmp_path / "deep" / "growth.png")])
+    assert (tmp_path / "deep" / "growth.png").stat().st_size > 5000
+    with pytest.raises(DataError, match="frustum bench splat --json"):
+        figure.curves({"benchmarks": {}})
