@@ -10,10 +10,11 @@ The groups, each with what differs within it; an arm that is in several is train
 - samples: renderocc-mini with the published loss (`loss.depth=silog`, logits that are not normalised, no free space, no sparsity) and 32
   to 256 samples along a ray of 80 m (`renderer=march`, a step of 80 / N m; half of them and fewer lie in the grid), the exact traversal,
   and Gaussians, which have no such number.
-- loss: the published loss, and that of the mini recipes (`hit`); of the traversal, and of Gaussians.
-- shifts: of mean and scale of the Gaussians: both, either, none.
-- compensation: none, and the keyframes one before and after by `resample` or by `camera`. interval: one to three keyframes away, with the
-  compensation of the recipe. In scenes of five keyframes the middle one has none that is three away.
+- loss: the published loss, and that of the mini recipes (`hit`); of the traversal, and of Gaussians, which are read out as the recipe says.
+- shifts: of mean and scale of the Gaussians: both, that of the mean, that of the scale (the recipe's own), none.
+- readout: the opacity of all Gaussians at the middle of a voxel (the recipe's own), or that of the voxel's Gaussian alone.
+- compensation: none, and the keyframes one before and after by `resample` or by `camera`. interval: one to three keyframes away, by
+  `camera`. In scenes of five keyframes the middle one has none that is three away.
 - dynamic: points of moving classes in adjacent keyframes are never drawn, are drawn with a weight of 0.3, or as all others are
   (`views.moving_weight`); what is drawn counts in full (`loss.moving_weight=1`; where nothing is drawn, that says nothing).
 - labels3d, mixed: flashocc-tiny with the 3D labels of all scenes or of a tenth, each without and with the render loss. Without it, a tenth
@@ -68,8 +69,8 @@ class Arm(NamedTuple):
     words: tuple[str, ...] = ()
 
 
-_PUBLISHED = ("model.loss.free_weight=0", "model.loss.depth=silog", "model.loss.normalise=false", "model.loss.sparsity=0")
-_ALONE = "model.compensation=none"
+_SILOG = ("model.loss.window_share=0", "model.loss.free_weight=0", "model.loss.depth=silog")
+_PUBLISHED = (*_SILOG, "model.loss.normalise=false", "model.loss.sparsity=0")
 _COUNTS = "model.loss.moving_weight=1"
 
 
@@ -81,12 +82,13 @@ def _near(interval: int, compensation: str, *words: str) -> Arm:
 ARMS = {
     **{f"march-{n}": Arm("renderocc-mini", (*_PUBLISHED, "model.renderer=march", f"model.step={RAY / n}")) for n in SAMPLES},
     "traversal-silog": Arm("renderocc-mini", _PUBLISHED),
-    "gaussians-silog": Arm("gsrender-mini", (_ALONE, *_PUBLISHED)),
+    "gaussians-silog": Arm("gsrender-mini", _PUBLISHED),
     "traversal": Arm("renderocc-mini"),
-    "gaussians": Arm("gsrender-mini", (_ALONE,)),
-    "no-mean-shift": Arm("gsrender-mini", (_ALONE, "model.head.mean_shift=0")),
-    "no-scale-shift": Arm("gsrender-mini", (_ALONE, "model.head.scale_shift=0")),
-    "no-shifts": Arm("gsrender-mini", (_ALONE, "model.head.mean_shift=0", "model.head.scale_shift=0")),
+    "gaussians": Arm("gsrender-mini"),
+    "mean-shift": Arm("gsrender-mini", ("model.head.mean_shift=0.5", "model.head.scale_shift=0")),
+    "both-shifts": Arm("gsrender-mini", ("model.head.mean_shift=0.5",)),
+    "no-shifts": Arm("gsrender-mini", ("model.head.scale_shift=0",)),
+    "no-splat-readout": Arm("gsrender-mini", ("model.readout=opacity", "model.threshold=0.05")),
     "resample-1": _near(1, "resample"),
     **{f"camera-{interval}": _near(interval, "camera") for interval in (1, 2, 3)},
     "moving-weighted": _near(1, "camera", "model.views.moving_weight=0.3", _COUNTS),
@@ -101,7 +103,8 @@ MARCHES = tuple(f"march-{n}" for n in SAMPLES)
 GROUPS = {
     "samples": (*MARCHES, "traversal-silog", "gaussians-silog"),
     "loss": ("traversal-silog", "traversal", "gaussians-silog", "gaussians"),
-    "shifts": ("gaussians", "no-mean-shift", "no-scale-shift", "no-shifts"),
+    "shifts": ("both-shifts", "mean-shift", "gaussians", "no-shifts"),
+    "readout": ("gaussians", "no-splat-readout"),
     "compensation": ("gaussians", "resample-1", "camera-1"),
     "interval": ("camera-1", "camera-2", "camera-3"),
     "dynamic": ("camera-1", "moving-weighted", "moving-kept"),
@@ -236,7 +239,7 @@ def statements(runs: Runs) -> list[dict[str, Any]]:
         say(f"{moved}: highest minus lowest, {at}", [max(row) - min(row) for row in values(MARCHES, "miou", which)], 0.05)
     best = [row[0] - max(row[1:]) for row in values(["gaussians-silog", *MARCHES], "miou")]
     say("Gaussians, which have no such number, are above the best of them: mIoU", best)
-    say("with shifts of mean and scale Gaussians are better than without: mIoU", minus("gaussians", "no-shifts", "miou"))
+    say("with shifts of mean and scale Gaussians are better than without: mIoU", minus("both-shifts", "no-shifts", "miou"))
     for name in ("resample", "camera"):
         title = f"Ray Compensation ({name})"
         fewer = [-value for value in minus(f"{name}-1", "gaussians", "excess")]

@@ -70,7 +70,7 @@ class ViewLoss(Config):
         of_hit = ("window", "flat_window", "window_share", "power")
         changed = [name for name in of_hit if getattr(self, name) != type(self).model_fields[name].default]
         if self.depth != "hit" and changed:
-            raise ValueError(f"{' and '.join(changed)} belong to depth=hit: set depth=hit, or leave them at their defaults")
+            raise ValueError(f"depth={self.depth} has no {' and no '.join(changed)}: set depth=hit, or these to their defaults first")
         return self
 
 

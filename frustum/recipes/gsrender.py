@@ -57,7 +57,7 @@ def gsrender_r50() -> Recipe:
 
 def gsrender_mini() -> Recipe:
     """GSRender for two CPU cores: FlashOCC-tiny's trunk, learns the street world without a 3D label."""
-    return _mini("gsrender-mini", _mini_gaussians(_mini_views(adjacent=(-2, -1, 1, 2), drawn=1)))
+    return _mini("gsrender-mini", _mini_gaussians(_mini_views()))
 
 
 def renderocc_mini() -> Recipe:
@@ -71,8 +71,7 @@ def renderocc_mini() -> Recipe:
 
 def gsrender_mini_kitti() -> Recipe:
     """The same network for an imported KITTI raw drive, which has no point classes: learns shapes from depth alone, two cameras."""
-    views = _mini_views(adjacent=(-10, -5, 5, 10), drawn=1)  # as far away as at two keyframes a second
-    mini = _mini("gsrender-mini-kitti", _mini_gaussians(views.model_copy(update={"source": "lidar"})))
+    mini = _mini("gsrender-mini-kitti", _mini_gaussians(_mini_views().model_copy(update={"source": "lidar"})))
     return mini.model_copy(update={"data": mini.data.model_copy(update={"root": "data/kitti", "image_size": (96, 320)})})
 
 
@@ -86,20 +85,20 @@ def flashocc_mini_render() -> Recipe:
 _MINI_WEIGHTS = ClassWeights(table="counted", power=0.5, depth_power=0.35)
 
 
-def _mini_views(adjacent: tuple[int, ...] = (), drawn: int = 0) -> Views:
-    return Views(adjacent=adjacent, drawn=drawn, points=4000, balance=0.35, moving_weight=0)
+def _mini_views() -> Views:
+    return Views(points=4000, balance=0.35, hidden=0.5, moving_weight=0)
 
 
 def _mini_gaussians(views: Views) -> GsRenderConfig:
+    head = GaussianHead(opacity_bias=-4.5, mean_shift=0)
     return GsRenderConfig(
-        trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()), head=GaussianHead(opacity_bias=-4.5), views=views, compensation="camera",
-        loss=_mini_loss(), class_weights=_MINI_WEIGHTS,
-        shown_width=128,
+        trunk=Trunk(flashocc_tiny=FlashOccTinyConfig()), head=head, views=views, compensation="none", loss=_mini_loss(),
+        class_weights=_MINI_WEIGHTS, readout="splat", threshold=0.12, shown_width=128,
     )  # fmt: skip
 
 
 def _mini_loss() -> ViewLoss:
-    return ViewLoss(depth="hit", normalise=True, free_weight=0.5, sparsity=3.0, moving_weight=0)
+    return ViewLoss(depth="hit", normalise=True, window_share=0.1, free_weight=0.5, sparsity=3.0, moving_weight=0)
 
 
 def _swin_b() -> Trunk:

@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GRID = VoxelGrid(lower=(0, 0, 0), upper=(8, 2, 1), cell=(1, 1, 1))
 VARIED = {
     "samples": {"model.renderer", "model.step"},
-    "loss": {"model.loss.depth", "model.loss.free_weight", "model.loss.normalise", "model.loss.sparsity"},
+    "loss": {"model.loss.depth", "model.loss.free_weight", "model.loss.normalise", "model.loss.sparsity", "model.loss.window_share"},
     "shifts": {"model.head.mean_shift", "model.head.scale_shift"},
+    "readout": {"model.readout", "model.threshold"},
     "compensation": {"model.compensation", "model.views.adjacent"},
     "interval": {"model.views.adjacent"},
     "dynamic": {"model.views.moving_weight", "model.loss.moving_weight"},

@@ -205,7 +205,7 @@ def test_settings_that_contradict_each_other():
         GsRenderConfig(views=Views())
     with pytest.raises(ValidationError, match=r"never drawn.*set model\.views\.moving_weight=1 beside model\.loss\.moving_weight=0\.5"):
         GsRenderConfig(views=Views(adjacent=(1,), points=9, moving_weight=0), compensation="camera", loss=ViewLoss(moving_weight=0.5))
-    with pytest.raises(ValidationError, match="window and power belong to depth=hit"):
+    with pytest.raises(ValidationError, match="depth=silog has no window and no power: set depth=hit"):
         ViewLoss(window=1.0, power=0.5)
     with pytest.raises(ValidationError, match="3D labels say what is empty"):
         RenderLoss(loss=ViewLoss(sparsity=1.0))
