@@ -32,7 +32,7 @@ VARIED = {
     "loss": {"model.loss.depth", "model.loss.free_weight", "model.loss.normalise", "model.loss.sparsity", "model.loss.window_share"},
     "shifts": {"model.head.mean_shift", "model.head.scale_shift"},
     "readout": {"model.readout", "model.threshold"},
-    "compensation": {"model.compensation", "model.views.adjacent"},
+    "compensation": {"model.compensation", "model.views.adjacent", "model.views.drawn"},
     "interval": {"model.views.adjacent"},
     "dynamic": {"model.views.moving_weight", "model.loss.moving_weight"},
     "labels3d": set(),
@@ -81,7 +81,7 @@ def test_all_arms_have_the_same_budget_and_networks_the_same_trunk(recipes: dict
     for ours, others in (("gaussians", "traversal"), ("gaussians-silog", "traversal-silog")):
         one, other = recipes[ours].model, recipes[others].model
         assert one.learns_from() == other.learns_from()
-        assert all(getattr(one, name) == getattr(other, name) for name in ("trunk", "loss", "class_weights", "threshold"))
+        assert all(getattr(one, name) == getattr(other, name) for name in ("trunk", "loss", "class_weights"))
         assert one.head.opacity_bias == other.density_bias
     assert recipes["labels3d"].model == first.model.trunk.flashocc_tiny
 

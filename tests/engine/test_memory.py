@@ -20,7 +20,8 @@ from tests.engine import toy
 
 CPU = torch.device("cpu")
 NETWORK = torch.nn.Linear(10, 9)  # 99 weights
-SAMPLES = ("model.loss.free_weight=0", "model.loss.depth=silog", "model.renderer=march")
+NEAR = ("model.views.adjacent=-1,1", "model.views.drawn=1")
+SAMPLES = ("model.loss.window_share=0", "model.loss.free_weight=0", "model.loss.depth=silog", "model.renderer=march")
 
 
 def needed(name: str, *words: str, device: str = "cpu") -> int:
@@ -41,8 +42,8 @@ def test_it_grows_with_the_batch_and_with_the_voxels(name, device):
 
 
 def test_what_else_makes_it_larger():
-    plain = needed("gsrender-mini", "model.compensation=none")
-    assert plain < needed("gsrender-mini", "model.compensation=camera") < needed("gsrender-mini", "model.compensation=resample")
+    camera, resample = (needed("gsrender-mini", *NEAR, f"model.compensation={way}") for way in ("camera", "resample"))
+    assert needed("gsrender-mini") == needed("gsrender-mini", *NEAR) < camera < resample
     assert needed("gsrender-mini", "model.head.most=1000") < needed("gsrender-mini")
     assert needed("gsrender-mini", "model.head.most=9999999") == needed("gsrender-mini")
     assert needed("gsrender-mini", device="cuda") < needed("gsrender-mini"), "what the CPU copies"
@@ -109,7 +110,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, free: float, total: float) -> None:
 
 
 def large() -> Recipe:
-    words = ["train.batch_size=8", "model.compensation=resample", "train.accumulate=2"]
+    words = ["train.batch_size=8", *NEAR, "model.compensation=resample", "train.accumulate=2", "model.head.mean_shift=0.5"]
     return apply(get_recipe("gsrender-mini"), words)
 
 
@@ -197,7 +198,7 @@ print(json.dumps([sum(found.values()) / 2**20, rise] if (rise := peak_rise(job)[
     ("name", "words"),
     [
         ("gsrender-mini", []),
-        ("gsrender-mini", ["model.compensation=resample"]),
+        ("gsrender-mini", [*NEAR, "model.compensation=resample"]),
         ("gsrender-mini", ["model.head.most=20000"]),
         ("renderocc-mini", []),
         ("renderocc-mini", [*SAMPLES]),
