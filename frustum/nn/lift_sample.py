@@ -1,0 +1,119 @@
+"""Lifting by sampling: each voxel takes the mean of the image features that its centre projects to. No parameters (SimpleBEV, 2022).
+
+`reference` does what the published weights were trained with: the position of a point in the feature map is off by up to half a feature
+(coordinates are scaled for one convention of `grid_sample` and sampled in the other), a camera counts for a channel where its feature is
+not zero, and cameras stand still between their exposures. `clean` samples where a point projects to, counts the cameras that see it, and
+knows how the vehicle moved.
+Shape letters: B batch, N cameras, M = B * N images, C channels, h w feature map, X Y Z voxels, V = X * Y * Z, P voxels that a camera sees.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.config import TRAVELS
+from frustum.geometry import VoxelGrid, invert
+from frustum.geometry.transforms import send, without_autocast
+from frustum.nn.rig_memory import RigMemory
+from frustum.types.frame import Frame
+
+FeatureSampling = Annotated[Literal["clean", "reference"], TRAVELS]
+"""How voxels find their features, see the module; as a setting it travels with the weights."""
+
+
+class Seen(NamedTuple):
+    """What one camera sees of the voxels.
+
+    Attributes:
+        voxels: (P,) int64 places in the flattened (X, Y, Z).
+        places: (1, 1, P, 2) where in the feature map, as `grid_sample` takes them (without aligned corners).
+    """
+
+    voxels: Tensor
+    places: Tensor
+
+
+class LiftSample(nn.Module):
+    """Fills the voxels of `grid`. What recent rigs see is kept.
+
+    Args:
+        grid: the voxels, in the augmented frame of the map.
+        sampling: see the module.
+    """
+
+    def __init__(self, grid: VoxelGrid, sampling: Literal["clean", "reference"] = "clean"):
+        super().__init__()
+        self.grid, self.sampling = grid, sampling
+        self.plans: RigMemory[list[Seen]] = RigMemory()
+
+    def forward(self, features: Tensor, frame: Frame, map2ego: Tensor) -> Tensor:
+        """(M, C, h, w) -> (B, C, X, Y, Z) float32; voxels that no camera sees are zero.
+
+        Args:
+            features: of the frame's cameras.
+            frame: the cameras and the augmentation of the map.
+            map2ego: (B, 4, 4) the frame of the map, before its augmentation, to the ego frame.
+        """
+        samples, cells = len(map2ego), self.grid.num_cells
+        seen, lifted = self.plan(frame, map2ego, features), []
+        cameras = len(seen) // samples
+        with without_autocast(features):
+            features = features.float()
+            for b in range(samples):
+                total, count = features.new_zeros(features.shape[1], cells), None
+                if self.sampling == "reference":
+                    count = torch.zeros_like(total)
+                else:
+                    number = features.new_zeros(1, cells)
+                for m in range(b * cameras, (b + 1) * cameras):
+                    voxels, places = seen[m]
+                    padding = "zeros" if self.sampling == "reference" else "border"
+                    found = F.grid_sample(features[m : m + 1], places, padding_mode=padding, align_corners=False)[0, :, 0]  # (C, P)
+                    total = total.index_add(1, voxels, found)
+                    if count is not None:
+                        count.index_add_(1, voxels, (found.detach() != 0).float())
+                    else:
+                        number.index_add_(1, voxels, torch.ones_like(found[:1].detach()))
+                lifted.append(total / (1e-6 + count if count is not None else number.clamp(min=1)))
+        return torch.stack(lifted).unflatten(-1, self.grid.shape)
+
+    @torch.no_grad()
+    def plan(self, frame: Frame, map2ego: Tensor, features: Tensor) -> list[Seen]:
+        """What each of the M cameras sees, on the device of the features (M, C, h, w)."""
+        rig = frame.rig
+        device, size = features.device, (features.shape[-2], features.shape[-1])
+        matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, frame.ego2global, frame.bev_aug, map2ego)
+        rest = (str(device), rig.image_size, size, self.grid, self.sampling)
+
+        def make() -> list[Seen]:
+            pairs = (pair for sample in range(len(map2ego)) for pair in self._seen(frame, map2ego, sample, size))
+            return [Seen(send(voxels, device), send(places.float(), device)[None, None]) for voxels, places in pairs]
+
+        return self.plans.get(matrices, rest, make)
+
+    def _seen(self, frame: Frame, map2ego: Tensor, sample: int, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        """For each camera of a sample (P,) voxels and (P, 2) places, in float64 on the CPU, where geometry lies (see `Batch.to`)."""
+        (height, width), rig = frame.rig.image_size, frame.rig.to("cpu")
+        h, w = size
+        to_ego = map2ego[sample].cpu().double() @ torch.linalg.inv(frame.bev_aug[sample].cpu().double())
+        centres = self.grid.centres(torch.float64).flatten(0, 2)
+        centres = centres @ to_ego[:3, :3].T + to_ego[:3, 3]  # (V, 3)
+        is_reference = self.sampling == "reference"
+        cam2key = rig.cam2key(None if is_reference else frame.ego2global.cpu())[sample].double()
+        lenses, found = (rig.image_aug[sample] @ rig.intrinsics[sample]).double(), []
+        for lens, ego2cam in zip(lenses, invert(cam2key), strict=True):
+            local = centres @ ego2cam[:3, :3].T + ego2cam[:3, 3]
+            depth = local[:, 2]
+            pixels = (local @ lens.T)[:, :2] / depth.clamp(min=1e-6)[:, None]
+            u, v = pixels[:, 0] * (w / width), pixels[:, 1] * (h / height)  # in features
+            low, off = (-0.5, 0.5) if is_reference else (0.0, 0.0)
+            inside = (depth > 0) & (u > low) & (u < w - off) & (v > low) & (v < h - off)
+            voxels = inside.nonzero()[:, 0]
+            spans = (w - 1, h - 1) if is_reference else (w, h)
+            places = torch.stack([2 * u[voxels] / spans[0] - 1, 2 * v[voxels] / spans[1] - 1], -1)
+            found.append((voxels, places))
+        return found
