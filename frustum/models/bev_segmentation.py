@@ -8,7 +8,7 @@ Shape letters: B batch, C channels, K classes, Y X cells of the map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -170,8 +170,3 @@ def map_predictions(outputs: dict[str, Tensor], batch: Batch, grid: VoxelGrid, m
 def _cell(grid: VoxelGrid, counts: tuple[int, int]) -> tuple[float, float, float]:
     x, y = ((high - low) / count for low, high, count in zip(grid.lower, grid.upper, counts, strict=False))
     return x, y, grid.upper[2] - grid.lower[2]
-
-
-def parameters_of(parts: Mapping[str, nn.Module]) -> dict[str, list[Any]]:
-    """Groups of parameters, by name."""
-    return {name: list(part.parameters()) for name, part in parts.items()}

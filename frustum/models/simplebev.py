@@ -11,10 +11,11 @@ Shape letters: B batch, N cameras, M = B * N images, C channels, K classes, X Y 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import AfterValidator, NonNegativeInt, PositiveInt
+import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from frustum.data.labels.map_classes import MapLabels
@@ -41,12 +42,6 @@ from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
 
-def _by_eight(grid: VoxelGrid) -> VoxelGrid:
-    if any(cells % 8 for cells in grid.shape[:2]):
-        raise ValueError(f"the network over the map needs multiples of 8 cells, got {grid.shape[0]} x {grid.shape[1]}; set model.grid")
-    return grid
-
-
 class SimpleBevConfig(ModelConfig):
     """Settings of SimpleBEV.
 
@@ -71,7 +66,7 @@ class SimpleBevConfig(ModelConfig):
     frozen_blocks: NonNegativeInt = 0
     channels: PositiveInt = 128
     map_channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)
-    grid: Annotated[VoxelGrid, AfterValidator(_by_eight)] = VoxelGrid(lower=(-50, -50, -6), upper=(50, 50, 4), cell=(0.5, 0.5, 1.25))
+    grid: VoxelGrid = VoxelGrid(lower=(-50, -50, -6), upper=(50, 50, 4), cell=(0.5, 0.5, 1.25))
     fine: PositiveInt = 1
     sampling: FeatureSampling = "clean"
     feature_head: bool = False
@@ -160,21 +155,21 @@ class Decoder(nn.Module):
         quarter = self.layer2(half)
         bev = self.up3_skip(self.layer3(quarter), quarter)
         bev = self.up1_skip(self.up2_skip(bev, half), x)
-        outputs = {"bev": bev.float()} | read_heads({name: self.get_submodule(name) for name in HEADS if hasattr(self, name)}, bev, self.fine)
+        outputs = {"bev": bev.float()} | read_heads(
+            {name: self.get_submodule(name) for name in HEADS if hasattr(self, name)}, bev, self.fine
+        )
         return outputs | ({"features": self.feat_head(bev).float()} if hasattr(self, "feat_head") else {})
 
 
 class Added(nn.Module):
-    """A map, doubled and brought to the channels of a finer one, added to it."""
+    """A map, stretched over a finer one and brought to its channels, added to it. Sides of the maps need not be even."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.upsample_layer = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            nn.Conv2d(in_channels, out_channels, 1, bias=False),
-            nn.InstanceNorm2d(out_channels),
-        )
+        convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.upsample_layer = nn.Sequential(nn.Identity(), convolution, nn.InstanceNorm2d(out_channels))  # numbered as in the files
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, in_channels, rows / 2, columns / 2) and (B, out_channels, rows, columns) -> the latter."""
-        return self.upsample_layer(x) + skip
+        stretched = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.upsample_layer(stretched) + skip

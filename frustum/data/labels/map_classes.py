@@ -230,7 +230,11 @@ class MapLabels(Label[MapTruth]):
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
         """Which classes, by which rule, from how many keyframes, and where roads come from."""
         shown = labelled(source, tokens)
-        some = f" of {len(shown):,} of {len(tokens):,} keyframes, hidden in the others by data.labelled_share" if len(shown) < len(tokens) else ""
+        some = (
+            f" of {len(shown):,} of {len(tokens):,} keyframes, hidden in the others by data.labelled_share"
+            if len(shown) < len(tokens)
+            else ""
+        )
         roads = f", roads from {read_patch(source, shown[0], self.layers).origin}" if self.layers and shown else ""
         visible = f"visibility {self.counts_from} and more" if self.counts_from > 1 else "any visibility"
         return f"maps of {', '.join(self.class_names)}{some} (rule {self.rule!r}, objects of {visible}{roads})"

@@ -2,7 +2,7 @@
 
     maps/expansion/LOCATION.json    nuScenes' map expansion: all layers of `map_layers.LAYERS`
     maps/FILE.png                   the map mask: `drivable_area` alone; a blank one, as data sets have that know no map, does not count
-    gts/                            voxel labels: `drivable_area` and `walkway` of the columns that were observed, within their grid
+    gts/                            voxel labels: `drivable_area` and `walkway` within their grid, where a column shows ground or a building
 
 The first that is there is taken, for the whole location.
 """
@@ -20,7 +20,7 @@ from frustum.data.nuscenes.tables import MAP_FILES, load_table
 from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points, yaw_of
-from frustum.types.classes import OCC3D_CLASSES
+from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
 
 REACH, STEP = 70.0, 0.25
 """Metres from the ego vehicle to the border of a patch along its axes, and between its nodes: each cell of 0.5 m has its centre on one."""
@@ -28,7 +28,8 @@ NODES = round(2 * REACH / STEP) + 1
 
 _PIXEL = 0.1  # metres of a map mask
 _VOXEL_CLASSES = {"drivable_area": "driveable_surface", "walkway": "sidewalk"}
-_OBSERVED = "Extract the map expansion pack of nuScenes (version 1.3) into maps/, or choose other classes."
+_STATIC = (*FLAT_CLASSES, "manmade", "vegetation")
+_ADVICE = "Extract the map expansion pack of nuScenes (version 1.3) into maps/, or choose other classes."
 
 
 class Patch(NamedTuple):
@@ -77,7 +78,7 @@ def read_patch(source: Any, token: str, layers: tuple[str, ...]) -> Patch:
 
 def _require(layers: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
     if missing := [name for name in layers if name not in known]:
-        raise DataError(f"{what} cannot say where {', '.join(missing)} is, only {' and '.join(known)}. {_OBSERVED}")
+        raise DataError(f"{what} cannot say where {', '.join(missing)} is, only {' and '.join(known)}. {_ADVICE}")
 
 
 @lru_cache(maxsize=4)
@@ -107,7 +108,7 @@ def _mask(path: Path) -> np.ndarray | None:
     """(rows, columns) bool, row 0 in the north; None where there is none, or a blank one."""
     if not path.is_file():
         return None
-    mask = read_image(path, lambda image: np.asarray(image.convert("L").point(lambda v: 255 * (v > 0))) > 0, _OBSERVED)
+    mask = read_image(path, lambda image: np.asarray(image.convert("L").point(lambda v: 255 * (v > 0))) > 0, _ADVICE)
     return mask if mask.any() else None
 
 
@@ -130,15 +131,12 @@ def _from_mask(mask: np.ndarray, flat: np.ndarray, count: int) -> tuple[np.ndarr
 def _from_voxels(source: Any, token: str, layers: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     labels, grid = source.sample(token, with_boxes=False, occupancy=True).occupancy, VoxelGrid.occ3d()
     if labels is None:
-        raise DataError(f"keyframe {token} of {source.root} has neither a map nor voxel labels to say where roads are. {_OBSERVED}")
+        raise DataError(f"keyframe {token} of {source.root} has neither a map nor voxel labels to say where roads are. {_ADVICE}")
     if labels.semantics.shape != grid.shape:
         raise DataError(f"the voxel labels of keyframe {token} have shape {labels.semantics.shape}, not Occ3D's {grid.shape}.")
-    observed = (labels.mask_lidar | labels.mask_camera) > 0
-    ids = [OCC3D_CLASSES.index(_VOXEL_CLASSES[name]) for name in layers]
-    columns = np.stack([((labels.semantics == i) & observed).any(2).T for i in ids])  # (L, Y, X)
+    columns = np.stack([(labels.semantics == OCC3D_CLASSES.index(_VOXEL_CLASSES[name])).any(2).T for name in layers])  # (L, Y, X)
+    static = np.isin(labels.semantics, [OCC3D_CLASSES.index(name) for name in _STATIC]).any(2).T
     cell = np.floor((_nodes() - grid.lower[:2]) / grid.cell[:2] + 1e-9).astype(np.int64)
     inside = ((cell >= 0) & (cell < grid.shape[:2])).all(-1)
     x, y = np.moveaxis(np.where(inside[..., None], cell, 0), -1, 0)
-    return columns[:, y, x] & inside, observed.any(2).T[y, x] & inside
-
-
+    return columns[:, y, x] & inside, static[y, x] & inside

@@ -30,7 +30,9 @@ _DROP = 0.2  # highest probability that a block is left out in training
 class FixedConv2d(nn.Conv2d):
     """A convolution with the padding that TensorFlow's SAME has for images `side` pixels wide, whatever their size is."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False, side: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False, side: int = 1
+    ):
         super().__init__(in_channels, out_channels, kernel, stride, groups=groups, bias=bias)
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         self.pads = (total // 2, total - total // 2) * 2
@@ -107,7 +109,7 @@ class EfficientNetB(nn.Module):
         self.started_from = ""
         if pretrained is True:
             raise ConfigError(
-                f"no package has weights for EfficientNet-{variant.upper()}: give a file (model.pretrained=FILE), or model.pretrained=false."
+                f"no package has weights for EfficientNet-{variant.upper()}: give a file (model.pretrained=FILE), or set it to false."
             )
         if pretrained:
             self.started_from = str(pretrained)
