@@ -100,7 +100,7 @@ class Sight(NamedTuple):
     """What all cameras see: that of each of the M images, and the number of cameras (B, Q, 1) that see a query, at least 1."""
 
     seen: list[Seen]
-    count: Tensor
+    cameras: Tensor
 
 
 class BevFormerSeg(nn.Module):
@@ -109,7 +109,8 @@ class BevFormerSeg(nn.Module):
     bev: (B, C, Y, X) the queries after the last layer
     map_logits: (B, K, fine * Y, fine * X)
     centre: (B, 1, fine * Y, fine * X) probability, highest at the centres of objects
-    offset: (B, 2, fine * Y, fine * X) from the centre of a cell's object to the cell, to the right and forward, in cells
+    offset: (B, 2, fine * Y, fine * X) from the centre of a cell's object to the cell, to the right and forward, in
+        cells; twice that with `loss.doubled_offsets`
     """
 
     def __init__(self, config: BevFormerSegConfig):
@@ -216,7 +217,7 @@ class Layer(nn.Module):
                 near = points.repeat_interleave(each, 1)[:, None] + asked.offsets[b, chosen]  # (P, heads, S, 2)
                 total = total.index_add(0, chosen, deform_attention(values[m : m + 1], near[None], asked.weights[b, chosen][None])[0])
             answers.append(total)
-        return part.out((torch.stack(answers) / sight.count).to(queries.dtype))
+        return part.out((torch.stack(answers) / sight.cameras).to(queries.dtype))
 
 
 class Asked(NamedTuple):

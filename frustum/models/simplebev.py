@@ -88,7 +88,8 @@ class SimpleBev(nn.Module):
     bev: (B, C, Y, X) what the heads read
     map_logits: (B, K, fine * Y, fine * X)
     centre: (B, 1, fine * Y, fine * X) probability, highest at the centres of objects
-    offset: (B, 2, fine * Y, fine * X) from the centre of a cell's object to the cell, to the right and forward, in cells
+    offset: (B, 2, fine * Y, fine * X) from the centre of a cell's object to the cell, to the right and forward, in
+        cells; twice that with `loss.doubled_offsets`
     features: (B, C, Y, X) of the feature head, where there is one
     """
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 _GRID = 'model.grid={"lower": [-50, -50, -4], "upper": [50, 50, 6], "cell": [2.5, 2.5, 5]}'
 _SIZES = ["model.pretrained=false", "model.fine=5"]
 _SIMPLEBEV = [*_SIZES, _GRID, "model.channels=16", "model.map_channels=8,8,16"]
-_BEVFORMER = [*_SIZES, _GRID, "model.channels=16", "model.layers=2", "model.heads=2", "model.places=4", "model.hidden=16", "model.dropout=0"]
+_BEVFORMER = [
+    *_SIZES,
+    _GRID,
+    "model.channels=16",
+    "model.layers=2",
+    "model.heads=2",
+    "model.places=4",
+    "model.hidden=16",
+    "model.dropout=0",
+]
 _LSS = [
     *_SIZES, 'model.grid={"lower": [-50, -50, -10], "upper": [50, 50, 10], "cell": [2.5, 2.5, 20]}', "model.image_channels=16",
     "model.channels=8", "model.map_channels=8,8,16", 'model.depth_bins={"step": 4.0}',

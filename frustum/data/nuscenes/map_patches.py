@@ -135,7 +135,7 @@ def _from_voxels(source: Any, token: str, layers: tuple[str, ...]) -> tuple[np.n
     if labels.semantics.shape != grid.shape:
         raise DataError(f"the voxel labels of keyframe {token} have shape {labels.semantics.shape}, not Occ3D's {grid.shape}.")
     columns = np.stack([(labels.semantics == OCC3D_CLASSES.index(_VOXEL_CLASSES[name])).any(2).T for name in layers])  # (L, Y, X)
-    static = np.isin(labels.semantics, [OCC3D_CLASSES.index(name) for name in _STATIC]).any(2).T
+    static = np.any(np.isin(labels.semantics, [OCC3D_CLASSES.index(name) for name in _STATIC]), 2).T
     cell = np.floor((_nodes() - grid.lower[:2]) / grid.cell[:2] + 1e-9).astype(np.int64)
     inside = ((cell >= 0) & (cell < grid.shape[:2])).all(-1)
     x, y = np.moveaxis(np.where(inside[..., None], cell, 0), -1, 0)

@@ -7,7 +7,6 @@ pixels): a strided convolution of B4 in the middle of the network pads otherwise
 from __future__ import annotations
 
 import math
-import re
 from typing import Literal
 
 import torch
@@ -113,9 +112,10 @@ class EfficientNetB(nn.Module):
             )
         if pretrained:
             self.started_from = str(pretrained)
-            needed, names = self.state_dict(), re.compile(r"(?:.*\.)?((?:_conv_stem|_bn0|_blocks\.\d+)\..+)")
-            state = {found[1]: value for key, value in open_state(pretrained).state.items() if (found := names.fullmatch(key))}
-            fill(self, {key: value for key, value in state.items() if key in needed}, f"an EfficientNet-{variant.upper()}")
+            state, stem_key = open_state(pretrained).state, "_conv_stem.weight"
+            prefix = next((key.removesuffix(stem_key) for key in state if key.endswith(stem_key)), "")
+            needed = {prefix + key: key for key in self.state_dict()}
+            fill(self, {needed[key]: value for key, value in state.items() if key in needed}, f"an EfficientNet-{variant.upper()}")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (M, 3, H, W), normalised -> the chosen feature maps, finest first."""
