@@ -8,8 +8,9 @@ Shape letters: B batch, C channels, K classes, Y X cells of the map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
@@ -22,6 +23,7 @@ from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.losses.maps import cell_cross_entropy, centre_loss, centre_targets, offset_loss
 from frustum.types.batch import Batch
+from frustum.types.contract import Label
 from frustum.types.predictions import PredictedMap, Prediction
 
 HEADS = {"segmentation_head": "map_logits", "instance_offset_head": "offset", "instance_center_head": "centre"}
@@ -125,6 +127,15 @@ def read_heads(heads: Mapping[str, nn.Module], features: Tensor, fine: int) -> d
     """Outputs of `map_heads` from features (B, C, *, *), float32: `map_logits` (B, K, *, *), and what else there is."""
     found = {HEADS[name]: F.pixel_shuffle(head(features).float(), fine) for name, head in heads.items()}
     return found | ({"centre": found["centre"].sigmoid()} if "centre" in found else {})
+
+
+@torch.no_grad()
+def start_at_share(head: nn.Module, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]], positive_weight: float) -> None:
+    """Let the last layer of the head of classes, bias (K * n,), begin at how frequent each is, as the weighted cross-entropy sees it."""
+    last = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)][-1]
+    share = torch.from_numpy(statistics[MapLabels]["share"]).float().clamp(1e-3, 1 - 1e-3)
+    assert last.bias is not None
+    last.bias.copy_((positive_weight * share / (1 - share)).log().repeat_interleave(len(last.bias) // len(share)))
 
 
 def loss_weights(loss: MapLoss) -> dict[str, nn.Parameter]:

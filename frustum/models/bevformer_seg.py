@@ -11,8 +11,10 @@ a query in a map, K classes.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -20,13 +22,23 @@ from torch import Tensor, nn
 from frustum.data.labels.map_classes import MapLabels
 from frustum.geometry import VoxelGrid, invert
 from frustum.geometry.transforms import send
-from frustum.models.bev_segmentation import MapLoss, Maps, check_maps, loss_weights, map_heads, map_losses, map_predictions, read_heads
+from frustum.models.bev_segmentation import (
+    MapLoss,
+    Maps,
+    check_maps,
+    loss_weights,
+    map_heads,
+    map_losses,
+    map_predictions,
+    read_heads,
+    start_at_share,
+)
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.image_features import Encoder, ImageFeatures
 from frustum.nn.rig_memory import RigMemory
 from frustum.ops.deform_attention import deform_attention
 from frustum.types.batch import Batch
-from frustum.types.contract import ModelConfig
+from frustum.types.contract import Label, ModelConfig
 from frustum.types.frame import Frame, keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -125,6 +137,10 @@ class BevFormerSeg(nn.Module):
             self.register_parameter(name, weight)
         self.cells = nn.Buffer(_middles(y, x), persistent=False)
         self.plans: RigMemory[Sight] = RigMemory()
+
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Begin at how frequent the classes are."""
+        start_at_share(self.heads["segmentation_head"], statistics, self.config.loss.positive_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""

@@ -8,8 +8,10 @@ Shape letters: B batch, N cameras, M = B * N images, D depth bins, C channels, h
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from frustum.data.labels.map_classes import MapLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
-from frustum.models.bev_segmentation import MapLoss, Maps, check_maps, map_losses, map_predictions
+from frustum.models.bev_segmentation import MapLoss, Maps, check_maps, map_losses, map_predictions, start_at_share
 from frustum.nn.conv import ConvNorm
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.efficientnet_b import EfficientNetB
@@ -27,7 +29,7 @@ from frustum.nn.encoders.resnet import BasicBlock, resnet_stage
 from frustum.nn.lift_splat import LiftSplat, Splat
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
-from frustum.types.contract import ModelConfig
+from frustum.types.contract import Label, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -109,6 +111,10 @@ class LssSeg(nn.Module):
         self.stages = nn.ModuleList([resnet_stage(BasicBlock, *widths) for widths in ((a, a, 2, 1), (a, b, 2, 2), (b, c, 2, 2))])
         self.up1, self.up2 = Joined(a + c, 4 * a), ConvNorm(4 * a, 2 * a)
         self.head = nn.Conv2d(2 * a, len(config.maps.class_names) * config.fine**2, 1)
+
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Begin at how frequent the classes are."""
+        start_at_share(self.head, statistics, self.config.positive_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""

@@ -11,8 +11,10 @@ Shape letters: B batch, N cameras, M = B * N images, C channels, K classes, X Y 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveInt
@@ -31,13 +33,14 @@ from frustum.models.bev_segmentation import (
     map_losses,
     map_predictions,
     read_heads,
+    start_at_share,
 )
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import BasicBlock, resnet_stage
 from frustum.nn.image_features import Encoder, ImageFeatures
 from frustum.nn.lift_sample import FeatureSampling, LiftSample
 from frustum.types.batch import Batch
-from frustum.types.contract import ModelConfig
+from frustum.types.contract import Label, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -104,6 +107,10 @@ class SimpleBev(nn.Module):
         self.decoder = Decoder(config)
         for name, weight in loss_weights(config.loss).items():
             self.register_parameter(name, weight)
+
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Begin at how frequent the classes are."""
+        start_at_share(self.decoder.get_submodule("segmentation_head"), statistics, self.config.loss.positive_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""

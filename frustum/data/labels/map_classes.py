@@ -19,7 +19,7 @@ from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.bev_map import BACKGROUND, BevConvention, are_objects, as_map, centre_cells, draw_boxes
 from frustum.data.labels.occupancy import labelled
 from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, read_patch
-from frustum.data.source import as_rig_source
+from frustum.data.source import as_rig_source, spread
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, pose, rotation_z, yaw_of
 from frustum.types.contract import Label, Shapes
@@ -32,6 +32,7 @@ MAP_GRID = VoxelGrid(lower=(-50.0, -50.0, -10.0), upper=(50.0, 50.0, 10.0), cell
 CAMERA_AXES = pose(np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.zeros(3))
 """(4, 4), x forward, y left, z up to a camera's x right, y down, z forward."""
 
+_SAMPLED = 100  # keyframes that say how frequent classes are
 _COUNT_FROM: dict[str, int] = {"lss": 0, "pointbev": 2, "cvt": 2, "simplebev": 2}  # the visibility from which cells count
 
 
@@ -226,6 +227,15 @@ class MapLabels(Label[MapTruth]):
         truth = self.collate(rows)
         assert truth is not None
         return truth
+
+    def statistics(self, source: Any, tokens: Sequence[str]) -> dict[str, np.ndarray]:
+        """`share` (K,) float64: of the cells that count, those that each class fills; from at most 100 keyframes."""
+        filled, counted = np.zeros(len(self.class_names)), np.zeros(len(self.class_names))
+        for token in spread(labelled(source, tokens), _SAMPLED):
+            drawn = self.draw(self.read(source, token), BevTransform(), self.reference if self.rule == "simplebev" else -1)
+            filled += (drawn.classes & drawn.counts).sum((1, 2))
+            counted += drawn.counts.sum((1, 2))
+        return {"share": filled / np.maximum(counted, 1)}
 
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
         """Which classes, by which rule, from how many keyframes, and where roads come from."""
