@@ -83,10 +83,10 @@ def simplebev_mini() -> Recipe:
 
 
 def bevformer_seg_mini() -> Recipe:
-    """A BEVFormer without time for two CPU cores: three layers of 10,000 queries (street world)."""
+    """A BEVFormer without time for two CPU cores: three layers of 2,500 queries (street world)."""
     model = BevFormerSegConfig(
         encoder="efficientnet_lite0", pretrained=True, frozen_blocks=5, channels=64, layers=3, places=8, hidden=128, dropout=0.0,
-        grid=_mini_grid(4, 2.5), fine=2, maps=_MINI_MAPS, loss=MapLoss(),
+        grid=_mini_grid(4, 2.5, cell=2), fine=4, maps=_MINI_MAPS, loss=MapLoss(),
     )  # fmt: skip
     return _mini("bevformer-seg-mini", model)
 
@@ -103,9 +103,9 @@ def lss_seg_mini() -> Recipe:
 _MINI_MAPS = Maps(rule="pointbev")
 
 
-def _mini_grid(heights: int, height: float) -> VoxelGrid:
-    """100 x 100 cells of a metre; the map is predicted in cells of half a metre."""
-    return VoxelGrid(lower=(-50, -50, -4), upper=(50, 50, -4 + heights * height), cell=(1, 1, height))
+def _mini_grid(heights: int, height: float, cell: float = 1) -> VoxelGrid:
+    """Cells of a metre or so; the map is predicted in cells of half a metre."""
+    return VoxelGrid(lower=(-50, -50, -4), upper=(50, 50, -4 + heights * height), cell=(cell, cell, height))
 
 
 def _mini(name: str, model: ModelConfig) -> Recipe:
