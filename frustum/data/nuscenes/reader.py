@@ -286,7 +286,7 @@ class NuScenes:
         )
 
     def hide_labels(self, split: str, share: float) -> None:
-        """Let keyframes of a split come without voxel and map labels, but for this share of its scenes, at even steps, at least one of them.
+        """Hide voxel and map labels of a split, but for this share of its scenes, at even steps, at least one of them.
 
         Raises DataError for an unknown split.
         """
