@@ -18,7 +18,8 @@ from frustum.data.labels.map_classes import MAP_GRID, OBJECTS, Drawn, MapLabels
 from frustum.data.source import as_rig_source
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.metrics.bev_iou import BevIoU
-from frustum.tasks.task import ClassFigures, Figure, Task, grid_from, require_names, without_nan
+from frustum.tasks.blind_map import LikelyMap
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Task, grid_from, require_names, silent, without_nan
 from frustum.types.layers import Layer, Legend, MapLayer
 from frustum.types.predictions import PredictedMap
 
@@ -41,13 +42,17 @@ class TrueMap:
 
     def drawn(self, class_names: tuple[str, ...], rule: str) -> Drawn:
         """Classes (K, Y, X) and where they count. Raises DataError for a class or a rule that the data set has nothing for."""
-        if rule not in get_args(BevConvention):
-            raise ConfigError(f"unknown rule {rule!r} of a map; {nearest_names(rule, get_args(BevConvention))}")
-        channels = [camera.channel for camera in as_rig_source(self.source, "maps").sample(self.token, occupancy=False).cameras]
-        place = channels.index("CAM_FRONT") if "CAM_FRONT" in channels else 0
-        labels = MapLabels(class_names, rule, reference=place)  # type: ignore[arg-type]
-        found = labels.read(self.source, self.token)
-        return labels.draw(found, BevTransform(), place if rule == "simplebev" else -1)
+        labels = labels_of(self.source, self.token, class_names, rule)
+        return labels.draw(labels.read(self.source, self.token), BevTransform(), labels.reference if rule == "simplebev" else -1)
+
+
+def labels_of(source: Any, token: str, class_names: tuple[str, ...], rule: str) -> MapLabels:
+    """The labels of a rule, for rigs like that of a keyframe. Raises ConfigError for an unknown rule."""
+    if rule not in get_args(BevConvention):
+        raise ConfigError(f"unknown rule {rule!r} of a map; {nearest_names(rule, get_args(BevConvention))}")
+    channels = [camera.channel for camera in as_rig_source(source, "maps").sample(token, with_boxes=False, occupancy=False).cameras]
+    place = channels.index("CAM_FRONT") if "CAM_FRONT" in channels else 0
+    return MapLabels(class_names, rule, reference=place)  # type: ignore[arg-type]
 
 
 class BevMapTask(Task):
@@ -131,6 +136,11 @@ class BevMapTask(Task):
             "min_visibility": max((one["min_visibility"] or 0 for one in kept), default=0) or None,
         }
         return without_nan(figures)
+
+    def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
+        """The most likely map."""
+        labels = labels_of(source, source.tokens(split)[0], self.class_names, self.rule)
+        return [LikelyMap.fit(source, split, labels, progress)]
 
     @classmethod
     def figures(cls, metrics: Mapping[str, Any]) -> list[Figure]:
