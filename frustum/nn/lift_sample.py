@@ -58,27 +58,20 @@ class LiftSample(nn.Module):
             frame: the cameras and the augmentation of the map.
             map2ego: (B, 4, 4) the frame of the map, before its augmentation, to the ego frame.
         """
-        samples, cells = len(map2ego), self.grid.num_cells
-        seen, lifted = self.plan(frame, map2ego, features), []
-        cameras = len(seen) // samples
+        seen, is_reference, lifted = self.plan(frame, map2ego, features), self.sampling == "reference", []
+        channels, cameras, cells = features.shape[1], len(features) // len(map2ego), self.grid.num_cells
+        padding = "zeros" if is_reference else "border"
         with without_autocast(features):
             features = features.float()
-            for b in range(samples):
-                total, count = features.new_zeros(features.shape[1], cells), None
-                if self.sampling == "reference":
-                    count = torch.zeros_like(total)
-                else:
-                    number = features.new_zeros(1, cells)
+            for b in range(len(map2ego)):
+                total, count = features.new_zeros(channels, cells), features.new_zeros(channels if is_reference else 1, cells)
                 for m in range(b * cameras, (b + 1) * cameras):
                     voxels, places = seen[m]
-                    padding = "zeros" if self.sampling == "reference" else "border"
                     found = F.grid_sample(features[m : m + 1], places, padding_mode=padding, align_corners=False)[0, :, 0]  # (C, P)
-                    total = total.index_add(1, voxels, found)
-                    if count is not None:
-                        count.index_add_(1, voxels, (found.detach() != 0).float())
-                    else:
-                        number.index_add_(1, voxels, torch.ones_like(found[:1].detach()))
-                lifted.append(total / (1e-6 + count if count is not None else number.clamp(min=1)))
+                    total.index_add_(1, voxels, found)
+                    counted = (found.detach() != 0).float() if is_reference else found.new_ones(1, len(voxels))
+                    count.index_add_(1, voxels, counted)
+                lifted.append(total / (1e-6 + count if is_reference else count.clamp(min=1)))
         return torch.stack(lifted).unflatten(-1, self.grid.shape)
 
     @torch.no_grad()
