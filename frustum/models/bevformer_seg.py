@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from frustum.data.labels.map_classes import MapLabels
-from frustum.geometry import VoxelGrid, invert
+from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
 from frustum.models.bev_segmentation import (
     MapLoss,
@@ -35,6 +35,7 @@ from frustum.models.bev_segmentation import (
 )
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.image_features import Encoder, ImageFeatures
+from frustum.nn.lift_sample import in_ego_frame
 from frustum.nn.rig_memory import RigMemory
 from frustum.ops.deform_attention import deform_attention
 from frustum.types.batch import Batch
@@ -184,18 +185,15 @@ class BevFormerSeg(nn.Module):
 
     def _seen(self, frame: Frame, map2ego: Tensor, sample: int) -> list[Seen]:
         """What each camera of a sample sees, in float64 on the CPU, where geometry lies (see `Batch.to`)."""
-        rig, (height, width) = frame.rig.to("cpu"), frame.rig.image_size
-        to_ego = map2ego[sample].cpu().double() @ torch.linalg.inv(frame.bev_aug[sample].cpu().double())
-        centres = self.config.grid.centres(torch.float64).transpose(0, 1).flatten(0, 1)  # (Q, Z, 3)
-        centres = centres @ to_ego[:3, :3].T + to_ego[:3, 3]
-        lenses, found = (rig.image_aug[sample] @ rig.intrinsics[sample]).double(), []
-        for lens, ego2cam in zip(lenses, invert(rig.cam2key(frame.ego2global.cpu())[sample].double()), strict=True):
-            local = centres @ ego2cam[:3, :3].T + ego2cam[:3, 3]
-            depth = local[..., 2:]
-            points = (local @ lens.T)[..., :2] / depth.clamp(min=1e-3) / torch.tensor([width, height])
-            inside = (depth[..., 0] > 1e-3) & (points >= 0).all(-1) & (points <= 1).all(-1)  # (Q, Z)
+        rig, (height, width), heights = frame.rig.to("cpu")[sample : sample + 1], frame.rig.image_size, self.config.grid.shape[2]
+        centres = self.config.grid.centres(torch.float64).transpose(0, 1).flatten(0, 2)  # (Q * Z, 3)
+        centres = in_ego_frame(centres, frame, map2ego, sample)
+        pixels, _, visible = rig.project(centres[None], frame.ego2global[sample : sample + 1].cpu())
+        places = pixels[0] / pixels.new_tensor([width, height])
+        found = []
+        for at, inside in zip(places.unflatten(1, (-1, heights)), visible[0].unflatten(1, (-1, heights)), strict=True):
             queries = inside.any(1).nonzero()[:, 0]
-            found.append(Seen(queries, points.where(inside[..., None], -9.0)[queries].float()))  # -9: far beyond the border
+            found.append(Seen(queries, at.where(inside[..., None], -9.0)[queries].float()))  # -9: far beyond the border
         return found
 
 

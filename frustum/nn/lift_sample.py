@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.config import TRAVELS
-from frustum.geometry import VoxelGrid, invert
+from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send, without_autocast
 from frustum.nn.rig_memory import RigMemory
 from frustum.types.frame import Frame
@@ -90,23 +90,30 @@ class LiftSample(nn.Module):
 
     def _seen(self, frame: Frame, map2ego: Tensor, sample: int, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
         """For each camera of a sample (P,) voxels and (P, 2) places, in float64 on the CPU, where geometry lies (see `Batch.to`)."""
-        (height, width), rig = frame.rig.image_size, frame.rig.to("cpu")
-        h, w = size
-        to_ego = map2ego[sample].cpu().double() @ torch.linalg.inv(frame.bev_aug[sample].cpu().double())
-        centres = self.grid.centres(torch.float64).flatten(0, 2)
-        centres = centres @ to_ego[:3, :3].T + to_ego[:3, 3]  # (V, 3)
+        rig, (height, width), (h, w) = frame.rig.to("cpu")[sample : sample + 1], frame.rig.image_size, size
         is_reference = self.sampling == "reference"
-        cam2key = rig.cam2key(None if is_reference else frame.ego2global.cpu())[sample].double()
-        lenses, found = (rig.image_aug[sample] @ rig.intrinsics[sample]).double(), []
-        for lens, ego2cam in zip(lenses, invert(cam2key), strict=True):
-            local = centres @ ego2cam[:3, :3].T + ego2cam[:3, 3]
-            depth = local[:, 2]
-            pixels = (local @ lens.T)[:, :2] / depth.clamp(min=1e-6)[:, None]
-            u, v = pixels[:, 0] * (w / width), pixels[:, 1] * (h / height)  # in features
-            low, off = (-0.5, 0.5) if is_reference else (0.0, 0.0)
-            inside = (depth > 0) & (u > low) & (u < w - off) & (v > low) & (v < h - off)
+        centres = in_ego_frame(self.grid.centres(torch.float64).flatten(0, 2), frame, map2ego, sample)  # (V, 3)
+        pixels, depth, visible = rig.project(centres[None], None if is_reference else frame.ego2global[sample : sample + 1].cpu())
+        places = pixels[0] * pixels.new_tensor([w / width, h / height])  # (N, V, 2), in features
+        spans = pixels.new_tensor([w, h])
+        if is_reference:
+            visible = (depth > 0) & ((places > -0.5) & (places < spans - 0.5)).all(-1)
+            spans = spans - 1
+        found = []
+        for inside, at in zip(visible[0], 2 * places / spans - 1, strict=True):
             voxels = inside.nonzero()[:, 0]
-            spans = (w - 1, h - 1) if is_reference else (w, h)
-            places = torch.stack([2 * u[voxels] / spans[0] - 1, 2 * v[voxels] / spans[1] - 1], -1)
-            found.append((voxels, places))
+            found.append((voxels, at[voxels]))
         return found
+
+
+def in_ego_frame(points: Tensor, frame: Frame, map2ego: Tensor, sample: int) -> Tensor:
+    """Points (P, 3) of the augmented map of a sample, in its ego frame: float64, on the CPU.
+
+    Args:
+        points: metres.
+        frame: the augmentation of the map.
+        map2ego: (B, 4, 4) the frame of the map, before its augmentation, to the ego frame.
+        sample: which of the B.
+    """
+    to_ego = map2ego[sample].cpu().double() @ torch.linalg.inv(frame.bev_aug[sample].cpu().double())
+    return points @ to_ego[:3, :3].T + to_ego[:3, 3]
