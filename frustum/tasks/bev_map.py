@@ -57,7 +57,7 @@ def labels_of(source: Any, token: str, class_names: tuple[str, ...], rule: str) 
 
 class BevMapTask(Task):
     """`compute` gives `class_iou` by the rule of the prediction, and `class_iou_all` over all cells, those of barely visible objects too;
-    their means `miou` and `miou_all`; `image_mean` and `counts` (tp, fp, fn) of the classes; `rule` and `min_visibility`.
+    their means `miou` and `miou_all`; `at`, `image_mean` and `counts` (tp, fp, fn) of the classes; `rule` and `min_visibility`.
     """
 
     name = "bev_map"
@@ -67,6 +67,7 @@ class BevMapTask(Task):
         "where a cell is positive, and which cells count",
         "class_iou_all": "the same over all cells, those of barely visible objects among them",
         "image_mean": "mean over frames of the same; under lss and simplebev a frame without the class and without a prediction counts 1",
+        "at": "class_iou by the probability from which a cell is positive, where a rule has several; class_iou is that of the last",
         "miou": "mean over the classes",
     }
 
@@ -130,6 +131,7 @@ class BevMapTask(Task):
             "class_iou_all": of(every, "iou"),
             "miou": _mean(of(kept, "iou")),
             "miou_all": _mean(of(every, "iou")),
+            "at": of(kept, "at"),
             "image_mean": of(kept, "image_mean"),
             "counts": counts,
             "rule": self.rule,
@@ -153,6 +155,9 @@ class BevMapTask(Task):
             counted = visible if name in OBJECTS else "cells where the map is known"
             meaning = f"overlap of predicted and true {name}, from above"
             found.append(Figure(f"iou.{name}", f"{name} IoU", value, "%", counted, of_rule, f"{name} IoU", meaning, "Map", True))
+            for threshold, at in list(metrics["at"][name].items())[:-1]:
+                where = f"rule {rule}: sigmoid >= {threshold}, pooled"
+                found.append(Figure(f"iou_{threshold}.{name}", f"{name} IoU at {threshold}", at, "%", counted, where))
             if lowest and name in OBJECTS:
                 everywhere = metrics["class_iou_all"][name]
                 found.append(Figure(f"iou_all.{name}", f"{name} IoU", everywhere, "%", "all cells", of_rule, f"{name} IoU, all cells"))

@@ -50,6 +50,8 @@ def test_figures_are_those_of_the_metric(toy, rule):
     assert found["class_iou"] == {"vehicle": expected["iou"]}
     assert found["class_iou_all"] == {"vehicle": every.compute()["iou"]}
     assert found["image_mean"] == {"vehicle": expected["image_mean"]}
+    assert found["at"] == {"vehicle": expected["at"]}
+    assert ("vehicle IoU at 0.40" in [f.name for f in BevMapTask.figures(found)]) == (rule == "cvt")
     assert found["counts"]["vehicle"] == {key: expected[key][-1] for key in ("tp", "fp", "fn")}
     assert (found["rule"], found["min_visibility"]) == (rule, expected["min_visibility"])
     assert found == parts[0].merge(parts[1]).compute() == BevMapTask(tokens).merge(whole).compute()
