@@ -22,6 +22,7 @@ from frustum.data.labels.map_classes import CAMERA_AXES, MAP_GRID, OBJECTS, MapL
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.losses.maps import cell_cross_entropy, centre_loss, centre_targets, offset_loss
+from frustum.nn.instance_norm import InstanceNorm
 from frustum.types.batch import Batch
 from frustum.types.contract import Label
 from frustum.types.predictions import PredictedMap, Prediction
@@ -118,7 +119,7 @@ def map_heads(channels: int, num_classes: int, fine: int, instances: bool) -> di
 def map_head(channels: int, out_channels: int) -> nn.Sequential:
     """A 3x3 convolution and a linear layer for each cell."""
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.InstanceNorm2d(channels), nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), InstanceNorm(), nn.ReLU(inplace=True),
         nn.Conv2d(channels, out_channels, 1),
     )  # fmt: skip
 

@@ -38,6 +38,7 @@ from frustum.models.bev_segmentation import (
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import BasicBlock, resnet_stage
 from frustum.nn.image_features import Encoder, ImageFeatures
+from frustum.nn.instance_norm import InstanceNorm
 from frustum.nn.lift_sample import FeatureSampling, LiftSample
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig
@@ -102,7 +103,7 @@ class SimpleBev(nn.Module):
         self.encoder = ImageFeatures(config.encoder, channels, config.pretrained, config.frozen_blocks)
         self.lift = LiftSample(config.grid, config.sampling)
         self.bev_compressor = nn.Sequential(
-            nn.Conv2d(channels * config.grid.shape[2], channels, 3, padding=1, bias=False), nn.InstanceNorm2d(channels), nn.GELU()
+            nn.Conv2d(channels * config.grid.shape[2], channels, 3, padding=1, bias=False), InstanceNorm(), nn.GELU()
         )
         self.decoder = Decoder(config)
         for name, weight in loss_weights(config.loss).items():
@@ -175,7 +176,7 @@ class Added(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.upsample_layer = nn.Sequential(nn.Identity(), convolution, nn.InstanceNorm2d(out_channels))  # numbered as in the files
+        self.upsample_layer = nn.Sequential(nn.Identity(), convolution, InstanceNorm())  # numbered as in the files
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, in_channels, rows / 2, columns / 2) and (B, out_channels, rows, columns) -> the latter."""

@@ -1,6 +1,5 @@
 """Images to one feature map at stride 8, as SimpleBEV makes it, with its key names: two maps of an encoder, joined and mixed.
 
-Instance normalisation has neither weights nor kept statistics here: it is the statistics of each image, in evaluation, too.
 Shape letters: M images, C channels, h w feature map.
 """
 
@@ -16,6 +15,7 @@ from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.efficientnet_b import EfficientNetB
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
+from frustum.nn.instance_norm import InstanceNorm
 
 Encoder = Literal["resnet101", "resnet50", "efficientnet_b4", "efficientnet_b0", "efficientnet_lite0"]
 
@@ -63,8 +63,8 @@ class Joined(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.InstanceNorm2d(out_channels), nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.InstanceNorm2d(out_channels), nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), InstanceNorm(), nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), InstanceNorm(), nn.ReLU(inplace=True),
         )  # fmt: skip
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
