@@ -6,7 +6,7 @@ A prediction names the rule that it was made for: the truth is drawn by it, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.metrics.bev_iou import BevIoU
 from frustum.tasks.blind_map import LikelyMap
 from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Task, grid_from, require_names, silent, without_nan
+from frustum.types.classes import IGNORE
 from frustum.types.layers import Layer, Legend, MapLayer
 from frustum.types.predictions import PredictedMap
 
@@ -192,9 +193,13 @@ class BevMapTask(Task):
 
     @classmethod
     def truth_layers(cls, truth: TrueMap, part: PredictedMap | None = None) -> list[Layer]:
-        """The same of the truth; vehicles by the rule "lss" without a prediction."""
+        """The same of the truth, IGNORE where roads are not known; vehicles by the rule "lss" without a prediction."""
         names, rule = (part.class_names, part.rule) if part is not None else (("vehicle",), "lss")
-        return [_layer(truth.drawn(names, rule).classes, names, MAP_GRID)]
+        drawn = truth.drawn(names, rule)
+        layer = _layer(drawn.classes, names, MAP_GRID)
+        roads = [i for i, name in enumerate(names) if name not in OBJECTS]
+        is_unknown = ~drawn.counts[roads].all(0) & ~drawn.classes.any(0)
+        return [replace(layer, labels=np.where(is_unknown, np.uint8(IGNORE), layer.labels))]
 
     @classmethod
     def arrays(cls, part: PredictedMap) -> dict[str, np.ndarray]:

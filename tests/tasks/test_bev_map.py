@@ -88,6 +88,9 @@ def test_roads_are_scored_where_they_are_known(street_root):
     assert found["class_iou"] == {"vehicle": 1, "drivable_area": 1, "walkway": 1}
     assert [f.name for f in BevMapTask.figures(found) if f.is_headline] == ["vehicle IoU", "drivable_area IoU", "walkway IoU"]
     assert BevMapTask.figures(found)[-1].name == "map mIoU"
+    (shown,), (beyond,) = BevMapTask.layers(part), BevMapTask.truth_layers(true, part)
+    assert (beyond.labels[~known.numpy() & (shown.labels == 3)] == 255).all(), "what is not known is not drawn as free"
+    np.testing.assert_array_equal(beyond.labels[known.numpy()], shown.labels[known.numpy()])
     table = BevMapTask.classes(found)
     assert table is not None
     assert table.means == {"IoU": 1}
