@@ -74,13 +74,18 @@ def lr_factor(config: OptimConfig, step: int, total_steps: int, steps_per_epoch:
 
 
 def _one_cycle(config: OptimConfig, step: int, total_steps: int) -> float:
-    """Half a cosine from 1 / div_factor to 1, then one to 1 / (div_factor * final_div_factor) in the last step."""
+    """From 1 / div_factor to 1, then to 1 / (div_factor * final_div_factor) in the last step: half a cosine each, or a line."""
     first, last = 1 / config.div_factor, total_steps - 1
     top = config.pct_start * total_steps - 1  # the highest step; torch lets it lie between two
     if step < top:
-        return _from_to(first, 1, 0.5 * (1 + math.cos(math.pi * step / top)))
+        return _from_to(first, 1, _left(config, step / top))
     done = min(1.0, (step - top) / (last - top))
-    return _from_to(1, first / config.final_div_factor, 0.5 * (1 + math.cos(math.pi * done)))
+    return _from_to(1, first / config.final_div_factor, _left(config, done))
+
+
+def _left(config: OptimConfig, done: float) -> float:
+    """How much of the first value is left when a share of the way is done."""
+    return 1 - done if config.anneal == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _from_to(first: float, last: float, share: float) -> float:

@@ -35,6 +35,7 @@ class OptimConfig(Config):
     step_epochs: tuple[int, ...] = Field((24,), description="epochs after which a step schedule divides lr by 10")
     min_lr_ratio: float = Field(0.0, ge=0, le=1, description="where cosine and poly end, relative to lr")
     poly_power: float = Field(0.9, gt=0, description="of (1 - step / steps) in a poly schedule")
+    anneal: Literal["cosine", "linear"] = Field("cosine", description="how one_cycle rises and falls")
     pct_start: float = Field(0.3, gt=0, lt=1, description="share of the steps in which one_cycle rises")
     div_factor: float = Field(25.0, ge=1, description="one_cycle begins at lr / div_factor")
     final_div_factor: float = Field(1e4, ge=1, description="one_cycle ends at its first learning rate / final_div_factor")

@@ -72,11 +72,14 @@ class PredictedMap:
         logits: (K, Y, X) float, before the sigmoid; rows along y, columns along x.
         grid: the cells, one layer high.
         class_names: the K classes.
+        rule: by which published rule the truth is drawn that it was made for (data/labels/bev_map.py). Under "simplebev" the map is in the
+            frame of CAM_FRONT, x forward and y left, else in the ego frame.
     """
 
     logits: Tensor
     grid: VoxelGrid
     class_names: tuple[str, ...]
+    rule: str = "lss"
 
 
 @dataclass(frozen=True)

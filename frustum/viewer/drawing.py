@@ -157,11 +157,12 @@ def _maps(predicted: MapLayer | None, true: MapLayer | None, side: int = 600) ->
 
 
 def _as_voxels(layer: MapLayer) -> VoxelLayer:
-    """A map as one layer of voxels without height; what is unknown is free."""
+    """A map as one layer of voxels without height; what is unknown is free, and outside the mask."""
     grid = layer.grid
     flat = VoxelGrid(lower=(*grid.lower[:2], 0.0), upper=(*grid.upper[:2], 0.01), cell=(*grid.cell[:2], 0.01))
     labels = np.where(layer.labels == 255, layer.free, layer.labels).T[..., None]  # (X, Y, 1)
-    return VoxelLayer(labels, layer.legend, layer.free, flat)
+    known = (layer.labels != 255).T[..., None]
+    return VoxelLayer(labels, layer.legend, layer.free, flat, mask=None if known.all() else known.astype(np.uint8))
 
 
 # ---- boxes and points -------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words
 from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.contract import ModelConfig
-from frustum.weights import flashocc, petr
+from frustum.weights import flashocc, petr, simplebev
 from frustum.weights.adapter import Adapter, Origin
 
-ADAPTERS: tuple[Adapter, ...] = (flashocc, petr)
+ADAPTERS: tuple[Adapter, ...] = (flashocc, petr, simplebev)
 
 
 def has_official_weights(config: ModelConfig) -> bool:

@@ -152,15 +152,22 @@ def test_warm_up_multiplies_a_poly_schedule_and_leaves_one_cycle_alone():
     assert all(len({lr_factor(config, step, 40, 10) for config in cycle}) == 1 for step in range(40))
 
 
+@pytest.mark.parametrize("anneal", ["cosine", "linear"])
 @pytest.mark.parametrize(("total", "share"), [(100, 0.3), (37, 0.4), (10, 0.25), (10, 0.1), (3, 0.1), (1, 0.5)])
-def test_one_cycle_equals_torch(total, share):
-    config = OptimConfig(lr=0.2, schedule="one_cycle", pct_start=share, div_factor=10, final_div_factor=100)
+def test_one_cycle_equals_torch(total, share, anneal):
+    config = OptimConfig(lr=0.2, schedule="one_cycle", anneal=anneal, pct_start=share, div_factor=10, final_div_factor=100)
     network = nn.Linear(1, 1)
     optimizer = build_optimizer(network, config)
     ours = build_scheduler(optimizer, config, total, 10)
     theirs = None
     if share * total != 1:  # torch divides by zero there
-        cycle = {"pct_start": share, "div_factor": 10, "final_div_factor": 100, "cycle_momentum": False}
+        cycle = {
+            "pct_start": share,
+            "div_factor": 10,
+            "final_div_factor": 100,
+            "cycle_momentum": False,
+            "anneal_strategy": {"cosine": "cos"}.get(anneal, anneal),
+        }
         theirs = torch.optim.lr_scheduler.OneCycleLR(SGD(network.parameters(), lr=1.0), 0.2, total_steps=total, **cycle)
     seen = []
     for step in range(total):

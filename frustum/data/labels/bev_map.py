@@ -53,15 +53,37 @@ class BevLabel:
         return self.instances > 0
 
 
-def bev_cells(corners: np.ndarray, convention: BevConvention) -> np.ndarray:
-    """Corners (*, 3) or (*, 2) in metres of the convention's frame as int32 (*, 2): column and row. Raises ConfigError."""
+def bev_places(points: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """Points (*, 3) or (*, 2) in metres of the convention's frame as (*, 2): column and row, not yet rounded. Raises ConfigError."""
     if convention not in get_args(BevConvention):
         raise ConfigError(f"unknown BEV label convention {convention!r}; {nearest_names(str(convention), get_args(BevConvention))}")
     if convention == "cvt":
-        return np.round(_CELLS / 2 - corners[..., 1::-1] / _CELL).astype(np.int32)
+        return _CELLS / 2 - points[..., 1::-1] / _CELL
     if convention == "simplebev":
-        return ((corners[..., 0::2] + _REACH) / _CELL - 0.5).astype(np.int32)  # truncates towards zero
-    return np.round((corners[..., 1::-1] + _REACH) / _CELL).astype(np.int32)
+        return (points[..., 0::2] + _REACH) / _CELL - 0.5
+    return (points[..., 1::-1] + _REACH) / _CELL
+
+
+def bev_cells(corners: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """Corners (*, 3) or (*, 2) in metres of the convention's frame as int32 (*, 2): column and row. Raises ConfigError."""
+    places = bev_places(corners, convention)
+    return (places if convention == "simplebev" else np.round(places)).astype(np.int32)  # which truncates towards zero
+
+
+def as_map(drawn: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """What is drawn in a convention's rows and columns (*, 200, 200) as a map (*, Y, X): rows towards the left, columns forward."""
+    turned = drawn.swapaxes(-1, -2)
+    if convention == "simplebev":
+        return turned[..., ::-1, :]
+    return turned[..., ::-1, ::-1] if convention == "cvt" else turned
+
+
+def centre_cells(points: np.ndarray, convention: BevConvention) -> np.ndarray:
+    """The cells (*, 2), int32 row and column of the map (Y, X), that SimpleBEV calls the centres of objects at `points` (*, 3)."""
+    column, row = np.moveaxis(np.round(bev_places(points, convention)).astype(np.int32), -1, 0)
+    last = _CELLS - 1
+    y, x = {"simplebev": (last - column, row), "cvt": (last - column, last - row)}.get(convention, (column, row))
+    return np.stack([y, x], -1)
 
 
 def draw_boxes(box2frame: np.ndarray, size: np.ndarray, visibility: np.ndarray, convention: BevConvention) -> BevLabel:
@@ -113,10 +135,8 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel
         ConfigError: unknown convention.
         DataError: the sample does not have boxes, or the camera or visibility that the convention needs.
     """
-    if sample.boxes is None:
-        raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels need them (with_boxes=True).")
-    names = sample.boxes.names
-    is_drawn = np.array([name in VEHICLES or (convention != "cvt" and name.startswith("vehicle.")) for name in names], bool)
+    is_drawn = are_objects(sample, "vehicle", convention)
+    assert sample.boxes is not None
     poses = sample.boxes.box2ego[is_drawn]
     if convention == "cvt":
         flat = pose(rotation_z(yaw_of(sample.ego2global[:3, :3])), sample.ego2global[:3, 3])
@@ -127,6 +147,16 @@ def vehicle_label(sample: Sample, convention: BevConvention = "lss") -> BevLabel
             raise DataError(f"'simplebev' labels need CAM_FRONT, which the keyframe {sample.token} does not have. Use 'lss' labels.")
         poses = invert(front.cam2ego) @ poses
     return draw_boxes(poses, sample.boxes.boxes[is_drawn, 3:6], sample.boxes.visibility[is_drawn], convention)
+
+
+def are_objects(sample: Sample, kind: Literal["vehicle", "pedestrian"], convention: BevConvention) -> np.ndarray:
+    """Which boxes of a keyframe are drawn as this class, (M,) bool: by their category. Raises DataError without boxes."""
+    if sample.boxes is None:
+        raise DataError(f"the keyframe {sample.token} was read without boxes: BEV labels need them (with_boxes=True).")
+    names = sample.boxes.names
+    if kind == "pedestrian":
+        return np.array([name == kind or name.startswith("human.pedestrian.") for name in names], bool)
+    return np.array([name in VEHICLES or (convention != "cvt" and name.startswith("vehicle.")) for name in names], bool)
 
 
 def _numbered(polygons: np.ndarray, convention: BevConvention) -> np.ndarray:

@@ -151,7 +151,7 @@ def class_counts(semantics: np.ndarray, mask: np.ndarray, num_classes: int) -> n
 
 
 def labelled(source: Any, tokens: Sequence[str]) -> list[str]:
-    """Samples whose voxel labels are not hidden (`data.labelled_share`)."""
+    """Samples whose voxel and map labels are not hidden (`data.labelled_share`)."""
     hides = getattr(source, "hides_labels", None)
     return [token for token in tokens if hides is None or not hides(token)]
 

@@ -286,7 +286,7 @@ class NuScenes:
         )
 
     def hide_labels(self, split: str, share: float) -> None:
-        """Let keyframes of a split come without voxel labels, but for this share of its scenes, at even steps, at least one of them.
+        """Hide voxel and map labels of a split, but for this share of its scenes, at even steps, at least one of them.
 
         Raises DataError for an unknown split.
         """
@@ -296,7 +296,7 @@ class NuScenes:
         self._unlabelled = frozenset(names) - kept
 
     def hides_labels(self, token: str) -> bool:
-        """Whether `hide_labels` took the voxel labels of a keyframe away."""
+        """Whether `hide_labels` took the voxel and map labels of a keyframe away."""
         return self.scene(token).name in self._unlabelled
 
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:

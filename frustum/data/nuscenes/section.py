@@ -41,9 +41,9 @@ class NuScenesData(DataConfig):
         1.0,
         gt=0,
         le=1,
-        description="share of the training split's scenes whose voxel labels are learned from; those of the others are hidden",
+        description="share of the training split's scenes whose voxel and map labels are learned from; those of the others are hidden",
     )
-    labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel labels are not hidden")
+    labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel and map labels are not hidden")
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:

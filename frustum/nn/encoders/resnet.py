@@ -136,10 +136,10 @@ class ResNet(nn.Module):
         self.bn1 = FrozenBatchNorm(64) if caffe else nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _stage(block, 64, 64, counts[0], 1, caffe, 1 in deformable)
-        self.layer2 = _stage(block, 64 * block.expansion, 128, counts[1], 2, caffe, 2 in deformable)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, counts[2], 2, caffe, 3 in deformable)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, counts[3], 2, caffe, 4 in deformable)
+        self.layer1 = resnet_stage(block, 64, 64, counts[0], 1, caffe, 1 in deformable)
+        self.layer2 = resnet_stage(block, 64 * block.expansion, 128, counts[1], 2, caffe, 2 in deformable)
+        self.layer3 = resnet_stage(block, 128 * block.expansion, 256, counts[2], 2, caffe, 3 in deformable)
+        self.layer4 = resnet_stage(block, 256 * block.expansion, 512, counts[3], 2, caffe, 4 in deformable)
         self.started_from = ""
         if pretrained:
             state, self.started_from = resnet_state(pretrained, depth)
@@ -160,9 +160,10 @@ class ResNet(nn.Module):
         return features
 
 
-def _stage(
+def resnet_stage(
     block: Block, in_channels: int, channels: int, count: int, stride: int, caffe: bool = False, deformable: bool = False
 ) -> nn.Sequential:
+    """`count` residual blocks, the first of them with the stride and, where the shape changes, a 1x1 convolution in its shortcut."""
     out_channels = channels * block.expansion
     norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
     downsample = None
