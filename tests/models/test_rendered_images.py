@@ -17,7 +17,7 @@ from tests.models.test_contract import make_batch
 from tests.models.test_gsrender import SMALL
 
 WALL, CLASS = 8.0, 3  # metres ahead, and what it is
-SAMPLES = ("model.loss.free_weight=0", "model.loss.depth=silog")
+SAMPLES = ("model.loss.window_share=0", "model.loss.free_weight=0", "model.loss.depth=silog")
 NETWORKS = {
     "splat": ("gsrender-mini",),
     "traversal": ("renderocc-mini",),
