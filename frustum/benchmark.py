@@ -85,9 +85,9 @@ def peak_rise(job: Callable[[], object]) -> dict[str, float | None]:
     clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     try:
         clear.write_text("5")  # Linux: forget the peak so far
-        start = _status(status, "VmRSS")
+        start: float | None = _status(status, "VmRSS")
         job()
-        peak = _status(status, "VmHWM")
+        peak: float | None = _status(status, "VmHWM")
     except OSError:
         start = _most_so_far()
         job()
@@ -97,7 +97,7 @@ def peak_rise(job: Callable[[], object]) -> dict[str, float | None]:
     return {"rise_mib": round(peak - start, 1), "peak_mib": round(peak, 1)}
 
 
-def _status(path: Path, name: str) -> float | None:
+def _status(path: Path, name: str) -> float:
     return next(int(line.split()[1]) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(name + ":")) / 1024
 
 
