@@ -6,6 +6,7 @@ and occupancy in the ego frame at the keyframe's LIDAR_TOP time, seconds, metres
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +59,8 @@ class NuScenes:
         self.folder = table_folder(self.root, version)
         self._index = Index(self.folder)
         self._chosen_cameras = None if cameras is None else tuple(cameras)
-        self._unlabelled: frozenset[str] = frozenset()  # scenes
+        self.labelled_scenes: tuple[str, ...] = ()  # where the labels of others are hidden
+        self._unlabelled: frozenset[str] = frozenset()
 
     # ---- contents -------------------------------------------------------------------------------------------------
 
@@ -285,15 +287,21 @@ class NuScenes:
             num_radar_pts=table["num_radar_pts"],
         )
 
-    def hide_labels(self, split: str, share: float) -> None:
-        """Hide voxel and map labels of a split, but for this share of its scenes, at even steps, at least one of them.
+    def hide_labels(self, split: str, share: float, seed: int = 0) -> None:
+        """Hide voxel and map labels of a split, but for this share of its scenes, drawn by `seed`. A larger share holds a smaller one.
 
-        Raises DataError for an unknown split.
+        Raises DataError for an unknown split, and for a share that is less than half a scene.
         """
         names = list(dict.fromkeys(self.scene(token).name for token in self.tokens(split)))
-        count = max(1, round(share * len(names)))
-        kept = {names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int)}
-        self._unlabelled = frozenset(names) - kept
+        count = round(share * len(names))
+        if not count:
+            raise DataError(
+                f"data.labelled_share={share:g} of the {len(names)} scenes of split {split!r} in {self.root} leaves none with labels. "
+                f"Use data.labelled_share={1 / max(1, len(names)):.2g} or more."
+            )
+        drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+        self.labelled_scenes = tuple(sorted(drawn[:count]))
+        self._unlabelled = frozenset(drawn[count:])
 
     def hides_labels(self, token: str) -> bool:
         """Whether `hide_labels` took the voxel and map labels of a keyframe away."""

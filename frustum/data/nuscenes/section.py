@@ -43,6 +43,7 @@ class NuScenesData(DataConfig):
         le=1,
         description="share of the training split's scenes whose voxel and map labels are learned from; those of the others are hidden",
     )
+    labelled_seed: int = Field(0, description="draws the scenes of labelled_share; of one seed, a larger share holds a smaller one")
     labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel and map labels are not hidden")
 
     @classmethod
@@ -56,7 +57,7 @@ class NuScenesData(DataConfig):
 
         found = NuScenes(self.root, self.version, self.cameras)
         if self.labelled_share < 1:
-            found.hide_labels(self.train_split, self.labelled_share)
+            found.hide_labels(self.train_split, self.labelled_share, self.labelled_seed)
         return found
 
     def training_tokens(self, source: NuScenes, seed: int) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,7 +149,7 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     half = NuScenesData(root=str(street_root), labelled_share=0.5).open()
     every = NuScenes(street_root)
     tokens, shown = every.tokens("train"), labelled(half, every.tokens("train"))
-    assert shown == list(every.scenes[0].tokens)
+    assert shown == next(list(scene.tokens) for scene in every.scenes if scene.name == half.labelled_scenes[0])
     assert labelled(half, half.tokens("val")) == every.tokens("val")
     for token in tokens:  # a batch of one has labels, too, of which none counts
         read = LABELS.read(half, token)
@@ -163,3 +166,23 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     assert panoptic.described(half, tokens, {}) == text
     prior = BlindPrior.fit(half, "train", LABELS.grid, OCC3D_CLASSES)
     assert prior.answer(tokens[0]).occupancy is not None
+
+
+def test_shares_of_scenes_are_nested_and_seeded(reader: NuScenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NuScenes, "tokens", lambda self, split: [f"{i}" for i in range(40)])
+    monkeypatch.setattr(NuScenes, "scene", lambda self, token: SimpleNamespace(name=f"scene-{token}"))
+    source = copy(reader)
+
+    def kept(share: float, seed: int) -> set[str]:
+        source.hide_labels("train", share, seed)
+        return set(source.labelled_scenes)
+
+    shares = (0.02, 0.1, 0.5, 1.0)
+    drawn = {seed: [kept(share, seed) for share in shares] for seed in range(3)}
+    for sets in drawn.values():
+        assert [len(found) for found in sets] == [1, 4, 20, 40]
+        assert all(small < large for small, large in pairwise(sets))
+    assert len({frozenset(sets[1]) for sets in drawn.values()}) == 3
+    assert kept(0.1, 1) == drawn[1][1], "the same draw again"
+    with pytest.raises(DataError, match=r"labelled_share=0.01 of the 40 scenes .* leaves none.* labelled_share=0.025 or more"):
+        source.hide_labels("train", 0.01)
