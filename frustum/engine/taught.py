@@ -15,7 +15,7 @@ from frustum.engine.statistics import label_statistics
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
 Taught = dict[str, list[str]]
-"""`labels`, a phrase for each kind; `start`, where the first weights came from; `scenes`, those with labels, where those of others were hidden.
+"""`labels`, a phrase for each kind; `start`, where the first weights came from; `scenes`, those with labels, where others have none.
 Or nothing, where it is not known."""
 
 

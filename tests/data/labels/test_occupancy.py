@@ -184,5 +184,5 @@ def test_shares_of_scenes_are_nested_and_seeded(reader: NuScenes, monkeypatch: p
         assert all(small < large for small, large in pairwise(sets))
     assert len({frozenset(sets[1]) for sets in drawn.values()}) == 3
     assert kept(0.1, 1) == drawn[1][1], "the same draw again"
-    with pytest.raises(DataError, match=r"labelled_share=0.01 of the 40 scenes .* leaves none.* labelled_share=0.025 or more"):
+    with pytest.raises(DataError, match=r"labelled_share=0.01 of the 40 scenes .* leaves none.*labelled_share=0.025 or more"):
         source.hide_labels("train", 0.01)
