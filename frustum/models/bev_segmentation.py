@@ -29,6 +29,8 @@ from frustum.types.predictions import PredictedMap, Prediction
 
 HEADS = {"segmentation_head": "map_logits", "instance_offset_head": "offset", "instance_center_head": "centre"}
 """The heads by the names that SimpleBEV's files have, and what they are called in the outputs."""
+LOSS_WEIGHTS = ("ce_weight", "center_weight", "offset_weight")
+"""The learned weights of the losses, by the names that they have there."""
 
 
 class Maps(Config):
@@ -67,9 +69,13 @@ class Maps(Config):
         cam2ego = batch.rig.cam2ego[:, 0].cpu().double()  # (B, N, 4, 4)
         if self.rule != "simplebev":
             return torch.eye(4, dtype=torch.float64).expand(len(batch), 4, 4)
-        truth = batch.labels.get(MapLabels) if training else None
-        chosen = truth.references if truth is not None else [min(self.reference, cam2ego.shape[1] - 1)] * len(batch)
-        return cam2ego[torch.arange(len(batch)), torch.tensor(chosen)] @ torch.from_numpy(CAMERA_AXES)
+        truth, cameras = batch.labels.get(MapLabels) if training else None, cam2ego.shape[1]
+        chosen = torch.full((len(batch),), min(self.reference, cameras - 1))
+        if truth is not None:
+            chosen = torch.tensor(truth.references)
+        elif training and self.draw_reference:  # pretraining has no map labels
+            chosen = torch.randint(min(1, cameras - 1), cameras, (len(batch),))
+        return cam2ego[torch.arange(len(batch)), chosen] @ torch.from_numpy(CAMERA_AXES)
 
 
 class MapLoss(Config):
@@ -141,7 +147,7 @@ def start_at_share(head: nn.Module, statistics: Mapping[type[Label[Any]], Mappin
 
 def loss_weights(loss: MapLoss) -> dict[str, nn.Parameter]:
     """The learned weights of the losses, by SimpleBEV's names; empty where none are learned."""
-    names = ("ce_weight", *(("center_weight", "offset_weight") if loss.instances else ()))
+    names = LOSS_WEIGHTS if loss.instances else LOSS_WEIGHTS[:1]
     return {name: nn.Parameter(torch.tensor(0.0)) for name in names} if loss.learned_weights else {}
 
 

@@ -23,6 +23,7 @@ from frustum.data.labels.map_classes import MapLabels
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send
 from frustum.models.bev_segmentation import (
+    LOSS_WEIGHTS,
     MapLoss,
     Maps,
     check_maps,
@@ -126,8 +127,11 @@ class BevFormerSeg(nn.Module):
         cells; twice that with `loss.doubled_offsets`
     """
 
+    head_names = ("heads", *LOSS_WEIGHTS)
+
     def __init__(self, config: BevFormerSegConfig):
         super().__init__()
+        self.map_channels, self.map_grid = config.channels, config.grid
         self.config = config
         x, y, heights = config.grid.shape
         self.encoder = ImageFeatures(config.encoder, config.channels, config.pretrained, config.frozen_blocks)
@@ -145,14 +149,18 @@ class BevFormerSeg(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
+        bev = self.to_map(batch)["bev"]
+        return {"bev": bev.float()} | read_heads(dict(self.heads.items()), bev, self.config.fine)
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`bev`, and `map2ego` (B, 4, 4) of the map before its augmentation."""
         frame, size = keyframe_of(batch), (self.config.grid.shape[1], self.config.grid.shape[0])
-        features = self.encoder(frame.images.flatten(0, 1))  # (M, C, h, w)
-        sight = self.sight(frame, self.config.maps.map2ego(batch, self.training), features.device)
+        features, map2ego = self.encoder(frame.images.flatten(0, 1)), self.config.maps.map2ego(batch, self.training)  # (M, C, h, w)
+        sight = self.sight(frame, map2ego, features.device)
         x = position = self.queries.expand(len(batch), -1, -1)
         for layer in self.layers:
             x = layer(x, position, self.cells, size, features, sight)
-        bev = x.mT.unflatten(2, size)
-        return {"bev": bev.float()} | read_heads(dict(self.heads.items()), bev, self.config.fine)
+        return {"bev": x.mT.unflatten(2, size), "map2ego": map2ego}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`map`, and with `loss.instances` `centre` and `offset`."""

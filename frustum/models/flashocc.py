@@ -95,11 +95,13 @@ class FlashOcc(nn.Module):
         occ_logits: (B, X, Y, Z, K); as the trunk of another network (models/occupancy_trunk.py) `numbers` of each voxel in place of K
     """
 
+    head_names = ("occ_head", "class_weight")
     class_weight: Tensor | None
 
     def __init__(self, config: FlashOccConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
+        self.map_channels, self.map_grid = config.bev_channels, config.grid.collapsed_z()
         c, rounding = config.lift_channels, rounding_of(config.voxel_rounding)
         self.img_backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
         self.img_neck = CustomFPN(self.img_backbone.out_channels, config.neck_channels)
@@ -112,11 +114,16 @@ class FlashOcc(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
+        found = self.to_map(batch)
+        return found | {"occ_logits": self.occ_head(found["bev"])}
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """All but the last."""
         frame = keyframe_of(batch)
         features = self.img_neck(self.img_backbone(frame.images.flatten(0, 1)))
         pooled, depth = self.img_view_transformer(features, frame)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(pooled))
-        return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev, "occ_logits": self.occ_head(bev)}
+        return {"image_features": features, "depth": depth, "pooled": pooled, "bev": bev}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` cross-entropy, `depth` and those of `render` where configured."""

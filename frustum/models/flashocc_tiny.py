@@ -100,9 +100,12 @@ class FlashOccTiny(nn.Module):
         column_logits: (n, Z, K)
     """
 
+    head_names = ("refine", "head", "class_weight")
+
     def __init__(self, config: FlashOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
+        self.map_channels, self.map_grid = 2 * config.bev_channels, config.grid.scaled(2, 2).collapsed_z()
         heights, classes, self.numbers = config.grid.shape[2], len(config.class_names), numbers or len(config.class_names)
         self.trunk = SmallTrunk(
             config.grid, config.depth_bins, config.neck_channels, config.lift_channels, config.pretrained, config.frozen_blocks, config.pool
@@ -119,12 +122,16 @@ class FlashOccTiny(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
-        pooled, depth = self.trunk(keyframe_of(batch))
-        bev = self.bev_net(pooled)
-        cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
+        found = self.to_map(batch)
+        cells = doubled(self.refine(found["bev"])).relu()  # (B, Y, X, c)
         needs_all = not self.training or self.config.render is not None
         labels, free = None if needs_all else batch.labels.get(OccupancyLabels), len(self.config.class_names) - 1
-        return {"depth": depth, "bev": bev} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
+        return found | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`depth` and `bev`."""
+        pooled, depth = self.trunk(keyframe_of(batch))
+        return {"depth": depth, "bev": self.bev_net(pooled)}
 
     def logits(self, cells: Tensor) -> Tensor:
         """Cells (*, voxel_channels) at full resolution -> (*, Z, K)."""

@@ -95,8 +95,11 @@ class LssSeg(nn.Module):
     map_logits: (B, K, fine * Y, fine * X)
     """
 
+    head_names = ("head",)
+
     def __init__(self, config: LssSegConfig):
         super().__init__()
+        self.map_channels, self.map_grid = 2 * config.map_channels[0], config.grid
         self.config = config
         self.encoder: nn.Module
         if config.encoder == "efficientnet_b0":
@@ -118,6 +121,12 @@ class LssSeg(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
+        found = self.to_map(batch)
+        logits = F.pixel_shuffle(self.head(found["bev"]).float(), self.config.fine)
+        return {"depth": found["depth"], "bev": found["bev"].float(), "map_logits": logits}
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`depth` and `bev`."""
         frame = keyframe_of(batch)
         fine, coarse = self.encoder(frame.images.flatten(0, 1))
         pooled, depth = self.lift(self.neck(fine, coarse), frame)  # (B, C, Y, X)
@@ -127,7 +136,7 @@ class LssSeg(nn.Module):
             first = x if i == 0 else first
         x = self.up1(first, x)
         bev = self.up2(F.interpolate(x, size=pooled.shape[-2:], mode="bilinear", align_corners=True))
-        return {"depth": depth, "bev": bev.float(), "map_logits": F.pixel_shuffle(self.head(bev).float(), self.config.fine)}
+        return {"depth": depth, "bev": bev}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`map`."""

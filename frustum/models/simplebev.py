@@ -24,6 +24,7 @@ from frustum.data.labels.map_classes import MapLabels
 from frustum.geometry import VoxelGrid
 from frustum.models.bev_segmentation import (
     HEADS,
+    LOSS_WEIGHTS,
     MapLoss,
     Maps,
     check_maps,
@@ -97,8 +98,11 @@ class SimpleBev(nn.Module):
     features: (B, C, Y, X) of the feature head, where there is one
     """
 
+    head_names = (*(f"decoder.{name}" for name in (*HEADS, "feat_head")), *LOSS_WEIGHTS)
+
     def __init__(self, config: SimpleBevConfig):
         super().__init__()
+        self.map_channels, self.map_grid = config.channels, config.grid
         self.config, channels = config, config.channels
         self.encoder = ImageFeatures(config.encoder, channels, config.pretrained, config.frozen_blocks)
         self.lift = LiftSample(config.grid, config.sampling)
@@ -115,11 +119,20 @@ class SimpleBev(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
+        bev = self._rows_forward(batch, self.config.maps.map2ego(batch, self.training))
+        outputs = {"bev": bev.float()} | self.decoder.answers(bev)
+        return {name: as_house_map(value) for name, value in outputs.items()}
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`bev`, and `map2ego` (B, 4, 4) of the map before its augmentation."""
+        map2ego = self.config.maps.map2ego(batch, self.training)
+        return {"bev": as_house_map(self._rows_forward(batch, map2ego)), "map2ego": map2ego}
+
+    def _rows_forward(self, batch: Batch, map2ego: Tensor) -> Tensor:
+        """What the heads read, (B, C, rows, columns) in SimpleBEV's axes."""
         frame = keyframe_of(batch)
         features = self.encoder(frame.images.flatten(0, 1))  # (M, C, h, w)
-        volume = self.lift(features, frame, self.config.maps.map2ego(batch, self.training))
-        outputs = self.decoder(self.bev_compressor(as_rows_forward(volume)))
-        return {name: value.transpose(2, 3).flip(2) for name, value in outputs.items()}
+        return self.decoder(self.bev_compressor(as_rows_forward(self.lift(features, frame, map2ego))))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`map`, and with `loss.instances` `centre` and `offset`."""
@@ -140,6 +153,11 @@ def as_rows_forward(volume: Tensor) -> Tensor:
     return volume.flip(3, 4).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
+def as_house_map(x: Tensor) -> Tensor:
+    """(B, *, rows forward, columns to the right) -> (B, *, Y, X)."""
+    return x.transpose(2, 3).flip(2)
+
+
 class Decoder(nn.Module):
     """The network over the map: three residual stages of ResNet-18 at 1/2, 1/4 and 1/8, added back up, and heads (after FIERY)."""
 
@@ -158,15 +176,16 @@ class Decoder(nn.Module):
         for name, head in map_heads(channels, len(config.maps.class_names), config.fine, config.loss.instances).items():
             self.add_module(name, head)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, C, rows, columns) -> the outputs of `SimpleBev` in these axes."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, rows, columns) -> likewise, what the heads read."""
         half = self.layer1(self.bn1(self.first_conv(x)).relu())
         quarter = self.layer2(half)
         bev = self.up3_skip(self.layer3(quarter), quarter)
-        bev = self.up1_skip(self.up2_skip(bev, half), x)
-        outputs = {"bev": bev.float()} | read_heads(
-            {name: self.get_submodule(name) for name in HEADS if hasattr(self, name)}, bev, self.fine
-        )
+        return self.up1_skip(self.up2_skip(bev, half), x)
+
+    def answers(self, bev: Tensor) -> dict[str, Tensor]:
+        """The outputs of `SimpleBev` but `bev`, in these axes."""
+        outputs = read_heads({name: self.get_submodule(name) for name in HEADS if hasattr(self, name)}, bev, self.fine)
         return outputs | ({"features": self.feat_head(bev).float()} if hasattr(self, "feat_head") else {})
 
 

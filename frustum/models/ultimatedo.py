@@ -196,10 +196,12 @@ class UltimateDo(nn.Module):
         vel: (B, 2, V, U) velocity in m/s
     """
 
+    head_names = ("pts_bbox_head", "occ_head", "exchange", "class_weight")
     class_weight: Tensor | None
 
     def __init__(self, config: UltimateDoConfig):
         super().__init__()
+        self.map_channels, self.map_grid = config.bev_channels, config.map_grid
         self.config, self.window, self.rounding = config, config.window, rounding_of(config.voxel_rounding)
         c = config.lift_channels
         self.img_backbone = ResNet(config.resnet, outputs=(3, 4), pretrained=config.pretrained)
@@ -229,11 +231,16 @@ class UltimateDo(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
+        found = self.to_map(batch)
+        return found | self.heads(found["bev"])
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`depth` and `bev`."""
         frame = keyframe_of(batch)
         features = self.img_neck(self.img_backbone(frame.images.flatten(0, 1)))
         pooled, depth = self.img_view_transformer(features, frame)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(pooled))
-        return {"depth": depth, "bev": bev} | self.heads(bev)
+        return {"depth": depth, "bev": bev}
 
     def heads(self, bev: Tensor) -> dict[str, Tensor]:
         """Features of each head from the shared map, what they tell each other, and the answers."""

@@ -39,7 +39,7 @@ from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import DETECTION_CLASSES, OCC3D_CLASSES
 from frustum.types.contract import ClassNames, Label, ModelConfig
-from frustum.types.frame import keyframe_of
+from frustum.types.frame import Frame, keyframe_of
 from frustum.types.predictions import Prediction
 
 
@@ -135,8 +135,11 @@ class UltimateDoMini(nn.Module):
         vel: (B, 2, V, U) velocity in m/s
     """
 
+    head_names = ("centre_head", "refine", "head", "exchange", "pixel_head", "class_weight")
+
     def __init__(self, config: UltimateDoMiniConfig):
         super().__init__()
+        self.map_channels, self.map_grid = 2 * config.bev_channels, config.map_grid
         self.config, self.window = config, config.window
         width, classes = 2 * config.bev_channels, len(config.class_names)
         fine = config.map_grid.scaled(0.5, 0.5, 0.5)
@@ -174,12 +177,20 @@ class UltimateDoMini(nn.Module):
         """Outputs for the keyframe of each sample; see the class."""
         frame = keyframe_of(batch)
         lifted = self.trunk.encode(frame)
-        pooled, depth = self.trunk.lift_to_bev(lifted, frame)
-        bev = self.bev_net(pooled.contiguous())  # not in channels-last layout: see the recipe
-        outputs = {"depth": depth, "bev": bev} | self.heads(bev, batch)
+        found = self._to_map(lifted, frame)
+        outputs = found | self.heads(found["bev"], batch)
         if self.training and self.pixel_head is not None:
             outputs["pixel_logits"] = self.pixel_head(lifted[:, self.config.depth_bins.count :])
         return outputs
+
+    def to_map(self, batch: Batch) -> dict[str, Tensor]:
+        """`depth` and `bev`."""
+        frame = keyframe_of(batch)
+        return self._to_map(self.trunk.encode(frame), frame)
+
+    def _to_map(self, lifted: Tensor, frame: Frame) -> dict[str, Tensor]:
+        pooled, depth = self.trunk.lift_to_bev(lifted, frame)
+        return {"depth": depth, "bev": self.bev_net(pooled.contiguous())}  # not in channels-last layout: see the recipe
 
     def heads(self, bev: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Features of each head from the shared map, what they tell each other, and the answers."""

@@ -12,6 +12,7 @@ and, where it needs them,
     parameter_groups() -> dict[str, list[Parameter]]          names for `optim.lr_scale`; an image encoder is called "encoder"
     prepare(statistics) -> None                               called once on fresh weights with label statistics, ahead of the first step
     streamed() -> Callable[[Batch], dict[str, Tensor]]        a form of `forward` that may remember past frames
+    to_map(batch) -> dict[str, Tensor]                        what comes ahead of the heads, `bev` among it: it can be pretrained
 
 This module imports no torch, so that recipes can be described without it.
 """

@@ -85,11 +85,11 @@ def origins(source: Any, sample: Sample, views: Views) -> np.ndarray:
     lidar, files = sample.lidar, [np.nan] * 4
     if lidar is not None and views.source != "dense":
         find = getattr(source, "point_label_file", lambda _: None) if views.source == "lidarseg" else lambda _: None
-        files = [*_file_sum(lidar.path), *_file_sum(find(sample.token))]
+        files = [*file_sum(lidar.path), *file_sum(find(sample.token))]
     for row, camera in zip(rows, sample.cameras, strict=True):
         row[_SIZE], row[_LENS], row[_FILES] = camera.size, camera.intrinsics.ravel(), files
         if views.source == "dense":
-            row[_FILES] = [number for path in truth_images(camera) for number in _file_sum(path)]
+            row[_FILES] = [number for path in truth_images(camera) for number in file_sum(path)]
         elif lidar is not None:
             row[_POSE] = lidar2camera(lidar, camera).ravel()
     return rows
@@ -161,7 +161,7 @@ def _made_of(views: Views) -> dict[str, Any]:
     return {"source": views.source, "hidden": views.hidden}
 
 
-def _file_sum(path: Path | None) -> tuple[float, float]:
+def file_sum(path: Path | None) -> tuple[float, float]:
     """Size in bytes and CRC-32 of the beginning of a file; NaN where there is none: labels can be read without what they were made of."""
     if path is None:
         return np.nan, np.nan
