@@ -91,8 +91,7 @@ class DinoV2(nn.Module):
         state = (id(weight), 0 if weight.is_inference() else weight._version, weight.device, weight.dtype)
         kept = self._resized.get((height, width))
         if kept is None or kept[0] != state:
-            with torch.inference_mode(False), torch.no_grad():  # a tensor made in inference mode could not be used in training later
-                kept = self._resized[height, width] = state, resized_positions(weight, height, width, antialias)
+            kept = self._resized[height, width] = state, resized_positions(weight, height, width, antialias)
         return kept[1]
 
     def _read(self, size: str, pretrained: Pretrained) -> None:

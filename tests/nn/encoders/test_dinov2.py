@@ -248,19 +248,23 @@ def test_positions_are_resized_once_per_size_until_the_weights_change(tiny, monk
     model, x = network(), torch.randn(1, 3, 28, 42)
     with torch.inference_mode():
         first = model(x).clone()
-    with torch.no_grad():
-        assert torch.equal(model(x), first)
-        model(x.mT)
-        model(x)
-        assert calls == [(2, 3), (3, 2)]
-        model.pos_embed += torch.randn_like(model.pos_embed)
-        assert not torch.allclose(model(x), first, atol=1e-2)
-        model.load_state_dict(network().state_dict(), assign=True)
-        assert torch.equal(model(x), first)
-    assert len(calls) == 4
+    assert torch.equal(model(x), first)
+    model(x.mT)
+    model(x.requires_grad_()).sum().backward()
+    assert x.grad.any(), "kept from inference mode, and still good where the images learn"
+    assert calls == [(2, 3), (3, 2)]
+
+    state = model.state_dict()
+    model.load_state_dict(state | {"pos_embed": torch.zeros_like(model.pos_embed)}, assign=True)
+    assert not torch.allclose(model(x), first, atol=1e-2)
+    model.load_state_dict(state)
+    torch.testing.assert_close(model(x), first)
+    model.pos_embed.data = model.pos_embed.double()
+    model(x)
+    assert calls[2:] == [(2, 3)] * 3
     for _ in range(2):
         model.requires_grad_(True)(x).sum().backward()
-    assert len(calls) == 6, "what learns is not kept"
+    assert len(calls) == 7, "what learns is not kept"
 
 
 def test_built_in_inference_mode(tiny):
