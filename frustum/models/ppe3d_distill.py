@@ -14,6 +14,7 @@ The branch is there in training only. The oracle is no part of the student's wei
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from frustum.config import Config
 from frustum.errors import CheckpointError, ConfigError
 from frustum.losses.distillation import imitation_losses
 from frustum.losses.set_prediction import SetLoss, TrueCodes, match, set_losses
+from frustum.nn.frozen import Frozen
 from frustum.types.batch import Batch
 
 PREFIX = "distill."
@@ -48,9 +50,7 @@ class Distillation(Config):
 
 
 class Oracle:
-    """The frozen teacher, read when it is first asked, so that a student is built without it.
-
-    It is no module: a network that holds it does not train, save, average or copy it.
+    """The frozen teacher, read when it is first asked, so that a student is built without it (nn/frozen.py).
 
     Args:
         path: its run or weights file.
@@ -60,20 +60,14 @@ class Oracle:
     def __init__(self, path: str, student: Any):
         if not path:
             raise ConfigError("model.distill needs an oracle to learn from: model.distill.teacher=RUN of `model.encoding=point3d_lidar`.")
-        self.path, self.student = path, student
-        self._network: nn.Module | None = None
+        self._frozen = Frozen(partial(_read, path, student))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Oracle:
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_network": None}
-
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """The teacher on a device. Raises CheckpointError if the file is missing, no oracle, or one of other sizes."""
-        if self._network is None:
-            self._network = self._read()
-        return self._network.to(device)
+        return self._frozen.on(device)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -81,30 +75,29 @@ class Oracle:
         network: Any = self.network(batch.images.device)
         return network(batch) | {"places": network.pts_bbox_head.reference_points.weight.float()}
 
-    def _read(self) -> nn.Module:
-        state, header = read_weights(self.path)
-        kind, own = type(self.student), f"{type(self.student).__module__}:{type(self.student).__qualname__}"
-        model, found = dict(header.get("recipe") or {}).get("model"), dict(header.get("classes") or {}).get("model")
-        train = "Train one: frustum train RECIPE model.encoding=point3d_lidar."
-        if model is None or found != own:
-            raise CheckpointError(
-                f"model.distill.teacher={self.path} holds {found or 'no recipe'}, where an oracle of {own} is needed. {train}"
-            )
-        config = kind.model_validate(kind.upgraded(dict(model)))
-        if config.encoding != "point3d_lidar":
-            raise CheckpointError(
-                f"model.distill.teacher={self.path} is no oracle: it has model.encoding={config.encoding}, not point3d_lidar. {train}"
-            )
-        pairs = {name: (getattr(config, name), getattr(self.student, name)) for name in _EQUAL}
-        if other := [f"{name} {theirs} (here {ours})" for name, (theirs, ours) in pairs.items() if theirs != ours]:
-            raise CheckpointError(
-                f"the oracle {self.path} has other settings than its student: {', '.join(other)}. The branch runs on the oracle's queries "
-                "and is compared with its boxes: train both with the same ones."
-            )
-        with torch.random.fork_rng(devices=[]):  # a resumed run must draw what an uninterrupted one does
-            network = config.model_copy(update={"pretrained": False, "distill": None}).build()
-        load_state(network, state, self.path)
-        return network.eval().requires_grad_(False)
+
+def _read(path: str, student: Any) -> nn.Module:
+    """The oracle in a file, which must fit the student's config."""
+    state, header = read_weights(path)
+    kind, own = type(student), f"{type(student).__module__}:{type(student).__qualname__}"
+    model, found = dict(header.get("recipe") or {}).get("model"), dict(header.get("classes") or {}).get("model")
+    train = "Train one: frustum train RECIPE model.encoding=point3d_lidar."
+    if model is None or found != own:
+        raise CheckpointError(f"model.distill.teacher={path} holds {found or 'no recipe'}, where an oracle of {own} is needed. {train}")
+    config = kind.model_validate(kind.upgraded(dict(model)))
+    if config.encoding != "point3d_lidar":
+        raise CheckpointError(
+            f"model.distill.teacher={path} is no oracle: it has model.encoding={config.encoding}, not point3d_lidar. {train}"
+        )
+    pairs = {name: (getattr(config, name), getattr(student, name)) for name in _EQUAL}
+    if other := [f"{name} {theirs} (here {ours})" for name, (theirs, ours) in pairs.items() if theirs != ours]:
+        raise CheckpointError(
+            f"the oracle {path} has other settings than its student: {', '.join(other)}. The branch runs on the oracle's queries "
+            "and is compared with its boxes: train both with the same ones."
+        )
+    network = config.model_copy(update={"pretrained": False, "distill": None}).build()
+    load_state(network, state, path)
+    return network
 
 
 def distillation_losses(outputs: dict[str, Tensor], truth: TrueCodes, settings: Distillation, set_loss: SetLoss) -> dict[str, Tensor]:
