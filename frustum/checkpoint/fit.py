@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,6 +53,23 @@ def renamed(state: Mapping[str, V], prefixes: Mapping[str, str]) -> dict[str, V]
         old = next((old for old, new in prefixes.items() if key.startswith(old) and not key.startswith(new)), "")
         found[prefixes[old] + key.removeprefix(old) if old else key] = value
     return found
+
+
+def without_holder(state: Mapping[str, V], keys: Collection[str]) -> tuple[dict[str, V], str]:
+    """The state dict of a network that another one held, in its own names, and the word that was in front of them.
+
+    Nothing is done to a state dict of which some keys are known as they are, or below whose first words none are; the word is empty then.
+
+    Args:
+        state: of the network that held it.
+        keys: of the network.
+    """
+    words = dict.fromkeys(map(_part, state))
+    below = {word: sum(key.removeprefix(f"{word}.") in keys for key in state if _part(key) == word) for word in words}
+    word = max(below, key=lambda name: below[name], default="")
+    if any(key in keys for key in state) or not below.get(word):
+        return dict(state), ""
+    return {key.removeprefix(f"{word}.") if _part(key) == word else key: value for key, value in state.items()}, word
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,34 @@ def labels_2d(
     write_json(json_file, write_labels_2d(root, out, split, source, hidden, version))
 
 
+@command(
+    app,
+    "features",
+    "frustum data features data/street --out data/street_lite0 --teacher efficientnet_lite0 --image-size 192,512",
+    "frustum data features data/nuscenes --out data/nuscenes_dino --weights dinov2_vits14_pretrain.pth --image-size 448,798",
+    after_interrupt=GOES_ON,
+)
+def features(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the features")],
+    teacher: Annotated[
+        str, typer.Option("--teacher", help="dinov2_vits14, dinov2_vitb14, resnet50 or efficientnet_lite0")
+    ] = "dinov2_vits14",
+    weights: Annotated[str, typer.Option("--weights", help="file of its weights; by default those of a package")] = "",
+    image_size: Annotated[str, typer.Option("--image-size", help="height,width at which it looks at whole photographs")] = "448,798",
+    split: Annotated[str, typer.Option("--split", help="split or scene")] = "train",
+    version: VersionOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write a teacher's features of all images in half precision, which occfeat-* otherwise computes while it trains.
+
+    A network learns from them with model.teacher.folder=OUT. What is in the folder already is not made again.
+    """
+    from frustum.cli.teaching import write_teacher_features
+
+    write_json(json_file, write_teacher_features(root, out, teacher, weights, image_size, split, version))
+
+
 @command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],

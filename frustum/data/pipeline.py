@@ -21,7 +21,7 @@ from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
 from frustum.data.sweeps import draw_sweep, read_with_past
 from frustum.errors import DataError
 from frustum.geometry import CameraRig, invert
-from frustum.types.batch import Batch
+from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import Label, Reads
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class RigPipeline:
             scenes=[item["scene"] for item in items],
             has_poses=all(item["has_poses"] for item in items),
             lidar2ego=torch.stack(lidars) if len(lidars) == len(items) else None,
+            image_scale=ImageScale(self.data.mean, self.data.std, self.data.channel_order),
         )
 
     # ---- parts --------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from accelerate.utils import set_seed
 from torch import nn
 
-from frustum.checkpoint.fit import renamed
+from frustum.checkpoint.fit import renamed, without_holder
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source, cameras_of
@@ -158,12 +158,20 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
         state, held = renamed(opened.state, recipe.model.renamed), recipe.model.held
         if held and not state.keys() & network.state_dict().keys():
             state = {held + key: value for key, value in state.items()}
+        state, holder = without_holder(state, network.state_dict().keys())
         fit = load_state(network, state, path, strict=False)
-        trained = decode_header(opened.metadata).get("recipe", {})
+        trained = held_settings(decode_header(opened.metadata).get("recipe", {}), holder)
         lines += [f"starting from {path}: {fit}", *recipe.model.check_start(fit.taken, trained.get("model"), opened.details, path)]
         other = changes_that_travel(trained, recipe)
         lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
     return lines
+
+
+def held_settings(trained: Mapping[str, Any], holder: str) -> Mapping[str, Any]:
+    """The recipe (JSON) of weights, of whose network one was taken that it held: with the settings of that one as its model."""
+    around = trained.get("model", {}).get(holder) if holder else None
+    chosen = [entry for entry in around.values() if isinstance(entry, Mapping)] if isinstance(around, Mapping) else []
+    return {**trained, "model": chosen[0]} if len(chosen) == 1 else trained
 
 
 @dataclass

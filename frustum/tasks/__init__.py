@@ -6,5 +6,6 @@ from frustum.tasks.occupancy import OccupancyTask
 from frustum.tasks.rendered_views import RenderedViewsTask
 from frustum.tasks.segmentation import SegmentationTask
 from frustum.tasks.task import Task
+from frustum.tasks.volume import VolumeTask
 
-TASKS: tuple[type[Task], ...] = (OccupancyTask, DetectionTask, BevMapTask, SegmentationTask, RenderedViewsTask)
+TASKS: tuple[type[Task], ...] = (OccupancyTask, DetectionTask, BevMapTask, SegmentationTask, RenderedViewsTask, VolumeTask)

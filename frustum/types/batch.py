@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,17 @@ from frustum.types.contract import Label
 from frustum.types.tensors import count_samples, moved, part, pinned
 
 Value = TypeVar("Value")
+
+
+class ImageScale(NamedTuple):
+    """How photographs, 0..255, became network input: channels in `order`, then (x - mean) / std of each; by default ImageNet's."""
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    order: str = "rgb"
+
+
+IMAGENET = ImageScale()
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Batch:
         has_poses: False when ego poses are unknown: nothing can be aligned over time then.
         lidar2ego: (B, 4, 4) the frame of LIDAR_TOP to the frame of `key_ego2global`, for networks that work in the former; None where a
             sample does not have such a sensor.
+        image_scale: how the images were normalised; `photographs` undoes it.
     """
 
     images: Tensor
@@ -51,6 +63,7 @@ class Batch:
     scenes: list[str] = field(default_factory=list)
     has_poses: bool = True
     lidar2ego: Tensor | None = None
+    image_scale: ImageScale = IMAGENET
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -61,6 +74,12 @@ class Batch:
         if self.calibration is None:
             raise DataError("this network needs calibrated cameras, but the data set holds single images. Choose another recipe or data.")
         return self.calibration
+
+    def photographs(self) -> Tensor:
+        """The keyframe's images (B, N, 3, H, W) before they were normalised: RGB, 0..255, float."""
+        mean, std = (self.images.new_tensor(values)[:, None, None] for values in self.image_scale[:2])
+        images = self.images[:, 0] * std + mean
+        return images.flip(-3) if self.image_scale.order == "bgr" else images
 
     def need(self, kind: type[Label[Value]]) -> Value:
         """The labels of a kind: `batch.need(OccupancyLabels).semantics`. Raises DataError if the batch does not have them."""
@@ -115,6 +134,7 @@ class Batch:
         timestamps: np.ndarray | Tensor | None = None,
         scenes: list[str] | None = None,
         lidar2ego: np.ndarray | Tensor | None = None,
+        image_scale: ImageScale = IMAGENET,
     ) -> Batch:
         """Build a batch from plain arrays, for use outside our data loaders.
 
@@ -131,6 +151,7 @@ class Batch:
             timestamps: (B, T) or (T,) seconds, the same for all cameras; newest first. With them, frames out of order are noticed.
             scenes: B names; with them, a history from another scene is noticed.
             lidar2ego: (*B, 4, 4) where LIDAR_TOP is, which official files of PETR and 3DPPE need (`model.frame=lidar`).
+            image_scale: how the images were normalised, for a teacher that undoes it.
 
         The arguments may lie on different devices: labels follow the images, calibration goes to the CPU (see `to`).
 
@@ -162,5 +183,6 @@ class Batch:
             scenes=scenes or [],
             has_poses=ego2global is not None,
             lidar2ego=None if lidar2ego is None else read.pose(lidar2ego, "lidar2ego"),
+            image_scale=image_scale,
         )
         return made.with_labels(labels or {})

@@ -117,6 +117,23 @@ class PredictedViews:
 
 
 @dataclass(frozen=True)
+class PredictedVolume:
+    """Which voxels hold a LiDAR point, and features of those, of which three numbers are shown as colours.
+
+    Attributes:
+        occupied: (X, Y, Z) bool.
+        colours: (P, 3) float, from -1 to 1 for most, of the P occupied voxels in their order; or (0, 3) where there are no features.
+        grid: the voxels.
+        grid2ego: (4, 4) float64 to the ego frame.
+    """
+
+    occupied: Tensor
+    colours: Tensor
+    grid: VoxelGrid
+    grid2ego: Tensor
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One sample. A part is None where the model does not answer that question.
 
@@ -131,6 +148,7 @@ class Prediction:
     bev_map: PredictedMap | None = None
     segmentation: PredictedSegmentation | None = None
     views: PredictedViews | None = None
+    volume: PredictedVolume | None = None
 
     def cpu(self) -> Prediction:
         """The prediction with all tensors on the CPU."""

@@ -100,11 +100,11 @@ def _pairs(question: Question) -> Iterator[tuple[int, Any, Any]]:
 
 
 def _entries(layer: Layer | None) -> dict[str, Colour]:
-    """Names and colours of the classes that are drawn."""
+    """Names and colours of the classes that are drawn; colours without a name explain themselves."""
     if layer is None or isinstance(layer, ImageLayer | PointLayer):
         return {}
     named = enumerate(zip(layer.legend.names, layer.legend.colours, strict=True))
-    return {name: colour for i, (name, colour) in named if i != getattr(layer, "free", None)}
+    return {name: colour for i, (name, colour) in named if name and i != getattr(layer, "free", None)}
 
 
 def _named(name: str, predicted: _L | None, true: _L | None) -> list[tuple[str, _L]]:

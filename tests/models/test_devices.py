@@ -142,13 +142,13 @@ def test_the_watch_for_waits_works():
         assert len(waits.found) == 1, waits.found
 
 
-WAITING = ("panoptic-flashocc-", "ppe3d-", "petr", "gsrender-", "renderocc-", "flashocc-mini-render")
+WAITING = ("panoptic-flashocc-", "ppe3d-", "petr", "gsrender-", "renderocc-", "flashocc-mini-render", "occfeat-")
 
 
 @pytest.mark.parametrize("name", [name for name in different() if not name.startswith(WAITING) or name == "panoptic-flashocc-mini"])
 def test_loss_does_not_wait_for_the_device(name):
     """Lovasz-softmax does: it depends on how many classes there are. So do Hungarian matching, which scipy does on the CPU, and rendering,
-    which looks at its input and at how many points there are.
+    which looks at its input and at how many points there are; and features of voxels, of which as many are read as are occupied.
     """
     recipe, model = build(name)
     model, batch = model.train().to("meta"), make_batch(recipe).to("meta")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from frustum.data.images.folder import ImageFolder
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.source import AugmentConfig, DataConfig, Decoded, Loaded
-from frustum.types.batch import Batch
+from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import Label
 
 
@@ -65,6 +65,7 @@ class ImagePipeline:
     def collate(self, items: list[dict[str, Any]]) -> Batch:
         """Outputs of `apply` as a batch without calibration."""
         batch = Batch.of_images(torch.stack([item["image"] for item in items]), [item["token"] for item in items])
+        batch = replace(batch, image_scale=ImageScale(self.data.mean, self.data.std, self.data.channel_order))
         return batch.with_labels(collate_labels(self.labels, [item["labels"] for item in items]))
 
     @property

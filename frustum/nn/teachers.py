@@ -1,0 +1,76 @@
+"""Image encoders whose features others learn from. They see photographs, and are neither trained nor saved with those that learn.
+
+Shape letters: M images, H W image, D features, h w feature map.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.nn.encoders import efficientnet
+from frustum.nn.encoders.dinov2 import PATCH, DinoV2
+from frustum.nn.encoders.efficientnet import EfficientNetLite0
+from frustum.nn.encoders.pretrained import Pretrained
+from frustum.nn.encoders.resnet import ResNet
+
+TeacherKind = Literal["dinov2_vits14", "dinov2_vitb14", "resnet50", "efficientnet_lite0"]
+
+
+class About(NamedTuple):
+    """D, what the sides of an image are multiples of, and how images are normalised."""
+
+    features: int
+    multiple: int = 1
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+ABOUT: dict[str, About] = {
+    "dinov2_vits14": About(384, PATCH),
+    "dinov2_vitb14": About(768, PATCH),
+    "resnet50": About(1024),
+    "efficientnet_lite0": About(320, 1, efficientnet.MEAN, efficientnet.STD),
+}
+
+
+class Teacher(nn.Module):
+    """Photographs (M, 3, H, W), RGB 0..255 -> features (M, D, h, w): of DINOv2's patches, ResNet-50's third stage (stride 16), or
+    EfficientNet-Lite0's last block (stride 32).
+
+    Args:
+        kind: which network.
+        weights: see encoders/pretrained.py; false is a random network of a fixed seed, for tests.
+        image_size: height and width that photographs are resized to; None: theirs, to the nearest multiples that the network takes.
+    """
+
+    def __init__(self, kind: TeacherKind, weights: Pretrained, image_size: tuple[int, int] | None = None):
+        super().__init__()
+        self.about, self.image_size = ABOUT[kind], image_size
+        if not weights:
+            torch.manual_seed(0)
+        self.encoder: nn.Module
+        if kind == "resnet50":
+            self.encoder = ResNet(50, (3,), weights)
+        elif kind == "efficientnet_lite0":
+            self.encoder = EfficientNetLite0((15,), pretrained=weights)
+        else:
+            self.encoder = DinoV2(kind.removeprefix("dinov2_"), weights)  # type: ignore[arg-type]
+        self.started_from: str = self.encoder.started_from  # type: ignore[assignment]
+        for name, values in (("mean", self.about.mean), ("std", self.about.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    @torch.no_grad()
+    def forward(self, photographs: Tensor) -> Tensor:
+        """See the class; float32 whatever the precision around is."""
+        with torch.autocast(photographs.device.type, enabled=False):
+            wanted = self.image_size or (photographs.shape[-2], photographs.shape[-1])
+            size = [max(1, round(side / self.about.multiple)) * self.about.multiple for side in wanted]
+            images = photographs.float()
+            if size != list(images.shape[-2:]):
+                images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 255)
+            found = self.encoder((images - self.get_buffer("mean")) / self.get_buffer("std"))
+            return found[0] if isinstance(found, list) else found
