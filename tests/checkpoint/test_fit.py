@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference, renamed
+from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference, renamed, without_holder
 from frustum.errors import CheckpointError
 
 MODEL = {"conv.weight": torch.zeros(4, 3, 1, 1), "conv.bias": torch.zeros(4), "head.weight": torch.zeros(2, 4)}
@@ -95,3 +95,11 @@ def test_keys_of_an_earlier_version_get_their_new_names():
     assert new == {"trunk.enter.weight": 1, "new.enter.bias": 2, "head.bias": 3}
     assert renamed(new, prefixes) == new, "a file of this version stays as it is"
     assert renamed({"a.x": 1}, {"a.": "a.b."}) == renamed({"a.b.x": 1}, {"a.": "a.b."}) == {"a.b.x": 1}
+
+
+def test_a_network_that_another_held_is_found() -> None:
+    state = {"network.a.weight": 1, "network.b": 2, "head.a.weight": 3, "head.x": 4}
+    assert without_holder(state, {"a.weight", "b", "c"}) == ({"a.weight": 1, "b": 2, "head.a.weight": 3, "head.x": 4}, "network")
+    for keys in ({"z"}, {"network.b", "b"}, set()):
+        assert without_holder(state, keys) == (state, "")
+    assert without_holder({}, {"a"}) == ({}, "")

@@ -100,3 +100,23 @@ def test_2d_labels_of_two_worlds_do_not_share_a_folder(frustum: Run, street_root
     assert "images of 64x176 pixels where this data set has 96x256" in err.replace("\n", " ")
     assert "--out OTHER" in err.replace("\n", " ")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+
+
+def test_features_of_a_teacher_are_written_once(frustum: Run, street_root: Path, tmp_path: Path) -> None:
+    words = ("data", "features", street_root, "--out", tmp_path / "features", "--split", "val", "--teacher", "efficientnet_lite0")
+    code, out, err = frustum(*words, "--image-size", "64,176", "--json", tmp_path / "made.json")
+    assert code == 0, err
+    assert "features of 3 keyframes will take about" in out
+    assert f"model.teacher.folder={tmp_path / 'features'}" in out.replace("\n", "")
+    assert json.loads((tmp_path / "made.json").read_text())["new"] == 3
+    code, out, _ = frustum(*words, "--image-size", "64,176")
+    assert (code, "0 of them are new" in out) == (0, True)
+    code, _, err = frustum(*words, "--image-size", "96,176")
+    assert (code, "Choose another --out" in err.replace("\n", " ")) == (3, True)
+    code, _, err = frustum(*words, "--image-size", "wide")
+    assert (code, "such as 448,798" in err) == (2, True)
+    code, _, err = frustum("data", "features", street_root, "--out", tmp_path / "x", "--teacher", "dinov2")
+    assert (code, "dinov2_vits14" in err) == (2, True)
+    code, _, err = frustum("data", "features", street_root, "--out", tmp_path / "x")
+    assert (code, "dinov2_vits14_pretrain.pth" in err.replace("\n", " ")) == (2, True)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,41 @@
+"""Teachers: sizes of what they see and say, and how photographs are brought to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from frustum.nn.encoders import efficientnet
+from frustum.nn.teachers import ABOUT, Teacher
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "wanted", "found"),
+    [
+        ("resnet50", (64, 96), None, (4, 6)),
+        ("efficientnet_lite0", (64, 96), None, (2, 3)),
+        ("efficientnet_lite0", (64, 96), (128, 192), (4, 6)),
+        ("dinov2_vits14", (64, 96), None, (5, 7)),  # 70 x 98 pixels
+        ("dinov2_vits14", (112, 200), (56, 100), (4, 7)),
+    ],
+)
+def test_features_of_a_photograph(kind, size, wanted, found) -> None:
+    teacher = Teacher(kind, False, wanted).eval()
+    answer = teacher(torch.rand(2, 3, *size) * 255)
+    assert tuple(answer.shape) == (2, ABOUT[kind].features, *found)
+    assert answer.dtype == torch.float32
+    assert not answer.requires_grad
+
+
+def test_random_teachers_are_always_the_same() -> None:
+    image = torch.rand(1, 3, 32, 32) * 255
+    torch.testing.assert_close(Teacher("resnet50", False).eval()(image), Teacher("resnet50", False).eval()(image))
+
+
+def test_images_are_normalised_as_the_teacher_wants() -> None:
+    image = torch.rand(1, 3, 64, 64) * 255
+    teacher = Teacher("efficientnet_lite0", False).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = teacher(image)
+    expected = teacher.encoder((image - torch.tensor(efficientnet.MEAN)[:, None, None]) / torch.tensor(efficientnet.STD)[:, None, None])
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
