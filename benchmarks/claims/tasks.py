@@ -59,9 +59,10 @@ def world_of(options: argparse.Namespace) -> Path:
     return options.world or options.out / "world"
 
 
-def generate_missing(options: argparse.Namespace) -> None:
-    """Generate the claim's world unless its folder has it."""
-    world = WorldConfig(train_scenes=options.scenes, val_scenes=options.val_scenes, frames=options.frames)
+def generate_missing(options: argparse.Namespace, save: tuple[str, ...] = ()) -> None:
+    """Generate the claim's world unless its folder has it; `save` names truth images that it needs (`WorldConfig.save`)."""
+    named = {"train_scenes": options.scenes, "val_scenes": options.val_scenes, "frames": options.frames, "save": save}
+    world = WorldConfig.model_validate(named)
     if not (world_of(options) / world.version).is_dir():
         generate_world(world, world_of(options))
 

@@ -15,7 +15,7 @@ from frustum.engine.statistics import label_statistics
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
 Taught = dict[str, list[str]]
-"""`labels`, a phrase for each kind; `start`, where the first weights came from; `scenes`, those with labels, where others have none.
+"""`labels`, a phrase for each kind; `start`, where the first weights came from; `labelled`, scenes or keyframes, where others are not.
 Or nothing, where it is not known."""
 
 
@@ -34,8 +34,8 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
     labels = [label.described(source, tokens, known[type(label)]) for label in recipe.model.learns_from()]
     first = "a network that was given in Python" if is_given else f"{recipe.train.init}, as far as it fits" if recipe.train.init else ""
     start = [*(f"image encoder from {origin}" for origin in origins(network)), *([first] if first else [])]
-    shown = list(getattr(source, "labelled_scenes", ()))
-    return {"labels": labels, "start": start or ["random weights"]} | ({"scenes": shown} if shown else {})
+    shown = list(getattr(source, "labelled", ()))
+    return {"labels": labels, "start": start or ["random weights"]} | ({"labelled": shown} if shown else {})
 
 
 def origins(network: nn.Module) -> list[str]:
@@ -48,12 +48,12 @@ def taught_of(header: Mapping[str, Any]) -> Taught:
     found = header.get(TAUGHT)
     if not isinstance(found, Mapping):
         return {}
-    return {name: list(map(str, found[name])) for name in ("labels", "start", "scenes") if isinstance(found.get(name), list)}
+    return {name: list(map(str, found[name])) for name in ("labels", "start", "labelled") if isinstance(found.get(name), list)}
 
 
 def in_sentences(taught: Mapping[str, list[str]]) -> list[str]:
     """For people, a line each; none where nothing is known."""
-    names = {"labels": "learned from", "start": "started from", "scenes": "labelled scenes"}
+    names = {"labels": "learned from", "start": "started from", "labelled": "with labels of"}
     return [f"{names[name]}: {'; '.join(_few(taught[name]))}" for name in names if taught.get(name)]
 
 

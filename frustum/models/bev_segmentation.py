@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from frustum.config import TRAVELS, Config
 from frustum.data.labels.bev_map import BevConvention
+from frustum.data.labels.lidar_points import LidarPoints
 from frustum.data.labels.map_classes import CAMERA_AXES, MAP_GRID, OBJECTS, MapLabels
 from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
@@ -69,13 +70,9 @@ class Maps(Config):
         cam2ego = batch.rig.cam2ego[:, 0].cpu().double()  # (B, N, 4, 4)
         if self.rule != "simplebev":
             return torch.eye(4, dtype=torch.float64).expand(len(batch), 4, 4)
-        truth, cameras = batch.labels.get(MapLabels) if training else None, cam2ego.shape[1]
-        chosen = torch.full((len(batch),), min(self.reference, cameras - 1))
-        if truth is not None:
-            chosen = torch.tensor(truth.references)
-        elif training and self.draw_reference:  # pretraining has no map labels
-            chosen = torch.randint(min(1, cameras - 1), cameras, (len(batch),))
-        return cam2ego[torch.arange(len(batch)), chosen] @ torch.from_numpy(CAMERA_AXES)
+        found = [truth for kind in (MapLabels, LidarPoints) if training and (truth := batch.labels.get(kind)) is not None]
+        chosen = found[0].references if found else [min(self.reference, cam2ego.shape[1] - 1)] * len(batch)
+        return cam2ego[torch.arange(len(batch)), torch.tensor(chosen)] @ torch.from_numpy(CAMERA_AXES)
 
 
 class MapLoss(Config):

@@ -153,14 +153,14 @@ class BevFormerSeg(nn.Module):
         return {"bev": bev.float()} | read_heads(dict(self.heads.items()), bev, self.config.fine)
 
     def to_map(self, batch: Batch) -> dict[str, Tensor]:
-        """`bev`, and `map2ego` (B, 4, 4) of the map before its augmentation."""
+        """`bev`."""
         frame, size = keyframe_of(batch), (self.config.grid.shape[1], self.config.grid.shape[0])
         features, map2ego = self.encoder(frame.images.flatten(0, 1)), self.config.maps.map2ego(batch, self.training)  # (M, C, h, w)
         sight = self.sight(frame, map2ego, features.device)
         x = position = self.queries.expand(len(batch), -1, -1)
         for layer in self.layers:
             x = layer(x, position, self.cells, size, features, sight)
-        return {"bev": x.mT.unflatten(2, size), "map2ego": map2ego}
+        return {"bev": x.mT.unflatten(2, size)}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`map`, and with `loss.instances` `centre` and `offset`."""

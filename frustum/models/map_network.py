@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pydantic import model_validator
 from torch import Tensor
 
 from frustum.config import Config
 from frustum.data.labels.depth import DepthLabels
+from frustum.data.labels.lidar_points import LidarPoints
 from frustum.losses.depth import depth_bce, depth_cross_entropy
 from frustum.models.bevformer_seg import BevFormerSegConfig
 from frustum.models.flashocc import FlashOccConfig, depth_losses
@@ -58,6 +60,17 @@ class MapNetwork(Config):
             if hasattr(network.get_submodule(parent), last):
                 delattr(network.get_submodule(parent), last)
         return network
+
+    def map2ego(self, batch: Batch, training: bool) -> Tensor:
+        """(B, 4, 4) float64: the frame of the map, before its augmentation, to the ego frame; in training that of the LiDAR labels."""
+        if maps := getattr(self.config, "maps", None):
+            return maps.map2ego(batch, training)
+        return torch.eye(4, dtype=torch.float64).expand(len(batch), 4, 4)
+
+    def learns_points(self, scans: int) -> LidarPoints:
+        """LiDAR points, and the camera in whose frame the map is, where a network draws one."""
+        maps = getattr(self.config, "maps", None)
+        return LidarPoints(scans) if maps is None else LidarPoints(scans, maps.reference, maps.draw_reference)
 
     def learns_depth(self) -> tuple[Label[Any], ...]:
         """Depth maps, where the network's depth loss has a weight."""

@@ -123,7 +123,7 @@ class OccFeatConfig(ModelConfig):
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """LiDAR points, a teacher's features where they are not computed in training, and depth where the network learns it."""
-        points = (LidarPoints(self.scans),) if self.occupancy_weight or self.feature_weight else ()
+        points = (self.network.learns_points(self.scans),) if self.occupancy_weight or self.feature_weight else ()
         teacher = self.teacher
         maps = (TeacherMaps(teacher.kind, teacher.folder, teacher.features),) if self.feature_weight and not teacher.is_asked else ()
         return (*points, *maps, *self.network.learns_depth())
@@ -175,14 +175,15 @@ class OccFeat(nn.Module):
         """Outputs for the keyframe of each sample; see the class."""
         found = self.network.to_map(batch)
         occupied, voxels = self.head(found["bev"])
-        return found | {"bev": found["bev"].float(), "occupied": occupied, "voxels": voxels}
+        depth = {name: found[name] for name in ("depth",) if name in found}
+        return depth | {"bev": found["bev"].float(), "occupied": occupied, "voxels": voxels}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` and `features`, each where it has a weight, and the network's own `depth`. Raises DataError without their labels."""
         config, losses = self.config, self.config.network.depth_losses(outputs, batch)
         if not (config.occupancy_weight or config.feature_weight):
             return losses
-        logits, frame, map2ego = outputs["occupied"], keyframe_of(batch), map2ego_of(outputs, batch)
+        logits, frame, map2ego = outputs["occupied"], keyframe_of(batch), config.network.map2ego(batch, self.training)
         occupied = torch.stack([occupied_voxels(points, self.grid) for points in self._points(batch, map2ego)])
         if config.occupancy_weight:
             counted = self._seen(frame, map2ego).to(logits.device) if config.counted == "seen" else None
@@ -223,7 +224,7 @@ class OccFeat(nn.Module):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """Which voxels are occupied, and the colours of their features."""
-        occupied, map2ego, found = outputs["occupied"] > 0, map2ego_of(outputs, batch), []
+        occupied, map2ego, found = outputs["occupied"] > 0, self.config.network.map2ego(batch, self.training), []
         for b, token in enumerate(batch.tokens):
             colours = occupied.new_zeros((0, 3), dtype=torch.float32)
             if self.head.features is not None and self.colours is not None:
@@ -239,9 +240,9 @@ class OccFeat(nn.Module):
     def _points(self, batch: Batch, map2ego: Tensor) -> list[Tensor]:
         """LiDAR points (P, 3) of each sample in the augmented frame of the map, from the augmented ego frame."""
         aug = batch.bev_aug.double().cpu()
-        moves = aug @ torch.linalg.inv(map2ego) @ torch.linalg.inv(aug)
-        points = batch.need(LidarPoints)
-        return [one.double() @ send(m[:3, :3].T, one.device) + send(m[:3, 3], one.device) for one, m in zip(points, moves, strict=True)]
+        moves = (aug @ torch.linalg.inv(map2ego) @ torch.linalg.inv(aug)).float()
+        pairs = zip(batch.need(LidarPoints).points, moves, strict=True)
+        return [points @ send(move[:3, :3].T, points.device) + send(move[:3, 3], points.device) for points, move in pairs]
 
     def _seen(self, frame: Frame, map2ego: Tensor) -> Tensor:
         """(B, X, Y, Z) bool: voxels whose middle a camera sees."""
@@ -252,9 +253,3 @@ class OccFeat(nn.Module):
             _, visible = places_in_images(in_ego_frame(centres, frame, map2ego, b), cameras, frame.ego2global[b].cpu())
             found.append(visible.any(0).unflatten(0, self.grid.shape))
         return torch.stack(found)
-
-
-def map2ego_of(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-    """(B, 4, 4) float64 on the CPU: the frame of the map, before its augmentation, to the ego frame; networks without say nothing of it."""
-    own = outputs.get("map2ego")
-    return torch.eye(4, dtype=torch.float64).expand(len(batch), 4, 4) if own is None else own.cpu().double()

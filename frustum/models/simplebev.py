@@ -119,18 +119,17 @@ class SimpleBev(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
-        bev = self._rows_forward(batch, self.config.maps.map2ego(batch, self.training))
+        bev = self._rows_forward(batch)
         outputs = {"bev": bev.float()} | self.decoder.answers(bev)
         return {name: as_house_map(value) for name, value in outputs.items()}
 
     def to_map(self, batch: Batch) -> dict[str, Tensor]:
-        """`bev`, and `map2ego` (B, 4, 4) of the map before its augmentation."""
-        map2ego = self.config.maps.map2ego(batch, self.training)
-        return {"bev": as_house_map(self._rows_forward(batch, map2ego)), "map2ego": map2ego}
+        """`bev`."""
+        return {"bev": as_house_map(self._rows_forward(batch))}
 
-    def _rows_forward(self, batch: Batch, map2ego: Tensor) -> Tensor:
+    def _rows_forward(self, batch: Batch) -> Tensor:
         """What the heads read, (B, C, rows, columns) in SimpleBEV's axes."""
-        frame = keyframe_of(batch)
+        frame, map2ego = keyframe_of(batch), self.config.maps.map2ego(batch, self.training)
         features = self.encoder(frame.images.flatten(0, 1))  # (M, C, h, w)
         return self.decoder(self.bev_compressor(as_rows_forward(self.lift(features, frame, map2ego))))
 

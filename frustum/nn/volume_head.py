@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from frustum.geometry.transforms import without_autocast
 from frustum.nn.conv import ConvNorm
 
 
@@ -56,11 +57,13 @@ class PrincipalAxes(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take vectors (P, D) into account, at most `most` of them, at even steps."""
-        if len(x):
+        if not len(x):
+            return
+        with without_autocast(x):
             x = directions(x[:: -(-len(x) // self.most)])
             new = (x.mean(0), x.T @ x / len(x), x.new_ones(()))
-            for kept, value in zip((self.mean, self.moment, self.weight), new, strict=True):
-                kept.lerp_(value, 1 - self.decay)
+        for kept, value in zip((self.mean, self.moment, self.weight), new, strict=True):
+            kept.lerp_(value, 1 - self.decay)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +72,8 @@ class PrincipalAxes(nn.Module):
         mean = self.mean / weight
         spread, axes = torch.linalg.eigh((self.moment / weight - mean[:, None] * mean).double().cpu())
         scaled = (axes[:, -3:] / (1.5 * spread[-3:].clamp(min=1e-12).sqrt())).flip(1).to(x.device, torch.float32)
-        return (directions(x) - mean) @ scaled * (self.weight > 0)
+        with without_autocast(x):
+            return (directions(x) - mean) @ scaled * (self.weight > 0)
 
 
 def directions(x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class VolumeTask(Task):
 
     def truth(self, source: Any, token: str) -> np.ndarray:
         """See `Task.truth`: LiDAR points (P, 3) in the ego frame. Raises DataError without LiDAR."""
-        return LidarPoints().read(source, token)
+        return LidarPoints().read(source, token).points
 
     def add(self, token: str, part: PredictedVolume, truth: np.ndarray) -> None:
         """See `Task.add`."""
@@ -148,7 +148,7 @@ class LikelyVolume(Predictor):
         tokens, place = spread(source.tokens(split), frames), np.eye(4) if grid2ego is None else grid2ego
         counts = np.zeros(grid.shape)
         for token in progress(cls.name, tokens):
-            counts += filled(LidarPoints().read(source, token), grid, place)
+            counts += filled(LidarPoints().read(source, token).points, grid, place)
         share = counts / max(1, len(tokens))
         flat = share.reshape(len(share), -1)
         occupied = share > best_threshold(flat, np.full(flat.shape, float(len(tokens))))

@@ -78,10 +78,10 @@ def test_a_share_of_the_labels_is_said(toy_root):
     recipe = apply(toy.recipe(toy_root), ["data.labelled_share=0.5"])
     found = taught_with(recipe, toy.ToyConfig().build(), recipe.data.open())
     assert found["labels"] == ["3D labels of 4 of 8 keyframes, hidden in the others by data.labelled_share (class of each voxel)"]
-    assert found["scenes"] == list(recipe.data.open().labelled_scenes)
-    assert in_sentences(found)[-1] == f"labelled scenes: {found['scenes'][0]}"
-    many = {"scenes": [f"s{i}" for i in range(12)]}
-    assert in_sentences(many) == ["labelled scenes: s0; s1; s2; s3; s4; s5; s6; s7; s8; s9; and 2 more"]
+    assert found["labelled"] == list(recipe.data.open().labelled)
+    assert in_sentences(found)[-1] == f"with labels of: {found['labelled'][0]}"
+    many = {"labelled": [f"s{i}" for i in range(12)]}
+    assert in_sentences(many) == ["with labels of: s0; s1; s2; s3; s4; s5; s6; s7; s8; s9; and 2 more"]
     assert taught_of({"taught_with": many}) == many
 
 

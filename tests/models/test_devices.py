@@ -41,6 +41,8 @@ def test_no_float64_on_the_device(name):
             predictions = list(decode_centres(outputs, model.config.grid).scores)
         elif "box_codes" in outputs:
             predictions = list(outputs["box_codes"])
+        elif "occupied" in outputs:
+            predictions = list(outputs["occupied"])
         else:
             predictions = model.predict(outputs, moved)
     assert {key: (value.shape, value.dtype) for key, value in outputs.items()} == on_cpu

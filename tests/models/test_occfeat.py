@@ -13,7 +13,7 @@ from torch import Tensor
 from frustum.checkpoint.weights_file import save_weights
 from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.feature_maps import FeatureMaps, TeacherMaps
-from frustum.data.labels.lidar_points import LidarPoints
+from frustum.data.labels.lidar_points import LidarPoints, Scans
 from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import header_of
@@ -22,7 +22,7 @@ from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.losses.voxel_features import occupied_voxels
 from frustum.models.map_network import MapNetwork
-from frustum.models.occfeat import OccFeat, OccFeatConfig, TeacherConfig, map2ego_of
+from frustum.models.occfeat import OccFeat, OccFeatConfig, TeacherConfig
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import IMAGENET, ImageScale
 from tests.models import test_bev_segmentation, test_flashocc, test_ultimatedo
@@ -144,16 +144,29 @@ def test_targets_are_in_the_frame_of_the_map(name: str) -> None:
     places = []
     for batch in (plain, moved):
         spot = torch.tensor([[12.3, -7.2, 0.4]], dtype=torch.float64) @ batch.bev_aug[0, :3, :3].T  # labels come augmented
-        batch = batch.with_labels({LidarPoints: [spot.float()]})
-        with torch.no_grad():
-            outputs = model.eval()(batch)
-        (points,) = model._points(batch, map2ego_of(outputs, batch))
+        batch = batch.with_labels({LidarPoints: Scans([spot.float()], [1])})
+        (points,) = model._points(batch, recipe.model.network.map2ego(batch, False))  # type: ignore[attr-defined]
         voxel = occupied_voxels(points, model.grid).nonzero()
         assert len(voxel) == 1
         places.append(model.grid.centres(torch.float64)[voxel[0].unbind()])
     torch.testing.assert_close(places[1][:2], places[0][:2].flip(0), atol=1.3, rtol=0)  # to half a cell
-    seen = map2ego_of(outputs, plain)[0] @ torch.cat([places[0], torch.ones(1, dtype=torch.float64)])
+    seen = recipe.model.network.map2ego(plain, False)[0] @ torch.cat([places[0], torch.ones(1, dtype=torch.float64)])
     torch.testing.assert_close(seen[:2], torch.tensor([12.3, -7.2], dtype=torch.float64), atol=1.3, rtol=0)
+
+
+def test_maps_in_the_frame_of_a_drawn_camera_are_taught_in_it() -> None:
+    """Published SimpleBEV: another camera for each sample. Its map turns, and a point ahead of that camera lies ahead in the volume."""
+    recipe = small("occfeat-b0")
+    label = recipe.model.learns_from()[0]
+    assert isinstance(label, LidarPoints)
+    assert label.draw_reference
+    model, batch = build(recipe).train(), contract.make_batch(recipe, count=1, cameras=4)  # looking forward, left, back, right
+    network = recipe.model.network  # type: ignore[attr-defined]
+    for camera, point in enumerate([[20.0, 1, 0], [-1, 20, 0], [-20, -1, 0], [1, -20, 0]]):
+        given = batch.with_labels({LidarPoints: Scans([torch.tensor([point])], [camera])})
+        (moved,) = model._points(given, network.map2ego(given, True))
+        torch.testing.assert_close(moved[0, :2], torch.tensor([20.0, 1.0]), atol=1e-3, rtol=0)
+    assert set(contract.losses_of(model, given)) == {"occupancy", "features"}
 
 
 def test_a_teacher_in_training_and_one_in_a_folder_say_the_same() -> None:
@@ -227,7 +240,7 @@ def test_it_learns_where_points_are_and_what_a_teacher_sees_there() -> None:
         (prediction,) = model.predict(model(replace(batch, labels={})), batch)
     volume = prediction.volume
     assert volume is not None
-    true = occupied_voxels(batch.need(LidarPoints)[0], model.grid)
+    true = occupied_voxels(batch.need(LidarPoints).points[0], model.grid)
     assert float((volume.occupied & true).sum() / (volume.occupied | true).sum()) > 0.7
     assert volume.colours.shape == (int(volume.occupied.sum()), 3)
     assert float(volume.colours.std(0).min()) > 0.2, "features differ, and so do colours"
@@ -273,7 +286,7 @@ def test_nothing_seen_or_nothing_occupied_teaches_no_features() -> None:
     recipe = small("occfeat-flashocc-mini")
     model, batch = build(recipe).train(), contract.make_batch(recipe, count=1, cameras=1)
     for points in (torch.tensor([[-9.0, 0, 0]]), torch.tensor([[500.0, 0, 0]]), torch.zeros(0, 3)):
-        losses = contract.losses_of(model, batch.with_labels({LidarPoints: [points]}))
+        losses = contract.losses_of(model, batch.with_labels({LidarPoints: Scans([points], [0])}))
         assert float(losses["features"].detach()) == 0
         assert torch.isfinite(losses["occupancy"])
 

@@ -93,7 +93,7 @@ def test_files(tmp_path: Path) -> None:
 def test_the_baseline_is_what_is_often_there(street_root: Path) -> None:
     source, grid = NuScenes(street_root), VoxelGrid(lower=(-40, -40, -2), upper=(40, 40, 6), cell=(2, 2, 1))
     found = LikelyVolume.fit(source, "train", grid, None)
-    share = np.mean([filled(LidarPoints().read(source, token), grid, np.eye(4)) for token in source.tokens("train")], 0)
+    share = np.mean([filled(LidarPoints().read(source, token).points, grid, np.eye(4)) for token in source.tokens("train")], 0)
     occupied = found.part.occupied.numpy()
     assert share[occupied].min() > 0.1
     assert share[~occupied].max() <= share[occupied].min()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -27,21 +27,52 @@ _BETWEEN = 0.4
 
 
 @dataclass(frozen=True)
-class LidarPoints(Label[list[Tensor]]):
-    """Points (P, 3) float32 of each sample, in metres of the augmented ego frame.
+class Scans:
+    """Value in a batch.
+
+    Attributes:
+        points: (P, 3) float32 of each sample, in metres of the augmented ego frame.
+        references: of each sample, the camera in whose frame the map is, where a network has such a map.
+    """
+
+    points: list[Tensor]
+    references: list[int]
+
+
+class Found(NamedTuple):
+    """Points (P, 3) float32 of a sample, and how many cameras it has."""
+
+    points: np.ndarray
+    cameras: int
+
+
+class Moved(NamedTuple):
+    """Points (P, 3) float32 in the augmented ego frame, and the camera in whose frame the map is."""
+
+    points: np.ndarray
+    reference: int
+
+
+@dataclass(frozen=True)
+class LidarPoints(Label[Scans]):
+    """Points of the scan of each sample.
 
     Attributes:
         scans: how many are joined, the keyframe's and those before it, each moved by the ego motion since. At the start of a scene there
             are fewer.
+        reference: the camera in whose frame the map is that a network makes, of those whose map is in that of one.
+        draw_reference: in training, draw another one for each sample, any but the first.
     """
 
     scans: int = 1
+    reference: int = 1
+    draw_reference: bool = False
 
     what: ClassVar[str] = "LiDAR points"
-    advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={LidarPoints: [points, ...]})."
+    advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={LidarPoints: Scans([points, ...], [1, ...])})."
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray:
-        """See `Label.read`: (P, 3) in the ego frame. Raises DataError when the keyframe has no LiDAR scan, or none of its points counts."""
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> Found:
+        """See `Label.read`: in the ego frame. Raises DataError when the keyframe has no LiDAR scan, or none of its points counts."""
         rigs: Any = as_rig_source(source, self.what)
         more = {"num_sweeps": self.scans - 1} if self.scans > 1 else {}
         sample = rigs.sample(token, with_boxes=False, occupancy=False, **more)
@@ -55,25 +86,30 @@ class LidarPoints(Label[list[Tensor]]):
         if not len(points):
             raise DataError(f"the LiDAR scan {sample.lidar.path} of keyframe {token} holds no point beyond the vehicle itself.")
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
-        return transform_points(lidar2key, points).astype(np.float32)
+        return Found(transform_points(lidar2key, points).astype(np.float32), len(sample.cameras))
 
-    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
-        """The points in the augmented ego frame."""
-        return transform_points(draw.bev.matrix(), found.astype(np.float64)).astype(np.float32)
+    def apply(self, found: Found, draw: Draw) -> Moved:
+        """The points in the augmented ego frame, and the camera."""
+        reference = min(self.reference, found.cameras - 1)
+        if self.draw_reference and draw.seed is not None:
+            reference = int(np.random.default_rng(draw.seed).integers(min(1, found.cameras - 1), found.cameras))
+        return Moved(transform_points(draw.bev.matrix(), found.points.astype(np.float64)).astype(np.float32), reference)
 
-    def collate(self, moved: Sequence[np.ndarray | None]) -> list[Tensor] | None:
+    def collate(self, moved: Sequence[Moved | None]) -> Scans | None:
         """None if a sample does not have points."""
-        known = [torch.from_numpy(points) for points in moved if points is not None]
-        return known if known and len(known) == len(moved) else None
+        known = [found for found in moved if found is not None]
+        if not known or len(known) < len(moved):
+            return None
+        return Scans([torch.from_numpy(found.points) for found in known], [found.reference for found in known])
 
-    def example(self, rng: np.random.Generator, shapes: Shapes) -> list[Tensor]:
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Scans:
         """2,000 points on the ground and 500 on a wall on the left, for each sample."""
         found = []
         for _ in range(shapes.batch):
             ground = np.column_stack([rng.uniform(-40, 40, (2000, 2)), rng.normal(0, 0.05, 2000)])
             wall = np.column_stack([rng.uniform(-30, 30, 500), rng.normal(12, 0.1, 500), rng.uniform(0, 4, 500)])
             found.append(torch.from_numpy(np.concatenate([ground, wall]).astype(np.float32)))
-        return found
+        return Scans(found, [min(self.reference, shapes.cameras - 1)] * shapes.batch)
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
         """Raise DataError if the last keyframe of these has no LiDAR, or only scans of other keyframes before it."""

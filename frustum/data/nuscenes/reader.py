@@ -59,8 +59,8 @@ class NuScenes:
         self.folder = table_folder(self.root, version)
         self._index = Index(self.folder)
         self._chosen_cameras = None if cameras is None else tuple(cameras)
-        self.labelled_scenes: tuple[str, ...] = ()  # where the labels of others are hidden
-        self._unlabelled: frozenset[str] = frozenset()
+        self.labelled: tuple[str, ...] = ()  # scenes or keyframes, where the labels of others are hidden
+        self._unlabelled: frozenset[str] = frozenset()  # keyframes
 
     # ---- contents -------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class NuScenes:
         is_scan = bool(self._key_channel) and frames["key_file"][row, list(self.channels).index(self._key_channel)] == key_file
         lidar = self._lidar_frames(frames, np.array([key_file])) if is_scan and not self.camera_only else []
         sweeps = self._lidar_frames(self._index.sweeps, self._earlier(row, self._key_channel, num_sweeps)) if num_sweeps and lidar else []
-        shows_labels = occupancy and scene.name not in self._unlabelled
+        shows_labels = occupancy and token not in self._unlabelled
         path = self.labels_path(scene.name, token, occupancy == "instances") if shows_labels else None
         return Sample(
             token=token,
@@ -287,25 +287,29 @@ class NuScenes:
             num_radar_pts=table["num_radar_pts"],
         )
 
-    def hide_labels(self, split: str, share: float, seed: int = 0) -> None:
-        """Hide voxel and map labels of a split, but for this share of its scenes, drawn by `seed`. A larger share holds a smaller one.
+    def hide_labels(self, split: str, share: float, seed: int = 0, by: Literal["scene", "keyframe"] = "scene") -> None:
+        """Hide voxel and map labels of a split, but for this share of its scenes or keyframes, drawn by `seed`.
 
-        Raises DataError for an unknown split, and for a share that is less than half a scene.
+        Of one seed a larger share holds a smaller one. `labelled` names what is drawn. Raises DataError for an unknown split, and for a
+        share that leaves none.
         """
-        names = list(dict.fromkeys(self.scene(token).name for token in self.tokens(split)))
+        tokens = self.tokens(split)
+        groups = {token: self.scene(token).name if by == "scene" else token for token in tokens}
+        names = list(dict.fromkeys(groups.values()))
         count = round(share * len(names))
         if not count:
             raise DataError(
-                f"data.labelled_share={share:g} of the {len(names)} scenes of split {split!r} in {self.root} leaves none with labels. "
-                f"Use data.labelled_share={1 / max(1, len(names)):.2g} or more."
+                f"data.labelled_share={share:g} of the {len(names)} {by}s of split {split!r} in {self.root} leaves none with labels. "
+                f"Use data.labelled_share={1 / max(1, len(names)):.2g} or more"
+                + (", or data.labelled_by=keyframe." if by == "scene" else ".")
             )
-        drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-        self.labelled_scenes = tuple(sorted(drawn[:count]))
-        self._unlabelled = frozenset(drawn[count:])
+        drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:count]
+        self.labelled = tuple(sorted(drawn))
+        self._unlabelled = frozenset(token for token, name in groups.items() if name not in set(drawn))
 
     def hides_labels(self, token: str) -> bool:
         """Whether `hide_labels` took the voxel and map labels of a keyframe away."""
-        return self.scene(token).name in self._unlabelled
+        return token in self._unlabelled
 
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
         """The label file of a keyframe, or None without one. `instances` prefers the panoptic variant; else it is the fallback."""

@@ -41,9 +41,10 @@ class NuScenesData(DataConfig):
         1.0,
         gt=0,
         le=1,
-        description="share of the training split's scenes whose voxel and map labels are learned from; those of the others are hidden",
+        description="share of the training split whose voxel and map labels are learned from; those of the rest are hidden",
     )
-    labelled_seed: int = Field(0, description="draws the scenes of labelled_share; of one seed, a larger share holds a smaller one")
+    labelled_by: Literal["scene", "keyframe"] = Field("scene", description="what labelled_share is a share of")
+    labelled_seed: int = Field(0, description="draws them; of one seed, a larger share holds a smaller one")
     labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel and map labels are not hidden")
 
     @classmethod
@@ -57,7 +58,7 @@ class NuScenesData(DataConfig):
 
         found = NuScenes(self.root, self.version, self.cameras)
         if self.labelled_share < 1:
-            found.hide_labels(self.train_split, self.labelled_share, self.labelled_seed)
+            found.hide_labels(self.train_split, self.labelled_share, self.labelled_seed, self.labelled_by)
         return found
 
     def training_tokens(self, source: NuScenes, seed: int) -> list[str]:

@@ -29,7 +29,8 @@ def with_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_points_are_in_the_ego_frame_without_those_of_the_vehicle(street_root: Path) -> None:
     source = NuScenes(street_root)
     token = source.tokens("train")[1]
-    found = LidarPoints().read(source, token)
+    found, cameras = LidarPoints().read(source, token)
+    assert cameras == 6
     lidar = source.sample(token, with_boxes=False, occupancy=False).lidar
     assert lidar is not None
     raw = lidar.load()[:, :3].astype(np.float64)
@@ -44,18 +45,19 @@ def test_they_move_with_the_map(street_root: Path) -> None:
     found = LidarPoints().read(source, source.tokens("train")[0])
     bev = BevTransform(rotate=0.3, scale=1.1, flip_y=True)
     moved = LidarPoints().apply(found, Draw((), bev, (9, 16)))
-    np.testing.assert_allclose(moved, transform_points(bev.matrix(), found.astype(np.float64)), atol=1e-4)
-    assert moved.dtype == np.float32
-    batch = LidarPoints().collate([moved, found[:7]])
+    np.testing.assert_allclose(moved.points, transform_points(bev.matrix(), found.points.astype(np.float64)), atol=1e-4)
+    assert moved.points.dtype == np.float32
+    batch = LidarPoints().collate([moved, moved._replace(points=moved.points[:7], reference=3)])
     assert batch is not None
-    assert [len(points) for points in batch] == [len(found), 7]
+    assert [len(points) for points in batch.points] == [len(found.points), 7]
+    assert batch.references == [1, 3]
     assert LidarPoints().collate([moved, None]) is None
 
 
 def test_scans_are_joined_through_the_ego_motion(with_scans: Path) -> None:
     source = NuScenes(with_scans)
     token = source.tokens("train")[1]
-    one, three = (LidarPoints(scans).read(source, token) for scans in (1, 3))
+    one, three = (LidarPoints(scans).read(source, token).points for scans in (1, 3))
     sample = source.sample(token, with_boxes=False, occupancy=False, num_sweeps=2)
     assert len(sample.lidar_sweeps) == 2
     assert len(three) > 2.5 * len(one)
@@ -86,3 +88,15 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
     shutil.rmtree(root / "cache", ignore_errors=True)
     with pytest.raises(DataError, match=r"has no LiDAR scan, from whose points this network learns"):
         LidarPoints().require(NuScenes(root), [token])
+
+
+def test_the_camera_of_the_map_is_drawn_with_everything_else(street_root: Path) -> None:
+    """Any but the first, as SimpleBEV does; without a draw, the one that evaluation takes."""
+    source = NuScenes(street_root)
+    label = LidarPoints(draw_reference=True)
+    found = label.read(source, source.tokens("train")[0])
+    draws = [Draw((), BevTransform(), (9, 16), seed=seed) for seed in range(40)]
+    assert {label.apply(found, draw).reference for draw in draws} == {1, 2, 3, 4, 5}
+    assert label.apply(found, Draw((), BevTransform(), (9, 16))).reference == 1
+    assert {LidarPoints(reference=4).apply(found, draw).reference for draw in draws} == {4}
+    assert label.apply(found._replace(cameras=1), draws[0]).reference == 0

@@ -149,7 +149,7 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     half = NuScenesData(root=str(street_root), labelled_share=0.5).open()
     every = NuScenes(street_root)
     tokens, shown = every.tokens("train"), labelled(half, every.tokens("train"))
-    assert shown == next(list(scene.tokens) for scene in every.scenes if scene.name == half.labelled_scenes[0])
+    assert shown == next(list(scene.tokens) for scene in every.scenes if scene.name == half.labelled[0])
     assert labelled(half, half.tokens("val")) == every.tokens("val")
     for token in tokens:  # a batch of one has labels, too, of which none counts
         read = LABELS.read(half, token)
@@ -175,7 +175,7 @@ def test_shares_of_scenes_are_nested_and_seeded(reader: NuScenes, monkeypatch: p
 
     def kept(share: float, seed: int) -> set[str]:
         source.hide_labels("train", share, seed)
-        return set(source.labelled_scenes)
+        return set(source.labelled)
 
     shares = (0.02, 0.1, 0.5, 1.0)
     drawn = {seed: [kept(share, seed) for share in shares] for seed in range(3)}
@@ -186,3 +186,9 @@ def test_shares_of_scenes_are_nested_and_seeded(reader: NuScenes, monkeypatch: p
     assert kept(0.1, 1) == drawn[1][1], "the same draw again"
     with pytest.raises(DataError, match=r"labelled_share=0.01 of the 40 scenes .* leaves none.*labelled_share=0.025 or more"):
         source.hide_labels("train", 0.01)
+    monkeypatch.setattr(NuScenes, "scene", lambda self, token: SimpleNamespace(name="drive"))  # one long scene
+    source.hide_labels("train", 0.1, by="keyframe")
+    assert len(source.labelled) == 4
+    assert [token for token in source.tokens("train") if not source.hides_labels(token)] == sorted(source.labelled, key=int)
+    with pytest.raises(DataError, match=r"0.1 of the 1 scenes .*or data.labelled_by=keyframe\."):
+        source.hide_labels("train", 0.1)
