@@ -101,7 +101,7 @@ class SimpleBev(nn.Module):
         super().__init__()
         self.config, channels = config, config.channels
         self.encoder = ImageFeatures(config.encoder, channels, config.pretrained, config.frozen_blocks)
-        self.lift = LiftSample(config.grid, config.sampling)
+        self.lift = LiftSample(config.grid, config.sampling, rows_forward=True)
         self.bev_compressor = nn.Sequential(
             nn.Conv2d(channels * config.grid.shape[2], channels, 3, padding=1, bias=False), InstanceNorm(), nn.GELU()
         )
@@ -117,8 +117,8 @@ class SimpleBev(nn.Module):
         """Outputs for the keyframe of each sample; see the class."""
         frame = keyframe_of(batch)
         features = self.encoder(frame.images.flatten(0, 1))  # (M, C, h, w)
-        volume = self.lift(features, frame, self.config.maps.map2ego(batch, self.training))
-        outputs = self.decoder(self.bev_compressor(as_rows_forward(volume)))
+        volume = self.lift(features, frame, self.config.maps.map2ego(batch, self.training))  # (B, C, Z, X, Y)
+        outputs = self.decoder(self.bev_compressor(volume.flatten(1, 2)))
         return {name: value.transpose(2, 3).flip(2) for name, value in outputs.items()}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -133,11 +133,6 @@ class SimpleBev(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""
         return {"encoder": list(self.encoder.backbone.parameters())}
-
-
-def as_rows_forward(volume: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) -> (B, C * Z, X, Y): rows forward, columns to the right, each channel's heights side by side from the highest."""
-    return volume.flip(3, 4).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 class Decoder(nn.Module):
