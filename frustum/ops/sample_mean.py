@@ -60,12 +60,12 @@ class SamplePlan:
             cells: V.
 
         Raises:
-            ShapeError: there are no images, too many voxels, or as many cameras as no sample can have.
+            ShapeError: there are no images, or more cameras or voxels than the kernels can count.
         """
-        if not voxels or len(voxels) != len(places) or len(voxels) % batch or batch * cells >= 2**31:
+        if not voxels or len(voxels) != len(places) or len(voxels) % batch or len(voxels) > 255 * batch or batch * cells >= 2**31:
             raise ShapeError(
-                f"a plan needs the voxels and places of B * N images and less than 2^31 voxels, got those of {len(voxels)} and "
-                f"{len(places)} images for B = {batch} and {batch * cells} voxels."
+                "a plan needs the voxels and places of B * N images, at most 255 cameras and less than 2^31 voxels, got those of "
+                f"{len(voxels)} and {len(places)} images for B = {batch} and {batch * cells} voxels."
             )
         cameras = len(voxels) // batch
         numbered = torch.cat([cells * (m // cameras) + at for m, at in enumerate(voxels)])
@@ -139,9 +139,9 @@ class _SampleMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, plan: SamplePlan, by_channel: bool) -> Tensor:
         rows = features.detach().permute(0, 2, 3, 1).contiguous()
-        channels, most = rows.shape[3], len(plan.seen) // plan.batch
+        channels = rows.shape[3]
         out = rows.new_empty(plan.batch, channels, plan.cells)
-        counts = torch.zeros(plan.batch * plan.cells, channels if by_channel else 1, dtype=torch.uint8 if most < 256 else torch.int32)
+        counts = torch.zeros(plan.batch * plan.cells, channels if by_channel else 1, dtype=torch.uint8)
         places, images = plan.places.numpy(), plan.images.numpy()
         sample_mean_numba.forward(rows.numpy(), places, images, *plan.by_voxel, not by_channel, by_channel, counts.numpy(), out.numpy())
         ctx.counts, ctx.plan, ctx.by_channel, ctx.shape = counts, plan, by_channel, rows.shape

@@ -118,9 +118,11 @@ def test_any_number_of_threads_gives_the_same_bits(by_channel):
 
 @pytest.mark.parametrize("by_channel", RULES)
 def test_many_cameras_see_one_voxel(by_channel):
-    plan = SamplePlan.create([torch.zeros(1, dtype=torch.int64)] * 300, [torch.zeros(1, 2)] * 300, 1, 2)
-    found = sample_mean(torch.full((300, 1, 2, 2), 3.0), plan, by_channel)
+    plan = SamplePlan.create([torch.zeros(1, dtype=torch.int64)] * 255, [torch.zeros(1, 2)] * 255, 1, 2)
+    found = sample_mean(torch.full((255, 1, 2, 2), 3.0), plan, by_channel)
     torch.testing.assert_close(found, torch.tensor([[[3.0, 0.0]]]))
+    with pytest.raises(ShapeError, match="at most 255 cameras"):
+        SamplePlan.create([torch.zeros(1, dtype=torch.int64)] * 256, [torch.zeros(1, 2)] * 256, 1, 2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
