@@ -105,7 +105,7 @@ class SimpleBev(nn.Module):
         self.map_channels, self.map_grid = config.channels, config.grid
         self.config, channels = config, config.channels
         self.encoder = ImageFeatures(config.encoder, channels, config.pretrained, config.frozen_blocks)
-        self.lift = LiftSample(config.grid, config.sampling)
+        self.lift = LiftSample(config.grid, config.sampling, rows_forward=True)
         self.bev_compressor = nn.Sequential(
             nn.Conv2d(channels * config.grid.shape[2], channels, 3, padding=1, bias=False), InstanceNorm(), nn.GELU()
         )
@@ -131,7 +131,8 @@ class SimpleBev(nn.Module):
         """What the heads read, (B, C, rows, columns) in SimpleBEV's axes."""
         frame, map2ego = keyframe_of(batch), self.config.maps.map2ego(batch, self.training)
         features = self.encoder(frame.images.flatten(0, 1))  # (M, C, h, w)
-        return self.decoder(self.bev_compressor(as_rows_forward(self.lift(features, frame, map2ego))))
+        volume = self.lift(features, frame, map2ego)  # (B, C, Z, X, Y)
+        return self.decoder(self.bev_compressor(volume.flatten(1, 2)))
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`map`, and with `loss.instances` `centre` and `offset`."""
@@ -145,11 +146,6 @@ class SimpleBev(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""
         return {"encoder": list(self.encoder.backbone.parameters())}
-
-
-def as_rows_forward(volume: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) -> (B, C * Z, X, Y): rows forward, columns to the right, each channel's heights side by side from the highest."""
-    return volume.flip(3, 4).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 def as_house_map(x: Tensor) -> Tensor:

@@ -54,6 +54,12 @@ def test_voxels_equal_the_formula(sampling):
     np.testing.assert_allclose(found[0].numpy(), expected, atol=2e-5)
 
 
+def test_rows_forward_are_the_same_voxels():
+    features = torch.randn(1, 3, *FEATURES)
+    plain, turned = (LiftSample(GRID, rows_forward=to)(features, frame_of(rig(0.0)), EYE) for to in (False, True))
+    assert torch.equal(turned, plain.flip(3, 4).permute(0, 1, 4, 2, 3))
+
+
 def test_turning_the_rig_turns_the_voxels():
     features = torch.randn(1, 2, *FEATURES)
     ahead, left = (LiftSample(GRID)(features, frame_of(rig(yaw)), EYE) for yaw in (0.0, math.pi / 2))
