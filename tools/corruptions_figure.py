@@ -1,4 +1,4 @@
-"""Draw one camera image, or all of a keyframe, with every corruption at one level: the picture of docs/robustness.md.
+"""Draw the image of a camera with every corruption, and the rig where cameras fail: the picture of docs/metrics.md.
 
 python tools/corruptions_figure.py data/street [--camera CAM_FRONT] [--level 3] [--out docs/pictures/corruptions.jpg]
 
@@ -20,7 +20,7 @@ from frustum.errors import FrustumError
 
 
 def draw(sample: Sample, channel: str, level: int, width: int = 1400) -> Image.Image:
-    """A sheet of three columns: the image of a camera as it is, and with each corruption; failing cameras as the whole rig, small."""
+    """A sheet of three columns: the image of a camera as it is and with each corruption; where cameras fail, all of the rig, small."""
     channels = [camera.channel for camera in sample.cameras]
     images = {camera.channel: camera.open() for camera in sample.cameras}
     files = {camera.channel: camera.path.name for camera in sample.cameras}
@@ -28,16 +28,18 @@ def draw(sample: Sample, channel: str, level: int, width: int = 1400) -> Image.I
     def rig(corrupter: Corrupter) -> Image.Image:
         across = -(-len(channels) // 2)
         cell = images[channel].resize((images[channel].width // across, images[channel].height // across)).size
-        sheet = Image.new("RGB", (across * cell[0], 2 * cell[1]), (90, 90, 90))
+        sheet = Image.new("RGB", (across * cell[0], 2 * cell[1]), (250, 251, 253))
         for i, name in enumerate(channels):
             image = corrupter(images[name], files[name], name, channels).resize(cell, Image.Resampling.LANCZOS)
-            sheet.paste(image, (i % across * cell[0], i // across * cell[1]))
+            sheet.paste(image.crop((0, 0, cell[0] - 4, cell[1] - 4)), (i % across * cell[0], i // across * cell[1]))
         return sheet
 
     cells = [("as it is", images[channel])]
     for name in CORRUPTIONS:
         corrupter = Corrupter(Corruption(name, level))
-        cells.append((str(corrupter.corruption), rig(corrupter) if name in OF_RIGS else corrupter(images[channel], files[channel], channel)))
+        cells.append(
+            (str(corrupter.corruption), rig(corrupter) if name in OF_RIGS else corrupter(images[channel], files[channel], channel))
+        )
     head, gap = 26, 10
     side = (width - 2 * gap) // 3
     tall = round(side * images[channel].height / images[channel].width)

@@ -151,7 +151,7 @@ def evaluate(
     after_interrupt="the evaluations so far are kept, and the same command goes on from there",
 )
 def robustness(
-    words: Annotated[list[str], typer.Argument(metavar="RUN... [KEY=VALUE]...", help="runs or weights files, and settings for all of them")],
+    words: Annotated[list[str], typer.Argument(metavar="RUN... [KEY=VALUE]...", help="runs or weights files, and settings for all")],
     corruptions: Annotated[str, optional("--corruptions", metavar="A,B", help=f"some of {', '.join(CORRUPTIONS)}; by default all")] = "",
     levels: Annotated[str, optional("--levels", metavar="1,2,3", help="1 easy, 2 mid, 3 hard; by default all")] = "",
     code: CodeOption = None,

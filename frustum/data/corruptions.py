@@ -1,8 +1,8 @@
 """Images as bad weather, bad light and failing cameras make them: the eight corruptions of nuScenes-C (RoboBEV, Xie et al. 2023).
 
-Written anew from the parameters that ImageNet-C's package `imagecorruptions` (Hendrycks and Dietterich 2019) and 3D Common Corruptions
-(Kar et al. 2022) published, as far as remembered: the same kinds and strengths, but not the same pixels, so that figures are not those of the
-published data set. Pixels of others' sets are read as any data set is.
+Written anew, and from memory, after the parameters that ImageNet-C (Hendrycks and Dietterich 2019; package `imagecorruptions`) and 3D
+Common Corruptions (Kar et al. 2022) published. Kinds and strengths are meant to be theirs; pixels are not equal to theirs, and figures not
+comparable with published ones.
 
 A corruption works on the photograph before it is resized for the network, as weather and sensors do: noise that is added to a shrunk image
 is another one. nuScenes-C gave the package's lengths (length of motion blur, size of flakes) to images of 900 x 1600 pixels; here they are

@@ -42,7 +42,8 @@ def evaluate(
     """Score a model on a split.
 
     Args:
-        recipe: names data, device, precision and `eval` settings, the corruption of the images among them; may be None for a `Predictor`, with `source` and `split` given.
+        recipe: names data, device, precision and `eval` settings, the corruption of the images among them; may be None for a `Predictor`,
+            with `source` and `split` given.
         model: a network that keeps the contract, or what predicts without images: a baseline, or predictions in files.
         source: the opened data set; by default that of the recipe.
         split: by default `data.val_split`.

@@ -114,8 +114,9 @@ def clear_run(folder: Path) -> None:
         for name in ("checkpoints", "tensorboard", "report"):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
-        made = ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "speedtest.json", EVALUATION, BASELINES, ROBUSTNESS)
-        for path in (*(folder / name for name in made), *folder.glob("eval_*.json")):
+        made = ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "speedtest.json")
+        numbers = (EVALUATION, BASELINES, ROBUSTNESS)
+        for path in (*(folder / name for name in made + numbers), *folder.glob("eval_*.json")):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
