@@ -28,17 +28,22 @@ def evaluate_run(
     baselines: bool = False,
     code: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `frustum eval` does; returns the numbers. Those of a run's own weights on its own settings are kept in its eval.json."""
+    """What `frustum eval` does; returns the numbers.
+
+    Those of a run's own weights on its own settings are kept in its eval.json; on images with a corruption in a file beside it.
+    """
     recipe, network = open_network(name, overrides, checkpoint, source, code)
     data = recipe.data.open()
     reports = evaluate_with_baselines(recipe, network, data, split) if baselines else [evaluate(recipe, network, data, split)]
-    print_figures(reports[0], recipe.published)
+    published = () if reports[0].corruption else recipe.published  # those are figures on clean images
+    print_figures(reports[0], published)
     if baselines:
         print_table(compare(reports))
-    if is_run(name) and not overrides and checkpoint is None and split is None and source == "frustum":
+    others = [word for word in overrides if not word.startswith("eval.corruption=")]
+    if is_run(name) and not others and checkpoint is None and split is None and source == "frustum":
         write_reports(Path(name), reports)
-    published = {"published": [number.model_dump(mode="json") for number in recipe.published]} if recipe.published else {}
-    return numbers_of(reports) | published
+    theirs = {"published": [number.model_dump(mode="json") for number in published]} if published else {}
+    return numbers_of(reports) | theirs
 
 
 def evaluate_results(results: Path, root: Path, version: str | None = None, split: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Verbs that run a network: demo, train, eval, predict, report."""
+"""Verbs that run a network: demo, train, eval, robustness, predict, report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, VersionOption, command, optional, say, split_overrides, write_json
+from frustum.data.corruption_names import CORRUPTIONS
 from frustum.errors import ConfigError
 from frustum.weights.catalogue import SOURCES
 
@@ -86,6 +87,7 @@ def train(
     "frustum eval runs/demo/train --baselines --json numbers.json",
     "frustum eval m0.safetensors data.root=/data/nuscenes",
     "frustum eval flashocc-r50-m0 --checkpoint flashocc-r50-M0-256x704.pth --source official data.root=/data/nuscenes",
+    "frustum eval runs/demo/train eval.corruption=fog:3",
     "frustum eval --results detections.json --data /data/nuscenes --json numbers.json",
 )
 def evaluate(
@@ -138,6 +140,33 @@ def evaluate(
             )
         numbers = evaluate_results(results, data, version, split)
     write_json(json_file, numbers)
+
+
+@command(
+    app,
+    "robustness",
+    "frustum robustness runs/demo/train",
+    "frustum robustness runs/demo/train --corruptions fog,snow --levels 3 eval.every=5",
+    "frustum robustness runs/plain runs/pretrained --json numbers.json",
+    after_interrupt="the evaluations so far are kept, and the same command goes on from there",
+)
+def robustness(
+    words: Annotated[list[str], typer.Argument(metavar="RUN... [KEY=VALUE]...", help="runs or weights files, and settings for all")],
+    corruptions: Annotated[str, optional("--corruptions", metavar="A,B", help=f"some of {', '.join(CORRUPTIONS)}; by default all")] = "",
+    levels: Annotated[str, optional("--levels", metavar="1,2,3", help="1 easy, 2 mid, 3 hard; by default all")] = "",
+    code: CodeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Evaluate on images with fog, snow, failing cameras and more: a table of the main figures; of several runs also the differences.
+
+    All figures go to robustness.json in the folder of the run. Evaluations that it holds of the same weights and settings are kept.
+    """
+    from frustum.cli.robustness import measure_robustness
+
+    runs = [word for word in words if "=" not in word]
+    if not runs:
+        raise ConfigError(f"give at least one RUN: {NAME.partition(', or a recipe')[0]}.")
+    write_json(json_file, measure_robustness(runs, split_overrides(w for w in words if "=" in w), corruptions, levels, code or ()))
 
 
 @command(

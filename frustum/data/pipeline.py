@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Draw, draw, draw_colours, fit_image
+from frustum.data.corruptions import Corrupter
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
@@ -41,6 +42,7 @@ class RigPipeline:
         labels: kinds of label, where a keyframe has some.
         augment: the random changes; what becomes of an image that is not augmented, `augment.fit_image` says.
         training: draw at random.
+        corrupter: what is done to the photographs of an evaluation, those of the past too.
 
     Raises:
         ConfigError: a flip of the ego frame does not fit the grid of a label.
@@ -51,6 +53,7 @@ class RigPipeline:
     labels: tuple[Label[Any], ...]
     augment: AugmentConfig
     training: bool
+    corrupter: Corrupter | None = None
 
     def __post_init__(self) -> None:
         for label in self.labels if self.training else ():
@@ -145,7 +148,7 @@ class RigPipeline:
         """The sample with the images that are read of it; those that are not in `decoded` are read from disk and added."""
         frames, is_present = self._frames(loaded.sample)
         for frame in (f for time in frames for f in time if f.path not in decoded):
-            decoded[frame.path] = np.asarray(self._decode(frame))
+            decoded[frame.path] = np.asarray(self._decode(frame, [camera.channel for camera in loaded.sample.cameras]))
         images = {frame.path: decoded[frame.path] for time in frames for frame in time}
         return replace(loaded, images=images, frames=frames, is_present=is_present)
 
@@ -158,13 +161,15 @@ class RigPipeline:
         past += [None] * (self.reads.past - len(past))
         return (sample.cameras, *(p or sample.cameras for p in past)), (True, *(p is not None for p in past))
 
-    def _decode(self, frame: CameraFrame) -> Image.Image:
+    def _decode(self, frame: CameraFrame, channels: list[str]) -> Image.Image:
         image = frame.open()
         if (image.height, image.width) != tuple(frame.size):
             raise DataError(
                 f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "
                 f"{frame.size[1]}, to which the calibration belongs. Correct the table or restore the image."
             )
+        if self.corrupter is not None:
+            image = self.corrupter(image, frame.path.name, frame.channel, channels)
         return image if self._moves_pixels else fit_image(self.augment, frame.size, self.data.image_size).apply(image)
 
     def _map_pose(self, loaded: Loaded, time: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from frustum.data.source import Source
 from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import loop_progress, progress_bar
 from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
-from frustum.engine.reports import EvalReport
+from frustum.engine.reports import AS_THEY_ARE, EvalReport
 from frustum.engine.runtime import make_accelerator
 from frustum.errors import DataError, FrustumWarning
 from frustum.files import write_json
@@ -42,7 +42,8 @@ def evaluate(
     """Score a model on a split.
 
     Args:
-        recipe: names data, device, precision and `eval` settings; may be None for a `Predictor`, with `source` and `split` given.
+        recipe: names data, device, precision and `eval` settings, the corruption of the images among them; may be None for a `Predictor`,
+            with `source` and `split` given.
         model: a network that keeps the contract, or what predicts without images: a baseline, or predictions in files.
         source: the opened data set; by default that of the recipe.
         split: by default `data.val_split`.
@@ -75,15 +76,18 @@ def evaluate(
         order = predictor.ordered(order, split)
     first, last = (len(order) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
     mine = order[first:last]  # neighbours stay together: networks over time run them as a stream
+    reads_images = not isinstance(predictor, Predictor) and not predictor.black
+    corruption = settings.corruption if reads_images else None
     title = name or getattr(predictor, "name", "") or (recipe.name if recipe else "")
     predictions: Iterable[Prediction]
     if isinstance(predictor, Predictor):  # images are not even opened
         predictions = map(predictor.answer, mine)
     else:
-        predictions = network_predictions(predictor, recipe, source, mine)
+        predictions = network_predictions(predictor, recipe, source, mine, corruption)
     scored: dict[str, Task] = {}
     asked: list[type[Task]] = []
-    with progress_bar(f"evaluate {title}", len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
+    shown = f"evaluate {title}" + (f", {corruption}" if corruption else "")
+    with progress_bar(shown, len(mine), show=progress and accelerator.is_main_process, unit="frames") as bar:
         for prediction in predictions:
             asked = _answered(prediction, tasks, asked)
             scored = scored or _with_truth([task(order, settings.slow_figures) for task in asked], source, prediction.token)
@@ -98,7 +102,7 @@ def evaluate(
         split=split,
         frames=len(order),
         every=every,
-        images="none" if isinstance(predictor, Predictor) else "black" if predictor.black else "as they are",
+        images="none" if isinstance(predictor, Predictor) else "black" if predictor.black else corruption or AS_THEY_ARE,
         results={task.name: task.compute() for task in done.values()},
         seconds=time.monotonic() - began,
         weights=digest(model) if isinstance(model, nn.Module) else None,

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
+from frustum.data.corruption_names import Corruption
+from frustum.data.corruptions import corrupted
 from frustum.data.loader import EpochBatches, SampleDataset, build_loader
 from frustum.data.source import Pipeline, Source
 from frustum.engine.recipe import Recipe
@@ -93,10 +95,17 @@ class TrainingFeed:
         return batch
 
 
-def evaluation_batches(recipe: Recipe, source: Source, tokens: Sequence[str], labels: bool = False) -> Iterator[Batch]:
-    """The given samples in order, without augmentation; with what the model learns from if `labels`; see `build_pipeline`."""
+def evaluation_batches(
+    recipe: Recipe, source: Source, tokens: Sequence[str], labels: bool = False, corruption: str | None = None
+) -> Iterator[Batch]:
+    """The given samples in order, without augmentation; with what the model learns from if `labels`; see `build_pipeline`.
+
+    With a `corruption`, such as fog:3, of corrupted images (data/corruptions.py); `recipe.eval` does not count here.
+    """
     _check_past(recipe, source, tokens)
-    dataset = SampleDataset(source, tokens, build_pipeline(recipe, training=False, labels=labels))
+    pipeline = build_pipeline(recipe, training=False, labels=labels)
+    pipeline = pipeline if corruption is None else corrupted(pipeline, Corruption.parse(corruption))
+    dataset = SampleDataset(source, tokens, pipeline)
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from frustum.data.source import DataConfig, Source
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.recipe import Recipe, RuntimeConfig
 from frustum.engine.runtime import pick_device, pick_precision, place
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.types.batch import Batch
 from frustum.types.predictions import Prediction
 
@@ -53,11 +54,20 @@ class NetworkPredictor:
         return [prediction.cpu() for prediction in found]
 
 
-def network_predictions(predictor: NetworkPredictor, recipe: Recipe | None, source: Source, tokens: Sequence[str]) -> Iterator[Prediction]:
-    """A network's predictions for samples of a data set, in order; what they say of pixels is at the size of the sample's own images."""
+def network_predictions(
+    predictor: NetworkPredictor, recipe: Recipe | None, source: Source, tokens: Sequence[str], corruption: str | None = None
+) -> Iterator[Prediction]:
+    """A network's predictions for samples of a data set, in order; what they say of pixels is at the size of the sample's own images.
+
+    With a `corruption`, such as fog:3, of corrupted images. Without, `recipe.eval.corruption` has no effect, and a warning says so.
+    """
     if recipe is None:
         raise TypeError("the predictions of a network need a recipe")
-    for batch in evaluation_batches(recipe, source, tokens) if tokens else ():
+    if recipe.eval.corruption is not None and corruption is None and not predictor.black:
+        warnings.warn(
+            f"eval.corruption={recipe.eval.corruption} is for frustum eval: here the images are as they are.", FrustumWarning, stacklevel=2
+        )
+    for batch in evaluation_batches(recipe, source, tokens, corruption=corruption) if tokens else ():
         for prediction in predictor(batch):
             yield recipe.data.back_to_source(source, prediction, recipe.augment)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from frustum.config import Config
+from frustum.data.corruption_names import Corruption
 from frustum.data.source import AugmentConfig as AugmentConfig
 from frustum.data.source import DataConfig
+from frustum.errors import ConfigError
 from frustum.types.contract import ModelConfig as ModelConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -93,6 +95,17 @@ class EvalConfig(Config):
     slow_figures: bool = Field(True, description="also compute figures that take much longer than the others")
     every: int = Field(1, ge=1, description="evaluate every n-th frame of the split")
     use_ema: bool = Field(True, description="read when training ends: weights.safetensors holds the average, not the last weights")
+    corruption: str | None = Field(
+        None, description="what `frustum eval` does to the images: the name of a corruption and its level 1, 2 or 3, as fog:3"
+    )
+
+    @field_validator("corruption")
+    @classmethod
+    def _is_known(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else str(Corruption.parse(text))
+        except ConfigError as error:
+            raise ValueError(str(error).removesuffix(".")) from error
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:

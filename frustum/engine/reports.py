@@ -16,8 +16,10 @@ from frustum.tasks.task import ClassFigures, Figure, Task, titles
 from frustum.types.table import Cell, Table, percent
 from frustum.version import __version__
 
-EVALUATION, BASELINES = "eval.json", "baselines.json"
+EVALUATION, BASELINES, ROBUSTNESS = "eval.json", "baselines.json", "robustness.json"
 """Files of a run folder."""
+AS_THEY_ARE = "as they are"
+"""`EvalReport.images` of a network that was given the images on disk."""
 Tasks = Sequence[type[Task]]
 
 
@@ -28,7 +30,7 @@ class EvalReport:
     Attributes:
         name: of the model.
         split, frames, every: every n-th sample of the split was evaluated, `frames` samples in all.
-        images: what it was given: "as they are", "black" or "none".
+        images: what it was given: "as they are", "black", "none", or images with a corruption: "fog:3".
         results: by the name of the task, what its `compute` gave.
         seconds: how long it took.
         weights: digest of the network's weights (`checkpoint.digest`), None for a predictor without weights.
@@ -50,6 +52,17 @@ class EvalReport:
     about: Mapping[str, Any] = field(default_factory=dict)
     taught_with: Mapping[str, list[str]] = field(default_factory=dict)
     tasks: tuple[Task, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def corruption(self) -> str | None:
+        """What was done to the images, as `fog:3`; None where nothing was."""
+        return None if self.images in (AS_THEY_ARE, "black", "none") else self.images
+
+    @property
+    def on(self) -> str:
+        """The samples and their images in words."""
+        images = f", images corrupted by {self.corruption}" if self.corruption else ""
+        return f"{self.split}, {self.frames} frames{images}"
 
     def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
@@ -97,7 +110,7 @@ def figures_table(report: EvalReport, published: Sequence[PublishedNumber] = (),
         theirs = known.get(figure.published_as)
         row = [figure.name, figure.counted, figure.convention, figure.text(), f"{theirs.value:.2f}" if theirs else ""]
         rows.append(row[: len(columns)])
-    return Table(f"{report.name} on {report.split}, {report.frames} frames: all figures (percent, where no unit is given)", columns, rows)
+    return Table(f"{report.name} on {report.on}: all figures (percent, where no unit is given)", columns, rows)
 
 
 def class_figures(
@@ -138,7 +151,7 @@ def class_tables(report: EvalReport, published: Sequence[PublishedNumber] = (), 
         lines += [("mean", [means.get(column) for column in columns])] if found.means else []
         rows: list[Sequence[Cell]] = [[name, *map(_cell, values, units)] for name, values in lines]
         yield Table(
-            f"{report.name} on {report.split}: {task.name}, {found.title} (percent, or the unit of the figure)", ["class", *columns], rows
+            f"{report.name} on {report.on}: {task.name}, {found.title} (percent, or the unit of the figure)", ["class", *columns], rows
         )
 
 
@@ -157,11 +170,17 @@ def compare(reports: Sequence[EvalReport], tasks: Tasks = TASKS) -> Table:
     for report in reports:
         known = {(figure.key, figure.name): figure for figure in figures(report, tasks)}
         rows.append([report.name, *(known[key].text() if key in known else "-" for key in keys)])
-    return Table(f"{first.split}, {first.frames} frames (percent, where no unit is given)", ["", *columns], rows)
+    return Table(f"{first.on} (percent, where no unit is given)", ["", *columns], rows)
 
 
 def write_reports(run: Path, reports: Sequence[EvalReport]) -> None:
-    """Keep the network's report in the run folder `run`, and those of its baselines if they follow. Raises DataError."""
+    """Keep the network's report in the run folder `run`, and those of its baselines if they follow. Raises DataError.
+
+    A report of corrupted images has a file of its own, eval_fog-3.json; its baselines, which read no images, are those of the clean one.
+    """
+    if corruption := reports[0].corruption:
+        write_json(run / f"eval_{corruption.replace(':', '-')}.json", reports[0].numbers(), indent=2)
+        return
     if len(reports) > 1:
         write_json(run / BASELINES, [report.numbers() for report in reports[1:]], indent=2)
     write_json(run / EVALUATION, reports[0].numbers(), indent=2)
@@ -175,6 +194,6 @@ def read_reports(run: Path, weights: str) -> list[EvalReport]:
     if (run / BASELINES).is_file():
         stored += read_json(run / BASELINES, "evaluation of the baselines")
     own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
-    if own.weights != weights:
+    if own.weights != weights or own.corruption:
         return []
     return [own, *(report for report in others if report.images == "none" or report.weights == weights)]

@@ -7,6 +7,7 @@ statistics.npz       class counts of the training split
 checkpoints/step_*/  full state for an exact resume; the newest ones are kept
 weights.safetensors  the result: averaged weights, written when training ends
 eval.json            figures of `frustum eval`, with the digest of the weights they belong to; baselines.json next to it
+eval_fog-3.json      the same on corrupted images, a file for each corruption; robustness.json: `frustum robustness`
 report/              pages of `frustum report`
 """
 
@@ -22,7 +23,7 @@ import torch
 
 from frustum.config import differences, in_words
 from frustum.engine.recipe import Recipe
-from frustum.engine.reports import BASELINES, EVALUATION
+from frustum.engine.reports import BASELINES, EVALUATION, ROBUSTNESS
 from frustum.engine.sections import restored, stored
 from frustum.errors import ConfigError
 from frustum.files import read_json, write_error, write_json
@@ -113,8 +114,10 @@ def clear_run(folder: Path) -> None:
         for name in ("checkpoints", "tensorboard", "report"):
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
-        for name in ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", EVALUATION, BASELINES, "speedtest.json"):
-            (folder / name).unlink(missing_ok=True)
+        made = ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "speedtest.json")
+        numbers = (EVALUATION, BASELINES, ROBUSTNESS)
+        for path in (*(folder / name for name in made + numbers), *folder.glob("eval_*.json")):
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
 

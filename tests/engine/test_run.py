@@ -65,7 +65,15 @@ def test_clearing_keeps_what_is_not_ours(tmp_path):
     save_run(tmp_path, toy.recipe())
     (tmp_path / "checkpoints" / "step_1").mkdir(parents=True)
     (tmp_path / "report").mkdir()
-    for name in ("weights.safetensors", "eval.json", "baselines.json", "notes.txt", "report/report.html"):
+    for name in (
+        "weights.safetensors",
+        "eval.json",
+        "eval_fog-3.json",
+        "robustness.json",
+        "baselines.json",
+        "notes.txt",
+        "report/report.html",
+    ):
         (tmp_path / name).write_text("x")
     clear_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"], "numbers and pages belong to the weights that are gone"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from frustum.data.augment import draw, draw_colours
+from frustum.data.corruptions import Corrupter, refuse_failing_cameras
 from frustum.data.images.folder import ImageFolder
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
@@ -27,12 +28,20 @@ class ImagePipeline:
         labels: kinds of label, where an image has some.
         augment: the random changes of the image; those of the ego frame do nothing here.
         training: draw at random.
+        corrupter: what is done to the photographs of an evaluation.
+
+    Raises:
+        ConfigError: the corrupter makes cameras of a rig fail.
     """
 
     data: DataConfig
     labels: tuple[Label[Any], ...]
     augment: AugmentConfig
     training: bool
+    corrupter: Corrupter | None = None
+
+    def __post_init__(self) -> None:
+        refuse_failing_cameras(self.corrupter)
 
     def __call__(self, source: ImageFolder, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one image, for `collate`. Raises DataError as `load` does."""
@@ -43,7 +52,7 @@ class ImagePipeline:
         sample, known = source.sample(token), {} if decoded is None else decoded
         fixed = None if self._moves_pixels else draw(self.augment, None, [sample.size], self.data.image_size)
         if sample.path not in known:
-            image = sample.open()
+            image = sample.open() if self.corrupter is None else self.corrupter(sample.open(), token)
             known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
         return Loaded(sample, {sample.path: known[sample.path]}, labels)
