@@ -65,12 +65,11 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, photographs: Tensor) -> Tensor:
-        """See the class; float32 whatever the precision around is."""
-        with torch.autocast(photographs.device.type, enabled=False):
-            wanted = self.image_size or (photographs.shape[-2], photographs.shape[-1])
-            size = [max(1, round(side / self.about.multiple)) * self.about.multiple for side in wanted]
-            images = photographs.float()
-            if size != list(images.shape[-2:]):
-                images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 255)
-            found = self.encoder((images - self.get_buffer("mean")) / self.get_buffer("std"))
-            return found[0] if isinstance(found, list) else found
+        """See the class; float32, computed in the precision around it."""
+        wanted = self.image_size or (photographs.shape[-2], photographs.shape[-1])
+        size = [max(1, round(side / self.about.multiple)) * self.about.multiple for side in wanted]
+        images = photographs.float()
+        if size != list(images.shape[-2:]):
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 255)
+        found = self.encoder((images - self.get_buffer("mean")) / self.get_buffer("std"))
+        return (found[0] if isinstance(found, list) else found).float()
