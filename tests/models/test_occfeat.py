@@ -37,7 +37,14 @@ def _below(network: str, settings: list[str]) -> list[str]:
 
 
 def _small(name: str, network: str, *settings: str) -> list[str]:
-    return [*_below(network, _OTHERS[name]), "model.channels=8", "model.heights=4", "model.teacher.kind=exact", *settings]
+    return [
+        *_below(network, _OTHERS[name]),
+        "model.channels=8",
+        "model.heights=4",
+        "model.teacher.kind=exact",
+        "model.teacher.image_size=null",
+        *settings,
+    ]
 
 
 _RANDOM = ("model.teacher.kind=efficientnet_lite0", "model.teacher.weights=false", "model.teacher.image_size=null")
@@ -53,7 +60,13 @@ PRETRAINS = {
     "occfeat-ultimatedo-mini": ("ultimatedo-mini", "ultimatedo_mini"),
 }
 """Recipe -> the recipe whose network it pretrains, and the name of that network."""
-SMALL = {name: _small(*pair, *(_RANDOM if name == "occfeat-mini" else ())) for name, pair in PRETRAINS.items()}
+_LIKE_MINI = _below("bevformer_seg", ["model.encoder=efficientnet_lite0", "model.frozen_blocks=5", "model.loss.average=false"])
+_MORE = {
+    "occfeat-mini": _RANDOM,
+    "occfeat-r50": _below("simplebev", ["model.encoder=efficientnet_b0"]),
+    "occfeat-bevformer-b4": (*_LIKE_MINI, "model.feature_weight=0.1"),
+}
+SMALL = {name: _small(*pair, *_MORE.get(name, ())) for name, pair in PRETRAINS.items()}
 
 
 def small(name: str, *settings: str) -> Recipe:
