@@ -8,28 +8,32 @@
 
 Pretraining (--arms), all from the same ImageNet encoder, with the same steps, on the LiDAR and the images of all training scenes:
 
-- none: no pretraining.
+- none: no pretraining. longer: neither, but as many more steps with labels as pretraining takes.
 - depth (of flashocc alone, which lifts by depth): the depth of LiDAR points in the images, a control that needs no label either.
 - occupancy: which voxels hold a LiDAR point.
-- features: that, and the features of EfficientNet-Lite0 in them, the recipe's own teacher. resnet50, exact: of other teachers.
+- features: that, and the features of EfficientNet-Lite0 in them, the recipe's own teacher: the last block of the network of which the
+  student has the first ones. resnet50: of another network. exact: vectors of the true classes of pixels; it uses labels, and is there as
+  the best that a teacher can be.
 
-Then each network is trained on the labels of 1, 10 and 100 % of the scenes (--shares), everything else equal: the same steps (--tuning, one
-number for each share), learning rate, scenes and seeds. The scenes of a share are those of its seed. `simplebev` and `bevformer` learn
-vehicles and the drivable area in one map, `flashocc` occupancy. --seeds are those of the shares below 100 %; that has one.
+Then each network is trained on the labels of 1, 10 and 100 % of the scenes (--shares; of 140 scenes, 1, 14 and all), everything else equal:
+the same steps (--tuning, one number for each share), learning rate, scenes and seeds. The scenes of a share are those of its seed.
+`simplebev` and `bevformer` learn vehicles and the drivable area in one map, `flashocc` occupancy. --seeds are those of the shares below
+100 %; that has one. All of them start from one pretraining, or from --pretrainings of them in turn: the spread is that of scenes and seeds.
 
-With --robust, networks of the largest share are evaluated on corrupted images (docs/metrics.md), every third keyframe.
+With --robust, networks of the largest share, first seed, are evaluated on corrupted images (docs/metrics.md), every third keyframe.
 
 With --kitti ROOT (docs/data.md) flashocc is pretrained on the LiDAR of a drive's training frames, and trained on the occupancy of a tenth
 of them: figures on frames that neither saw.
 
-What is finished is kept in the folder --out and not done again, --json is written after each result. Pretrained weights are in --out alone:
-where they are not there, pretraining is done again for what is still missing. KEY=VALUE settings come first, and count for both trainings.
+What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
+they are not there, what is still missing and starts from them has them made again. KEY=VALUE settings come first, for both trainings.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +47,7 @@ from frustum.data.corruption_names import CORRUPTIONS, LEVELS
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
+from frustum.engine.robustness import mean
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import write_json
@@ -50,7 +55,7 @@ from frustum.recipes.finding import get_recipe
 from frustum.weights.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, TUNING, SEEDS = 1500, {1: 300, 10: 600, 100: 1500}, 3
+STEPS, TUNING, SEEDS = 1500, {1: 300, 10: 600, 100: 3000}, 3
 
 
 class Network(NamedTuple):
@@ -64,20 +69,32 @@ class Network(NamedTuple):
 
 _MAPS = ('model.maps.class_names=["vehicle","drivable_area"]',)
 _MAP_FIGURES = (("vehicle", "bev_map/class_iou/vehicle"), ("map", "bev_map/class_iou/drivable_area"))
-_VOXELS = (("mIoU", "occupancy/miou"), ("RayIoU", "occupancy/ray_iou"), ("geometric", "occupancy/geometric_iou"))
+_VOXELS = (
+    ("mIoU", "occupancy/miou/camera"),
+    ("RayIoU", "occupancy/ray_iou/mean"),
+    ("above ground", "occupancy/geometric_iou_above_ground/camera"),
+)
 NETWORKS = {
     "simplebev": Network("occfeat-mini", "simplebev-mini", _MAPS, _MAP_FIGURES),
     "bevformer": Network("occfeat-bevformer-mini", "bevformer-seg-mini", _MAPS, _MAP_FIGURES),
     "flashocc": Network("occfeat-flashocc-mini", "flashocc-tiny", ("data.labelled_only=true",), _VOXELS),
 }
-_KITTI = ("data.image_size=96,320",)
+DATA: dict[str, tuple[str, ...]] = {"street": (), "kitti": ("data.image_size=96,320", "data.labelled_by=keyframe")}
+"""Settings that a data set needs, by its name."""
+PAIRS = (
+    ("occupancy", "none", ""), ("features", "none", ""), ("features", "occupancy", ""), ("resnet50", "occupancy", ""),
+    ("occupancy", "longer", "not of the abstract, "), ("occupancy", "depth", "not of the abstract, "),
+    ("exact", "occupancy", "not of the abstract, with labels in pretraining, "),
+)  # fmt: skip
+"""Which arm should be above which, and what is to be said of that."""
 ARMS: dict[str, tuple[str, ...] | None] = {
     "none": None,
+    "longer": None,
     "depth": ("model.feature_weight=0", "model.occupancy_weight=0"),
     "occupancy": ("model.feature_weight=0",),
     "features": (),
-    "resnet50": ("model.teacher.kind=resnet50",),
-    "exact": ("model.teacher.kind=exact", "model.teacher.image_size=null"),
+    "resnet50": ("model.teacher.kind=resnet50", "model.teacher.scale=1"),
+    "exact": ("model.teacher.kind=exact",),
 }
 
 
@@ -88,6 +105,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="NAME", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--shares", nargs="+", type=int, choices=TUNING, default=list(TUNING), metavar="PERCENT", help="of the scenes")
     parser.add_argument("--tuning", nargs=3, type=int, default=list(TUNING.values()), metavar="STEPS", help="at 1, 10 and 100 percent")
+    parser.add_argument("--pretrainings", type=int, default=1, metavar="N", help="seeds of pretraining, which those of training share out")
     parser.add_argument(
         "--robust", nargs="+", choices=NETWORKS, default=[], metavar="NAME", help="networks to evaluate on corrupted images"
     )
@@ -115,15 +133,16 @@ def _recipe_json(name: str) -> str:
     return get_recipe(name).model_dump_json(exclude_defaults=True)
 
 
-def pretraining(network: str, arm: str, options: argparse.Namespace, data: str = "street") -> str:
-    made = fingerprint(options, _recipe_json(NETWORKS[network].pretraining), repr(ARMS[arm]), data)
-    return f"pre+{data}+{network}+{arm}+{made}"
+def pretraining(network: str, arm: str, seed: int, options: argparse.Namespace, data: str = "street") -> str:
+    """The name of the pretraining that a training of this seed starts from."""
+    made = fingerprint(options, _recipe_json(NETWORKS[network].pretraining), repr(ARMS[arm]), repr(DATA[data]))
+    return f"pre+{data}+{network}+{arm}+{made}+{seed % options.pretrainings}"
 
 
 def tuning(network: str, arm: str, share: int, seed: int, options: argparse.Namespace, data: str = "street", kind: str = "fine") -> str:
     """The name of a training with labels, or with `kind` "robust" of an evaluation of what it made on corrupted images."""
-    start = pretraining(network, arm, options, data) if ARMS[arm] is not None else ""
-    made = fingerprint(options, start, _recipe_json(NETWORKS[network].recipe), repr(NETWORKS[network].words))
+    start = pretraining(network, arm, seed, options, data) if ARMS[arm] is not None else ""
+    made = fingerprint(options, start, _recipe_json(NETWORKS[network].recipe), repr((NETWORKS[network].words, DATA[data])))
     return f"{kind}+{data}+{network}+{arm}+{share}+{made}+{seed}"
 
 
@@ -155,7 +174,7 @@ def folder_of(task: str, options: argparse.Namespace) -> Path:
 
 
 def root_of(data: str, options: argparse.Namespace) -> list[str]:
-    return [f"data.root={options.kitti}", *_KITTI] if data == "kitti" else [f"data.root={options.world}"]
+    return [f"data.root={options.kitti if data == 'kitti' else options.world}", *DATA[data]]
 
 
 def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
@@ -163,7 +182,7 @@ def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
     kind, data, network, arm, *rest = task.split("+")
     found = NETWORKS[network]
     if kind == "pre":
-        words = [f"train.steps={options.steps}", *(ARMS[arm] or ())]
+        words = [f"train.steps={options.steps}", f"train.seed={rest[-1]}", *(ARMS[arm] or ())]
         return overrides.apply(get_recipe(found.pretraining), [*root_of(data, options), *words, *options.settings])
     share, seed = int(rest[0]), int(rest[-1])
     words = [
@@ -172,9 +191,10 @@ def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
         f"data.labelled_seed={seed}",
         f"data.labelled_share={share / 100}",
     ]
-    words += ["data.labelled_by=keyframe"] if data == "kitti" else []
     if ARMS[arm] is not None:
-        words.append(f"train.init={folder_of(pretraining(network, arm, options, data), options)}")
+        words.append(f"train.init={folder_of(pretraining(network, arm, seed, options, data), options)}")
+    elif arm == "longer":
+        words[0] = f"train.steps={options.tuning[share] + options.steps}"
     return overrides.apply(get_recipe(found.recipe), [*root_of(data, options), *found.words, *words, *options.settings])
 
 
@@ -191,8 +211,10 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     recipe = recipe_of(task, options)
     result = train(recipe, folder_of(task, options), progress=False)
     made = {"steps": result.steps, "loss": result.loss, "taught_with": result.model.taught_with}
-    report = evaluate(recipe, result.model, every=3 if kind == "pre" else 1, progress=False)
-    return made | ({"volume": report.results.get("volume", {})} if kind == "pre" else {"figures": figures_of(network, report)})
+    if kind == "pre":
+        is_scored = recipe.model.occupancy_weight > 0  # type: ignore[attr-defined]
+        return made | {"volume": evaluate(recipe, result.model, every=3, progress=False).results["volume"] if is_scored else {}}
+    return made | {"figures": figures_of(network, evaluate(recipe, result.model, progress=False))}
 
 
 def corrupted(recipe: Recipe, corruption: str) -> Recipe:
@@ -227,8 +249,11 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
             name = tuning(network, arm, max(options.shares), 0, options, kind="robust")
             if tasks.path(name).is_file():
                 robust.setdefault(network, {})[arm] = tasks.read(name)
-    given = [f"--{key.replace('_', '-')} {getattr(options, key)}" for key in ("steps", "seeds", "scenes", "val_scenes", "frames")]
-    given.append("--tuning " + " ".join(map(str, options.tuning.values())))
+    numbers = ("steps", "seeds", "pretrainings", "scenes", "val_scenes", "frames")
+    given = [f"--{key.replace('_', '-')} {getattr(options, key)}" for key in numbers]
+    lists = ((key, getattr(options, key)) for key in ("networks", "arms", "shares", "robust"))
+    given += [f"--{key} {' '.join(map(str, value))}" for key, value in lists if value]
+    given += ["--tuning " + " ".join(map(str, options.tuning.values())), *(["--kitti ROOT"] if options.kitti else [])]
     return {
         "benchmark": "claims/occfeat",
         "command": " ".join(["python benchmarks/claims/occfeat.py", *options.settings, *given]),
@@ -266,12 +291,11 @@ def statements(accuracy: dict[str, Any], robust: dict[str, Any]) -> list[dict[st
         for name in arms.get("none", {}):
             if name == "seeds":
                 continue
-            values = {arm: row[name]["values"] for arm, row in arms.items() if name in row}
-            pairs = (("occupancy", "none"), ("features", "none"), ("features", "occupancy"), ("exact", "occupancy"), ("occupancy", "depth"))
-            for arm, base in pairs:
-                if len(values.get(arm, ())) == len(values.get(base, [None])):
-                    say(f"{group}: {arm} is above {base}, {name}", [a - b for a, b in zip(values[arm], values[base], strict=True)])
-    for group in {text.rpartition(", ")[0] for text in accuracy}:
+            values = {arm: dict(zip(row["seeds"], row[name]["values"], strict=True)) for arm, row in arms.items() if name in row}
+            for arm, base, of in PAIRS:
+                shared = values.get(arm, {}).keys() & values.get(base, {}).keys()
+                say(f"{of}{group}: {arm} is above {base}, {name}", [values[arm][seed] - values[base][seed] for seed in sorted(shared)])
+    for group in dict.fromkeys(text.rpartition(", ")[0] for text in accuracy):
         small, whole = (accuracy.get(f"{group}, {share} %", {}).get("features", {}) for share in (1, 100))
         for name in small:
             if name != "seeds" and "gain" in small[name] and "gain" in whole.get(name, {}):
@@ -280,17 +304,17 @@ def statements(accuracy: dict[str, Any], robust: dict[str, Any]) -> list[dict[st
                     [small[name]["gain"]["mean"] - whole[name]["gain"]["mean"]],
                 )
     for network, arms in robust.items():
-        for name in arms.get("none", {}).get("clean", [{}])[0]:
-            if "features" in arms:
-                means = {
-                    arm: [sum(level[name] for level in arms[arm][what]) / len(LEVELS) for what in CORRUPTIONS]
-                    for arm in ("none", "features")
-                }
-                say(
-                    f"{network}: on corrupted images features are above none, {name}",
-                    [a - b for a, b in zip(means["features"], means["none"], strict=True)],
-                )
+        for name, _ in NETWORKS[network].figures:
+            if {"none", "features"} <= arms.keys():
+                pairs = [(means_of(arms["features"], what, name), means_of(arms["none"], what, name)) for what in CORRUPTIONS]
+                gains = [a - b for a, b in pairs if a is not None and b is not None]
+                say(f"{network}: on corrupted images features are above none, {name}", gains)
     return found
+
+
+def means_of(found: dict[str, Any], what: str, name: str) -> float | None:
+    """A figure on images that something was done to, mean over the levels."""
+    return mean(level.get(name) for level in found[what])
 
 
 def show(numbers: dict[str, Any]) -> None:
@@ -305,8 +329,8 @@ def show(numbers: dict[str, Any]) -> None:
         for name, _ in NETWORKS[network].figures:
             print(f"\n{network}, {name} on corrupted images, mean over three levels".ljust(60) + "".join(f"{arm:>12}" for arm in arms))
             for what in ("clean", *CORRUPTIONS):
-                means = [sum(level[name] for level in found[what]) / len(found[what]) for found in arms.values()]
-                print(f"{what:<59}" + "".join(f"{100 * mean:>12.2f}" for mean in means))
+                means = [means_of(found, what, name) for found in arms.values()]
+                print(f"{what:<59}" + "".join(f"{'-' if value is None else f'{100 * value:.2f}':>12}" for value in means))
     print()
     for found in numbers["statements"]:
         each = ", ".join(f"{100 * value:+.2f}" for value in found["values"])
@@ -326,21 +350,25 @@ def main() -> None:
 
 def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     """The world, then pretrainings, trainings with labels, and evaluations of those on corrupted images."""
-    generate_missing(options, ("semantics",) if "exact" in options.arms else ())
+    generate_missing(options, ("semantics",))
 
     def say(task: str, found: dict[str, Any]) -> str:
         write_json(options.json, collect(options), indent=2)
-        figures = found.get("figures") or found.get("volume") or found["clean"][0]
+        figures = found.get("figures") or found.get("volume") or found.get("clean", [{}])[0]
         return ", ".join(f"{key} {value:.4f}" for key, value in figures.items() if value is not None)
 
+    def without_weights(names: Iterable[str]) -> list[str]:
+        return [name for name in names if not (folder_of(name, options) / WEIGHTS).is_file()]
+
     asked = {tuning(*row[:4], options, row[4]): row for row in tunings(options)}
-    missing = {name: row for name, row in asked.items() if not tasks.path(name).is_file()}
-    needed = dict.fromkeys(pretraining(row[0], row[1], options, row[4]) for row in missing.values() if ARMS[row[1]] is not None)
-    tasks.forget([name for name in needed if not (folder_of(name, options) / WEIGHTS).is_file()])
-    tasks.make(list(needed), options.jobs, say)
-    tasks.make(list(asked), options.jobs, say)
-    robust = [(network, arm) for network in options.robust for arm in arms_of(network, options)]
-    tasks.make([tuning(*pair, max(options.shares), 0, options, kind="robust") for pair in robust], options.jobs, say)
+    pairs = [(network, arm) for network in options.robust for arm in arms_of(network, options)]
+    robust = [tuning(*pair, max(options.shares), 0, options, kind="robust") for pair in pairs]
+    tasks.forget(without_weights(name.replace("robust", "fine", 1) for name in robust if not tasks.path(name).is_file()))
+    missing = [row for name, row in asked.items() if not tasks.path(name).is_file()]
+    needed = list(dict.fromkeys(pretraining(row[0], row[1], row[3], options, row[4]) for row in missing if ARMS[row[1]] is not None))
+    tasks.forget(without_weights(needed))
+    for names in (needed, list(asked), robust):
+        tasks.make(names, options.jobs, say)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from frustum.data.labels.occupancy import labelled, occupancy_of
+from frustum.data.labels.occupancy import occupancy_of
 from frustum.data.labels.view_points import MOVING
 from frustum.data.sample import Occupancy, Sample
-from frustum.data.source import Source, as_rig_source, spread
+from frustum.data.source import Source, as_rig_source, labelled, spread
 from frustum.engine.feed import evaluation_batches
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe

@@ -171,6 +171,7 @@ def features(
     weights: Annotated[str, typer.Option("--weights", help="file of its weights; by default those of a package")] = "",
     image_size: Annotated[str, typer.Option("--image-size", help="height,width at which it looks at whole photographs")] = "448,798",
     split: Annotated[str, typer.Option("--split", help="split or scene")] = "train",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")] = "auto",
     version: VersionOption = None,
     json_file: JsonOption = None,
 ) -> None:
@@ -180,7 +181,7 @@ def features(
     """
     from frustum.cli.teaching import write_teacher_features
 
-    write_json(json_file, write_teacher_features(root, out, teacher, weights, image_size, split, version))
+    write_json(json_file, write_teacher_features(root, out, teacher, weights, image_size, split, device, version))
 
 
 @command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")

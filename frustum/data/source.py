@@ -74,6 +74,12 @@ def cameras_of(source: Source, split: str) -> int:
     return len(source.sample(tokens[0], with_boxes=False, occupancy=False).cameras)
 
 
+def labelled(source: Any, tokens: Sequence[str]) -> list[str]:
+    """Samples whose voxel and map labels are not hidden (`data.labelled_share`)."""
+    hides = getattr(source, "hides_labels", None)
+    return [token for token in tokens if hides is None or not hides(token)]
+
+
 def spread(tokens: Sequence[str], count: int) -> list[str]:
     """At most `count` of the tokens, at even steps, in order."""
     import numpy as np

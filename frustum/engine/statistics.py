@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.data.source import Source, spread
+from frustum.data.source import Source, labelled, spread
 from frustum.engine.recipe import Recipe
 from frustum.errors import DataError
 from frustum.files import atomic_path
@@ -36,7 +36,9 @@ def label_statistics(
         DataError: no samples, or a label is missing or damaged.
     """
     split = recipe.data.train_split
-    tokens = spread(source.tokens(split), max_samples)
+    tokens = source.tokens(split)
+    if len(tokens) > max_samples:  # of few labels, none may be among evenly spread samples
+        tokens = spread(labelled(source, tokens) or tokens, max_samples)
     if not tokens:
         raise DataError(f"the split {split!r} has no samples.")
     labels = recipe.model.learns_from()

@@ -34,7 +34,8 @@ def over_unit_square(rig: CameraRig, to_pixels: Tensor, sizes: Tensor) -> Camera
         to_pixels: (N, 3, 3) from pixels of the photographs to those of the images.
         sizes: (N, 2) height and width of the images.
     """
-    scale = torch.diag_embed(torch.cat([1 / sizes.flip(-1).double(), torch.ones(len(sizes), 1, dtype=torch.float64)], -1))
+    sizes = sizes.double()
+    scale = torch.diag_embed(torch.stack([1 / sizes[:, 1], 1 / sizes[:, 0], torch.ones_like(sizes[:, 0])], -1))
     return replace(rig, image_aug=(scale @ to_pixels.double()).to(rig.intrinsics), image_size=(1, 1))
 
 

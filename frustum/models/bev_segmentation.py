@@ -70,8 +70,8 @@ class Maps(Config):
         cam2ego = batch.rig.cam2ego[:, 0].cpu().double()  # (B, N, 4, 4)
         if self.rule != "simplebev":
             return torch.eye(4, dtype=torch.float64).expand(len(batch), 4, 4)
-        found = [truth for kind in (MapLabels, LidarPoints) if training and (truth := batch.labels.get(kind)) is not None]
-        chosen = found[0].references if found else [min(self.reference, cam2ego.shape[1] - 1)] * len(batch)
+        found = [batch.labels[kind].references for kind in (MapLabels, LidarPoints) if training and kind in batch.labels]
+        chosen = found[0] if found else [min(self.reference, cam2ego.shape[1] - 1)] * len(batch)
         return cam2ego[torch.arange(len(batch)), torch.tensor(chosen)] @ torch.from_numpy(CAMERA_AXES)
 
 

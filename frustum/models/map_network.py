@@ -43,9 +43,14 @@ class MapNetwork(Config):
         return self
 
     @property
+    def chosen(self) -> str:
+        """Which of them it is."""
+        return next(name for name in MapNetwork.model_fields if getattr(self, name) is not None)
+
+    @property
     def config(self) -> Any:
         """The settings of the network."""
-        return next(config for name in MapNetwork.model_fields if (config := getattr(self, name)) is not None)
+        return getattr(self, self.chosen)
 
     @property
     def depth_loss(self) -> float:
@@ -70,11 +75,13 @@ class MapNetwork(Config):
     def learns_points(self, scans: int) -> LidarPoints:
         """LiDAR points, and the camera in whose frame the map is, where a network draws one."""
         maps = getattr(self.config, "maps", None)
-        return LidarPoints(scans) if maps is None else LidarPoints(scans, maps.reference, maps.draw_reference)
+        if maps is None or maps.rule != "simplebev":
+            return LidarPoints(scans)
+        return LidarPoints(scans, maps.reference, maps.draw_reference)
 
     def learns_depth(self) -> tuple[Label[Any], ...]:
         """Depth maps, where the network's depth loss has a weight."""
-        return (DepthLabels(without="model.network.NETWORK.depth_loss=0"),) if self.depth_loss else ()
+        return (DepthLabels(without=f"model.network.{self.chosen}.depth_loss=0"),) if self.depth_loss else ()
 
     def depth_losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The network's depth loss, called `depth`; empty without a weight."""

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from frustum.config import Config
 from frustum.data.labels.feature_maps import EXACT_FEATURES, TeacherMaps
 from frustum.data.labels.lidar_points import LidarPoints
-from frustum.geometry import CameraRig, VoxelGrid
+from frustum.errors import ConfigError
+from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.voxel_features import (
     feature_loss,
@@ -38,11 +41,12 @@ from frustum.models.simplebev import SimpleBevConfig
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.frozen import Frozen
 from frustum.nn.lift_sample import in_ego_frame
+from frustum.nn.rig_memory import RigMemory
 from frustum.nn.teachers import ABOUT, Teacher
 from frustum.nn.volume_head import PrincipalAxes, VolumeHead
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig, Reads
-from frustum.types.frame import Frame, keyframe_of
+from frustum.types.frame import keyframe_of
 from frustum.types.predictions import PredictedVolume, Prediction
 
 
@@ -52,13 +56,13 @@ class TeacherConfig(Config):
     Attributes:
         kind: `exact` is never wrong, and needs the truth images of a street world (data/labels/feature_maps.py).
         weights: of the others: true for those of a package, or a file.
-        image_size: height and width at which it looks at images; null: those of the network that learns, to the nearest that it takes.
+        scale: it looks at images of this times the size of those of the network that learns, to the nearest size that it takes.
         folder: what `frustum data features` wrote with this teacher, in place of asking it in training.
     """
 
     kind: Literal["dinov2_vits14", "dinov2_vitb14", "resnet50", "efficientnet_lite0", "exact"] = "dinov2_vits14"
     weights: Pretrained = True
-    image_size: tuple[PositiveInt, PositiveInt] | None = None
+    scale: PositiveFloat = 1.0
     folder: str = ""
 
     @property
@@ -87,6 +91,7 @@ class OccFeatConfig(ModelConfig):
         focal: the exponent of a focal loss in its place; 0 for none.
         counted: which voxels count for occupancy: `all`, or those that a camera sees.
         expected: the share of voxels that the untrained network calls occupied.
+        threshold: a voxel is predicted to be occupied where its probability is above.
     """
 
     held: ClassVar[str] = "network."
@@ -103,6 +108,7 @@ class OccFeatConfig(ModelConfig):
     focal: NonNegativeFloat = 0.0
     counted: Literal["all", "seen"] = "all"
     expected: float = Field(0.02, gt=0, lt=1)
+    threshold: float = Field(0.5, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _learns(self) -> OccFeatConfig:
@@ -147,6 +153,7 @@ class OccFeat(nn.Module):
     occupied: (B, X, Y, Z) logits: does a voxel hold a LiDAR point
     voxels: (B, X, Y, Z, channels) from which the features of single voxels are read, `head.features(voxels[...])`
     depth: (B * N, D, h, w) of networks that lift by depth
+    teacher: (M, features, *, *) in training, what the teacher sees where it is asked
 
     Attributes:
         grid: the voxels.
@@ -166,31 +173,53 @@ class OccFeat(nn.Module):
         self.head = VolumeHead(self.network.map_channels, config.channels, config.heights, features, bias)
         self.colours = PrincipalAxes(features) if features else None
         self.head.occupancy.requires_grad_(config.occupancy_weight > 0)
+        self.head.requires_grad_(bool(config.occupancy_weight or features))
         self.teacher: Frozen | None = None
         if features and config.teacher.is_asked:
             teacher = config.teacher
-            self.teacher = Frozen(functools.partial(Teacher, teacher.kind, teacher.weights, teacher.image_size))  # type: ignore[arg-type]
+            self.teacher = Frozen(functools.partial(Teacher, teacher.kind, teacher.weights, teacher.scale))  # type: ignore[arg-type]
+        self.sight: RigMemory[Tensor] = RigMemory()
+
+    def prepare(self, statistics: Mapping[type[Label[Any]], Mapping[str, np.ndarray]]) -> None:
+        """Ask the teacher in, so that missing weights are noticed ahead of the first step.
+
+        Raises:
+            ConfigError: weights that no package has. CheckpointError: a file of another network.
+        """
+        teacher = self.config.teacher
+        if self.teacher is None:
+            return
+        if teacher.kind.startswith("dinov2") and teacher.weights is True:
+            size = teacher.kind.removeprefix("dinov2_")
+            raise ConfigError(
+                f"the teacher {teacher.kind} needs a file of weights: model.teacher.weights=dinov2_{size}_pretrain.pth (of "
+                "facebookresearch/dinov2). Without it: model.teacher.kind=efficientnet_lite0, or occupancy alone, model.feature_weight=0."
+            )
+        self.teacher.on("cpu")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs for the keyframe of each sample; see the class."""
         found = self.network.to_map(batch)
         occupied, voxels = self.head(found["bev"])
-        depth = {name: found[name] for name in ("depth",) if name in found}
-        return depth | {"bev": found["bev"].float(), "occupied": occupied, "voxels": voxels}
+        more = {name: found[name] for name in ("depth",) if name in found}
+        if self.training and self.teacher is not None:
+            images = batch.photographs().flatten(0, 1)
+            more["teacher"] = self.teacher.on(images.device)(images)
+        return more | {"bev": found["bev"].float(), "occupied": occupied, "voxels": voxels}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`occupancy` and `features`, each where it has a weight, and the network's own `depth`. Raises DataError without their labels."""
         config, losses = self.config, self.config.network.depth_losses(outputs, batch)
         if not (config.occupancy_weight or config.feature_weight):
             return losses
-        logits, frame, map2ego = outputs["occupied"], keyframe_of(batch), config.network.map2ego(batch, self.training)
+        logits, map2ego = outputs["occupied"], config.network.map2ego(batch, self.training)
         occupied = torch.stack([occupied_voxels(points, self.grid) for points in self._points(batch, map2ego)])
         if config.occupancy_weight:
-            counted = self._seen(frame, map2ego).to(logits.device) if config.counted == "seen" else None
+            counted = send(self._seen(batch, map2ego), logits.device) if config.counted == "seen" else None
             found = occupancy_loss(logits, occupied, counted, config.positive_weight, config.focal)
             losses["occupancy"] = config.occupancy_weight * found
         if config.feature_weight and self.head.features is not None and self.colours is not None:
-            taught = self.taught(batch, occupied, map2ego)
+            taught = self.taught(outputs, batch, occupied, map2ego)
             voxels = [outputs["voxels"][b][one.voxels.unbind(-1)] for b, one in enumerate(taught)]
             predicted = self.head.features(torch.cat(voxels))
             if self.training:
@@ -199,39 +228,35 @@ class OccFeat(nn.Module):
         return losses
 
     @torch.no_grad()
-    def taught(self, batch: Batch, occupied: Tensor, map2ego: Tensor) -> list[Taught]:
-        """What each sample teaches in its occupied voxels (B, X, Y, Z). Raises DataError where stored features are missing."""
-        frame, rig = keyframe_of(batch), batch.rig.to("cpu")[:, 0]
-        if self.teacher is not None:
-            images = batch.photographs()
-            maps = self.teacher.on(images.device)(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-            to_pixels, sizes = rig.image_aug, torch.tensor(rig.image_size).expand(*rig.image_aug.shape[:2], 2)
-        else:
-            stored = batch.need(TeacherMaps)
-            maps, sizes = stored.maps, stored.sizes.cpu()
-            to_pixels = torch.eye(3, dtype=rig.image_aug.dtype).expand_as(rig.image_aug)
+    def taught(self, outputs: dict[str, Tensor], batch: Batch, occupied: Tensor, map2ego: Tensor) -> list[Taught]:
+        """What each sample teaches in its occupied voxels (B, X, Y, Z).
+
+        Raises:
+            DataError: the batch holds neither images for the teacher, which is asked in training, nor features of it.
+        """
+        is_asked = "teacher" in outputs
+        maps = outputs["teacher"].unflatten(0, batch.images[:, 0].shape[:2]) if is_asked else batch.need(TeacherMaps).maps
         centres, found = self.grid.centres(torch.float64), []
         for b in range(len(batch)):
             voxels = occupied[b].nonzero()
-            points = in_ego_frame(centres[voxels.cpu().unbind(-1)], frame, map2ego, b)
-            cameras = over_unit_square(rig[b], to_pixels[b], sizes[b])
-            places, visible = places_in_images(points, cameras, frame.ego2global[b].cpu())
+            in_image, in_photograph, visible = self._places(batch, map2ego, b, centres[voxels.cpu().unbind(-1)])
             kept = visible.any(0)
-            features = feature_targets(maps[b], places[:, kept], visible[:, kept])
+            features = feature_targets(maps[b], (in_image if is_asked else in_photograph)[:, kept], visible[:, kept])
             found.append(Taught(voxels[send(kept, voxels.device)], features))
         return found
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
-        """Which voxels are occupied, and the colours of their features."""
-        occupied, map2ego, found = outputs["occupied"] > 0, self.config.network.map2ego(batch, self.training), []
-        for b, token in enumerate(batch.tokens):
-            colours = occupied.new_zeros((0, 3), dtype=torch.float32)
-            if self.head.features is not None and self.colours is not None:
-                with without_autocast(outputs["voxels"]):
-                    colours = self.colours(self.head.features(outputs["voxels"][b][occupied[b]].float()))
-            found.append(Prediction(token, volume=PredictedVolume(occupied[b], colours, self.grid, map2ego[b])))
-        return found
+        """Which voxels are occupied, and the colours of their features; nothing where occupancy is not learned."""
+        if not self.config.occupancy_weight:
+            return [Prediction(token) for token in batch.tokens]
+        occupied, map2ego = outputs["occupied"].sigmoid() > self.config.threshold, self.config.network.map2ego(batch, self.training)
+        colours = outputs["voxels"].new_zeros((0, 3), dtype=torch.float32).split([0] * len(batch))
+        if self.head.features is not None and self.colours is not None:
+            with without_autocast(outputs["voxels"]):
+                colours = self.colours(self.head.features(outputs["voxels"][occupied].float())).split(occupied.sum((1, 2, 3)).tolist())
+        parts = [PredictedVolume(*part[:2], self.grid, part[2]) for part in zip(occupied, colours, map2ego, strict=True)]
+        return [Prediction(token, volume=part) for token, part in zip(batch.tokens, parts, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Those of the network: `encoder`, the image encoder."""
@@ -244,12 +269,24 @@ class OccFeat(nn.Module):
         pairs = zip(batch.need(LidarPoints).points, moves, strict=True)
         return [points @ send(move[:3, :3].T, points.device) + send(move[:3, 3], points.device) for points, move in pairs]
 
-    def _seen(self, frame: Frame, map2ego: Tensor) -> Tensor:
-        """(B, X, Y, Z) bool: voxels whose middle a camera sees."""
-        rig, sizes, centres = frame.rig.to("cpu"), torch.tensor(frame.rig.image_size), self.grid.centres(torch.float64).flatten(0, 2)
-        found = []
-        for b in range(len(map2ego)):
-            cameras: CameraRig = over_unit_square(rig[b], rig.image_aug[b], sizes.expand(rig.image_aug.shape[1], 2))
-            _, visible = places_in_images(in_ego_frame(centres, frame, map2ego, b), cameras, frame.ego2global[b].cpu())
-            found.append(visible.any(0).unflatten(0, self.grid.shape))
-        return torch.stack(found)
+    def _places(self, batch: Batch, map2ego: Tensor, sample: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where points (P, 3) of a sample's map are: in its images and in its photographs, (N, P, 2) each, and whether both show them."""
+        frame, sizes = keyframe_of(batch), torch.from_numpy(batch.need(LidarPoints).sizes[sample])
+        rig, pose = frame.rig.to("cpu")[sample], frame.ego2global[sample].cpu()
+        points = in_ego_frame(points, frame, map2ego, sample)
+        image = over_unit_square(rig, rig.image_aug, torch.tensor(rig.image_size).expand(len(sizes), 2))
+        photograph = over_unit_square(rig, torch.eye(3).expand_as(rig.image_aug), sizes)
+        (first, seen), (second, there) = (places_in_images(points, one, pose) for one in (image, photograph))
+        return first, second, seen & there
+
+    def _seen(self, batch: Batch, map2ego: Tensor) -> Tensor:
+        """(B, X, Y, Z) bool: voxels whose middle a camera sees. That of recent rigs is kept."""
+        frame, sizes = keyframe_of(batch), batch.need(LidarPoints).sizes
+        rig, shape = frame.rig, self.grid.shape
+
+        def make() -> Tensor:
+            centres = self.grid.centres(torch.float64).flatten(0, 2)
+            return torch.stack([self._places(batch, map2ego, b, centres)[2].any(0).unflatten(0, shape) for b in range(len(batch))])
+
+        matrices = (rig.image_aug, rig.intrinsics, rig.cam2ego, rig.ego2global, frame.ego2global, frame.bev_aug, map2ego)
+        return self.sight.get(matrices, (rig.image_size, self.grid, tuple(one.tobytes() for one in sizes)), make)

@@ -84,7 +84,7 @@ class LiftSample(nn.Module):
         found = []
         for inside, at in zip(visible[0], 2 * places / spans - 1, strict=True):
             voxels = inside.nonzero()[:, 0]
-            found.append((voxels, at[voxels]))
+            found.append((voxels, at[voxels].float()))
         return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.nn.conv import ConvModule
 from frustum.nn.voxel import LinearPerHeight, predicter
@@ -61,9 +61,11 @@ def start_at_prior(head: nn.Linear | LinearPerHeight, class_weight: Tensor, coun
         power: see `class_weight`.
 
     Raises:
-        ShapeError: counts of other heights or classes.
+        ShapeError: counts of other heights or classes. DataError: nothing was counted.
     """
     table = torch.as_tensor(counts, dtype=torch.float64)
+    if table.numel() and not table.sum() > 0:
+        raise DataError("the labels of the training split hold no voxel that a camera observed, so that nothing can be learned from them.")
     expected = (len(head.bias) // len(class_weight), len(class_weight))
     if tuple(table.shape) != expected:
         raise ShapeError(f"class counts must have shape (Z, K) = {expected}, got {tuple(table.shape)}.")

@@ -44,12 +44,13 @@ class Teacher(nn.Module):
     Args:
         kind: which network.
         weights: see encoders/pretrained.py; false is a random network of a fixed seed, for tests.
-        image_size: height and width that photographs are resized to; None: theirs, to the nearest multiples that the network takes.
+        scale: photographs are resized to this times their size, to the nearest multiples that the network takes.
+        image_size: height and width that they are resized to in place of that.
     """
 
-    def __init__(self, kind: TeacherKind, weights: Pretrained, image_size: tuple[int, int] | None = None):
+    def __init__(self, kind: TeacherKind, weights: Pretrained, scale: float = 1.0, image_size: tuple[int, int] | None = None):
         super().__init__()
-        self.about, self.image_size = ABOUT[kind], image_size
+        self.about, self.scale, self.image_size = ABOUT[kind], scale, image_size
         if not weights:
             torch.manual_seed(0)
         self.encoder: nn.Module
@@ -66,7 +67,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, photographs: Tensor) -> Tensor:
         """See the class; float32, computed in the precision around it."""
-        wanted = self.image_size or (photographs.shape[-2], photographs.shape[-1])
+        wanted = self.image_size or tuple(side * self.scale for side in photographs.shape[-2:])
         size = [max(1, round(side / self.about.multiple)) * self.about.multiple for side in wanted]
         images = photographs.float()
         if size != list(images.shape[-2:]):

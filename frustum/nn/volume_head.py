@@ -70,7 +70,7 @@ class PrincipalAxes(nn.Module):
         """(P, D) -> (P, 3), of which most lie between -1 and 1: one and a half standard deviations; zero before the first `update`."""
         weight = self.weight.clamp(min=1e-6)
         mean = self.mean / weight
-        spread, axes = torch.linalg.eigh((self.moment / weight - mean[:, None] * mean).double().cpu())
+        spread, axes = torch.linalg.eigh((self.moment / weight - mean[:, None] * mean).cpu().double())
         scaled = (axes[:, -3:] / (1.5 * spread[-3:].clamp(min=1e-12).sqrt())).flip(1).to(x.device, torch.float32)
         with without_autocast(x):
             return (directions(x) - mean) @ scaled * (self.weight > 0)

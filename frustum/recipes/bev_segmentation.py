@@ -36,7 +36,8 @@ def simplebev_b4() -> Recipe:
 def simplebev_b0() -> Recipe:
     """SimpleBEV with EfficientNet-B0, 224x400 images, the network that OccFeat pretrains (nuScenes)."""
     base = _simplebev("simplebev-b0", "efficientnet_b0")
-    return base.model_copy(update={"data": base.data.model_copy(update={"image_size": (224, 400)})})
+    augment = base.augment.model_copy(update={"resize": (-0.05, 0.05)})  # 0.8 to 1.2 of the width, as at 448x800
+    return base.model_copy(update={"data": base.data.model_copy(update={"image_size": (224, 400)}), "augment": augment})
 
 
 def bevformer_seg_b4() -> Recipe:

@@ -65,7 +65,7 @@ def _published(name: str, base: Recipe, network: str) -> Recipe:
 
 
 def _mini(name: str, base: Recipe, network: str) -> Recipe:
-    teacher = TeacherConfig(kind="efficientnet_lite0", image_size=(192, 512))
+    teacher = TeacherConfig(kind="efficientnet_lite0", scale=2)
     made = _pretraining(name, base, network, teacher, feature_weight=0.1, channels=16)
     return made.model_copy(update={"train": base.train.model_copy(update={"steps": 2000})})
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from frustum.data.labels.occupancy import labelled, occupancy_of
-from frustum.data.source import spread
+from frustum.data.labels.occupancy import occupancy_of
+from frustum.data.source import labelled, spread
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
 from frustum.metrics.occupancy import OccupancyIoU

@@ -20,19 +20,23 @@ def test_trainings_with_labels_differ_in_where_they_start_alone(network: str, da
     arms = occfeat.arms_of(network, OPTIONS)
     assert ("depth" in arms) == (network == "flashocc")
     recipes = [occfeat.recipe_of(occfeat.tuning(network, arm, 10, 2, OPTIONS, data), OPTIONS) for arm in arms]
+    longer = recipes.pop(arms.index("longer"))
+    assert varied([recipes[0], longer]) == {"train.steps"}
+    assert longer.train.steps == 4 + 7
     assert varied(recipes) == {"train.init"}
     first = recipes[0]
     assert first.train.init is None
     assert (first.train.steps, first.train.seed) == (4, 2)
     assert (first.data.labelled_share, first.data.labelled_seed, first.data.labelled_only) == (0.1, 2, True)
     assert (first.data.root, first.data.labelled_by) == (("k", "keyframe") if data == "kitti" else ("w", "scene"))
-    assert len({recipe.train.init for recipe in recipes}) == len(arms)
+    assert len({recipe.train.init for recipe in recipes}) == len(recipes)
 
 
 def test_pretrainings_differ_in_what_is_learned_alone() -> None:
     for network in occfeat.NETWORKS:
-        recipes = {arm: occfeat.recipe_of(occfeat.pretraining(network, arm, OPTIONS), OPTIONS) for arm in occfeat.ARMS if arm != "none"}
-        allowed = {"model.feature_weight", "model.occupancy_weight", "model.teacher.kind", "model.teacher.image_size"}
+        arms = [arm for arm in occfeat.arms_of(network, OPTIONS) if occfeat.ARMS[arm] is not None]
+        recipes = {arm: occfeat.recipe_of(occfeat.pretraining(network, arm, 2, OPTIONS), OPTIONS) for arm in arms}
+        allowed = {"model.feature_weight", "model.occupancy_weight", "model.teacher.kind", "model.teacher.scale"}
         assert varied([recipes["occupancy"], recipes["features"]]) == {"model.feature_weight"}
         assert varied(list(recipes.values())) <= allowed
         assert {recipe.train.steps for recipe in recipes.values()} == {7}
@@ -48,8 +52,13 @@ def test_names_change_with_what_made_them() -> None:
         occfeat.tuning("simplebev", "occupancy", 1, 0, OPTIONS, "kitti"),
     ]
     assert len({one, *others}) == 5
-    assert occfeat.pretraining("simplebev", "occupancy", OPTIONS) != occfeat.pretraining("simplebev", "features", OPTIONS)
-    assert len(occfeat.tunings(occfeat.parse(["--networks", "simplebev"]))) == (3 + 3 + 1) * 5, "three seeds of the small shares"
+    assert occfeat.pretraining("simplebev", "occupancy", 0, OPTIONS) != occfeat.pretraining("simplebev", "features", 0, OPTIONS)
+    assert len(occfeat.tunings(occfeat.parse(["--networks", "simplebev"]))) == (3 + 3 + 1) * 6, "three seeds of the small shares"
+    several = occfeat.parse(["--pretrainings", "2", "--world", "w"])
+    names = [occfeat.pretraining("simplebev", "occupancy", seed, several) for seed in range(3)]
+    assert names[0] == names[2] != names[1]
+    assert [occfeat.recipe_of(name, several).train.seed for name in names] == [0, 1, 0]
+    assert len({occfeat.pretraining("simplebev", "occupancy", seed, OPTIONS) for seed in range(3)}) == 1
 
 
 def test_gains_are_counted_seed_by_seed() -> None:
@@ -61,6 +70,9 @@ def test_gains_are_counted_seed_by_seed() -> None:
     found = {arm: occfeat.summary(one, rows["none"]) for arm, one in rows.items()}
     assert found["occupancy"]["vehicle"]["gain"]["values"] == pytest.approx([0.1, 0.05])
     assert "gain" not in found["none"]["vehicle"]
+    shifted = {"none": {1: {"vehicle": 0.3}, 2: {"vehicle": 0.1}}, "occupancy": {0: {"vehicle": 0.9}, 1: {"vehicle": 0.2}}}
+    rough = {"x, street, 1 %": {arm: occfeat.summary(one, shifted["none"]) for arm, one in shifted.items()}}
+    assert occfeat.statements(rough, {})[0]["values"] == pytest.approx([-0.1]), "of the seed that both have"
     whole = {"none": {0: {"vehicle": 0.5}}, "features": {0: {"vehicle": 0.52}}}
     accuracy = {"simplebev, street, 1 %": found} | {
         "simplebev, street, 100 %": {arm: occfeat.summary(one, whole["none"]) for arm, one in whole.items()}
@@ -105,5 +117,6 @@ def test_two_steps_from_end_to_end(
     rows = numbers["accuracy"]["flashocc, street, 100 %"]
     assert set(rows) == {"none", "occupancy"}
     assert 0 <= rows["occupancy"]["mIoU"]["mean"] < 0.3
+    assert rows["occupancy"]["above ground"]["gain"]["values"]
     assert set(numbers["robust"]["flashocc"]["none"]) == {"clean", *occfeat.CORRUPTIONS}
     assert "on corrupted images, mean over three levels" in capsys.readouterr().out

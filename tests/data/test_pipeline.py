@@ -419,3 +419,14 @@ def test_a_camera_that_failed_in_the_past_does_not_stop_the_keyframe(
     if cameras is not None:
         with pytest.raises(DataError, match="has no image of CAM_BACK"):
             reader.sample(tokens[1])
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_batch_gives_its_photographs_back(reader: NuScenes, token: str, order: str) -> None:
+    """Whatever the normalisation, as a teacher sees them: those of the file, fitted to the network's size."""
+    made = pipe((45, 80), channel_order=order, mean=(10.0, 100.0, 200.0), std=(2.0, 30.0, 70.0))
+    plain = pipe((45, 80), **PLAIN)
+    photos, raw = (p.collate([p.apply(p.load(reader, token))]) for p in (made, plain))
+    torch.testing.assert_close(photos.photographs(), raw.images[:, 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(raw.photographs(), raw.images[:, 0])
+    assert photos.photographs().std() > 1

@@ -92,3 +92,14 @@ def test_no_samples_and_missing_labels_are_explained(toy_root, tmp_path):
     bare = toy.recipe(toy.write_database(tmp_path / "bare", labels=False))
     with pytest.raises(DataError, match="has no occupancy labels"):
         label_statistics(bare, bare.data.open())
+
+
+def test_few_labels_are_found_among_many_samples(toy_root):
+    """Evenly spread samples could all be hidden ones."""
+    recipe = apply(toy.recipe(toy_root), ["data.labelled_by=keyframe", "data.labelled_share=0.25"])
+    for seed in range(6):
+        source = apply(recipe, [f"data.labelled_seed={seed}"]).data.open()
+        shown = [token for token in source.tokens("train") if not source.hides_labels(token)]
+        assert len(shown) == 2
+        counts = label_statistics(recipe, source, max_samples=3)[OccupancyLabels]["counts"]
+        np.testing.assert_array_equal(counts, plain_counts(source, shown))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import header_of
 from frustum.engine.train import start
-from frustum.errors import ConfigError
+from frustum.errors import CheckpointError, ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.losses.voxel_features import occupied_voxels
 from frustum.models.map_network import MapNetwork
@@ -42,12 +43,12 @@ def _small(name: str, network: str, *settings: str) -> list[str]:
         "model.channels=8",
         "model.heights=4",
         "model.teacher.kind=exact",
-        "model.teacher.image_size=null",
+        "model.teacher.scale=1",
         *settings,
     ]
 
 
-_RANDOM = ("model.teacher.kind=efficientnet_lite0", "model.teacher.weights=false", "model.teacher.image_size=null")
+_RANDOM = ("model.teacher.kind=efficientnet_lite0", "model.teacher.weights=false", "model.teacher.scale=1")
 PRETRAINS = {
     "occfeat-b0": ("simplebev-b0", "simplebev"),
     "occfeat-r50": ("simplebev-r50", "simplebev"),
@@ -69,6 +70,10 @@ _MORE = {
 SMALL = {name: _small(*pair, *_MORE.get(name, ())) for name, pair in PRETRAINS.items()}
 
 
+SIZES = np.array([[64.0, 96.0]] * 4)
+"""Of the photographs of four cameras."""
+
+
 def small(name: str, *settings: str) -> Recipe:
     return overrides.apply(contract.small(name), settings)
 
@@ -88,7 +93,8 @@ def test_the_head_is_dropped_and_all_else_is_taken(name: str, tmp_path) -> None:
     recipe = small(name)
     pretrained = build(recipe)
     save_weights(tmp_path / "weights.safetensors", pretrained, header_of(recipe))
-    target = overrides.apply(contract.small(after), [f"train.init={tmp_path}"])
+    target = contract.small(after).model_copy(update={"model": recipe.model.network.config})  # type: ignore[attr-defined]
+    target = overrides.apply(target, [f"train.init={tmp_path}"])
     torch.manual_seed(1)
     fresh = target.model.build()
     before = {key: value.clone() for key, value in fresh.state_dict().items()}
@@ -157,7 +163,7 @@ def test_targets_are_in_the_frame_of_the_map(name: str) -> None:
     places = []
     for batch in (plain, moved):
         spot = torch.tensor([[12.3, -7.2, 0.4]], dtype=torch.float64) @ batch.bev_aug[0, :3, :3].T  # labels come augmented
-        batch = batch.with_labels({LidarPoints: Scans([spot.float()], [1])})
+        batch = batch.with_labels({LidarPoints: Scans([spot.float()], [SIZES], [1])})
         (points,) = model._points(batch, recipe.model.network.map2ego(batch, False))  # type: ignore[attr-defined]
         voxel = occupied_voxels(points, model.grid).nonzero()
         assert len(voxel) == 1
@@ -176,49 +182,89 @@ def test_maps_in_the_frame_of_a_drawn_camera_are_taught_in_it() -> None:
     model, batch = build(recipe).train(), contract.make_batch(recipe, count=1, cameras=4)  # looking forward, left, back, right
     network = recipe.model.network  # type: ignore[attr-defined]
     for camera, point in enumerate([[20.0, 1, 0], [-1, 20, 0], [-20, -1, 0], [1, -20, 0]]):
-        given = batch.with_labels({LidarPoints: Scans([torch.tensor([point])], [camera])})
+        given = batch.with_labels({LidarPoints: Scans([torch.tensor([point]).float()], [SIZES], [camera])})
         (moved,) = model._points(given, network.map2ego(given, True))
         torch.testing.assert_close(moved[0, :2], torch.tensor([20.0, 1.0]), atol=1e-3, rtol=0)
     assert set(contract.losses_of(model, given)) == {"occupancy", "features"}
 
 
-def test_a_teacher_in_training_and_one_in_a_folder_say_the_same() -> None:
-    """Stored features are of whole photographs: a mirrored and cropped image of the network changes nothing of them."""
-    recipe = small("occfeat-flashocc-mini", "model.heights=8")
-    model = build(recipe)
-    batch = contract.make_batch(recipe, count=1)
-    size, (height, width) = (8, 12), batch.rig.image_size
-    maps = torch.randn(2, model.config.teacher.features, *size)
-    mirror = torch.tensor([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
-    flipped = replace(batch, calibration=batch.rig.flipped())
-    assert torch.equal(flipped.rig.image_aug[0, 0, 0], mirror @ batch.rig.image_aug[0, 0, 0])
+PLACES = torch.stack(torch.meshgrid((torch.arange(8) + 0.5) / 8, (torch.arange(12) + 0.5) / 12, indexing="ij"))
+"""(2, 8, 12): a teacher's features that say where in the photograph they are, row and column from 0 to 1."""
+
+
+def taught_places(name: str, bev_aug: Tensor, reference: int, to_image: Tensor, asked: bool) -> tuple[Tensor, Tensor]:
+    """What voxels are taught in a made-up frame, and what their physical places look like in the photographs, worked out by hand.
+
+    The network's image is the photograph of 64 x 96 pixels, moved by `to_image`; a teacher that is asked sees what is in it.
+    """
+    recipe = small(name, "model.heights=8", "model.z_range=-6,4")
+    model = build(recipe).train()
+    batch = contract.make_batch(recipe, count=1, cameras=4)
+    rig = batch.rig.augmented(to_image, (64, 96))
+    scans = Scans([torch.zeros(0, 3)], [SIZES], [reference])
+    batch = replace(batch, calibration=rig, bev_aug=bev_aug[None]).with_labels({LidarPoints: scans})
+    outputs = {}
+    if asked:  # the teacher answers in the network's image: each of its places is one of the photograph, or black
+        v, u = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(96) + 0.5, indexing="ij")
+        at = torch.linalg.inv(to_image) @ torch.stack([u, v, torch.ones_like(u)]).flatten(1).double()
+        photo = torch.stack([at[1] / 64, at[0] / 96]).float().unflatten(1, (64, 96))
+        is_black = ((photo < 0) | (photo > 1)).any(0)
+        outputs["teacher"] = torch.where(is_black, 9.0, photo).expand(4, -1, -1, -1)
+    else:
+        batch = batch.with_labels({TeacherMaps: FeatureMaps(PLACES.expand(1, 4, -1, -1, -1), torch.from_numpy(SIZES)[None])})
     occupied = torch.zeros(1, *model.grid.shape, dtype=torch.bool)
-    occupied[:, ::2] = True
-    found = []
-    for one, teacher, given in ((batch, maps, None), (flipped, maps.flip(-1), None), (flipped, None, maps)):
-        model.teacher = None if teacher is None else Saying(teacher)  # type: ignore[assignment]
-        if given is not None:
-            sizes = torch.tensor([height, width]).expand(1, 2, 2)
-            one = one.with_labels({TeacherMaps: FeatureMaps(given[None], sizes)})
-        found.append(model.taught(one, occupied, torch.eye(4, dtype=torch.float64)[None])[0])
-    assert len(found[0].voxels) > 50
-    for other in found[1:]:
-        assert torch.equal(other.voxels, found[0].voxels)
-        torch.testing.assert_close(other.features, found[0].features, atol=1e-4, rtol=1e-4)
+    occupied[:, ::3, 1::3, ::2] = True
+    map2ego = model.config.network.map2ego(batch, True)
+    (taught,) = model.taught(outputs, batch, occupied, map2ego)
+    cells = torch.tensor(model.grid.cell)
+    centres = torch.tensor(model.grid.lower) + (taught.voxels + 0.5) * cells
+    physical = torch.linalg.inv(bev_aug) @ torch.cat([centres.double(), torch.ones(len(centres), 1).double()], 1).T
+    physical = (map2ego[0] @ physical)[:3]
+    total, count, inside = (
+        torch.zeros(len(centres), 2, dtype=torch.float64),
+        torch.zeros(len(centres), 1),
+        torch.ones(len(centres), dtype=torch.bool),
+    )
+    for n in range(4):
+        cam2ego, lens = rig.cam2ego[0, 0, n].double(), rig.intrinsics[0, 0, n].double()
+        local = cam2ego[:3, :3].T @ (physical - cam2ego[:3, 3:])
+        at = lens @ local
+        photo = torch.stack([at[1] / at[2] / 64, at[0] / at[2] / 96], 1)
+        image = (to_image @ torch.cat([at[:2] / at[2], torch.ones(1, at.shape[1])]))[:2].T / torch.tensor([96.0, 64.0])
+        seen = (local[2] > 0.1) & ((photo >= 0) & (photo < 1) & (image >= 0) & (image < 1)).all(1)
+        total[seen] += photo[seen]
+        count[seen] += 1
+        inside &= ~seen | ((photo - 0.5).abs() < 0.47).all(1)
+    assert len(centres) > 10
+    assert count.min() >= 1, "every voxel that is taught is in a photograph and in the network's image"
+    return taught.features[inside], (total / count).float()[
+        inside
+    ]  # at the border of a photograph features mix with black, or stay constant
 
 
-class Saying(torch.nn.Module):
-    """A teacher that has made up its mind."""
+_TURNED = torch.tensor([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+_PLAIN, _MIRROR = torch.eye(3, dtype=torch.float64), torch.tensor([[-1.0, 0, 96], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+_CROPPED = torch.tensor([[1.4, 0, -20], [0, 1.4, -25], [0, 0, 1]], dtype=torch.float64)
+_SHRUNK = torch.tensor([[0.7, 0.1, 10], [-0.1, 0.7, 12], [0, 0, 1]], dtype=torch.float64)
 
-    def __init__(self, maps: Tensor):
-        super().__init__()
-        self.maps = maps
 
-    def on(self, device: Any) -> Saying:
-        return self
-
-    def forward(self, photographs: Tensor) -> Tensor:
-        return self.maps
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "stored"])
+@pytest.mark.parametrize(
+    ("name", "reference", "bev_aug", "to_image"),
+    [
+        ("occfeat-flashocc-mini", -1, torch.eye(4, dtype=torch.float64), _PLAIN),
+        ("occfeat-flashocc-mini", -1, _TURNED, _MIRROR),
+        ("occfeat-flashocc-mini", -1, torch.eye(4, dtype=torch.float64), _CROPPED),
+        ("occfeat-flashocc-mini", -1, _TURNED, _SHRUNK),
+        ("occfeat-b0", 3, _TURNED, _CROPPED),
+        ("occfeat-b0", 2, torch.eye(4, dtype=torch.float64), _SHRUNK),
+    ],
+)
+def test_voxels_are_taught_what_is_at_their_physical_place(name, reference, bev_aug, to_image, asked) -> None:
+    """Whatever is done to images and map, and in whose frame the map is; black around a photograph teaches nothing."""
+    found, expected = taught_places(name, bev_aug, reference, to_image, asked)
+    tolerance = 0.012 if asked else 0.035  # a pixel; within half a part of the border of the photograph features are constant
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
 def test_a_teacher_sees_photographs() -> None:
@@ -299,7 +345,7 @@ def test_nothing_seen_or_nothing_occupied_teaches_no_features() -> None:
     recipe = small("occfeat-flashocc-mini")
     model, batch = build(recipe).train(), contract.make_batch(recipe, count=1, cameras=1)
     for points in (torch.tensor([[-9.0, 0, 0]]), torch.tensor([[500.0, 0, 0]]), torch.zeros(0, 3)):
-        losses = contract.losses_of(model, batch.with_labels({LidarPoints: Scans([points], [0])}))
+        losses = contract.losses_of(model, batch.with_labels({LidarPoints: Scans([points], [SIZES[:1]], [0])}))
         assert float(losses["features"].detach()) == 0
         assert torch.isfinite(losses["occupancy"])
 
@@ -308,10 +354,28 @@ def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
     recipe = small("occfeat-mini")
     model, batch = build(recipe).train(), contract.make_batch(recipe, count=1)
     keys = set(model.state_dict())
-    torch.stack(list(contract.losses_of(model, batch).values())).sum().backward()
     assert model.teacher is not None
+    photos: list[Tensor] = []
+    model.teacher.on("cpu").register_forward_pre_hook(lambda _, given: photos.append(given[0]))
+    torch.stack(list(contract.losses_of(model, batch).values())).sum().backward()
+    torch.testing.assert_close(photos[0], batch.photographs().flatten(0, 1))
     assert set(model.state_dict()) == keys
     assert not any(p.requires_grad or p.grad is not None for p in model.teacher.on("cpu").parameters())
+
+
+def test_without_occupancy_nothing_is_predicted() -> None:
+    recipe = small("occfeat-flashocc-mini", "model.occupancy_weight=0")
+    model, batch = build(recipe).eval(), contract.make_batch(recipe)
+    assert all(prediction.volume is None for prediction in model.predict(model(batch), batch))
+
+
+def test_the_threshold_says_what_is_predicted() -> None:
+    recipe = small("occfeat-flashocc-mini", "model.threshold=0.02")
+    model, batch = build(recipe).eval(), contract.make_batch(recipe, count=1)
+    outputs = model(batch)
+    (prediction,) = model.predict(outputs, batch)
+    assert prediction.volume is not None
+    assert torch.equal(prediction.volume.occupied, outputs["occupied"][0].sigmoid() > 0.02)
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------------
@@ -329,6 +393,21 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         OccFeatConfig(z_range=(3, 1))
     with pytest.raises(ConfigError, match="kind"):
         small("occfeat-mini", "model.teacher.kind=clip")
+
+
+def test_missing_weights_of_the_teacher_are_noticed_before_training(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"dinov2_vits14 needs a file of weights: model.teacher.weights=dinov2_vits14_pretrain.pth"):
+        build(small("occfeat-mini", "model.teacher.kind=dinov2_vits14", "model.teacher.weights=true")).prepare({})
+    save_weights(tmp_path / "other.safetensors", torch.nn.Linear(2, 2))
+    other = small("occfeat-mini", "model.teacher.kind=dinov2_vits14", f"model.teacher.weights={tmp_path / 'other.safetensors'}")
+    with pytest.raises(CheckpointError, match=r"Needed .*dinov2_vits14_pretrain.pth"):
+        build(other).prepare({})
+    build(small("occfeat-flashocc-mini")).prepare({})
+
+
+def test_depth_advice_names_the_setting() -> None:
+    labels = [label for label in small("occfeat-ultimatedo-mini").model.learns_from() if isinstance(label, DepthLabels)]
+    assert [label.without for label in labels] == ["model.network.ultimatedo_mini.depth_loss=0"]
 
 
 def test_voxels_are_those_of_the_lifting_grid_by_default() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.nn.bev import CustomResNet, FpnLss
 from frustum.nn.fpn import CustomFPN
@@ -123,3 +123,5 @@ def test_a_last_layer_starts_at_the_prior_of_each_height():
     torch.testing.assert_close(head.weight, 0.1 * first)
     with pytest.raises(ShapeError, match=r"shape \(Z, K\) = \(2, 3\), got \(3, 2\)"):
         start_at_prior(head, weight, counts.T, power=0.5)
+    with pytest.raises(DataError, match="nothing can be learned from them"):
+        start_at_prior(head, weight, np.zeros((2, 3)), power=0.5)

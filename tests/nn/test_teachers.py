@@ -12,15 +12,16 @@ from frustum.nn.teachers import ABOUT, Teacher
 @pytest.mark.parametrize(
     ("kind", "size", "wanted", "found"),
     [
-        ("resnet50", (64, 96), None, (4, 6)),
-        ("efficientnet_lite0", (64, 96), None, (2, 3)),
-        ("efficientnet_lite0", (64, 96), (128, 192), (4, 6)),
-        ("dinov2_vits14", (64, 96), None, (5, 7)),  # 70 x 98 pixels
-        ("dinov2_vits14", (112, 200), (56, 100), (4, 7)),
+        ("resnet50", (64, 96), {}, (4, 6)),
+        ("efficientnet_lite0", (64, 96), {}, (2, 3)),
+        ("efficientnet_lite0", (64, 96), {"scale": 2}, (4, 6)),
+        ("efficientnet_lite0", (64, 96), {"image_size": (32, 192)}, (1, 6)),
+        ("dinov2_vits14", (64, 96), {}, (5, 7)),  # 70 x 98 pixels
+        ("dinov2_vits14", (112, 200), {"scale": 0.5}, (4, 7)),
     ],
 )
 def test_features_of_a_photograph(kind, size, wanted, found) -> None:
-    teacher = Teacher(kind, False, wanted).eval()
+    teacher = Teacher(kind, False, **wanted).eval()
     answer = teacher(torch.rand(2, 3, *size) * 255)
     assert tuple(answer.shape) == (2, ABOUT[kind].features, *found)
     assert answer.dtype == torch.float32

@@ -89,7 +89,15 @@ class BoxLabels(Label[TrueBoxes]):
         return f"boxes of objects with at least {self.min_points} LiDAR or radar point{'s' * (self.min_points != 1)}"
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if no keyframe has a box: all that could be learned is that nothing is there."""
+        """Raise DataError if no keyframe has a box: all that could be learned is that nothing is there; or if boxes would be learned from
+        keyframes whose other labels are hidden.
+        """
+        hides = getattr(source, "hides_labels", None)
+        if hides is not None and any(map(hides, tokens)):
+            raise DataError(
+                "data.labelled_share hides voxel and map labels, but this recipe also learns from boxes, and would from those of all "
+                "keyframes. Set data.labelled_only=true to train on the labelled ones alone."
+            )
         if not tokens or as_rig_source(source, self.what).count_boxes(tokens, self.min_points):
             return
         raise DataError(

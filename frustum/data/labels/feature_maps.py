@@ -70,7 +70,12 @@ class TeacherMaps(Label[FeatureMaps]):
         sample = as_rig_source(source, self.what).sample(token, with_boxes=False, occupancy=False)
         sizes = np.array([camera.size for camera in sample.cameras], np.int64)
         if not self.folder:
-            return np.stack([exact_features(camera) for camera in sample.cameras]), sizes
+            maps = [exact_features(camera) for camera in sample.cameras]
+            if len({one.shape for one in maps}) > 1:
+                raise DataError(
+                    f"the photographs of keyframe {token} have different sizes, {sizes.tolist()}. Choose data.cameras of one size."
+                )
+            return np.stack(maps), sizes
         return read_features(Path(self.folder), sample), sizes
 
     def apply(self, found: tuple[np.ndarray, np.ndarray], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +105,12 @@ class TeacherMaps(Label[FeatureMaps]):
                 raise DataError(
                     f"the features in {self.folder} are {found[1]} numbers of the teacher {found[0]}, but {wanted[1]} of {wanted[0]} are "
                     "to be learned. Set model.teacher.kind to that teacher, or write features of this one into another folder."
+                )
+            missing = [token for token in tokens if not (Path(self.folder) / f"{token}.npz").is_file()]
+            if missing:
+                raise DataError(
+                    f"{self.folder} lacks features of {len(missing)} of the {len(tokens)} training keyframes, {missing[0]} first. "
+                    f"Write them: frustum data features ROOT --out {self.folder}"
                 )
         for token in tokens[:1]:
             self.read(source, token)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from frustum.data.augment import Draw
 from frustum.data.labels.depth import aggregate_sweeps
-from frustum.data.source import as_rig_source
+from frustum.data.labels.map_classes import require_front
+from frustum.data.source import as_rig_source, spread
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
 from frustum.types.contract import Label, Shapes
@@ -32,24 +33,20 @@ class Scans:
 
     Attributes:
         points: (P, 3) float32 of each sample, in metres of the augmented ego frame.
-        references: of each sample, the camera in whose frame the map is, where a network has such a map.
+        sizes: (N, 2) float64, height and width of each photograph, beyond which an image of the network may be black.
+        references: of each sample, the camera in whose frame the map is, where a network has such a map; else -1.
     """
 
     points: list[Tensor]
+    sizes: list[np.ndarray]
     references: list[int]
 
 
 class Found(NamedTuple):
-    """Points (P, 3) float32 of a sample, and how many cameras it has."""
+    """Of a sample: points (P, 3) float32, sizes of its photographs (N, 2), and the camera in whose frame the map is."""
 
     points: np.ndarray
-    cameras: int
-
-
-class Moved(NamedTuple):
-    """Points (P, 3) float32 in the augmented ego frame, and the camera in whose frame the map is."""
-
-    points: np.ndarray
+    sizes: np.ndarray
     reference: int
 
 
@@ -60,19 +57,23 @@ class LidarPoints(Label[Scans]):
     Attributes:
         scans: how many are joined, the keyframe's and those before it, each moved by the ego motion since. At the start of a scene there
             are fewer.
-        reference: the camera in whose frame the map is that a network makes, of those whose map is in that of one.
+        reference: the place of CAM_FRONT in the sample, where a network's map is in its frame; -1 where it is in the ego frame.
         draw_reference: in training, draw another one for each sample, any but the first.
     """
 
     scans: int = 1
-    reference: int = 1
+    reference: int = -1
     draw_reference: bool = False
 
     what: ClassVar[str] = "LiDAR points"
-    advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={LidarPoints: Scans([points, ...], [1, ...])})."
+    advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={LidarPoints: Scans(...)})."
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> Found:
-        """See `Label.read`: in the ego frame. Raises DataError when the keyframe has no LiDAR scan, or none of its points counts."""
+        """See `Label.read`: in the ego frame.
+
+        Raises:
+            DataError: the keyframe has no LiDAR scan, none of its points counts, or CAM_FRONT is not where it should be.
+        """
         rigs: Any = as_rig_source(source, self.what)
         more = {"num_sweeps": self.scans - 1} if self.scans > 1 else {}
         sample = rigs.sample(token, with_boxes=False, occupancy=False, **more)
@@ -86,21 +87,26 @@ class LidarPoints(Label[Scans]):
         if not len(points):
             raise DataError(f"the LiDAR scan {sample.lidar.path} of keyframe {token} holds no point beyond the vehicle itself.")
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
-        return Found(transform_points(lidar2key, points).astype(np.float32), len(sample.cameras))
+        if self.reference >= 0:
+            require_front(sample, self.reference)
+        sizes = np.array([camera.size for camera in sample.cameras], np.float64).reshape(-1, 2)
+        return Found(transform_points(lidar2key, points).astype(np.float32), sizes, self.reference)
 
-    def apply(self, found: Found, draw: Draw) -> Moved:
-        """The points in the augmented ego frame, and the camera."""
-        reference = min(self.reference, found.cameras - 1)
-        if self.draw_reference and draw.seed is not None:
-            reference = int(np.random.default_rng(draw.seed).integers(min(1, found.cameras - 1), found.cameras))
-        return Moved(transform_points(draw.bev.matrix(), found.points.astype(np.float64)).astype(np.float32), reference)
+    def apply(self, found: Found, draw: Draw) -> Found:
+        """The points in the augmented ego frame; another camera where one is drawn."""
+        reference, cameras = found.reference, len(found.sizes)
+        if self.reference >= 0 and self.draw_reference and draw.seed is not None:
+            reference = int(np.random.default_rng(draw.seed).integers(min(1, cameras - 1), cameras))
+        points = transform_points(draw.bev.matrix(), found.points.astype(np.float64)).astype(np.float32)
+        return Found(points, found.sizes, reference)
 
-    def collate(self, moved: Sequence[Moved | None]) -> Scans | None:
+    def collate(self, moved: Sequence[Found | None]) -> Scans | None:
         """None if a sample does not have points."""
         known = [found for found in moved if found is not None]
         if not known or len(known) < len(moved):
             return None
-        return Scans([torch.from_numpy(found.points) for found in known], [found.reference for found in known])
+        points, sizes, references = zip(*known, strict=True)
+        return Scans([torch.from_numpy(one) for one in points], list(sizes), list(references))
 
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Scans:
         """2,000 points on the ground and 500 on a wall on the left, for each sample."""
@@ -109,22 +115,25 @@ class LidarPoints(Label[Scans]):
             ground = np.column_stack([rng.uniform(-40, 40, (2000, 2)), rng.normal(0, 0.05, 2000)])
             wall = np.column_stack([rng.uniform(-30, 30, 500), rng.normal(12, 0.1, 500), rng.uniform(0, 4, 500)])
             found.append(torch.from_numpy(np.concatenate([ground, wall]).astype(np.float32)))
-        return Scans(found, [min(self.reference, shapes.cameras - 1)] * shapes.batch)
+        sizes = [np.tile(np.array(shapes.image_size, np.float64), (shapes.cameras, 1))] * shapes.batch
+        return Scans(found, sizes, [min(self.reference, shapes.cameras - 1)] * shapes.batch)
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the last keyframe of these has no LiDAR, or only scans of other keyframes before it."""
+        """Raise DataError if the last keyframe of these has no LiDAR; or if several scans are joined, and there are those of keyframes
+        alone.
+        """
         rigs: Any = source
         for token in tokens[-1:]:
             self.read(source, token)
-            if self.scans == 1:
-                continue
+        ages = []
+        for token in spread(tokens, 20) if self.scans > 1 else ():
             sample = rigs.sample(token, with_boxes=False, occupancy=False, num_sweeps=1)
-            age = min((sample.lidar.timestamp - scan.timestamp for scan in sample.lidar_sweeps), default=np.inf)
-            if age > _BETWEEN:
-                raise DataError(
-                    f"{source.root} has no LiDAR scans between keyframes, but {self.scans} scans are to be joined. Use data with sweeps "
-                    "(nuScenes: all of its sensor archives; a street world: `frustum data world ROOT sweeps=5`), or model.scans=1."
-                )
+            ages += [sample.lidar.timestamp - scan.timestamp for scan in sample.lidar_sweeps]
+        if self.scans > 1 and min(ages, default=np.inf) > _BETWEEN:
+            raise DataError(
+                f"{source.root} has no LiDAR scans between keyframes, but {self.scans} scans are to be joined. Use data with sweeps "
+                "(nuScenes: all of its sensor archives; a street world: `frustum data world ROOT sweeps=5`), or model.scans=1."
+            )
 
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
         """How many scans."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.bev_map import BACKGROUND, BevConvention, are_objects, as_map, centre_cells, draw_boxes
-from frustum.data.labels.occupancy import labelled
 from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, read_patch
-from frustum.data.source import as_rig_source, spread
+from frustum.data.sample import Sample
+from frustum.data.source import as_rig_source, labelled, spread
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, pose, rotation_z, yaw_of
 from frustum.types.contract import Label, Shapes
@@ -96,6 +96,17 @@ class Drawn(NamedTuple):
     is_labelled: bool
 
 
+def require_front(sample: Sample, reference: int) -> None:
+    """Raise DataError unless CAM_FRONT is the camera `reference` of a keyframe."""
+    channels = [camera.channel for camera in sample.cameras]
+    if "CAM_FRONT" not in channels or channels.index("CAM_FRONT") != reference:
+        place = f"is camera {channels.index('CAM_FRONT')}: set model.maps.reference" if "CAM_FRONT" in channels else "is not there"
+        raise DataError(
+            f"'simplebev' maps are in the frame of CAM_FRONT, which should be camera {reference} of keyframe {sample.token}, but "
+            f"{place}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or model.maps.rule=lss."
+        )
+
+
 @dataclass(frozen=True)
 class MapLabels(Label[MapTruth]):
     """Maps of K classes.
@@ -139,13 +150,7 @@ class MapLabels(Label[MapTruth]):
             objects.append(Objects(boxes.box2ego[chosen], boxes.boxes[chosen, 3:6], boxes.visibility[chosen]))
         cam2ego, tilt, is_hidden = np.zeros((0, 4, 4)), np.eye(4), not labelled(source, [token])
         if self.rule == "simplebev":
-            channels = [camera.channel for camera in sample.cameras]
-            if "CAM_FRONT" not in channels or channels.index("CAM_FRONT") != self.reference:
-                place = f"is camera {channels.index('CAM_FRONT')}: set model.maps.reference" if "CAM_FRONT" in channels else "is not there"
-                raise DataError(
-                    f"'simplebev' maps are in the frame of CAM_FRONT, which should be camera {self.reference} of keyframe {token}, but "
-                    f"{place}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or model.maps.rule=lss."
-                )
+            require_front(sample, self.reference)
             cam2ego = np.stack([camera.cam2ego for camera in sample.cameras])
         elif self.rule == "cvt":
             flat = pose(rotation_z(yaw_of(sample.ego2global[:3, :3])), sample.ego2global[:3, 3])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frustum.data.augment import Draw
 from frustum.data.sample import Occupancy
-from frustum.data.source import as_rig_source
+from frustum.data.source import as_rig_source, labelled
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.types.arrays import Array, as_tensor
@@ -148,12 +148,6 @@ def class_counts(semantics: np.ndarray, mask: np.ndarray, num_classes: int) -> n
     mask = mask & (semantics < num_classes)
     levels = np.broadcast_to(np.arange(height), mask.shape)[mask]
     return np.bincount(levels * num_classes + semantics[mask], minlength=height * num_classes).reshape(height, num_classes)
-
-
-def labelled(source: Any, tokens: Sequence[str]) -> list[str]:
-    """Samples whose voxel and map labels are not hidden (`data.labelled_share`)."""
-    hides = getattr(source, "hides_labels", None)
-    return [token for token in tokens if hides is None or not hides(token)]
 
 
 def occupancy_of(source: Any, tokens: Sequence[str]) -> Iterator[Occupancy]:

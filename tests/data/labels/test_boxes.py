@@ -111,6 +111,16 @@ def test_learning_from_boxes_needs_boxes(toy_root: Path) -> None:
         replace(labels, min_points=13).require(reader, tokens)
 
 
+def test_boxes_of_keyframes_with_hidden_labels_are_not_learned(toy_root: Path) -> None:
+    source = NuScenes(toy_root, VERSION)
+    tokens = source.tokens("train")
+    BoxLabels().require(source, tokens)
+    source.hide_labels("train", 0.5, by="keyframe")
+    with pytest.raises(DataError, match=r"would from those of all keyframes\. Set data.labelled_only=true"):
+        BoxLabels().require(source, tokens)
+    BoxLabels().require(source, [token for token in tokens if not source.hides_labels(token)])
+
+
 def test_the_example_is_as_declared() -> None:
     truth = BoxLabels().example(np.random.default_rng(0), Shapes(3, 6, (8, 8)))
     assert [len(boxes) for boxes in truth.boxes] == [len(classes) for classes in truth.classes] == [4, 5, 5]

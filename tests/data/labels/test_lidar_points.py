@@ -29,8 +29,9 @@ def with_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_points_are_in_the_ego_frame_without_those_of_the_vehicle(street_root: Path) -> None:
     source = NuScenes(street_root)
     token = source.tokens("train")[1]
-    found, cameras = LidarPoints().read(source, token)
-    assert cameras == 6
+    found, sizes, reference = LidarPoints().read(source, token)
+    np.testing.assert_array_equal(sizes, [[96, 256]] * 6)
+    assert reference == -1
     lidar = source.sample(token, with_boxes=False, occupancy=False).lidar
     assert lidar is not None
     raw = lidar.load()[:, :3].astype(np.float64)
@@ -50,7 +51,7 @@ def test_they_move_with_the_map(street_root: Path) -> None:
     batch = LidarPoints().collate([moved, moved._replace(points=moved.points[:7], reference=3)])
     assert batch is not None
     assert [len(points) for points in batch.points] == [len(found.points), 7]
-    assert batch.references == [1, 3]
+    assert batch.references == [-1, 3]
     assert LidarPoints().collate([moved, None]) is None
 
 
@@ -93,10 +94,14 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
 def test_the_camera_of_the_map_is_drawn_with_everything_else(street_root: Path) -> None:
     """Any but the first, as SimpleBEV does; without a draw, the one that evaluation takes."""
     source = NuScenes(street_root)
-    label = LidarPoints(draw_reference=True)
-    found = label.read(source, source.tokens("train")[0])
+    token = source.tokens("train")[0]
+    label = LidarPoints(reference=1, draw_reference=True)
+    found = label.read(source, token)
     draws = [Draw((), BevTransform(), (9, 16), seed=seed) for seed in range(40)]
     assert {label.apply(found, draw).reference for draw in draws} == {1, 2, 3, 4, 5}
     assert label.apply(found, Draw((), BevTransform(), (9, 16))).reference == 1
-    assert {LidarPoints(reference=4).apply(found, draw).reference for draw in draws} == {4}
-    assert label.apply(found._replace(cameras=1), draws[0]).reference == 0
+    still = LidarPoints(reference=1)
+    assert {still.apply(still.read(source, token), draw).reference for draw in draws} == {1}
+    assert label.apply(found._replace(sizes=found.sizes[:1]), draws[0]).reference == 0
+    with pytest.raises(DataError, match=r"CAM_FRONT, which should be camera 4 .* is camera 1"):
+        LidarPoints(reference=4).read(source, token)

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from frustum.data.augment import BevTransform, Draw
-from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth, class_counts, labelled, occupancy_of
+from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth, class_counts, occupancy_of
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
+from frustum.data.source import labelled
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import VoxelGrid
 from frustum.tasks.blind_prior import BlindPrior
