@@ -12,6 +12,7 @@ from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
 from frustum.geometry import CameraRig
+from frustum.geometry.transforms import send
 from frustum.types.arrays import ArrayReader, network_images
 from frustum.types.contract import Label
 from frustum.types.tensors import count_samples, moved, part, pinned
@@ -77,7 +78,7 @@ class Batch:
 
     def photographs(self) -> Tensor:
         """The keyframe's images (B, N, 3, H, W) before they were normalised: RGB, 0..255, float."""
-        mean, std = (self.images.new_tensor(values)[:, None, None] for values in self.image_scale[:2])
+        mean, std = (send(torch.tensor(values)[:, None, None], self.images.device) for values in self.image_scale[:2])
         images = self.images[:, 0] * std + mean
         return images.flip(-3) if self.image_scale.order == "bgr" else images
 

@@ -34,7 +34,7 @@ VARIED = {
     "readout": {"model.readout", "model.threshold"},
     "compensation": {"model.compensation", "model.views.adjacent", "model.views.drawn"},
     "interval": {"model.views.adjacent"},
-    "dynamic": {"model.views.moving_weight", "model.loss.moving_weight"},
+    "dynamic": {"model.views.moving_weight", "model.loss.moving_weight", "model.views.uncovered"},
     "labels3d": set(),
     "mixed": {"data.labelled_share", "data.labelled_only", "model.render"},
 }

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from frustum.nn.centre_head import decode_centres
+from frustum.nn.frozen import Frozen
 from frustum.nn.small_trunk import doubled
 from tests.models.test_contract import OURS, build, different, make_batch
 
@@ -119,6 +120,9 @@ def test_forward_does_not_wait_for_the_device(name, training, monkeypatch):
     monkeypatch.setattr("frustum.nn.lift_splat._HAVE_FLOAT64", ("cpu", "meta"))  # plans are made there, too
     recipe, model = build(name)
     model, batch = model.train(training).to("meta"), make_batch(recipe).to("meta")
+    for held in vars(model).values():
+        if isinstance(held, Frozen):
+            held.on("meta")  # once, at the first step
     for _ in range(2):
         with Waits() as waits:
             model(batch)

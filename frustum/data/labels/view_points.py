@@ -20,7 +20,7 @@ from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import read_image
 from frustum.data.sample import CameraFrame, Sample
 from frustum.errors import DataError, ShapeError
-from frustum.geometry import transform_points
+from frustum.geometry import invert, transform_points
 from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
 CLASSES: tuple[str, ...] = OCC3D_CLASSES[:-1]
@@ -51,6 +51,9 @@ class Views(Config):
         adjacent_weight: factor on the weight of points of adjacent keyframes.
         moving_weight: factor on that of their points of `moving`; with 0 they are never drawn.
         moving: classes that may have moved between keyframes.
+        uncovered: also learn from points of adjacent keyframes that lie behind where something of these classes is now: the camera saw them
+            because it was elsewhere then, and where it is now seems to be empty. False leaves them out, as far as LiDAR points of the
+            keyframe tell where such things are.
         max_depth: metres, beyond which points are left out; those of a cache end at 80 m.
         hidden: leave out points that the camera cannot see, because the LiDAR stands elsewhere: those that lie behind a nearer point within
             a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does.
@@ -66,6 +69,7 @@ class Views(Config):
     adjacent_weight: NonNegativeFloat = 1.0
     moving_weight: NonNegativeFloat = 1.0
     moving: tuple[str, ...] = MOVING
+    uncovered: bool = True
     max_depth: PositiveFloat = 80.0
     hidden: float = Field(0.0, ge=0)
     cache: str = ""
@@ -75,6 +79,10 @@ class Views(Config):
         weighs = self.balance or self.class_weights or self.adjacent_weight != 1 or self.moving_weight != 1
         if weighs and not self.points:
             raise ValueError("balance, class_weights, adjacent_weight and moving_weight say how points are drawn: set points, such as 4000")
+        if not self.uncovered and (not self.adjacent or self.source == "lidar"):
+            raise ValueError(
+                "uncovered=false leaves out points of adjacent keyframes by the classes of points: set adjacent, and a source with classes"
+            )
         if self.class_weights and len(self.class_weights) != len(CLASSES):
             raise ValueError(f"class_weights are of the {len(CLASSES)} classes of Occ3D without free space, got {len(self.class_weights)}")
         return self
@@ -132,12 +140,37 @@ def without_hidden(points: ImagePoints, size: tuple[int, int], share: float) -> 
     Close by is in the same or a neighbouring cell, 1/200 of the width across and 1/100 down: beams of a LiDAR lie further apart from top to
     bottom. Ground that is seen at a flat angle changes its depth by a third from cell to cell, so that `share` should be 0.5 or more.
     """
+    kept = points.depth <= _nearest(points, points.pixels, size) * (1 + share) + 1
+    return ImagePoints(*(array[kept] for array in points))
+
+
+def _nearest(points: ImagePoints, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Depth of the nearest of the points in the cells of pixels (P, 2), 1/200 of the width across and 1/100 down, and those around them."""
     cell = np.array([size[1] / 200, size[1] / 100])
-    column, row = (points.pixels / cell).astype(np.int64).T
     nearest = np.full((int(size[0] / cell[1]) + 2, 202), np.inf, np.float32)
+    column, row = (points.pixels / cell).astype(np.int64).T
     np.minimum.at(nearest, (row, column), points.depth)
-    nearest = ndimage.minimum_filter(nearest, 3, mode="constant", cval=np.inf)[row, column]
-    kept = points.depth <= nearest * (1 + share) + 1
+    column, row = (pixels / cell).astype(np.int64).T
+    return ndimage.minimum_filter(nearest, 3, mode="constant", cval=np.inf)[row, column]
+
+
+def in_space(points: ImagePoints, camera: CameraFrame) -> np.ndarray:
+    """Where the points of an image are in the global frame, (P, 3) float64."""
+    rays = np.column_stack([points.pixels, np.ones(len(points.depth))]) @ np.linalg.inv(camera.intrinsics).T
+    return transform_points(camera.ego2global @ camera.cam2ego, rays * points.depth[:, None])
+
+
+def without_uncovered(points: ImagePoints, camera: CameraFrame, things: np.ndarray) -> ImagePoints:
+    """Without the points of an image that lie more than a metre behind one of `things`, (P, 3) of the global frame, or close beside it.
+
+    Close by is as in `without_hidden`.
+    """
+    local = transform_points(invert(camera.ego2global @ camera.cam2ego), things)
+    local = local[local[:, 2] >= 1.0]
+    pixels = (local @ camera.intrinsics.T)[:, :2] / local[:, 2:]
+    inside = ((pixels >= 0) & (pixels < np.array(camera.size[::-1]))).all(1)
+    things_there = ImagePoints(pixels[inside].astype(np.float32), local[inside, 2].astype(np.float32), np.zeros(0, np.uint8))
+    kept = points.depth <= _nearest(things_there, points.pixels, camera.size) + 1
     return ImagePoints(*(array[kept] for array in points))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from frustum.data.augment import Draw
 from frustum.data.labels.view_cache import check_cache, read_cache
-from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, view_points
+from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, in_space, view_points, without_uncovered
 from frustum.data.sample import Sample
 from frustum.data.source import as_rig_source, spread
 from frustum.errors import ConfigError, DataError
@@ -115,6 +115,8 @@ class ViewLabels(Label[ViewTruth]):
         same = [sample is not None and len(sample.cameras) == len(key.cameras) for sample in samples]  # a camera may have failed
         used = [sample if sample is not None and fits else key for sample, fits in zip(samples, same, strict=True)]
         points = [self.points_of(found.source, sample) if fits else None for sample, fits in zip(used, same, strict=True)]
+        if not self.views.uncovered:
+            points = self._without_uncovered(points, used)
         cameras, global2key, unaugment = [sample.cameras for sample in used], invert(key.ego2global), np.linalg.inv(bev)
         cam2ego = [
             [bev @ invert(sample.ego2global) @ camera.ego2global @ camera.cam2ego for camera in row]
@@ -224,6 +226,19 @@ class ViewLabels(Label[ViewTruth]):
             return list(adjacent)
         order = sorted(rng.permutation(len(adjacent)).tolist(), key=lambda i: adjacent[i] is None)
         return [adjacent[i] for i in sorted(order[:count])]
+
+    def _without_uncovered(self, points: list[list[ImagePoints] | None], samples: Sequence[Sample]) -> list[list[ImagePoints] | None]:
+        """Points (V, N), in adjacent keyframes without those behind where something moving is now (`Views.uncovered`)."""
+        moving = [self.class_names.index(name) for name in self.views.moving if name in self.class_names]
+        things = [
+            in_space(ImagePoints(*(array[np.isin(image.classes, moving)] for array in image)), camera)
+            for image, camera in zip(points[0] or (), samples[0].cameras, strict=False)
+        ]
+        found: list[list[ImagePoints] | None] = points[:1]
+        for row, sample in zip(points[1:], samples[1:], strict=True):
+            pairs = None if row is None else zip(row, sample.cameras, strict=True)
+            found.append(None if pairs is None else [without_uncovered(image, camera, np.concatenate(things)) for image, camera in pairs])
+        return found
 
     def _drawn(
         self, points: list[list[ImagePoints] | None], cameras: int, rng: np.random.Generator, is_training: bool

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.view_cache import write_views
-from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, view_points, without_hidden
+from frustum.data.labels.view_points import CLASSES, ImagePoints, Views, in_space, view_points, without_hidden, without_uncovered
 from frustum.data.labels.views import ViewLabels
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError
@@ -124,6 +125,35 @@ def test_a_point_behind_a_nearer_one_is_hidden():
     pixels = np.array([[100, 50], [102, 52], [400, 50], [104, 51]], np.float32)
     points = ImagePoints(pixels, np.array([5, 30, 30, 6], np.float32), np.zeros(4, np.uint8))
     assert without_hidden(points, (900, 1600), 0.5).depth.tolist() == [5, 30, 6]
+
+
+def test_what_lies_behind_where_something_moving_is_now_is_left_out(world):
+    """The ground seen through the present place of a car, by a camera half a second later; not what stands in front of it or elsewhere."""
+    key, later = (world.sample(token, with_boxes=False, occupancy=False) for token in world.scenes[0].tokens[:2])
+    camera = later.cameras[0]
+    middle = np.array(camera.size[::-1]) / 2
+    rows = [(0, 12.0), (0, 9.0), (0, 4.0), (60, 40.0)]  # pixels to the right of the middle, metres
+    pixels = np.array([middle + (right, 0) for right, _ in rows], np.float32)
+    points = ImagePoints(pixels, np.array([depth for _, depth in rows], np.float32), np.arange(4, dtype=np.uint8))
+    car = in_space(ImagePoints(middle[None].astype(np.float32), np.array([8.5], np.float32), np.zeros(1, np.uint8)), camera)
+    local = invert(camera.ego2global @ camera.cam2ego) @ np.append(car[0], 1)
+    np.testing.assert_allclose(local[2], 8.5, atol=1e-6)
+    assert without_uncovered(points, camera, car).classes.tolist() == [1, 2, 3]
+    assert len(without_uncovered(points, camera, np.zeros((0, 3))).depth) == 4
+    assert without_uncovered(points, key.cameras[3], car).classes.tolist() == [0, 1, 2, 3], "behind another camera"
+
+
+def test_points_of_a_world_that_moving_things_uncovered(world):
+    """Some points of adjacent keyframes go, all of the keyframe stay, and nothing else changes."""
+    token = world.scenes[0].tokens[1]
+    plain, clear = (collated(world, Views(adjacent=(-1, 1), uncovered=uncovered), token) for uncovered in (True, False))
+    counts = [truth.is_point.sum((2, 3))[0].tolist() for truth in (plain, clear)]
+    assert counts[0][0] == counts[1][0]
+    assert all(0.8 * a < b < a for a, b in zip(counts[0][1:], counts[1][1:], strict=True))
+    for name in ("intrinsics", "cam2ego", "view2key", "is_present"):
+        assert torch.equal(getattr(plain, name), getattr(clear, name))
+    with pytest.raises(ValidationError, match="set adjacent, and a source with classes"):
+        Views(uncovered=False)
 
 
 def test_few_points_are_hidden_in_a_world(world):
