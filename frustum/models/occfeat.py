@@ -108,7 +108,7 @@ class OccFeatConfig(ModelConfig):
     focal: NonNegativeFloat = 0.0
     counted: Literal["all", "seen"] = "all"
     expected: float = Field(0.02, gt=0, lt=1)
-    threshold: float = Field(0.5, gt=0, lt=1)
+    threshold: float = Field(0.2, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _learns(self) -> OccFeatConfig:
