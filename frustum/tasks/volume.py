@@ -97,16 +97,15 @@ class VolumeTask(Task):
     @classmethod
     def layers(cls, part: PredictedVolume) -> list[Layer]:
         """The occupied voxels around the vehicle; in one colour where there are no features."""
-        ids = np.full(part.grid.shape, _FREE, np.uint8)
-        ids[part.occupied.numpy()] = _PLAIN if not len(part.colours) else cube_ids(part.colours)
-        return [_around_the_vehicle(ids, part.grid, part.grid2ego.numpy())]
+        return [_around_the_vehicle(_ids(part), part.grid, part.grid2ego.numpy())]
 
     @classmethod
     def truth_layers(cls, truth: np.ndarray, part: PredictedVolume | None = None) -> list[Layer]:
-        """The voxels that hold a point; the points alone without a prediction."""
+        """The voxels that hold a point, in the colours of the prediction where it has them, else grey; without one the points alone."""
         if part is None:
             return [PointLayer(truth, np.full((len(truth), 3), 60, np.uint8))]
-        ids = np.where(filled(truth, part.grid, part.grid2ego.numpy()), np.uint8(_PLAIN), np.uint8(_FREE))
+        true, predicted = filled(truth, part.grid, part.grid2ego.numpy()), _ids(part)
+        ids = np.where(true, np.where(predicted == _FREE, np.uint8(_PLAIN), predicted), np.uint8(_FREE))
         return [_around_the_vehicle(ids, part.grid, part.grid2ego.numpy())]
 
     @classmethod
@@ -168,6 +167,13 @@ def cube_ids(colours: Tensor) -> np.ndarray:
     """(P,) uint8: the colour of the legend that is nearest to each of (P, 3), from -1 to 1."""
     level = ((colours.clamp(-1, 1) + 1) / 2 * (_LEVELS - 1)).round().long()
     return (level @ torch.tensor([_LEVELS**2, _LEVELS, 1])).to(torch.uint8).numpy()
+
+
+def _ids(part: PredictedVolume) -> np.ndarray:
+    """(X, Y, Z) uint8 ids of the legend."""
+    found = np.full(part.grid.shape, _FREE, np.uint8)
+    found[part.occupied.numpy()] = _PLAIN if not len(part.colours) else cube_ids(part.colours)
+    return found
 
 
 def _around_the_vehicle(ids: np.ndarray, grid: VoxelGrid, grid2ego: np.ndarray) -> VoxelLayer:

@@ -73,6 +73,11 @@ def test_colours_are_those_of_the_features() -> None:
     assert drawn == [(0, 0, 0), (255, 255, 255), (255, 0, 0), (153, 153, 153)]
     np.testing.assert_array_equal(layer.labels[0, :2].ravel(), cube_ids(shades))
     assert set(layer.legend.names) == {""}, "no list of 216 colours"
+    points = np.array([[-3, -3, 2], [3, 3, 0]], np.float32)  # the second of these voxels, and one that was missed
+    (true,) = VolumeTask.truth_layers(points, replace(volume((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)), colours=shades))
+    assert isinstance(true, VoxelLayer)
+    assert true.labels[0, 0, 1] == layer.labels[0, 0, 1], "what was found agrees"
+    assert [layer.legend.colours[i] for i in np.unique(true.labels)] == [(153, 153, 153), (255, 255, 255), (255, 255, 255)]
     (plain,) = VolumeTask.layers(volume((0, 0, 0), colours=False))
     assert isinstance(plain, VoxelLayer)
     assert layer.legend.colours[plain.labels[0, 0, 0]] == (153, 153, 153)
