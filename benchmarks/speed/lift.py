@@ -132,14 +132,16 @@ def compare(title: str, ways: dict[str, Callable[[], Tensor]], tensors: list[Ten
         if way != PLAIN:  # which takes long, and has nothing to compile
             jobs[way, True]()
     memory = {way: peak_rise(jobs[way, True])["rise_mib"] for way in ways}
-    times = take_turns(jobs, repeats, warm_up=0)
+    ours = {name: job for name, job in jobs.items() if name[0] != PLAIN}
+    times = take_turns(ours, repeats, warm_up=0) | take_turns({(PLAIN, k): jobs[PLAIN, k] for k in (False, True)}, 1, warm_up=0)
     once, twice = ({way: 1e3 * times[way, both].median for way in ways} for both in (False, True))
     rows = [(way, once[way], once[PLAIN] / once[way], twice[way], twice[PLAIN] / twice[way], memory[way], apart[way]) for way in ways]
     return Table(
         title,
         ("form", "forward, ms", "x plain", "forward + backward, ms", "x plain", "MiB", "largest difference"),
         rows,
-        f"Medians of {repeats} rounds in turn, {torch.get_num_threads()} thread(s). MiB: by how much memory rises, with gradients.",
+        f"Medians of {repeats} rounds in turn (1 of the plain form), {torch.get_num_threads()} thread(s). MiB: by how much memory rises, "
+        "with gradients.",
     )
 
 
