@@ -55,7 +55,7 @@ from frustum.recipes.finding import get_recipe
 from frustum.weights.loading import load
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, TUNING, SEEDS = 1500, {1: 300, 10: 600, 100: 3000}, 3
+STEPS, TUNING, SEEDS = 1000, {1: 300, 10: 600, 100: 2000}, 3
 
 
 class Network(NamedTuple):
