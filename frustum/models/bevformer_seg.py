@@ -229,7 +229,7 @@ class Layer(nn.Module):
     def _look(self, queries: Tensor, features: Tensor, sight: Sight) -> Tensor:
         """What the cameras say to queries (B, Q, C), averaged over those that see them."""
         part, size = self.to_images, (features.shape[-2], features.shape[-1])
-        values, asked, cameras = part.values(features), part.ask(queries, size), len(features) // len(queries)
+        values, asked, cameras = part.values(features).split(1), part.ask(queries, size), len(features) // len(queries)
         each = asked.offsets.shape[-2] // sight.seen[0].points.shape[1]  # places for each height
         answers = []
         for b in range(len(queries)):
@@ -237,7 +237,7 @@ class Layer(nn.Module):
             for m in range(b * cameras, (b + 1) * cameras):
                 chosen, points = sight.seen[m]
                 near = points.repeat_interleave(each, 1)[:, None] + asked.offsets[b, chosen]  # (P, heads, S, 2)
-                total = total.index_add(0, chosen, deform_attention(values[m : m + 1], near[None], asked.weights[b, chosen][None])[0])
+                total = total.index_add(0, chosen, deform_attention(values[m], near[None], asked.weights[b, chosen][None])[0])
             answers.append(total)
         return part.out((torch.stack(answers) / sight.cameras).to(queries.dtype))
 
