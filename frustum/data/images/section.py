@@ -31,7 +31,7 @@ class ImageFolderData(DataConfig):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         name: {"root": f"data/{name}", "train_split": "train", "val_split": "val"}
-        for name in ("images", "camvid", "cityscapes", "voc", "ade20k")
+        for name in ("images", "street_images", "camvid", "cityscapes", "voc", "ade20k")
     }
 
     root: str = Field("data/images", description="folder of images and label maps, or of CamVid, Cityscapes, VOC or ADE20K")
