@@ -13,8 +13,9 @@ from frustum.cli.common import invalid, say
 from frustum.data.images.export import source_files, write_image_folder
 from frustum.data.labels.view_cache import write_views
 from frustum.data.labels.view_points import Views
+from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.opening import opened
-from frustum.data.source import RigSource, spread
+from frustum.data.source import spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import ConfigError, DataError
 from frustum.files import make_folder
@@ -45,7 +46,7 @@ def write_labels_2d(root: Path, out: Path, split: str, source: str, hidden: floa
 def write_segmentation(root: Path, out: Path, camera: str, version: str | None) -> dict[str, Any]:
     """What `frustum data segmentation` does; JSON values. Raises DataError."""
     with opened(root, version) as world:
-        if not isinstance(world, RigSource):
+        if not isinstance(world, NuScenes):
             raise DataError(f"{root} is a folder of images already. Give a street world: frustum data world OUT 'save=[\"semantics\"]'.")
         splits = {split: list(world.tokens(split)) for split in ("train", "val") if split in world.splits()}
         tokens = [token for chosen in splits.values() for token in chosen]
