@@ -1,4 +1,4 @@
-"""Verbs that make data: `frustum data world`, `frustum data import kitti-raw|rig`, `frustum data status`."""
+"""Verbs that make data: `frustum data world`, `frustum data segmentation`, `frustum data import kitti-raw|rig`, `frustum data status`."""
 
 from __future__ import annotations
 
@@ -153,6 +153,29 @@ def labels_2d(
     from frustum.cli.labelling import write_labels_2d
 
     write_json(json_file, write_labels_2d(root, out, split, source, hidden, version))
+
+
+@command(
+    app,
+    "segmentation",
+    "frustum data world data/street --size 256x704 'save=[\"semantics\"]'",
+    "frustum data segmentation data/street --out data/street_images",
+    after_interrupt=GOES_ON,
+)
+def segmentation(
+    root: Annotated[Path, typer.Argument(metavar="WORLD", help="folder of a street world with truth images")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the images and label maps")],
+    camera: Annotated[str, typer.Option("--camera", help="channel whose images are taken")] = "CAM_FRONT",
+    version: VersionOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write one camera's images of a street world with the class of each pixel, as a data set of its own for 2D segmentation.
+
+    A network learns from it with data.root=OUT. What is in the folder already is not made again.
+    """
+    from frustum.cli.labelling import write_segmentation
+
+    write_json(json_file, write_segmentation(root, out, camera, version))
 
 
 @command(

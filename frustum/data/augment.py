@@ -106,7 +106,16 @@ def draw(augment: AugmentConfig, rng: np.random.Generator | None, sources: Seque
 
 
 def draw_image(augment: AugmentConfig, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-    """A random transform of one camera; (height, width) of source and output."""
+    """A random transform of one camera; (height, width) of source and output.
+
+    With `augment.scale` the image is scaled by it, and a window is cut at random along the sides that exceed the output; along the others
+    the image lies at the top or at the left, and nothing is shown beyond it.
+    """
+    if augment.scale is not None:
+        scale, rotate = rng.uniform(*augment.scale), rng.uniform(*augment.rotate_deg)
+        resized = (max(1, round(source[0] * scale)), max(1, round(source[1] * scale)))
+        top, left = (int(rng.integers(0, max(0, have - need) + 1)) for have, need in zip(resized, size, strict=True))
+        return ImageTransform(source, resized, size, left, top, bool(augment.flip and rng.random() < 0.5), rotate)
     resize, rotate = rng.uniform(*augment.resize), rng.uniform(*augment.rotate_deg)
     crop_h, crop_w, mirror = rng.uniform(*augment.crop_h), rng.random(), rng.random() < 0.5
     return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(augment.flip and mirror), rotate)

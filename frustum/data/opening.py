@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frustum.data.images.folder import ImageFolder
+from frustum.data.images.opening import holds_images, open_images
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.tables import versions
@@ -27,10 +27,10 @@ def open_root(root: Path, version: str | None = None) -> Any:
     Raises:
         DataError: not a data set, several versions to choose from, or a version of images, which have none.
     """
-    if (root / "images").is_dir() and (root / "classes.json").is_file():
+    if holds_images(root):
         if version is not None:
             raise DataError(f"{root} is a folder of images, which has no versions: leave out --version {version}.")
-        return ImageFolder(root)
+        return open_images(root)
     return NuScenes(root, version or choose_version(root, "v1.0-trainval"))
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -89,17 +89,19 @@ class ImageTransform:
         seen = ((v >= 0) & (v < self.size[0]))[:, None] & ((u >= 0) & (u < self.size[1]))
         return np.where(seen, ids[v.clip(0, self.size[0] - 1)[:, None], u.clip(0, self.size[1] - 1)], ids.dtype.type(ignore))
 
-    def apply(self, image: Image.Image, ignore: int | None = None) -> Image.Image:
-        """The transformed image. An image that already fits is returned as it is.
+    def apply(self, image: Image.Image, ignore: int | None = None, outside: tuple[int, ...] | None = None) -> Image.Image:
+        """The transformed image, of the colour `outside`, by default black, where the source shows nothing. An image that already fits is
+        returned as it is.
 
         With `ignore` it is a map of class ids: each pixel takes the nearest one, and this id where the source shows nothing.
         """
         sampling = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR) if ignore is None else (Image.Resampling.NEAREST,) * 2
+        empty: Any = outside if ignore is None else ignore
         height, width = self.size
         x0, y0 = max(self.left, 0), max(self.top, 0)
         x1, y1 = min(self.left + width, self.resized[1]), min(self.top + height, self.resized[0])
         if x0 >= x1 or y0 >= y1:
-            return Image.new(image.mode, (width, height), ignore or 0)
+            return Image.new(image.mode, (width, height), empty or 0)
         window = image
         if self.resized != self.source:  # resample only the window that is kept
             across, down = self.source[1] / self.resized[1], self.source[0] / self.resized[0]
@@ -108,13 +110,13 @@ class ImageTransform:
         elif (x0, y0, x1, y1) != (0, 0, self.source[1], self.source[0]):
             window = image.crop((x0, y0, x1, y1))
         if window.size != (width, height):
-            canvas = Image.new(image.mode, (width, height), ignore or 0)
+            canvas = Image.new(image.mode, (width, height), empty or 0)
             canvas.paste(window, (x0 - self.left, y0 - self.top))
             window = canvas
         if self.flip:
             window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.rotate_deg:
-            window = window.rotate(self.rotate_deg, sampling[1], fillcolor=ignore)
+            window = window.rotate(self.rotate_deg, sampling[1], fillcolor=empty)
         return window
 
 

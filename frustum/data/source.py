@@ -7,7 +7,7 @@ This module imports no torch, so that recipes can be described without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -143,6 +143,9 @@ class AugmentConfig(Config):
 
     resize: Range = Field((-0.06, 0.11), description="range added to the base scale (output width / source width)")
     eval_resize: Annotated[float, TRAVELS] = Field(0.0, description="added to the base scale in evaluation; 3DPPE has 0.04")
+    scale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)] | None = Field(
+        None, description="range of the scale of the photograph itself, a window anywhere in it; replaces resize and crop_h in training"
+    )
     rotate_deg: Range = (-5.4, 5.4)
     flip: bool = Field(True, description="mirror images with probability 0.5")
     shared: bool = Field(False, description="one draw of scale, crop, turn and mirror for all cameras of a sample, instead of one each")
@@ -159,7 +162,7 @@ class AugmentConfig(Config):
     @property
     def moves_pixels(self) -> bool:
         """Whether training moves pixels away from where the plain fit to the network's size has them."""
-        return bool(self.flip or any((*self.resize, *self.rotate_deg, *self.crop_h)))
+        return bool(self.flip or self.scale or any((*self.resize, *self.rotate_deg, *self.crop_h)))
 
     def check(self, grid: VoxelGrid) -> None:
         """Raise ConfigError when a flip does not map the grid onto itself."""
@@ -210,6 +213,10 @@ class DataConfig(Config):
     def open_sample(self, source: Any, token: str, reads: Reads) -> Any:
         """One sample with the past that a model reads, without labels."""
         return source.sample(token)
+
+    def infer(self, forward: Callable[[Batch], Any], batch: Batch, model: Config) -> Any:
+        """The outputs of a network in evaluation, whose config is `model`; a data set may run it on parts of its images."""
+        return forward(batch)
 
     def back_to_source(self, source: Any, prediction: Prediction, augment: AugmentConfig) -> Prediction:
         """A network's prediction with what it says of pixels brought from the network's image to the sample's own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,13 +39,18 @@ class NetworkPredictor:
         streamed = None if runtime.compile else getattr(self.network, "streamed", None)
         self.forward: Callable[[Batch], Any] = streamed() if streamed is not None else self.network
 
-    def __call__(self, batch: Batch) -> list[Prediction]:
-        """Predict; tensors of the result are on the CPU. Raises DataError unless the network answers for every sample, in their order."""
+    def __call__(self, batch: Batch, infer: Callable[[Callable[[Batch], Any], Batch], Any] | None = None) -> list[Prediction]:
+        """Predict; tensors of the result are on the CPU. `infer` may run the network on parts of the batch (`DataConfig.infer`).
+
+        Raises:
+            DataError: unless the network answers for every sample, in their order.
+        """
         if self.black:
             batch = black_images(batch, self.data)
         batch = batch.to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            found = self.network.predict(self.forward(batch), batch)  # type: ignore[operator]
+            outputs = self.forward(batch) if infer is None else infer(self.forward, batch)
+            found = self.network.predict(outputs, batch)  # type: ignore[operator]
         tokens = [prediction.token for prediction in found]
         if tokens != list(batch.tokens):
             raise DataError(
@@ -68,7 +74,7 @@ def network_predictions(
             f"eval.corruption={recipe.eval.corruption} is for frustum eval: here the images are as they are.", FrustumWarning, stacklevel=2
         )
     for batch in evaluation_batches(recipe, source, tokens, corruption=corruption) if tokens else ():
-        for prediction in predictor(batch):
+        for prediction in predictor(batch, partial(recipe.data.infer, model=recipe.model)):
             yield recipe.data.back_to_source(source, prediction, recipe.augment)
 
 

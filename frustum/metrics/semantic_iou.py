@@ -78,10 +78,13 @@ class SemanticIoU(CountMetric):
         return iou if self.absent == "nan" else np.nan_to_num(iou, nan=0.0)
 
     def compute(self) -> dict[str, Any]:
-        """`miou` (0..1), `per_class`, `accuracy` of all pixels, the `absent` convention; with groups `group_mean`, `per_group`."""
+        """`miou` (0..1), `per_class`, `accuracy` of all pixels, `class_accuracy` (recall), NaN for a class without a true pixel, and its
+        mean over the others, `mean_accuracy`; the `absent` convention; with groups `group_mean`, `per_group`."""
         confusion, iou = self._state["confusion"], self.per_class()
         result = {"miou": mean_without_nan(iou), "per_class": iou.tolist(), "absent": self.absent}
         result["accuracy"] = float(ratio(np.trace(self.confusion), confusion.sum()))
+        recall = ratio(np.diag(self.confusion), confusion.sum(1))
+        result |= {"class_accuracy": recall.tolist(), "mean_accuracy": mean_without_nan(recall)}
         if self.groups is not None:
             groups = self.per_group()
             result |= {"group_mean": mean_without_nan(groups), "per_group": groups.tolist()}

@@ -332,6 +332,8 @@ class OccupancyTask(Task):
         has_files = path.is_dir() and any(path.glob("*.npz"))
         if not path.is_dir() or (has_files and not result_tokens(path)):  # those of other questions
             return None
+        if not has_files and any(path.glob("*.png")):  # label maps
+            return None
         files = sorted(path.glob("*.json"))
         if files and not has_files:
             raise DataError(f"{path} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}.")

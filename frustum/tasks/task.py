@@ -132,7 +132,7 @@ class PredictedFiles(Predictor):
 
     def __init__(self, folder: Path, task: type[Task]):
         self.name, self._folder, self._task = folder.name, folder, task
-        self.tokens = predicted(folder, task.part)
+        self.tokens = predicted(folder, task)
 
     def answer(self, token: str) -> Prediction:
         """The prediction for a sample. Raises DataError for a file that is damaged or belongs to another sample."""
@@ -162,10 +162,11 @@ class Together(Predictor):
         return list(tokens)
 
 
-def predicted(folder: Path, part: str) -> list[str]:
-    """Samples of which a folder holds `TOKEN.<part>.npz`, by name."""
-    files = folder.glob(f"*.{part}.npz") if folder.is_dir() else ()
-    return sorted(path.name.removesuffix(f".{part}.npz") for path in files if not path.name.startswith("."))
+def predicted(folder: Path, task: type[Task]) -> list[str]:
+    """Samples of which a folder holds the file that a task writes, by name."""
+    ending = task.path(folder, "").name
+    files = folder.glob(f"*{ending}") if folder.is_dir() else ()
+    return sorted(path.name.removesuffix(ending) for path in files if not path.name.startswith("."))
 
 
 class Submission(ABC):
@@ -255,7 +256,7 @@ class Task(ABC):
         Raises:
             DataError: for a damaged one.
         """
-        return PredictedFiles(path, cls) if predicted(path, cls.part) else None
+        return PredictedFiles(path, cls) if predicted(path, cls) else None
 
     @classmethod
     @abstractmethod

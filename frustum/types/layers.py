@@ -14,6 +14,7 @@ import numpy as np
 
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_COLOURS
+from frustum.types.pixel_classes import published_colours
 
 Colour = tuple[int, int, int]
 
@@ -27,7 +28,9 @@ class Legend:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Legend:
-        """The colours of the Occ3D classes among `names`, and other colours for all others."""
+        """The published colours of a set with these classes; else those of the Occ3D classes among `names`, and others for the rest."""
+        if published := published_colours(tuple(names)):
+            return cls(tuple(names), published)
         known = dict(zip(OCC3D_CLASSES, OCC3D_COLOURS, strict=True))
         return cls(tuple(names), tuple(known.get(name) or _colour(i) for i, name in enumerate(names)))
 

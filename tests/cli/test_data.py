@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from frustum.cli.worlds import world_config
+from frustum.data.opening import open_root
 from frustum.errors import ConfigError
+from frustum.types.classes import OCC3D_OF_CATEGORY
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.world_config import WorldConfig
 from tests.cli.conftest import Run
@@ -100,6 +105,38 @@ def test_2d_labels_of_two_worlds_do_not_share_a_folder(frustum: Run, street_root
     assert "images of 64x176 pixels where this data set has 96x256" in err.replace("\n", " ")
     assert "--out OTHER" in err.replace("\n", " ")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+
+
+def test_a_world_becomes_a_folder_of_label_maps(frustum: Run, other_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "images"
+    words = ("data", "segmentation", other_root, "--out", out)
+    code, said, err = frustum(*words, "--json", tmp_path / "made.json")
+    assert code == 0, err
+    assert "2 images of CAM_FRONT with label maps will take about" in said
+    assert json.loads((tmp_path / "made.json").read_text())["new"] == 2
+    source = open_root(out)
+    assert source.class_names[-1] == "sky"
+    for token in source.tokens("train"):
+        sample, labels = source.sample(token), source.labels(token)
+        truth = next((other_root / "extras" / "semantics" / "CAM_FRONT").glob(f"{sample.path.stem}.png"))
+        ids = np.asarray(Image.open(truth))
+        assert labels.shape == ids.shape == (64, 176)
+        np.testing.assert_array_equal(labels == source.class_names.index("sky"), ids == 255)
+        road = [i for i, name in enumerate(OCC3D_OF_CATEGORY) if name == "flat.driveable_surface"]
+        np.testing.assert_array_equal(labels == source.class_names.index("driveable_surface"), np.isin(ids, road))
+        assert (labels == source.class_names.index("sky")).any()
+    next((out / "labels" / "train").iterdir()).unlink()
+    code, said, _ = frustum(*words)
+    assert (code, "1 of them are new" in said) == (0, True)
+    bare = shutil.copytree(other_root, tmp_path / "bare", ignore=shutil.ignore_patterns("extras"))
+    for refused, message in (
+        ((*words, "--camera", "CAM_FRON"), "has no camera 'CAM_FRON'; did you mean"),
+        (("data", "segmentation", bare, "--out", out), "Make the world with its truth images: frustum data world OUT"),
+        (("data", "segmentation", out, "--out", out), "is a folder of images already"),
+    ):
+        code, _, err = frustum(*refused)
+        assert code == 3
+        assert message in " ".join(err.split())
 
 
 def test_features_of_a_teacher_are_written_once(frustum: Run, street_root: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_images_without_a_rig(frustum: Run, tmp_path: Path, monkeypatch: pytest.
     refused = frustum("eval", "--results", "predictions", "--data", "set", "--version", "v1.0-mini")
     assert refused.code == DataError.exit_code
     assert "leave out --version" in " ".join(refused.err.split())
-    (tmp_path / "predictions" / "val-val1.segmentation.npz").unlink()
+    (tmp_path / "predictions" / "val-val1.segmentation.png").unlink()
     refused = frustum("eval", "--results", "predictions", "--data", "set", "--split", "val")
     assert refused.code == DataError.exit_code
     assert "lacks 1 of the 3 samples" in " ".join(refused.err.split())

@@ -117,3 +117,13 @@ def test_bad_input():
         metric.add(np.zeros((2, 2)), np.zeros((2, 2), int))
     with pytest.raises(ConfigError, match="cannot merge"):
         metric.merge(SemanticIoU(num_classes=3, absent="zero"))
+
+
+def test_accuracy_by_class_is_recall():
+    """Of class 0 two of three pixels are right, of class 1 one of two, one of them not answered; class 2 does not occur."""
+    metric = SemanticIoU(3)
+    metric.add(np.array([0, 0, 1, 1, 255, 2]), np.array([0, 0, 0, 1, 1, 255]))
+    found = metric.compute()
+    np.testing.assert_allclose(found["class_accuracy"], [2 / 3, 1 / 2, np.nan])
+    assert found["mean_accuracy"] == pytest.approx(7 / 12)
+    assert found["accuracy"] == pytest.approx(3 / 5)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from frustum.data.augment import draw, draw_colours
+from frustum.data.augment import BevTransform, Draw, draw, draw_colours
 from frustum.data.corruptions import Corrupter, refuse_failing_cameras
-from frustum.data.images.folder import ImageFolder
+from frustum.data.images.labelled import LabelledImages
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
-from frustum.data.source import AugmentConfig, DataConfig, Decoded, Loaded
+from frustum.data.source import AugmentConfig, Decoded, Loaded
+from frustum.errors import ConfigError
 from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import Label
+
+if TYPE_CHECKING:
+    from frustum.data.images.section import ImageFolderData
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class ImagePipeline:
         ConfigError: the corrupter makes cameras of a rig fail.
     """
 
-    data: DataConfig
+    data: ImageFolderData
     labels: tuple[Label[Any], ...]
     augment: AugmentConfig
     training: bool
@@ -43,26 +47,28 @@ class ImagePipeline:
     def __post_init__(self) -> None:
         refuse_failing_cameras(self.corrupter)
 
-    def __call__(self, source: ImageFolder, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def __call__(self, source: LabelledImages, token: str, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Network input of one image, for `collate`. Raises DataError as `load` does."""
         return self.apply(self.load(source, token), rng)
 
-    def load(self, source: ImageFolder, token: str, decoded: Decoded | None = None) -> Loaded:
+    def load(self, source: LabelledImages, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
-        fixed = None if self._moves_pixels else draw(self.augment, None, [sample.size], self.data.image_size)
+        fixed = None if self._moves_pixels else self._still(sample.size)
         if sample.path not in known:
             image = sample.open() if self.corrupter is None else self.corrupter(sample.open(), token)
-            known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image))
+            known[sample.path] = np.asarray(image if fixed is None else fixed.images[0].apply(image, outside=self._mean_colour))
         labels = tuple(label.read(source, token, fixed) for label in self.labels)
         return Loaded(sample, {sample.path: known[sample.path]}, labels)
 
     def apply(self, loaded: Loaded, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Draw the augmentation, transform and normalise: `image` (3, H, W), token and labels."""
         rng, image = rng if self.training else None, loaded.images[loaded.sample.path]
-        drawn = draw(self.augment, rng, [loaded.sample.size], self.data.image_size)
+        size, drawn = loaded.sample.size, self._still(loaded.sample.size)
+        if rng is not None:
+            drawn = draw(self.augment, rng, [size], self.data.image_size)
         if self._moves_pixels:
-            image = np.asarray(drawn.images[0].apply(Image.fromarray(image)))
+            image = np.asarray(drawn.images[0].apply(Image.fromarray(image), outside=self._mean_colour))
         if rng is not None and self.augment.colour_jitter:
             image = jitter_colours(image, *draw_colours(self.augment, rng))
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
@@ -72,10 +78,28 @@ class ImagePipeline:
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
-        """Outputs of `apply` as a batch without calibration."""
+        """Outputs of `apply` as a batch without calibration. Raises ConfigError for images of several sizes."""
+        if len(sizes := {tuple(item["image"].shape[1:]) for item in items}) > 1:
+            said = " and ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise ConfigError(
+                f"photographs of {said} pixels do not fit in one batch at their own size. Set eval.batch_size=1 or data.evaluation=fit."
+            )
         batch = Batch.of_images(torch.stack([item["image"] for item in items]), [item["token"] for item in items])
         batch = replace(batch, image_scale=ImageScale(self.data.mean, self.data.std, self.data.channel_order))
         return batch.with_labels(collate_labels(self.labels, [item["labels"] for item in items]))
+
+    def _still(self, size: tuple[int, int]) -> Draw:
+        """The draw of an image that is not augmented."""
+        if self.training:
+            return draw(self.augment, None, [size], self.data.image_size)
+        seen = self.data.evaluated(self.augment, size)
+        return Draw((seen,), BevTransform(), seen.size)
+
+    @property
+    def _mean_colour(self) -> tuple[int, ...]:
+        """RGB of what is not in the photograph: about 0 after normalisation, as published."""
+        mean = tuple(round(value) for value in self.data.mean)
+        return mean[::-1] if self.data.channel_order == "bgr" else mean
 
     @property
     def _moves_pixels(self) -> bool:

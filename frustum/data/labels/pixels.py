@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
 
@@ -51,19 +52,27 @@ class PixelLabels(Label[Tensor]):
         return f"class of each pixel, one of {len(self.class_names)}"
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the data set has other classes, or none of the images has a label map."""
+        """Raise DataError if the data set has other classes, or none of the images has a label map; warn if some have none."""
         pixels = _with_maps(source)
         if tuple(pixels.class_names) != self.class_names:
             raise DataError(
                 f"the network learns the classes {', '.join(self.class_names)}, but the labels in {pixels.root} have "
                 f"{', '.join(pixels.class_names)}. Set the model's class names to those, or choose other data."
             )
-        if tokens and all(pixels.labels(token) is None for token in tokens):
-            raise DataError(f"none of the {len(tokens)} training images in {pixels.root} has a label map in labels/. Add some.")
+        missing = [token for token in tokens if pixels.label_file(token) is None]
+        if missing and len(missing) == len(tokens):
+            raise DataError(f"none of the {len(tokens)} training images in {pixels.root} has a label map. Add some.")
+        if missing:
+            warnings.warn(
+                f"{len(missing)} of the {len(tokens)} training images in {pixels.root} have no label map, {missing[0]} first: nothing is "
+                "learned from them. Add their label maps, or remove the images.",
+                FrustumWarning,
+                stacklevel=2,
+            )
 
 
 def _with_maps(source: Any) -> Any:
-    """The source, if its samples may have label maps: it has `labels(token)` and `class_names`, as `data.images.folder.ImageFolder`."""
+    """The source, if its samples may have label maps: it is like `data.images.labelled.LabelledImages`."""
     if not hasattr(source, "labels") or not hasattr(source, "class_names"):
         raise DataError(f"label maps are read from sets of images, but {source.root} is a {type(source).__name__}. Choose other data.")
     return source

@@ -217,7 +217,7 @@ def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no samples to load"):
         TrainingFeed(recipe(bare), section(bare).open())
     source = section(root).open()
-    with pytest.raises(DataError, match=r"has no folder 'vall'; did you mean 'val'"):
+    with pytest.raises(DataError, match=r"has no split 'vall'; did you mean 'val'"):
         source.tokens("vall")
     for token in ("train-099", "../secret", "train/000"):
         with pytest.raises(DataError, match=r"has no image .*\. Tokens are SPLIT-NAME"):
@@ -265,7 +265,7 @@ def test_other_classes_and_missing_labels_stop_before_training(root: Path, tmp_p
     with pytest.raises(DataError, match=r"the network learns the classes road, sky, but the labels in .* have road, sky, car, tree\. Set"):
         PixelLabels(("road", "sky")).require(source, tokens)
     bare = section(write_folder(tmp_path / "bare", unlabelled=tuple(tokens))).open()
-    with pytest.raises(DataError, match=r"none of the 6 training images in .* has a label map in labels/\. Add some"):
+    with pytest.raises(DataError, match=r"none of the 6 training images in .* has a label map\. Add some"):
         LABELS.require(bare, tokens)
 
 
