@@ -19,8 +19,12 @@ class ConvNorm(nn.Sequential):
 
 
 class ConvModule(nn.Sequential):
-    """Convolution, batch normalisation if given, and ReLU, under the key names of mmcv's ConvModule: `conv` and `bn`."""
+    """Convolution, batch normalisation if given, and ReLU, under the key names of mmcv's ConvModule: `conv` and `bn`.
 
-    def __init__(self, conv: nn.Module, norm: nn.Module | None = None, relu: bool = True):
-        parts = {"conv": conv, "bn": norm, "relu": nn.ReLU(inplace=True) if relu else None}
+    The ReLU has a `slope` below zero if one is given (leaky).
+    """
+
+    def __init__(self, conv: nn.Module, norm: nn.Module | None = None, relu: bool = True, slope: float = 0.0):
+        act = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+        parts = {"conv": conv, "bn": norm, "relu": act if relu else None}
         super().__init__(OrderedDict((name, part) for name, part in parts.items() if part is not None))

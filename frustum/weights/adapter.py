@@ -47,6 +47,9 @@ class Adapter(Protocol):
 
     SOURCE: str  # the project's name for --source
 
+    def translated(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict of the project in the names and conventions of our modules; any other one, and one that is so already, as it is."""
+
     def reads(self, config: ModelConfig) -> bool:
         """Whether the project publishes weights for networks of this kind, of whatever widths."""
 

@@ -21,7 +21,7 @@ from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run
 from frustum.weights.adapter import Adapter, Found
 from frustum.weights.loading import empty_network
-from frustum.weights.upstream import adapter_for, adapter_of, adapters, as_published, has_official_weights
+from frustum.weights.upstream import adapter_for, adapter_of, adapters, as_published, has_official_weights, in_our_names
 
 
 class Conversion(NamedTuple):
@@ -183,7 +183,7 @@ def _aligned(recipe: Recipe, state: Mapping[str, Any]) -> tuple[dict[str, Any], 
     """Names and shapes of the network's state, without its memory, and `state` in these names, with the counters of batch norms."""
     with torch.device("meta"):
         needed = empty_network(recipe).state_dict()
-    return needed, complete(needed, renamed(state, recipe.model.renamed))
+    return needed, complete(needed, renamed(in_our_names(state), recipe.model.renamed))
 
 
 def sha256(path: str | Path) -> str:

@@ -165,6 +165,11 @@ def published_name(layout: Layout) -> str:
     return _PUBLISHED.get((layout.depth_net, layout.has_centres, layout.frames, *layout.widths.values()), "")
 
 
+def translated(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state dict as it is: our modules have these names."""
+    return state
+
+
 def reads(config: ModelConfig) -> bool:
     """Whether FlashOCC's repository has weights for networks of this kind, of whatever widths."""
     return type(config) in BASES

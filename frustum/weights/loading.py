@@ -20,7 +20,7 @@ from frustum.engine.taught import taught_of
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
 from frustum.weights.catalogue import SOURCES
-from frustum.weights.upstream import ADAPTERS, adapter_for, adapter_of, adapters, as_published
+from frustum.weights.upstream import ADAPTERS, adapter_for, adapter_of, adapters, as_published, in_our_names
 
 
 def load(
@@ -163,7 +163,7 @@ def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:
     what = "the given state dict" if isinstance(checkpoint, Mapping) else str(checkpoint)
     if not is_ours:
         opened = open_state(checkpoint)
-        return Weights(opened.state, {}, what, opened.details)
+        return Weights(in_our_names(opened.state), {}, what, opened.details)
     return Weights(checkpoint, {}, what) if isinstance(checkpoint, Mapping) else Weights(*read_weights(checkpoint), what)
 
 

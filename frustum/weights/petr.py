@@ -76,6 +76,11 @@ def settings_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     )
 
 
+def translated(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state dict as it is: our modules have these names."""
+    return state
+
+
 def reads(config: ModelConfig) -> bool:
     """Whether these projects have weights for networks of this kind, of whatever widths: not for those with the small encoder."""
     return isinstance(config, Ppe3dConfig) and config.encoder != "efficientnet_lite0"

@@ -49,6 +49,11 @@ def settings_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return found | {"feature_head": "decoder.feat_head.0.weight" in state, "classes": state[_CLASSES].shape[0]}
 
 
+def translated(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state dict as it is: our modules have these names."""
+    return state
+
+
 def reads(config: ModelConfig) -> bool:
     """Whether the project has weights for networks of this kind: those whose encoder is one of its own."""
     return isinstance(config, SimpleBevConfig) and config.encoder in RECIPES

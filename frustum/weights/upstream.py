@@ -12,10 +12,17 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words
 from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.contract import ModelConfig
-from frustum.weights import flashocc, petr, simplebev
+from frustum.weights import flashocc, petr, pspnet, simplebev
 from frustum.weights.adapter import Adapter, Origin
 
-ADAPTERS: tuple[Adapter, ...] = (flashocc, petr, simplebev)
+ADAPTERS: tuple[Adapter, ...] = (flashocc, petr, simplebev, pspnet)
+
+
+def in_our_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict of whatever project in the names and conventions of our modules; one of ours, or an unknown one, as it is."""
+    for adapter in ADAPTERS:
+        state = adapter.translated(state)
+    return dict(state)
 
 
 def has_official_weights(config: ModelConfig) -> bool:

@@ -38,23 +38,27 @@ def fill(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
     network.load_state_dict(given)
 
 
-def resnet_state(pretrained: Pretrained, depth: int) -> tuple[dict[str, Tensor], str]:
+def resnet_state(pretrained: Pretrained, depth: int, stem: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], str]:
     """A state dict with torchvision's key names and where it comes from, for ResNet-`depth`.
 
     Files may be torchvision's, timm's (`resnet50`; not the variants with a deep stem), or any network's that has such an encoder inside:
-    the prefix is found by the first convolution. Classifiers and whatever else there is are left out.
+    the prefix is found by the first convolution. Classifiers and whatever else there is are left out. With a `stem` of three convolutions
+    of these channels the file must have them, as `conv1` to `conv3`: no package does.
 
     Raises:
         ConfigError: no package has such weights, or it is not installed. CheckpointError: the file does not hold such a ResNet.
     """
-    if pretrained is True and depth != 50:
-        raise ConfigError(f"no package has weights for ResNet-{depth}: give a file (model.pretrained=FILE), or model.pretrained=false.")
+    if pretrained is True and (depth != 50 or stem):
+        kind = f"ResNet-{depth}{' with a stem of three convolutions' if stem else ''}"
+        raise ConfigError(f"no package has weights for {kind}: give a file (model.pretrained=FILE), or model.pretrained=false.")
     path, origin = _source(pretrained, _RESNET)
     state = open_state(path).state
-    stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == (64, 3, 7, 7)]
+    first = (stem[0], 3, 3, 3) if stem else (64, 3, 7, 7)
+    stems = [key for key, value in state.items() if re.search(r"(^|\.)conv1\.weight$", key) and tuple(value.shape) == first]
     if len(stems) != 1:
-        raise CheckpointError(f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of (64, 3, 7, 7).")
-    names = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + r"((conv1|bn1|layer[1-4])\..+)")
+        raise CheckpointError(f"{path} does not hold one ResNet with torchvision's key names: no single conv1.weight of {first}.")
+    parts = "conv[1-3]|bn[1-3]" if stem else "conv1|bn1"
+    names = re.compile(re.escape(stems[0].removesuffix("conv1.weight")) + rf"(({parts}|layer[1-4])\..+)")
     return {found[1]: value for key, value in state.items() if (found := names.fullmatch(key))}, origin
 
 

@@ -1,11 +1,10 @@
 """ResNet image encoders with torchvision's (and mmdet's "pytorch" style) key names: the stride sits in the 3x3 convolution.
 
 In mmdet's "caffe" style it sits in the first 1x1 convolution, and batch norms keep their statistics and weights.
+Networks that label pixels have no stride in the last stages, but dilated 3x3 convolutions, so that the map stays fine.
 """
 
 from __future__ import annotations
-
-import functools
 
 from torch import Tensor, nn
 
@@ -28,15 +27,20 @@ class FrozenBatchNorm(nn.BatchNorm2d):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; `downsample` maps the input of the shortcut when the shape changes."""
+    """Two 3x3 convolutions and a shortcut; `downsample` maps the input of the shortcut when the shape changes.
+
+    `dilations` are those of the two.
+    """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None):
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, dilations: tuple[int, int] = (1, 1)
+    ):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilations[0], dilations[0], bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, dilations[1], dilations[1], bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -57,8 +61,8 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, caffe: bool = False,
-        deformable: bool = False,
+        self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, dilation: int = 1,
+        caffe: bool = False, deformable: bool = False,
     ):  # fmt: skip
         super().__init__()
         norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
@@ -69,7 +73,7 @@ class Bottleneck(nn.Module):
         if deformable:
             self.conv2 = DeformConv(channels, channels, 3, middle, 1, modulated=True)
         else:
-            self.conv2 = nn.Conv2d(channels, channels, 3, middle, 1, bias=False)
+            self.conv2 = nn.Conv2d(channels, channels, 3, middle, dilation, dilation, bias=False)
         self.bn2 = norm(channels)
         self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
         self.bn3 = norm(channels * 4)
@@ -104,19 +108,28 @@ class ResNet(nn.Module):
         caffe: the stride of a stage sits in the first 1x1 convolution instead of the 3x3 one; batch norms stay in eval mode and get no
             gradient. ResNet-50 and 101.
         deformable: in which of layer1..layer4 the 3x3 convolutions are deformable ones with a mask (DCNv2), e.g. (3, 4). Likewise.
+        output_stride: of the last stage. With 16 layer4, with 8 layer3 and layer4 have no stride; their 3x3 convolutions are dilated by as
+            much as strides are missing.
+        dilate_first: the first 3x3 convolution of such a stage is dilated as the others are, as in TorchDistiller's networks. Else it is
+            dilated as the stage before: then the map holds, at every second place or fourth, that of the strided network (torchvision,
+            OpenMMLab's `contract_dilation`).
+        stem: channels of three 3x3 convolutions, conv1 to conv3, in place of the one of 7x7; empty for that one.
+        ceil_mode: the max-pooling rounds up: 512 pixels make 129 places instead of 128.
 
     Attributes:
         out_channels: channels of each output.
         started_from: where the first weights come from; empty for random ones.
 
     Raises:
-        ConfigError: unknown depth, output or stage, bottleneck options without bottlenecks, or no package with weights.
+        ConfigError: unknown depth, output, stage or stride, bottleneck options without bottlenecks, deformable stages that are dilated, or
+            no package with weights.
         CheckpointError: a file without such weights.
     """
 
     def __init__(
         self, depth: int = 50, outputs: tuple[int, ...] = (3, 4), pretrained: Pretrained = False, caffe: bool = False,
-        deformable: tuple[int, ...] = (),
+        deformable: tuple[int, ...] = (), output_stride: int = 32, dilate_first: bool = False, stem: tuple[int, ...] = (),
+        ceil_mode: bool = False,
     ):  # fmt: skip
         super().__init__()
         if depth not in _LAYOUTS:
@@ -130,26 +143,51 @@ class ResNet(nn.Module):
             raise ConfigError(
                 f"caffe style and deformable stages are for ResNet-50 and 101, whose blocks are bottlenecks, not ResNet-{depth}."
             )
+        if output_stride not in (8, 16, 32) or (deformable and output_stride != 32):
+            raise ConfigError(f"the output stride of a ResNet is 8, 16 or 32, with deformable stages 32, not {output_stride}.")
+        if len(stem) not in (0, 3):
+            raise ConfigError(f"the stem of a ResNet is one convolution (empty) or three, got channels {stem}.")
         self.outputs = outputs
         self.out_channels = tuple(64 * 2 ** (i - 1) * block.expansion for i in outputs)
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = FrozenBatchNorm(64) if caffe else nn.BatchNorm2d(64)
+        norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
+        self.has_deep_stem = bool(stem)
+        if stem:
+            self.conv1 = nn.Conv2d(3, stem[0], 3, 2, 1, bias=False)
+            self.bn1 = norm(stem[0])
+            self.conv2 = nn.Conv2d(stem[0], stem[1], 3, 1, 1, bias=False)
+            self.bn2 = norm(stem[1])
+            self.conv3 = nn.Conv2d(stem[1], stem[2], 3, 1, 1, bias=False)
+            self.bn3 = norm(stem[2])
+        else:
+            self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+            self.bn1 = norm(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = resnet_stage(block, 64, 64, counts[0], 1, caffe, 1 in deformable)
-        self.layer2 = resnet_stage(block, 64 * block.expansion, 128, counts[1], 2, caffe, 2 in deformable)
-        self.layer3 = resnet_stage(block, 128 * block.expansion, 256, counts[2], 2, caffe, 3 in deformable)
-        self.layer4 = resnet_stage(block, 256 * block.expansion, 512, counts[3], 2, caffe, 4 in deformable)
+        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
+        strides, dilations = _dilated(output_stride)
+        first = dilations if dilate_first else (1, *dilations[:-1])
+
+        def stage(i: int, in_channels: int) -> nn.Sequential:
+            channels, style = 64 * 2 ** (i - 1), (caffe, i in deformable)
+            return resnet_stage(block, in_channels, channels, counts[i - 1], strides[i - 1], *style, dilations[i - 1], first[i - 1])
+
+        self.layer1 = stage(1, stem[-1] if stem else 64)
+        self.layer2 = stage(2, 64 * block.expansion)
+        self.layer3 = stage(3, 128 * block.expansion)
+        self.layer4 = stage(4, 256 * block.expansion)
         self.started_from = ""
         if pretrained:
-            state, self.started_from = resnet_state(pretrained, depth)
+            state, self.started_from = resnet_state(pretrained, depth, stem)
             offsets = {key: value for key, value in self.state_dict().items() if ".conv_offset." in key}
             fill(self, offsets | state, f"a ResNet-{depth}")
 
     def forward(self, images: Tensor, outputs: tuple[int, ...] | None = None) -> list[Tensor]:
         """Images (M, 3, H, W) -> the chosen feature maps, finest first; `outputs` names others, deeper layers are not computed."""
         chosen = self.outputs if outputs is None else outputs
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.relu(self.bn1(self.conv1(images)))
+        if self.has_deep_stem:
+            x = self.relu(self.bn2(self.conv2(x)))
+            x = self.relu(self.bn3(self.conv3(x)))
+        x = self.maxpool(x)
         features = []
         for i, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
             if i > max(chosen):
@@ -160,16 +198,28 @@ class ResNet(nn.Module):
         return features
 
 
+def _dilated(output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Strides and dilations of the four stages: beyond the output stride a dilation doubles where a stride is left out."""
+    missing = {32: 0, 16: 1, 8: 2}[output_stride]
+    return (1, 2, 2, 2)[: 4 - missing] + (1,) * missing, (1,) * (4 - missing) + (2, 4)[:missing]
+
+
 def resnet_stage(
-    block: Block, in_channels: int, channels: int, count: int, stride: int, caffe: bool = False, deformable: bool = False
-) -> nn.Sequential:
+    block: Block, in_channels: int, channels: int, count: int, stride: int, caffe: bool = False, deformable: bool = False,
+    dilation: int = 1, first_dilation: int = 1,
+) -> nn.Sequential:  # fmt: skip
     """`count` residual blocks, the first of them with the stride and, where the shape changes, a 1x1 convolution in its shortcut."""
     out_channels = channels * block.expansion
     norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
     downsample = None
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
-    make = functools.partial(Bottleneck, caffe=caffe, deformable=deformable) if block is Bottleneck else block
-    blocks = [make(in_channels, channels, stride, downsample)]
-    blocks += [make(out_channels, channels) for _ in range(count - 1)]
+
+    def make(inside: int, step: int, shortcut: nn.Module | None, first: int) -> nn.Module:
+        if block is Bottleneck:
+            return Bottleneck(inside, channels, step, shortcut, first, caffe, deformable)
+        return BasicBlock(inside, channels, step, shortcut, (first, dilation))
+
+    blocks = [make(in_channels, stride, downsample, first_dilation)]
+    blocks += [make(out_channels, 1, None, dilation) for _ in range(count - 1)]
     return nn.Sequential(*blocks)

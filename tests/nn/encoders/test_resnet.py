@@ -53,6 +53,9 @@ def test_chosen_outputs_and_no_work_beyond_them():
         {"deformable": (3, 5)},
         {"depth": 18, "caffe": True},
         {"depth": 34, "deformable": (4,)},
+        {"output_stride": 4},
+        {"deformable": (4,), "output_stride": 8},
+        {"stem": (32, 64)},
     ],
 )
 def test_impossible_networks_are_refused(arguments):
@@ -155,3 +158,53 @@ def test_maps_of_mmdet(shared, official_keys):
             mean, std, low, high = stored[f"backbone{i}|stat"]
             figures = [float(f) for f in (found.mean(), found.std(), found.min(), found.max())]
             np.testing.assert_allclose(figures, [mean, std, low, high], rtol=1e-5, atol=1e-3 * scale)
+
+
+def dilations(stage: nn.Sequential) -> list[tuple[int, int]]:
+    """Stride and dilation of the 3x3 convolution of each block."""
+    return [(block.conv2.stride[0], block.conv2.dilation[0]) for block in stage]
+
+
+def test_dilated_stages_keep_the_map_fine():
+    model = ResNet(50, (2, 3, 4), output_stride=8)
+    assert (dilations(model.layer3)[:3], dilations(model.layer4)) == ([(1, 1), (1, 2), (1, 2)], [(1, 2), (1, 4), (1, 4)])
+    model = ResNet(50, (2, 3, 4), output_stride=16)
+    assert (dilations(model.layer3)[:2], dilations(model.layer4)) == ([(2, 1), (1, 1)], [(1, 1), (1, 2), (1, 2)])
+    model = ResNet(18, output_stride=8, dilate_first=True).eval()
+    assert (dilations(model.layer3), dilations(model.layer4)) == ([(1, 2)] * 2, [(1, 4)] * 2)
+    with torch.no_grad():
+        shapes = [tuple(x.shape) for x in model(torch.randn(1, 3, 64, 96))]
+    assert shapes == [(1, 256, 8, 12), (1, 512, 8, 12)]
+
+
+def test_a_dilated_network_has_the_maps_of_the_strided_one():
+    """At every fourth place, where it sees the same pixels through the same weights."""
+    torch.manual_seed(0)
+    strided, dilated = ResNet(18, (4,)).eval(), ResNet(18, (4,), output_stride=8).eval()
+    dilated.load_state_dict(strided.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(dilated(image)[0][..., ::4, ::4], strided(image)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_stem_of_three_convolutions_and_rounding_up():
+    """As TorchDistiller's networks: a crop of 512 gives 65 x 65 places (section 3 of its facts)."""
+    model = ResNet(18, (3,), output_stride=8, stem=(64, 64, 128), ceil_mode=True)
+    assert model.conv1.weight.shape == (64, 3, 3, 3)
+    assert model.layer1[0].conv1.in_channels == 128
+    with torch.no_grad(), torch.device("meta"):
+        assert model.to("meta").eval()(torch.empty(1, 3, 512, 512))[0].shape == (1, 256, 65, 65)
+    extra = 3 * 64 * 9 + 64 * 64 * 9 + 64 * 128 * 9 + 2 * (64 + 64 + 128) - (3 * 64 * 49 + 2 * 64)  # of the stem
+    extra += 128 * 64 * 9 - 64 * 64 * 9 + 128 * 64 + 2 * 64  # of the first block, which now has a shortcut with a convolution
+    assert sum(p.numel() for p in ResNet(18, stem=(64, 64, 128)).parameters()) - sum(p.numel() for p in ResNet(18).parameters()) == extra
+
+
+def test_a_stem_starts_from_a_file_that_has_it(tmp_path):
+    state = ResNet(18, stem=(32, 32, 64)).state_dict()
+    torch.save({f"backbone.{key}": value for key, value in state.items()}, tmp_path / "deep.pth")
+    model = ResNet(18, pretrained=str(tmp_path / "deep.pth"), stem=(32, 32, 64), output_stride=8)
+    assert torch.equal(model.conv3.weight, state["conv3.weight"])
+    with pytest.raises(CheckpointError, match=r"\(64, 3, 7, 7\)"):
+        ResNet(18, pretrained=str(tmp_path / "deep.pth"))
+    with pytest.raises(ConfigError, match="stem of three convolutions"):
+        ResNet(50, pretrained=True, stem=(32, 32, 64))

@@ -1,0 +1,95 @@
+"""The class of every pixel of an image: PSPNet and DeepLabV3 on Cityscapes and CamVid, and a small one for a CPU.
+
+On Cityscapes: crops and steps of TorchDistiller's training, in which CWD was published (docs/methods/segmentation.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frustum.data.images.section import ImageFolderData
+from frustum.data.source import AugmentConfig
+from frustum.engine.recipe import EmaConfig, ModelConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
+from frustum.models.deeplabv3 import DeepLabV3Config
+from frustum.models.pspnet import PspNetConfig
+from frustum.nn.encoders.efficientnet import MEAN, STD
+from frustum.recipes.published import published_for
+
+CAMVID_CLASSES = (
+    "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
+)  # fmt: skip
+"""The 11 classes of CamVid that are usually scored, in the order of their ids."""
+
+
+def pspnet_r101_cityscapes() -> Recipe:
+    """PSPNet with ResNet-101, the teacher of CWD (Cityscapes, 78.56 mIoU published)."""
+    model = PspNetConfig(stem="3x3_wide", conventions="reference")
+    return _cityscapes("pspnet-r101-cityscapes", model, published_for("pspnet-r101-cityscapes"))
+
+
+def pspnet_r18_cityscapes() -> Recipe:
+    """PSPNet with ResNet-18, the student of CWD (Cityscapes, 69.10 mIoU published without a teacher)."""
+    model = PspNetConfig(encoder="resnet18", stem="3x3_wide", conventions="reference", channels=128, auxiliary_channels=128)
+    return _cityscapes("pspnet-r18-cityscapes", model, published_for("pspnet-r18-cityscapes"))
+
+
+def deeplabv3_r101_cityscapes() -> Recipe:
+    """DeepLabV3 with ResNet-101 (Cityscapes)."""
+    return _cityscapes("deeplabv3-r101-cityscapes", DeepLabV3Config())
+
+
+def pspnet_r18_camvid() -> Recipe:
+    """PSPNet with ResNet-18 (CamVid, 360x480)."""
+    model = PspNetConfig(encoder="resnet18", class_names=CAMVID_CLASSES, channels=128, auxiliary_channels=128)
+    return Recipe(
+        name="pspnet-r18-camvid",
+        model=model,
+        data=ImageFolderData(root="data/camvid", image_size=(360, 480)),
+        augment=_augment(resize=(0.0, 1.0)),
+        optim=_poly(),
+        ema=None,
+        train=TrainConfig(epochs=None, steps=10000, batch_size=8),
+    )
+
+
+def pspnet_lite() -> Recipe:
+    """PSPNet for two CPU cores: EfficientNet-Lite0 at stride 4, 180x240 images (CamVid)."""
+    model = PspNetConfig(encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID_CLASSES, channels=48, auxiliary_channels=32)
+    return Recipe(
+        name="pspnet-lite",
+        model=model,
+        data=ImageFolderData(root="data/camvid", image_size=(180, 240), mean=MEAN, std=STD, cache="memory"),
+        augment=_augment(resize=(0.0, 0.5), colour_jitter=0.2),
+        optim=OptimConfig(
+            lr=2e-3, weight_decay=1e-2, lr_scale={"encoder": 0.3}, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05
+        ),
+        ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
+        train=TrainConfig(epochs=None, steps=1500, batch_size=8, num_workers=0),
+        runtime=RuntimeConfig(precision="auto"),
+    )
+
+
+def _cityscapes(name: str, model: ModelConfig, published: tuple[PublishedNumber, ...] = ()) -> Recipe:
+    """40,000 steps of 8 images of half the size."""
+    return Recipe(
+        name=name,
+        model=model,
+        data=ImageFolderData(root="data/cityscapes", image_size=(512, 1024)),
+        augment=_augment(resize=(-0.1, 0.5)),
+        optim=_poly(),
+        ema=None,
+        train=TrainConfig(epochs=None, steps=40000, batch_size=8),
+        published=published,
+    )
+
+
+def _augment(**changes: Any) -> AugmentConfig:
+    """Scaled, cut out and mirrored at random, not turned."""
+    return AugmentConfig(**{"rotate_deg": (0.0, 0.0), **changes})
+
+
+def _poly() -> OptimConfig:
+    """As TorchDistiller trains: SGD, poly schedule, without warm-up or clipping, which a norm of 1000 never is."""
+    return OptimConfig(
+        kind="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, clip_norm=1000.0, schedule="poly", poly_power=0.9, warmup_steps=0
+    )
