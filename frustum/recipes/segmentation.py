@@ -14,11 +14,7 @@ from frustum.models.deeplabv3 import DeepLabV3Config
 from frustum.models.pspnet import PspNetConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
 from frustum.recipes.published import published_for
-
-CAMVID_CLASSES = (
-    "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
-)  # fmt: skip
-"""The 11 classes of CamVid that are usually scored, in the order of their ids."""
+from frustum.types.pixel_classes import CAMVID
 
 
 def pspnet_r101_cityscapes() -> Recipe:
@@ -40,7 +36,7 @@ def deeplabv3_r101_cityscapes() -> Recipe:
 
 def pspnet_r18_camvid() -> Recipe:
     """PSPNet with ResNet-18 (CamVid, 360x480)."""
-    model = PspNetConfig(encoder="resnet18", class_names=CAMVID_CLASSES, channels=128, auxiliary_channels=128)
+    model = PspNetConfig(encoder="resnet18", class_names=CAMVID.names, channels=128, auxiliary_channels=128)
     return Recipe(
         name="pspnet-r18-camvid",
         model=model,
@@ -54,7 +50,7 @@ def pspnet_r18_camvid() -> Recipe:
 
 def pspnet_lite() -> Recipe:
     """PSPNet for two CPU cores: EfficientNet-Lite0 at stride 4, 180x240 images (CamVid)."""
-    model = PspNetConfig(encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID_CLASSES, channels=48, auxiliary_channels=32)
+    model = PspNetConfig(encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID.names, channels=48, auxiliary_channels=32)
     return Recipe(
         name="pspnet-lite",
         model=model,
