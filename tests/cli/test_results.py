@@ -102,7 +102,7 @@ def test_what_is_no_file_of_predictions(frustum: Run, toy: Path, tmp_path: Path)
         tmp_path / "nowhere.json",
         "there is no file",
         "--results takes what frustum predict wrote, a folder of occupancy predictions",
-        "or a nuScenes detection submission (JSON).",
+        "or a nuScenes detection submission (JSON), or a folder of label maps",
     )
     np.savez(tmp_path / "token.npz", np.zeros(3))
     refused(tmp_path / "token.npz", "give its folder", f"--results {tmp_path}")

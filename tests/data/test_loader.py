@@ -177,7 +177,7 @@ def test_orders_are_permutations_and_differ() -> None:
 def _opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the images that are decoded from now on."""
     paths, decode = [], RigPipeline._decode
-    monkeypatch.setattr(RigPipeline, "_decode", lambda self, frame: (paths.append(frame.path), decode(self, frame))[1])
+    monkeypatch.setattr(RigPipeline, "_decode", lambda self, frame, *more: (paths.append(frame.path), decode(self, frame, *more))[1])
     return paths
 
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_written_or_submitted_is_named(toy_root, tmp_path):
         predict(network, recipe, source, tokens, tmp_path / "out", submission=tmp_path / "challenge", progress=False)
     assert not list((tmp_path / "out").glob("*.npz"))
     (file, *_) = predict(network, recipe, source, tokens, tmp_path / "out", progress=False)
-    assert file.name == f"{tokens[0]}.segmentation.npz"
+    assert file.name == f"{tokens[0]}.segmentation.png"
     network.predict = lambda outputs, batch: [Prediction(token) for token in batch.tokens]
     with pytest.raises(DataError, match=f"predicts nothing for {tokens[0]} that could be written"):
         predict(network, recipe, source, tokens, tmp_path / "none", progress=False)

@@ -84,7 +84,8 @@ def test_these_settings_travel():
     found = {path.rpartition(".")[2] for info in list_recipes() for path in travelling(get_recipe(info.name))}
     assert found == {
         "image_size", "channel_order", "mean", "std", "map_frame", "crop_h", "eval_resize", "voxel_rounding", "sampling", "align",
-        "label_map", "box_convention", "past_frame", "frame", "rule", "doubled_offsets", "conventions",
+        "label_map", "box_convention", "past_frame", "frame", "rule", "doubled_offsets", "conventions", "evaluation", "overlap", "mirror",
+        "multiple_of", "short_side",
     }  # fmt: skip
     assert not [path for path in travelling(TINY) if path.startswith("model.")]
     assert travelling(TINY)["data.image_size"] == [96, 256]
