@@ -67,7 +67,7 @@ def test_quick_figures_are_refused(tool, tmp_path: Path) -> None:
 
 def test_the_page_asks_for_benchmarks_that_exist(tool) -> None:
     wanted = [name for _, name, _ in tool.BLOCK.findall((ROOT / "docs" / "performance.md").read_text(encoding="utf-8"))]
-    named = "bev_pool forward loading deform_conv detectors rotated_nms splat distillation step gpu"
+    named = "bev_pool forward loading lift deform_conv detectors rotated_nms splat distillation step gpu"
     assert wanted == named.split()
     for name in wanted[:-1]:  # the last one is that of tools/gpu_check.py
         text = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text(encoding="utf-8")
