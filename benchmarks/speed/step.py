@@ -1,4 +1,4 @@
-"""Where a training step spends its time: stages of flashocc-tiny and FlashOCC M0, and the operations behind them.
+"""Where a training step spends its time: stages of flashocc-tiny, occfeat-mini and FlashOCC M0, and the operations behind them.
 
     python benchmarks/speed/step.py [--quick] [--json FILE]
 
@@ -32,6 +32,7 @@ from frustum.worlds.street.world_config import WorldConfig
 ONE_SAMPLE = ["train.batch_size=1", "train.accumulate=1", "train.num_workers=0", "data.cache=memory"]
 CASES = {  # recipe: image size, keyframes, steps before, steps timed
     "flashocc-tiny": ((96, 256), 8, 16, 24),
+    "occfeat-mini": ((96, 256), 8, 8, 16),
     "flashocc-r50-m0": ((256, 704), 2, 2, 3),
 }
 QUICK = {"flashocc-tiny": ((64, 192), 2, 2, 2)}
