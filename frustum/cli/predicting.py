@@ -63,6 +63,7 @@ def predict_source(
 
 def draw_prediction(data: DataConfig, source: Source, sample: Any, prediction: Prediction, folder: Path) -> None:
     """Write `<token>.png`: the images and what is predicted, views beside their labels. Raises DataError if it cannot be written."""
-    panel = replace(panel_of(data, source, prediction, (RenderedViewsTask,)), title=f"{sample.scene} {prediction.token[:8]}")
+    title = f"{sample.scene} {prediction.token[:8]}" if sample.scene else prediction.token  # names of images differ at their ends
+    panel = replace(panel_of(data, source, prediction, (RenderedViewsTask,)), title=title)
     with atomic_path(folder / f"{prediction.token}.png") as temporary:
         sample_picture(panel).save(temporary, "PNG", compress_level=4)  # in half the time, 4 % larger
