@@ -16,11 +16,15 @@ from frustum.data.source import Pipeline, Source
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError, FrustumWarning, TrainingError
 from frustum.types.batch import Batch
+from frustum.types.contract import Reads
 
 
-def build_pipeline(recipe: Recipe, training: bool, labels: bool = True) -> Pipeline:
-    """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`, and always with what it reads."""
-    reads = recipe.model.reads()
+def build_pipeline(recipe: Recipe, training: bool, labels: bool = True, reads: Reads | None = None) -> Pipeline:
+    """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`, and always with what it reads.
+
+    `reads` is what somebody beside the model reads, too, and the model's own if None.
+    """
+    reads = reads or recipe.model.reads()
     for kinds, said in ((recipe.model.learns_from(), "learns_from()"), (reads.labels, "reads().labels")):
         if len(set(map(type, kinds))) < len(kinds):
             name = type(recipe.model).__name__
@@ -43,10 +47,10 @@ class TrainingFeed:
         DataError: no samples, or nothing to learn from in them. ConfigError: see `build_pipeline` and `build_loader`.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, rank: int = 0, world_size: int = 1):
+    def __init__(self, recipe: Recipe, source: Source, rank: int = 0, world_size: int = 1, reads: Reads | None = None):
         train, data = recipe.train, recipe.data
         tokens = data.training_tokens(source, train.seed)
-        pipeline = build_pipeline(recipe, training=True)
+        pipeline = build_pipeline(recipe, training=True, reads=reads)
         _check_past(recipe, source, tokens)
         for label in recipe.model.learns_from():
             label.require(source, tokens)

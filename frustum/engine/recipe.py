@@ -88,6 +88,24 @@ class RuntimeConfig(Config):
     compile: bool = False
 
 
+DistillationLoss = Literal["cwd", "kd", "pixel", "pair", "at", "ifvd", "pkd", "dist"]
+"""Losses between a student and its teacher (losses/dense_distillation.py)."""
+
+
+class DistillConfig(Config):
+    """A trained network, the teacher, that this one imitates beside what it learns from labels (engine/distill.py)."""
+
+    teacher: str = Field("", description="run folder or weights file of the trained network")
+    at: tuple[str, ...] = Field((), description="outputs that are compared, as bev,occ_logits; STUDENT:TEACHER where the names differ")
+    loss: tuple[DistillationLoss, ...] = Field(("cwd",), min_length=1, description="one for all outputs of distill.at, or one for each")
+    weight: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="one for all, or one for each; published ones if empty")
+    tau: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="temperature of cwd, kd and dist, in the same way")
+    voxels: Literal["class", "class_height"] = Field(
+        "class", description="occ_logits as a map for each class, or for each class and height"
+    )
+    visible: bool = Field(False, description="compare occ_logits where a camera sees the voxel alone; with cwd, kd and pixel")
+
+
 class EvalConfig(Config):
     """Which numbers, on which frames."""
 
@@ -135,6 +153,7 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     eval: EvalConfig = EvalConfig()
+    distill: DistillConfig | None = None
     published: tuple[PublishedNumber, ...] = ()
 
     @model_validator(mode="after")

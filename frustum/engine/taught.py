@@ -15,8 +15,9 @@ from frustum.engine.statistics import label_statistics
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
 Taught = dict[str, list[str]]
-"""`labels`, a phrase for each kind; `start`, where the first weights came from; `labelled`, scenes or keyframes, where others are not.
-Or nothing, where it is not known."""
+"""`labels`, a phrase for each kind; `start`, where the first weights came from; `labelled`, scenes or keyframes, where others are not;
+`distilled`, the teacher and what of it was imitated. Or nothing, where it is not known."""
+_NAMES = {"labels": "learned from", "start": "started from", "labelled": "with labels of", "distilled": "imitated"}
 
 
 def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path | None = None, is_given: bool = False) -> Taught:
@@ -48,13 +49,12 @@ def taught_of(header: Mapping[str, Any]) -> Taught:
     found = header.get(TAUGHT)
     if not isinstance(found, Mapping):
         return {}
-    return {name: list(map(str, found[name])) for name in ("labels", "start", "labelled") if isinstance(found.get(name), list)}
+    return {name: list(map(str, found[name])) for name in _NAMES if isinstance(found.get(name), list)}
 
 
 def in_sentences(taught: Mapping[str, list[str]]) -> list[str]:
     """For people, a line each; none where nothing is known."""
-    names = {"labels": "learned from", "start": "started from", "labelled": "with labels of"}
-    return [f"{names[name]}: {'; '.join(_few(taught[name]))}" for name in names if taught.get(name)]
+    return [f"{words}: {'; '.join(_few(taught[name]))}" for name, words in _NAMES.items() if taught.get(name)]
 
 
 def _few(words: list[str], most: int = 10) -> list[str]:

@@ -15,6 +15,7 @@ from frustum.checkpoint.fit import renamed, without_holder
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source, cameras_of
+from frustum.engine.distill import described, student_of, teacher_of, with_teacher
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.memory import require_memory
 from frustum.engine.metrics_log import MetricsLog
@@ -76,7 +77,7 @@ def train(
     Raises:
         TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
         StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
-        ConfigError: `out` holds a run with other settings, or a step needs more memory than there is.
+        ConfigError: `out` holds a run with other settings, a step needs more memory than there is, or a teacher does not fit.
         CheckpointError: the snapshots in `out` do not fit.
     """
     began, out = time.monotonic(), Path(out)
@@ -87,12 +88,17 @@ def train(
     changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
-    feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes)
+    teacher = teacher_of(recipe)
+    reads = None if teacher is None else teacher.reads_with(recipe.model)
+    feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes, reads)
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
     network = model if model is not None else build_model(recipe, data, out)
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
     begin += require_memory(recipe, network, accelerator.device, cameras_of(data, recipe.data.train_split))
+    if teacher is not None:
+        network, lines = with_teacher(recipe, network, teacher, data, accelerator.device)
+        taught, begin = {TAUGHT: taught[TAUGHT] | {"distilled": described(recipe, teacher)}}, begin + lines
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
     window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:
@@ -129,7 +135,7 @@ def train(
                 why = received[0] if received else "a signal to another process"
                 after = f"stopped by {why} after step {step} of {total}"
                 raise StoppedError(f"{after}; {last_saved} is saved. The same command goes on from there.")
-    trained, steps = stepper.result(), stepper.step_number
+    trained, steps = student_of(stepper.result()), stepper.step_number
     if is_main:
         save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps} | taught)
     trained.taught_with = taught[TAUGHT]  # type: ignore[assignment]

@@ -101,6 +101,8 @@ class BevDetOccTiny(nn.Module):
         column_logits: (n, Z, K)
     """
 
+    all_outputs = False
+
     def __init__(self, config: BevDetOccTinyConfig, numbers: int | None = None):
         super().__init__()
         self.config = config
@@ -125,7 +127,7 @@ class BevDetOccTiny(nn.Module):
         pooled, depth = self.trunk(keyframe_of(batch))
         voxels = self.voxel_neck(self.voxel_net(as_voxels(pooled, self.config.grid.shape[2] // 2)))
         cells = doubled(self.refine(voxels)).relu()  # (B, Y, X, Z, c)
-        needs_all = not self.training or self.config.render is not None
+        needs_all = self.all_outputs or not self.training or self.config.render is not None
         labels, free = None if needs_all else batch.labels.get(OccupancyLabels), len(self.config.class_names) - 1
         return {"depth": depth, "voxels": voxels} | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 

@@ -101,6 +101,7 @@ class FlashOccTiny(nn.Module):
     """
 
     head_names = ("refine", "head", "class_weight")
+    all_outputs = False
 
     def __init__(self, config: FlashOccTinyConfig, numbers: int | None = None):
         super().__init__()
@@ -124,7 +125,7 @@ class FlashOccTiny(nn.Module):
         """Outputs for the keyframe of each sample; see the class."""
         found = self.to_map(batch)
         cells = doubled(self.refine(found["bev"])).relu()  # (B, Y, X, c)
-        needs_all = not self.training or self.config.render is not None
+        needs_all = self.all_outputs or not self.training or self.config.render is not None
         labels, free = None if needs_all else batch.labels.get(OccupancyLabels), len(self.config.class_names) - 1
         return found | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 

@@ -147,6 +147,8 @@ class GsRender(nn.Module):
         numbers: (B, X, Y, Z, 7 + K)
     """
 
+    not_maps = ("numbers",)
+
     def __init__(self, config: GsRenderConfig):
         super().__init__()
         self.config = config

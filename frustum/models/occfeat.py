@@ -160,6 +160,8 @@ class OccFeat(nn.Module):
         teacher: the frozen network that is asked in training; None where there is none.
     """
 
+    not_maps = ("occupied", "voxels", "teacher")
+
     def __init__(self, config: OccFeatConfig):
         super().__init__()
         self.config = config

@@ -125,6 +125,8 @@ class PanopticFlashOccMini(nn.Module):
         height: (B, 1, Y / 2, X / 2) z of the centre in metres
     """
 
+    all_outputs = False
+
     def __init__(self, config: PanopticFlashOccMiniConfig):
         super().__init__()
         self.config, self.map_grid = config, config.grid.scaled(2, 2)
@@ -177,7 +179,8 @@ class PanopticFlashOccMini(nn.Module):
         bev = self.bev_net(maps)
         outputs = {"bev": bev} | ({} if self.centre_head is None else self.centre_head(bev))
         cells = doubled(self.refine(bev)).relu()  # (B, Y, X, c)
-        labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(self.config.class_names) - 1
+        draws, free = self.training and not self.all_outputs, len(self.config.class_names) - 1
+        labels = batch.labels.get(OccupancyLabels) if draws else None
         return outputs | voxel_outputs(cells, self.logits, labels, self.config.free_columns, free)
 
     def logits(self, cells: Tensor) -> Tensor:

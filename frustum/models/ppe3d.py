@@ -223,6 +223,8 @@ class Ppe3d(nn.Module):
     and in training, with an oracle to learn from, `class_logits` and `box_codes` of its branch under `distill.`, its own under `oracle.`.
     """
 
+    not_maps = ("class_logits", "box_codes", "token_logits", "token_offsets", "token_votes", "denoising_logits", "denoising_codes")
+
     def __init__(self, config: Ppe3dConfig):
         super().__init__()
         self.config = config

@@ -136,6 +136,8 @@ class RenderOcc(nn.Module):
         numbers: (B, X, Y, Z, 1 + K)
     """
 
+    not_maps = ("numbers",)
+
     def __init__(self, config: RenderOccConfig):
         super().__init__()
         self.config = config

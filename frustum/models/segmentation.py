@@ -65,6 +65,7 @@ class Segmentor(nn.Module):
     (B, C, h, w) and logits (B, K, h, w)."""
 
     decode_head: nn.Module
+    all_outputs = False
 
     def __init__(self, config: SegmentorConfig):
         super().__init__()
@@ -80,7 +81,7 @@ class Segmentor(nn.Module):
         early, late = self.backbone(batch.images[:, 0, 0])
         features, logits = self.decode_head(late)
         outputs = {"features": features.float(), "logits": logits.float()}
-        if self.training and self.auxiliary_head is not None:
+        if (self.training or self.all_outputs) and self.auxiliary_head is not None:
             outputs["aux_logits"] = self.auxiliary_head(early).float()
         return outputs
 

@@ -136,6 +136,7 @@ class UltimateDoMini(nn.Module):
     """
 
     head_names = ("centre_head", "refine", "head", "exchange", "pixel_head", "class_weight")
+    all_outputs = False
 
     def __init__(self, config: UltimateDoMiniConfig):
         super().__init__()
@@ -179,7 +180,7 @@ class UltimateDoMini(nn.Module):
         lifted = self.trunk.encode(frame)
         found = self._to_map(lifted, frame)
         outputs = found | self.heads(found["bev"], batch)
-        if self.training and self.pixel_head is not None:
+        if (self.training or self.all_outputs) and self.pixel_head is not None:
             outputs["pixel_logits"] = self.pixel_head(lifted[:, self.config.depth_bins.count :])
         return outputs
 
@@ -203,7 +204,8 @@ class UltimateDoMini(nn.Module):
             objects, quads = objects + for_objects, quads + self.window.cut(for_quads)
         if quads is not None:
             cells = doubled(quads).relu()  # (B, Y, X, c)
-            labels, free = batch.labels.get(OccupancyLabels) if self.training else None, len(config.class_names) - 1
+            draws, free = self.training and not self.all_outputs, len(config.class_names) - 1
+            labels = batch.labels.get(OccupancyLabels) if draws else None
             outputs |= voxel_outputs(cells, self.logits, labels, config.free_columns, free)
         if self.centre_head is not None and objects is not None:
             outputs |= self.centre_head.read(objects)

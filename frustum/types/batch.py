@@ -82,6 +82,25 @@ class Batch:
         images = self.images[:, 0] * std + mean
         return images.flip(-3) if self.image_scale.order == "bgr" else images
 
+    def scaled_as(self, scale: ImageScale) -> Batch:
+        """The batch with its images normalised in another way: for a network that was trained so."""
+        if scale == self.image_scale:
+            return self
+        mean, std, to_mean, to_std = (
+            send(torch.tensor(values)[:, None, None], self.images.device) for values in (*self.image_scale[:2], *scale[:2])
+        )
+        images = self.images * std + mean
+        images = images if scale.order == self.image_scale.order else images.flip(-3)
+        return replace(self, images=(images - to_mean) / to_std, image_scale=scale)
+
+    def newest(self, count: int) -> Batch:
+        """The batch with its `count` newest frames alone."""
+        if count >= self.images.shape[1]:
+            return self
+        poses, present = (None if value is None else value[:, :count] for value in (self.frame_ego2global, self.is_present))
+        rig = None if self.calibration is None else self.calibration[:, :count]
+        return replace(self, images=self.images[:, :count], calibration=rig, frame_ego2global=poses, is_present=present)
+
     def need(self, kind: type[Label[Value]]) -> Value:
         """The labels of a kind: `batch.need(OccupancyLabels).semantics`. Raises DataError if the batch does not have them."""
         if kind not in self.labels:

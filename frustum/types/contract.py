@@ -13,6 +13,8 @@ and, where it needs them,
     prepare(statistics) -> None                               called once on fresh weights with label statistics, ahead of the first step
     streamed() -> Callable[[Batch], dict[str, Tensor]]        a form of `forward` that may remember past frames
     to_map(batch) -> dict[str, Tensor]                        what comes ahead of the heads, `bev` among it: it can be pretrained
+    all_outputs: bool                                         set it, and `forward` returns all that is documented, in training, too
+    not_maps: tuple[str, ...]                                 outputs that are not (B, C, *) over space; of `occ_logits` that is known
 
 This module imports no torch, so that recipes can be described without it.
 """

@@ -17,6 +17,7 @@ from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
 from frustum.engine.taught import taught_of
+from frustum.engine.trained import empty_network
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
 from frustum.weights.catalogue import SOURCES
@@ -140,23 +141,6 @@ def recipe_of(header: Mapping[str, Any], what: str, asked: Recipe | None = None,
             f"frustum eval my_package.my_file:my_recipe --checkpoint {what}; in Python frustum.load(RECIPE, {what!r})."
         )
     return restored({**header, "classes": class_paths(known)}, what, code)
-
-
-def empty_network(recipe: Recipe) -> nn.Module:
-    """The recipe's network about to be filled: its encoder starts from no package's weights."""
-    return _from_scratch(recipe.model).build()
-
-
-def _from_scratch(config: Any) -> Any:
-    """The config with `pretrained=false`, its own and that of networks that it holds."""
-    changes: dict[str, Any] = {}
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if name == "pretrained":
-            changes[name] = False
-        elif isinstance(value, Config):
-            changes[name] = _from_scratch(value)
-    return config.model_copy(update=changes)
 
 
 def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:

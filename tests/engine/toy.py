@@ -81,7 +81,7 @@ class Toy(nn.Module):
         features = self.norm(self.encoder(F.adaptive_avg_pool2d(images, (Y, X))) + self.place).relu()
         features = F.dropout(features, self.config.dropout, self.training)
         logits = self.head(features).unflatten(1, (Z, K)).permute(0, 4, 3, 1, 2)  # (B, X, Y, Z, K)
-        return {"occ_logits": logits}
+        return {"features": features, "occ_logits": logits}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         truth = batch.need(OccupancyLabels)
