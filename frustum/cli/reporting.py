@@ -21,7 +21,8 @@ from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_figures, notes, read_reports, scored
 from frustum.engine.run import Run, load_run
 from frustum.engine.taught import in_sentences
-from frustum.errors import CheckpointError, DataError
+from frustum.engine.trained import open_trained
+from frustum.errors import CheckpointError, ConfigError, DataError
 from frustum.tasks import TASKS
 from frustum.tasks.task import Task
 from frustum.types.layers import Layer
@@ -39,15 +40,18 @@ def report_run(
     checkpoint: Path | None = None,
     source: str = "frustum",
     code: Sequence[str] = (),
+    beside: Sequence[Path] = (),
 ) -> Path:
     """Write the report of a run, a weights file or a recipe with a checkpoint, and return the page.
 
     Args:
         name, overrides, checkpoint, source, code: as `open_network` takes them.
         out: folder of the report; by default RUN/report, or FILE's name with `-report` in the file's folder.
+        beside: other runs, whose numbers are shown beside its own: a teacher, the same network without it.
 
     Raises:
-        ConfigError: a setting that does not fit, or a recipe without weights. CheckpointError: weights that are missing or do not fit.
+        ConfigError: a setting that does not fit, a recipe without weights, or runs that were not evaluated alike.
+        CheckpointError: weights that are missing or do not fit.
         DataError: its data set cannot be read, or `out` not be written to.
     """
     if Path(name).is_dir() and not is_run(name):
@@ -56,6 +60,9 @@ def report_run(
     folder = checkpoint or Path(name)
     is_own = is_run(folder)
     run = replace(load_run(folder), recipe=recipe) if is_own else Run(folder, recipe, recipe.name, tuple(overrides), __version__, None)
+    numbers = read_reports(folder, digest(network))
+    if beside:
+        numbers = [*_side_by_side(folder, numbers, beside), *numbers[1:]]
     out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
     data_set = recipe.data.open()
     tokens = pick(data_set, recipe.data.val_split, samples)
@@ -65,7 +72,6 @@ def report_run(
         for prediction in network_predictions(predictor, recipe, data_set, tokens):
             panels.append(panel_of(recipe.data, data_set, prediction))
             bar.advance()
-    numbers = read_reports(folder, digest(network))
     data = ReportData(
         title=f"{recipe.name} on {recipe.data.val_split}",
         results={report.name: results_of(report, recipe.published if report is numbers[0] else ()) for report in numbers},
@@ -80,6 +86,28 @@ def report_run(
     if is_own and not numbers:
         say(f"no numbers of these weights yet: run `frustum eval {folder} --baselines` and write the report again.")
     return page
+
+
+def _side_by_side(folder: Path, numbers: Sequence[EvalReport], others: Sequence[Path]) -> list[EvalReport]:
+    """The evaluation of the run in `folder`, then those of other runs, each named by its folder, and with what it is as its note."""
+    found: list[EvalReport] = []
+    for run in (folder, *others):
+        own = [] if found else list(numbers)
+        about = ""
+        if found:
+            recipe, network = open_trained(run)
+            own = read_reports(run, digest(network))
+            parameters = f"{recipe.name}, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters"
+            about = "; ".join([parameters, *in_sentences(own[0].taught_with)]) if own else ""
+        if not own:
+            raise ConfigError(f"{run} has no numbers of its weights yet, to be shown beside others: run `frustum eval {run}` first.")
+        if found and own[0].on != found[0].on:
+            raise ConfigError(f"{run} was evaluated on {own[0].on}, but {folder} on {found[0].on}: evaluate both alike.")
+        name = run.resolve().name
+        if name in {report.name for report in found}:
+            raise ConfigError(f"two runs to be shown side by side are in folders called {name}: rename one.")
+        found.append(replace(own[0], name=name, note=about))
+    return found
 
 
 def pick(source: Source, split: str, samples: int) -> list[str]:

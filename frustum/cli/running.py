@@ -54,6 +54,7 @@ def demo(
     "frustum train flashocc-tiny data.root=runs/demo/world --out runs/tiny",
     "frustum train flashocc-r50 data.root=/data/nuscenes optim.lr=1e-4 runtime.precision=bf16",
     "frustum train flashocc-r50 --init bevdet-r50-cbgs.pth data.root=/data/nuscenes",
+    "frustum train flashocc-tiny data.root=runs/demo/world distill.teacher=runs/large distill.at=bev,occ_logits distill.loss=cwd",
     "frustum train runs/tiny --resume",
     after_interrupt=GOES_ON,
 )
@@ -215,12 +216,21 @@ def predict(
     write_json(json_file, found)
 
 
-@command(app, "report", "frustum report runs/demo/train", "frustum report runs/tiny data.root=/new/place")
+@command(
+    app,
+    "report",
+    "frustum report runs/demo/train",
+    "frustum report runs/tiny data.root=/new/place",
+    "frustum report runs/student --beside runs/teacher --beside runs/student_alone",
+)
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help=NAME)],
     overrides: OverridesArgument = None,
     out: Annotated[Path | None, optional("--out", help="folder of the report; by default RUN/report or FILE-report")] = None,
     samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes of the validation split to draw")] = 4,
+    beside: Annotated[
+        list[Path] | None, optional("--beside", metavar="RUN", help="another run, to show its numbers beside; may be repeated")
+    ] = None,
     checkpoint: CheckpointOption = None,
     source: SourceOption = "frustum",
     code: CodeOption = None,
@@ -228,4 +238,5 @@ def report(
     """Write a report: one self-contained HTML page and pictures. It needs no network, no GL and no server."""
     from frustum.cli.reporting import report_run
 
-    say(f"The report: {report_run(run, out, samples, split_overrides(overrides), checkpoint, source, code or ())}")
+    page = report_run(run, out, samples, split_overrides(overrides), checkpoint, source, code or (), beside or ())
+    say(f"The report: {page}")

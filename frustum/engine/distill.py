@@ -211,7 +211,7 @@ class Comparison:
         return _LOSSES[term.loss](student, teacher, term.tau, mask)
 
     def _ids(self, batch: Batch, kind: type) -> Tensor:
-        found = batch.need(kind)
+        found: Any = batch.need(kind)
         if kind is not OccupancyLabels:
             return found
         return losses.voxel_maps(found.semantics[..., None], reading=self.config.voxels)[0][:, 0]

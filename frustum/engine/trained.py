@@ -11,6 +11,7 @@ from frustum.checkpoint.fit import renamed
 from frustum.checkpoint.weights_file import WEIGHTS, load_state, read_weights
 from frustum.config import Config
 from frustum.engine.recipe import Recipe
+from frustum.engine.run import load_run
 from frustum.engine.sections import check_resize, restored
 from frustum.errors import CheckpointError
 
@@ -26,12 +27,13 @@ def open_trained(path: Path | str) -> tuple[Recipe, nn.Module]:
     if path.is_dir() and not (path / WEIGHTS).is_file():
         raise CheckpointError(f"{path} holds no {WEIGHTS}: give the folder of a training that is finished, or a weights file.")
     state, header = read_weights(path)
-    if "classes" not in header:
+    has_own = (path / "recipe.json").is_file()
+    if not has_own and "classes" not in header:
         raise CheckpointError(
             f"{path} does not say which network its weights are of. Convert it: frustum weights convert {path} --recipe NAME -o FILE."
         )
     check_resize(header, str(path))
-    recipe = restored(header, str(path))
+    recipe = load_run(path).recipe if has_own else restored(header, str(path))
     network = empty_network(recipe)
     load_state(network, renamed(state, recipe.model.renamed), str(path))
     return recipe, network.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,6 +219,25 @@ def test_the_page(run: Path, numbers: dict, tmp_path: Path) -> None:
     assert "flashocc-tiny" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "<script" not in text
+
+
+def test_other_runs_are_shown_beside(run: Path, numbers: dict, tmp_path: Path) -> None:
+    """A teacher and the same network without it: the page has the figures of all, by the names of their folders."""
+    words = [*load_run(run).overrides, "model.bev_channels=16"]
+    recipe, teacher = resolve_recipe("flashocc-tiny", words), tmp_path / "large"
+    save_run(teacher, recipe, source="flashocc-tiny", overrides=words)
+    network = recipe.model.build()
+    save_weights(teacher / WEIGHTS, network, header_of(recipe) | {"taught_with": {"distilled": ["huge: cwd of bev"]}})
+    with pytest.raises(ConfigError, match=f"large has no numbers .* run `frustum eval {teacher}` first"):
+        report_run(run, tmp_path / "page", samples=0, beside=[teacher])
+    about = EvalReport.from_numbers(json.loads((run / "eval.json").read_text()))
+    theirs = replace(about, weights=digest(network), taught_with={"distilled": ["huge: cwd of bev"]})
+    (teacher / "eval.json").write_text(json.dumps(theirs.numbers()))
+    text = report_run(run, tmp_path / "page", samples=0, beside=[teacher]).read_text(encoding="utf-8")
+    assert all(name in text for name in (run.name, "large", "blind prior", "imitated: huge: cwd of bev"))
+    (teacher / "eval.json").write_text(json.dumps(replace(theirs, frames=99).numbers()))
+    with pytest.raises(ConfigError, match="evaluate both alike"):
+        report_run(run, tmp_path / "page", samples=0, beside=[teacher])
 
 
 def test_a_run_without_weights(run: Path, tmp_path: Path) -> None:
