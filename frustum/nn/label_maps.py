@@ -10,13 +10,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frustum.errors import ConfigError
 from frustum.nn.conv import ConvModule
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
 from frustum.nn.encoders.pretrained import Pretrained
-from frustum.nn.encoders.resnet import ResNet
+from frustum.nn.encoders.resnet import BasicBlock, ResNet
 from frustum.nn.fpn import CustomFPN
 
-PixelEncoder = Literal["resnet18", "resnet50", "resnet101", "efficientnet_lite0"]
+PixelEncoder = Literal["resnet18", "resnet50", "resnet101", "efficientnet_lite0", "small"]
 
 Stem = Literal["7x7", "3x3", "3x3_wide"]
 """How a ResNet begins: one convolution as in torchvision, three of 32, 32, 64 channels (OpenMMLab's V1c) or of 64, 64, 128."""
@@ -30,12 +31,18 @@ _SLOPE = 0.01
 _LITE_CHANNELS = 64
 
 
-def pixel_encoder(encoder: PixelEncoder, pretrained: Pretrained, stem: Stem, conventions: Conventions) -> ResNet | LiteEncoder:
+def pixel_encoder(
+    encoder: PixelEncoder, pretrained: Pretrained, stem: Stem, conventions: Conventions
+) -> ResNet | LiteEncoder | SmallEncoder:
     """A network from images (M, 3, H, W) to two maps, (M, C', h', w') for an auxiliary head and (M, C, h, w); `out_channels` is (C', C).
 
-    Those of ResNets, of layer3 and layer4, have stride 8. Those of EfficientNet-Lite0 have stride 16 and 4; it has neither stems nor
-    conventions.
+    Those of ResNets, of layer3 and layer4, have stride 8. Those of EfficientNet-Lite0 and of `small` have stride 16 and 4; they have
+    neither stems nor conventions. Nobody publishes weights of `small`: ConfigError if `pretrained` asks for them.
     """
+    if encoder == "small":
+        if pretrained:
+            raise ConfigError("there are no trained weights of the encoder 'small': set model.pretrained=false.")
+        return SmallEncoder()
     if encoder == "efficientnet_lite0":
         return LiteEncoder(pretrained)
     old = conventions == "reference"
@@ -63,6 +70,36 @@ class LiteEncoder(nn.Module):
         """Images (M, 3, H, W) -> [(M, 112, H / 16, W / 16), (M, 64, H / 4, W / 4)], sizes rounded up."""
         features = self.encoder(images)
         return [features[2], self.neck(features)]
+
+
+class SmallEncoder(nn.Module):
+    """Five residual blocks of 24 to 64 channels at stride 4 to 16, whose maps are added up at stride 4: for a student on a CPU.
+
+    Attributes:
+        out_channels: (64, 32).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvModule(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16))
+        self.stages = nn.ModuleList(_blocks(a, b, count) for a, b, count in ((16, 24, 1), (24, 48, 2), (48, 64, 2)))
+        self.neck = CustomFPN((24, 48, 64), 32)
+        self.out_channels = 64, 32
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (M, 3, H, W) -> [(M, 64, H / 16, W / 16), (M, 32, H / 4, W / 4)], sizes rounded up."""
+        x, maps = self.stem(images), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return [x, self.neck(maps)]
+
+
+def _blocks(in_channels: int, channels: int, count: int) -> nn.Sequential:
+    """Residual blocks, the first with stride 2."""
+    shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, 2, bias=False), nn.BatchNorm2d(channels))
+    first = BasicBlock(in_channels, channels, 2, shortcut)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(count - 1)))
 
 
 class PooledNorm(nn.BatchNorm2d):

@@ -21,6 +21,7 @@ SMALL = {
     "pspnet-r18-cityscapes": _NARROW,
     "pspnet-r18-camvid": _NARROW,
     "pspnet-lite": ["model.pretrained=false", *_NARROW],
+    "pspnet-small": _NARROW,
     "deeplabv3-r101-cityscapes": ["model.encoder=resnet18", *_NARROW],
 }
 
@@ -48,7 +49,7 @@ def test_sizes_of_the_published_networks(name, millions, widths):
     assert model.backbone.conv3.out_channels == 128
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "pspnet-lite"])
+@pytest.mark.parametrize("name", [name for name in SMALL if "-r" in name])
 def test_shapes_of_the_recipes(name):
     """At their own image size, on a device without numbers; with the conventions of torch 0.4 one place more on each side."""
     recipe = get_recipe(name)
@@ -192,3 +193,15 @@ def test_predictions_lie_where_the_logits_do():
 def test_no_weights_for_a_stem_that_no_package_has():
     with pytest.raises(ConfigError, match="no package has weights"):
         PspNetConfig(encoder="resnet50", stem="3x3_wide", pretrained=True).build()
+
+
+def test_the_small_encoder_is_a_tenth_of_the_light_one():
+    """Its maps at stride 16 and 4, sizes rounded up; nobody has weights of it."""
+    model = get_recipe("pspnet-small").model.build().eval()
+    light = get_recipe("pspnet-lite").model.model_copy(update={"pretrained": False}).build()
+    assert parameters(model) < 0.12 * parameters(light)
+    early, late = model.backbone(torch.randn(2, 3, 60, 84))
+    assert early.shape == (2, 64, 4, 6)
+    assert late.shape == (2, 32, 15, 21)
+    with pytest.raises(ConfigError, match=r"model\.pretrained=false"):
+        PspNetConfig(encoder="small", pretrained=True).build()
