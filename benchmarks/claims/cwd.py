@@ -7,7 +7,7 @@
 
 Three grounds (--on):
 
-- camvid: 367 photographs, 180x240, 11 classes; `pspnet-lite` (from ImageNet) teaches `pspnet-small` (from random weights).
+- camvid: 367 photographs, 144x192, 11 classes; `pspnet-lite` (from ImageNet) teaches `pspnet-small` (from random weights).
 - street: the same networks on the front camera of the world, whose classes are exact.
 - occupancy: `flashocc-tiny` teaches itself with a quarter of the channels behind the image encoder, on the world.
 
@@ -17,7 +17,7 @@ so that each is tried with several shares of it (--factors) by the first seed; t
 counts, for all seeds, and for the street world, too. CamVid's figures are those of its test images, which choose nothing. Voxels are
 learned with the published weight, and with a tenth of it.
 
-`cost` is the time of a loss, forward and backward, at the published size: 8 images, 19 classes, 65x65 places.
+What a loss costs, `frustum bench distillation` measures.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. KEY=VALUE settings come first, for
 students alone.
@@ -30,8 +30,6 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -46,11 +44,10 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import write_json
-from frustum.losses import dense_distillation as losses
 from frustum.recipes.finding import get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, TEACHER_STEPS, SEEDS, FACTORS = 1500, 3000, 3, (0.1, 1.0)
+STEPS, TEACHER_STEPS, SEEDS, FACTORS = 1000, 2000, 3, (0.1, 1.0)
 
 
 class Ground(NamedTuple):
@@ -164,8 +161,8 @@ def data_of(ground: str, options: argparse.Namespace) -> list[str]:
         return [f"data.root={world_of(options)}"]
     root = options.camvid if ground == "camvid" else images_of(options)
     names = overrides.apply(get_recipe("pspnet-lite"), [f"data.root={root}"]).data.open().class_names
-    size = ["data.image_size=96,256"] if ground == "street" else []
-    return [f"data.root={root}", f"model.class_names={list(names)}".replace("'", '"'), *size]
+    size = {"camvid": "144,192", "street": "96,256"}[ground]
+    return [f"data.root={root}", f"model.class_names={list(names)}".replace("'", '"'), f"data.image_size={size}"]
 
 
 def images_of(options: argparse.Namespace) -> Path:
@@ -191,8 +188,6 @@ def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
 
 def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the result called `task` holds; an interrupted training goes on where it was stopped."""
-    if task == "cost":
-        return cost(options.repeats)
     recipe = recipe_of(task, options)
     result = train(recipe, folder_of(task, options), progress=False)
     made = {"steps": result.steps, "loss": result.loss, "parameters": measuring.parameters(result.model)}
@@ -209,20 +204,6 @@ def value_at(found: Any, path: str) -> Any:
     for word in path.split("/"):
         found = (found or {}).get(word)
     return found
-
-
-def cost(repeats: int) -> dict[str, Any]:
-    """Milliseconds of each loss, forward and backward, at the published size; all in turn within one process."""
-    torch.manual_seed(0)
-    student, teacher = torch.randn(8, 19, 65, 65, requires_grad=True), torch.randn(8, 19, 65, 65)
-    labels = torch.randint(0, 19, (8, 512, 512), dtype=torch.uint8)
-    made = {
-        "cwd": losses.cwd_loss, "kd": losses.kd_loss, "pair": losses.pair_loss, "at": losses.at_loss, "pkd": losses.pkd_loss,
-        "dist": losses.dist_loss, "ifvd": lambda s, t: losses.ifvd_loss(s, t, labels, 19),
-        "pair, every place": lambda s, t: losses.pair_loss(s, t, scale=None),
-    }  # fmt: skip
-    jobs = {name: lambda f=f: torch.autograd.grad(f(student, teacher), student) for name, f in made.items()}  # type: ignore[operator]
-    return {"milliseconds": measuring.in_turn(jobs, repeats), "threads": torch.get_num_threads(), "machine": measuring.machine()}
 
 
 # ---- all results -------------------------------------------------------------------------------------------------------------
@@ -258,7 +239,6 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         "settings": options.settings,
         "teachers": teachers,
         "accuracy": accuracy,
-        "cost": tasks.read("cost") if tasks.path("cost").is_file() else {},
         "statements": statements(accuracy, teachers),
         "results": tasks.finished(),
     }
@@ -303,7 +283,7 @@ def statements(accuracy: dict[str, Any], teachers: dict[str, Any]) -> list[dict[
 
 
 def show(numbers: dict[str, Any]) -> None:
-    """A table for each ground, percent; then what a loss costs, and the statements."""
+    """A table for each ground, percent; then the statements."""
     for ground, arms in numbers["accuracy"].items():
         names = [name for name, _ in GROUNDS[ground].figures]
         print(f"\n{ground + ', ' + GROUNDS[ground].splits[-1]:<32}{'seeds':>6}" + "".join(f"{name:>16}{'gain':>16}" for name in names))
@@ -313,10 +293,6 @@ def show(numbers: dict[str, Any]) -> None:
         for arm, row in arms.items():
             cells = "".join(f"{_text(row[name]):>16}{_text(row[name]['gain'], arm != 'alone'):>16}" for name in names)
             print(f"{arm:<32}{len(row['seeds']):>6}{cells}")
-    if numbers["cost"]:
-        times = numbers["cost"]["milliseconds"]
-        print("\nforward and backward, 8x19x65x65, times that of cwd")
-        print(", ".join(f"{name} {value / times['cwd']:.2f}" for name, value in times.items()))
     print()
     for found in numbers["statements"]:
         each = ", ".join(f"{100 * value:+.2f}" for value in found["values"])
@@ -352,7 +328,7 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     teachers = [teaching(ground, options) for ground in options.on]
     if is_missing or options.seeds > 1:  # students learn from weights, which are in --out alone
         tasks.forget([name for name in teachers if not (folder_of(name, options) / WEIGHTS).is_file()])
-    tasks.make(["cost", *teachers], options.jobs, say)
+    tasks.make(teachers, options.jobs, say)
     tasks.make(first, options.jobs, say)
     others = []
     for seed in range(1, options.seeds):

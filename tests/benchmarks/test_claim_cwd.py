@@ -96,12 +96,11 @@ def test_the_share_of_the_weight_is_chosen_on_validation_images(photographs: Pat
 @pytest.mark.slow
 def test_two_steps_from_end_to_end(photographs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--camvid", str(photographs), "--arms", "alone", "cwd-logits", "--steps", "2", "--teacher-steps", "2", "--seeds", "2"]
-    words += ["--jobs", "1", "--repeats", "1", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json"), "data.image_size=48,64"]
+    words += ["--jobs", "1", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "c.json"), "data.image_size=48,64"]
     monkeypatch.setattr("sys.argv", ["cwd.py", *words])
     cwd.main()
     numbers = json.loads((tmp_path / "c.json").read_text())
     rows = numbers["accuracy"]["camvid"]
     assert len(rows) == 2
     assert all(row["seeds"] == [0, 1] for row in rows.values())
-    assert set(numbers["cost"]["milliseconds"]) >= {"cwd", "pair", "ifvd"}
-    assert "times that of cwd" in capsys.readouterr().out
+    assert "held" in capsys.readouterr().out
