@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -207,15 +207,19 @@ def features(
     write_json(json_file, write_teacher_features(root, out, teacher, weights, image_size, split, device, version))
 
 
-@command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")
+@command(app, "status", "frustum data status data/nuscenes", "frustum data status data/camvid --json status.json")
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
     version: VersionOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
+    from frustum.data.images.opening import holds_images
     from frustum.data.nuscenes.status import data_status
 
+    if version is None and holds_images(root):
+        write_json(json_file, _image_status(root))
+        return
     found = data_status(root, version)
     for entry in found.versions:
         splits = ", ".join(f"{name} {count}" for name, count in entry.splits.items())
@@ -232,3 +236,14 @@ def status(
         say(f"on disk: {sizes}")
     say(found.advice)
     write_json(json_file, asdict(found))
+
+
+def _image_status(root: Path) -> dict[str, Any]:
+    """Say what is in a folder of images with label maps, and return it as JSON values."""
+    from frustum.data.images.status import image_status
+
+    found = image_status(root)
+    say(f"images with label maps, read as {found.layout}, {len(found.class_names)} classes: {', '.join(found.class_names)}")
+    table("", ["split", "images", "with a label map"], [(split.name, str(split.images), str(split.labelled)) for split in found.splits])
+    say(found.advice)
+    return asdict(found)
