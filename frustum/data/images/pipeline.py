@@ -66,7 +66,7 @@ class ImagePipeline:
         rng, image = rng if self.training else None, loaded.images[loaded.sample.path]
         size, drawn = loaded.sample.size, self._still(loaded.sample.size)
         if rng is not None:
-            drawn = draw(self.augment, rng, [size], self.data.image_size)
+            drawn = draw(self.data.trained(self.augment, size), rng, [size], self.data.image_size)
         if self._moves_pixels:
             image = np.asarray(drawn.images[0].apply(Image.fromarray(image), outside=self._mean_colour))
         if rng is not None and self.augment.colour_jitter:

@@ -78,6 +78,23 @@ def test_scales_are_those_of_the_photograph(root: Path) -> None:
         AugmentConfig(scale=(2.0, 0.5))
 
 
+def test_training_scales_what_evaluation_sees(root: Path) -> None:
+    """`short_side` comes first in both: scale 1 shows the photograph as large as evaluation does."""
+    augment = STILL.model_copy(update={"scale": (1.0, 1.0)})
+    data = section(root, evaluation="whole", short_side=24, image_size=(24, 40))
+    source = data.open()
+    for token in ("train-002", "val-small"):
+        seen, trained = (
+            data.pipeline(Reads(), (LABELS,), augment, training)(source, token, np.random.default_rng(0)) for training in (0, 1)
+        )
+        assert seen["image"].shape == (3, 24, 40 if token == "train-002" else 38)
+        width = seen["image"].shape[2]
+        torch.testing.assert_close(trained["image"][..., :width], seen["image"])
+        assert (trained["image"][..., width:].abs() < 0.01).all()
+    assert data.trained(STILL, SIZE) is STILL
+    assert data.trained(augment.model_copy(update={"scale": (0.5, 2.0)}), (48, 80)).scale == (0.25, 1.0)
+
+
 # ---- evaluation -------------------------------------------------------------------------------------------------------------
 
 
