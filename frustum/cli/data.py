@@ -30,6 +30,7 @@ def parse_size(text: str) -> tuple[int, int]:
     "world",
     "frustum data world data/street --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
     "frustum data world data/street --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
+    "frustum data world data/street --size 256x704 --segmentation data/street_images",
     "frustum data world --print-rig > rig.json",
     after_interrupt=GOES_ON,
 )
@@ -46,6 +47,9 @@ def world(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="delete a world with other settings that is in the folder, instead of refusing")
     ] = False,
+    images: Annotated[
+        Path | None, optional("--segmentation", metavar="DIR", help="also write CAM_FRONT there with the class of each pixel")
+    ] = None,
     print_rig: Annotated[bool, typer.Option("--print-rig", help="print the default rig as JSON and stop")] = False,
     print_settings: Annotated[bool, typer.Option("--print-settings", help="print all settings as JSON and stop")] = False,
     json_file: JsonOption = None,
@@ -55,6 +59,7 @@ def world(
     Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes
     for any number of workers; an interrupted run goes on where it was stopped, and more scenes join those that are there.
     """
+    from frustum.cli.labelling import write_segmentation
     from frustum.cli.worlds import generate_world, world_config
     from frustum.engine.progress import pace
 
@@ -64,6 +69,8 @@ def world(
     if root is not None and "=" in str(root):  # no folder was given, and the first setting took its place
         root, words = None, [str(root), *words]
     config = world_config(given, rig, words)
+    if images is not None and "semantics" not in config.save:
+        config = config.model_copy(update={"save": (*config.save, "semantics")})
     if print_rig or print_settings:
         typer.echo((config.rig if print_rig else config).model_dump_json(indent=2))
         return
@@ -75,7 +82,8 @@ def world(
         + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")
         + f"Check them: frustum check {root}"
     )
-    write_json(json_file, made)
+    written = {} if images is None else {"segmentation": write_segmentation(root, images, "CAM_FRONT", None)}
+    write_json(json_file, made | written)
 
 
 @command(

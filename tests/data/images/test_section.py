@@ -202,6 +202,20 @@ def test_the_engine_feeds_images(root: Path) -> None:
 # ---- what does not fit ------------------------------------------------------------------------------------------------------
 
 
+def test_bare_photographs_can_be_predicted_and_no_more(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.png"):
+        Image.new("RGB", (6, 4), (90, 90, 90)).save(tmp_path / name)
+    source = section(tmp_path).open()
+    assert (source.class_names, source.splits(), source.tokens()) == ((), ["all"], ["a", "b"])
+    assert source.sample("b").size == (4, 6)
+    assert source.labels("b") is None
+    with pytest.raises(DataError, match="has no split 'train'"):
+        TrainingFeed(recipe(tmp_path), source)
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="two images have the token 'a'"):
+        section(tmp_path).open()
+
+
 def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is not a data set of images: .* needs images/SPLIT/NAME\.png or \.jpg"):
         section(tmp_path / "nowhere").open()
@@ -262,7 +276,10 @@ def test_other_classes_and_missing_labels_stop_before_training(root: Path, tmp_p
     source = section(root).open()
     tokens = source.tokens("train")
     LABELS.require(source, tokens)
-    with pytest.raises(DataError, match=r"the network learns the classes road, sky, but the labels in .* have road, sky, car, tree\. Set"):
+    with pytest.raises(
+        DataError,
+        match=r"the network learns the classes road, sky, but the labels in .* have road, sky, car, tree\. Set model.class_names='",
+    ):
         PixelLabels(("road", "sky")).require(source, tokens)
     bare = section(write_folder(tmp_path / "bare", unlabelled=tuple(tokens))).open()
     with pytest.raises(DataError, match=r"none of the 6 training images in .* has a label map\. Add some"):
