@@ -216,6 +216,20 @@ def test_bare_photographs_can_be_predicted_and_no_more(tmp_path: Path) -> None:
         section(tmp_path).open()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_of_a_turned_camera_are_upright(tmp_path: Path, orientation: int) -> None:
+    """Written as a camera does: pixels as they came, and a note how to turn them."""
+    upright = Image.fromarray(np.kron(COLOURS[[[0, 1, 2], [3, 3, 0]]], np.ones((16, 16, 1), np.uint8)))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transposes
+    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    sample = section(tmp_path).open().sample("a")
+    assert sample.size == (32, 48)
+    assert np.abs(np.asarray(sample.open()).astype(int) - np.asarray(upright))[8::16, 8::16].max() < 20
+
+
 def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is not a data set of images: .* needs images/SPLIT/NAME\.png or \.jpg"):
         section(tmp_path / "nowhere").open()
