@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from frustum.data.augment import BevTransform, Draw, draw, draw_colours
 from frustum.data.corruptions import Corrupter, refuse_failing_cameras
@@ -15,7 +17,7 @@ from frustum.data.images.labelled import LabelledImages
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.source import AugmentConfig, Decoded, Loaded
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import Label
 
@@ -54,6 +56,8 @@ class ImagePipeline:
     def load(self, source: LabelledImages, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
+        if self.training:
+            self._compare_scales(sample.size)
         fixed = None if self._moves_pixels else self._still(sample.size)
         if sample.path not in known:
             image = sample.open() if self.corrupter is None else self.corrupter(sample.open(), token)
@@ -94,6 +98,21 @@ class ImagePipeline:
             return draw(self.augment, None, [size], self.data.image_size)
         seen = self.data.evaluated(self.augment, size)
         return Draw((seen,), BevTransform(), seen.size)
+
+    def _compare_scales(self, size: tuple[int, int]) -> None:
+        """Warn if training never shows a photograph of this (height, width) as large as evaluation does."""
+        scales, worker = self.data.trained(self.augment, size).scale, get_worker_info()
+        if scales is None or (worker is not None and worker.id):  # one process says it
+            return
+        seen = self.data.evaluated(self.augment, size).resized[1] / size[1]
+        if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
+            warnings.warn(
+                f"augment.scale never shows photographs as large as evaluation does (data.evaluation={self.data.evaluation}): it will meet "
+                "sizes that the network did not learn. Set data.evaluation=whole, with data.short_side for large photographs, or another "
+                "augment.scale.",
+                FrustumWarning,
+                stacklevel=2,
+            )
 
     @property
     def _mean_colour(self) -> tuple[int, ...]:
