@@ -107,9 +107,9 @@ class ImagePipeline:
         seen = self.data.evaluated(self.augment, size).resized[1] / size[1]
         if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
             warnings.warn(
-                f"augment.scale never shows photographs as large as evaluation does (data.evaluation={self.data.evaluation}): it will meet "
-                "sizes that the network did not learn. Set data.evaluation=whole, with data.short_side for large photographs, or another "
-                "augment.scale.",
+                "training never shows photographs in the size in which evaluation shows them: augment.scale does not reach it "
+                f"(data.evaluation={self.data.evaluation}). Set data.evaluation=whole, with data.short_side for large photographs, or "
+                "another augment.scale.",
                 FrustumWarning,
                 stacklevel=2,
             )

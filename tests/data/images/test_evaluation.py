@@ -112,7 +112,7 @@ def test_another_scale_in_evaluation_is_said(root: Path, settings: dict[str, obj
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", FrustumWarning)
         pipeline.load(data.open(), "train-002")
-    assert ["augment.scale never shows" in str(warning.message) for warning in said] == [True] * is_said
+    assert ["augment.scale does not reach" in str(warning.message) for warning in said] == [True] * is_said
 
 
 # ---- evaluation -------------------------------------------------------------------------------------------------------------
