@@ -14,11 +14,13 @@ from torch.utils.data import get_worker_info
 from frustum.data.augment import BevTransform, Draw, draw, draw_colours
 from frustum.data.corruptions import Corrupter, refuse_failing_cameras
 from frustum.data.images.labelled import LabelledImages
+from frustum.data.labels.pixels import PixelLabels
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.source import AugmentConfig, Decoded, Loaded
 from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.batch import Batch, ImageScale
+from frustum.types.classes import IGNORE
 from frustum.types.contract import Label
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class ImagePipeline:
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
         if drawn.kept is not None:
             pixels *= drawn.kept
-        moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
+        moved = [self._moved(label, found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
@@ -98,6 +100,13 @@ class ImagePipeline:
             return draw(self.augment, None, [size], self.data.image_size)
         seen = self.data.evaluated(self.augment, size)
         return Draw((seen,), BevTransform(), seen.size)
+
+    def _moved(self, label: Label[Any], found: Any, drawn: Draw) -> Any:
+        """A label as the network's image shows it. In training an image without a label map has one in which nothing counts: a batch of
+        such images alone does not stop it."""
+        if found is None:
+            return np.full(drawn.size, IGNORE, np.uint8) if self.training and isinstance(label, PixelLabels) else None
+        return label.apply(found, drawn)
 
     def _compare_scales(self, size: tuple[int, int]) -> None:
         """Warn if training never shows a photograph of this (height, width) as large as evaluation does."""

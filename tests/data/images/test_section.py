@@ -160,6 +160,10 @@ def test_images_without_a_label_map_are_ignored_or_unlabelled(root: Path) -> Non
     alone = pipeline.collate(items[1:])
     with pytest.raises(DataError, match=r"needs label maps in the batch, but there are none\. Use a data set that has labels/SPLIT/"):
         alone.need(PixelLabels)
+    training = section(root).pipeline(Reads(), (LABELS,), AugmentConfig(), training=True)
+    batch = training.collate([training(source, "val-002", np.random.default_rng(seed)) for seed in range(2)])
+    assert batch.need(PixelLabels).shape == (2, *section(root).image_size)
+    assert (batch.need(PixelLabels) == IGNORE).all(), "a batch of unlabelled images does not stop a training"
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
