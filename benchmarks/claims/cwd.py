@@ -7,7 +7,7 @@
 
 Three grounds (--on):
 
-- camvid: 367 photographs, 144x192, 11 classes; `pspnet-lite` (from ImageNet) teaches `pspnet-small` (from random weights).
+- camvid: 367 photographs, 180x240, 11 classes; `pspnet-lite` (from ImageNet) teaches `pspnet-small` (from random weights).
 - street: the same networks on the front camera of the world, whose classes are exact.
 - occupancy: `flashocc-tiny` teaches itself with a quarter of the channels behind the image encoder, on the world.
 
@@ -161,8 +161,8 @@ def data_of(ground: str, options: argparse.Namespace) -> list[str]:
         return [f"data.root={world_of(options)}"]
     root = options.camvid if ground == "camvid" else images_of(options)
     names = overrides.apply(get_recipe("pspnet-lite"), [f"data.root={root}"]).data.open().class_names
-    size = {"camvid": "144,192", "street": "96,256"}[ground]
-    return [f"data.root={root}", f"model.class_names={list(names)}".replace("'", '"'), f"data.image_size={size}"]
+    size = ["data.image_size=80,208", "data.short_side=96"] if ground == "street" else []
+    return [f"data.root={root}", f"model.class_names={list(names)}".replace("'", '"'), *size]
 
 
 def images_of(options: argparse.Namespace) -> Path:

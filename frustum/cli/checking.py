@@ -1,4 +1,4 @@
-"""Check a data set: print the findings and draw pictures."""
+"""Check a data set: print the findings and draw pictures. Images with label maps: `cli.checking_images`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.markup import escape
 
+from frustum.cli.checking_images import check_images
 from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
+from frustum.data.images.labelled import LabelledImages
 from frustum.data.labels.view_points import ImagePoints, Views, view_points
 from frustum.data.opening import opened
 from frustum.data.sample import Sample
@@ -30,7 +32,7 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
     """What `frustum check` does.
 
     Args:
-        root: a data set, or a rig folder, which is imported into a temporary data set first.
+        root: a data set, a folder of images with label maps, or a rig folder, which is imported into a temporary data set first.
         split: split or scene; `samples` keyframes of it are inspected (0: all), `pictures` of those are drawn into `out`.
         augment: name of the recipe whose training augmentation is drawn; None draws the images as they are.
 
@@ -44,31 +46,37 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
         tokens = list(database.tokens(split))
         if samples:
             tokens = spread(tokens, samples)
-        findings = inspect(database, tokens, progress=loop_progress)
-        print_findings(findings, len(tokens))
-        files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
+        drawn: set[str] = set()
+        if isinstance(database, LabelledImages):
+            findings, files = check_images(database, tokens, pictures, out, augment)
+            print_findings(findings, len(tokens), "images")
+            drawn = {"label maps"}
+        else:
+            findings = inspect(database, tokens, progress=loop_progress)
+            print_findings(findings, len(tokens))
+            files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
     if files:
         say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
     counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
     return counts | {"keyframes": len(tokens), "findings": [vars(f) for f in findings], "pictures": [str(f) for f in files]}
 
 
-def print_findings(findings: list[Finding], keyframes: int) -> None:
-    """One line per finding, the worst first, with what to do about it."""
+def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes") -> None:
+    """One line per finding, the worst first, with what to do about it. Names of images differ at their ends and are not shortened."""
     for severity in SEVERITIES:
         some = [f for f in findings if f.severity == severity]
         for finding in some[:SHOWN]:
-            where = f"{finding.sample[:8]}: " if finding.sample else ""
+            where = f"{finding.sample[: 8 if unit == 'keyframes' else None]}: " if finding.sample else ""
             say(f"[{COLOURS[severity]}]{severity:8}[/]" + escape(f"{where}{finding.what}\n{'':8}-> {finding.hint}"), markup=True)
         if len(some) > SHOWN:
             say(f"{'':8}... and {len(some) - SHOWN} more {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
-    say(f"{keyframes} keyframes checked: " + (f"{bad} errors and warnings." if bad else "nothing is wrong."))
+    say(f"{checked} {unit} checked: " + (f"{bad} errors and warnings." if bad else "nothing is wrong."))
 
 
 def what_to_look_for(drawn: Collection[str]) -> str:
     """One sentence about what the pictures must show."""
-    marks = [name for name in ("LiDAR points", "2D labels", "boxes", "voxels") if name in drawn]
+    marks = [name for name in ("LiDAR points", "2D labels", "label maps", "boxes", "voxels") if name in drawn]
     named = " and ".join(filter(None, [", ".join(marks[:-1]), *marks[-1:]]))
     parts = [f"{named} must lie on what they belong to"] if marks else []
     if "ground" in drawn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,7 @@ def parse_size(text: str) -> tuple[int, int]:
     "world",
     "frustum data world data/street --scenes 20 --val-scenes 6 --frames 15 --size 96x256",
     "frustum data world data/street --size 256x704 --rig rig.json rate=2 sweeps=4 scene.density=1.5",
+    "frustum data world data/street --size 256x704 --segmentation data/street_images",
     "frustum data world --print-rig > rig.json",
     after_interrupt=GOES_ON,
 )
@@ -46,6 +47,9 @@ def world(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="delete a world with other settings that is in the folder, instead of refusing")
     ] = False,
+    images: Annotated[
+        Path | None, optional("--segmentation", metavar="DIR", help="also write CAM_FRONT there with the class of each pixel")
+    ] = None,
     print_rig: Annotated[bool, typer.Option("--print-rig", help="print the default rig as JSON and stop")] = False,
     print_settings: Annotated[bool, typer.Option("--print-settings", help="print all settings as JSON and stop")] = False,
     json_file: JsonOption = None,
@@ -55,6 +59,7 @@ def world(
     Every option is also a setting (key=value), and there are more settings: see --print-settings. The same settings give the same bytes
     for any number of workers; an interrupted run goes on where it was stopped, and more scenes join those that are there.
     """
+    from frustum.cli.labelling import write_segmentation
     from frustum.cli.worlds import generate_world, world_config
     from frustum.engine.progress import pace
 
@@ -64,6 +69,8 @@ def world(
     if root is not None and "=" in str(root):  # no folder was given, and the first setting took its place
         root, words = None, [str(root), *words]
     config = world_config(given, rig, words)
+    if images is not None and "semantics" not in config.save:
+        config = config.model_copy(update={"save": (*config.save, "semantics")})
     if print_rig or print_settings:
         typer.echo((config.rig if print_rig else config).model_dump_json(indent=2))
         return
@@ -75,7 +82,8 @@ def world(
         + (f", {pace(made['keyframes_per_second'], 'keyframes', 1)}. " if made["generated"] else ". ")
         + f"Check them: frustum check {root}"
     )
-    write_json(json_file, made)
+    written = {} if images is None else {"segmentation": write_segmentation(root, images, "CAM_FRONT", None)}
+    write_json(json_file, made | written)
 
 
 @command(
@@ -207,15 +215,19 @@ def features(
     write_json(json_file, write_teacher_features(root, out, teacher, weights, image_size, split, device, version))
 
 
-@command(app, "status", "frustum data status data/nuscenes", "frustum data status data/street --json status.json")
+@command(app, "status", "frustum data status data/nuscenes", "frustum data status data/camvid --json status.json")
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
     version: VersionOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
+    from frustum.data.images.opening import holds_images
     from frustum.data.nuscenes.status import data_status
 
+    if version is None and holds_images(root):
+        write_json(json_file, _image_status(root))
+        return
     found = data_status(root, version)
     for entry in found.versions:
         splits = ", ".join(f"{name} {count}" for name, count in entry.splits.items())
@@ -232,3 +244,14 @@ def status(
         say(f"on disk: {sizes}")
     say(found.advice)
     write_json(json_file, asdict(found))
+
+
+def _image_status(root: Path) -> dict[str, Any]:
+    """Say what is in a folder of images with label maps, and return it as JSON values."""
+    from frustum.data.images.status import image_status
+
+    found = image_status(root)
+    say(f"images with label maps, read as {found.layout}, {len(found.class_names)} classes: {', '.join(found.class_names)}")
+    table("", ["split", "images", "with a label map"], [(split.name, str(split.images), str(split.labelled)) for split in found.splits])
+    say(found.advice)
+    return asdict(found)

@@ -21,13 +21,14 @@ app = typer.Typer()
     "check",
     "frustum check data/street",
     "frustum check data/nuscenes --version v1.0-mini --samples 8 --augment --out check",
+    "frustum check data/camvid --samples 0 --augment --recipe pspnet-lite",
 )
 def check(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set, or a rig folder with calibration.json")],
     version: VersionOption = None,
     split: Annotated[str, typer.Option("--split", help="split or scene to check")] = "all",
-    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes to check, evenly spread; 0 checks all")] = 20,
-    pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes to draw")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=0, help="keyframes or images to check, evenly spread; 0 checks all")] = 20,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="keyframes or images to draw")] = 4,
     out: Annotated[Path, typer.Option("--out", help="folder for the pictures")] = Path("check"),
     augment: Annotated[
         bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation, GridMask")
@@ -37,7 +38,8 @@ def check(
 ) -> None:
     """Find what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.
 
-    Exits with 3 if an error was found: the pictures show which calibration is wrong.
+    Of images with label maps it also says how often each class occurs, and draws the classes over the images. Exits with 3 if an error was
+    found: the pictures show which calibration is wrong.
     """
     from frustum.cli.checking import check_data
 

@@ -131,7 +131,7 @@ def panel_of(data: DataConfig, source: Source, prediction: Prediction, truth_of:
         with suppress(DataError):  # not labelled: the prediction is shown alone
             truth = task.truth_layers(task(slow=False).truth(source, token), part) if task in truth_of else []
         questions.append(Question(task.name.replace("_", " ").capitalize(), task.layers(part), truth))
-    return SamplePanel(source.sample(token).scene, data.show(source, token), questions, cameras=data.calibrations(source, token))
+    return SamplePanel(source.sample(token).scene or token, data.show(source, token), questions, cameras=data.calibrations(source, token))
 
 
 def results_of(report: EvalReport, published: Sequence[PublishedNumber] = ()) -> dict[str, Result]:

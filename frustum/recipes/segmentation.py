@@ -1,11 +1,10 @@
 """The class of every pixel of an image: PSPNet and DeepLabV3 on Cityscapes and CamVid, and a small one for a CPU.
 
-On Cityscapes: crops and steps of TorchDistiller's training, in which CWD was published (docs/methods/segmentation.md).
+On Cityscapes: crops and steps of TorchDistiller's training, in which CWD was published (docs/methods/segmentation.md). Training cuts
+windows anywhere in the scaled photograph; evaluation sees all of it.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from frustum.data.images.section import ImageFolderData
 from frustum.data.source import AugmentConfig
@@ -40,8 +39,8 @@ def pspnet_r18_camvid() -> Recipe:
     return Recipe(
         name="pspnet-r18-camvid",
         model=model,
-        data=ImageFolderData(root="data/camvid", image_size=(360, 480)),
-        augment=_augment(resize=(0.0, 1.0)),
+        data=ImageFolderData(root="data/camvid", image_size=(360, 480), evaluation="whole", short_side=360),
+        augment=_augment(0.5, 2.0),
         optim=_poly(),
         ema=None,
         train=TrainConfig(epochs=None, steps=10000, batch_size=8),
@@ -49,24 +48,26 @@ def pspnet_r18_camvid() -> Recipe:
 
 
 def pspnet_lite() -> Recipe:
-    """PSPNet for two CPU cores: EfficientNet-Lite0 at stride 4, 180x240 images (CamVid)."""
+    """PSPNet for two CPU cores: EfficientNet-Lite0 at stride 4, images 180 pixels high (CamVid)."""
     model = PspNetConfig(encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID.names, channels=48, auxiliary_channels=32)
     return _on_a_cpu("pspnet-lite", model, lr=2e-3, lr_scale={"encoder": 0.3})
 
 
 def pspnet_small() -> Recipe:
-    """PSPNet of a tenth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid, 180x240)."""
+    """PSPNet of a tenth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
     model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32)
     return _on_a_cpu("pspnet-small", model, lr=4e-3)
 
 
 def _on_a_cpu(name: str, model: ModelConfig, **optim: Any) -> Recipe:
-    """1,500 steps of 8 images of 180x240, all of them kept in memory."""
+    """1,500 steps of 8 windows of 144x192, from photographs that are 180 pixels high and kept in memory."""
     return Recipe(
         name=name,
         model=model,
-        data=ImageFolderData(root="data/camvid", image_size=(180, 240), mean=MEAN, std=STD, cache="memory"),
-        augment=_augment(resize=(0.0, 0.5), colour_jitter=0.2),
+        data=ImageFolderData(
+            root="data/camvid", image_size=(144, 192), evaluation="whole", short_side=180, mean=MEAN, std=STD, cache="memory"
+        ),
+        augment=_augment(0.8, 1.25, colour_jitter=0.2),
         optim=OptimConfig(weight_decay=1e-2, clip_norm=5.0, schedule="cosine", warmup_steps=50, warmup_ratio=0.05, **optim),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
         train=TrainConfig(epochs=None, steps=1500, batch_size=8, num_workers=0),
@@ -75,12 +76,12 @@ def _on_a_cpu(name: str, model: ModelConfig, **optim: Any) -> Recipe:
 
 
 def _cityscapes(name: str, model: ModelConfig, published: tuple[PublishedNumber, ...] = ()) -> Recipe:
-    """40,000 steps of 8 images of half the size."""
+    """40,000 steps of 8 windows of 512 x 512, from photographs of 0.5 to 2 times their size."""
     return Recipe(
         name=name,
         model=model,
-        data=ImageFolderData(root="data/cityscapes", image_size=(512, 1024)),
-        augment=_augment(resize=(-0.1, 0.5)),
+        data=ImageFolderData(root="data/cityscapes", image_size=(512, 512), evaluation="whole"),
+        augment=_augment(0.5, 2.0),
         optim=_poly(),
         ema=None,
         train=TrainConfig(epochs=None, steps=40000, batch_size=8),
@@ -88,9 +89,9 @@ def _cityscapes(name: str, model: ModelConfig, published: tuple[PublishedNumber,
     )
 
 
-def _augment(**changes: Any) -> AugmentConfig:
+def _augment(low: float, high: float, colour_jitter: float = 0.0) -> AugmentConfig:
     """Scaled, cut out and mirrored at random, not turned."""
-    return AugmentConfig(**{"rotate_deg": (0.0, 0.0), **changes})
+    return AugmentConfig(scale=(low, high), rotate_deg=(0.0, 0.0), colour_jitter=colour_jitter)
 
 
 def _poly() -> OptimConfig:

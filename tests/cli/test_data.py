@@ -139,6 +139,16 @@ def test_a_world_becomes_a_folder_of_label_maps(frustum: Run, other_root: Path, 
         assert message in " ".join(err.split())
 
 
+def test_a_world_and_its_label_maps_in_one_command(frustum: Run, other_root: Path, tmp_path: Path) -> None:
+    """The fixture's world, asked for again; the truth images of classes are asked for by --segmentation."""
+    words = ("--scenes", 1, "--val-scenes", 0, "--frames", 2, "--size", "64x176", "--workers", 1, "scene.density=0.5", "save=depth")
+    code, _, err = frustum("data", "world", other_root, *words, "--segmentation", tmp_path / "out", "--json", tmp_path / "made.json")
+    assert code == 0, err
+    made = json.loads((tmp_path / "made.json").read_text())
+    assert (made["generated"], made["segmentation"]["new"]) == (0, 2)
+    assert len(open_root(tmp_path / "out").tokens("train")) == 2
+
+
 def test_features_of_a_teacher_are_written_once(frustum: Run, street_root: Path, tmp_path: Path) -> None:
     words = ("data", "features", street_root, "--out", tmp_path / "features", "--split", "val", "--teacher", "efficientnet_lite0")
     code, out, err = frustum(*words, "--image-size", "64,176", "--json", tmp_path / "made.json")

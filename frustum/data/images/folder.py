@@ -1,4 +1,4 @@
-"""A folder of images with label maps: images/SPLIT/NAME.png or .jpg, labels/SPLIT/NAME.png, classes.json."""
+"""A folder of images with label maps: images/SPLIT/NAME.png or .jpg, labels/SPLIT/NAME.png, classes.json. And bare photographs."""
 
 from __future__ import annotations
 
@@ -42,6 +42,23 @@ class ImageFolder(LabelledImages):
     def recognises(root: Path) -> bool:
         """Whether a folder has this layout."""
         return (root / "images").is_dir() and (root / "classes.json").is_file()
+
+
+class Photographs(LabelledImages):
+    """Images that lie in one folder, without label maps and classes: they can be predicted, and no more. A token is the name of an image.
+
+    Raises:
+        DataError: two images share a token.
+    """
+
+    def __init__(self, root: Path | str):
+        nowhere = Path()  # where their label maps lie
+        super().__init__(Path(root), (), {"all": [Entry(path.stem, path, nowhere) for path in images_in(Path(root))]})
+
+    @staticmethod
+    def recognises(root: Path) -> bool:
+        """Whether images lie in a folder itself."""
+        return bool(images_in(root))
 
 
 def _class_names(file: Path) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
 from frustum.types.classes import IGNORE
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_ORIENTATION = 0x0112  # the tag of Exif; from 5 on sides are exchanged
 
 
 class Entry(NamedTuple):
@@ -32,7 +33,7 @@ class ImageSample:
     Attributes:
         token: its name in the data set.
         path: the image's file.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels, upright.
         scene: empty: images do not belong to recordings.
     """
 
@@ -42,8 +43,8 @@ class ImageSample:
     scene: str = ""
 
     def open(self) -> Image.Image:
-        """The image, RGB. Raises DataError when the file is damaged."""
-        return read_image(self.path, lambda image: image.convert("RGB"))
+        """The image, RGB, upright. Raises DataError when the file is damaged."""
+        return read_image(self.path, lambda image: (ImageOps.exif_transpose(image) if _is_turned(image) else image).convert("RGB"))
 
 
 class LabelledImages:
@@ -99,7 +100,7 @@ class LabelledImages:
     def sample(self, token: str) -> ImageSample:
         """One image; its size is read from the file. Raises DataError for an unknown token or a damaged file."""
         path = self._entry(token).image
-        return ImageSample(token, path, read_image(path, lambda image: (image.height, image.width)))
+        return ImageSample(token, path, read_image(path, _upright_size))
 
     def neighbours(self, token: str) -> tuple[str]:
         """The image alone: images do not have an order in time. Raises DataError for an unknown token."""
@@ -131,6 +132,17 @@ class LabelledImages:
         if token not in self._entries:
             raise DataError(f"{self.root} has no image {token!r}. {self._about_tokens}")
         return self._entries[token]
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether a camera noted that its photograph is to be turned or mirrored. Only JPEGs are asked: others would be decoded for it."""
+    return image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width)."""
+    on_its_side = _is_turned(image) and image.getexif()[_ORIENTATION] >= 5
+    return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
 def read_ids(path: Path) -> np.ndarray:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from frustum.data.augment import BevTransform, Draw, draw, draw_colours
 from frustum.data.corruptions import Corrupter, refuse_failing_cameras
 from frustum.data.images.labelled import LabelledImages
+from frustum.data.labels.pixels import PixelLabels
 from frustum.data.pipeline import collate_labels
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.source import AugmentConfig, Decoded, Loaded
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.batch import Batch, ImageScale
+from frustum.types.classes import IGNORE
 from frustum.types.contract import Label
 
 if TYPE_CHECKING:
@@ -54,6 +58,8 @@ class ImagePipeline:
     def load(self, source: LabelledImages, token: str, decoded: Decoded | None = None) -> Loaded:
         """Read and decode; see `source.Pipeline.load`. Raises DataError for damaged or wrong files."""
         sample, known = source.sample(token), {} if decoded is None else decoded
+        if self.training:
+            self._compare_scales(sample.size)
         fixed = None if self._moves_pixels else self._still(sample.size)
         if sample.path not in known:
             image = sample.open() if self.corrupter is None else self.corrupter(sample.open(), token)
@@ -66,7 +72,7 @@ class ImagePipeline:
         rng, image = rng if self.training else None, loaded.images[loaded.sample.path]
         size, drawn = loaded.sample.size, self._still(loaded.sample.size)
         if rng is not None:
-            drawn = draw(self.augment, rng, [size], self.data.image_size)
+            drawn = draw(self.data.trained(self.augment, size), rng, [size], self.data.image_size)
         if self._moves_pixels:
             image = np.asarray(drawn.images[0].apply(Image.fromarray(image), outside=self._mean_colour))
         if rng is not None and self.augment.colour_jitter:
@@ -74,7 +80,7 @@ class ImagePipeline:
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
         if drawn.kept is not None:
             pixels *= drawn.kept
-        moved = [None if found is None else label.apply(found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
+        moved = [self._moved(label, found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 
     def collate(self, items: list[dict[str, Any]]) -> Batch:
@@ -94,6 +100,28 @@ class ImagePipeline:
             return draw(self.augment, None, [size], self.data.image_size)
         seen = self.data.evaluated(self.augment, size)
         return Draw((seen,), BevTransform(), seen.size)
+
+    def _moved(self, label: Label[Any], found: Any, drawn: Draw) -> Any:
+        """A label as the network's image shows it. In training an image without a label map has one in which nothing counts: a batch of
+        such images alone does not stop it."""
+        if found is None:
+            return np.full(drawn.size, IGNORE, np.uint8) if self.training and isinstance(label, PixelLabels) else None
+        return label.apply(found, drawn)
+
+    def _compare_scales(self, size: tuple[int, int]) -> None:
+        """Warn if training never shows a photograph of this (height, width) as large as evaluation does."""
+        scales, worker = self.data.trained(self.augment, size).scale, get_worker_info()
+        if scales is None or (worker is not None and worker.id):  # one process says it
+            return
+        seen = self.data.evaluated(self.augment, size).resized[1] / size[1]
+        if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
+            warnings.warn(
+                "training never shows photographs in the size in which evaluation shows them: augment.scale does not reach it "
+                f"(data.evaluation={self.data.evaluation}). Set data.evaluation=whole, with data.short_side for large photographs, or "
+                "another augment.scale.",
+                FrustumWarning,
+                stacklevel=2,
+            )
 
     @property
     def _mean_colour(self) -> tuple[int, ...]:

@@ -41,7 +41,9 @@ class ImageFolderData(DataConfig):
         "as it is, or windows of image_size all over it",
     )
     short_side: Annotated[int | None, Field(ge=1), TRAVELS] = Field(
-        None, description="shorter side, in pixels, to which `whole` and `windows` scale the photograph; by default they do not"
+        None,
+        description="shorter side, in pixels, to which the photograph is scaled first, for `whole` and `windows`, and in training for "
+        "augment.scale, which multiplies it; by default it keeps its size",
     )
     multiple_of: Annotated[int, Field(ge=1), TRAVELS] = Field(1, description="`whole` pads both sides to multiples of it")
     overlap: Annotated[float, Field(ge=0, lt=1), TRAVELS] = Field(1 / 3, description="share of a window that the next one covers again")
@@ -68,13 +70,19 @@ class ImageFolderData(DataConfig):
 
         if self.evaluation == "fit":
             return fit_image(augment, source, self.image_size)
-        scale = 1.0 if self.short_side is None else self.short_side / min(source)
-        height, width = (max(1, round(side * scale)) for side in source)
+        height, width = (max(1, round(side * self._first_scale(source))) for side in source)
         if self.evaluation == "windows":
             size = max(height, self.image_size[0]), max(width, self.image_size[1])
         else:
             size = -(-height // self.multiple_of) * self.multiple_of, -(-width // self.multiple_of) * self.multiple_of
         return ImageTransform(source, (height, width), size)
+
+    def trained(self, augment: AugmentConfig, source: tuple[int, int]) -> AugmentConfig:
+        """`augment` for a photograph of (height, width) `source`: its scale multiplies that of `short_side`, as evaluation sees it."""
+        if augment.scale is None or self.short_side is None:
+            return augment
+        first, (low, high) = self._first_scale(source), augment.scale
+        return augment.model_copy(update={"scale": (first * low, first * high)})
 
     def infer(self, forward: Callable[[Batch], Any], batch: Batch, model: Config) -> Any:
         """See `DataConfig.infer`: all outputs, or `logits` at the size of the images if they are averaged."""
@@ -105,3 +113,7 @@ class ImageFolderData(DataConfig):
         import numpy as np
 
         return [("image", np.asarray(source.sample(token).open()))]
+
+    def _first_scale(self, source: tuple[int, int]) -> float:
+        """Of a photograph of (height, width) `source`, ahead of everything else."""
+        return 1.0 if self.short_side is None else self.short_side / min(source)

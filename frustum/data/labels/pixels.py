@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class PixelLabels(Label[Tensor]):
         if tuple(pixels.class_names) != self.class_names:
             raise DataError(
                 f"the network learns the classes {', '.join(self.class_names)}, but the labels in {pixels.root} have "
-                f"{', '.join(pixels.class_names)}. Set the model's class names to those, or choose other data."
+                f"{', '.join(pixels.class_names)}. Set model.class_names='{json.dumps(pixels.class_names)}', or choose other data."
             )
         missing = [token for token in tokens if pixels.label_file(token) is None]
         if missing and len(missing) == len(tokens):

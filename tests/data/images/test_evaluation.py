@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from frustum.data.images.section import ImageFolderData
 from frustum.data.images.windows import mirrored, window_starts, windowed
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.source import AugmentConfig
-from frustum.errors import ConfigError, ShapeError
+from frustum.errors import ConfigError, FrustumWarning, ShapeError
 from frustum.types.batch import Batch
 from frustum.types.classes import IGNORE
 from frustum.types.contract import ModelConfig, Reads
@@ -45,7 +46,7 @@ def section(root: Path, **settings: object) -> ImageFolderData:
 @pytest.mark.parametrize("size", [(32, 32), (60, 96)])
 def test_a_random_window_shows_each_pixel_with_its_label(root: Path, size: tuple[int, int]) -> None:
     """At scale 1 pixel for pixel; where the window leaves the photograph the colour is the mean and the label ignored."""
-    data, augment = section(root, image_size=size), STILL.model_copy(update={"scale": (1.0, 1.0), "flip": True})
+    data, augment = section(root, image_size=size, evaluation="whole"), STILL.model_copy(update={"scale": (1.0, 1.0), "flip": True})
     pipeline, corners = data.pipeline(Reads(), (LABELS,), augment, training=True), set()
     for seed in range(12):
         moved = draw_image(augment, np.random.default_rng(seed), SIZE, size)
@@ -76,6 +77,42 @@ def test_scales_are_those_of_the_photograph(root: Path) -> None:
     assert augment.moves_pixels
     with pytest.raises(ValueError, match=r"a range is low,high, but 2 is above 0\.5"):
         AugmentConfig(scale=(2.0, 0.5))
+
+
+def test_training_scales_what_evaluation_sees(root: Path) -> None:
+    """`short_side` comes first in both: scale 1 shows the photograph as large as evaluation does."""
+    augment = STILL.model_copy(update={"scale": (1.0, 1.0)})
+    data = section(root, evaluation="whole", short_side=24, image_size=(24, 40))
+    source = data.open()
+    for token in ("train-002", "val-small"):
+        seen, trained = (
+            data.pipeline(Reads(), (LABELS,), augment, training)(source, token, np.random.default_rng(0)) for training in (0, 1)
+        )
+        assert seen["image"].shape == (3, 24, 40 if token == "train-002" else 38)
+        width = seen["image"].shape[2]
+        torch.testing.assert_close(trained["image"][..., :width], seen["image"])
+        assert (trained["image"][..., width:].abs() < 0.01).all()
+    assert data.trained(STILL, SIZE) is STILL
+    assert data.trained(augment.model_copy(update={"scale": (0.5, 2.0)}), (48, 80)).scale == (0.25, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale", "is_said"),
+    [
+        ({"image_size": (12, 20)}, (0.5, 2.0), True),  # fitted to a quarter
+        ({"image_size": (24, 40)}, (0.5, 2.0), False),
+        ({"evaluation": "whole"}, (0.5, 2.0), False),
+        ({"evaluation": "whole"}, (1.5, 2.0), True),
+        ({"evaluation": "whole", "short_side": 12}, (0.5, 2.0), False),
+    ],
+)
+def test_another_scale_in_evaluation_is_said(root: Path, settings: dict[str, object], scale: tuple[float, float], is_said: bool) -> None:
+    data = section(root, **settings)
+    pipeline = data.pipeline(Reads(), (), STILL.model_copy(update={"scale": scale}), training=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", FrustumWarning)
+        pipeline.load(data.open(), "train-002")
+    assert ["augment.scale does not reach" in str(warning.message) for warning in said] == [True] * is_said
 
 
 # ---- evaluation -------------------------------------------------------------------------------------------------------------

@@ -160,6 +160,10 @@ def test_images_without_a_label_map_are_ignored_or_unlabelled(root: Path) -> Non
     alone = pipeline.collate(items[1:])
     with pytest.raises(DataError, match=r"needs label maps in the batch, but there are none\. Use a data set that has labels/SPLIT/"):
         alone.need(PixelLabels)
+    training = section(root).pipeline(Reads(), (LABELS,), AugmentConfig(), training=True)
+    batch = training.collate([training(source, "val-002", np.random.default_rng(seed)) for seed in range(2)])
+    assert batch.need(PixelLabels).shape == (2, *section(root).image_size)
+    assert (batch.need(PixelLabels) == IGNORE).all(), "a batch of unlabelled images does not stop a training"
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
@@ -200,6 +204,34 @@ def test_the_engine_feeds_images(root: Path) -> None:
 
 
 # ---- what does not fit ------------------------------------------------------------------------------------------------------
+
+
+def test_bare_photographs_can_be_predicted_and_no_more(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.png"):
+        Image.new("RGB", (6, 4), (90, 90, 90)).save(tmp_path / name)
+    source = section(tmp_path).open()
+    assert (source.class_names, source.splits(), source.tokens()) == ((), ["all"], ["a", "b"])
+    assert source.sample("b").size == (4, 6)
+    assert source.labels("b") is None
+    with pytest.raises(DataError, match="has no split 'train'"):
+        TrainingFeed(recipe(tmp_path), source)
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="two images have the token 'a'"):
+        section(tmp_path).open()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_of_a_turned_camera_are_upright(tmp_path: Path, orientation: int) -> None:
+    """Written as a camera does: pixels as they came, and a note how to turn them."""
+    upright = Image.fromarray(np.kron(COLOURS[[[0, 1, 2], [3, 3, 0]]], np.ones((16, 16, 1), np.uint8)))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transposes
+    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    sample = section(tmp_path).open().sample("a")
+    assert sample.size == (32, 48)
+    assert np.abs(np.asarray(sample.open()).astype(int) - np.asarray(upright))[8::16, 8::16].max() < 20
 
 
 def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
@@ -262,7 +294,10 @@ def test_other_classes_and_missing_labels_stop_before_training(root: Path, tmp_p
     source = section(root).open()
     tokens = source.tokens("train")
     LABELS.require(source, tokens)
-    with pytest.raises(DataError, match=r"the network learns the classes road, sky, but the labels in .* have road, sky, car, tree\. Set"):
+    with pytest.raises(
+        DataError,
+        match=r"the network learns the classes road, sky, but the labels in .* have road, sky, car, tree\. Set model.class_names='",
+    ):
         PixelLabels(("road", "sky")).require(source, tokens)
     bare = section(write_folder(tmp_path / "bare", unlabelled=tuple(tokens))).open()
     with pytest.raises(DataError, match=r"none of the 6 training images in .* has a label map\. Add some"):
