@@ -6,6 +6,8 @@ windows anywhere in the scaled photograph; evaluation sees all of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from frustum.data.images.section import ImageFolderData
 from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import EmaConfig, ModelConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
@@ -54,7 +56,7 @@ def pspnet_lite() -> Recipe:
 
 
 def pspnet_small() -> Recipe:
-    """PSPNet of a tenth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
+    """PSPNet of an eighth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
     model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32)
     return _on_a_cpu("pspnet-small", model, lr=4e-3)
 

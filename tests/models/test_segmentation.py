@@ -195,11 +195,11 @@ def test_no_weights_for_a_stem_that_no_package_has():
         PspNetConfig(encoder="resnet50", stem="3x3_wide", pretrained=True).build()
 
 
-def test_the_small_encoder_is_a_tenth_of_the_light_one():
+def test_the_small_network_is_an_eighth_of_the_light_one():
     """Its maps at stride 16 and 4, sizes rounded up; nobody has weights of it."""
     model = get_recipe("pspnet-small").model.build().eval()
     light = get_recipe("pspnet-lite").model.model_copy(update={"pretrained": False}).build()
-    assert parameters(model) < 0.12 * parameters(light)
+    assert parameters(model) < 0.125 * parameters(light)
     early, late = model.backbone(torch.randn(2, 3, 60, 84))
     assert early.shape == (2, 64, 4, 6)
     assert late.shape == (2, 32, 15, 21)
