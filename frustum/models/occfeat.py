@@ -75,6 +75,12 @@ class TeacherConfig(Config):
         """Whether it looks at images in training."""
         return self.kind != "exact" and not self.folder
 
+    @property
+    def origin(self) -> str:
+        """Where its features come from, in words."""
+        known: dict[object, str] = {True: " with the weights of a package", False: " with random weights"}
+        return self.kind + known.get(self.weights, f" ({self.weights})")
+
 
 class OccFeatConfig(ModelConfig):
     """Settings of OccFeat.
@@ -158,6 +164,7 @@ class OccFeat(nn.Module):
     Attributes:
         grid: the voxels.
         teacher: the frozen network that is asked in training; None where there is none.
+        taught_by: which that is, for those who read where weights come from (engine/taught.py).
     """
 
     def __init__(self, config: OccFeatConfig):
@@ -172,11 +179,13 @@ class OccFeat(nn.Module):
         bias = math.log(config.expected / (1 - config.expected))
         self.head = VolumeHead(self.network.map_channels, config.channels, config.heights, features, bias)
         self.colours = PrincipalAxes(features) if features else None
-        self.head.occupancy.requires_grad_(config.occupancy_weight > 0)
         self.head.requires_grad_(bool(config.occupancy_weight or features))
+        self.head.occupancy.requires_grad_(config.occupancy_weight > 0)
         self.teacher: Frozen | None = None
+        self.taught_by = ""
         if features and config.teacher.is_asked:
             teacher = config.teacher
+            self.taught_by = teacher.origin
             self.teacher = Frozen(functools.partial(Teacher, teacher.kind, teacher.weights, teacher.scale))  # type: ignore[arg-type]
         self.sight: RigMemory[Tensor] = RigMemory()
 
@@ -235,7 +244,7 @@ class OccFeat(nn.Module):
             DataError: the batch holds neither images for the teacher, which is asked in training, nor features of it.
         """
         is_asked = "teacher" in outputs
-        maps = outputs["teacher"].unflatten(0, batch.images[:, 0].shape[:2]) if is_asked else batch.need(TeacherMaps).maps
+        maps = outputs["teacher"].unflatten(0, batch.images[:, 0].shape[:2]) if is_asked else batch.need(TeacherMaps)
         centres, found = self.grid.centres(torch.float64), []
         for b in range(len(batch)):
             voxels = occupied[b].nonzero()
