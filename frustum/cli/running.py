@@ -159,7 +159,8 @@ def robustness(
 ) -> None:
     """Evaluate on images with fog, snow, failing cameras and more: a table of the main figures; of several runs also the differences.
 
-    All figures go to robustness.json in the folder of the run. Evaluations that it holds of the same weights and settings are kept.
+    All figures go to robustness.json in the folder of the run, with settings to a file of those. Evaluations that it holds of the same
+    weights and settings are kept.
     """
     from frustum.cli.robustness import measure_robustness
 
