@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from frustum.config import Config
 from frustum.data.labels.feature_maps import EXACT_FEATURES, TeacherMaps
 from frustum.data.labels.lidar_points import LidarPoints
-from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.voxel_features import (
@@ -42,7 +41,7 @@ from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.frozen import Frozen
 from frustum.nn.lift_sample import in_ego_frame
 from frustum.nn.rig_memory import RigMemory
-from frustum.nn.teachers import ABOUT, Teacher
+from frustum.nn.teachers import ABOUT, Teacher, require_weights
 from frustum.nn.volume_head import PrincipalAxes, VolumeHead
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig, Reads
@@ -198,12 +197,8 @@ class OccFeat(nn.Module):
         teacher = self.config.teacher
         if self.teacher is None:
             return
-        if teacher.kind.startswith("dinov2") and teacher.weights is True:
-            size = teacher.kind.removeprefix("dinov2_")
-            raise ConfigError(
-                f"the teacher {teacher.kind} needs a file of weights: model.teacher.weights=dinov2_{size}_pretrain.pth (of "
-                "facebookresearch/dinov2). Without it: model.teacher.kind=efficientnet_lite0, or occupancy alone, model.feature_weight=0."
-            )
+        without = "model.teacher.kind=efficientnet_lite0, or occupancy alone, model.feature_weight=0"
+        require_weights(teacher.kind, teacher.weights, "model.teacher.weights=", without)
         self.teacher.on("cpu")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
