@@ -88,9 +88,10 @@ class TeacherMaps(Label[Tensor]):
                 )
             missing = [token for token in tokens if not (Path(self.folder) / f"{token}.npz").is_file()]
             if missing:
+                size = ",".join(map(str, about.get("image_size", ())))
                 raise DataError(
-                    f"{self.folder} lacks features of {len(missing)} of the {len(tokens)} training keyframes, {missing[0]} first. "
-                    f"Write them: frustum data features ROOT --out {self.folder}"
+                    f"{self.folder} lacks features of {len(missing)} of the {len(tokens)} training keyframes, {missing[0]} first. Write "
+                    f"them: frustum data features {source.root} --out {self.folder} --teacher {self.teacher} --image-size {size}"
                 )
         for token in tokens[:1]:
             self.read(source, token)

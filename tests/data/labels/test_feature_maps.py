@@ -94,6 +94,8 @@ def test_files_that_are_not_what_is_wanted(world: NuScenes, tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(DataError, match="there are no features of keyframe"):
         label.read(world, tokens[0])
+    with pytest.raises(DataError, match=rf"lacks features of 1 of the {len(tokens)} .* --teacher resnet50 --image-size 64,96"):
+        label.require(world, tokens)
     write_json(folder / "features.json", [])
     with pytest.raises(DataError, match="None numbers of the teacher None"):
         label.require(world, tokens)

@@ -13,6 +13,7 @@ from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.depth import aggregate_sweeps
 from frustum.data.labels.lidar_points import VEHICLE, LidarPoints
 from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.source import labelled
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
 from frustum.worlds.street.generate import WorldConfig, generate
@@ -74,6 +75,11 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
     source = NuScenes(street_root)
     with pytest.raises(DataError, match=r"no LiDAR scans between keyframes, but 4 scans are to be joined.*model.scans=1"):
         LidarPoints(4).require(source, source.tokens("train"))
+    few = NuScenes(street_root)
+    few.hide_labels("train", 0.5, by="keyframe")
+    with pytest.raises(DataError, match=r"labelled_share hides voxel and map labels, .* from LiDAR points.*data.labelled_only=true"):
+        LidarPoints().require(few, few.tokens("train"))
+    LidarPoints().require(few, labelled(few, few.tokens("train")))
     root = shutil.copytree(other_root, tmp_path / "other")
     world = NuScenes(root)
     token = world.tokens("train")[0]
