@@ -72,9 +72,12 @@ def train(
     words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
     found, folder = resolve_recipe(recipe, words, code or ()), run_folder(recipe, out)
     from frustum.engine.sections import modules_to_name
+    from frustum.engine.taught import in_sentences
     from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
+    for line in in_sentences(getattr(result.model, "taught_with", {})):
+        say(line)
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
     then = f"frustum eval {folder}" + "".join(f" --code {module}" for module in modules_to_name(found))
     say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: {then}")
