@@ -93,7 +93,7 @@ class OccFeatConfig(ModelConfig):
         teacher: whose features are learned.
         occupancy_weight, feature_weight: of the two losses. Without a weight a part is not there.
         positive_weight: of occupied voxels in the cross-entropy.
-        focal: the exponent of a focal loss in its place; 0 for none.
+        focal: the exponent of a focal loss, see `occupancy_loss`; 0 for none.
         counted: which voxels count for occupancy: `all`, or those that a camera sees.
         expected: the share of voxels that the untrained network calls occupied.
         threshold: a voxel is predicted to be occupied where its probability is above.

@@ -119,8 +119,8 @@ class LidarPoints(Label[Scans]):
         return Scans(found, sizes, [min(self.reference, shapes.cameras - 1)] * shapes.batch)
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the last keyframe of these has no LiDAR; if several scans are joined, and there are those of keyframes alone;
-        or if labels are hidden, which LiDAR points are not.
+        """Raise DataError if one of twenty keyframes of these has no LiDAR; if several scans are joined, and there are those of keyframes
+        alone; or if labels are hidden, which LiDAR points are not.
         """
         if len(labelled(source, tokens)) < len(tokens):
             raise DataError(
@@ -128,7 +128,7 @@ class LidarPoints(Label[Scans]):
                 "keyframes. Leave it out, or set data.labelled_only=true to train on the labelled ones alone."
             )
         rigs: Any = source
-        for token in tokens[-1:]:
+        for token in spread(tokens, 20):
             self.read(source, token)
         ages = []
         for token in spread(tokens, 20) if self.scans > 1 else ():

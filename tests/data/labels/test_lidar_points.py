@@ -89,6 +89,9 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
     scan.path.write_bytes(near.tobytes())
     with pytest.raises(DataError, match=r"keyframe \w+ holds no point beyond the vehicle itself"):
         LidarPoints().read(world, token)
+    assert token != world.tokens("train")[-1]
+    with pytest.raises(DataError, match="holds no point beyond the vehicle itself"):
+        LidarPoints().require(world, world.tokens("train"))
     table = root / "v1.0-trainval" / "sample_data.json"
     rows = [row for row in json.loads(table.read_text()) if "LIDAR" not in row["filename"]]
     table.write_text(json.dumps(rows))
