@@ -29,7 +29,9 @@ from frustum.version import __version__
 def measure_robustness(
     runs: Sequence[str], overrides: Sequence[str] = (), corruptions: str = "", levels: str = "", code: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What `frustum robustness` does; returns for each run what its robustness.json holds.
+    """What `frustum robustness` does; returns for each run what its file of figures holds.
+
+    That is robustness.json; with settings it is one of those settings, so that a quick look replaces nothing.
 
     Args:
         runs: folders of runs, or weights files.
@@ -52,7 +54,8 @@ def measure_robustness(
         say(f"left out, as these are no rigs of several cameras: {', '.join(left_out)}")
     numbers, found = {}, {}
     for run, (recipe, network) in opened.items():
-        file = Path(run) / ROBUSTNESS if is_run(run) else Path(run).with_name(f"{Path(run).stem}-{ROBUSTNESS}")
+        name = f"robustness_{_settings(recipe)[:8]}.json" if overrides else ROBUSTNESS
+        file = Path(run) / name if is_run(run) else Path(run).with_name(f"{Path(run).stem}-{name}")
         numbers[run], found[run] = _measured(recipe, network, sources[run], file, names, chosen)
         say("")
         for table in robustness_tables(found[run], names, chosen, title=run):

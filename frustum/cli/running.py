@@ -73,9 +73,12 @@ def train(
     words = split_overrides(overrides) + ([f"train.init={init}"] if init else [])
     found, folder = resolve_recipe(recipe, words, code or ()), run_folder(recipe, out)
     from frustum.engine.sections import modules_to_name
+    from frustum.engine.taught import in_sentences
     from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
     result = run(found, folder, resume=resume, source=recipe, overrides=words)
+    for line in in_sentences(getattr(result.model, "taught_with", {})):
+        say(line)
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
     then = f"frustum eval {folder}" + "".join(f" --code {module}" for module in modules_to_name(found))
     say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: {then}")
@@ -160,7 +163,8 @@ def robustness(
 ) -> None:
     """Evaluate on images with fog, snow, failing cameras and more: a table of the main figures; of several runs also the differences.
 
-    All figures go to robustness.json in the folder of the run. Evaluations that it holds of the same weights and settings are kept.
+    All figures go to robustness.json in the folder of the run, with settings to a file of those. Evaluations that it holds of the same
+    weights and settings are kept.
     """
     from frustum.cli.robustness import measure_robustness
 

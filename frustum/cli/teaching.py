@@ -18,7 +18,7 @@ from frustum.engine.recipe import RuntimeConfig
 from frustum.engine.runtime import make_accelerator
 from frustum.errors import ConfigError, nearest_names
 from frustum.files import make_folder
-from frustum.nn.teachers import Teacher, TeacherKind
+from frustum.nn.teachers import Teacher, TeacherKind, require_weights
 
 
 def write_teacher_features(
@@ -30,6 +30,7 @@ def write_teacher_features(
     size = [int(side) if side.strip().isdigit() else 0 for side in image_size.split(",")]
     if len(size) != 2 or min(size) < 14:
         raise ConfigError(f"--image-size is height,width in pixels, such as 448,798, got {image_size!r}.")
+    require_weights(kind, weights or True, "--weights ", "--teacher efficientnet_lite0")
     teacher = Teacher(kind, weights or True, image_size=(size[0], size[1])).eval()  # type: ignore[arg-type]
     place = make_accelerator(RuntimeConfig(device=device)).device
     teacher = teacher.to(place)
@@ -51,5 +52,6 @@ def write_teacher_features(
             "weights": digest(teacher),
         }  # fmt: skip
         new = write_features(database, loop_progress("looking", tokens), out, about, teach)
-    say(f"features of {len(tokens)} keyframes are in {out}, {new} of them are new. Learn from them: model.teacher.folder={out}")
+    learn = f"model.teacher.kind={kind} model.teacher.folder={out}"
+    say(f"features of {len(tokens)} keyframes are in {out}, {new} of them are new. Learn from them: {learn}")
     return {"folder": str(out), "keyframes": len(tokens), "new": new, "megabytes": round(megabytes, 1)}

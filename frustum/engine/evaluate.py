@@ -146,6 +146,11 @@ def _answered(prediction: Prediction, tasks: Sequence[type[Task]], others: Seque
     """The tasks whose part a prediction has. Raises DataError if there is none, or if they are not the `others` of earlier samples."""
     asked = [task for task in tasks if getattr(prediction, task.part) is not None]
     held = ", ".join(name for name, value in vars(prediction).items() if name != "token" and value is not None) or "nothing"
+    if held == "nothing":
+        raise DataError(
+            f"the prediction of {prediction.token} holds nothing that could be scored. A network that was pretrained without one is a "
+            "start for others: frustum train RECIPE --init RUN."
+        )
     if not asked:
         raise DataError(
             f"the prediction of {prediction.token} holds {held}, which none of the tasks scores. "

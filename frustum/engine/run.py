@@ -7,7 +7,8 @@ statistics.npz       class counts of the training split
 checkpoints/step_*/  full state for an exact resume; the newest ones are kept
 weights.safetensors  the result: averaged weights, written when training ends
 eval.json            figures of `frustum eval`, with the digest of the weights they belong to; baselines.json next to it
-eval_fog-3.json      the same on corrupted images, a file for each corruption; robustness.json: `frustum robustness`
+eval_fog-3.json      the same on corrupted images, a file for each corruption
+robustness.json      figures of `frustum robustness`; with settings robustness_*.json
 report/              pages of `frustum report`
 """
 
@@ -116,7 +117,7 @@ def clear_run(folder: Path) -> None:
                 shutil.rmtree(folder / name)
         made = ("metrics.jsonl", "recipe.json", "weights.safetensors", "statistics.npz", "speedtest.json")
         numbers = (EVALUATION, BASELINES, ROBUSTNESS)
-        for path in (*(folder / name for name in made + numbers), *folder.glob("eval_*.json")):
+        for path in (*(folder / name for name in made + numbers), *folder.glob("eval_*.json"), *folder.glob("robustness_*.json")):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error

@@ -25,7 +25,7 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
 
     Args:
         recipe: names labels and `train.init`.
-        network: fresh, or trained; its parts know where they started from.
+        network: fresh, or trained; its parts know where they started from, and whose features they learn (`taught_by`).
         source: the opened data set.
         cache: the run folder, for the statistics that the network was prepared with. None are counted for this.
         is_given: the caller brought the network, and what was in it is not known.
@@ -33,6 +33,7 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
     tokens = source.tokens(recipe.data.train_split)
     known = label_statistics(recipe, source, cache, kept_only=True)
     labels = [label.described(source, tokens, known[type(label)]) for label in recipe.model.learns_from()]
+    labels += [f"image features of {name}" for part in network.modules() if (name := getattr(part, "taught_by", ""))]
     first = "a network that was given in Python" if is_given else f"{recipe.train.init}, as far as it fits" if recipe.train.init else ""
     start = [*(f"image encoder from {origin}" for origin in origins(network)), *([first] if first else [])]
     shown = list(getattr(source, "labelled", ()))

@@ -73,7 +73,8 @@ def occupancy_loss(
         occupied: (*) bool.
         counted: (*) bool, those that count; None for all.
         positive_weight: of occupied voxels.
-        focal: the exponent of the focal loss, whose weight of occupied voxels is then 0.25 and of free ones 0.75; 0 for none.
+        focal: the exponent of the focal loss, in which occupied voxels have the weight 0.25, times `positive_weight`, and free ones 0.75;
+            0 for none.
     """
     logits, target = logits.float(), occupied.float()
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=logits.new_tensor(positive_weight))

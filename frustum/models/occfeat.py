@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from frustum.config import Config
 from frustum.data.labels.feature_maps import EXACT_FEATURES, TeacherMaps
 from frustum.data.labels.lidar_points import LidarPoints
-from frustum.errors import ConfigError
 from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send, without_autocast
 from frustum.losses.voxel_features import (
@@ -42,7 +41,7 @@ from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.frozen import Frozen
 from frustum.nn.lift_sample import in_ego_frame
 from frustum.nn.rig_memory import RigMemory
-from frustum.nn.teachers import ABOUT, Teacher
+from frustum.nn.teachers import ABOUT, Teacher, require_weights
 from frustum.nn.volume_head import PrincipalAxes, VolumeHead
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig, Reads
@@ -75,6 +74,12 @@ class TeacherConfig(Config):
         """Whether it looks at images in training."""
         return self.kind != "exact" and not self.folder
 
+    @property
+    def origin(self) -> str:
+        """Where its features come from, in words."""
+        known: dict[object, str] = {True: " with the weights of a package", False: " with random weights"}
+        return self.kind + known.get(self.weights, f" ({self.weights})")
+
 
 class OccFeatConfig(ModelConfig):
     """Settings of OccFeat.
@@ -88,7 +93,7 @@ class OccFeatConfig(ModelConfig):
         teacher: whose features are learned.
         occupancy_weight, feature_weight: of the two losses. Without a weight a part is not there.
         positive_weight: of occupied voxels in the cross-entropy.
-        focal: the exponent of a focal loss in its place; 0 for none.
+        focal: the exponent of a focal loss, see `occupancy_loss`; 0 for none.
         counted: which voxels count for occupancy: `all`, or those that a camera sees.
         expected: the share of voxels that the untrained network calls occupied.
         threshold: a voxel is predicted to be occupied where its probability is above.
@@ -158,6 +163,7 @@ class OccFeat(nn.Module):
     Attributes:
         grid: the voxels.
         teacher: the frozen network that is asked in training; None where there is none.
+        taught_by: which that is, for those who read where weights come from (engine/taught.py).
     """
 
     not_maps = ("occupied", "voxels", "teacher")
@@ -174,11 +180,13 @@ class OccFeat(nn.Module):
         bias = math.log(config.expected / (1 - config.expected))
         self.head = VolumeHead(self.network.map_channels, config.channels, config.heights, features, bias)
         self.colours = PrincipalAxes(features) if features else None
-        self.head.occupancy.requires_grad_(config.occupancy_weight > 0)
         self.head.requires_grad_(bool(config.occupancy_weight or features))
+        self.head.occupancy.requires_grad_(config.occupancy_weight > 0)
         self.teacher: Frozen | None = None
+        self.taught_by = ""
         if features and config.teacher.is_asked:
             teacher = config.teacher
+            self.taught_by = teacher.origin
             self.teacher = Frozen(functools.partial(Teacher, teacher.kind, teacher.weights, teacher.scale))  # type: ignore[arg-type]
         self.sight: RigMemory[Tensor] = RigMemory()
 
@@ -191,12 +199,8 @@ class OccFeat(nn.Module):
         teacher = self.config.teacher
         if self.teacher is None:
             return
-        if teacher.kind.startswith("dinov2") and teacher.weights is True:
-            size = teacher.kind.removeprefix("dinov2_")
-            raise ConfigError(
-                f"the teacher {teacher.kind} needs a file of weights: model.teacher.weights=dinov2_{size}_pretrain.pth (of "
-                "facebookresearch/dinov2). Without it: model.teacher.kind=efficientnet_lite0, or occupancy alone, model.feature_weight=0."
-            )
+        without = "model.teacher.kind=efficientnet_lite0, or occupancy alone, model.feature_weight=0"
+        require_weights(teacher.kind, teacher.weights, "model.teacher.weights=", without)
         self.teacher.on("cpu")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -237,7 +241,7 @@ class OccFeat(nn.Module):
             DataError: the batch holds neither images for the teacher, which is asked in training, nor features of it.
         """
         is_asked = "teacher" in outputs
-        maps = outputs["teacher"].unflatten(0, batch.images[:, 0].shape[:2]) if is_asked else batch.need(TeacherMaps).maps
+        maps = outputs["teacher"].unflatten(0, batch.images[:, 0].shape[:2]) if is_asked else batch.need(TeacherMaps)
         centres, found = self.grid.centres(torch.float64), []
         for b in range(len(batch)):
             voxels = occupied[b].nonzero()

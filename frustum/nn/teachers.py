@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frustum.errors import ConfigError
 from frustum.nn.encoders import efficientnet
 from frustum.nn.encoders.dinov2 import PATCH, DinoV2
 from frustum.nn.encoders.efficientnet import EfficientNetLite0
-from frustum.nn.encoders.pretrained import Pretrained
+from frustum.nn.encoders.pretrained import Pretrained, to_install
 from frustum.nn.encoders.resnet import ResNet
 
 TeacherKind = Literal["dinov2_vits14", "dinov2_vitb14", "resnet50", "efficientnet_lite0"]
@@ -35,6 +36,26 @@ ABOUT: dict[str, About] = {
     "resnet50": About(1024),
     "efficientnet_lite0": About(320, 1, efficientnet.MEAN, efficientnet.STD),
 }
+
+
+_PACKAGED = {"resnet50": "ResNet-50", "efficientnet_lite0": "EfficientNet-Lite0"}
+
+
+def require_weights(kind: str, weights: Pretrained, setting: str, without: str) -> None:
+    """Raise ConfigError where a teacher is to have the weights of a package (`true`) and there is none.
+
+    Args:
+        kind, weights: see `Teacher`.
+        setting: what is put in front of a file's name to choose it, as it is typed.
+        without: what can be done without DINOv2's weights, as it is typed.
+    """
+    if weights is not True:
+        return
+    if kind not in _PACKAGED:
+        file = f"{setting}{kind}_pretrain.pth (of facebookresearch/dinov2)"
+        raise ConfigError(f"the teacher {kind} needs a file of weights: {file}. Without it: {without}.")
+    if command := to_install(_PACKAGED[kind]):
+        raise ConfigError(f"the weights of the teacher {kind} are not installed. Type: {command}  (or give a file, {setting}FILE).")
 
 
 class Teacher(nn.Module):

@@ -89,6 +89,7 @@ def test_a_training_may_start_from_such_a_file(frustum: Run, got: Path, street_r
     code, out, err = frustum("train", "flashocc-tiny", "--init", "got.safetensors", "--out", "mine", "train.num_workers=0", *words)
     assert code == 0, err
     assert "starting from got.safetensors: " in " ".join(out.split())
+    assert "learned from: 3D labels" in out, "from which labels, and of which scenes where others are hidden"
     assert not (got / "executed").exists(), "its tensors are taken, its class is not needed"
 
 

@@ -154,7 +154,7 @@ def test_features_of_a_teacher_are_written_once(frustum: Run, street_root: Path,
     code, out, err = frustum(*words, "--image-size", "64,176", "--json", tmp_path / "made.json")
     assert code == 0, err
     assert "features of 3 keyframes will take about" in out
-    assert f"model.teacher.folder={tmp_path / 'features'}" in out.replace("\n", "")
+    assert f"model.teacher.kind=efficientnet_lite0model.teacher.folder={tmp_path / 'features'}" in out.replace("\n", "").replace(" ", "")
     assert json.loads((tmp_path / "made.json").read_text())["new"] == 3
     code, out, _ = frustum(*words, "--image-size", "64,176")
     assert (code, "0 of them are new" in out) == (0, True)
@@ -165,5 +165,5 @@ def test_features_of_a_teacher_are_written_once(frustum: Run, street_root: Path,
     code, _, err = frustum("data", "features", street_root, "--out", tmp_path / "x", "--teacher", "dinov2")
     assert (code, "dinov2_vits14" in err) == (2, True)
     code, _, err = frustum("data", "features", street_root, "--out", tmp_path / "x")
-    assert (code, "dinov2_vits14_pretrain.pth" in err.replace("\n", " ")) == (2, True)
+    assert (code, "--weights dinov2_vits14_pretrain.pth" in err.replace("\n", " ")) == (2, True)
     assert not (tmp_path / "x").exists()

@@ -88,6 +88,8 @@ def test_all_levels_and_going_on(frustum: Run, run: Path, monkeypatch: pytest.Mo
     assert "1 easy" not in few.out
     frustum("robustness", run, "--corruptions", "brightness", "--levels", "3", "eval.every=2", *CODE)
     assert made == [None, "brightness:3"], "other settings, other figures"
+    assert json.loads((run / "robustness.json").read_text()) == stored, "which replace none"
+    assert len(list(run.glob("robustness_*.json"))) == 1
     assert not (run / "eval.json").exists()
 
 

@@ -70,6 +70,7 @@ def test_clearing_keeps_what_is_not_ours(tmp_path):
         "eval.json",
         "eval_fog-3.json",
         "robustness.json",
+        "robustness_0123abcd.json",
         "baselines.json",
         "notes.txt",
         "report/report.html",

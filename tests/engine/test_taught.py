@@ -74,6 +74,14 @@ def test_statistics_are_used_where_they_are_kept_and_never_counted_for_this(toy_
     np.testing.assert_array_equal(seen[1]["counts"].shape, (toy.Z, toy.K))
 
 
+def test_a_teacher_that_is_asked_in_training_is_named(toy_root):
+    """It is no label: the network that asks it says whose features it learns."""
+    recipe = toy.recipe(toy_root)
+    network = toy.ToyConfig().build()
+    network.taught_by = "dinov2_vits14 with random weights"
+    assert taught_with(recipe, network, recipe.data.open())["labels"] == [*LABELS, "image features of dinov2_vits14 with random weights"]
+
+
 def test_a_share_of_the_labels_is_said(toy_root):
     recipe = apply(toy.recipe(toy_root), ["data.labelled_share=0.5"])
     found = taught_with(recipe, toy.ToyConfig().build(), recipe.data.open())

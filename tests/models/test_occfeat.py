@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frustum.checkpoint.weights_file import save_weights
 from frustum.data.labels.depth import DepthLabels
-from frustum.data.labels.feature_maps import FeatureMaps, TeacherMaps
+from frustum.data.labels.feature_maps import TeacherMaps
 from frustum.data.labels.lidar_points import LidarPoints, Scans
 from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
@@ -211,7 +211,7 @@ def taught_places(name: str, bev_aug: Tensor, reference: int, to_image: Tensor, 
         is_black = ((photo < 0) | (photo > 1)).any(0)
         outputs["teacher"] = torch.where(is_black, 9.0, photo).expand(4, -1, -1, -1)
     else:
-        batch = batch.with_labels({TeacherMaps: FeatureMaps(PLACES.expand(1, 4, -1, -1, -1), torch.from_numpy(SIZES)[None])})
+        batch = batch.with_labels({TeacherMaps: PLACES.expand(1, 4, -1, -1, -1)})
     occupied = torch.zeros(1, *model.grid.shape, dtype=torch.bool)
     occupied[:, ::3, 1::3, ::2] = True
     map2ego = model.config.network.map2ego(batch, True)
@@ -328,6 +328,7 @@ def test_each_part_alone(settings: tuple[str, ...], names: set[str], labels: set
     assert set(losses) == names
     torch.stack(list(losses.values())).sum().backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in model.head.parameters())
 
 
 def test_only_voxels_that_a_camera_sees_count() -> None:
@@ -361,6 +362,15 @@ def test_the_teacher_is_neither_trained_nor_saved_nor_copied() -> None:
     torch.testing.assert_close(photos[0], batch.photographs().flatten(0, 1))
     assert set(model.state_dict()) == keys
     assert not any(p.requires_grad or p.grad is not None for p in model.teacher.on("cpu").parameters())
+
+
+def test_it_says_whose_features_it_learns() -> None:
+    """Of a teacher that is asked in training; others are labels, which say it themselves."""
+    random = build(small("occfeat-mini"))
+    assert random.taught_by == "efficientnet_lite0 with random weights"
+    assert TeacherConfig(kind="resnet50").origin == "resnet50 with the weights of a package"
+    assert TeacherConfig(weights="dino.pth").origin == "dinov2_vits14 (dino.pth)"
+    assert build(small("occfeat-flashocc-mini")).taught_by == ""
 
 
 def test_without_occupancy_nothing_is_predicted() -> None:

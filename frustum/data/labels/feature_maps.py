@@ -36,21 +36,8 @@ _ABOUT = "features.json"
 
 
 @dataclass(frozen=True)
-class FeatureMaps:
-    """Value in a batch.
-
-    Attributes:
-        maps: (B, N, D, h, w) float16, each over its whole photograph.
-        sizes: (B, N, 2) int64 height and width of the photographs.
-    """
-
-    maps: Tensor
-    sizes: Tensor
-
-
-@dataclass(frozen=True)
-class TeacherMaps(Label[FeatureMaps]):
-    """Feature maps of all cameras.
+class TeacherMaps(Label[Tensor]):
+    """Feature maps (B, N, D, h, w) float16 of all cameras, each over its whole photograph.
 
     Attributes:
         teacher: its name; `exact` needs no folder.
@@ -65,39 +52,32 @@ class TeacherMaps(Label[FeatureMaps]):
     what: ClassVar[str] = "a teacher's features"
     advice: ClassVar[str] = "Write them: frustum data features ROOT --out FOLDER, or train with model.feature_weight=0."
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """See `Label.read`: maps and sizes. Raises DataError where files are missing, damaged, or of another data set or teacher."""
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray:
+        """See `Label.read`: (N, D, h, w). Raises DataError where files are missing, damaged, or of another data set or teacher."""
         sample = as_rig_source(source, self.what).sample(token, with_boxes=False, occupancy=False)
-        sizes = np.array([camera.size for camera in sample.cameras], np.int64)
-        if not self.folder:
-            maps = [exact_features(camera) for camera in sample.cameras]
-            if len({one.shape for one in maps}) > 1:
-                raise DataError(
-                    f"the photographs of keyframe {token} have different sizes, {sizes.tolist()}. Choose data.cameras of one size."
-                )
-            return np.stack(maps), sizes
-        return read_features(Path(self.folder), sample), sizes
+        if self.folder:
+            return read_features(Path(self.folder), sample)
+        maps = [exact_features(camera) for camera in sample.cameras]
+        if len({one.shape for one in maps}) > 1:
+            sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(camera.size for camera in sample.cameras))
+            raise DataError(f"the photographs of keyframe {token} have different sizes, {sizes}. Choose data.cameras of one size.")
+        return np.stack(maps)
 
-    def apply(self, found: tuple[np.ndarray, np.ndarray], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
         """As they are: what a draw does to images does nothing to whole photographs."""
         return found
 
-    def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> FeatureMaps | None:
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
         """None if a sample has none."""
-        known = [found for found in moved if found is not None]
-        if not known or len(known) < len(moved):
-            return None
-        maps, sizes = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*known, strict=True))
-        return FeatureMaps(maps, sizes)
+        known = [maps for maps in moved if maps is not None]
+        return torch.from_numpy(np.stack(known)) if known and len(known) == len(moved) else None
 
-    def example(self, rng: np.random.Generator, shapes: Shapes) -> FeatureMaps:
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
         """Random features of 4 x 6 places."""
-        maps = rng.standard_normal((shapes.batch, shapes.cameras, self.features, 4, 6)).astype(np.float16)
-        sizes = torch.tensor(shapes.image_size).expand(shapes.batch, shapes.cameras, 2).contiguous()
-        return FeatureMaps(torch.from_numpy(maps), sizes)
+        return torch.from_numpy(rng.standard_normal((shapes.batch, shapes.cameras, self.features, 4, 6)).astype(np.float16))
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the folder is of another teacher, or what the first keyframe needs is not there."""
+        """Raise DataError if the folder is of another teacher or lacks a keyframe, or what the first one needs is not there."""
         if self.folder:
             about = _about(Path(self.folder))
             found, wanted = (about.get("teacher"), about.get("features")), (self.teacher, self.features)
@@ -108,9 +88,10 @@ class TeacherMaps(Label[FeatureMaps]):
                 )
             missing = [token for token in tokens if not (Path(self.folder) / f"{token}.npz").is_file()]
             if missing:
+                size = ",".join(map(str, about.get("image_size", ())))
                 raise DataError(
-                    f"{self.folder} lacks features of {len(missing)} of the {len(tokens)} training keyframes, {missing[0]} first. "
-                    f"Write them: frustum data features ROOT --out {self.folder}"
+                    f"{self.folder} lacks features of {len(missing)} of the {len(tokens)} training keyframes, {missing[0]} first. Write "
+                    f"them: frustum data features {source.root} --out {self.folder} --teacher {self.teacher} --image-size {size}"
                 )
         for token in tokens[:1]:
             self.read(source, token)
@@ -158,7 +139,7 @@ def write_features(
         source: where the keyframes are.
         tokens: which.
         folder: where to.
-        about: `teacher`, its name; `features`, D; `origin`, what it is in words; `image_size`, at which it looks.
+        about: `teacher`, its name; `features`, D; `origin`, what it is in words; `image_size`, at which it looks; `weights`, a check sum.
         teach: from cameras to features (N, D, h, w).
 
     Raises DataError if the folder holds features of another teacher or data set.

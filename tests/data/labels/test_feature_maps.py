@@ -32,16 +32,15 @@ def world(other_root: Path, tmp_path: Path) -> NuScenes:
 
 def test_exact_features_are_the_mean_vectors_of_classes(world: NuScenes) -> None:
     token = world.tokens("train")[0]
-    maps, sizes = TeacherMaps().read(world, token)
+    maps = TeacherMaps().read(world, token)
     camera = world.sample(token, with_boxes=False, occupancy=False).cameras[2]
     assert maps.shape == (6, EXACT_FEATURES, 2, 6)  # parts of 32 pixels of 64 x 176
-    np.testing.assert_array_equal(sizes, [[64, 176]] * 6)
     path = truth_images(camera)[1]
     ids = np.asarray(Image.open(path))[2::4, 2::4]
     part = class_vectors()[ids[8:, : 44 // 6]].mean((0, 1))  # the second row, the first column
     np.testing.assert_allclose(maps[2, :, 1, 0], part, atol=2e-3)
     Image.fromarray(np.full((64, 176), 7, np.uint8)).save(path)
-    maps, _ = TeacherMaps().read(world, token)
+    maps = TeacherMaps().read(world, token)
     np.testing.assert_allclose(maps[2], np.broadcast_to(class_vectors()[7][:, None, None], maps[2].shape), atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(class_vectors(), axis=1), 1, atol=1e-6)
     assert TeacherMaps().described(world, [token], {}) == "fixed vectors of the true classes of pixels"
@@ -59,16 +58,16 @@ def test_what_was_written_is_read_for_any_choice_of_cameras(world: NuScenes, tmp
     assert write_features(world, tokens, folder, ABOUT, teach) == 0
     label = TeacherMaps("resnet50", str(folder), 5)
     label.require(world, tokens)
-    maps, sizes = label.read(world, tokens[0])
+    maps = label.read(world, tokens[0])
     np.testing.assert_array_equal(maps, teach([None] * 6).astype(np.float16))  # type: ignore[list-item]
     few = NuScenes(world.root, cameras=("CAM_BACK", "CAM_FRONT"))
     names = [camera.channel for camera in world.sample(tokens[0]).cameras]
     rows = [names.index(name) for name in ("CAM_BACK", "CAM_FRONT")]
-    np.testing.assert_array_equal(label.read(few, tokens[0])[0], maps[rows])
-    moved = [label.apply((maps, sizes), Draw((), BevTransform(flip_x=True), (9, 16)))] * 2
+    np.testing.assert_array_equal(label.read(few, tokens[0]), maps[rows])
+    moved = [label.apply(maps, Draw((), BevTransform(flip_x=True), (9, 16)))] * 2
     value = label.collate(moved)
     assert value is not None
-    assert value.maps.shape == (2, 6, 5, 3, 4)
+    assert value.shape == (2, 6, 5, 3, 4)
     assert label.collate([*moved, None]) is None
     assert label.described(world, tokens, {}) == "image features of ResNet-50"
 
@@ -95,6 +94,8 @@ def test_files_that_are_not_what_is_wanted(world: NuScenes, tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(DataError, match="there are no features of keyframe"):
         label.read(world, tokens[0])
+    with pytest.raises(DataError, match=rf"lacks features of 1 of the {len(tokens)} .* --teacher resnet50 --image-size 64,96"):
+        label.require(world, tokens)
     write_json(folder / "features.json", [])
     with pytest.raises(DataError, match="None numbers of the teacher None"):
         label.require(world, tokens)

@@ -13,6 +13,7 @@ from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.depth import aggregate_sweeps
 from frustum.data.labels.lidar_points import VEHICLE, LidarPoints
 from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.source import labelled
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
 from frustum.worlds.street.generate import WorldConfig, generate
@@ -74,6 +75,11 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
     source = NuScenes(street_root)
     with pytest.raises(DataError, match=r"no LiDAR scans between keyframes, but 4 scans are to be joined.*model.scans=1"):
         LidarPoints(4).require(source, source.tokens("train"))
+    few = NuScenes(street_root)
+    few.hide_labels("train", 0.5, by="keyframe")
+    with pytest.raises(DataError, match=r"labelled_share hides voxel and map labels, .* from LiDAR points.*data.labelled_only=true"):
+        LidarPoints().require(few, few.tokens("train"))
+    LidarPoints().require(few, labelled(few, few.tokens("train")))
     root = shutil.copytree(other_root, tmp_path / "other")
     world = NuScenes(root)
     token = world.tokens("train")[0]
@@ -83,6 +89,9 @@ def test_what_cannot_be_learned_from_is_refused(street_root: Path, other_root: P
     scan.path.write_bytes(near.tobytes())
     with pytest.raises(DataError, match=r"keyframe \w+ holds no point beyond the vehicle itself"):
         LidarPoints().read(world, token)
+    assert token != world.tokens("train")[-1]
+    with pytest.raises(DataError, match="holds no point beyond the vehicle itself"):
+        LidarPoints().require(world, world.tokens("train"))
     table = root / "v1.0-trainval" / "sample_data.json"
     rows = [row for row in json.loads(table.read_text()) if "LIDAR" not in row["filename"]]
     table.write_text(json.dumps(rows))
