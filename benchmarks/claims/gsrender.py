@@ -19,7 +19,8 @@ The groups, each with what differs within it; an arm that is in several is train
   (`views.moving_weight`); what is drawn counts in full (`loss.moving_weight=1`; where nothing is drawn, that says nothing). Not of the
   paper: `clear`, never drawn, nor are points behind where something moving is now (`views.uncovered=false`).
 - labels3d, mixed: flashocc-tiny with the 3D labels of all scenes or of a tenth, each without and with the render loss. Without it, a tenth
-  of the scenes is all that is trained on, so that every step has 3D labels; with it, the others come, too, with 2D labels.
+  of the scenes is all that is trained on, so that every step has 3D labels; with it, the others come, too, with 2D labels, in half of the
+  steps. A voxel is read out where the probability that it is occupied reaches a threshold; `own` is the most likely class.
 
 All arms have the same steps, seeds, trunk, learning rate (4e-3) and class weights; renderocc-mini and gsrender-mini draw 4,000 points a
 step, of which Ray Compensation takes its share. RenderOcc's losses of entropy and distortion are not part of the published loss here: they
@@ -96,7 +97,7 @@ ARMS = {
     "moving-kept": _near(1, "camera", "model.views.moving_weight=1", _COUNTS),
     "moving-clear": _near(1, "camera", "model.views.uncovered=false"),
     "labels3d": Arm("flashocc-tiny"),
-    "labels3d-render": Arm("flashocc-mini-render", ("data.labelled_share=1",)),
+    "labels3d-render": Arm("flashocc-mini-render", ("data.labelled_share=1", "data.labelled_repeat=1")),
     "labels10": Arm("flashocc-tiny", ("data.labelled_share=0.1", "data.labelled_only=true")),
     "labels10-render": Arm("flashocc-mini-render"),
     "kitti": Arm("gsrender-mini-kitti"),
@@ -139,7 +140,8 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 def training(arm: str, seed: int, options: argparse.Namespace) -> str:
     """The name of a result: of an arm whose recipe or settings changed it is another one, and those of the others stay."""
-    return f"train+{arm}+{fingerprint(options, _recipe_json(ARMS[arm].recipe), repr(ARMS[arm].words))}+{seed}"
+    swept = () if hasattr(get_recipe(ARMS[arm].recipe).model, "threshold") else ("read out at several thresholds",)
+    return f"train+{arm}+{fingerprint(options, _recipe_json(ARMS[arm].recipe), repr(ARMS[arm].words), *swept)}+{seed}"
 
 
 @lru_cache

@@ -47,7 +47,7 @@ def read_at(
 ) -> Iterator[tuple[str, Parts]]:
     """What a network predicts of keyframes at each threshold; it runs once for each keyframe."""
     predictor, config, wanted = NetworkPredictor(network, recipe.runtime), network.config, tuple(thresholds)
-    voxels_alone = {"shown_width": 0} if hasattr(config, "shown_width") else {}
+    voxels_alone, has_own = {"shown_width": 0} if hasattr(config, "shown_width") else {}, hasattr(config, "threshold")
     try:
         for batch in evaluation_batches(recipe, source, tokens):
             here = batch.to(predictor.device)
@@ -55,15 +55,27 @@ def read_at(
             with torch.no_grad(), torch.autocast(predictor.device.type, torch.bfloat16, enabled=predictor.bf16):
                 outputs = predictor.forward(here)
                 for threshold in wanted:
-                    read = {} if threshold is None else {"threshold": threshold}
-                    network.config = config.model_copy(update=read | voxels_alone)
-                    for prediction in network.predict(outputs, here):
+                    shown = outputs
+                    if threshold is not None and has_own:
+                        network.config = config.model_copy(update={"threshold": threshold} | voxels_alone)
+                    else:
+                        network.config = config.model_copy(update=voxels_alone)
+                        shown = outputs if threshold is None else outputs | {"occ_logits": at_least(outputs["occ_logits"], threshold)}
+                    for prediction in network.predict(shown, here):
                         part = prediction.cpu().occupancy
                         assert part is not None
                         found[prediction.token][threshold] = part
             yield from found.items()
     finally:
         network.config = config
+
+
+def at_least(logits: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Voxel logits (*, K) by which a voxel is occupied where the probability of that is at least `threshold`; free space is the last."""
+    probability = logits.float().softmax(-1)
+    occupied = probability[..., :-1]
+    free = torch.where(1 - probability[..., -1] >= threshold, -1.0, 2.0)
+    return torch.cat([occupied, free[..., None]], -1)
 
 
 def sweep(recipe: Recipe, network: nn.Module, source: Source, shapes: bool = False) -> dict[str, float]:
@@ -196,15 +208,13 @@ def score(predictions: Iterable[tuple[str, Parts]], source: Source, shapes: bool
 def score_network(recipe: Recipe, network: nn.Module, shapes: bool = False) -> dict[str, Any]:
     """Figures on the validation split: `chosen` with the threshold of `sweep`, `own` with that of the recipe.
 
-    `threshold` is the chosen one, `sweep` what it was chosen by. A network without threshold has `chosen` alone, as it is.
+    `threshold` is the chosen one, `sweep` what it was chosen by. For a network that has none of its own, `own` is the most likely class.
     """
     source, own = recipe.data.open(), getattr(recipe.model, "threshold", None)
-    swept = {} if own is None else sweep(recipe, network, source, shapes)
-    chosen = best_of(swept) if swept else None
+    swept = sweep(recipe, network, source, shapes)
+    chosen = best_of(swept)
     tokens = source.tokens(recipe.data.val_split)[:: recipe.eval.every]
     found = score(read_at(recipe, network, source, tokens, dict.fromkeys((chosen, own))), source, shapes)
-    if own is None:
-        return {"threshold": None, "chosen": found[None]}
     by = f"mIoU with 3D labels of at most {SWEPT} training keyframes"
     return {"threshold": chosen, "chosen_by": by, "sweep": without_nan(swept), "chosen": found[chosen], "own": found[own]}
 

@@ -36,7 +36,7 @@ VARIED = {
     "interval": {"model.views.adjacent"},
     "dynamic": {"model.views.moving_weight", "model.loss.moving_weight", "model.views.uncovered"},
     "labels3d": set(),
-    "mixed": {"data.labelled_share", "data.labelled_only", "model.render"},
+    "mixed": {"data.labelled_share", "data.labelled_only", "data.labelled_repeat", "model.render"},
 }
 SHARED = ("data", "augment", "optim", "ema", "train", "runtime", "eval")
 
@@ -76,7 +76,8 @@ def test_all_arms_have_the_same_budget_and_networks_the_same_trunk(recipes: dict
     first = recipes["gaussians"]
     assert (first.train.steps, first.train.seed, first.data.root, first.eval.every, first.optim.lr) == (7, 5, "w", 3, 4e-3)
     for recipe in recipes.values():
-        assert recipe.data.model_copy(update={"labelled_share": 1.0, "labelled_only": False}) == first.data
+        shares = {"labelled_share": 1.0, "labelled_only": False, "labelled_repeat": 1}
+        assert recipe.data.model_copy(update=shares) == first.data
         assert all(getattr(recipe, name) == getattr(first, name) for name in SHARED if name != "data")
     for ours, others in (("gaussians", "traversal"), ("gaussians-silog", "traversal-silog")):
         one, other = recipes[ours].model, recipes[others].model
@@ -165,6 +166,13 @@ def test_a_network_runs_once_for_all_thresholds(monkeypatch: pytest.MonkeyPatch)
     found = {name: round(value, 3) for name, value in miou.items() if value == value}
     assert (found["0.03"], found["0.05"], found["0.12"]) == (0.667, 1.0, 0.5)
     assert readout.best_of(miou) == 0.05
+
+
+def test_a_voxel_is_occupied_where_that_is_likely_enough() -> None:
+    """Three classes, the last one free: of those that are left the likeliest."""
+    logits = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.3, 0.6], [0.05, 0.05, 0.9]]).log()
+    classes = {at: readout.at_least(logits, at).argmax(-1).tolist() for at in (0.05, 0.3, 0.5, 0.9)}
+    assert classes == {0.05: [0, 1, 0], 0.3: [0, 1, 2], 0.5: [0, 2, 2], 0.9: [2, 2, 2]}
 
 
 def test_figures_of_moving_and_of_static_classes() -> None:

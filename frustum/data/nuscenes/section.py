@@ -46,6 +46,7 @@ class NuScenesData(DataConfig):
     labelled_by: Literal["scene", "keyframe"] = Field("scene", description="what labelled_share is a share of")
     labelled_seed: int = Field(0, description="draws them; of one seed, a larger share holds a smaller one")
     labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel and map labels are not hidden")
+    labelled_repeat: int = Field(1, ge=1, description="how often a pass goes over keyframes with labels, where those of others are hidden")
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +67,9 @@ class NuScenesData(DataConfig):
         from frustum.data.nuscenes.balance import balanced_positions
 
         tokens = super().training_tokens(source, seed)
-        tokens = [token for token in tokens if not source.hides_labels(token)] if self.labelled_only else tokens
+        if self.labelled_share < 1:
+            times = {True: 0 if self.labelled_only else 1, False: self.labelled_repeat}
+            tokens = [token for token in tokens for _ in range(times[source.hides_labels(token)])]
         return [tokens[i] for i in balanced_positions(source.class_counts(tokens) > 0, seed)] if self.class_balanced else tokens
 
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:

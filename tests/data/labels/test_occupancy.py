@@ -160,6 +160,9 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     np.testing.assert_array_equal(*counts)
     data = NuScenesData(root=str(street_root), labelled_share=0.5, labelled_only=True)
     assert data.training_tokens(half, 0) == shown
+    twice = data.model_copy(update={"labelled_only": False, "labelled_repeat": 2})
+    assert sorted(twice.training_tokens(half, 0)) == sorted([*tokens, *shown])
+    assert twice.model_copy(update={"labelled_share": 1.0}).training_tokens(every, 0) == tokens, "all have labels: none is repeated"
     LABELS.require(half, tokens[::-1])
     assert LABELS.described(every, tokens, {}) == "3D labels (class of each voxel)"
     panoptic = OccupancyLabels(LABELS.grid, instances=True)
