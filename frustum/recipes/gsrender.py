@@ -76,7 +76,7 @@ def gsrender_mini_kitti() -> Recipe:
 
 
 def flashocc_mini_render() -> Recipe:
-    """FlashOCC-tiny that learns from the 3D labels of a tenth of the scenes in half of its steps, and from 2D labels of all (street world)."""
+    """FlashOCC-tiny with 3D labels of a tenth of the scenes in half of its steps, and 2D labels of all (street world)."""
     tiny = flashocc_tiny()
     render = RenderLoss(weight=0.2, views=_mini_views(), loss=_mini_loss().model_copy(update={"sparsity": 0.0}))
     model = tiny.model.model_copy(update={"render": render})
