@@ -17,7 +17,7 @@ The groups, each with what differs within it; an arm that is in several is train
   `camera`. In scenes of five keyframes the middle one has none that is three away.
 - dynamic: points of moving classes in adjacent keyframes are never drawn, are drawn with a weight of 0.3, or as all others are
   (`views.moving_weight`); what is drawn counts in full (`loss.moving_weight=1`; where nothing is drawn, that says nothing). Not of the
-  paper: `clear`, never drawn, nor are points behind where something moving is now (`views.uncovered=false`).
+  paper: `clear`, points behind where something moving is now are not drawn (`views.uncovered=false`), nor are those on it, or they are.
 - labels3d, mixed: flashocc-tiny with the 3D labels of all scenes or of a tenth, each without and with the render loss. Without it, a tenth
   of the scenes is all that is trained on, so that every step has 3D labels; with it, the others come, too, with 2D labels, in half of the
   steps. A voxel is read out where the probability that it is occupied reaches a threshold; `own` is the most likely class.
@@ -96,6 +96,7 @@ ARMS = {
     "moving-weighted": _near(1, "camera", "model.views.moving_weight=0.3", _COUNTS),
     "moving-kept": _near(1, "camera", "model.views.moving_weight=1", _COUNTS),
     "moving-clear": _near(1, "camera", "model.views.uncovered=false"),
+    "moving-kept-clear": _near(1, "camera", "model.views.moving_weight=1", _COUNTS, "model.views.uncovered=false"),
     "labels3d": Arm("flashocc-tiny"),
     "labels3d-render": Arm("flashocc-mini-render", ("data.labelled_share=1", "data.labelled_repeat=1")),
     "labels10": Arm("flashocc-tiny", ("data.labelled_share=0.1", "data.labelled_only=true")),
@@ -110,7 +111,7 @@ GROUPS = {
     "readout": ("gaussians", "no-splat-readout"),
     "compensation": ("gaussians", "resample-1", "camera-1"),
     "interval": ("camera-1", "camera-2", "camera-3"),
-    "dynamic": ("camera-1", "moving-weighted", "moving-kept", "moving-clear"),
+    "dynamic": ("camera-1", "moving-weighted", "moving-kept", "moving-clear", "moving-kept-clear"),
     "labels3d": ("labels3d",),
     "mixed": ("labels3d", "labels3d-render", "labels10", "labels10-render"),
 }
