@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from frustum.checkpoint.fit import COUNTER
+from frustum.checkpoint.upstream_file import open_state
+from frustum.checkpoint.weights_file import WEIGHTS, decode_header
 from frustum.data.source import Source
 from frustum.engine.recipe import Recipe
 from frustum.engine.statistics import label_statistics
+from frustum.errors import CheckpointError
 
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
@@ -34,7 +39,7 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
     known = label_statistics(recipe, source, cache, kept_only=True)
     labels = [label.described(source, tokens, known[type(label)]) for label in recipe.model.learns_from()]
     labels += [f"image features of {name}" for part in network.modules() if (name := getattr(part, "taught_by", ""))]
-    first = "a network that was given in Python" if is_given else f"{recipe.train.init}, as far as it fits" if recipe.train.init else ""
+    first = "a network that was given in Python" if is_given else _init(recipe.train.init) if recipe.train.init else ""
     start = [*(f"image encoder from {origin}" for origin in origins(network)), *([first] if first else [])]
     shown = list(getattr(source, "labelled", ()))
     return {"labels": labels, "start": start or ["random weights"]} | ({"labelled": shown} if shown else {})
@@ -43,6 +48,24 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
 def origins(network: nn.Module) -> list[str]:
     """Where the image encoders of a network started from, those that did not start from random weights."""
     return list(dict.fromkeys(origin for part in network.modules() if (origin := getattr(part, "started_from", ""))))
+
+
+def forget_origins(network: nn.Module, taken: Collection[str]) -> None:
+    """Let image encoders whose weights were all replaced no longer say where they started from; `taken` are keys of the network's state."""
+    known = set(taken)
+    for name, part in network.named_modules():
+        if getattr(part, "started_from", "") and {f"{name}.{key}" for key in part.state_dict() if not key.endswith(COUNTER)} <= known:
+            part.started_from = ""  # type: ignore[assignment]
+
+
+def _init(path: str) -> str:
+    """`train.init` in words, with what its weights were taught with where they say it."""
+    learned: list[str] = []
+    with contextlib.suppress(CheckpointError):  # a run that goes on when the file is gone
+        opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
+        learned = taught_of(decode_header(opened.metadata)).get("labels", [])
+    before = f" (which learned from {'; '.join(_few(learned))})" if learned else ""
+    return f"{path}{before}, as far as it fits"
 
 
 def taught_of(header: Mapping[str, Any]) -> Taught:

@@ -28,7 +28,7 @@ from frustum.engine.signals import stop_signals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
-from frustum.engine.taught import TAUGHT, origins, taught_with
+from frustum.engine.taught import TAUGHT, forget_origins, origins, taught_with
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
 
@@ -157,8 +157,7 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, nothing in it fits, or the network cannot start from it.
     """
-    lines = [f"the image encoder starts from {origin}" for origin in origins(network)]
-    path = recipe.train.init
+    path, lines = recipe.train.init, []
     if path is not None:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
         state, held = renamed(opened.state, recipe.model.renamed), recipe.model.held
@@ -166,11 +165,12 @@ def start(network: nn.Module, recipe: Recipe) -> list[str]:
             state = {held + key: value for key, value in state.items()}
         state, holder = without_holder(state, network.state_dict().keys())
         fit = load_state(network, state, path, strict=False)
+        forget_origins(network, fit.taken)
         trained = held_settings(decode_header(opened.metadata).get("recipe", {}), holder)
         lines += [f"starting from {path}: {fit}", *recipe.model.check_start(fit.taken, trained.get("model"), opened.details, path)]
         other = changes_that_travel(trained, recipe)
         lines += [f"this run prepares its input otherwise than those weights: {other}"] if other else []
-    return lines
+    return [f"the image encoder starts from {origin}" for origin in origins(network)] + lines
 
 
 def held_settings(trained: Mapping[str, Any], holder: str) -> Mapping[str, Any]:
