@@ -75,7 +75,7 @@ def train(
     from frustum.engine.sections import modules_to_name
     from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
-    result = run(found, folder, resume=resume, source=recipe, overrides=words)
+    result = run(found, folder, resume=resume, source=recipe, overrides=words, code=code or ())
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""
     then = f"frustum eval {folder}" + "".join(f" --code {module}" for module in modules_to_name(found))
     say(f"{was}trained {result.steps} steps, loss {result.loss:.4f}; weights and logs are in {folder}. Next: {then}")

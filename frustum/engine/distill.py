@@ -10,7 +10,7 @@ Shape letters: B batch, C channels, K classes, X Y Z voxels, * spatial dimension
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,8 +78,8 @@ class Term(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In the log: `cwd_bev`."""
-        return f"{self.loss}_{self.student}"
+        """In the log: `cwd_bev`. Without the dots that names of modules may not have."""
+        return f"{self.loss}_{self.student}".replace(".", "_")
 
     def __str__(self) -> str:
         of = self.student if self.student == self.teacher else f"{self.student} to {self.teacher}"
@@ -93,12 +93,14 @@ def terms_of(config: DistillConfig) -> list[Term]:
     Raises:
         ConfigError: a list that is neither one long nor as long as `at`, a loss that is asked for twice, or one that does not fit.
     """
+    if not config.at:
+        return []
     count = len(config.at)
     lists: dict[str, list[Any]] = {}
     for name in ("loss", "weight", "tau"):
         given = getattr(config, name)
-        if len(given) not in (0, 1, count) and count:
-            raise ConfigError(f"distill.{name} has {len(given)} entries for {count} outputs in distill.at: give one for all, or {count}.")
+        if len(given) not in (0, 1, count):
+            raise ConfigError(f"distill.{name} has {len(given)} entries, distill.at {count}: give one for all outputs, or one for each.")
         lists[name] = list(given) * (count if len(given) < 2 else 1) or [None] * count
     terms = []
     for place_, loss, weight, tau in zip(config.at, lists["loss"], lists["weight"], lists["tau"], strict=True):
@@ -127,10 +129,10 @@ class Teacher:
         what: the file, for messages.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, code: Collection[str] = ()):
         if not path:
             raise ConfigError("distillation needs a teacher: name a finished run or a weights file, distill.teacher=runs/large.")
-        self.recipe, self.network = open_trained(path)
+        self.recipe, self.network = open_trained(path, code)
         self.network.requires_grad_(False)
         self.what, data = path, self.recipe.data
         self._scale = ImageScale(data.mean, data.std, data.channel_order)
@@ -163,9 +165,12 @@ class Teacher:
         """What about the student's input is new to the teacher, in sentences. Raises ConfigError where it cannot work with it."""
         ours, theirs = recipe.data, self.recipe.data
         if ours.has_rigs != theirs.has_rigs:
-            kinds = [f"rigs of cameras ({self.recipe.name})", f"single images ({recipe.name})"]
+            kinds = "rigs of cameras", "single images"
             first, second = kinds if theirs.has_rigs else kinds[::-1]
-            raise ConfigError(f"the teacher {self.what} works on {first}, the student on {second}. Take a teacher of the same kind.")
+            raise ConfigError(
+                f"the teacher {self.what} ({self.recipe.name}) works on {first}, the student ({recipe.name}) on {second}. "
+                "Take a teacher of the same kind."
+            )
         multiple = self.recipe.model.image_multiple
         if any(side % multiple for side in ours.image_size):
             raise ConfigError(
@@ -271,15 +276,51 @@ class Distilled(nn.Module):
         return groups | {"adapters": list(self.adapters.parameters())}
 
 
+def teacher_of(recipe: Recipe, out: Path | None = None, code: Collection[str] = ()) -> Teacher | None:
+    """The teacher that a recipe names; None without distillation. `code` names modules whose classes it may import.
+
+    Raises:
+        ConfigError: none is named, or a run in the folder `out` would be written over it; and as `open_trained`.
+        CheckpointError: as `open_trained`.
+    """
+    if recipe.distill is None:
+        return None
+    teacher = recipe.distill.teacher
+    path, folder = Path(teacher).resolve(), None if out is None else out.resolve()
+    if teacher and folder is not None and (path == folder or (path.is_file() and folder in path.parents)):
+        raise ConfigError(f"this run would be written to {out}, over its own teacher {teacher}: give another --out FOLDER.")
+    return Teacher(teacher, code)
+
+
+def require_same_teacher(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a run that is resumed was `taught_with` another teacher, by its weights; where these lie does not matter."""
+    old, new = (", ".join(taught.get("distilled", [])) for taught in (then, now))
+    if old and old != new:
+        raise ConfigError(
+            f"this run learned from {old}, and distill.teacher is now {new}. Put the old weights back, or start again with --fresh or "
+            "another --out FOLDER."
+        )
+
+
 def student_of(network: nn.Module) -> nn.Module:
     """The network without what it was trained beside."""
     return network.student if isinstance(network, Distilled) else network
 
 
-def with_teacher(recipe: Recipe, student: nn.Module, teacher: Teacher, source: Source, device: torch.device) -> tuple[Distilled, list[str]]:
+def with_teacher(
+    recipe: Recipe, student: nn.Module, teacher: Teacher, source: Source, device: torch.device, is_new: bool = True
+) -> tuple[Distilled, list[str]]:
     """The student beside its teacher, ready to be trained, and sentences about what is compared.
 
-    Both networks are tried on a batch of training samples; the student's state stays as it is.
+    Both networks are tried on a batch of training samples; the student's state and the random numbers to come stay as they are.
+
+    Args:
+        recipe: of the student.
+        student: on any device.
+        teacher: is moved to `device`.
+        source: the opened data set.
+        device: that is trained on.
+        is_new: whether the losses are tried, too: not ahead of a run that is resumed, whose state the student does not have yet.
 
     Raises:
         ConfigError: settings that do not fit, outputs that are missing or cannot be compared, or a loss that is zero or not finite.
@@ -310,15 +351,17 @@ def with_teacher(recipe: Recipe, student: nn.Module, teacher: Teacher, source: S
         if term.student not in OF_IMAGES:
             _same_area(student, recipe, teacher, term)
         has_adapter = term.loss not in (*ANY_CHANNELS, *OF_CLASSES)
-        adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1])
+        with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay those of the student alone
+            adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1])
         if s.shape[1:] != t.shape[1:]:
             size = f"{list(s.shape[2:])} resized to {list(t.shape[2:])}" if s.shape[2:] != t.shape[2:] else ""
             channels = f"{s.shape[1]} channels adapted to {t.shape[1]}" if has_adapter and s.shape[1] != t.shape[1] else ""
             notes += [f"{term.name}: the student's maps are {' and '.join(filter(None, (size, channels)))}"] if size or channels else []
     found = Distilled(student, teacher, terms, adapters, comparison, frames)
-    values = _checked(found, batch, device)
+    del ours, theirs  # as large as all that is compared
+    values = _checked(found, batch, device) if is_new else {}
     large = sum(p.numel() for p in teacher.network.parameters()) / 1e6
-    about = ", ".join(f"{term}, now {values[term.name]:.4g}" for term in terms)
+    about = ", ".join(f"{term}, now {values[term.name]:.4g}" if is_new else str(term) for term in terms)
     return found, [f"learning from {teacher.what}, too ({teacher.recipe.name}, {large:.2f} M parameters): {about}", *notes]
 
 
@@ -352,13 +395,13 @@ def _tried(network: nn.Module, recipe: Recipe, teacher: Teacher, batch: Batch, f
 
 
 def _show_all(network: nn.Module, names: Sequence[str], run: Callable[[], Mapping[str, Tensor]]) -> None:
-    """Have a network return all of its outputs, where one that is asked for is missing otherwise."""
-    if hasattr(network, "all_outputs") and not set(names) <= run().keys():
+    """Have a network return all of its outputs, where one that is asked for is missing otherwise, or none is asked for yet."""
+    if hasattr(network, "all_outputs") and not (names and set(names) <= run().keys()):
         network.all_outputs = True  # type: ignore[assignment]
 
 
 def _is_map(network: nn.Module, name: str, output: Tensor) -> bool:
-    return name not in getattr(network, "not_maps", ()) and output.is_floating_point() and output.dim() in (4, 5)
+    return name.rpartition(".")[2] not in getattr(network, "not_maps", ()) and output.is_floating_point() and output.dim() in (4, 5)
 
 
 def _why_not(network: nn.Module, name: str, outputs: Mapping[str, Tensor]) -> str:
@@ -386,13 +429,14 @@ def _same_classes(recipe: Recipe, teacher: Teacher, terms: Sequence[Term]) -> No
 
 
 def _same_area(student: nn.Module, recipe: Recipe, teacher: Teacher, term: Term) -> None:
-    """Raise ConfigError if maps over the ground cover other areas."""
+    """Raise ConfigError if maps over the ground, or voxels, cover other areas."""
     areas: list[np.ndarray] = []
     for network, config, name in ((student, recipe.model, term.student), (teacher.network, teacher.recipe.model, term.teacher)):
         grid = getattr(config, "grid", None) if name == VOXELS else getattr(network, "map_grid", getattr(config, "grid", None))
-        areas += [] if grid is None else [np.array([grid.lower[:2], grid.upper[:2]])]
-    if len(areas) == 2 and np.abs(areas[0] - areas[1]).max() > 1e-6:
-        ours, theirs = (f"x {a[0, 0]:g} to {a[1, 0]:g} m, y {a[0, 1]:g} to {a[1, 1]:g} m" for a in areas)
+        sides = 3 if name == VOXELS else 2
+        areas += [] if grid is None else [np.array([grid.lower[:sides], grid.upper[:sides]])]
+    if len(areas) == 2 and (areas[0].shape != areas[1].shape or np.abs(areas[0] - areas[1]).max() > 1e-6):
+        ours, theirs = (", ".join(f"{axis} {low:g} to {high:g} m" for axis, low, high in zip("xyz", *a, strict=False)) for a in areas)
         raise ConfigError(f"{term}: the student's map covers {ours}, the one of the teacher {teacher.what} {theirs}.")
 
 
@@ -416,7 +460,7 @@ def _checked(network: Distilled, batch: Batch, device: torch.device) -> dict[str
                 values[term.name] = value = term.weight * float(network.comparison.value(term, s, t, batch))
             except FrustumError as error:
                 raise ConfigError(f"{term}: {error}") from error
-            if value == 0 or not np.isfinite(value) or torch.allclose(s, t, rtol=1e-4, atol=1e-6):
+            if value == 0 or not np.isfinite(value) or _alike(s, t):
                 raise ConfigError(f"{term} is {value:g} on the first samples: {_reason(network, s, t, batch)}.")
     return values
 
@@ -427,11 +471,12 @@ def _reason(network: Distilled, student: Tensor, teacher: Tensor, batch: Batch) 
             return f"the {name}'s output is not finite"
     if network.comparison.config.visible and not batch.need(OccupancyLabels).mask_camera.any():
         return "no voxel of theirs is marked as seen by a camera (distill.visible)"
-    if torch.allclose(student, teacher, rtol=1e-4, atol=1e-6):
+    if not student.any() or not teacher.any():
+        return f"the {'teacher' if student.any() else 'student'} answers with zeros alone"
+    if _alike(student, teacher):
         return "student and teacher answer the same: these are the same weights"
     return "the difference is too small or too large for this loss; see the temperature and the outputs"
 
 
-def teacher_of(recipe: Recipe) -> Teacher | None:
-    """The teacher that a recipe names; None without distillation. Raises ConfigError and CheckpointError as `open_trained`."""
-    return None if recipe.distill is None else Teacher(str(Path(recipe.distill.teacher)) if recipe.distill.teacher else "")
+def _alike(student: Tensor, teacher: Tensor) -> bool:
+    return student.shape == teacher.shape and torch.allclose(student, teacher, rtol=1e-4, atol=1e-6)
