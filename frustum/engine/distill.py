@@ -28,12 +28,13 @@ from frustum.engine.feed import build_pipeline
 from frustum.engine.recipe import DistillConfig, Recipe
 from frustum.engine.runtime import place
 from frustum.engine.trained import open_trained
-from frustum.errors import ConfigError, FrustumError, nearest_names
+from frustum.errors import CheckpointError, ConfigError, FrustumError, nearest_names
 from frustum.losses import dense_distillation as losses
 from frustum.nn.adapters import Adapter, to_same_size
 from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import ModelConfig, Reads
 
+Outputs = Mapping[str, Tensor]
 VOXELS = "occ_logits"
 """The output (B, X, Y, Z, K) whose classes come last; all others are (B, C, *), except what a network names in `not_maps`."""
 
@@ -132,7 +133,10 @@ class Teacher:
     def __init__(self, path: str, code: Collection[str] = ()):
         if not path:
             raise ConfigError("distillation needs a teacher: name a finished run or a weights file, distill.teacher=runs/large.")
-        self.recipe, self.network = open_trained(path, code)
+        try:
+            self.recipe, self.network = open_trained(path, code)
+        except CheckpointError as error:
+            raise CheckpointError(f"the teacher {path} cannot be opened: {error} distill.teacher=FOLDER says where it is now.") from error
         self.network.requires_grad_(False)
         self.what, data = path, self.recipe.data
         self._scale = ImageScale(data.mean, data.std, data.channel_order)
@@ -178,10 +182,12 @@ class Teacher:
                 f"{ours.image_size[0]},{ours.image_size[1]}. Train the student on a size that fits both."
             )
         handled = {"data.channel_order", "data.mean", "data.std"}
-        before = {key: value for key, value in travelling(self.recipe).items() if not key.startswith("model.") and key not in handled}
         now = travelling(recipe)
-        other = [f"{key} was {value}, now {now[key]}" for key, value in before.items() if key in now and now[key] != value]
-        return [f"the teacher gets another input than it was trained with: {'; '.join(other)}"] if other else []
+        other = {key: value for key, value in travelling(self.recipe).items() if key not in handled and now.get(key, value) != value}
+        said = [f"{key} was {value}, now {now[key]}" for key, value in other.items() if not key.startswith("model.")]
+        meant = [f"{key} is {value}, here {now[key]}" for key, value in other.items() if key.startswith("model.")]
+        notes = [f"the teacher gets another input than it was trained with: {'; '.join(said)}"] if said else []
+        return notes + ([f"the teacher works by other rules than the student: {'; '.join(meant)}"] if meant else [])
 
 
 def _moments(reads: Reads) -> str:
@@ -339,7 +345,29 @@ def with_teacher(
         raise ConfigError(f"distill.at names no output. {_both(student, teacher, ours, theirs)}")
     _same_classes(recipe, teacher, terms)
     comparison = Comparison(config, {term.student: _labels_of(recipe, term) for term in terms if term.loss == "ifvd"})
-    adapters = nn.ModuleDict()
+    adapters, changed = _adapters(recipe, student, teacher, comparison, terms, ours, theirs)
+    del ours, theirs  # as large as all that is compared
+    found = Distilled(student, teacher, terms, adapters, comparison, frames)
+    values = _checked(found, batch, device) if is_new else {}
+    large = sum(p.numel() for p in teacher.network.parameters()) / 1e6
+    about = ", ".join(f"{term}, now {values[term.name]:.4g}" if is_new else str(term) for term in terms)
+    return found, [f"learning from {teacher.what}, too ({teacher.recipe.name}, {large:.2f} M parameters): {about}", *changed, *notes]
+
+
+def described(recipe: Recipe, teacher: Teacher) -> list[str]:
+    """What a student learned from its teacher, for the header of its weights; without paths."""
+    origin = f"{teacher.recipe.name} (weights {digest(teacher.network)[:12]})"
+    return [f"{origin}: {', '.join(map(str, terms_of(recipe.distill or DistillConfig())))}"]
+
+
+# ---- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def _adapters(
+    recipe: Recipe, student: nn.Module, teacher: Teacher, comparison: Comparison, terms: Sequence[Term], ours: Outputs, theirs: Outputs
+) -> tuple[nn.ModuleDict, list[str]]:
+    """An adapter for each term, by its name, and sentences about what is adapted and resized. Raises ConfigError for what cannot be."""
+    adapters, notes = nn.ModuleDict(), []
     for term in terms:
         for network, outputs, name in ((student, ours, term.student), (teacher.network, theirs, term.teacher)):
             if name not in outputs or not _is_map(network, name, outputs[name]):
@@ -353,25 +381,11 @@ def with_teacher(
         has_adapter = term.loss not in (*ANY_CHANNELS, *OF_CLASSES)
         with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay those of the student alone
             adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1])
-        if s.shape[1:] != t.shape[1:]:
+        if s.shape[2:] != t.shape[2:] or (has_adapter and s.shape[1] != t.shape[1]):
             size = f"{list(s.shape[2:])} resized to {list(t.shape[2:])}" if s.shape[2:] != t.shape[2:] else ""
             channels = f"{s.shape[1]} channels adapted to {t.shape[1]}" if has_adapter and s.shape[1] != t.shape[1] else ""
-            notes += [f"{term.name}: the student's maps are {' and '.join(filter(None, (size, channels)))}"] if size or channels else []
-    found = Distilled(student, teacher, terms, adapters, comparison, frames)
-    del ours, theirs  # as large as all that is compared
-    values = _checked(found, batch, device) if is_new else {}
-    large = sum(p.numel() for p in teacher.network.parameters()) / 1e6
-    about = ", ".join(f"{term}, now {values[term.name]:.4g}" if is_new else str(term) for term in terms)
-    return found, [f"learning from {teacher.what}, too ({teacher.recipe.name}, {large:.2f} M parameters): {about}", *notes]
-
-
-def described(recipe: Recipe, teacher: Teacher) -> list[str]:
-    """What a student learned from its teacher, for the header of its weights; without paths."""
-    origin = f"{teacher.recipe.name} (weights {digest(teacher.network)[:12]})"
-    return [f"{origin}: {', '.join(map(str, terms_of(recipe.distill or DistillConfig())))}"]
-
-
-# ---- parts ------------------------------------------------------------------------------------------------------------------
+            notes += [f"{term.name}: the student's maps are {' and '.join(filter(None, (size, channels)))}"]
+    return adapters, notes
 
 
 def _some_samples(recipe: Recipe, source: Source, reads: Reads) -> Batch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from frustum.checkpoint.weights_file import WEIGHTS, read_weights, save_weights
+from frustum.config import TRAVELS
 from frustum.data.labels.occupancy import OccupancyLabels
 from frustum.engine.distill import Distilled, Teacher, described, student_of, teacher_of, terms_of, with_teacher
 from frustum.engine.feed import TrainingFeed
@@ -88,7 +90,7 @@ def test_a_teacher_may_move_but_not_change_while_it_teaches(toy_root, teacher_ru
     train(recipe, tmp_path / "run")
     copied.rename(tmp_path / "moved")
     longer = apply(recipe, ["train.steps=6"])
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"the teacher .* cannot be opened: there is no checkpoint .* says where it is now"):
         train(longer, tmp_path / "run")
     found = train(apply(longer, [f"distill.teacher={tmp_path / 'moved'}"]), tmp_path / "run")
     assert (found.resumed_from, found.steps) == (4, 6)
@@ -291,6 +293,22 @@ def test_a_teacher_of_another_kind_is_refused(toy_root, teacher_run, tmp_path):
     teacher.recipe = teacher.recipe.model_copy(update={"model": toy.ToyConfig(grid=high, width=24)})
     with pytest.raises(ConfigError, match=r"z -1 to 2.2 m, the one of the teacher .* z -2 to 1.2 m"):
         with_teacher(recipe, recipe.model.build(), teacher, recipe.data.open(), CPU)
+
+
+def test_other_input_and_other_rules_are_said(toy_root, teacher_run):
+    recipe = student_recipe(toy_root, teacher_run)
+    teacher = teacher_of(recipe)
+    teacher.recipe = apply(teacher.recipe, ["data.image_size=32,64"]).model_copy(update={"model": RuledConfig(rule="there")})
+    assert teacher.notes(recipe.model_copy(update={"model": RuledConfig()})) == [
+        "the teacher gets another input than it was trained with: data.image_size was [32, 64], now [16, 32]",
+        "the teacher works by other rules than the student: model.rule is there, here here",
+    ]
+
+
+class RuledConfig(toy.ToyConfig):
+    """A toy with a setting that belongs to its weights."""
+
+    rule: Annotated[str, TRAVELS] = "here"
 
 
 class NamedConfig(toy.ToyConfig):
