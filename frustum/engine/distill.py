@@ -298,9 +298,10 @@ def teacher_of(recipe: Recipe, out: Path | None = None, code: Collection[str] = 
     return Teacher(teacher, code)
 
 
-def require_same_teacher(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ConfigError if a run that is resumed was `taught_with` another teacher, by its weights; where these lie does not matter."""
-    old, new = (", ".join(taught.get("distilled", [])) for taught in (then, now))
+def require_same_teacher(taught: Mapping[str, Any], now: Sequence[str]) -> None:
+    """Raise ConfigError if a run that is resumed was `taught_with` another teacher than is `described` now, by its weights; where these lie
+    does not matter."""
+    old, new = (", ".join(text.partition(": ")[0] for text in texts) for texts in (taught.get("distilled", []), now))
     if old and old != new:
         raise ConfigError(
             f"this run learned from {old}, and distill.teacher is now {new}. Put the old weights back, or start again with --fresh or "

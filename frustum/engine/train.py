@@ -88,6 +88,10 @@ def train(
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
+    last_saved = None if mode == "never" else snapshots.latest()
+    then = {} if last_saved is None else snapshots.header(last_saved, TAUGHT)
+    if teacher is not None:
+        require_same_teacher(then.get(TAUGHT, {}), described(recipe, teacher))
     changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
@@ -98,11 +102,9 @@ def train(
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
     begin += require_memory(recipe, network, accelerator.device, cameras_of(data, recipe.data.train_split))
-    window, last_saved = Window(), snapshots.latest()
-    then = {} if last_saved is None else snapshots.header(last_saved, TAUGHT)
+    window = Window()
     if teacher is not None:
         taught[TAUGHT]["distilled"] = described(recipe, teacher)
-        require_same_teacher(then.get(TAUGHT, {}), taught[TAUGHT])
         network, lines = with_teacher(recipe, network, teacher, data, accelerator.device, is_new=last_saved is None)
         begin += lines
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)

@@ -97,6 +97,7 @@ def test_a_teacher_may_move_but_not_change_while_it_teaches(toy_root, teacher_ru
     train(apply(toy.recipe(toy_root, steps=1), ["model.width=24", "train.seed=1"]), tmp_path / "other")
     with pytest.raises(ConfigError, match=r"learned from toy \(weights .*and distill.teacher is now toy \(weights "):
         train(apply(recipe, [f"distill.teacher={tmp_path / 'other'}", "train.steps=8"]), tmp_path / "run")
+    assert open_trained(tmp_path / "run")[0].distill.teacher == str(tmp_path / "moved")
 
 
 def test_a_run_is_not_written_over_its_teacher(toy_root, teacher_run, tmp_path):
