@@ -62,7 +62,7 @@ def report_run(
     run = replace(load_run(folder), recipe=recipe) if is_own else Run(folder, recipe, recipe.name, tuple(overrides), __version__, None)
     numbers = read_reports(folder, digest(network))
     if beside:
-        numbers = [*_side_by_side(folder, numbers, beside), *numbers[1:]]
+        numbers = [*_side_by_side(folder, numbers, beside, code), *numbers[1:]]
     out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
     data_set = recipe.data.open()
     tokens = pick(data_set, recipe.data.val_split, samples)
@@ -88,14 +88,14 @@ def report_run(
     return page
 
 
-def _side_by_side(folder: Path, numbers: Sequence[EvalReport], others: Sequence[Path]) -> list[EvalReport]:
+def _side_by_side(folder: Path, numbers: Sequence[EvalReport], others: Sequence[Path], code: Sequence[str]) -> list[EvalReport]:
     """The evaluation of the run in `folder`, then those of other runs, each named by its folder, and with what it is as its note."""
     found: list[EvalReport] = []
     for run in (folder, *others):
         own = [] if found else list(numbers)
         about = ""
         if found:
-            recipe, network = open_trained(run)
+            recipe, network = open_trained(run, code)
             own = read_reports(run, digest(network))
             parameters = f"{recipe.name}, {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters"
             about = "; ".join([parameters, *in_sentences(own[0].taught_with)]) if own else ""
@@ -104,6 +104,8 @@ def _side_by_side(folder: Path, numbers: Sequence[EvalReport], others: Sequence[
         if found and own[0].on != found[0].on:
             raise ConfigError(f"{run} was evaluated on {own[0].on}, but {folder} on {found[0].on}: evaluate both alike.")
         name = run.resolve().name
+        if found and run.resolve() == folder.resolve():
+            raise ConfigError(f"{run} is the run that the report is of: give other runs with --beside.")
         if name in {report.name for report in found}:
             raise ConfigError(f"two runs to be shown side by side are in folders called {name}: rename one.")
         found.append(replace(own[0], name=name, note=about))

@@ -76,7 +76,7 @@ def train(
     from frustum.engine.taught import in_sentences
     from frustum.engine.train import train as run  # after the check of the settings: it imports torch
 
-    result = run(found, folder, resume=resume, source=recipe, overrides=words)
+    result = run(found, folder, resume=resume, source=recipe, overrides=words, code=code or ())
     for line in in_sentences(getattr(result.model, "taught_with", {})):
         say(line)
     was = "nothing was left to do: " if result.resumed_from >= result.steps else ""

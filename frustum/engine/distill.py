@@ -9,28 +9,22 @@ Shape letters: B batch, C channels, K classes, X Y Z voxels, * spatial dimension
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from frustum.checkpoint.weights_file import digest
 from frustum.config import travelling
 from frustum.data.labels.occupancy import OccupancyLabels
-from frustum.data.labels.pixels import PixelLabels
-from frustum.data.source import Source, labelled, spread
-from frustum.engine.feed import build_pipeline
 from frustum.engine.recipe import DistillConfig, Recipe
-from frustum.engine.runtime import place
 from frustum.engine.trained import open_trained
-from frustum.errors import ConfigError, FrustumError, nearest_names
+from frustum.errors import CheckpointError, ConfigError
 from frustum.losses import dense_distillation as losses
-from frustum.nn.adapters import Adapter, to_same_size
+from frustum.nn.adapters import to_same_size
 from frustum.types.batch import Batch, ImageScale
 from frustum.types.contract import ModelConfig, Reads
 
@@ -78,8 +72,8 @@ class Term(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In the log: `cwd_bev`."""
-        return f"{self.loss}_{self.student}"
+        """In the log: `cwd_bev`. Without the dots that names of modules may not have."""
+        return f"{self.loss}_{self.student}".replace(".", "_")
 
     def __str__(self) -> str:
         of = self.student if self.student == self.teacher else f"{self.student} to {self.teacher}"
@@ -93,12 +87,14 @@ def terms_of(config: DistillConfig) -> list[Term]:
     Raises:
         ConfigError: a list that is neither one long nor as long as `at`, a loss that is asked for twice, or one that does not fit.
     """
+    if not config.at:
+        return []
     count = len(config.at)
     lists: dict[str, list[Any]] = {}
     for name in ("loss", "weight", "tau"):
         given = getattr(config, name)
-        if len(given) not in (0, 1, count) and count:
-            raise ConfigError(f"distill.{name} has {len(given)} entries for {count} outputs in distill.at: give one for all, or {count}.")
+        if len(given) not in (0, 1, count):
+            raise ConfigError(f"distill.{name} has {len(given)} entries, distill.at {count}: give one for all outputs, or one for each.")
         lists[name] = list(given) * (count if len(given) < 2 else 1) or [None] * count
     terms = []
     for place_, loss, weight, tau in zip(config.at, lists["loss"], lists["weight"], lists["tau"], strict=True):
@@ -127,10 +123,13 @@ class Teacher:
         what: the file, for messages.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, code: Collection[str] = ()):
         if not path:
             raise ConfigError("distillation needs a teacher: name a finished run or a weights file, distill.teacher=runs/large.")
-        self.recipe, self.network = open_trained(path)
+        try:
+            self.recipe, self.network = open_trained(path, code)
+        except CheckpointError as error:
+            raise CheckpointError(f"the teacher {path} cannot be opened: {error} distill.teacher=FOLDER says where it is now.") from error
         self.network.requires_grad_(False)
         self.what, data = path, self.recipe.data
         self._scale = ImageScale(data.mean, data.std, data.channel_order)
@@ -163,9 +162,12 @@ class Teacher:
         """What about the student's input is new to the teacher, in sentences. Raises ConfigError where it cannot work with it."""
         ours, theirs = recipe.data, self.recipe.data
         if ours.has_rigs != theirs.has_rigs:
-            kinds = [f"rigs of cameras ({self.recipe.name})", f"single images ({recipe.name})"]
+            kinds = "rigs of cameras", "single images"
             first, second = kinds if theirs.has_rigs else kinds[::-1]
-            raise ConfigError(f"the teacher {self.what} works on {first}, the student on {second}. Take a teacher of the same kind.")
+            raise ConfigError(
+                f"the teacher {self.what} ({self.recipe.name}) works on {first}, the student ({recipe.name}) on {second}. "
+                "Take a teacher of the same kind."
+            )
         multiple = self.recipe.model.image_multiple
         if any(side % multiple for side in ours.image_size):
             raise ConfigError(
@@ -173,10 +175,12 @@ class Teacher:
                 f"{ours.image_size[0]},{ours.image_size[1]}. Train the student on a size that fits both."
             )
         handled = {"data.channel_order", "data.mean", "data.std"}
-        before = {key: value for key, value in travelling(self.recipe).items() if not key.startswith("model.") and key not in handled}
         now = travelling(recipe)
-        other = [f"{key} was {value}, now {now[key]}" for key, value in before.items() if key in now and now[key] != value]
-        return [f"the teacher gets another input than it was trained with: {'; '.join(other)}"] if other else []
+        other = {key: value for key, value in travelling(self.recipe).items() if key not in handled and now.get(key, value) != value}
+        said = [f"{key} was {value}, now {now[key]}" for key, value in other.items() if not key.startswith("model.")]
+        meant = [f"{key} is {value}, here {now[key]}" for key, value in other.items() if key.startswith("model.")]
+        notes = [f"the teacher gets another input than it was trained with: {'; '.join(said)}"] if said else []
+        return notes + ([f"the teacher works by other rules than the student: {'; '.join(meant)}"] if meant else [])
 
 
 def _moments(reads: Reads) -> str:
@@ -271,167 +275,39 @@ class Distilled(nn.Module):
         return groups | {"adapters": list(self.adapters.parameters())}
 
 
+def teacher_of(recipe: Recipe, out: Path | None = None, code: Collection[str] = ()) -> Teacher | None:
+    """The teacher that a recipe names; None without distillation. `code` names modules whose classes it may import.
+
+    Raises:
+        ConfigError: none is named, or a run in the folder `out` would be written over it; and as `open_trained`.
+        CheckpointError: as `open_trained`.
+    """
+    if recipe.distill is None:
+        return None
+    teacher = recipe.distill.teacher
+    path, folder = Path(teacher).resolve(), None if out is None else out.resolve()
+    if teacher and folder is not None and (path == folder or (path.is_file() and folder in path.parents)):
+        raise ConfigError(f"this run would be written to {out}, over its own teacher {teacher}: give another --out FOLDER.")
+    return Teacher(teacher, code)
+
+
+def require_same_teacher(taught: Mapping[str, Any], now: Sequence[str]) -> None:
+    """Raise ConfigError if a run that is resumed was `taught_with` another teacher than is `described` now, by its weights; where these lie
+    does not matter."""
+    old, new = (", ".join(text.partition(": ")[0] for text in texts) for texts in (taught.get("distilled", []), now))
+    if old and old != new:
+        raise ConfigError(
+            f"this run learned from {old}, and distill.teacher is now {new}. Put the old weights back, or start again with --fresh or "
+            "another --out FOLDER."
+        )
+
+
 def student_of(network: nn.Module) -> nn.Module:
     """The network without what it was trained beside."""
     return network.student if isinstance(network, Distilled) else network
-
-
-def with_teacher(recipe: Recipe, student: nn.Module, teacher: Teacher, source: Source, device: torch.device) -> tuple[Distilled, list[str]]:
-    """The student beside its teacher, ready to be trained, and sentences about what is compared.
-
-    Both networks are tried on a batch of training samples; the student's state stays as it is.
-
-    Raises:
-        ConfigError: settings that do not fit, outputs that are missing or cannot be compared, or a loss that is zero or not finite.
-    """
-    config = recipe.distill or DistillConfig()
-    terms, notes = terms_of(config), teacher.notes(recipe)
-    if hasattr(student, "turns"):
-        raise ConfigError(f"{type(student).__name__} is trained in turns, into which no teacher fits: take a network with one loss.")
-    teacher.network = place(teacher.network, recipe.runtime.model_copy(update={"compile": False}), device)
-    batch = _some_samples(recipe, source, teacher.reads_with(recipe.model)).to(device)
-    frames = 1 + recipe.model.reads().past
-    for network, name in ((student, "student"), (teacher.network, "teacher")):
-        _show_all(network, [getattr(term, name) for term in terms], lambda n=network: _tried(n, recipe, teacher, batch, frames))  # type: ignore[misc]
-    ours, theirs = _tried(student, recipe, teacher, batch, frames), _tried(teacher.network, recipe, teacher, batch, frames)
-    if not terms:
-        raise ConfigError(f"distill.at names no output. {_both(student, teacher, ours, theirs)}")
-    _same_classes(recipe, teacher, terms)
-    comparison = Comparison(config, {term.student: _labels_of(recipe, term) for term in terms if term.loss == "ifvd"})
-    adapters = nn.ModuleDict()
-    for term in terms:
-        for network, outputs, name in ((student, ours, term.student), (teacher.network, theirs, term.teacher)):
-            if name not in outputs or not _is_map(network, name, outputs[name]):
-                raise ConfigError(f"{_why_not(network, name, outputs)} {_both(student, teacher, ours, theirs)}")
-        s, t = comparison.maps(ours[term.student], term.student), comparison.maps(theirs[term.teacher], term.teacher)
-        if s.dim() != t.dim() or len(s) != len(t):
-            shapes = f"{tuple(ours[term.student].shape)} of the student and {tuple(theirs[term.teacher].shape)} of the teacher"
-            raise ConfigError(f"{term}: the outputs {shapes} are not maps of the same things. {_both(student, teacher, ours, theirs)}")
-        if term.student not in OF_IMAGES:
-            _same_area(student, recipe, teacher, term)
-        has_adapter = term.loss not in (*ANY_CHANNELS, *OF_CLASSES)
-        adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1])
-        if s.shape[1:] != t.shape[1:]:
-            size = f"{list(s.shape[2:])} resized to {list(t.shape[2:])}" if s.shape[2:] != t.shape[2:] else ""
-            channels = f"{s.shape[1]} channels adapted to {t.shape[1]}" if has_adapter and s.shape[1] != t.shape[1] else ""
-            notes += [f"{term.name}: the student's maps are {' and '.join(filter(None, (size, channels)))}"] if size or channels else []
-    found = Distilled(student, teacher, terms, adapters, comparison, frames)
-    values = _checked(found, batch, device)
-    large = sum(p.numel() for p in teacher.network.parameters()) / 1e6
-    about = ", ".join(f"{term}, now {values[term.name]:.4g}" for term in terms)
-    return found, [f"learning from {teacher.what}, too ({teacher.recipe.name}, {large:.2f} M parameters): {about}", *notes]
 
 
 def described(recipe: Recipe, teacher: Teacher) -> list[str]:
     """What a student learned from its teacher, for the header of its weights; without paths."""
     origin = f"{teacher.recipe.name} (weights {digest(teacher.network)[:12]})"
     return [f"{origin}: {', '.join(map(str, terms_of(recipe.distill or DistillConfig())))}"]
-
-
-# ---- parts ------------------------------------------------------------------------------------------------------------------
-
-
-def _some_samples(recipe: Recipe, source: Source, reads: Reads) -> Batch:
-    """A batch as in training."""
-    pipeline = build_pipeline(recipe, training=True, reads=reads)
-    tokens = recipe.data.training_tokens(source, recipe.train.seed)
-    tokens = spread(labelled(source, tokens) or tokens, recipe.train.batch_size)
-    rng = np.random.default_rng(recipe.train.seed)
-    return pipeline.collate([pipeline.apply(pipeline.load(source, token), rng) for token in tokens])
-
-
-def _tried(network: nn.Module, recipe: Recipe, teacher: Teacher, batch: Batch, frames: int) -> dict[str, Tensor]:
-    """Outputs of the teacher, or of a copy of the student in training, so that no statistics and no random numbers are used up."""
-    if network is teacher.network:
-        try:
-            return teacher(batch)
-        except FrustumError as error:
-            raise ConfigError(f"the teacher {teacher.what} cannot read what {recipe.name} reads: {error}") from error
-    with torch.random.fork_rng(devices=[batch.images.device] if batch.images.is_cuda else []), torch.no_grad():
-        return copy.deepcopy(network).to(batch.images.device).train()(batch.newest(frames))
-
-
-def _show_all(network: nn.Module, names: Sequence[str], run: Callable[[], Mapping[str, Tensor]]) -> None:
-    """Have a network return all of its outputs, where one that is asked for is missing otherwise."""
-    if hasattr(network, "all_outputs") and not set(names) <= run().keys():
-        network.all_outputs = True  # type: ignore[assignment]
-
-
-def _is_map(network: nn.Module, name: str, output: Tensor) -> bool:
-    return name not in getattr(network, "not_maps", ()) and output.is_floating_point() and output.dim() in (4, 5)
-
-
-def _why_not(network: nn.Module, name: str, outputs: Mapping[str, Tensor]) -> str:
-    if name in outputs:
-        return f"the output {name} of {type(network).__name__}, {tuple(outputs[name].shape)}, is not a map: no loss compares it."
-    return f"{type(network).__name__} has no output {name!r}; {nearest_names(name, outputs)}"
-
-
-def _both(student: nn.Module, teacher: Teacher, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    shown = (
-        f"{who}: {', '.join(f'{name} {tuple(value.shape)}' for name, value in outputs.items() if _is_map(network, name, value)) or 'none'}"
-        for who, network, outputs in (("student", student, ours), ("teacher", teacher.network, theirs))
-    )
-    return f"Outputs to compare: {'; '.join(shown)}. Name them in distill.at, STUDENT:TEACHER where the names differ."
-
-
-def _same_classes(recipe: Recipe, teacher: Teacher, terms: Sequence[Term]) -> None:
-    ours, theirs = (getattr(config, "class_names", None) for config in (recipe.model, teacher.recipe.model))
-    named = [term for term in terms if term.student.endswith("logits")]
-    if named and ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
-        raise ConfigError(
-            f"{named[0]}: the teacher {teacher.what} has other classes, {', '.join(theirs)}, than the student, {', '.join(ours)}. "
-            "Compare features, or take a teacher of the same classes."
-        )
-
-
-def _same_area(student: nn.Module, recipe: Recipe, teacher: Teacher, term: Term) -> None:
-    """Raise ConfigError if maps over the ground cover other areas."""
-    areas: list[np.ndarray] = []
-    for network, config, name in ((student, recipe.model, term.student), (teacher.network, teacher.recipe.model, term.teacher)):
-        grid = getattr(config, "grid", None) if name == VOXELS else getattr(network, "map_grid", getattr(config, "grid", None))
-        areas += [] if grid is None else [np.array([grid.lower[:2], grid.upper[:2]])]
-    if len(areas) == 2 and np.abs(areas[0] - areas[1]).max() > 1e-6:
-        ours, theirs = (f"x {a[0, 0]:g} to {a[1, 0]:g} m, y {a[0, 1]:g} to {a[1, 1]:g} m" for a in areas)
-        raise ConfigError(f"{term}: the student's map covers {ours}, the one of the teacher {teacher.what} {theirs}.")
-
-
-def _labels_of(recipe: Recipe, term: Term) -> tuple[type, int]:
-    wanted = OccupancyLabels if term.student == VOXELS else PixelLabels
-    found = next((label for label in recipe.model.learns_from() if isinstance(label, wanted)), None)
-    if found is None:
-        raise ConfigError(f"ifvd needs the class of each position of {term.student}, which {recipe.name} does not learn. Take at or pkd.")
-    return wanted, len(found.class_names)
-
-
-def _checked(network: Distilled, batch: Batch, device: torch.device) -> dict[str, float]:
-    """The terms of a batch. Raises ConfigError if one is zero or not finite, with the reason."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        tried = copy.deepcopy(network).to(device).train()
-        outputs = tried(batch)
-        values = {}
-        for term in network.terms:
-            s, t = outputs[f"{term.name}/student"], outputs[f"{term.name}/teacher"]
-            try:
-                values[term.name] = value = term.weight * float(network.comparison.value(term, s, t, batch))
-            except FrustumError as error:
-                raise ConfigError(f"{term}: {error}") from error
-            if value == 0 or not np.isfinite(value) or torch.allclose(s, t, rtol=1e-4, atol=1e-6):
-                raise ConfigError(f"{term} is {value:g} on the first samples: {_reason(network, s, t, batch)}.")
-    return values
-
-
-def _reason(network: Distilled, student: Tensor, teacher: Tensor, batch: Batch) -> str:
-    for name, maps in (("teacher", teacher), ("student", student)):
-        if not maps.isfinite().all():
-            return f"the {name}'s output is not finite"
-    if network.comparison.config.visible and not batch.need(OccupancyLabels).mask_camera.any():
-        return "no voxel of theirs is marked as seen by a camera (distill.visible)"
-    if torch.allclose(student, teacher, rtol=1e-4, atol=1e-6):
-        return "student and teacher answer the same: these are the same weights"
-    return "the difference is too small or too large for this loss; see the temperature and the outputs"
-
-
-def teacher_of(recipe: Recipe) -> Teacher | None:
-    """The teacher that a recipe names; None without distillation. Raises ConfigError and CheckpointError as `open_trained`."""
-    return None if recipe.distill is None else Teacher(str(Path(recipe.distill.teacher)) if recipe.distill.teacher else "")

@@ -51,7 +51,7 @@ class TrainingFeed:
         train, data = recipe.train, recipe.data
         tokens = data.training_tokens(source, train.seed)
         pipeline = build_pipeline(recipe, training=True, reads=reads)
-        _check_past(recipe, source, tokens)
+        _check_past(recipe, source, tokens, reads)
         for label in recipe.model.learns_from():
             label.require(source, tokens)
         dataset = SampleDataset(source, tokens, pipeline, train.seed, data.cache)
@@ -113,9 +113,9 @@ def evaluation_batches(
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
 
 
-def _check_past(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
+def _check_past(recipe: Recipe, source: Source, tokens: Sequence[str], reads: Reads | None = None) -> None:
     """Warn when no recording is long enough for the past that is read. Raise DataError for camera sweeps that are not there."""
-    reads = recipe.model.reads()
+    reads = reads or recipe.model.reads()
     if reads.sweeps is not None:
         for token in tokens[-1:]:  # of the last scene the last keyframe, which has the longest past
             recipe.data.open_sample(source, token, reads)

@@ -154,15 +154,16 @@ def _parse(text: str, field: FieldInfo, current: Any, key: str, entry: str = "")
         return _with(current, changes, f"{key}={text}", f"{key}.")
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     adapter: TypeAdapter = TypeAdapter(annotation)
-    first: ValidationError | None = None
+    errors: list[ValidationError] = []
     for candidate in _readings(text):
         try:
             # true and false are not numbers, although Python takes them for 1 and 0
             strict = True if isinstance(candidate, bool) else None
             return adapter.validate_python({**current, entry: candidate} if entry else candidate, strict=strict)
         except ValidationError as error:
-            first = first or error
-    assert first is not None
+            errors.append(error)
+    # What is wrong with an entry of a list says more than that a word is no list.
+    first = next((error for error in errors if any(item["loc"] and item["type"] != "missing" for item in error.errors())), errors[0])
     about = f" ({field.description})" if field.description else ""
     shown = current.model_dump_json() if isinstance(current, Config) else repr(current)
     raise ConfigError(f"{key}={text} is not allowed: {_reasons(first)}. {key}{about} is now {shown}.")
@@ -196,6 +197,8 @@ def _reasons(error: ValidationError) -> str:
     """Pydantic's findings in one line: `input should be 'constant', 'step' or 'cosine'`."""
     found: dict[str, None] = {}
     for item in error.errors():
+        if item["type"] == "too_short" and len(error.errors()) > 1:
+            continue  # what is wrong with its entries is said
         message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, as 1,2")
         message = message[:1].lower() + message[1:]
         entries = [part for part in item["loc"] if isinstance(part, int)]

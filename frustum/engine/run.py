@@ -32,9 +32,10 @@ from frustum.version import __version__
 
 FREE_TO_CHANGE = (
     "name", "train.steps", "train.epochs", "train.num_workers", "train.checkpoint_every", "train.keep_checkpoints", "train.log_every",
-    "data.cache", "data.val_split", "eval", "published", "runtime.device",
+    "data.cache", "data.val_split", "eval", "published", "runtime.device", "distill.teacher",
 )  # fmt: skip
-"""Settings that may differ between a run and its resumption: they do not change what a step computes from the state before it.
+"""Settings that may differ between a run and its resumption: they do not change what a step computes from the state before it. Of a
+teacher, whose folder may have been moved, the weights must be the same.
 
 With the schedules cosine, poly and one_cycle another length (train.steps, train.epochs) changes the learning rates of all steps that are
 still to come, since the curve then ends elsewhere; the steps already taken are not repeated, so the run is another one than a run of that

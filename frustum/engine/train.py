@@ -15,7 +15,8 @@ from frustum.checkpoint.fit import renamed, without_holder
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header, load_state, save_weights
 from frustum.data.source import Source, cameras_of
-from frustum.engine.distill import described, student_of, teacher_of, with_teacher
+from frustum.engine.distill import described, require_same_teacher, student_of, teacher_of
+from frustum.engine.distill_start import with_teacher
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.memory import require_memory
 from frustum.engine.metrics_log import MetricsLog
@@ -61,6 +62,7 @@ def train(
     *,
     source: str | None = None,
     overrides: Sequence[str] = (),
+    code: Sequence[str] = (),
 ) -> TrainResult:
     """Train `recipe` into the run folder `out`.
 
@@ -73,6 +75,7 @@ def train(
             with the label statistics, then filled from `train.init`.
         progress: show a bar, or plain lines where there is no terminal.
         source, overrides: how the recipe was called, for recipe.json.
+        code: modules whose classes a teacher may import.
 
     Raises:
         TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
@@ -82,13 +85,17 @@ def train(
     """
     began, out = time.monotonic(), Path(out)
     mode = ("auto" if resume else "never") if isinstance(resume, bool) else resume
+    teacher = teacher_of(recipe, out, code)
     accelerator = make_accelerator(recipe.runtime, recipe.train.accumulate)
     set_seed(recipe.train.seed)
     snapshots = Snapshots(out / "checkpoints", recipe.train.keep_checkpoints, accelerator)
+    last_saved = None if mode == "never" else snapshots.latest()
+    then = {} if last_saved is None else snapshots.header(last_saved, TAUGHT)
+    if teacher is not None:
+        require_same_teacher(then.get(TAUGHT, {}), described(recipe, teacher))
     changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
-    teacher = teacher_of(recipe)
     reads = None if teacher is None else teacher.reads_with(recipe.model)
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes, reads)
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch
@@ -96,14 +103,15 @@ def train(
     begin = [] if model is not None or snapshots.latest() is not None else start(network, recipe)
     taught = {TAUGHT: taught_with(recipe, network, data, out, is_given=model is not None)}
     begin += require_memory(recipe, network, accelerator.device, cameras_of(data, recipe.data.train_split))
+    window = Window()
     if teacher is not None:
-        network, lines = with_teacher(recipe, network, teacher, data, accelerator.device)
-        taught, begin = {TAUGHT: taught[TAUGHT] | {"distilled": described(recipe, teacher)}}, begin + lines
+        taught[TAUGHT]["distilled"] = described(recipe, teacher)
+        network, lines = with_teacher(recipe, network, teacher, data, accelerator.device, is_new=last_saved is None)
+        begin += lines
     stepper = Stepper(recipe, network, accelerator, total, feed.steps_per_epoch)
-    window, last_saved = Window(), snapshots.latest()
     if last_saved is not None:
         position, extra = snapshots.restore(last_saved, stepper)
-        taught = snapshots.header(last_saved, TAUGHT) or taught
+        taught = then or taught
         feed.load_state_dict(position)
         window = Window(**extra)
     first = stepper.step_number

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -15,9 +16,11 @@ from frustum.engine.run import load_run
 from frustum.engine.sections import check_resize, restored
 from frustum.errors import CheckpointError
 
+V = TypeVar("V")
 
-def open_trained(path: Path | str) -> tuple[Recipe, nn.Module]:
-    """The recipe that weights were trained by, and their network in evaluation mode.
+
+def open_trained(path: Path | str, code: Collection[str] = ()) -> tuple[Recipe, nn.Module]:
+    """The recipe that weights were trained by, and their network in evaluation mode; `code` names modules whose classes it may import.
 
     Raises:
         CheckpointError: no such file or run, a run that is not finished, a file of another project, or one that is damaged.
@@ -33,10 +36,17 @@ def open_trained(path: Path | str) -> tuple[Recipe, nn.Module]:
             f"{path} does not say which network its weights are of. Convert it: frustum weights convert {path} --recipe NAME -o FILE."
         )
     check_resize(header, str(path))
-    recipe = load_run(path).recipe if has_own else restored(header, str(path))
+    recipe = load_run(path, code).recipe if has_own else restored(header, str(path), code)
     network = empty_network(recipe)
-    load_state(network, renamed(state, recipe.model.renamed), str(path))
+    load_state(network, renamed(of_student(state, header), recipe.model.renamed), str(path))
     return recipe, network.eval()
+
+
+def of_student(state: Mapping[str, V], header: Mapping[str, Any]) -> Mapping[str, V]:
+    """Of a snapshot of a network beside its teacher (engine/distill.py) that network's weights, in its own names; others as they are."""
+    recipe, prefix = header.get("recipe"), "student."
+    is_beside = isinstance(recipe, Mapping) and recipe.get("distill") and all(key.startswith((prefix, "adapters.")) for key in state)
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)} if is_beside else state
 
 
 def empty_network(recipe: Recipe) -> nn.Module:

@@ -17,7 +17,7 @@ from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
 from frustum.engine.taught import taught_of
-from frustum.engine.trained import empty_network
+from frustum.engine.trained import empty_network, of_student
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
 from frustum.weights.catalogue import SOURCES
@@ -148,7 +148,10 @@ def _read(checkpoint: str | Path | Mapping[str, Any], is_ours: bool) -> Weights:
     if not is_ours:
         opened = open_state(checkpoint)
         return Weights(in_our_names(opened.state), {}, what, opened.details)
-    return Weights(checkpoint, {}, what) if isinstance(checkpoint, Mapping) else Weights(*read_weights(checkpoint), what)
+    if isinstance(checkpoint, Mapping):
+        return Weights(checkpoint, {}, what)
+    state, header = read_weights(checkpoint)
+    return Weights(of_student(state, header), header, what)
 
 
 def _published(asked: Recipe | None, weights: Weights | None, source: str, overrides: Sequence[str]) -> Recipe:

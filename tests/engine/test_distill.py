@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -10,19 +12,22 @@ import torch
 from torch import nn
 
 from frustum.checkpoint.weights_file import WEIGHTS, read_weights, save_weights
+from frustum.config import TRAVELS
 from frustum.data.labels.occupancy import OccupancyLabels
-from frustum.engine.distill import Distilled, Teacher, described, student_of, teacher_of, terms_of, with_teacher
+from frustum.engine.distill import Distilled, Teacher, described, student_of, teacher_of, terms_of
+from frustum.engine.distill_start import with_teacher
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import DistillConfig, Recipe
 from frustum.engine.taught import in_sentences, taught_of
-from frustum.engine.train import train
+from frustum.engine.train import start, train
 from frustum.engine.trained import open_trained
 from frustum.errors import CheckpointError, ConfigError
 from frustum.losses.dense_distillation import cwd_loss, ifvd_loss, kd_loss, voxel_maps
 from frustum.types.batch import ImageScale
 from frustum.types.contract import Reads
+from frustum.weights.loading import load
 from tests.engine import toy, toy_gan
 from tests.engine.test_train import losses, stop_after
 
@@ -80,6 +85,52 @@ def test_a_stopped_distillation_goes_on_exactly(toy_root, teacher_run, tmp_path)
         train(apply(recipe, ["distill.tau=1"]), tmp_path / "parts")
 
 
+def test_a_teacher_may_move_but_not_change_while_it_teaches(toy_root, teacher_run, tmp_path):
+    copied = shutil.copytree(teacher_run, tmp_path / "teacher")
+    recipe = student_recipe(toy_root, copied, steps=4)
+    train(recipe, tmp_path / "run")
+    copied.rename(tmp_path / "moved")
+    longer = apply(recipe, ["train.steps=6"])
+    with pytest.raises(CheckpointError, match=r"the teacher .* cannot be opened: there is no checkpoint .* says where it is now"):
+        train(longer, tmp_path / "run")
+    found = train(apply(longer, [f"distill.teacher={tmp_path / 'moved'}"]), tmp_path / "run")
+    assert (found.resumed_from, found.steps) == (4, 6)
+    train(apply(toy.recipe(toy_root, steps=1), ["model.width=24", "train.seed=1"]), tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"learned from toy \(weights .*and distill.teacher is now toy \(weights "):
+        train(apply(recipe, [f"distill.teacher={tmp_path / 'other'}", "train.steps=8"]), tmp_path / "run")
+    assert open_trained(tmp_path / "run")[0].distill.teacher == str(tmp_path / "moved")
+
+
+def test_a_run_is_not_written_over_its_teacher(toy_root, teacher_run, tmp_path):
+    copied = shutil.copytree(teacher_run, tmp_path / "teacher")
+    for path in (copied, copied / WEIGHTS):
+        with pytest.raises(ConfigError, match="over its own teacher"):
+            train(student_recipe(toy_root, path), copied, resume="never")
+    assert (copied / WEIGHTS).is_file()
+
+
+def test_a_student_starts_and_draws_as_it_would_alone(toy_root, teacher_run, tmp_path):
+    """So that only the teacher makes the difference between two runs of a seed."""
+    words = ["model.dropout=0.3", "model.batch_norm=true"]
+    train(apply(toy.recipe(toy_root, steps=1), words), tmp_path / "alone")
+    train(student_recipe(toy_root, teacher_run, *words, "distill.loss=cwd,kd", steps=1), tmp_path / "beside")
+    alone, beside = (losses(tmp_path / name)[1]["losses"]["occupancy"] for name in ("alone", "beside"))
+    assert alone == beside
+
+
+def test_a_training_starts_from_the_snapshot_of_a_student(toy_root, teacher_run, tmp_path):
+    train(student_recipe(toy_root, teacher_run, steps=2), tmp_path / "run")
+    snapshot = tmp_path / "run/checkpoints/step_00000002/ema.safetensors"
+    recipe = toy.recipe(toy_root)
+    network = recipe.model.build()
+    start(network, apply(recipe, [f"train.init={snapshot}"]))
+    trained = open_trained(tmp_path / "run")[1].state_dict()
+    opened = open_trained(snapshot)[1].state_dict()
+    loaded = load(snapshot).state_dict()
+    for key, value in network.state_dict().items():
+        assert all(torch.equal(value, other[key]) for other in (trained, opened, loaded))
+
+
 def test_the_terms_are_those_of_the_losses_by_hand(toy_root, teacher_run):
     words = ("distill.at=occ_logits,occ_logits,occ_logits", "distill.loss=cwd,kd,ifvd", "distill.weight=2,3,4", "distill.tau=1")
     with pytest.raises(ConfigError, match="ifvd has no temperature"):
@@ -97,6 +148,12 @@ def test_the_terms_are_those_of_the_losses_by_hand(toy_root, teacher_run):
     assert float(found["cwd_occ_logits"]) == pytest.approx(2 * float(cwd_loss(s, t)), rel=1e-5)
     assert float(found["kd_occ_logits"]) == pytest.approx(3 * float(kd_loss(s, t)), rel=1e-5)
     assert float(found["ifvd_occ_logits"]) == pytest.approx(4 * float(ifvd_loss(s, t, labels, toy.K)), rel=1e-5)
+
+
+def test_losses_of_any_channels_need_no_adapter(toy_root, teacher_run):
+    network, lines = made(student_recipe(toy_root, teacher_run, "distill.at=features,features", "distill.loss=at,pair"))
+    assert not list(network.adapters.parameters())
+    assert "adapted" not in " ".join(lines)
 
 
 @pytest.mark.parametrize("reading", ["class", "class_height"])
@@ -185,7 +242,8 @@ REFUSED = {
     "no output": (["distill.at="], "names no output.*features.*occ_logits"),
     "unknown output": (["distill.at=bev"], "no output 'bev'.*Outputs to compare"),
     "unknown output of the teacher": (["distill.at=features:featurs"], "no output 'featurs'; did you mean 'features'"),
-    "too many losses": (["distill.loss=cwd,kd,at"], "3 entries for 2 outputs"),
+    "no output, two losses": (["distill.at=", "distill.loss=cwd,kd"], "names no output"),
+    "too many losses": (["distill.loss=cwd,kd,at"], "3 entries, distill.at 2"),
     "twice": (["distill.at=features,features"], "cwd_features twice"),
     "classes of features": (["distill.loss=kd"], "which features does not have"),
     "visible features": (["distill.visible=true"], "distill.visible is of occ_logits"),
@@ -229,9 +287,30 @@ def test_a_teacher_of_another_kind_is_refused(toy_root, teacher_run, tmp_path):
         with_teacher(recipe, recipe.model.build(), teacher, recipe.data.open(), CPU)
     single = type("Single", (), {"has_rigs": False, "image_size": recipe.data.image_size})()
     teacher = teacher_of(recipe)
-    teacher.recipe = teacher.recipe.model_copy(update={"data": single})
-    with pytest.raises(ConfigError, match=r"works on single images .*, the student on rigs of cameras"):
+    teacher.recipe = teacher.recipe.model_copy(update={"data": single, "name": "large"})
+    with pytest.raises(ConfigError, match=r"\(large\) works on single images, the student \(toy\) on rigs of cameras"):
         teacher.notes(recipe)
+    high = toy.GRID.model_copy(update={"lower": (-4.0, -4.0, -2.0), "upper": (4.0, 4.0, 1.2)})
+    teacher = teacher_of(recipe)
+    teacher.recipe = teacher.recipe.model_copy(update={"model": toy.ToyConfig(grid=high, width=24)})
+    with pytest.raises(ConfigError, match=r"z -1 to 2.2 m, the one of the teacher .* z -2 to 1.2 m"):
+        with_teacher(recipe, recipe.model.build(), teacher, recipe.data.open(), CPU)
+
+
+def test_other_input_and_other_rules_are_said(toy_root, teacher_run):
+    recipe = student_recipe(toy_root, teacher_run)
+    teacher = teacher_of(recipe)
+    teacher.recipe = apply(teacher.recipe, ["data.image_size=32,64"]).model_copy(update={"model": RuledConfig(rule="there")})
+    assert teacher.notes(recipe.model_copy(update={"model": RuledConfig()})) == [
+        "the teacher gets another input than it was trained with: data.image_size was [32, 64], now [16, 32]",
+        "the teacher works by other rules than the student: model.rule is there, here here",
+    ]
+
+
+class RuledConfig(toy.ToyConfig):
+    """A toy with a setting that belongs to its weights."""
+
+    rule: Annotated[str, TRAVELS] = "here"
 
 
 class NamedConfig(toy.ToyConfig):

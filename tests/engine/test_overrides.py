@@ -23,7 +23,7 @@ RECIPE = toy.recipe()
 
 def value(recipe: Recipe, path: str):
     for part in path.split("."):
-        recipe = getattr(recipe, part)
+        recipe = getattr(recipe, part) if recipe is not None else None  # a section that is switched off
     return recipe
 
 
@@ -180,6 +180,8 @@ def test_of_two_entries_that_replace_each_other_the_last_one_counts():
         ("train.batch_size=0", ["greater than or equal to 1"]),
         ("data.image_size=96", ["list"]),
         ("data.image_size=96,x", ["entry 2", "integer"]),
+        ("distill.loss=cdw", ["entry 1: input should be 'cwd', 'kd',", "or 'dist'. distill.loss"]),
+        ("distill.weight=0", ["entry 1", "greater than 0"]),
         ("train.epochs.x=3", ["train.epochs is a plain value"]),
         ("model.grid.cell=0.3,0.3,0.3", ["do not divide"]),
         ("optim.lr", ["key=value"]),
@@ -197,7 +199,7 @@ def test_mistakes_say_what_is_allowed(override, words):
 def test_every_path_is_accepted_and_leads_to_a_value():
     for path in paths(RECIPE):
         value(RECIPE, path)
-    assert {"optim.lr", "model.width", "ema.decay", "data.root"} <= set(paths(RECIPE))
+    assert {"optim.lr", "model.width", "ema.decay", "data.root", "distill.teacher"} <= set(paths(RECIPE))
 
 
 def test_overriding_needs_no_torch():
