@@ -181,7 +181,7 @@ def draw_identity(seed: int, look: Look = _ANY) -> Identity:
     if is_grey:
         name = "white" if u() < age - 0.4 else "grey"
     name = name if look.hair is None else look.hair
-    hair = _shift(rng, HAIR_COLOURS[name], 0.08)
+    hair = _shift(rng, HAIR_COLOURS[name], 0.03 if name in ("grey", "white") else 0.08)
     style = str(rng.choice(STYLES, p=np.array(_STYLE_ODDS[0]) * sturdy + np.array(_STYLE_ODDS[1]) * (1 - sturdy)))
     drawn = _hair_style(rng, style if look.style is None else look.style, int(rng.integers(1 << 31)))
     if sturdy > 0.5 and age > 0.45 and look.style is None:

@@ -10,7 +10,7 @@ import numpy as np
 from frustum.worlds.heads.parts import HAIR, Threads
 from frustum.worlds.heads.person import HairStyle, Shape
 from frustum.worlds.heads.shape import floats, smooth_step, stretch
-from frustum.worlds.heads.skull import UNROLL, standard_radius
+from frustum.worlds.heads.skull import UNROLL, points_at, standard_radius
 from frustum.worlds.street.jit import INLINE, KERNEL
 
 GUIDES, PER_GUIDE, POINTS = 300, 11, 22
@@ -195,10 +195,7 @@ def chart_hairs(
         at: (N, 2) row and column, fractional, of each root.
         flow: (N, 3) direction. length: (N,) centimetres. width: centimetres. tone: (N,).
     """
-    i, j = at[:, 0].astype(int), at[:, 1].astype(int)
-    u, v = (at[:, 0] - i)[:, None], (at[:, 1] - j)[:, None]
-    root = (1 - u) * ((1 - v) * points[i, j] + v * points[i, j + 1]) + u * ((1 - v) * points[i + 1, j] + v * points[i + 1, j + 1])
-    n = normals[i, j]
+    root, n = points_at(points, at), normals[at[:, 0].astype(int), at[:, 1].astype(int)]
     flow = flow - 0.8 * n * (flow * n).sum(-1, keepdims=True)
     flow = flow / (np.linalg.norm(flow, axis=-1, keepdims=True) + 1e-9)
     s = np.linspace(0.0, 1.0, 5)[None, :, None]

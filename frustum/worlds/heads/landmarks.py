@@ -8,7 +8,7 @@ import numpy as np
 
 from frustum.worlds.heads.paint import Face, brow_line, lids, lip_edges
 from frustum.worlds.heads.raster import project
-from frustum.worlds.heads.skull import LIP_GAP, LIP_LINE, point_at
+from frustum.worlds.heads.skull import LIP_GAP, LIP_LINE, grid_place, points_at
 
 _JAW = ((-9.2, -0.4), (-9.1, -2.4), (-9.0, -4.4), (-8.6, -6.2), (-7.6, -8.0), (-6.0, -9.4), (-4.2, -10.4), (-2.2, -11.0), (0.0, -11.2))
 _INSIDE = 0.93  # eye corners and lip corners lie a little inside what is painted
@@ -51,7 +51,7 @@ def landmarks(
     own: np.ndarray, face: Face, place: Callable[[np.ndarray], np.ndarray], camera: np.ndarray, depths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(68, 2) float32 positions in sub-pixels, and (68,) whether each is seen."""
-    points = place(np.stack([point_at(own, X, Y) for X, Y in chart_places(face)]))
+    points = place(points_at(own, grid_place(chart_places(face))))
     screen = np.empty_like(points)
     project(points, camera, screen)
     at = np.floor(screen[:, :2]).astype(int)

@@ -23,7 +23,7 @@ from frustum.worlds.heads.raster import grid_normals
 from frustum.worlds.heads.scene import Scene, draw_backdrop, neckline_heights
 from frustum.worlds.heads.shade import BALL, develop, shade
 from frustum.worlds.heads.shape import BROW_Y, EYE, EYE_HALF, JAW_ANGLE, MOUTH_HALF, NOSE_TIP, floats, head_points, stretch_all
-from frustum.worlds.heads.skull import grid_place, point_at, skull
+from frustum.worlds.heads.skull import grid_place, points_at, skull
 from frustum.worlds.street.jit import forget_stale
 
 WINDOW = 39.0  # centimetres that a picture is wide, at the head, at scale 1
@@ -193,47 +193,52 @@ def _glasses(identity: Identity, own: np.ndarray, face: Face, pose: Pose) -> tup
     worn = identity.glasses
     if worn is None:
         return [], []
-    bridge = point_at(own, 0.0, 0.4)
+    bridge = points_at(own, grid_place(np.array([[0.0, 0.4]])))[0]
     tubes, lenses = glasses(bridge, face.eye_x, worn.roundness, worn.size, 7.3 * identity.shape.width, worn.thickness)
     return [t._replace(points=pose.apply(t.points)) for t in tubes], [m._replace(points=pose.apply(m.points)) for m in lenses]
 
 
 def _eyes(own: np.ndarray, face: Face, motion: Motion, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     """Middles of the left and the right eyeball and where they look, (2, 3) each, in the world."""
-    middles = np.stack([point_at(own, side * face.eye_x, 0.0) - [side * 0.12, 0.0, 0.97 * BALL] for side in (1, -1)])
+    fronts = points_at(own, grid_place(np.array([[face.eye_x, 0.0], [-face.eye_x, 0.0]])))
+    middles = fronts - np.array([[0.12, 0.0, 0.97 * BALL], [-0.12, 0.0, 0.97 * BALL]])
     cx, cy = motion.gaze_x, motion.gaze_y
     gaze = np.array([np.sin(cx) * np.cos(cy), np.sin(cy), np.cos(cx) * np.cos(cy)])
     return pose.apply(middles), np.stack([pose.turn @ gaze] * 2)
 
 
 def _brows(identity: Identity, face: Face, own: np.ndarray, normals: np.ndarray) -> list[Threads]:
+    """Hairs of the left and the right eyebrow."""
     rng = np.random.default_rng([identity.hair.seed, 3])
-    found = []
     t, e = rng.uniform(0.0, 0.97, 70), rng.uniform(-0.8, 0.8, 70)
     tone, length = rng.uniform(0.3, 0.6, 70), rng.uniform(0.45, 0.75, 70)
+    y, half = np.array([brow_line(place, face) for place in t]).T
+    found = []
     for side, part in ((1, kinds.BROW_LEFT), (-1, kinds.BROW_RIGHT)):
-        at, flow = np.empty((70, 2)), np.empty((70, 3))
-        for n in range(70):
-            y, half = brow_line(t[n], face)
-            at[n] = grid_place(side * (face.eye_x - 1.75 + 3.75 * t[n]), y + half * e[n])
-            flow[n] = side * (0.45 + 0.6 * t[n]), 0.8 - 1.1 * t[n] - 0.4 * e[n], -0.3 * t[n]
+        at = grid_place(np.stack([side * (face.eye_x - 1.75 + 3.75 * t), y + half * e], axis=-1))
+        flow = np.stack([side * (0.45 + 0.6 * t), 0.8 - 1.1 * t - 0.4 * e, -0.3 * t], axis=-1)
         found.append(chart_hairs(part, own, normals, at, flow, length * (1 - 0.4 * t), 0.09, tone))
     return found
 
 
+@cache
+def _beard_places() -> np.ndarray:
+    """(N, 2) chart positions of a beard's roots."""
+    rng = np.random.default_rng(5)
+    places = rng.uniform((-9.8, -13.0), (9.8, -2.5), (2600, 2))
+    return places[[beard_area(x, y) > least for (x, y), least in zip(places, rng.uniform(0.3, 0.8, 2600), strict=True)]]
+
+
 def _beard(identity: Identity, own: np.ndarray, normals: np.ndarray) -> Threads:
-    rng = np.random.default_rng([identity.hair.seed, 5])
-    X, Y = rng.uniform(-9.8, 9.8, 2600), rng.uniform(-13.0, -2.5, 2600)
-    keep = [n for n in range(2600) if beard_area(X[n], Y[n]) > rng.uniform(0.3, 0.8)]
-    X, Y = X[keep], Y[keep]
-    at = np.array([grid_place(x, y) for x, y in zip(X, Y, strict=True)])
+    """Hairs of beard and moustache."""
+    rng, places = np.random.default_rng([identity.hair.seed, 5]), _beard_places()
+    X, Y = places.T
     is_lip = (Y > -6.8) & (np.abs(X) < 3.4)
     flow = np.stack([np.where(is_lip, np.sign(X) * 1.3, 0.05 * X), np.where(is_lip, -0.5, -1.0), np.where(is_lip, 0.1, 0.25)], axis=-1)
-    flow = flow + rng.normal(0, 0.18, flow.shape)
-    length = np.where(is_lip, min(identity.beard, 0.7), identity.beard * (0.6 + 0.5 * np.exp(-((X / 4.0) ** 2)))) * rng.uniform(
-        0.7, 1.0, len(X)
-    )
-    return chart_hairs(kinds.BEARD, own, normals, at, flow, length, 0.12, rng.uniform(0.25, 0.65, len(X)))
+    flow += rng.normal(0, 0.18, flow.shape)
+    length = np.where(is_lip, min(identity.beard, 0.7), identity.beard * (0.6 + 0.5 * np.exp(-((X / 4.0) ** 2))))
+    length *= rng.uniform(0.7, 1.0, len(X))
+    return chart_hairs(kinds.BEARD, own, normals, grid_place(places), flow, length, 0.12, rng.uniform(0.25, 0.65, len(X)))
 
 
 def warm_up() -> None:

@@ -77,19 +77,16 @@ def skull() -> Skull:
     return Skull(np.ascontiguousarray(np.stack(points, 1)), np.ascontiguousarray(np.stack(chart, 1)))
 
 
-def grid_place(X: float, Y: float) -> tuple[float, float]:
-    """Row and column, fractional, of a chart position in front of the ears on the head's grid."""
-    chart = skull().chart
-    j = min(max(int(np.searchsorted(chart[0, :, 0], X)) - 1, 0), chart.shape[1] - 2)
-    i = min(max(int(np.searchsorted(-chart[:, j, 1], -Y)) - 1, 0), chart.shape[0] - 2)
-    u = (chart[i, j, 1] - Y) / (chart[i, j, 1] - chart[i + 1, j, 1])
-    return i + u, j + (X - chart[0, j, 0]) / (chart[0, j + 1, 0] - chart[0, j, 0])
+def grid_place(places: np.ndarray) -> np.ndarray:
+    """(N, 2) row and column, fractional, of chart positions (N, 2) on the head's grid."""
+    chart = skull().chart  # all columns have the same heights, all rows the same longitudes
+    rows = np.interp(-places[:, 1], -chart[:, 0, 1], np.arange(chart.shape[0]))
+    return np.stack([rows, np.interp(places[:, 0], chart[0, :, 0], np.arange(chart.shape[1]))], axis=-1)
 
 
-def point_at(points: np.ndarray, X: float, Y: float) -> np.ndarray:
-    """(3,) the place of a head's surface (R, C, 3) at a chart position in front of the ears."""
-    row, column = grid_place(X, Y)
-    i, j = int(row), int(column)
-    u, v = row - i, column - j
+def points_at(points: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(N, 3) places of a head's surface (R, C, 3) at rows and columns (N, 2)."""
+    i, j = np.minimum(at.astype(int), np.array(points.shape[:2]) - 2).T
+    u, v = at[:, :1] - i[:, None], at[:, 1:] - j[:, None]
     upper, lower = points[i, j] * (1 - v) + points[i, j + 1] * v, points[i + 1, j] * (1 - v) + points[i + 1, j + 1] * v
     return upper * (1 - u) + lower * u
