@@ -23,7 +23,7 @@ LOOKS: dict[str, Look] = {
     "make-up": _PLAIN._replace(style="bob", make_up=True),
     "hat": _PLAIN._replace(hat="beanie"),
 }
-"""One look differs from the first in one thing."""
+"""Most looks differ from the first in one thing; age brings white hair, make-up a longer cut."""
 
 
 class Corner(NamedTuple):

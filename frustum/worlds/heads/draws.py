@@ -240,7 +240,7 @@ def draw_scene(seed: int, identity: Identity) -> Scene:
     key /= np.linalg.norm(key)
     back = np.array([-np.sign(angle) * 0.8, 0.35, -0.5])
     warm = float(u(-1, 1))
-    power, fill = float(u(1.5, 2.6)), float(u(0.18, 0.42))
+    power, fill = float(u(1.5, 2.6)), float(u(0.22, 0.45))
     rim = float(u(0, 1.2)) * (u() < 0.5)
 
     def tint(k: float, w: float) -> Colour:
@@ -253,7 +253,7 @@ def draw_scene(seed: int, identity: Identity) -> Scene:
         ground=tint(0.6 * fill, 0.8),
         rim=rgb(back / np.linalg.norm(back)),
         rim_colour=tint(rim, -warm),
-        exposure=float(u(0.30, 0.38)) * 2.1 / (0.8 * power + 0.9 * fill),
+        exposure=float(u(0.34, 0.43)) * 2.1 / (0.8 * power + 0.9 * fill),
     )
     pattern = int(rng.choice(6, p=[0.4, 0.14, 0.1, 0.12, 0.08, 0.16]))
     necklines = ["shirt"] if pattern == 5 else list(NECKLINES)
