@@ -13,6 +13,9 @@ BACKGROUND, HEAD, EAR_LEFT, EAR_RIGHT, BODY, HAT, HAIR, BROW_LEFT, BROW_RIGHT, B
 """What a sub-pixel shows. All but background, body and necklace belong to the head; from HAIR on they are threads."""
 
 
+LENS_CURVE = 0.02  # glasses bend around the face, per centimetre
+
+
 class Mesh(NamedTuple):
     """A grid of points. `points` (R, C, 3) in the head frame, of a body in the world's; `chart` (R, C, 2), what is painted where."""
 
@@ -73,7 +76,8 @@ def hat_meshes(kind: str) -> list[Mesh]:
         radius = radius + 0.9 * np.exp(-(((t - 0.2) / 0.2) ** 2)) - 0.8 * np.exp(-((t / 0.12) ** 2))
     points = np.stack([np.sin(around) * np.cos(phi), np.sin(phi), np.cos(around) * np.cos(phi)], axis=-1) * radius[..., None]
     chart = np.stack([UNROLL * around, 10.0 * t + 0 * phi], axis=-1)
-    meshes = [Mesh(HAT, points, chart, is_closed=True)]
+    inside = points[13:, ::-1] * 0.995
+    meshes = [Mesh(HAT, points, chart, is_closed=True), Mesh(HAT, inside, chart[13:])]
     if kind != "beanie":
         s = np.linspace(0.0, 1.0, 9)[:, None]
         edge = points[-1][None]
@@ -92,38 +96,36 @@ def hat_meshes(kind: str) -> list[Mesh]:
     return meshes
 
 
-def glasses(
-    bridge: np.ndarray, spacing: float, roundness: float, size: float, ear_x: float, width: float
-) -> tuple[list[Threads], list[Mesh]]:
+def glasses(front: float, spacing: float, roundness: float, size: float, ear_x: float, width: float) -> tuple[list[Threads], list[Mesh]]:
     """Frame and lenses in the person's head frame.
 
     Args:
-        bridge: (3,) the root of the nose, where they rest.
+        front: z of their middle.
         spacing: of the eyes, centimetres from the middle.
         roundness: 0 square .. 1 round. size: factor. ear_x: half the head's width at the ears. width: of the frame's tubes.
     """
     tubes, lenses = [], []
-    front, y = float(bridge[2]) + 0.45, -0.35
+    y = -0.25
     u = np.linspace(0.0, 2 * np.pi, 33)
     power = 2.0 / (4.5 - 2.5 * roundness)
     c, s = np.cos(u), np.sin(u)
-    ring = size * np.stack([np.sign(c) * np.abs(c) ** power * 2.35, np.sign(s) * np.abs(s) ** power * 1.85], axis=-1)
+    ring = size * np.stack([np.sign(c) * np.abs(c) ** power * 2.15, np.sign(s) * np.abs(s) ** power * 1.7], axis=-1)
 
     def at(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.stack([x, y, front - 0.02 * x * x], axis=-1)
+        return np.stack([x, y, front - LENS_CURVE * x * x], axis=-1)
 
-    apart = max(spacing, 2.35 * size + 0.55)
+    apart = max(spacing, 2.15 * size + 0.95)
     for side in (-1, 1):
         middle = side * apart
         tubes.append(thread(GLASSES, at(middle + ring[:, 0], y + ring[:, 1]), width))
-        start, end = at(np.array(middle + side * 2.3 * size), np.array(y + 0.6)), np.array([side * (ear_x + 0.3), 0.5, -1.5])
+        start, end = at(np.array(middle + side * 2.1 * size), np.array(y + 0.6)), np.array([side * (ear_x + 0.3), 0.5, -1.5])
         t = np.linspace(0.0, 1.0, 33)[:, None]
         hinge = np.array([side * (ear_x + 0.35), 0.35, front - 3.4])
         tubes.append(thread(GLASSES, (1 - t) ** 2 * start + 2 * t * (1 - t) * hinge + t * t * end, width))
         r = np.linspace(0.02, 1.0, 6)[:, None]
         points = at(middle + r * ring[None, :, 0], y + r * ring[None, :, 1])[:, ::-1]
         lenses.append(Mesh(GLASSES, points[::-1], np.stack([r * ring[None, :, 0], r * ring[None, :, 1]], -1)[::-1]))
-    inner = apart - 2.3 * size
+    inner = apart - 2.1 * size
     x = np.linspace(-inner, inner, 33)
     tubes.append(thread(GLASSES, at(x, y + 0.5 + 0.35 * (1 - (x / inner) ** 2)), width * 1.1))
     return tubes, lenses
@@ -178,7 +180,7 @@ def body_mesh(build: Build, top: np.ndarray, neckline: np.ndarray) -> Mesh:
     s, c = np.sin(theta), np.cos(theta)
     power = 1.0 - 0.12 * wide[:, None]
     line = np.append(neckline, neckline[0])[None]
-    cloth = np.clip((line - heights[:, None]) / 0.35 + 0.5, 0.0, 1.0)
+    cloth = np.clip((line - heights[:, None]) / 1.2 + 0.3, 0.0, 1.0)
     puff = 0.35 * cloth
     px = x[:, None] + (a[:, None] + puff) * np.sign(s) * np.abs(s) ** power
     pz = z[:, None] + (b[:, None] + puff) * np.sign(c) * np.abs(c) ** power

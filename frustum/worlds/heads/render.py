@@ -193,8 +193,11 @@ def _glasses(identity: Identity, own: np.ndarray, face: Face, pose: Pose) -> tup
     worn = identity.glasses
     if worn is None:
         return [], []
-    bridge = points_at(own, grid_place(np.array([[0.0, 0.4]])))[0]
-    tubes, lenses = glasses(bridge, face.eye_x, worn.roundness, worn.size, 7.3 * identity.shape.width, worn.thickness)
+    x = face.eye_x
+    places = np.array([[0.0, 0.4], *([s * x, y] for s in (-1.4, -0.6, 0.6, 1.4) for y in (-2.1, 1.6))])
+    touched = points_at(own, grid_place(places))  # nose, cheeks and brows keep them off
+    front = float((touched[:, 2] + kinds.LENS_CURVE * touched[:, 0] ** 2).max()) + 0.3
+    tubes, lenses = glasses(front, x, worn.roundness, worn.size, 7.3 * identity.shape.width, worn.thickness)
     return [t._replace(points=pose.apply(t.points)) for t in tubes], [m._replace(points=pose.apply(m.points)) for m in lenses]
 
 
