@@ -37,7 +37,6 @@ class Face(NamedTuple):
     nose_tip: float
     nose_width: float
     age: float
-    smile: float
     squint: float
 
 

@@ -69,15 +69,15 @@ def face_numbers(identity: Identity, motion: Motion) -> Face:
     """Where the features are on the chart."""
     s = identity.shape
     half = MOUTH_HALF * s.mouth_width * (1.0 + 0.12 * motion.smile - 0.28 * motion.pucker)
-    wide = 1.0 + 0.12 * max(motion.brow_raise, 0.0) + 0.2 * motion.jaw * 0.5
+    wide = 1.0 + 0.12 * max(motion.brow_raise, 0.0) + 0.1 * motion.jaw
     return Face(
         eye_x=EYE[0] * s.eye_spacing, eye_half=EYE_HALF[0] * s.eye_width, eye_high=EYE_HALF[1] * s.eye_height * wide, eye_tilt=s.eye_tilt,
         open_left=1.0 - motion.blink_left, open_right=1.0 - motion.blink_right,
         brow_y=BROW_Y + s.brow_height + 0.55 * motion.brow_raise - 0.2 * motion.frown, brow_thick=0.36 * s.brow_thickness,
-        brow_arch=0.3 + s.brow_arch + 0.15 * motion.brow_raise, brow_frown=motion.frown - 0.35 * min(motion.smile, 0.0) * -1.0,
+        brow_arch=0.3 + s.brow_arch + 0.15 * motion.brow_raise, brow_frown=motion.frown + 0.35 * min(motion.smile, 0.0),
         mouth_half=half, upper_lip=0.62 * s.upper_lip * (1.0 - 0.25 * max(motion.smile, 0.0)),
         lower_lip=0.80 * s.lower_lip * (1.0 - 0.2 * max(motion.smile, 0.0)), mouth_open=9.0 * np.sin(JAW_ANGLE * motion.jaw),
-        nose_tip=NOSE_TIP * s.nose_length, nose_width=s.nose_width, age=s.age, smile=motion.smile, squint=0.8 * max(motion.smile, 0.0),
+        nose_tip=NOSE_TIP * s.nose_length, nose_width=s.nose_width, age=s.age, squint=0.8 * max(motion.smile, 0.0),
     )  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def face_colour(X, Y, px, py, pz, nx, ny, nz, vx, vy, vz, sun, sky_open, distanc
         lid = dy - top
         thick = (0.10 + 0.13 * paint.liner) * (0.75 + 0.45 * dx)
         if abs(dx) < 1.12 and lid >= 0.0:
-            lash = smooth_step(thick + 0.08, thick * 0.4, lid) * smooth_step(1.14, 0.98, abs(dx)) * (0.55 + 0.45 * paint.liner + 0.0)
+            lash = smooth_step(thick + 0.08, thick * 0.4, lid) * smooth_step(1.14, 0.98, abs(dx)) * (0.55 + 0.45 * paint.liner)
         elif abs(dx) < 1.0 and dy <= low:
             lash = 0.35 * smooth_step(0.10, 0.02, low - dy) * (0.4 + 0.6 * paint.liner)
     # mouth

@@ -90,7 +90,7 @@ def floats(value: Any) -> Any:
 @numba.njit(**KERNEL)
 def nose_height(X, Y, length, width):
     """How far the nose stands out of the face, centimetres, at a chart position."""
-    top, tip = 1.1, -4.05 * length
+    top, tip = 1.1, NOSE_TIP * length
     if top < Y or tip - 1.05 > Y:
         return 0.0
     t = min((top - Y) / (top - tip), 1.0)
@@ -136,8 +136,8 @@ def sculpt(points, chart, table, shape, mouth, jaw, out):
                     w += (below * (0.85 + 0.15 * smooth_step(-7.0, -9.5, Y)) - w) * np.sqrt(1.0 - q * q) * smooth_step(-3.5, -5.5, Y)
                 w *= jaw * smooth_step(13.0, 8.0, abs(X))
                 c, s = np.cos(w), np.sin(w)
-                dy, dz = y + 1.5, z + 0.5
-                y, z = c * dy - s * dz - 1.5, s * dy + c * dz - 0.5
+                dy, dz = y - HINGE[0], z - HINGE[1]
+                y, z = c * dy - s * dz + HINGE[0], s * dy + c * dz + HINGE[1]
             out[i, j, 0], out[i, j, 1], out[i, j, 2] = stretch(x, y, z, shape)
 
 
