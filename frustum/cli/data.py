@@ -1,4 +1,4 @@
-"""Verbs that make data: `frustum data world`, `frustum data segmentation`, `frustum data import kitti-raw|rig`, `frustum data status`."""
+"""Verbs that make data: `frustum data world`, `heads`, `segmentation`, `import kitti-raw`, `import rig`, `status` and others."""
 
 from __future__ import annotations
 
@@ -84,6 +84,45 @@ def world(
     )
     written = {} if images is None else {"segmentation": write_segmentation(root, images, "CAM_FRONT", None)}
     write_json(json_file, made | written)
+
+
+@command(
+    app,
+    "heads",
+    "frustum data heads data/heads --identities 100 --clips 2 --frames 16 --size 128",
+    "frustum data heads data/corners --identities 270 --clips 1 --frames 4 --people balanced",
+    after_interrupt=GOES_ON,
+)
+def heads(
+    root: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the portraits")],
+    identities: Annotated[int | None, optional("--identities", min=1, help="people; every fifth is for validation (default 20)")] = None,
+    clips: Annotated[int | None, optional("--clips", min=1, help="clips of each person, each in a scene of its own (default 2)")] = None,
+    frames: Annotated[int | None, optional("--frames", min=1, help="frames of a clip, 25 per second (default 16)")] = None,
+    size: Annotated[int | None, optional("--size", help="height and width in pixels, 64 to 512 (default 128)")] = None,
+    people: Annotated[str | None, optional("--people", help="drawn at random, or balanced: every skin tone with every look")] = None,
+    seed: Annotated[int | None, optional("--seed", min=0, help="another seed, other people (default 0)")] = None,
+    workers: Annotated[int | None, optional("--workers", min=1, help="processes; by default one per core")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="delete portraits with other settings that are in the folder, instead of refusing")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Generate talking heads: procedural people in clips, with the parts of the face, landmarks and motion exact.
+
+    The same settings give the same images for any number of workers; an interrupted run goes on where it was stopped, and more people or
+    clips join those that are there. OUT/heads.jpg shows people, truth and true head swaps.
+    """
+    from frustum.cli.worlds import generate_portraits
+    from frustum.engine.progress import pace
+
+    given = {"identities": identities, "clips": clips, "frames": frames, "size": size, "people": people, "seed": seed}
+    made = generate_portraits(given, root, workers, overwrite)
+    say(
+        f"{made['frames']} frames of {made['identities']} people are in {root}; {made['generated']} of them are new"
+        + (f", {pace(made['frames_per_second'], 'frames', 1)}. " if made["generated"] else ". ")
+        + f"Look at {root / 'heads.jpg'}"
+    )
+    write_json(json_file, made)
 
 
 @command(

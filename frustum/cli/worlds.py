@@ -1,4 +1,4 @@
-"""The settings of a street world from options and overrides, and its generation with a progress bar."""
+"""The settings of a street world or of heads from options and overrides, and their generation with a progress bar."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from frustum.cli.common import invalid, split_overrides
 from frustum.engine import overrides as settings
-from frustum.engine.progress import progress_bar
+from frustum.engine.progress import Reporter, progress_bar
 from frustum.errors import ConfigError
-from frustum.worlds.street.generate import generate
+from frustum.worlds.heads.generate import HeadsConfig, generate_heads
+from frustum.worlds.street.generate import Progress, generate
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.world_config import WorldConfig
 
@@ -34,16 +35,33 @@ def generate_world(config: WorldConfig, root: Path, workers: int | None = None, 
     """Generate with a progress bar; what was done, as JSON values."""
     total = (config.train_scenes + config.val_scenes) * config.frames
     with progress_bar("filming", total, unit="keyframes", every=5.0) as bar:
-        started = False
-
-        def progress(done: int, _total: int) -> None:
-            nonlocal started
-            if not started:  # the first call counts what an earlier run left
-                started = True
-                bar.already(done)
-            elif done > bar.done:
-                bar.advance(count=done - bar.done)
-
-        report = generate(config, root, workers, progress, overwrite)
+        report = generate(config, root, workers, _shown_on(bar), overwrite)
     rounded = {"root": str(root), "seconds": round(report.seconds, 2), "keyframes_per_second": round(report.rate, 4)}
     return asdict(report) | rounded
+
+
+def generate_portraits(given: dict[str, Any], root: Path, workers: int | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Generate heads with a progress bar from options (None = default); what was done, as JSON values. Raises ConfigError, DataError."""
+    try:
+        config = HeadsConfig(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(invalid(error)) from error
+    with progress_bar("filming", config.identities * config.clips * config.frames, unit="frames", every=5.0) as bar:
+        report = generate_heads(config, root, workers, _shown_on(bar), overwrite)
+    rounded = {"root": str(root), "seconds": round(report.seconds, 2), "frames_per_second": round(report.rate, 4)}
+    return asdict(report) | rounded
+
+
+def _shown_on(bar: Reporter) -> Progress:
+    """A function that shows on a bar how many of all are done; its first call counts what an earlier run left."""
+    started = False
+
+    def progress(done: int, _total: int) -> None:
+        nonlocal started
+        if not started:
+            started = True
+            bar.already(done)
+        elif done > bar.done:
+            bar.advance(count=done - bar.done)
+
+    return progress

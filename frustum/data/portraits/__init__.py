@@ -1,0 +1,1 @@
+"""Portraits: photographs of people's heads, by person and clip, with the parts of the face."""

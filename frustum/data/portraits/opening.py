@@ -1,0 +1,15 @@
+"""Open a folder of portraits, whichever of the known layouts it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from frustum.data.portraits.folder import Portraits
+from frustum.data.portraits.voxceleb import VoxCeleb
+
+
+def open_portraits(root: Path | str) -> Portraits:
+    """The portraits in a folder. Raises DataError if there are none, or the folder is malformed."""
+    if not Portraits.recognises(Path(root)) and VoxCeleb.recognises(Path(root)):
+        return VoxCeleb(root)
+    return Portraits(root)

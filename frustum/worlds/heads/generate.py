@@ -1,0 +1,187 @@
+"""Write a world of heads: people, clips and frames as portraits with masks and exact truth; in parallel, resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from frustum.config import Config, differences, in_words
+from frustum.data.portraits.writer import PortraitWriter
+from frustum.errors import ConfigError
+from frustum.files import read_json, write_error, write_json
+from frustum.ops.threads import count_cores
+from frustum.version import __version__
+
+Progress = Callable[[int, int], None]
+_NUMBERS = {"identities", "clips"}  # settings that change no clip
+_SETTINGS = "heads.json"
+
+
+class HeadsConfig(Config):
+    """A world of heads on disk."""
+
+    identities: int = Field(20, ge=1, le=90_000, description="people; every fifth is in the split `val`, the others in `train`")
+    clips: int = Field(2, ge=1, le=1000, description="clips of each person, each in a scene of its own")
+    frames: int = Field(16, ge=1, description="frames of a clip, 25 per second")
+    size: int = Field(128, ge=64, le=512, description="height and width in pixels")
+    seed: int = Field(0, ge=0)
+    people: Literal["drawn", "balanced"] = Field("drawn", description="balanced: as many of every skin tone with every look, see corners")
+
+
+@dataclass(frozen=True)
+class HeadsReport:
+    """What `generate_heads` did."""
+
+    root: Path
+    identities: int
+    clips: int
+    frames: int
+    generated: int  # frames that were not there before
+    seconds: float
+    workers: int
+
+    @property
+    def rate(self) -> float:
+        """Generated frames per second, 0 if all were there already."""
+        return self.generated / self.seconds if self.generated else 0.0
+
+
+def identity_name(index: int) -> str:
+    """Name of a person, as VoxCeleb2 has them."""
+    return f"id{10_000 + index:05d}"
+
+
+def person(config: HeadsConfig, index: int) -> tuple[str, Any]:
+    """Corner (empty unless people are balanced) and Identity of a person."""
+    from frustum.worlds.heads.corners import corner_identity
+    from frustum.worlds.heads.draws import draw_identity
+
+    seed = config.seed * 100_003 + index
+    if config.people == "drawn":
+        return "", draw_identity(seed)
+    corner, identity = corner_identity(index, seed)
+    return ", ".join(corner), identity
+
+
+def generate_heads(
+    config: HeadsConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None, overwrite: bool = False
+) -> HeadsReport:
+    """Write people below `root` as data/portraits reads them, with heads.jpg to look at.
+
+    Clips that are complete are kept, so an interrupted call is resumed by repeating it, and more people or clips join those that are there.
+    The files do not depend on the number of workers.
+
+    Args:
+        workers: processes; None takes one per core that this process may use, 8 at most.
+        progress: called with (frames done, frames in all).
+        overwrite: delete what other settings made in this folder, instead of refusing.
+
+    Raises:
+        ConfigError: the folder holds heads made with other settings. DataError: the folder cannot be written to.
+    """
+    from frustum.worlds.heads.render import warm_up
+    from frustum.worlds.heads.sheet import contact_sheet
+
+    start = time.perf_counter()
+    _settle(config, root, overwrite)
+    writer = PortraitWriter(root)
+    jobs = [(i, k) for i in range(config.identities) for k in range(config.clips)]
+    missing = [job for job in jobs if not writer.has_clip(identity_name(job[0]), clip_name(job[1]))]
+    total, done = len(jobs) * config.frames, (len(jobs) - len(missing)) * config.frames
+    progress(done, total)
+    workers = max(1, min(workers or min(8, count_cores()), len(missing) or 1, 61))
+    if missing:
+        warm_up()  # compile once, before the workers load the compiled kernels from the cache
+    if workers == 1:
+        for job in missing:
+            _film(config, root, *job)
+            done += config.frames
+            progress(done, total)
+    else:
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            waiting = {pool.submit(_film, config, root, *job) for job in missing}
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                done += len(finished) * config.frames
+                progress(done, total)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    people = {}
+    for index in range(config.identities):
+        corner, identity = person(config, index)
+        people[identity_name(index)] = {"corner": corner} | asdict(identity)
+    names = list(people)
+    writer.finish({"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]}, people)
+    if missing or not (root / "heads.jpg").is_file():
+        contact_sheet(config, root / "heads.jpg")
+    return HeadsReport(root, config.identities, len(jobs), total, len(missing) * config.frames, time.perf_counter() - start, workers)
+
+
+def clip_name(index: int) -> str:
+    """Name of a clip."""
+    return f"clip{index:03d}-0"
+
+
+def clip_seed(config: HeadsConfig, index: int, clip: int) -> int:
+    """Seed of a clip's scene and motion."""
+    return (config.seed * 100_003 + index) * 1009 + clip
+
+
+def _film(config: HeadsConfig, root: Path, index: int, clip: int) -> None:
+    """Render a clip and add it to the set."""
+    from frustum.worlds.heads.draws import draw_clip, draw_scene
+    from frustum.worlds.heads.render import render
+
+    identity, seed = person(config, index)[1], clip_seed(config, index, clip)
+    scene = draw_scene(seed, identity)
+    writer, name = PortraitWriter(root), (identity_name(index), clip_name(clip))
+    truth = {}
+    for number, motion in enumerate(draw_clip(seed, config.frames)):
+        shot = render(identity, motion, scene, config.size)
+        writer.add_frame(*name, f"{number:05d}", shot.image, shot.parsing)
+        truth[f"{number:05d}"] = {
+            "landmarks": np.round(shot.landmarks.astype(float), 2).tolist(),
+            "is_visible": shot.is_visible.astype(int).tolist(),
+            "motion": {key: round(value, 5) for key, value in asdict(motion).items()},
+        }
+    writer.add_truth(*name, truth)
+
+
+def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:
+    """Make sure that what `root` holds was made with these settings, and note them down."""
+    path, now = root / _SETTINGS, {"frustum": __version__} | config.model_dump(mode="json", exclude=_NUMBERS)
+    other = ""
+    if path.is_file():
+        other = in_words(differences(read_json(path, "settings of the heads"), now))
+    elif (root / "img").exists():
+        other = "they were not written down"
+    if other:
+        if not overwrite:
+            raise ConfigError(
+                f"{root} holds portraits made with other settings: {other}. Give another folder; or delete them and make these with "
+                "--overwrite. Only the numbers of people and clips may change."
+            )
+        try:
+            for folder in ("img", "mask", "truth"):
+                if (root / folder).exists():
+                    shutil.rmtree(root / folder)
+            for file in ("people.json", "splits.json", "heads.jpg"):
+                with contextlib.suppress(FileNotFoundError):
+                    (root / file).unlink()
+        except OSError as error:
+            raise write_error(root, error) from error
+    if other or not path.is_file():
+        write_json(path, now, indent=2)
