@@ -50,7 +50,7 @@ class _Affine:
         with without_autocast(x):
             variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
             factor = scale * (variance + _EPS).rsqrt()
-            return (x * factor + (shift - mean * factor)).to(x.dtype).relu()
+            return ((x - mean) * factor + shift).to(x.dtype).relu()
 
 
 class _Block(nn.Module):

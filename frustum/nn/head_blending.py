@@ -34,9 +34,10 @@ STRIDE = 8
 
 BlendConventions = Literal["clean", "heser"]
 """`heser` is what HeSer.Pytorch does: masks grow by a window of 17 pixels whatever the image's size, features are divided by the length
-that they had with their mean, a region that the target does not show gets 0 (mid grey), and the cycle compares maps that were stretched to
-the image and shrunk again. `clean` scales the window, gives features the length 1, lets such regions follow others or keep their colours,
-and compares the maps as they are."""
+that they had with their mean, a place of the map has the label of its first pixel and a colour from elsewhere in the image (resized with
+aligned corners), a region that the target does not show gets 0 (mid grey), and the cycle compares maps that were stretched to the image and
+shrunk again. `clean` scales the window, gives features the length 1, takes the label in the middle of a place and the mean colour of its
+pixels with that label, lets regions that are missing follow others or keep their colours, and compares the maps as they are."""
 
 
 class Referred(NamedTuple):
@@ -75,7 +76,7 @@ class HeadBlender(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.temperature, self.policy, self.conventions = temperature, policy, conventions
-        self.feature_ext = Vgg19Features(feature_width, has_last=conventions == "heser")
+        self.feature_ext = Vgg19Features(feature_width)
         self.decoder = BlendingUnet(12, width)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
         self.theta = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
@@ -97,26 +98,24 @@ class HeadBlender(nn.Module):
         is_clean = self.conventions == "clean"
         regions, target_regions = region_labels(head_parsing), region_labels(target_parsing)
         masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
-        small, theirs, ring, their_ring = (
-            found[:, ::STRIDE, ::STRIDE] for found in (regions, target_regions, masks.ring, masks.target_ring)
-        )
-        givers, kept = small, torch.zeros_like(ring)
-        if is_clean:
-            givers, kept = colour_givers(small, theirs, self.policy)
-        labels, ours, theirs = with_ring(small, ring), with_ring(givers, ring), with_ring(theirs, their_ring)
+        our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
+        first = STRIDE // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
+        labels, theirs = (pixels[:, first::STRIDE, first::STRIDE] for pixels in (our_pixels, their_pixels))
         queries, keys = (
             normalised(layer(self.feature_ext(image)), self.conventions) for layer, image in ((self.phi, head), (self.theta, target))
         )
-        reference = colour_reference(queries, keys, ours, theirs, _shrunk(target), self.temperature)
-        reference = torch.where(kept[:, None], _shrunk(head), reference)
-        colours = reference
-        if not is_clean:
-            colours = _shrunk(torch.stack([_stretched(part, size) for part in _parts(reference, labels)]).sum(0))
-        sent_back = colour_reference(keys, queries, theirs, ours, colours, self.temperature)
+        if is_clean:
+            ours, kept = colour_givers(labels, theirs, self.policy)
+            colours = _means(target, their_pixels, theirs)
+            reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
+            reference = torch.where(kept[:, None], _means(head, our_pixels, labels), reference)
+            sent_back = colour_reference(keys, queries, theirs, ours, reference, self.temperature)
+            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None])
+        reference = colour_reference(queries, keys, labels, theirs, _shrunk(target), self.temperature)
+        stretched = torch.stack([self._stretched(part, size) for part in _parts(reference, labels)]).sum(0)
+        sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched), self.temperature)
         around = target * masks.target_union[:, None]
         returned_to = F.interpolate(around, labels.shape[-2:], mode="bilinear", align_corners=False)
-        if is_clean:
-            returned_to = _shrunk(target) * masks.target_union[:, None, ::STRIDE, ::STRIDE]
         return Referred(reference, labels, masks, sent_back, returned_to)
 
     def forward(self, head: Tensor, scene: Tensor, referred: Referred) -> Tensor:
@@ -125,10 +124,13 @@ class HeadBlender(nn.Module):
         The scene is the target of `refer`, or in training the portrait that the target was made of by a flip.
         """
         masks, size = referred.masks, head.shape[-2:]
-        parts = [_stretched(part, size) for part in _parts(referred.reference, referred.labels)]
+        parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
         is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
         known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, grey(head) * is_head), 1)
         return self.decoder(known).float()
+
+    def _stretched(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=self.conventions == "heser")
 
 
 def _parts(reference: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,5 +145,11 @@ def _shrunk(images: Tensor) -> Tensor:
     return F.interpolate(images.float(), (height // STRIDE, width // STRIDE), mode="bilinear", align_corners=True)
 
 
-def _stretched(maps: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
+def _means(images: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Means of images (B, 3, H, W) over the pixels of each place that have its label: (B, 3, h, w) float32.
+
+    `pixels` (B, H, W) are the labels of the pixels, `labels` (B, h, w) those of the places, each that of a pixel inside.
+    """
+    wide = labels.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)
+    is_same = (pixels == wide)[:, None].float()
+    return F.avg_pool2d(images.float() * is_same, STRIDE) / F.avg_pool2d(is_same, STRIDE)

@@ -95,7 +95,7 @@ def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy 
     that is, else it keeps its own colours.
 
     Args:
-        regions, target_regions: (B, H, W) labels, see `region_labels`.
+        regions, target_regions: (B, H, W) labels, see `region_labels`; a RING looks at the other's.
         policy: see `ColourPolicy`.
 
     Returns:
@@ -111,6 +111,8 @@ def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy 
         follows = region in _FOLLOWS[policy]
         keeps.append(~(large[region] | large[other]) if follows else torch.ones_like(large[region]))
     flat = regions.flatten(1)
+    givers.append(torch.full_like(givers[0], RING))
+    keeps.append(keeps[0])
     found, kept = (torch.stack(rows, 1).gather(1, flat).view_as(regions) for rows in (givers, keeps))
     return found, kept
 

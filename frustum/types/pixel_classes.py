@@ -70,7 +70,21 @@ _ADE20K = (
 ADE20K = PixelClasses(tuple(_ADE20K.split(", ")))
 """The 150 classes of ADE20K's scene parsing challenge."""
 
-KNOWN = (CAMVID, CITYSCAPES, VOC, ADE20K)
+FACE = PixelClasses(
+    (
+        "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose", "mouth", "u_lip", "l_lip",
+        "neck", "neck_l", "cloth", "hair", "hat",
+    ),
+    (
+        (0, 0, 0), (204, 110, 100), (76, 153, 0), (120, 200, 40), (51, 51, 255), (90, 140, 255), (0, 220, 220), (204, 0, 204),
+        (240, 100, 240), (255, 255, 0), (255, 175, 120), (250, 250, 250), (255, 60, 90), (180, 0, 50), (255, 153, 51), (255, 215, 120),
+        (0, 130, 90), (110, 70, 180), (102, 204, 0),
+    ),
+)  # fmt: skip
+"""Parts of a portrait: the 19 classes of CelebAMask-HQ in the order of its parsing network (zllrunning); the colours are ours. l_ and r_
+are the person's left and right, u_lip and l_lip the upper and the lower lip; eye_g are glasses, ear_r earrings, neck_l a necklace."""
+
+KNOWN = (CAMVID, CITYSCAPES, VOC, ADE20K, FACE)
 
 
 def published_colours(names: tuple[str, ...]) -> Colours:

@@ -5,6 +5,7 @@ Shape letters: M images.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,6 +73,11 @@ class IrSe50(nn.Module):
     def train(self, mode: bool = True) -> IrSe50:
         """Eval mode, whatever is asked for."""
         return super().train(False)
+
+    def is_trained(self) -> bool:
+        """False for random weights, whose norms have not counted anything."""
+        spreads = (part.running_var for part in self.modules() if isinstance(part, nn.BatchNorm2d))
+        return any(spread is not None and not torch.equal(spread, torch.ones_like(spread)) for spread in spreads)
 
     def forward(self, faces: Tensor) -> Tensor:
         """See the class."""

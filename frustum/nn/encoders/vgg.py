@@ -15,25 +15,23 @@ _STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 class Vgg19Features(nn.Module):
     """The map after relu4_4 at stride 8: 3x3 convolutions called `conv1_1` to `conv5_4`, maxima of 2 x 2 between the stages.
 
-    The names are those of the blender of HeSer.Pytorch. Its files hold conv5_1 to conv5_4 too, which no result depends on; `has_last` makes
-    them, without gradients, so that such files load.
+    The names are those of the blender of HeSer.Pytorch. Its files hold conv5_1 to conv5_4 too, which no result depends on.
 
     Args:
         width: channels of the first stage, 64 in VGG-19; those of the others are as many times more as there.
-        has_last: see above.
 
     Attributes:
         out_channels: of the map, 8 * width.
     """
 
-    def __init__(self, width: int = 64, has_last: bool = False):
+    def __init__(self, width: int = 64):
         super().__init__()
         self.out_channels = 8 * width
         inside = 3
-        for i, (channels, count) in enumerate(_STAGES[: 5 if has_last else 4], start=1):
+        for i, (channels, count) in enumerate(_STAGES[:4], start=1):
             for j in range(1, count + 1):
                 wide = channels * width // 64
-                self.add_module(f"conv{i}_{j}", nn.Conv2d(inside, wide, 3, padding=1).requires_grad_(i < 5))
+                self.add_module(f"conv{i}_{j}", nn.Conv2d(inside, wide, 3, padding=1))
                 inside = wide
 
     def forward(self, images: Tensor) -> Tensor:
