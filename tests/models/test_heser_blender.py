@@ -6,7 +6,9 @@ import torch
 
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads
+from frustum.models import heser_blender
 from frustum.models.heser_blender import HeserBlender, HeserBlenderConfig
+from frustum.nn.encoders.lpips import Lpips
 from frustum.nn.portrait_views import as_bytes, signed
 from tests.models.portrait_batches import batch_for, step
 from tests.nn import golden_heser as gold
@@ -26,6 +28,14 @@ def test_a_step_trains_every_part():
     assert set(losses) == {"l1", "deceive", "cycle", "cycle_other", "judge"}
     still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
     assert not still, still
+
+
+def test_lpips_is_a_loss_where_it_has_a_weight(monkeypatch):
+    monkeypatch.setattr(heser_blender, "lpips", lambda: Lpips("alex"))
+    config, network = small(lpips_weight=0.5)
+    losses = network.loss(network(batch_for(config, 64)), batch_for(config, 64))
+    assert losses["lpips"] > 0
+    assert not any("lpips" in key for key in network.state_dict())
 
 
 def test_the_cycle_is_a_turn_of_its_own():

@@ -102,7 +102,7 @@ def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path
     """The file to read, and what to call it."""
     if pretrained is not True:
         return Path(str(pretrained)), str(pretrained)
-    if (path := _package_file(*package[:2])) is None:
+    if (path := package_file(*package[:2])) is None:
         raise ConfigError(
             f"this recipe starts from trained weights that are not installed. Type: {package[2]}  "
             "(or give a file with model.pretrained=FILE, or model.pretrained=false to start from random weights, which learns far less in "
@@ -111,7 +111,7 @@ def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path
     return path, f"the package {package[0]}"
 
 
-def _package_file(package: str, file: str) -> Path | None:
+def package_file(package: str, file: str) -> Path | None:
     """Path of the weights in an installed package, which is not imported; None where it is not installed."""
     spec = find_spec(package)
     paths = [Path(folder) / file for folder in (spec.submodule_search_locations or ())] if spec else []
@@ -120,4 +120,4 @@ def _package_file(package: str, file: str) -> Path | None:
 
 def installed() -> dict[str, bool]:
     """Which encoders can start from an installed package, by name."""
-    return {name: _package_file(*parts[:2]) is not None for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET))}
+    return {name: package_file(*parts[:2]) is not None for name, parts in (("EfficientNet-Lite0", _LITE0), ("ResNet-50", _RESNET))}
