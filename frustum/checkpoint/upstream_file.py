@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import warnings
 from collections import OrderedDict, defaultdict
@@ -44,7 +45,8 @@ def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
     """The state dict in a file of whatever project (or in what `torch.load` gave for one), without wrappers, and what was around it.
 
     Understands mmcv's `{meta, state_dict, optimizer}`, FlashOCC's EMA files `{epoch, state_dict, updates}`, a plain state dict (of numpy
-    arrays, too, when given as a dict), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
+    arrays, too, when given as a dict), several networks side by side (a GAN's `{G, D, optimisers, args}`; their names come ahead of the
+    keys), safetensors, and keys that all begin with `module.` (DataParallel), `_orig_mod.` or `model.`.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds anything but plain data and tensors, or does not hold a state dict.
@@ -84,11 +86,11 @@ def _read_torch(path: Path) -> Any:
 
 
 def _plain_data() -> list[Any]:
-    """Harmless types that mmcv's `meta` holds in addition to strings and numbers: numpy scalars and ordinary containers."""
+    """Harmless types that lie around weights beside strings and numbers: numpy scalars, ordinary containers, arguments of a script."""
     scalar = np.float64(0).__reduce__()[0]  # how numpy builds one; older versions call its module otherwise
     kinds = [type(np.dtype(t)) for t in ("float64", "float32", "int64", "int32", "bool")]
     names = [(scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")]
-    return [OrderedDict, defaultdict, dict, np.dtype, *kinds, *names]
+    return [OrderedDict, defaultdict, dict, argparse.Namespace, np.dtype, *kinds, *names]
 
 
 def _unwrapped(content: Any, what: str) -> StateFile:
@@ -96,7 +98,11 @@ def _unwrapped(content: Any, what: str) -> StateFile:
     if key := next((key for key in _CONTAINERS if isinstance(around.get(key), Mapping)), ""):
         layout = "mmcv" if "meta" in around else "moving average" if "updates" in around else f"state dict under {key!r}"
         content = around[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, (Tensor, np.ndarray)) for v in content.values()):
+    elif len(networks := {name: part for name, part in around.items() if _is_state(part)}) > 1:
+        layout = f"networks side by side ({', '.join(map(str, networks))})"
+        # A discriminator's own names may begin with "model.", so only DataParallel's wrapper is taken off.
+        content = {f"{name}.{str(key).removeprefix('module.')}": v for name, part in networks.items() for key, v in part.items()}
+    if not _is_state(content):
         kind = f"a dict with the keys {sorted(map(str, content))[:8]}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{what} does not hold a state dict (names with tensors, or such a dict under 'state_dict') but {kind}.")
     state = as_tensors({str(key): value for key, value in content.items()}, what)
@@ -104,6 +110,10 @@ def _unwrapped(content: Any, what: str) -> StateFile:
         state = {key.removeprefix(wrapper): value for key, value in state.items()}
         layout += f", keys under {wrapper!r}"
     return StateFile(state, layout, _details(around) if key else {}, {})
+
+
+def _is_state(content: Any) -> bool:
+    return isinstance(content, Mapping) and len(content) > 0 and all(isinstance(v, (Tensor, np.ndarray)) for v in content.values())
 
 
 def _details(around: Mapping[str, Any]) -> dict[str, Any]:

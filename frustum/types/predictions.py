@@ -134,6 +134,19 @@ class PredictedVolume:
 
 
 @dataclass(frozen=True)
+class PredictedPortrait:
+    """An image of a person that was generated.
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        head: (H, W) bool, where the head is; None where that is not known.
+    """
+
+    image: Tensor
+    head: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One sample. A part is None where the model does not answer that question.
 
@@ -149,6 +162,7 @@ class Prediction:
     segmentation: PredictedSegmentation | None = None
     views: PredictedViews | None = None
     volume: PredictedVolume | None = None
+    portrait: PredictedPortrait | None = None
 
     def cpu(self) -> Prediction:
         """The prediction with all tensors on the CPU."""

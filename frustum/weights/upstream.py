@@ -12,10 +12,10 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words
 from frustum.errors import ConfigError, FrustumWarning
 from frustum.types.contract import ModelConfig
-from frustum.weights import flashocc, petr, pspnet, simplebev
+from frustum.weights import flashocc, heser, petr, pspnet, simplebev
 from frustum.weights.adapter import Adapter, Origin
 
-ADAPTERS: tuple[Adapter, ...] = (flashocc, petr, simplebev, pspnet)
+ADAPTERS: tuple[Adapter, ...] = (flashocc, petr, simplebev, pspnet, heser)
 
 
 def in_our_names(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path
     """The file to read, and what to call it."""
     if pretrained is not True:
         return Path(str(pretrained)), str(pretrained)
-    if (path := _package_file(*package[:2])) is None:
+    if (path := package_file(*package[:2])) is None:
         raise ConfigError(
             f"this recipe starts from trained weights that are not installed. Type: {package[2]}  "
             "(or give a file with model.pretrained=FILE, or model.pretrained=false to start from random weights, which learns far less in "
@@ -112,7 +112,7 @@ def _source(pretrained: Pretrained, package: tuple[str, str, str]) -> tuple[Path
     return path, f"the package {package[0]}"
 
 
-def _package_file(package: str, file: str) -> Path | None:
+def package_file(package: str, file: str) -> Path | None:
     """Path of the weights in an installed package, which is not imported; None where it is not installed."""
     spec = find_spec(package)
     paths = [Path(folder) / file for folder in (spec.submodule_search_locations or ())] if spec else []
@@ -127,4 +127,4 @@ def installed() -> dict[str, bool]:
 def to_install(name: str) -> str:
     """What to type for the package with the weights of an encoder, by its name in `installed`; empty where that is installed."""
     package, file, command = _PACKAGES[name]
-    return command if _package_file(package, file) is None else ""
+    return command if package_file(package, file) is None else ""

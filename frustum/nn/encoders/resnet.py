@@ -55,27 +55,29 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution around a four times narrower middle.
 
-    The 3x3 convolution has the stride, with `caffe` the first one, whose batch norms are frozen; with `deformable` it is a DCNv2.
+    The 3x3 convolution has the stride, with `caffe` the first one, whose batch norms are frozen; with `deformable` it is a DCNv2. In a
+    ResNeXt it works in `groups`, and the middle is wider: `group_width` channels in each group where `channels` is 64.
     """
 
     expansion = 4
 
     def __init__(
         self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None, dilation: int = 1,
-        caffe: bool = False, deformable: bool = False,
+        caffe: bool = False, deformable: bool = False, groups: int = 1, group_width: int = 64,
     ):  # fmt: skip
         super().__init__()
         norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
         first, middle = (stride, 1) if caffe else (1, stride)
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
-        self.bn1 = norm(channels)
+        width = channels * group_width // 64 * groups
+        self.conv1 = nn.Conv2d(in_channels, width, 1, first, bias=False)
+        self.bn1 = norm(width)
         self.conv2: nn.Module
         if deformable:
-            self.conv2 = DeformConv(channels, channels, 3, middle, 1, modulated=True)
+            self.conv2 = DeformConv(width, width, 3, middle, 1, modulated=True)
         else:
-            self.conv2 = nn.Conv2d(channels, channels, 3, middle, dilation, dilation, bias=False)
-        self.bn2 = norm(channels)
-        self.conv3 = nn.Conv2d(channels, channels * 4, 1, bias=False)
+            self.conv2 = nn.Conv2d(width, width, 3, middle, dilation, dilation, groups, bias=False)
+        self.bn2 = norm(width)
+        self.conv3 = nn.Conv2d(width, channels * 4, 1, bias=False)
         self.bn3 = norm(channels * 4)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -206,9 +208,12 @@ def _dilated(output_stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def resnet_stage(
     block: Block, in_channels: int, channels: int, count: int, stride: int, caffe: bool = False, deformable: bool = False,
-    dilation: int = 1, first_dilation: int = 1,
+    dilation: int = 1, first_dilation: int = 1, groups: int = 1, group_width: int = 64,
 ) -> nn.Sequential:  # fmt: skip
-    """`count` residual blocks, the first of them with the stride and, where the shape changes, a 1x1 convolution in its shortcut."""
+    """`count` residual blocks, the first of them with the stride and, where the shape changes, a 1x1 convolution in its shortcut.
+
+    Groups are of bottlenecks.
+    """
     out_channels = channels * block.expansion
     norm = FrozenBatchNorm if caffe else nn.BatchNorm2d
     downsample = None
@@ -217,7 +222,7 @@ def resnet_stage(
 
     def make(inside: int, step: int, shortcut: nn.Module | None, first: int) -> nn.Module:
         if block is Bottleneck:
-            return Bottleneck(inside, channels, step, shortcut, first, caffe, deformable)
+            return Bottleneck(inside, channels, step, shortcut, first, caffe, deformable, groups, group_width)
         return BasicBlock(inside, channels, step, shortcut, (first, dilation))
 
     blocks = [make(in_channels, stride, downsample, first_dilation)]

@@ -1,0 +1,140 @@
+"""What head swapping reads beside one portrait: other frames of the person, and a head to be put into the portrait.
+
+The source is like `data.portraits.folder.Portraits`: tokens are PERSON/CLIP/FRAME, and `clips(person)`, `image(token)` and `parsing(token)`
+give the tokens of each clip, a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8.
+
+Shape letters: B batch, K frames, H W image.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from frustum.data.augment import Draw
+from frustum.errors import DataError
+from frustum.types.classes import IGNORE
+from frustum.types.contract import Label, Shapes
+
+_ADVICE = "Use a data set of portraits, or batch.with_labels({%s: ...})."
+
+
+@dataclass(frozen=True)
+class SourceFrames(Label[Tensor]):
+    """Frames of the person whose head is drawn: (B, K, 3, H, W) float from -1 to 1, others of the same clip than the portrait itself.
+
+    Attributes:
+        frames: K; a clip with fewer repeats them.
+    """
+
+    frames: int = 4
+
+    what: ClassVar[str] = "frames of the person"
+    advice: ClassVar[str] = _ADVICE % "SourceFrames"
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
+        """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip. Raises DataError if these are not portraits."""
+        person, clip = _portraits(source, token)
+        others = [other for other in source.clips(person)[clip] if other != token] or [token]
+        chosen = np.linspace(0, len(others) - 1, self.frames).round().astype(int)
+        return np.stack([source.image(others[i]) for i in chosen])
+
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
+        """The frames at the network's size, moved like the portrait."""
+        return np.stack([np.asarray(draw.images[0].apply(Image.fromarray(frame))) for frame in found])
+
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
+        """None if a sample has no frames."""
+        if any(frames is None for frames in moved):
+            return None
+        return torch.stack([_signed(frames) for frames in moved if frames is not None])
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
+        """Frames of random pixels."""
+        return torch.from_numpy(rng.uniform(-1, 1, (shapes.batch, self.frames, 3, *shapes.image_size))).float()
+
+
+@dataclass(frozen=True)
+class PlacedHead:
+    """A head in the place and pose that it will have in the portrait, in its own colours.
+
+    Attributes:
+        image: (B, 3, H, W) float from -1 to 1.
+        parsing: (B, H, W) uint8 ids of CelebAMask-HQ.
+    """
+
+    image: Tensor
+    parsing: Tensor
+
+
+@dataclass(frozen=True)
+class PlacedHeads(Label[PlacedHead]):
+    """The head that a blender puts into the portrait. To learn from, it is the portrait's own, in colours that were changed.
+
+    Attributes:
+        jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter, the same for each reading of a sample.
+    """
+
+    jitter: float = 0.5
+
+    what: ClassVar[str] = "a head to put into the portrait"
+    advice: ClassVar[str] = _ADVICE % "PlacedHeads"
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+        """See `Label.read`: image (H, W, 3) and parsing (H, W), uint8. Raises DataError if these are not portraits."""
+        _portraits(source, token)
+        rng = np.random.default_rng(zlib.crc32(token.encode()))
+        return _jittered(source.image(token), self.jitter, rng), source.parsing(token)
+
+    def apply(self, found: tuple[np.ndarray, np.ndarray], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Both at the network's size, moved like the portrait."""
+        image, parsing = (Image.fromarray(part) for part in found)
+        return np.asarray(draw.images[0].apply(image)), np.asarray(draw.images[0].apply(parsing, ignore=IGNORE))
+
+    def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> PlacedHead | None:
+        """None if a sample has no head."""
+        found = [pair for pair in moved if pair is not None]
+        if len(found) < len(moved) or not found:
+            return None
+        images = torch.stack([_signed(image[None])[0] for image, _ in found])
+        return PlacedHead(images, torch.from_numpy(np.stack([parsing for _, parsing in found])))
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> PlacedHead:
+        """Heads of random pixels, and of random parts in the middle of the image."""
+        height, width = shapes.image_size
+        parsing = np.zeros((shapes.batch, height, width), np.uint8)
+        inside = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+        parsing[:, inside[0], inside[1]] = rng.integers(1, 19, parsing[:, inside[0], inside[1]].shape)
+        image = torch.from_numpy(rng.uniform(-1, 1, (shapes.batch, 3, height, width))).float()
+        return PlacedHead(image, torch.from_numpy(parsing))
+
+
+def _portraits(source: Any, token: str) -> tuple[str, str]:
+    """The person and the clip of a token, if the source is one of portraits."""
+    parts = token.split("/")
+    if not all(hasattr(source, name) for name in ("clips", "image", "parsing")) or len(parts) != 3:
+        raise DataError(f"head swapping reads portraits, but {token} is of a {type(source).__name__}. Choose other data.")
+    return parts[0], parts[1]
+
+
+def _signed(frames: np.ndarray) -> Tensor:
+    """(K, H, W, 3) uint8 -> (K, 3, H, W) float from -1 to 1."""
+    return torch.tensor(frames).movedim(-1, 1).float() / 127.5 - 1
+
+
+def _jittered(image: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast, saturation: each a mix with black, with the mean grey, with the pixel's grey."""
+    found = image.astype(np.float64)
+    brightness, contrast, saturation = rng.uniform(1 - jitter, 1 + jitter, 3)
+    weights = np.array([0.2989, 0.587, 0.114])
+    found = np.clip(found * brightness, 0, 255)
+    found = np.clip(contrast * found + (1 - contrast) * (found @ weights).mean(), 0, 255)
+    found = np.clip(saturation * found + (1 - saturation) * (found @ weights)[..., None], 0, 255)
+    return found.round().astype(np.uint8)

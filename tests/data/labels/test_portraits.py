@@ -1,0 +1,84 @@
+"""Labels of head swapping: which frames are read, how heads are recoloured, what a batch holds, what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frustum.data.labels.portraits import PlacedHeads, SourceFrames
+from frustum.errors import DataError
+from frustum.types.contract import Shapes
+
+
+class People:
+    """Two clips of one person, of 8 x 6 pixels; every pixel of frame i is i."""
+
+    def clips(self, person: str) -> dict[str, list[str]]:
+        return {"v-0": [f"{person}/v-0/{i}" for i in range(9)], "v-1": [f"{person}/v-1/0"]}
+
+    def image(self, token: str) -> np.ndarray:
+        return np.full((8, 6, 3), int(token[-1]), np.uint8)
+
+    def parsing(self, token: str) -> np.ndarray:
+        return np.full((8, 6), 17, np.uint8)
+
+
+def still() -> SimpleNamespace:
+    """A draw that moves nothing."""
+    return SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: image)])
+
+
+def halved() -> SimpleNamespace:
+    return SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: image.resize((3, 4), Image.Resampling.NEAREST))])
+
+
+def test_frames_are_others_of_the_clip():
+    label = SourceFrames(3)
+    found = label.read(People(), "anna/v-0/4")
+    assert found[:, 0, 0, 0].tolist() == [0, 5, 8]
+    assert 4 not in SourceFrames(9).read(People(), "anna/v-0/4")[:, 0, 0, 0]
+    alone = label.read(People(), "anna/v-1/0")
+    assert alone.shape == (3, 8, 6, 3)
+    value = label.collate([label.apply(found, halved()), label.apply(alone, halved())])
+    assert value.shape == (2, 3, 3, 4, 3)
+    torch.testing.assert_close(value[0, 2], torch.full((3, 4, 3), 8 / 127.5 - 1))
+    assert label.collate([found, None]) is None
+
+
+def test_heads_are_recoloured_in_the_same_way_each_time():
+    people, label = People(), PlacedHeads()
+    people.image = lambda token: np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
+    image, parsing = label.read(people, "anna/v-0/4")
+    assert (parsing == 17).all()
+    assert not np.array_equal(image, people.image(""))
+    assert np.array_equal(label.read(people, "anna/v-0/4")[0], image)
+    assert not np.array_equal(label.read(people, "anna/v-0/5")[0], image)
+    assert np.array_equal(PlacedHeads(0).read(people, "anna/v-0/4")[0], people.image(""))
+    value = label.collate([label.apply((image, parsing), still())] * 2)
+    assert value.image.shape == (2, 3, 8, 6)
+    assert value.parsing.shape == (2, 8, 6)
+    torch.testing.assert_close((value.image[0] + 1) * 127.5, torch.from_numpy(image).movedim(-1, 0).float(), rtol=0, atol=1e-4)
+    assert label.collate([(image, parsing), None]) is None
+
+
+def test_examples():
+    rng, shapes = np.random.default_rng(0), Shapes(2, 1, (16, 24))
+    frames = SourceFrames(3).example(rng, shapes)
+    assert frames.shape == (2, 3, 3, 16, 24)
+    head = PlacedHeads().example(rng, shapes)
+    assert head.image.shape == (2, 3, 16, 24)
+    assert head.parsing.shape == (2, 16, 24)
+    assert head.parsing.max() < 19
+    assert (head.parsing[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("label", [SourceFrames(), PlacedHeads()])
+def test_other_data_is_refused(label):
+    with pytest.raises(DataError, match="reads portraits"):
+        label.read(object(), "scene-1/x/y")
+    with pytest.raises(DataError, match="reads portraits"):
+        label.read(People(), "frame")

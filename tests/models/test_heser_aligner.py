@@ -1,0 +1,139 @@
+"""The aligner: codes, masks, turns, losses, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from frustum.errors import CheckpointError, ConfigError, ShapeError
+from frustum.models.heser_aligner import HeserAligner, HeserAlignerConfig
+from frustum.nn.encoders.arcface import IrSe50
+from frustum.nn.encoders.vgg import Vgg19Maps
+from frustum.nn.portrait_views import disguised, face_crop
+from tests.models.portrait_batches import batch_for, step
+from tests.nn import golden_heser as gold
+
+SMALL = {"image_size": 32, "encoders": "small", "encoder_size": 32, "frames": 2, "channels": 8, "max_channels": 16}
+SMALL |= {"appearance_code": 16, "pose_code": 8, "expression_code": 4}
+
+
+def small(**settings: object) -> tuple[HeserAlignerConfig, HeserAligner]:
+    config = HeserAlignerConfig(**{**SMALL, **settings})
+    return config, config.build()
+
+
+@pytest.mark.data
+def test_faces_are_cropped_as_in_the_reference(shared):
+    golden = gold.outputs(shared)
+    gold.close(face_crop(gold.img("x512", 1, 3, 512, 512), 112), golden, "align/process_id_512_to_112", 1e-6)
+    gold.close(face_crop(gold.img("xs512", 1, 2, 3, 64, 64), 16), golden, "align/process_id_5d_64_to_16", 1e-6)
+
+
+def test_a_disguise_keeps_the_place_and_changes_the_colours():
+    portraits = torch.zeros(4, 3, 32, 32)
+    portraits[:, 0, 14:18, 14:18] = 0.5
+    moved = disguised(portraits)
+    assert moved.shape == portraits.shape
+    assert moved.abs().max() <= 1
+    for one in moved:
+        change = (one - one[:, :1, :1]).abs().sum(0)
+        rows, columns = torch.nonzero(change > 0.5 * change.max(), as_tuple=True)
+        assert abs(rows.float().mean() - 15.5) < 1
+        assert abs(columns.float().mean() - 15.5) < 1
+    assert len({round(float(one[0, 16, 16]), 4) for one in moved}) == 4
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_a_step_trains_every_part(has_mask):
+    config, network = small(has_mask=has_mask, discriminator="residual" if has_mask else "patch", adversarial="hinge")
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    losses = step(network.train(), batch_for(config))
+    masked = {"mask", "matching"} if has_mask else set()
+    assert set(losses) == {"l1", "deceive", "judge"} | masked
+    still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
+    assert not [name for name in still if not name.startswith("discriminator")], still
+
+
+def test_outputs_and_predictions():
+    config, network = small()
+    batch = batch_for(config)
+    with torch.no_grad():
+        outputs = network.eval()(batch)
+        alone = network(batch[1:2])
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {"image": (2, 3, 32, 32), "mask_logits": (2, 1, 32, 32)}
+    torch.testing.assert_close(alone["image"], outputs["image"][1:2], rtol=1e-3, atol=1e-3)
+    first, _ = network.predict(outputs, batch)
+    assert first.token == batch.tokens[0]
+    assert first.portrait.image.dtype == torch.uint8
+    assert torch.equal(first.portrait.head, outputs["mask_logits"][0, 0] > 0)
+
+
+def test_more_frames_are_a_mean():
+    _, network = small()
+    network.eval()
+    frames = torch.rand(2, 3, 3, 32, 32)
+    each = torch.stack([network.person(frames[:, i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(network.person(frames), each.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_head_counts_with_a_mask():
+    config, network = small()
+    batch = batch_for(config)
+    outputs = network.eval()(batch)
+    is_head = network._is_head(batch)[:, 0] > 0
+    changed = batch.images.clone()
+    changed[:, 0, 0].permute(0, 2, 3, 1)[~is_head] = 0.3
+    other = batch.__class__(**{**vars(batch), "images": changed})
+    assert torch.equal(network.loss(outputs, batch)["l1"], network.loss(outputs, other)["l1"])
+
+
+def test_published_encoders_make_the_published_code(shared):
+    with torch.device("meta"):
+        network = HeserAlignerConfig(has_mask=False).build()
+    keys = gold.keys(shared, "align.generator")
+    assert gold.shapes(network.generator) == keys
+    assert network.generator.code_size == 1536
+    assert not any(p.requires_grad for p in network.id_encoder.parameters())
+
+
+def test_the_perceptual_loss_reads_a_file(tmp_path):
+    """The network of the loss is not saved with ours; a strange file is refused."""
+    path = tmp_path / "vgg19.pth"
+    torch.save({**gold.fill(Vgg19Maps()).state_dict(), "classifier.0.weight": torch.zeros(1)}, path)
+    config, network = small(perceptual_weights=str(path))
+    losses = network.loss(network(batch_for(config)), batch_for(config))
+    assert losses["perceptual"] > 0
+    assert not any("features." in key for key in network.state_dict())
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
+    with pytest.raises(CheckpointError, match="VGG-19"):
+        small(perceptual_weights=str(path))[1].features.on()
+
+
+def test_random_identity_is_refused():
+    """A tiny stand-in for the encoder: its real size costs seconds."""
+    _, network = small()
+    network.id_encoder = IrSe50.__new__(IrSe50)
+    torch.nn.Module.__init__(network.id_encoder)
+    network.id_encoder.norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ConfigError, match="identity_weights=FILE"):
+        network.turns()
+    network.id_encoder.norm.running_var.fill_(2.0)
+    assert [turn.name for turn in network.turns()] == ["generator", "discriminator"]
+
+
+def test_another_size_is_refused():
+    config, network = small()
+    with pytest.raises(ShapeError, match="image_size=32,32"):
+        network(batch_for(config, 64))
+
+
+def test_half_precision_is_close():
+    config, network = small()
+    batch = batch_for(config)
+    with torch.no_grad():
+        full: Tensor = network.eval()(batch)["image"]
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(batch)["image"]
+    assert half.dtype == torch.float32
+    assert (half - full).abs().mean() < 0.02

@@ -1,0 +1,110 @@
+"""The blender: turns, cycle, what is left of the portrait, colours, and learning one pair."""
+
+from __future__ import annotations
+
+import torch
+
+from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads
+from frustum.models import heser_blender
+from frustum.models.heser_blender import HeserBlender, HeserBlenderConfig
+from frustum.nn.encoders.lpips import Lpips
+from frustum.nn.portrait_views import as_bytes, signed
+from tests.models.portrait_batches import batch_for, step
+from tests.nn import golden_heser as gold
+
+SMALL = {"width": 8, "feature_width": 4, "match_channels": 8}
+
+
+def small(**settings: object) -> tuple[HeserBlenderConfig, HeserBlender]:
+    config = HeserBlenderConfig(**{**SMALL, **settings})
+    return config, config.build()
+
+
+def test_a_step_trains_every_part():
+    config, network = small(temperature=0.1)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    losses = step(network.train(), batch_for(config, 64), 1e-1)
+    assert set(losses) == {"l1", "deceive", "cycle", "cycle_other", "judge"}
+    still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
+    assert not still, still
+
+
+def test_lpips_is_a_loss_where_it_has_a_weight(monkeypatch):
+    monkeypatch.setattr(heser_blender, "lpips", lambda: Lpips("alex"))
+    config, network = small(lpips_weight=0.5)
+    losses = network.loss(network(batch_for(config, 64)), batch_for(config, 64))
+    assert losses["lpips"] > 0
+    assert not any("lpips" in key for key in network.state_dict())
+
+
+def test_the_cycle_is_a_turn_of_its_own():
+    config, network = small()
+    names = {id(p): name for name, p in network.named_parameters()}
+    turns = {turn.name: {names[id(p)].split(".")[1] for p in turn.parameters} for turn in network.turns()}
+    assert list(turns) == ["generator", "cycle", "discriminator"]
+    assert turns["cycle"] == {"feature_ext", "phi", "theta"}
+    assert turns["generator"] == turns["cycle"] | {"decoder"}
+    assert "cycle_other" not in network.cycle_loss(network(batch_for(config, 64, 1)), batch_for(config, 64, 1))
+
+
+def test_outputs_and_predictions():
+    config, network = small()
+    batch = batch_for(config, 64)
+    with torch.no_grad():
+        outputs = network.eval()(batch)
+        alone = network(batch[1:2])
+    for key, value in alone.items():
+        torch.testing.assert_close(value, outputs[key][1:2], rtol=1e-3, atol=1e-3)
+    predictions = network.predict(outputs, batch)
+    is_union = outputs["masks"][:, 1] > 0
+    images = torch.stack([prediction.portrait.image for prediction in predictions])
+    outside = ~is_union[:, None].expand(-1, 3, -1, -1)
+    assert outside.any()
+    assert torch.equal(images[outside], as_bytes(signed(batch))[outside])
+    assert torch.equal(predictions[0].portrait.head, outputs["masks"][0, 0] > 0)
+
+
+def test_training_takes_colours_from_the_mirrored_portrait():
+    config, network = small(flip=1.0)
+    batch = batch_for(config, 64)
+    mirrored = batch.__class__(**{**vars(batch), "images": batch.images.flip(-1)})
+    mirrored = mirrored.with_labels({PixelLabels: batch.need(PixelLabels).flip(-1)})
+    trained, evaluated = network.train()(batch), network.eval()(mirrored)
+    torch.testing.assert_close(trained["reference"], evaluated["reference"])
+
+
+def test_the_head_has_the_colours_of_the_portrait():
+    """A portrait whose hair is red and whose skin is green: so is the reference of a head with other colours."""
+    config, network = small()
+    gold.fill(network.generator)
+    face = torch.from_numpy(gold.parsing(64, 0, 0, False))[None]
+    colours = torch.zeros(1, 3, 64, 64)
+    colours[:, 0].masked_fill_(face == 17, 1.0)
+    colours[:, 1].masked_fill_(face == 1, 1.0)
+    batch = batch_for(config, 64, 1)
+    batch = batch.__class__(**{**vars(batch), "images": colours[:, None, None]})
+    head = PlacedHead(torch.rand(1, 3, 64, 64), face)
+    outputs = network.eval()(batch.with_labels({PixelLabels: face, PlacedHeads: head}))
+    small_face = face[0, 4::8, 4::8]
+    for part, colour in ((17, (1.0, 0.0, 0.0)), (1, (0.0, 1.0, 0.0))):
+        found = outputs["reference"][0][:, small_face == part]
+        torch.testing.assert_close(found, torch.tensor(colour)[:, None].expand_as(found))
+
+
+def test_one_pair_is_learned():
+    torch.manual_seed(0)
+    config, network = small(adversarial_weight=0.01, flip=0.0)
+    batch = batch_for(config, 32, 1)
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4) * 2 - 1, (32, 32), mode="bilinear")
+    batch = batch.__class__(**{**vars(batch), "images": smooth[:, None, None]})
+    optimisers = [torch.optim.Adam(turn.parameters, 3e-3) for turn in network.turns()]
+    found = []
+    for _ in range(15):
+        for turn, optimiser in zip(network.turns(), optimisers, strict=True):
+            optimiser.zero_grad()
+            losses = turn.loss(network(batch), batch)
+            torch.stack(list(losses.values())).sum().backward()
+            optimiser.step()
+            found += [losses["l1"].item()] if "l1" in losses else []
+    assert found[-1] < 0.7 * found[0]
