@@ -57,8 +57,8 @@ def pspnet_lite() -> Recipe:
 
 def pspnet_small() -> Recipe:
     """PSPNet of an eighth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
-    model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32)
-    return _on_a_cpu("pspnet-small", model, lr=4e-3)
+    model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32, dropout=0)
+    return _on_a_cpu("pspnet-small", model, lr=8e-3)
 
 
 def _on_a_cpu(name: str, model: ModelConfig, **optim: Any) -> Recipe:
