@@ -16,7 +16,7 @@ from frustum.data.check.projection import MIN_EDGES, EdgeFit
 from frustum.data.check.rig import inspect_mounting
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
-from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.reader import NuScenes, left_out_reason
 from frustum.data.sample import Boxes, CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
@@ -54,6 +54,8 @@ def inspect(
     tokens = dataset.tokens() if tokens is None else tokens
     grid = grid or VoxelGrid.occ3d()
     findings = inspect_tables(dataset.folder)
+    for scene in dataset.left_out:
+        findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []

@@ -17,7 +17,7 @@ import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, load_table, table_folder
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
@@ -112,15 +112,24 @@ class NuScenes:
         Raises:
             DataError: an unknown split, or one without a scene here.
         """
+        if split == "all" and not self.scenes and self.left_out:
+            split = self.left_out[0]
         if split == "all":
             return [token for scene in self.scenes for token in scene.tokens]
         members = {split} if split in self._scene_of else self._split_scenes.get(split)
         if members:
             return [token for scene in self.scenes if scene.name in members for token in scene.tokens]
+        if split in self.left_out:
+            raise DataError(f"the scene {split!r} of {self.folder} {left_out_reason(self.root)}")
         if split in self._split_scenes:
             raise DataError(f"{self.folder} has no scene of split {split!r}; splits with scenes: {', '.join(self.splits()) or 'none'}.")
         hint = nearest_names(split, [*self.splits(), "all"])
         raise DataError(f"{self.folder} has no split {split!r}; {hint} Add your own in {self.folder / 'splits.json'}.")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Scenes that are in the tables and not here: their timestamps are not microseconds since 1970."""
+        return tuple(name.decode() for name in self._index.frames["left_out_scene"])
 
     # ---- one keyframe -------------------------------------------------------------------------------------------------------
 
@@ -412,6 +421,14 @@ class NuScenes:
             raise DataError(
                 f"cannot read the point labels of keyframe {token} ({segments}, {panoptic}): {error}. Restore the files."
             ) from error
+
+
+def left_out_reason(root: Path) -> str:
+    """Why a scene of the tables was left out, and what to do about it."""
+    return (
+        f"is left out: it has timestamps outside 0 to {TIME_LIMIT - 1}, so they are not microseconds since 1970. Import it again with the "
+        f"right unit, or correct sample.json and sample_data.json. `frustum check {root}` names all such scenes."
+    )
 
 
 def _poses(rows: np.ndarray) -> np.ndarray:

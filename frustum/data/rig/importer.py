@@ -11,6 +11,7 @@ calibration.json, everything in metres, pixels and seconds:
          "cam2ego": {"translation": [1.5, 0.0, 1.6], "rotation": [w, x, y, z]}}       or a 4x4 matrix
      ],
      "pixel_origin": "centre",       optional: where (0, 0) is: the centre of the first pixel (OpenCV, ROS, Kalibr) or its "corner"
+     "time_unit": "s",               optional: of the timestamps below: s, ms, us or ns
      "stands_still": true,           optional: the rig does not move; networks over time need to know
      "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart
         {"timestamp": 0.0, "ego2global": ..., "images": {"front": "front/0001.jpg"}}]}
@@ -35,11 +36,12 @@ from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, Scen
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.pixels import read_image
 from frustum.data.rig.undistort import undistort_image
+from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, link_or_copy, read_json
 from frustum.geometry import pose, quaternion_to_matrix
 
-_TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still"}
+_TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _EXAMPLE = "docs/your_own_cameras.md shows one"
@@ -128,7 +130,9 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     cameras = [_camera(entry, i, src, 0.5 if origin == "centre" else 0.0, has_frames) for i, entry in enumerate(listed)]
     names = [c.name for c in cameras]
     _require(len(set(names)) == len(names), f"{path} names a camera twice: {', '.join(names)}. Give every camera its own name.")
-    frames = _frames(content["frames"], names, src, path) if has_frames else _paired_frames(cameras, path)
+    unit = content.get("time_unit")
+    _require(unit is None or unit in TIME_UNITS, f'"time_unit" in {path} is {unit!r}; it must be "s", "ms", "us" or "ns".')
+    frames = _frames(content["frames"], names, src, path, unit) if has_frames else _paired_frames(cameras, path)
     stands_still = content.get("stands_still", False)
     _require(isinstance(stands_still, bool), f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
     num_poses = sum(frame.ego2global is not None for frame in frames)
@@ -164,6 +168,7 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     if "cam2ego" not in entry:
         raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
+    require_metres(cam2ego, f"cam2ego of {what}")
     files = () if has_frames and not {"image", "images"} & entry.keys() else _listed_images(entry, src, what)
     return RigCamera(name, intrinsics, cam2ego, distortion if distortion.any() else None, size, files)
 
@@ -188,9 +193,10 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
     return [RigFrame(k * _FRAME_SECONDS, None, dict(zip(counts, files, strict=True))) for k, files in moments]
 
 
-def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFrame]:
+def _frames(listed: Any, names: list[str], src: Path, path: Path, unit: str | None) -> list[RigFrame]:
     _require(isinstance(listed, list) and listed, f'"frames" in {path} must list one frame or more; leave it out to pair images by order.')
-    frames = []
+    frames: list[RigFrame] = []
+    has_times = any(isinstance(entry, dict) and "timestamp" in entry for entry in listed)
     for i, entry in enumerate(listed):
         what = f"frame {i} in {path}"
         _check_keys(entry, _FRAME_KEYS, what)
@@ -200,10 +206,16 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFra
             _require(name in names, f"{what} has an image of the unknown camera {name!r}; {nearest_names(name, names)}")
         lacking = [name for name in names if name not in images]
         _require(not lacking, f"{what} has no image of {', '.join(lacking)}; every frame needs one of each camera.")
+        _require(not has_times or "timestamp" in entry, f"{what} has no timestamp, but others have; give each frame its own.")
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
         ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
         frames.append(RigFrame(stamp, ego2global, {name: _existing(src / str(file), what) for name, file in images.items()}))
-    return sorted(frames, key=lambda f: f.timestamp)
+    frames.sort(key=lambda f: f.timestamp)
+    if has_times:
+        require_times([frame.timestamp for frame in frames], unit, path)
+        frames = [replace(frame, timestamp=frame.timestamp * TIME_UNITS[unit or "s"]) for frame in frames]
+    require_speed([frame.timestamp for frame in frames], [frame.ego2global for frame in frames], path)
+    return frames
 
 
 def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, int]:
