@@ -16,6 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="Generate, import and check data se
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
 
+LinkOption = Annotated[
+    bool, typer.Option("--link", help="no copies: images get a second name, so editing one in either place changes it in both")
+]
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """`96x256` (height x width) as a pair. Raises ConfigError."""
@@ -137,6 +141,7 @@ def kitti_raw(
     train: Annotated[str | None, optional("--train", help="frames of the training split, FIRST-LAST")] = None,
     val: Annotated[str | None, optional("--val", help="frames of the validation split, FIRST-LAST")] = None,
     drive: Annotated[str | None, optional("--drive", help="part of a drive's name, if SRC holds several")] = None,
+    link: LinkOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Import KITTI raw drives: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans.
@@ -147,7 +152,7 @@ def kitti_raw(
     from frustum.engine.progress import loop_progress
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
-    made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
+    made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress, link=link)
     new = made["new_frames"]
     say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Check them: frustum check {root}")
     if new:
@@ -156,20 +161,29 @@ def kitti_raw(
     write_json(json_file, made)
 
 
-@command(import_app, "rig", "frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions")
+@command(
+    import_app,
+    "rig",
+    "frustum data import rig my_rig data/my_rig --scene monday",
+    "frustum predict runs/demo/train data/my_rig --out predictions",
+)
 def rig_folder(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
+    scene: Annotated[str | None, optional("--scene", help="name of the recording; by default that of SRC")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another recording of this name, instead of refusing")] = False,
+    link: LinkOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
     from frustum.data.rig.importer import import_rig
 
-    made = import_rig(source, root)
+    made = import_rig(source, root, scene=scene, overwrite=overwrite, link=link)
     undone = made["undistorted_images"]
     say(
         f"{made['frames']} frames of {len(made['cameras'])} cameras ({', '.join(made['cameras'])}) are in {root}"
         + (f"; lens distortion was undone in {undone} images" if undone else "")
+        + ("" if made["is_new"] else f"; they were there already, as the scene {made['scene']}")
         + f". Check them: frustum check {root}"
     )
     write_json(json_file, made)

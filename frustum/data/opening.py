@@ -51,7 +51,7 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
         return
     with tempfile.TemporaryDirectory(prefix="frustum-rig-") as folder:
         if (root / "calibration.json").is_file():
-            import_rig(root, Path(folder))
+            import_rig(root, Path(folder), link=True)
             root = Path(folder)
         if data is None:
             yield open_root(root, version)
