@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, VersionOption, command, optional, say, table, write_json
 from frustum.errors import ConfigError
 from frustum.types.table import percent
+
+if TYPE_CHECKING:
+    from frustum.data.nuscenes.status import VersionStatus
 
 app = typer.Typer(no_args_is_help=True, help="Generate, import and check data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
@@ -272,11 +275,14 @@ def features(
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
     version: VersionOption = None,
+    write_splits: Annotated[
+        bool, typer.Option("--write-splits", help="add the splits train_whole, val_whole, ... of scenes with all images to splits.json")
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
     from frustum.data.images.opening import holds_images
-    from frustum.data.nuscenes.status import data_status
+    from frustum.data.nuscenes.status import data_status, write_whole_splits
 
     if version is None and holds_images(root):
         write_json(json_file, _image_status(root))
@@ -292,11 +298,30 @@ def status(
         for item in entry.items:
             if item.get:
                 say(f"{item.name}: {item.get}")
+        if write_splits:
+            made = write_whole_splits(root, entry)
+            say(f"{root / entry.version / 'splits.json'} now has " + ", ".join(f"{name} ({len(s)} scenes)" for name, s in made.items()))
+        if len(entry.whole.get("all", ())) < entry.scenes:
+            say(_whole_scenes(root, entry))
     sizes = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in found.bytes_on_disk.items() if size >= 5e6)
     if sizes:
         say(f"on disk: {sizes}")
     say(found.advice)
     write_json(json_file, asdict(found))
+
+
+def _whole_scenes(root: Path, entry: VersionStatus) -> str:
+    """Which scenes of a partial data set have all their images, and how to train on these alone."""
+    names = entry.whole.get("all", [])
+    counts = ", ".join(f"{split} {len(members)}" for split, members in entry.whole.items() if split != "all")
+    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more (--json has all)" if len(names) > 12 else "")
+    text = f"{len(names)} of {entry.scenes} scenes have all their images" + (f" ({counts}): {listed}." if names else ".")
+    train, val = (next((s for s in options if s in entry.whole), "") for options in (("train", "mini_train"), ("val", "mini_val")))
+    chosen = " ".join(f"data.{key}_split={split}_whole" for key, split in (("train", train), ("val", val)) if split)
+    if not chosen:
+        return text
+    chosen += "" if entry.version == "v1.0-trainval" else f" data.version={entry.version}"
+    return f"{text} To train on them: frustum data status {root} --write-splits, then frustum train RECIPE data.root={root} {chosen}"
 
 
 def _image_status(root: Path) -> dict[str, Any]:
