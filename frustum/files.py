@@ -15,6 +15,7 @@ from typing import Any
 
 from frustum.errors import DataError
 
+_FICLONE = 0x40049409  # Linux's request to clone a file; other systems and file systems refuse it
 _FULL = "Free some space or choose another output folder"
 _FORBIDDEN = "Choose an output folder that you may write to"
 _REASONS = {
@@ -81,10 +82,31 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def copy_file(source: Path | str, target: Path | str) -> None:
+    """Copy a file, atomically; where the file system can, both share their blocks until one is written to (reflink). Raises DataError."""
+    with atomic_path(target) as temporary:
+        if not _cloned(source, temporary):
+            shutil.copyfile(source, temporary)
+
+
+def _cloned(source: Path | str, target: Path) -> bool:
+    """Whether the file system made `target` a clone of `source`."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return False
+    with open(source, "rb") as old, open(target, "r+b") as new:
+        try:
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        except OSError:
+            return False
+    return True
+
+
 def link_or_copy(source: Path | str, target: Path | str) -> None:
     """Give a file a second name where the file system allows it, and copy it elsewhere; atomically. Raises DataError.
 
-    The source stays as it is, its mode too: a second name shares it.
+    The source stays as it is, its mode too: a second name shares it, and whoever writes into one of the two writes into both.
     """
     with atomic_path(target, set_mode=False) as temporary:
         temporary.unlink()

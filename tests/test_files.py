@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from frustum.errors import DataError
-from frustum.files import atomic_path, link_or_copy, make_folder, read_json, write_bytes, write_json
+from frustum.files import atomic_path, copy_file, link_or_copy, make_folder, read_json, write_bytes, write_json
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -42,6 +42,17 @@ def test_a_linked_file_keeps_its_mode_and_bytes(tmp_path: Path, mode: int) -> No
     assert source.read_bytes() == target.read_bytes() == b"pixels"
     write_bytes(target, b"new")  # our name is replaced, their file is not written to
     assert source.read_bytes() == b"pixels"
+    assert [p.name for p in target.parent.iterdir()] == ["x.png"]
+
+
+def test_a_copy_is_a_file_of_its_own(tmp_path: Path) -> None:
+    source, target = tmp_path / "theirs.png", tmp_path / "ours" / "x.png"
+    source.write_bytes(b"pixels")
+    source.chmod(0o400)
+    copy_file(source, target)
+    target.chmod(0o600)
+    target.write_bytes(b"edited")
+    assert (source.read_bytes(), stat.S_IMODE(source.stat().st_mode)) == (b"pixels", 0o400 if sys.platform != "win32" else 0o444)
     assert [p.name for p in target.parent.iterdir()] == ["x.png"]
 
 

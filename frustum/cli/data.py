@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +12,16 @@ from frustum.cli.common import GOES_ON, JsonOption, OverridesArgument, VersionOp
 from frustum.errors import ConfigError
 from frustum.types.table import percent
 
+if TYPE_CHECKING:
+    from frustum.data.nuscenes.status import VersionStatus
+
 app = typer.Typer(no_args_is_help=True, help="Generate, import and check data sets; all end up in one format (docs/data.md).")
 import_app = typer.Typer(no_args_is_help=True, help="Turn other recordings into the one format.")
 app.add_typer(import_app, name="import")
+
+LinkOption = Annotated[
+    bool, typer.Option("--link", help="no copies: images get a second name, so editing one in either place changes it in both")
+]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -137,6 +144,7 @@ def kitti_raw(
     train: Annotated[str | None, optional("--train", help="frames of the training split, FIRST-LAST")] = None,
     val: Annotated[str | None, optional("--val", help="frames of the validation split, FIRST-LAST")] = None,
     drive: Annotated[str | None, optional("--drive", help="part of a drive's name, if SRC holds several")] = None,
+    link: LinkOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Import KITTI raw drives: images, LiDAR, poses, boxes of the tracklets, and occupancy that is made from all scans.
@@ -147,7 +155,7 @@ def kitti_raw(
     from frustum.engine.progress import loop_progress
 
     splits = {name: frames for name, frames in (("train", train), ("val", val)) if frames is not None}
-    made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress)
+    made = import_kitti_raw(source, root, drive=drive, splits=splits or None, progress=loop_progress, link=link)
     new = made["new_frames"]
     say(f"{made['frames']} keyframes with {made['boxes']} boxes are in {root}, {new} of them are new. Check them: frustum check {root}")
     if new:
@@ -156,20 +164,29 @@ def kitti_raw(
     write_json(json_file, made)
 
 
-@command(import_app, "rig", "frustum data import rig my_rig data/my_rig", "frustum predict runs/demo/train data/my_rig --out predictions")
+@command(
+    import_app,
+    "rig",
+    "frustum data import rig my_rig data/my_rig --scene monday",
+    "frustum predict runs/demo/train data/my_rig --out predictions",
+)
 def rig_folder(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
     root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
+    scene: Annotated[str | None, optional("--scene", help="name of the recording; by default that of SRC")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another recording of this name, instead of refusing")] = False,
+    link: LinkOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
     from frustum.data.rig.importer import import_rig
 
-    made = import_rig(source, root)
+    made = import_rig(source, root, scene=scene, overwrite=overwrite, link=link)
     undone = made["undistorted_images"]
     say(
         f"{made['frames']} frames of {len(made['cameras'])} cameras ({', '.join(made['cameras'])}) are in {root}"
         + (f"; lens distortion was undone in {undone} images" if undone else "")
+        + ("" if made["is_new"] else f"; they were there already, as the scene {made['scene']}")
         + f". Check them: frustum check {root}"
     )
     write_json(json_file, made)
@@ -258,11 +275,14 @@ def features(
 def status(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of a data set")],
     version: VersionOption = None,
+    write_splits: Annotated[
+        bool, typer.Option("--write-splits", help="add the splits train_whole, val_whole, ... of scenes with all images to splits.json")
+    ] = False,
     json_file: JsonOption = None,
 ) -> None:
     """Say what is there, what is missing, what it is needed for and where to get it."""
     from frustum.data.images.opening import holds_images
-    from frustum.data.nuscenes.status import data_status
+    from frustum.data.nuscenes.status import data_status, write_whole_splits
 
     if version is None and holds_images(root):
         write_json(json_file, _image_status(root))
@@ -278,11 +298,30 @@ def status(
         for item in entry.items:
             if item.get:
                 say(f"{item.name}: {item.get}")
+        if write_splits:
+            made = write_whole_splits(root, entry)
+            say(f"{root / entry.version / 'splits.json'} now has " + ", ".join(f"{name} ({len(s)} scenes)" for name, s in made.items()))
+        if len(entry.whole.get("all", ())) < entry.scenes:
+            say(_whole_scenes(root, entry))
     sizes = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in found.bytes_on_disk.items() if size >= 5e6)
     if sizes:
         say(f"on disk: {sizes}")
     say(found.advice)
     write_json(json_file, asdict(found))
+
+
+def _whole_scenes(root: Path, entry: VersionStatus) -> str:
+    """Which scenes of a partial data set have all their images, and how to train on these alone."""
+    names = entry.whole.get("all", [])
+    counts = ", ".join(f"{split} {len(members)}" for split, members in entry.whole.items() if split != "all")
+    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more (--json has all)" if len(names) > 12 else "")
+    text = f"{len(names)} of {entry.scenes} scenes have all their images" + (f" ({counts}): {listed}." if names else ".")
+    train, val = (next((s for s in options if s in entry.whole), "") for options in (("train", "mini_train"), ("val", "mini_val")))
+    chosen = " ".join(f"data.{key}_split={split}_whole" for key, split in (("train", train), ("val", val)) if split)
+    if not chosen:
+        return text
+    chosen += "" if entry.version == "v1.0-trainval" else f" data.version={entry.version}"
+    return f"{text} To train on them: frustum data status {root} --write-splits, then frustum train RECIPE data.root={root} {chosen}"
 
 
 def _image_status(root: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_network
-from frustum.data.opening import open_root, split_of
+from frustum.data.opening import note_lacking_cameras, open_root, split_of
 from frustum.engine.evaluate import evaluate, evaluate_with_baselines
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, notes, write_reports
@@ -34,6 +34,7 @@ def evaluate_run(
     """
     recipe, network = open_network(name, overrides, checkpoint, source, code)
     data = recipe.data.open()
+    note_lacking_cameras(data, data.tokens(split or recipe.data.val_split))
     reports = evaluate_with_baselines(recipe, network, data, split) if baselines else [evaluate(recipe, network, data, split)]
     published = () if reports[0].corruption else recipe.published  # those are figures on clean images
     print_figures(reports[0], published)

@@ -10,7 +10,7 @@ from typing import Any
 
 from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
-from frustum.data.opening import opened
+from frustum.data.opening import note_lacking_cameras, opened
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.predict import predict
 from frustum.files import atomic_path
@@ -56,6 +56,7 @@ def predict_source(
             data.neighbours(token)  # raises for a token that is not there
         if limit is not None:
             chosen = spread(chosen, limit)
+        note_lacking_cameras(data, chosen)
         draw = partial(draw_prediction, recipe.data, data) if pictures else None
         files = predict(network, recipe, data, chosen, out, submission=submission, draw=draw)
     return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}

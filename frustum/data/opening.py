@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.tables import versions
 from frustum.data.rig.importer import import_rig
 from frustum.data.source import DataConfig
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 
 
 def open_root(root: Path, version: str | None = None) -> Any:
@@ -51,12 +52,24 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
         return
     with tempfile.TemporaryDirectory(prefix="frustum-rig-") as folder:
         if (root / "calibration.json").is_file():
-            import_rig(root, Path(folder))
+            import_rig(root, Path(folder), link=True)
             root = Path(folder)
         if data is None:
             yield open_root(root, version)
         else:
             yield NuScenes(root, version or choose_version(root, data.version), data.cameras)
+
+
+def note_lacking_cameras(source: Any, tokens: Iterable[str]) -> None:
+    """Warn of keyframes that have no image of a camera that their scene has: they are predicted with the others."""
+    given = list(tokens)
+    for channel, lacking in getattr(source, "lacking_cameras", lambda _: {})(given).items():
+        warnings.warn(
+            f"{len(lacking)} of {len(given)} keyframes have no image of {channel}, {lacking[0]} first: they are predicted with the other "
+            "cameras, which is not what the network learned.",
+            FrustumWarning,
+            stacklevel=2,
+        )
 
 
 def choose_version(root: Path, preferred: str) -> str:

@@ -29,7 +29,10 @@ class CameraFrame:
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is missing or unreadable."""
-        advice = "Restore the file or run `frustum check` to list all such files."
+        advice = (
+            "Restore the file. `frustum data status ROOT` says which scenes have all their images and how to train on these alone; "
+            "`frustum check` finds damaged ones."
+        )
         return read_image(self.path, lambda image: image.convert("RGB"), advice)
 
 
@@ -73,7 +76,10 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Labels of one keyframe as in Occ3D, all uint8 (X, Y, Z); masks are 1 where observed, `instances` 0 where none."""
+    """Labels of one keyframe as in Occ3D, all uint8 (X, Y, Z); masks are 1 where observed, `instances` 0 where none.
+
+    `instances` of more than 255 objects are int32.
+    """
 
     semantics: np.ndarray
     mask_lidar: np.ndarray

@@ -53,5 +53,11 @@ OCC3D_OF_CATEGORY: dict[str, str] = {
 """nuScenes' 32 general categories and the Occ3D class of each; lidarseg ids are the positions here."""
 DETECTION_OF_CATEGORY: dict[str, str] = {name: occ3d for name, occ3d in OCC3D_OF_CATEGORY.items() if occ3d in DETECTION_CLASSES}
 
+
+def detection_class(category: str) -> str:
+    """The detection class of a category of nuScenes, or of a category that has the name of one; "" for any other."""
+    return category if category in DETECTION_CLASSES else DETECTION_OF_CATEGORY.get(category, "")
+
+
 CAMERAS: tuple[str, ...] = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
 """nuScenes' six cameras in FlashOCC's order."""

@@ -16,12 +16,12 @@ from frustum.data.check.projection import MIN_EDGES, EdgeFit
 from frustum.data.check.rig import inspect_mounting
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
-from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.reader import NuScenes, left_out_reason
 from frustum.data.sample import Boxes, CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
 from frustum.ops.box_points import count_points_in_boxes
-from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3D_FREE
+from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
@@ -54,6 +54,8 @@ def inspect(
     tokens = dataset.tokens() if tokens is None else tokens
     grid = grid or VoxelGrid.occ3d()
     findings = inspect_tables(dataset.folder)
+    for scene in dataset.left_out:
+        findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []
@@ -78,7 +80,33 @@ def inspect(
         what = f"{labelled.count(False)} of {len(labelled)} keyframes have no occupancy labels"
         findings.append(Finding("warning", "", what, "Extract all of gts/, or train and evaluate on a split that has labels."))
     findings += [*mounted, *(finding for channel, fit in fits.items() if (finding := judge(channel, fit)))]
+    findings += [*_lacking_cameras(dataset), *_other_categories(dataset)]
     return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _lacking_cameras(dataset: NuScenes) -> Iterator[Finding]:
+    """Keyframes of the whole data set without a camera that their scene has, and scenes without one that others have."""
+    for channel, tokens in dataset.lacking_cameras(dataset.tokens()).items():
+        what = f"{len(tokens)} of {len(dataset.tokens())} keyframes have no image of {channel}, which their scene has: {tokens[0]} first"
+        yield Finding("warning", "", what, "They are predicted and scored with fewer cameras. Restore sample_data.json or leave them out.")
+    for channel, scenes in dataset.scenes_without().items():
+        what = f"{len(scenes)} of {len(dataset.scenes)} scenes have no {channel}, which others have: {scenes[0]} first"
+        yield Finding("note", "", what, "Right for recordings of several rigs; else images or rows of sample_data.json are missing.")
+
+
+def _other_categories(dataset: NuScenes) -> Iterator[Finding]:
+    """What detection leaves out: usual for the other categories of nuScenes; of other names it may be a spelling."""
+    try:
+        others = dataset.other_boxes(dataset.tokens())
+    except DataError:  # the first keyframe told
+        return
+    for known in (False, True):
+        some = {name: count for name, count in others.items() if (name in OCC3D_OF_CATEGORY) == known}
+        if some:
+            named = ", ".join(f"{count} {name}" for name, count in some.items())
+            what = f"{sum(some.values())} boxes are of none of the ten detection classes and are left out of training and scores: {named}"
+            hint = f"Rename those that are meant in category.json, as nuScenes does or as the classes: {', '.join(DETECTION_CLASSES)}."
+            yield Finding("note" if known else "warning", "", what, "Usual: nuScenes leaves them out too." if known else hint)
 
 
 def judge(channel: str, fit: EdgeFit) -> Finding | None:

@@ -8,6 +8,8 @@ from frustum.data.check.findings import Finding
 from frustum.data.sample import CameraFrame
 
 _STEEP = 45.0  # degrees that an optical axis may point up or down, and that an image may be rolled by
+_FAR = 10.0  # metres from the origin of the ego frame
+_FAR_HINT = "Right for a very long vehicle; else check cam2ego: translations are in metres, from the origin of the ego frame."
 _HINT = (
     "Right for a camera that is really mounted so; else check cam2ego: quaternion w, x, y, z; camera (x right, y down, z forward) to "
     "ego (x forward, y left, z up) and not back. The pictures show the ground as this calibration has it."
@@ -15,7 +17,7 @@ _HINT = (
 
 
 def inspect_mounting(camera: CameraFrame) -> list[Finding]:
-    """Warnings about a camera that points steeply up or down, whose image is rolled, or that sits below the ground (z < 0)."""
+    """Warnings about a camera that points steeply up or down, whose image is rolled, or that sits below the ground (z < 0) or far away."""
     elevation, roll = mounting_angles(camera.cam2ego)
     found = []
     if abs(elevation) > _STEEP:
@@ -25,7 +27,13 @@ def inspect_mounting(camera: CameraFrame) -> list[Finding]:
     height = float(camera.cam2ego[2, 3])
     if height < 0:
         found.append(f"it sits {-height:.2f} m below the ground (z = 0 of the ego frame)")
-    return [Finding("warning", "", f"{camera.channel}: {what}", _HINT) for what in found]
+    findings = [Finding("warning", "", f"{camera.channel}: {what}", _HINT) for what in found]
+    distance = float(np.linalg.norm(camera.cam2ego[:3, 3]))
+    if distance > _FAR:
+        what = f"{camera.channel}: it sits {distance:,.1f} m away from the origin of the ego frame"
+        metres = f" If these are millimetres, multiply them by 0.001 ({distance / 1000:.2f} m)." if distance > 100 else ""
+        findings.append(Finding("warning", "", what, _FAR_HINT + metres))
+    return findings
 
 
 def mounting_angles(cam2ego: np.ndarray) -> tuple[float, float]:

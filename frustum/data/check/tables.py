@@ -11,6 +11,7 @@ from frustum.data.check.findings import Finding
 from frustum.data.nuscenes.tables import load_table
 
 _CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
+_GAPS = 1e3, 5e6  # microseconds between keyframes that recordings have
 
 
 def inspect_tables(folder: Path) -> list[Finding]:
@@ -30,7 +31,7 @@ def inspect_tables(folder: Path) -> list[Finding]:
     if broken:
         hint = "Quaternions are (w, x, y, z) of length 1, translations are finite metres; correct ego_pose.json."
         findings.append(Finding("error", "", f"{len(broken)} ego poses are not rigid transforms, the first is {broken[0]}", hint))
-    return findings + _time_order(folder)
+    return findings + _time_order(folder) + _time_units(folder)
 
 
 def _pose_problem(row: dict[str, Any]) -> str:
@@ -60,6 +61,20 @@ def _intrinsics_problem(row: dict[str, Any]) -> str:
     if abs(np.linalg.det(matrix)) < 1e-9:
         return "has singular intrinsics"
     return "" if matrix[0, 0] > 0 and matrix[1, 1] > 0 else "has a negative focal length"
+
+
+def _time_units(folder: Path) -> list[Finding]:
+    """Scenes whose keyframes are not as far apart as those of recordings: their times are in another unit."""
+    times: dict[str, list[float]] = {}
+    for row in load_table(folder, "sample"):
+        times.setdefault(row["scene_token"], []).append(row["timestamp"])
+    gaps = {scene: float(np.median(np.diff(np.sort(stamps)))) for scene, stamps in times.items() if len(stamps) > 1}
+    names = {row["token"]: row["name"] for row in load_table(folder, "scene")}
+    off = [scene for scene, gap in gaps.items() if not _GAPS[0] <= gap <= _GAPS[1]]
+    if not off:
+        return []
+    what = f"the keyframes of {len(off)} scenes are not as far apart as in a recording: {gaps[off[0]] / 1e6:,.6g} s in {names.get(off[0])}"
+    return [Finding("warning", "", what, "Right for pictures taken now and then; else the timestamps of sample.json are not microseconds.")]
 
 
 def _time_order(folder: Path) -> list[Finding]:

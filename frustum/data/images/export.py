@@ -12,7 +12,7 @@ from PIL import Image
 from frustum.data.images.labelled import read_ids
 from frustum.data.labels.view_points import truth_images
 from frustum.errors import DataError, nearest_names
-from frustum.files import atomic_path, link_or_copy, write_json
+from frustum.files import atomic_path, copy_file, write_json
 from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
 CLASS_NAMES = (*OCC3D_CLASSES[:-1], "sky")
@@ -56,7 +56,7 @@ def write_image_folder(
             continue
         with atomic_path(labels) as temporary:
             Image.fromarray(table[read_ids(truth)]).save(temporary, "PNG")
-        link_or_copy(image, target)
+        copy_file(image, target)
         new += 1
     if not classes.is_file():
         write_json(classes, CLASS_NAMES)

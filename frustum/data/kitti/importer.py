@@ -2,7 +2,7 @@
 
 What becomes what:
 
-- Cameras `CAM_02` and `CAM_03` are KITTI's rectified colour images, linked or copied unchanged; `LIDAR_TOP` is the Velodyne scan with the
+- Cameras `CAM_02` and `CAM_03` are KITTI's rectified colour images, copied or linked unchanged; `LIDAR_TOP` is the Velodyne scan with the
   car's motion during the turn taken out, intensity 0..255, beams numbered from the lowest.
 - The ego frame lies on the road below the IMU (over the rear axle). All sensors of a frame carry one ego pose: KITTI's synced data are
   triggered together. Every frame is a keyframe (10 Hz).
@@ -29,7 +29,7 @@ from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.occ3d.label_files import write_both_labels
 from frustum.data.pixels import read_image
 from frustum.errors import ConfigError, DataError, nearest_names
-from frustum.files import link_or_copy, write_bytes
+from frustum.files import copy_file, link_or_copy, write_bytes
 from frustum.geometry import VoxelGrid, invert
 from frustum.ops.box_points import in_box
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
@@ -60,6 +60,7 @@ def import_kitti_raw(
     version: str = "v1.0-trainval",
     grid: VoxelGrid | None = None,
     progress: Progress | None = None,
+    link: bool = False,
 ) -> dict[str, Any]:
     """Import one or all drives below `src` into the database `dst`.
 
@@ -73,6 +74,7 @@ def import_kitti_raw(
         version: folder of the tables.
         grid: voxels of the labels; Occ3D's by default.
         progress: see `Progress`; None is silent.
+        link: give images a second name instead of copying them: whoever edits one then edits the other.
 
     Returns:
         Numbers for a summary: frames, boxes, scenes per split, shares of occupied and observed voxels, voxels per class.
@@ -103,7 +105,7 @@ def import_kitti_raw(
         missing = [part for part in parts if not writer.has_scene(part.name, part.fingerprint)]
         _make_room(recording, writer, parts)
         if missing:
-            sums += _import_drive(recording, writer, grid, missing, show)
+            sums += _import_drive(recording, writer, grid, missing, show, link)
     writer.finish(members, keep_splits=True)
     shares = ("occupied_share", "mask_lidar_share", "mask_camera_share")
     return totals | {
@@ -152,7 +154,7 @@ def split_frames(frames: Sequence[int], splits: Mapping[str, str | tuple[int, in
     return found
 
 
-def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, parts: list[_Part], show: Progress) -> np.ndarray:
+def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, parts: list[_Part], show: Progress, link: bool) -> np.ndarray:
     """Write labels, files and records of one drive; returns class counts, then frames and the three shares, summed over frames."""
     everything = range(len(drive))
     ego = level(drive, show(f"{drive.name}: heights", everything))
@@ -163,7 +165,7 @@ def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, pa
     for name, frames, fingerprint in parts:
         keyframes = []
         for f in show(f"{name}: labels", frames):
-            record = _keyframe(drive, ego, f, name, writer.root, load(f))
+            record = _keyframe(drive, ego, f, name, writer.root, load(f), link)
             sizes = {folder: d.size for folder, d in zip(IMAGE_FOLDERS, record.data[1:], strict=True)}
             labels = maker.labels(f, sizes, load)
             write_both_labels(writer.root, name, sample_token(name, record.timestamp), labels)
@@ -180,7 +182,7 @@ def _import_drive(drive: KittiDrive, writer: DatabaseWriter, grid: VoxelGrid, pa
     return sums
 
 
-def _keyframe(drive: KittiDrive, ego: Ego, f: int, scene: str, root: Path, scan: np.ndarray) -> KeyframeRecord:
+def _keyframe(drive: KittiDrive, ego: Ego, f: int, scene: str, root: Path, scan: np.ndarray, link: bool) -> KeyframeRecord:
     """Write the files of one frame below `root` and describe them."""
 
     def record(channel: str, sensor: str, suffix: str, size: tuple[int, int] = (0, 0)) -> SampleDataRecord:
@@ -193,7 +195,7 @@ def _keyframe(drive: KittiDrive, ego: Ego, f: int, scene: str, root: Path, scan:
         source = drive.images[folder][f]
         width, height = read_image(source, lambda image: image.size, "Unpack the drive again.")
         data.append(record(channel, folder, source.suffix.lower(), (height, width)))
-        link_or_copy(source, root / data[-1].filename)
+        (link_or_copy if link else copy_file)(source, root / data[-1].filename)
     boxes = [_annotation(drive, ego, t, f, scan) for t in drive.boxes(f)]
     return KeyframeRecord(data[0].timestamp, tuple(data), tuple(boxes))
 

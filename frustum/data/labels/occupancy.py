@@ -27,7 +27,7 @@ class OccupancyTruth:
     Attributes:
         semantics: (B, X, Y, Z) uint8 class ids, IGNORE where unknown.
         mask_camera, mask_lidar: (B, X, Y, Z) bool, True where a camera or the LiDAR observed the voxel.
-        instances: (B, X, Y, Z) uint8, 0 for none; None if they were not read.
+        instances: (B, X, Y, Z) uint8 (int32 with more than 255 objects), 0 for none; None if they were not read.
     """
 
     semantics: Tensor

@@ -10,7 +10,7 @@ from frustum.data.nuscenes.reader import NuScenes
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import pose, quaternion_to_matrix
 from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
-from frustum.types.classes import DETECTION_OF_CATEGORY
+from frustum.types.classes import detection_class
 
 RACK_CATEGORY = "static_object.bicycle_rack"
 
@@ -35,7 +35,7 @@ def detection_truth(database: NuScenes, token: str) -> DetectionTruth:
     """
     ego2global, table = database.annotations(token)
     names = [name.decode() for name in table["category_name"]]
-    label_of_row = np.array([LABEL_OF.get(DETECTION_OF_CATEGORY.get(name, ""), -1) for name in names], np.int64)
+    label_of_row = np.array([LABEL_OF.get(detection_class(name), -1) for name in names], np.int64)
     labels = label_of_row[table["category"]]
     kept = labels >= 0
     rows, racks = table["pose"][kept], np.array([name == RACK_CATEGORY for name in names], bool)[table["category"]]

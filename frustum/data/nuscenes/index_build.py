@@ -2,7 +2,8 @@
 
 frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
 key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
-calibration_{pose,intrinsics}.
+calibration_{pose,intrinsics}; left_out_{scene,sample}: scenes with times that cannot be held, and the tokens of their keyframes, which are
+in none of the others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.data.nuscenes.tables import load_table
+from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
 from frustum.errors import DataError
 
 Arrays = dict[str, np.ndarray]
@@ -49,7 +50,7 @@ def _guarded(build):
     def run(folder: Path, *args: Arrays) -> Arrays:
         try:
             return build(folder, *args)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them.") from error
 
@@ -60,7 +61,13 @@ def _guarded(build):
 def build_frames(folder: Path) -> Arrays:
     """Scenes, keyframes, calibration and the files of keyframes (see the module's docstring)."""
     scenes, logs = load_table(folder, "scene"), {r["token"]: r for r in load_table(folder, "log")}
-    samples = load_table(folder, "sample")
+    samples, data = load_table(folder, "sample"), load_table(folder, "sample_data")
+    scene_of = {s["token"]: s["scene_token"] for s in samples}
+    late = {s["scene_token"] for s in samples if not 0 <= s["timestamp"] < TIME_LIMIT}
+    late |= {scene_of.get(f["sample_token"], "") for f in data if not 0 <= f["timestamp"] < TIME_LIMIT}
+    left_out = {"left_out_scene": _strings(sorted(s["name"] for s in scenes if s["token"] in late))}
+    left_out["left_out_sample"] = _strings(s["token"] for s in samples if s["scene_token"] in late)
+    samples = [s for s in samples if s["scene_token"] not in late]
     first: dict[str, int] = {}
     for row in samples:
         first[row["scene_token"]] = min(row["timestamp"], first.get(row["scene_token"], row["timestamp"]))
@@ -78,27 +85,37 @@ def build_frames(folder: Path) -> Arrays:
     channel_of_calibration = [channel_of_sensor[c["sensor_token"]] for c in calibrations]
     intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
 
-    files = [f for f in load_table(folder, "sample_data") if f["is_key_frame"]]
+    files = [f for f in _readable(data, left_out) if f["is_key_frame"]]
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
         key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
-    return {
-        "scene_name": _strings(s["name"] for s in scenes),
-        "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
-        "scene_description": _strings(s.get("description", "") for s in scenes),
-        "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours
-        "sample_token": _strings(s["token"] for s in samples),
-        "sample_time": np.array([s["timestamp"] for s in samples], np.int64),
-        "sample_scene": np.array([scene_row[s["scene_token"]] for s in samples], np.int32),
-        "channel": _strings(channels),
-        "modality": _strings(modality[c] for c in channels),
-        "key_file": key_file,
-        "calibration_pose": _poses(calibrations),
-        "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
-        "calibration_token": _strings(c["token"] for c in calibrations),
-        "calibration_channel": np.array(channel_of_calibration, np.int32),
-    } | _file_columns(folder, files, calibration_row)
+    return (
+        left_out
+        | {
+            "scene_name": _strings(s["name"] for s in scenes),
+            "scene_location": _strings(logs.get(s["log_token"], {}).get("location", "") for s in scenes),
+            "scene_description": _strings(s.get("description", "") for s in scenes),
+            "scene_has_poses": np.array([bool(s.get("has_poses", True)) for s in scenes]),  # a field of ours
+            "sample_token": _strings(s["token"] for s in samples),
+            "sample_time": np.array([s["timestamp"] for s in samples], np.int64),
+            "sample_scene": np.array([scene_row[s["scene_token"]] for s in samples], np.int32),
+            "channel": _strings(channels),
+            "modality": _strings(modality[c] for c in channels),
+            "key_file": key_file,
+            "calibration_pose": _poses(calibrations),
+            "calibration_intrinsics": np.array(intrinsics, np.float64).reshape(-1, 3, 3),
+            "calibration_token": _strings(c["token"] for c in calibrations),
+            "calibration_channel": np.array(channel_of_calibration, np.int32),
+        }
+        | _file_columns(folder, files, calibration_row)
+    )
+
+
+def _readable(rows: Rows, frames: Arrays) -> Rows:
+    """Those of the rows that are not of a keyframe that was left out."""
+    gone = {token.decode() for token in frames["left_out_sample"]}
+    return [row for row in rows if row["sample_token"] not in gone] if gone else rows
 
 
 def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
@@ -121,7 +138,7 @@ def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
     sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
     calibration_row = _Rows(folder, "calibrated_sensor", (t.decode() for t in frames["calibration_token"]))
     scene_of, channel_of = frames["sample_scene"], frames["calibration_channel"]
-    files = load_table(folder, "sample_data")
+    files = _readable(load_table(folder, "sample_data"), frames)
     scene = np.array([scene_of[sample_row[f["sample_token"]]] for f in files], np.int64)
     channel = np.array([channel_of[calibration_row[f["calibrated_sensor_token"]]] for f in files], np.int64)
     order = np.lexsort(([f["timestamp"] for f in files], channel, scene))
@@ -136,7 +153,7 @@ def build_boxes(folder: Path, frames: Arrays) -> Arrays:
     """Annotations by keyframe: start (samples + 1), and per box token, instance, category, attribute, visibility, pose, size
     (length, width, height), velocity (global, m/s, NaN where unknown), points."""
     sample_row = _Rows(folder, "sample", (t.decode() for t in frames["sample_token"]))
-    rows = load_table(folder, "sample_annotation")
+    rows = _readable(load_table(folder, "sample_annotation"), frames)
     categories, attributes = load_table(folder, "category"), load_table(folder, "attribute")
     category_row = _Rows(folder, "category", (c["token"] for c in categories))
     attribute_row = _Rows(folder, "attribute", (a["token"] for a in attributes))

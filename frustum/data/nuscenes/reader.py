@@ -17,13 +17,13 @@ import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, load_table, table_folder
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
 from frustum.files import read_json
 from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
-from frustum.types.classes import CAMERAS, DETECTION_CLASSES, DETECTION_OF_CATEGORY, OCC3D_CLASSES
+from frustum.types.classes import CAMERAS, DETECTION_CLASSES, OCC3D_CLASSES, detection_class
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,24 @@ class NuScenes:
         Raises:
             DataError: an unknown split, or one without a scene here.
         """
+        if split == "all" and not self.scenes and self.left_out:
+            split = self.left_out[0]
         if split == "all":
             return [token for scene in self.scenes for token in scene.tokens]
         members = {split} if split in self._scene_of else self._split_scenes.get(split)
         if members:
             return [token for scene in self.scenes if scene.name in members for token in scene.tokens]
+        if split in self.left_out:
+            raise DataError(f"the scene {split!r} of {self.folder} {left_out_reason(self.root)}")
         if split in self._split_scenes:
             raise DataError(f"{self.folder} has no scene of split {split!r}; splits with scenes: {', '.join(self.splits()) or 'none'}.")
         hint = nearest_names(split, [*self.splits(), "all"])
         raise DataError(f"{self.folder} has no split {split!r}; {hint} Add your own in {self.folder / 'splits.json'}.")
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Scenes that are in the tables and not here: their timestamps are not microseconds since 1970."""
+        return tuple(name.decode() for name in self._index.frames["left_out_scene"])
 
     # ---- one keyframe -------------------------------------------------------------------------------------------------------
 
@@ -136,6 +145,32 @@ class NuScenes:
     def scene(self, token: str) -> SceneInfo:
         """The scene of a keyframe."""
         return self.scenes[int(self._index.frames["sample_scene"][self._row(token)])]
+
+    @cached_property
+    def _has_image(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether a keyframe (K, C), and a scene in any of its keyframes (S, C), has an image of each camera."""
+        frames, names = self._index.frames, list(self.channels)
+        keyframes = frames["key_file"][:, [names.index(c) for c in self.cameras]] >= 0
+        scenes = np.zeros((len(frames["scene_name"]), len(self.cameras)), bool)
+        np.logical_or.at(scenes, frames["sample_scene"], keyframes)
+        return keyframes, scenes
+
+    def lacking_cameras(self, tokens: Iterable[str]) -> dict[str, list[str]]:
+        """Those of the keyframes that have no image of a camera that their scene has, by channel."""
+        keyframes, scenes = self._has_image
+        given = list(tokens)
+        rows = np.array([self._row(token) for token in given], np.int64)
+        lacks = scenes[self._index.frames["sample_scene"][rows]] & ~keyframes[rows]
+        return {c: [given[i] for i in np.flatnonzero(lacks[:, k])] for k, c in enumerate(self.cameras) if lacks[:, k].any()}
+
+    def scenes_without(self) -> dict[str, list[str]]:
+        """Scenes that have no image of a camera that others have, by channel."""
+        has = self._has_image[1]
+        return {
+            c: [s.name for s, there in zip(self.scenes, has[:, k], strict=True) if not there]
+            for k, c in enumerate(self.cameras)
+            if not has[:, k].all()
+        }
 
     def neighbours(self, token: str) -> tuple[str, ...]:
         """The keyframes of the scene that a keyframe belongs to, in time order."""
@@ -256,12 +291,21 @@ class NuScenes:
     def class_counts(self, tokens: Iterable[str], min_points: int = 1) -> np.ndarray:
         """Such boxes by keyframe and class, (N, 10) in the order of DETECTION_CLASSES."""
         table, start = self._index.boxes, self._index.boxes["start"]
-        names = [DETECTION_OF_CATEGORY.get(name.decode(), name.decode()) for name in table["category_name"]]
+        names = [detection_class(name.decode()) for name in table["category_name"]]
         is_class = np.array([[name == detected for detected in DETECTION_CLASSES] for name in names]).reshape(-1, len(DETECTION_CLASSES))
         good = is_class[table["category"]] & (table["num_lidar_pts"] + table["num_radar_pts"] >= min_points)[:, None]
         count = np.concatenate([np.zeros((1, good.shape[1]), np.int64), np.cumsum(good, 0)])  # of the boxes up to a row
         rows = np.array([self._row(token) for token in tokens], np.int64)
         return count[start[rows + 1]] - count[start[rows]]
+
+    def other_boxes(self, tokens: Iterable[str]) -> dict[str, int]:
+        """Boxes of these keyframes that are of none of the ten detection classes, by category, the most frequent first."""
+        table, start = self._index.boxes, self._index.boxes["start"]
+        rows = [self._row(token) for token in tokens]
+        found = np.concatenate([np.zeros(0, np.int64), *(table["category"][start[row] : start[row + 1]] for row in rows)])
+        counts = zip(table["category_name"], np.bincount(found, minlength=len(table["category_name"])).tolist(), strict=True)
+        others = {name.decode(): count for name, count in counts if count and not detection_class(name.decode())}
+        return dict(sorted(others.items(), key=lambda item: -item[1]))
 
     def _annotations(self, row: int) -> Arrays:
         """Columns of the annotations of a keyframe, and the tables of names that they refer to."""
@@ -278,7 +322,7 @@ class NuScenes:
         return Boxes(
             boxes=np.concatenate([box2ego[:, :3, 3], table["size"], yaw_of(box2ego[:, :3, :3])[:, None], velocity[:, :2]], 1),
             box2ego=box2ego,
-            names=[DETECTION_OF_CATEGORY.get(c, c) for c in categories],
+            names=[detection_class(c) or c for c in categories],
             tokens=[t.decode() for t in table["token"]],
             instances=[table["instance_token"][i].decode() for i in table["instance"]],
             attributes=["" if a < 0 else table["attribute_name"][a].decode() for a in table["attribute"]],
@@ -412,6 +456,14 @@ class NuScenes:
             raise DataError(
                 f"cannot read the point labels of keyframe {token} ({segments}, {panoptic}): {error}. Restore the files."
             ) from error
+
+
+def left_out_reason(root: Path) -> str:
+    """Why a scene of the tables was left out, and what to do about it."""
+    return (
+        f"is left out: it has timestamps outside 0 to {TIME_LIMIT - 1}, so they are not microseconds since 1970. Import it again with the "
+        f"right unit, or correct sample.json and sample_data.json. `frustum check {root}` names all such scenes."
+    )
 
 
 def _poses(rows: np.ndarray) -> np.ndarray:

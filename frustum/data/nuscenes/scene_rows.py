@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from frustum.data.nuscenes.records import AnnotationRecord, SampleDataRecord, SceneRecord, sample_data_token, sample_token, token
+from frustum.data.nuscenes.tables import TIME_LIMIT
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import matrix_to_quaternion
 from frustum.types.classes import ATTRIBUTES, OCC3D_OF_CATEGORY
@@ -22,13 +23,15 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
     """Rows by table name. Tokens depend on names and timestamps only.
 
     Raises:
-        DataError: no keyframes, times not ascending, an unknown channel, category or attribute, or a pose that is not rigid.
+        DataError: no keyframes, times not ascending or not microseconds, an unknown channel, category or attribute, or a pose that is not
+            rigid.
     """
     times = [keyframe.timestamp for keyframe in scene.keyframes]
     if not times:
         raise DataError(f"scene {scene.name} does not have keyframes.")
     if any(b <= a for a, b in itertools.pairwise(times)):
         raise DataError(f"the keyframes of scene {scene.name} must ascend in time (microseconds), got {times[:5]}...")
+    _check_times(scene)
     scene_token = token("scene", scene.name)
     log = scene.log or f"{scene.location}-{scene.name}"
     samples = [sample_token(scene.name, k.timestamp) for k in scene.keyframes]
@@ -63,6 +66,17 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
     rows.update(_file_rows(scene, samples))
     rows.update(_annotation_rows(scene, samples))
     return rows
+
+
+def _check_times(scene: SceneRecord) -> None:
+    """Refuse what the reader cannot hold. Raises DataError."""
+    files = (record for part in (*(k.data for k in scene.keyframes), scene.sweeps) for record in part)
+    for stamp in (*(keyframe.timestamp for keyframe in scene.keyframes), *(file.timestamp for file in files)):
+        if not 0 <= stamp < TIME_LIMIT:
+            raise DataError(
+                f"scene {scene.name} has the timestamp {stamp}; timestamps are microseconds since 1970, from 0 to {TIME_LIMIT - 1}. "
+                "Divide nanoseconds by 1000."
+            )
 
 
 def _file_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[Row]]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from frustum.errors import DataError
 from frustum.files import read_json
 
+WHOLE = "_whole"
+"""Ends the names of splits of which every image is on the disk (`frustum data status --write-splits`)."""
+
 # Scene numbers and ranges of the official splits, as the nuScenes devkit 1.2.0 lists them (Apache-2.0, utils/splits.py).
 _RANGES = {
     "train_detect": (

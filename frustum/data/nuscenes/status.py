@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,12 @@ from typing import Literal
 import numpy as np
 
 from frustum.data.nuscenes.index import Index
-from frustum.data.nuscenes.splits import custom_splits, official_splits
+from frustum.data.nuscenes.index_build import Arrays
+from frustum.data.nuscenes.splits import WHOLE, custom_splits, official_splits
 from frustum.data.nuscenes.tables import TABLES, versions
 from frustum.data.occ3d.label_files import labels_path
 from frustum.errors import DataError
+from frustum.files import write_json
 
 State = Literal["complete", "partial", "missing"]
 _NUSCENES = "nuscenes.org, page Download (free, login needed, non-commercial terms)"
@@ -51,6 +53,7 @@ class VersionStatus:
     splits: dict[str, int]  # scenes that are here, by split
     items: list[Item]
     problem: str = ""  # why the tables cannot be read
+    whole: dict[str, list[str]] = field(default_factory=dict)  # scenes whose images are all there, by split and in `all`
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,34 @@ def _version_status(root: Path, version: str) -> VersionStatus:
         items.append(_item(name, count, len(folders), "panoptic occupancy" if panoptic else "training and evaluating occupancy", get))
     get = f"{_NUSCENES}: nuScenes-lidarseg" if is_official else own_points
     items.append(_item("lidarseg", int((folder / "lidarseg.json").is_file()), 1, "point labels (optional)", get))
-    return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items)
+    whole = _whole_scenes(frames, is_there)
+    members = {k: [n for n in whole if n in set(v)] for k, v in (official | custom_splits(folder)).items() if not k.endswith(WHOLE)}
+    by_split = {"all": whole} | {k: v for k, v in members.items() if v}
+    return VersionStatus(version, len(names), len(frames["sample_token"]), {k: v for k, v in splits.items() if v}, items, "", by_split)
+
+
+def _whole_scenes(frames: Arrays, is_there: np.ndarray) -> list[str]:
+    """Scenes of which every image of every keyframe is on the disk."""
+    files = frames["key_file"][:, frames["modality"] == b"camera"]
+    whole = (np.append(is_there, True)[files]).all(1)  # -1, no file, is the appended one
+    broken = set(frames["sample_scene"][~whole].tolist())
+    return [name.decode() for i, name in enumerate(frames["scene_name"]) if i not in broken]
+
+
+def write_whole_splits(root: Path | str, found: VersionStatus) -> dict[str, list[str]]:
+    """Add to splits.json, for each split, the scenes of it whose images are all there, as `train_whole` and so on; returns these.
+
+    Raises:
+        DataError: there is no such scene, or the file cannot be written.
+    """
+    made = {f"{split}{WHOLE}": names for split, names in found.whole.items() if split != "all" and names}
+    if not made:
+        raise DataError(
+            f"no scene of {Path(root) / found.version} that is in a split has all its images. Unpack an archive of images first."
+        )
+    folder = Path(root) / found.version
+    write_json(folder / "splits.json", custom_splits(folder) | made, indent=1)
+    return made
 
 
 def _item(name: str, found: int, expected: int, needed_for: str, get: str) -> Item:

@@ -16,6 +16,9 @@ TABLES: tuple[str, ...] = (
 
 OPTIONAL_TABLES: tuple[str, ...] = ("lidarseg", "panoptic")
 
+TIME_LIMIT = 2**53
+"""Timestamps are microseconds from 0 to here, the year 2255: what a float of seconds holds to the microsecond."""
+
 
 VISIBILITY: tuple[tuple[str, str], ...] = (("1", "v0-40"), ("2", "v40-60"), ("3", "v60-80"), ("4", "v80-100"))
 """Tokens and levels. The tokens are these literal digits: bird's-eye-view code calls int() on them."""

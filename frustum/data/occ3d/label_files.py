@@ -15,6 +15,7 @@ from frustum.errors import DataError
 from frustum.files import write_bytes
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
+_UINT8 = 255  # the greatest
 _ARRAYS = ("semantics", "mask_lidar", "mask_camera")
 
 
@@ -27,7 +28,8 @@ def read_labels(path: Path | str) -> Occupancy:
     """Read one label file: an npz with semantics, mask_lidar, mask_camera and optionally instances.
 
     Raises:
-        DataError: the file is missing or damaged, an array is missing or has another shape, or a label is above 17 and not 255.
+        DataError: the file is missing or damaged, an array is missing or has another shape, a label is above 17 and not 255, or an
+            instance is negative.
     """
     path = Path(path)
     arrays, names = read_arrays(
@@ -49,8 +51,24 @@ def read_labels(path: Path | str) -> Occupancy:
         semantics.astype(np.uint8, copy=False),
         (arrays["mask_lidar"] != 0).view(np.uint8),
         (arrays["mask_camera"] != 0).view(np.uint8),
-        arrays["instances"].astype(np.uint8, copy=False) if "instances" in arrays else None,
+        _numbered(arrays["instances"], path) if "instances" in arrays else None,
     )
+
+
+def _numbered(instances: np.ndarray, path: Path) -> np.ndarray:
+    """Instance numbers as uint8. Those of a file with a greater one are renumbered in their order; int32 where that is not enough.
+
+    Raises:
+        DataError: a number is negative.
+    """
+    if instances.min(initial=0) < 0:
+        raise DataError(
+            f"instances in {path} holds the number {int(instances.min())}; objects are numbered from 1, and 0 means none. Write none as 0."
+        )
+    if instances.max(initial=0) > _UINT8:
+        there, places = np.unique(np.append(0, instances.ravel()), return_inverse=True)
+        return places[1:].reshape(instances.shape).astype(np.uint8 if len(there) <= _UINT8 + 1 else np.int32)
+    return instances.astype(np.uint8, copy=False)
 
 
 def write_labels(path: Path | str, labels: Occupancy) -> None:
@@ -58,10 +76,10 @@ def write_labels(path: Path | str, labels: Occupancy) -> None:
 
     Args:
         path: target; folders are created.
-        labels: uint8 (X, Y, Z) arrays; `instances` is written when there.
+        labels: integer (X, Y, Z) arrays; `instances` is written when there, as uint16 if a number is above 255.
 
     Raises:
-        DataError: the arrays do not fit together, or the place is full or read-only.
+        DataError: the arrays do not fit together, a value does not fit into the file, or the place is full or read-only.
     """
     plain, panoptic = _archives(labels)
     write_bytes(path, panoptic or plain)
@@ -76,7 +94,7 @@ def write_both_labels(root: Path | str, scene: str, token: str, labels: Occupanc
 
 def _archives(labels: Occupancy) -> tuple[bytes, bytes]:
     """Contents of a label file without and with instances; the latter is empty if there are none."""
-    arrays = {name: np.ascontiguousarray(array, np.uint8) for name, array in vars(labels).items() if array is not None}
+    arrays = {name: _stored(name, np.asarray(array)) for name, array in vars(labels).items() if array is not None}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or arrays["semantics"].ndim != 3:
         raise DataError(f"labels must be three-dimensional and of one shape, got {sorted(shapes)}.")
@@ -88,6 +106,14 @@ def _archives(labels: Occupancy) -> tuple[bytes, bytes]:
         return plain, b""
     append_arrays(content, {"instances": instances})
     return plain, content.getvalue()
+
+
+def _stored(name: str, array: np.ndarray) -> np.ndarray:
+    """The array in the type of its file. Raises DataError for what would not come back as it is."""
+    limit = 2**16 - 1 if name == "instances" else _UINT8
+    if array.dtype.kind not in "uib" or array.min(initial=0) < 0 or array.max(initial=0) > limit:
+        raise DataError(f"{name} of labels must be integers from 0 to {limit}, got {array.dtype} from {array.min()} to {array.max()}.")
+    return np.ascontiguousarray(array, np.uint8 if array.max(initial=0) <= _UINT8 else np.uint16)
 
 
 def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:

@@ -11,6 +11,7 @@ calibration.json, everything in metres, pixels and seconds:
          "cam2ego": {"translation": [1.5, 0.0, 1.6], "rotation": [w, x, y, z]}}       or a 4x4 matrix
      ],
      "pixel_origin": "centre",       optional: where (0, 0) is: the centre of the first pixel (OpenCV, ROS, Kalibr) or its "corner"
+     "time_unit": "s",               optional: of the timestamps below: s, ms, us or ns
      "stands_still": true,           optional: the rig does not move; networks over time need to know
      "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart
         {"timestamp": 0.0, "ego2global": ..., "images": {"front": "front/0001.jpg"}}]}
@@ -23,6 +24,8 @@ refuse it; others do not need poses.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +37,14 @@ from PIL import Image
 from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.pixels import read_image
+from frustum.data.rig.order import in_number_order, require_one_numbering
 from frustum.data.rig.undistort import undistort_image
+from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
-from frustum.files import atomic_path, link_or_copy, read_json
+from frustum.files import atomic_path, copy_file, link_or_copy, read_json
 from frustum.geometry import pose, quaternion_to_matrix
 
-_TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still"}
+_TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _EXAMPLE = "docs/your_own_cameras.md shows one"
@@ -74,22 +79,45 @@ class RigFrame:
     images: dict[str, Path]
 
 
-def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainval") -> dict[str, Any]:
+def import_rig(
+    src: Path | str,
+    dst: Path | str,
+    *,
+    version: str = "v1.0-trainval",
+    scene: str | None = None,
+    overwrite: bool = False,
+    link: bool = False,
+) -> dict[str, Any]:
     """Import the folder `src` (images + calibration.json) into the database `dst`; lens distortion is taken out of the images.
 
-    The new scene has the name of the folder and joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start
-    at different times, so times that are not dates (those before 1973) are moved to a date that follows from the scene's name.
+    The new scene joins the split `test`. It has no LiDAR, boxes or labels. Scenes of one database must start at different times, so times
+    that are not dates (those before 1973) are moved to a date that follows from the scene's name.
+
+    Args:
+        src: the rig folder.
+        dst: root of the database.
+        version: folder of the tables.
+        scene: name of the new scene; by default that of the folder.
+        overwrite: replace another recording that is there under this name.
+        link: give images that need not change a second name instead of copying them: whoever edits one then edits the other.
 
     Returns:
-        Numbers for a summary: scene, cameras, frames, undistorted images.
+        Numbers for a summary: scene, cameras, frames, undistorted images, and whether the recording is new (the same one again is not).
 
     Raises:
-        DataError: calibration.json or an image is missing, damaged or inconsistent, or `dst` cannot be written.
+        DataError: calibration.json or an image is missing, damaged or inconsistent, another recording of this name is there, or `dst`
+            cannot be written.
     """
     src = Path(src)
     cameras, frames = read_rig(src)
+    scene = (scene or src.resolve().name).replace(" ", "-") or "rig"
+    fingerprint = _fingerprint(src, cameras, frames)
     writer = DatabaseWriter(dst, version)
-    scene = src.resolve().name.replace(" ", "-") or "rig"
+    undistorted = len(frames) * sum(c.distortion is not None for c in cameras)
+    summary = {"scene": scene, "cameras": [c.channel for c in cameras], "frames": len(frames), "undistorted_images": undistorted}
+    if not overwrite and _is_there(writer, scene, fingerprint):
+        writer.finish({"test": [scene]}, keep_splits=True)
+        return summary | {"is_new": False}
     start = 0 if frames[0].timestamp > _FIRST_DATE else _START + zlib.crc32(scene.encode()) * 100_000
     writer.prepare({scene: start + round(frames[0].timestamp * 1e6)})
     keyframes = []
@@ -100,18 +128,43 @@ def import_rig(src: Path | str, dst: Path | str, *, version: str = "v1.0-trainva
             source = frame.images[camera.name]
             suffix = ".png" if source.suffix.lower() == ".png" else ".jpg"
             target = f"samples/{camera.channel}/{scene}__{camera.channel}__{micro}{suffix}"
-            size = _store_image(camera, source, writer.root / target)
+            size = _store_image(camera, source, writer.root / target, link)
             data.append(SampleDataRecord(camera.channel, micro, target, ego2global, size))
         keyframes.append(KeyframeRecord(micro, tuple(data)))
     sensors = tuple(SensorRecord(c.channel, "camera", c.cam2ego, c.intrinsics) for c in cameras)
     has_poses = len(frames) == 1 or all(frame.ego2global is not None for frame in frames)
     about = f"imported from {src.name}"
     writer.add_scene(
-        SceneRecord(scene, sensors, tuple(keyframes), description=about, location="own-rig", vehicle="own", has_poses=has_poses)
-    )
+        SceneRecord(
+            scene, sensors, tuple(keyframes), description=about, location="own-rig", vehicle="own", has_poses=has_poses,
+            fingerprint=fingerprint,
+        )
+    )  # fmt: skip
     writer.finish({"test": [scene]}, keep_splits=True)
-    undistorted = len(frames) * sum(c.distortion is not None for c in cameras)
-    return {"scene": scene, "cameras": [c.channel for c in cameras], "frames": len(frames), "undistorted_images": undistorted}
+    return summary | {"is_new": True}
+
+
+def _fingerprint(src: Path, cameras: list[RigCamera], frames: list[RigFrame]) -> str:
+    """What makes a recording: calibration.json, and the content of the images in their order."""
+    digest = hashlib.blake2b(f"rig {json.dumps(read_json(src / 'calibration.json'), sort_keys=True)}".encode(), digest_size=16)
+    for frame in frames:
+        for camera in cameras:
+            digest.update(hashlib.blake2b(frame.images[camera.name].read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _is_there(writer: DatabaseWriter, scene: str, fingerprint: str) -> bool:
+    """Whether this very recording is in the database. Raises DataError when another one has its name."""
+    if writer.has_scene(scene, fingerprint):
+        return True
+    for name in writer.scenes():
+        if name.casefold() == scene.casefold():
+            replaced = " or replace it with --overwrite (its calibration or images were corrected)," if name == scene else ""
+            raise DataError(
+                f"{writer.root} already has the scene {name}, and this is another recording, or other settings. Give it a name of its own, "
+                f"--scene {scene}-2,{replaced} or choose another folder."
+            )
+    return False
 
 
 def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
@@ -127,8 +180,16 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     has_frames = content.get("frames") is not None
     cameras = [_camera(entry, i, src, 0.5 if origin == "centre" else 0.0, has_frames) for i, entry in enumerate(listed)]
     names = [c.name for c in cameras]
-    _require(len(set(names)) == len(names), f"{path} names a camera twice: {', '.join(names)}. Give every camera its own name.")
-    frames = _frames(content["frames"], names, src, path) if has_frames else _paired_frames(cameras, path)
+    for i, camera in enumerate(cameras):
+        for other in cameras[:i]:
+            _require(
+                camera.channel.casefold() != other.channel.casefold(),
+                f"{path} names a camera twice: {other.name} and {camera.name} are both {other.channel}, and files do not differ in upper "
+                "and lower case everywhere. Give every camera its own name.",
+            )
+    unit = content.get("time_unit")
+    _require(unit is None or unit in TIME_UNITS, f'"time_unit" in {path} is {unit!r}; it must be "s", "ms", "us" or "ns".')
+    frames = _frames(content["frames"], names, src, path, unit) if has_frames else _paired_frames(cameras, path)
     stands_still = content.get("stands_still", False)
     _require(isinstance(stands_still, bool), f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
     num_poses = sum(frame.ego2global is not None for frame in frames)
@@ -164,6 +225,7 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     if "cam2ego" not in entry:
         raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
+    require_metres(cam2ego, f"cam2ego of {what}")
     files = () if has_frames and not {"image", "images"} & entry.keys() else _listed_images(entry, src, what)
     return RigCamera(name, intrinsics, cam2ego, distortion if distortion.any() else None, size, files)
 
@@ -171,9 +233,9 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
 def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, ...]:
     given = entry.get("images", entry.get("image"))
     if isinstance(given, str) and any(c in given for c in "*?["):
-        files = sorted(p for p in src.glob(given) if p.is_file())
+        files = in_number_order((p for p in src.glob(given) if p.is_file()), src, what)
         _require(files, f"no file matches the images {given!r} of {what}.")
-        return tuple(files)
+        return files
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given or not all(isinstance(g, str) for g in given):
         raise DataError(f'{what} needs "images": a pattern such as "front/*.jpg" or a list of files, relative to the folder.')
@@ -184,13 +246,15 @@ def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
     counts = {c.name: len(c.files) for c in cameras}
     if len(set(counts.values())) > 1:
         raise DataError(f'the cameras of {path} have different numbers of images ({counts}); list them moment by moment under "frames".')
+    require_one_numbering({c.name: c.files for c in cameras}, path)
     moments = enumerate(zip(*(c.files for c in cameras), strict=True))
     return [RigFrame(k * _FRAME_SECONDS, None, dict(zip(counts, files, strict=True))) for k, files in moments]
 
 
-def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFrame]:
+def _frames(listed: Any, names: list[str], src: Path, path: Path, unit: str | None) -> list[RigFrame]:
     _require(isinstance(listed, list) and listed, f'"frames" in {path} must list one frame or more; leave it out to pair images by order.')
-    frames = []
+    frames: list[RigFrame] = []
+    has_times = any(isinstance(entry, dict) and "timestamp" in entry for entry in listed)
     for i, entry in enumerate(listed):
         what = f"frame {i} in {path}"
         _check_keys(entry, _FRAME_KEYS, what)
@@ -200,13 +264,19 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path) -> list[RigFra
             _require(name in names, f"{what} has an image of the unknown camera {name!r}; {nearest_names(name, names)}")
         lacking = [name for name in names if name not in images]
         _require(not lacking, f"{what} has no image of {', '.join(lacking)}; every frame needs one of each camera.")
+        _require(not has_times or "timestamp" in entry, f"{what} has no timestamp, but others have; give each frame its own.")
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
         ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
         frames.append(RigFrame(stamp, ego2global, {name: _existing(src / str(file), what) for name, file in images.items()}))
-    return sorted(frames, key=lambda f: f.timestamp)
+    frames.sort(key=lambda f: f.timestamp)
+    if has_times:
+        require_times([frame.timestamp for frame in frames], unit, path)
+        frames = [replace(frame, timestamp=frame.timestamp * TIME_UNITS[unit or "s"]) for frame in frames]
+    require_speed([frame.timestamp for frame in frames], [frame.ego2global for frame in frames], path)
+    return frames
 
 
-def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, int]:
+def _store_image(camera: RigCamera, source: Path, target: Path, link: bool) -> tuple[int, int]:
     """Write one image, without the distortion of its lens; returns its (height, width)."""
 
     def decoded(image: Image.Image) -> tuple[np.ndarray, bool]:  # a truncated file must fail here and not in training
@@ -227,7 +297,7 @@ def _store_image(camera: RigCamera, source: Path, target: Path) -> tuple[int, in
         "intrinsics belong to another image size, or cx and cy are exchanged.",
     )
     if is_plain and camera.distortion is None:
-        link_or_copy(source, target)
+        (link_or_copy if link else copy_file)(source, target)
         return height, width
     if camera.distortion is not None:
         pixels = undistort_image(pixels, camera.intrinsics, camera.distortion)

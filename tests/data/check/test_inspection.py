@@ -13,9 +13,12 @@ from PIL import Image
 from frustum.data.check.inspection import inspect
 from frustum.data.check.projection import EdgeFit, edge_image, scan_edges
 from frustum.data.check.tables import inspect_tables
+from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.label_files import read_labels, write_labels
+from frustum.data.opening import note_lacking_cameras
 from frustum.data.sample import Occupancy
+from frustum.errors import FrustumWarning
 from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix, rotation_xyz
 from tests.data.consistent import CAM2EGO, INTRINSICS, VERSION, sweep, write_consistent
 
@@ -59,6 +62,43 @@ def test_a_consistent_data_set_is_silent(consistent):
     findings = inspect(NuScenes(consistent, VERSION))
     assert [f.what for f in findings if f.severity != "note"] == []
     assert all("hold no point" in f.what for f in findings)
+
+
+def test_keyframes_that_lack_a_camera_are_counted(root):
+    dataset = NuScenes(root, VERSION)
+    token = dataset.tokens()[-1]
+    gone = dataset.sample(token).cameras[-1]
+    name = gone.path.relative_to(root).as_posix()
+    edit(root, "sample_data", lambda rows: [row.update(is_key_frame=False) for row in rows if row["filename"] == name])
+    dataset = NuScenes(root, VERSION)
+    assert dataset.lacking_cameras(dataset.tokens()) == {gone.channel: [token]}
+    assert any(f"1 of {len(dataset.tokens())} keyframes have no image of {gone.channel}" in what for what in found(root, "warning"))
+    with pytest.warns(FrustumWarning, match=f"no image of {gone.channel}"):
+        note_lacking_cameras(dataset, dataset.tokens())
+
+
+def test_boxes_that_detection_leaves_out_are_counted_by_category(root):
+    """A category named like a class counts for the reader and for the truth; one of another spelling for neither, and check says so."""
+    dataset = NuScenes(root, VERSION)
+    before = sum(len(detection_truth(dataset, token).boxes) for token in dataset.tokens())
+    counts = dataset.class_counts(dataset.tokens(), 0).sum()
+    assert before == counts
+
+    def rename(name: str, new: str) -> None:
+        edit(root, "category", lambda rows: [row.update(name=new) for row in rows if row["name"] == name])
+
+    rename("vehicle.car", "car")
+    dataset = NuScenes(root, VERSION)
+    assert sum(len(detection_truth(dataset, token).boxes) for token in dataset.tokens()) == before
+    assert dataset.class_counts(dataset.tokens(), 0).sum() == counts
+    assert not dataset.other_boxes(dataset.tokens())
+    rename("car", "Car")
+    dataset = NuScenes(root, VERSION)
+    number = dataset.other_boxes(dataset.tokens())["Car"]
+    assert number > 0
+    assert sum(len(detection_truth(dataset, token).boxes) for token in dataset.tokens()) == before - number
+    assert dataset.class_counts(dataset.tokens(), 0).sum() == counts - number
+    assert any(f"{number} boxes are of none of the ten detection classes" in what for what in found(root, "warning"))
 
 
 def test_findings_say_what_to_do_and_come_worst_first(root):

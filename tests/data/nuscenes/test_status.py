@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.nuscenes.status import data_status
+from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.splits import custom_splits
+from frustum.data.nuscenes.status import data_status, write_whole_splits
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.rig.importer import import_rig
 from frustum.errors import DataError
@@ -50,6 +52,33 @@ def test_missing_files_are_counted(root):
     assert (found["samples/CAM_BACK"].state, found["samples/CAM_BACK"].found) == ("partial", 4)
     assert found["samples/CAM_BACK"].get
     assert "missing" in status.advice
+
+
+def test_a_part_of_the_images_is_enough_to_train_on(root):
+    """Tables of all scenes and images of one, as with one archive of nuScenes."""
+    lost = NuScenes(root, VERSION).scene(NuScenes(root, VERSION).tokens("val")[0]).name
+    for path in (root / "samples").rglob(f"*{lost}__CAM_FRONT__*"):
+        path.unlink()
+    version = data_status(root).versions[0]
+    (kept,) = {scene.name for scene in NuScenes(root, VERSION).scenes} - {lost}
+    assert (version.scenes, version.whole["all"], version.whole["train"]) == (2, [kept], [kept])
+    assert "val" not in version.whole
+    before = custom_splits(root / VERSION)
+    assert write_whole_splits(root, version)["train_whole"] == [kept]
+    assert custom_splits(root / VERSION).items() >= before.items()
+    dataset = NuScenes(root, VERSION)
+    tokens = dataset.tokens("train_whole")
+    assert len(tokens) == 3
+    for token in tokens:
+        for camera in dataset.sample(token).cameras:
+            camera.open()
+    assert data_status(root).versions[0].whole == version.whole
+    with pytest.raises(DataError, match="which scenes have all their images"):
+        dataset.sample(dataset.tokens("val")[0]).cameras[0].open()
+    for path in (root / "samples").rglob("*CAM_FRONT__*"):
+        path.unlink()
+    with pytest.raises(DataError, match="no scene of"):
+        write_whole_splits(root, data_status(root).versions[0])
 
 
 def test_missing_and_damaged_tables(root):

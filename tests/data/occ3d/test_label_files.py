@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,37 @@ def test_reads_what_numpy_wrote(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.mask_camera, labels.mask_camera)
     np.testing.assert_array_equal(back.mask_lidar, labels.mask_lidar)
     assert back.instances is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64])
+@pytest.mark.parametrize(("numbers", "kept"), [([1, 256, 257], np.uint8), ([0, 5, 255], np.uint8), (range(1, 800, 2), np.int32)])
+def test_instances_above_255_stay_apart(tmp_path: Path, dtype: type, numbers: Sequence[int], kept: type) -> None:
+    labels = random_labels(0, SMALL)
+    given = np.resize(np.array(numbers, dtype), SMALL)
+    np.savez(tmp_path / "x.npz", **{k: v for k, v in vars(labels).items() if k != "instances"}, instances=given)
+    found = read_labels(tmp_path / "x.npz").instances
+    assert found is not None
+    assert found.dtype == kept
+    assert len(np.unique(np.stack([found.ravel(), given.ravel()]), axis=1)[0]) == len(numbers)  # one to one
+    assert ((found == 0) == (given == 0)).all()
+    write_labels(tmp_path / "y.npz", replace(labels, instances=given))
+    np.testing.assert_array_equal(read_labels(tmp_path / "y.npz").instances, found)
+
+
+def test_numbers_that_the_file_cannot_hold(tmp_path: Path) -> None:
+    labels = random_labels(0, SMALL)
+    given = np.full(SMALL, -1, np.int16)
+    np.savez(tmp_path / "x.npz", **{k: v for k, v in vars(labels).items() if k != "instances"}, instances=given)
+    with pytest.raises(DataError, match=r"instances in .*x\.npz holds the number -1"):
+        read_labels(tmp_path / "x.npz")
+    for name, array in (
+        ("instances", given),
+        ("instances", given.astype(int) + 70000),
+        ("semantics", given + 300),
+        ("mask_lidar", given + 0.5),
+    ):
+        with pytest.raises(DataError, match=f"{name} of labels must be integers from 0"):
+            write_labels(tmp_path / "y.npz", replace(labels, **{name: array}))
 
 
 def test_where_labels_lie() -> None:

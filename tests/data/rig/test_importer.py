@@ -58,7 +58,8 @@ def write_rig(folder: Path, content: Any, names: tuple[str, ...] = ("front", "re
 def test_any_number_of_cameras_becomes_a_database(tmp_path):
     folder = write_rig(tmp_path / "my_rig", calibration())
     summary = import_rig(folder, tmp_path / "out")
-    assert summary == {"scene": "my_rig", "cameras": ["CAM_FRONT", "CAM_REAR", "CAM_SIDE"], "frames": 2, "undistorted_images": 0}
+    cameras = ["CAM_FRONT", "CAM_REAR", "CAM_SIDE"]
+    assert summary == {"scene": "my_rig", "cameras": cameras, "frames": 2, "undistorted_images": 0, "is_new": True}
     dataset = NuScenes(tmp_path / "out")
     assert len(dataset.tokens("test")) == 2
     sample = dataset.sample(dataset.tokens()[1])
