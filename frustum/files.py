@@ -1,4 +1,7 @@
-"""Writing files so that a reader never finds half of one: a temporary name in the same folder, then `os.replace`."""
+"""Writing files so that a reader never finds half of one: a temporary name in the same folder, then `os.replace`.
+
+And which files of a data set are read: files only, that lie in it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,8 +125,60 @@ def write_json(path: Path | str, value: Any, indent: int | None = None) -> None:
     write_bytes(path, json.dumps(value, indent=indent, allow_nan=True).encode())
 
 
+ALSO_READ = "FRUSTUM_ALSO_READ"
+"""Environment variable: folders outside a data set to which its links may lead, joined as in PATH."""
+
+
+def inside(root: Path, path: Path | str) -> Path:
+    """`root / path`, if that lies in `root`, wherever links and `..` lead, or in a folder that the user allows (`ALSO_READ`).
+
+    Raises:
+        DataError: it lies elsewhere. A data set may come from anybody, and what is read of it is shown, copied and trained on.
+    """
+    found = root / path
+    if "\0" in str(found):
+        raise DataError(f"{str(path)!r} cannot be the name of a file. Restore the tables of {root} from their source.")
+    is_plain = found.name not in ("", "..") and not found.is_symlink()
+    real = _real(found.parent) / found.name if is_plain else Path(os.path.realpath(found))
+    allowed = [root, *(Path(folder) for folder in os.environ.get(ALSO_READ, "").split(os.pathsep) if folder)]
+    if not any(real.is_relative_to(_real(folder)) for folder in allowed):
+        raise DataError(
+            f"{found} leads to {real}, outside the data set {root}: it was not read. If you trust the data and keep a part of them there, "
+            f"allow it by {ALSO_READ}={real.parent} in front of the command."
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+def check_name(name: Any, what: str) -> str:
+    """A name from a data set that becomes a part of file names: one component of a path. `what` says whose it is.
+
+    Raises:
+        DataError: it is empty, `.` or `..`, holds a slash, a backslash or a control character, or is longer than 180 bytes.
+    """
+    is_good = isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) <= 180
+    if not is_good or "/" in name or "\\" in name or not all(c.isprintable() for c in name):
+        raise DataError(
+            f"{what} is {name!r:.200}, which cannot be the name of a file, as it becomes one. It needs 1 to 180 printable "
+            "characters without slashes, and other than . and .. alone."
+        )
+    return name
+
+
+def check_is_file(path: Path | str, what: str) -> None:
+    """Raise DataError for what is there but no file: a folder, a pipe, a device. Reading those fails or never ends."""
+    with contextlib.suppress(OSError, ValueError):  # missing, or unreadable: opening it says so
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"the {what} {path} is a folder, a pipe or a device, where a file is needed. Restore it from its source.")
+
+
 def read_json(path: Path | str, what: str = "file") -> Any:
     """Read JSON. Raises DataError when the file is missing, unreadable or not JSON; `what` names it in the message."""
+    check_is_file(path, what)
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from frustum.checkpoint.fit import as_tensors
+from frustum.checkpoint.integrity import check_archive, unsigned
 from frustum.checkpoint.unreadable import is_safetensors, why_damaged, why_refused
 from frustum.errors import CheckpointError
 
@@ -61,21 +62,23 @@ def open_state(checkpoint: str | Path | Mapping[str, Any]) -> StateFile:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, on the CPU, and its header. Raises CheckpointError if it is damaged."""
+    """The tensors of a safetensors file, on the CPU, and its header without the digest. Raises CheckpointError if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} cannot be read as safetensors: {error}. The file is truncated or damaged; get or copy it again, or take an older one "
             "from the run's checkpoints folder."
         ) from error
+    return tensors, unsigned(tensors, header, str(path))
 
 
 def _read_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_plain_data()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(why_refused(path, error)) from error

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from frustum.checkpoint.fit import Fit, as_tensors, complete, describe_difference
+from frustum.checkpoint.integrity import require_finite, signed
 from frustum.checkpoint.unreadable import is_safetensors
 from frustum.checkpoint.upstream_file import read_safetensors
 from frustum.errors import CheckpointError
@@ -28,15 +29,17 @@ WEIGHTS = "weights.safetensors"
 
 
 def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a state dict as safetensors, atomically, with the version and `metadata` (JSON values) in its header.
+    """Write a state dict as safetensors, atomically, with the version, `metadata` (JSON values) and a digest of it all in its header.
 
     Raises:
+        CheckpointError: an entry is not finite; nothing is written.
         DataError: the folder is missing, read-only or full.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else source
     # Entries that share memory (tied weights) or are strided otherwise are stored as plain copies of their own.
     tensors = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
-    header = {"frustum": __version__} | {key: json.dumps(value) for key, value in (metadata or {}).items()}
+    require_finite(tensors, f"the network that was to be saved as {path}")
+    header = signed(tensors, {"frustum": __version__} | {key: json.dumps(value) for key, value in (metadata or {}).items()})
 
     with atomic_path(path) as temporary:
         try:
@@ -56,7 +59,7 @@ def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict (on the CPU) and the metadata of a weights file, or of a run folder's `weights.safetensors`.
 
     Raises:
-        CheckpointError: missing, empty, a pickle, truncated, or not safetensors at all.
+        CheckpointError: missing, empty, a pickle, truncated, damaged (its digest is another), or not safetensors at all.
     """
     path = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
     if not is_safetensors(path):
@@ -93,7 +96,7 @@ def load_state(
         advice: what to type where the fit is not exact.
 
     Raises:
-        CheckpointError: the readable difference; or, if not strict, nothing fits at all.
+        CheckpointError: the readable difference; an entry is not finite; or, if not strict, nothing fits at all.
     """
     needed = model.state_dict()
     state = complete(needed, as_tensors(state, what))
@@ -102,7 +105,8 @@ def load_state(
         raise CheckpointError(f"{what} does not fit {type(model).__name__}:\n{difference}\n{advice}")
     if not fit.taken:
         raise CheckpointError(f"nothing in {what} fits {type(model).__name__}: no entry has name and shape of one of the network's.")
-    model.load_state_dict({key: state[key] for key in fit.taken}, strict=strict)
+    require_finite(taken := {key: state[key] for key in fit.taken}, what)
+    model.load_state_dict(taken, strict=strict)
     return fit
 
 

@@ -104,11 +104,12 @@ def inspect(
 
 def inspect_file(file: Path, recipe: str | None = None) -> dict[str, Any]:
     """What `frustum weights inspect` shows. Raises CheckpointError for an unsafe or damaged file, ConfigError for an unknown recipe."""
+    from frustum.checkpoint.integrity import not_finite, sha256
     from frustum.checkpoint.upstream_file import open_state
     from frustum.checkpoint.weights_file import WEIGHTS, decode_header
     from frustum.engine.taught import in_sentences, taught_of
     from frustum.recipes.finding import get_recipe
-    from frustum.weights.conversion import diagnose, fit_of, kind_of, not_finite, sha256
+    from frustum.weights.conversion import diagnose, fit_of, kind_of
     from frustum.weights.upstream import adapter_of, has_official_weights
 
     if recipe is not None:

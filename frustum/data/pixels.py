@@ -7,15 +7,18 @@ Pillow's bicubic filter shrinks with anti-aliasing, as in the FlashOCC pipeline.
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from frustum.errors import ConfigError, DataError
+from frustum.files import check_is_file
 
 Value = TypeVar("Value")
 
@@ -120,12 +123,31 @@ class ImageTransform:
         return window
 
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+"""What is read as an image, whatever a file is called. Others start programs (EPS) or are no images of cameras."""
+MAX_PIXELS = 178_000_000
+"""Larger images are refused before they are decoded: a small file may claim any size."""
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
 def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "Restore the file.") -> Value:
-    """What `use` makes of an image file. Raises DataError when it is missing or unreadable; `advice` says what to do then."""
+    """What `use` makes of an image file; the one place where images are opened.
+
+    Raises:
+        DataError: it is missing, no file, unreadable, of none of FORMATS, or has more than MAX_PIXELS; `advice` says what to do then.
+    """
+    check_is_file(path, "image")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, and more than {MAX_PIXELS:,} are not read")
             return use(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(f"cannot read the image {path}: it is damaged, or none of {', '.join(FORMATS)}. {advice}") from error
+    except _DAMAGED as error:
         raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
 
 

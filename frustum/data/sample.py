@@ -10,6 +10,7 @@ from PIL import Image
 
 from frustum.data.pixels import read_image
 from frustum.errors import DataError
+from frustum.files import check_is_file
 from frustum.geometry import VoxelGrid
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.types.layers import Legend, VoxelLayer
@@ -47,6 +48,7 @@ class LidarFrame:
 
     def load(self) -> np.ndarray:
         """Points (P, 5) float32: x, y, z in the sensor frame in metres, intensity, ring. Raises DataError."""
+        check_is_file(self.path, "LiDAR file")
         try:
             raw = np.fromfile(self.path, np.float32)
         except OSError as error:

@@ -4,6 +4,7 @@
         model.safetensors  ema.safetensors   weights as trained, and averaged
         trainer.pt                           per turn optimiser and schedule; counters (plain tensors and numbers, read with weights_only)
         rank_0.pt ...                        of each process: position in the data, random numbers
+        digests.json                         SHA-256 of the .pt files; weights files hold their own
 
 A snapshot is written into a temporary folder and renamed when all of it is on the disk, so one that exists is whole.
 """
@@ -24,11 +25,14 @@ import torch
 from accelerate import Accelerator
 
 from frustum.checkpoint.fit import renamed
+from frustum.checkpoint.integrity import sha256
 from frustum.checkpoint.weights_file import flush, load_state, read_weights, save_weights
 from frustum.engine.sections import header_of
 from frustum.engine.step import Stepper
-from frustum.errors import CheckpointError
-from frustum.files import make_folder, write_error
+from frustum.errors import CheckpointError, DataError
+from frustum.files import make_folder, read_json, write_error, write_json
+
+DIGESTS = "digests.json"
 
 
 class Snapshots:
@@ -69,6 +73,8 @@ class Snapshots:
                 _save(draft / "trainer.pt", stepper.state_dict() | {"extra": extra})
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
+                write_json(draft / DIGESTS, {file.name: sha256(file) for file in sorted(draft.glob("*.pt"))})
+                flush(draft / DIGESTS)
                 if final.exists():
                     shutil.rmtree(final)
                 os.replace(draft, final)
@@ -138,10 +144,14 @@ def _save(path: Path, content: Any) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    advice = f"Remove the folder {path.parent} to go on from an older snapshot."
     try:
+        if (path.parent / DIGESTS).is_file():  # snapshots of before December 2026 have none
+            known = read_json(path.parent / DIGESTS, "list of digests")
+            if not isinstance(known, dict) or known.get(path.name) != sha256(path):
+                raise ValueError(f"its digest is not the one in {DIGESTS} (bits flipped?)")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        advice = f"Remove the folder {path.parent} to go on from an older snapshot."
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, DataError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}. {advice}") from error
 
 

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from frustum.checkpoint.integrity import not_finite
 from frustum.engine.ema import build_ema
 from frustum.engine.non_finite import origin
 from frustum.engine.optim import build_optimizer, build_scheduler
@@ -144,6 +145,23 @@ class Stepper:
         name = f", turn {turn.name!r}" if len(self.turns) > 1 else ""
         layers = [place for place in gather_object([layer]) if place]
         return f"training became non-finite in step {self.step_number + 1}{name}: {where}{f'; {layers[0]}' if layers else ''}."
+
+    def require_finite(self) -> None:
+        """What is saved must be good: every process calls this before that, and all of them raise if one has to.
+
+        Raises:
+            TrainingError: a parameter or running statistic of the network or of its average, or a moment of an optimiser, is not finite.
+        """
+        held: dict[str, Tensor] = {f"{name} of the network": value for name, value in self.network.state_dict().items()}
+        if self.ema is not None:
+            held |= {f"{name} of the averaged network": value for name, value in self.ema.module.state_dict().items()}
+        states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
+        held |= {
+            f"{name} of the optimiser ({i})": v for i, state in enumerate(states) for name, v in state.items() if isinstance(v, Tensor)
+        }
+        found = [name for name in gather_object([next(iter(not_finite(held)), "")]) if name]
+        if found:
+            raise TrainingError(f"after step {self.step_number} {found[0]} is not finite (NaN or infinite), and was not saved.")
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers, schedules and counters; the weights are saved apart."""

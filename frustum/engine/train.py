@@ -78,7 +78,7 @@ def train(
         code: modules whose classes a teacher may import.
 
     Raises:
-        TrainingError: a loss is not finite; the message names step and samples, the last snapshot stays.
+        TrainingError: a loss, or what was to be saved, is not finite; the message names step and samples, the last snapshot stays.
         StoppedError: SIGTERM or Ctrl-C, after saving. DataError: bad data, or `out` cannot be written to.
         ConfigError: `out` holds a run with other settings, a step needs more memory than there is, or a teacher does not fit.
         CheckpointError: the snapshots in `out` do not fit.
@@ -129,15 +129,18 @@ def train(
         while stepper.step_number < total:
             try:
                 result = stepper.step(feed.next_batches(), stop=bool(received))
+                step = stepper.step_number
+                is_due = step % recipe.train.checkpoint_every == 0 or step == total or result.stop
+                if is_due:
+                    stepper.require_finite()
             except TrainingError as error:
                 good = f"The last good state is {last_saved}" if last_saved else "No state was saved yet"
                 raise TrainingError(f"{error} {good}; lower optim.lr, or try runtime.precision=fp32.") from error
-            step = stepper.step_number
             window.add(result)
             bar.advance(f"loss {result.loss:.4f}")
             if step % recipe.train.log_every == 0 or step == total:
                 log.write(window.line(result, step, step / feed.steps_per_epoch, bar))
-            if step % recipe.train.checkpoint_every == 0 or step == total or result.stop:
+            if is_due:
                 last_saved = snapshots.save(stepper, feed.state_dict(), asdict(window), taught)
             if result.stop and step < total:
                 why = received[0] if received else "a signal to another process"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 
 from frustum.checkpoint import weights_file as files
 from frustum.checkpoint.fit import Fit, complete, describe_difference, renamed
+from frustum.checkpoint.integrity import require_finite, sha256
 from frustum.checkpoint.upstream_file import open_state
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
@@ -131,12 +131,7 @@ def _adapter_of(recipe: Recipe | None, source: str | None) -> Adapter | None:
 
 def _as_needed(state: Mapping[str, Any], needed: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The entries in the types that the network has them in."""
-    if broken := not_finite(state):
-        names = ", ".join(f"{key} ({count})" for key, count in list(broken.items())[:4]) + (", ..." if len(broken) > 4 else "")
-        raise CheckpointError(
-            f"{what} holds numbers that are not finite (NaN or infinite): {names}. A network with them predicts nothing: the training that "
-            "wrote the file had broken down, or the file is damaged. Take an earlier epoch of it, or get it again."
-        )
+    require_finite(state, what)
     floats = {key: value for key, value in state.items() if value.is_floating_point() and needed[key].is_floating_point()}
     others = Counter(kind_of(value) for key, value in floats.items() if value.dtype != needed[key].dtype)
     if others:
@@ -147,12 +142,6 @@ def _as_needed(state: Mapping[str, Any], needed: Mapping[str, Any], what: str) -
             stacklevel=3,
         )
     return {key: value.to(needed[key].dtype) for key, value in state.items()}
-
-
-def not_finite(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """Entries with numbers that are NaN or infinite, and how many."""
-    counts = {key: int((~torch.isfinite(value)).sum()) for key, value in state.items() if value.is_floating_point()}
-    return {key: count for key, count in counts.items() if count}
 
 
 def kind_of(value: torch.Tensor) -> str:
@@ -184,12 +173,3 @@ def _aligned(recipe: Recipe, state: Mapping[str, Any]) -> tuple[dict[str, Any], 
     with torch.device("meta"):
         needed = empty_network(recipe).state_dict()
     return needed, complete(needed, renamed(in_our_names(state), recipe.model.renamed))
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            total.update(block)
-    return total.hexdigest()

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from frustum.checkpoint.fit import renamed
+from frustum.checkpoint.fit import as_tensors, renamed
+from frustum.checkpoint.integrity import require_finite
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import GIVE_THE_RECIPE, load_state, read_weights
 from frustum.config import Config, differences, in_words, travelling
@@ -200,8 +201,10 @@ def _trained(weights: Weights, asked: Recipe | None, code: Sequence[str]) -> Rec
 def _fill(network: nn.Module, weights: Weights, trained: Recipe, source: str, strict: bool) -> None:
     """Load the weights; an error says what is to be done: what the user changed of their recipe, or what an upstream file is."""
     settled: Recipe = network.recipe  # type: ignore[assignment]
+    state, needed = as_tensors(renamed(weights.state, settled.model.renamed), weights.what), network.state_dict().keys()
+    require_finite({key: value for key, value in state.items() if key in needed}, weights.what)
     try:
-        fit = load_state(network, renamed(weights.state, settled.model.renamed), weights.what, strict, advice="")
+        fit = load_state(network, state, weights.what, strict, advice="")
     except CheckpointError as error:
         changes = differences(trained.model.model_dump(mode="json"), settled.model.model_dump(mode="json"), "model")
         lines = [f"They were trained with other settings: {in_words(changes)}. Leave those out."] if changes and weights.header else []

@@ -161,6 +161,28 @@ def test_a_nan_stops_with_step_and_sample_named_and_the_last_state_intact(toy_ro
     assert not (tmp_path / "run/weights.safetensors").exists()
 
 
+def test_weights_that_are_not_finite_are_not_saved(toy_root, tmp_path):
+    with pytest.raises(TrainingError, match=r"after step 1 .* of the network is not finite.*No state was saved yet; lower optim.lr"):
+        train(apply(toy.recipe(toy_root, steps=1), ["optim.lr=1e45"]), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert not list((tmp_path / "run").rglob("step_*"))
+
+
+@pytest.mark.parametrize("name", ["trainer.pt", "rank_0.pt", "model.safetensors", "digests.json"])
+def test_a_flipped_bit_in_a_snapshot_is_noticed(toy_root, tmp_path, name):
+    train(toy.recipe(toy_root, steps=1), tmp_path / "run")
+    (snapshot,) = (tmp_path / "run/checkpoints").iterdir()
+    content = bytearray((snapshot / name).read_bytes())
+    for place in (len(content) // 2, len(content) - 9):
+        content[place] ^= 1
+        (snapshot / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            train(toy.recipe(toy_root, steps=2), tmp_path / "run")
+        content[place] ^= 1
+    (snapshot / name).write_bytes(content)
+    assert train(toy.recipe(toy_root, steps=2), tmp_path / "run").resumed_from == 1
+
+
 def test_a_given_network_is_trained_as_it_is(toy_root, tmp_path):
     network = toy.ToyConfig().build()
     with torch.no_grad():

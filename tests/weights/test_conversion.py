@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import frustum
+from frustum.checkpoint.integrity import not_finite
 from frustum.checkpoint.weights_file import read_weights, save_weights
 from frustum.engine.overrides import apply
 from frustum.engine.run import save_run
@@ -18,7 +19,7 @@ from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe, list_recipes
 from frustum.weights import flashocc
-from frustum.weights.conversion import convert, diagnose, not_finite
+from frustum.weights.conversion import convert, diagnose
 from frustum.weights.upstream import adapter_for, has_official_weights
 
 HEAD = "occ_head.final_conv.conv.weight"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import frustum
+from frustum.checkpoint.integrity import sha256
 from frustum.checkpoint.weights_file import read_weights, save_weights
 from frustum.config import travelling
 from frustum.engine.overrides import apply
@@ -18,7 +19,7 @@ from frustum.errors import CheckpointError, ConfigError, DataError, FrustumWarni
 from frustum.models.flashocc import FlashOccConfig
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
-from frustum.weights.conversion import convert, fit_of, sha256
+from frustum.weights.conversion import convert, fit_of
 from frustum.weights.flashocc import NEEDS
 from frustum.weights.loading import open_network
 from tests.models import golden_weights as gold

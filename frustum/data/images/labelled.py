@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
+from frustum.files import check_name, inside
 from frustum.types.classes import IGNORE
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -78,6 +79,8 @@ class LabelledImages:
         for split, entries in splits.items():
             self._splits[split] = []
             for entry in entries:
+                for word in entry.token.split("/"):
+                    check_name(word, f"an image's name in {self.root}")
                 if (known := self._entries.setdefault(entry.token, entry)).image != entry.image:
                     raise DataError(f"two images have the token {entry.token!r}: {known.image} and {entry.image}. Rename one of them.")
                 self._splits[split].append(entry.token)
@@ -99,7 +102,7 @@ class LabelledImages:
 
     def sample(self, token: str) -> ImageSample:
         """One image; its size is read from the file. Raises DataError for an unknown token or a damaged file."""
-        path = self._entry(token).image
+        path = inside(self.root, self._entry(token).image)
         return ImageSample(token, path, read_image(path, _upright_size))
 
     def neighbours(self, token: str) -> tuple[str]:
@@ -109,7 +112,7 @@ class LabelledImages:
     def label_file(self, token: str) -> Path | None:
         """The file of an image's label map, None without one. Raises DataError for an unknown token."""
         path = self._entry(token).labels
-        return path if path.is_file() else None
+        return inside(self.root, path) if path.is_file() else None
 
     def labels(self, token: str) -> np.ndarray | None:
         """The label map (H, W) uint8 of an image: classes, IGNORE where nothing counts; None without one.

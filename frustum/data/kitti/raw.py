@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from frustum.errors import DataError
+from frustum.files import inside
 from frustum.geometry import pose, rotation_xyz, rotation_z
 
 _EARTH_RADIUS = 6378137.0
@@ -135,7 +136,7 @@ def open_drive(folder: Path) -> KittiDrive:
     numbered: dict[str, dict[int, Path]] = {}
     for sensor, suffixes in _SUFFIXES.items():
         files = sorted((folder / sensor / "data").glob("*"))
-        numbered[sensor] = {int(p.stem): p for p in files if p.suffix.lower() in suffixes and p.stem.isdigit()}
+        numbered[sensor] = {int(p.stem): inside(folder, p) for p in files if p.suffix.lower() in suffixes and p.stem.isdigit()}
         if not numbered[sensor]:
             raise DataError(
                 f"the KITTI drive {folder} has no files in {sensor}/data ({', '.join(suffixes)}). It needs image_02, image_03, oxts and "

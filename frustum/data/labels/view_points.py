@@ -20,6 +20,7 @@ from frustum.data.labels.depth import lidar2camera
 from frustum.data.pixels import read_image
 from frustum.data.sample import CameraFrame, Sample
 from frustum.errors import DataError, ShapeError
+from frustum.files import inside
 from frustum.geometry import invert, transform_points
 from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
@@ -178,7 +179,7 @@ def truth_images(camera: CameraFrame) -> tuple[Path, Path]:
     """Where a street world keeps depth and classes of all pixels of an image."""
     folder = camera.path.parent.parent.parent / "extras"
     depth, classes = (folder / kind / camera.channel / f"{camera.path.stem}.png" for kind in ("depth", "semantics"))
-    return depth, classes
+    return inside(folder.parent, depth), inside(folder.parent, classes)
 
 
 def _class_table(source: Any) -> np.ndarray:

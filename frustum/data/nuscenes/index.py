@@ -21,7 +21,7 @@ from frustum.data.nuscenes.index_build import Arrays, build_boxes, build_frames,
 from frustum.data.nuscenes.tables import TABLES, missing_table
 from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
-from frustum.files import atomic_path
+from frustum.files import atomic_path, check_is_file
 
 _VERSION = 4
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
@@ -45,6 +45,7 @@ def tables_key(folder: Path) -> str:
     digest = hashlib.blake2b(f"frustum index {_VERSION}".encode(), digest_size=16)
     for name in TABLES:
         path = folder / f"{name}.json"
+        check_is_file(path, "table")
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())

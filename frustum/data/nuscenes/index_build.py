@@ -16,6 +16,7 @@ import numpy as np
 
 from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
 from frustum.errors import DataError
+from frustum.files import check_name
 
 Arrays = dict[str, np.ndarray]
 Rows = list[dict[str, Any]]
@@ -73,12 +74,19 @@ def build_frames(folder: Path) -> Arrays:
         first[row["scene_token"]] = min(row["timestamp"], first.get(row["scene_token"], row["timestamp"]))
     scenes = sorted((s for s in scenes if s["token"] in first), key=lambda s: (first[s["token"]], s["name"]))
     scene_row = _Rows(folder, "scene", (s["token"] for s in scenes))
+    for row in scenes:
+        check_name(row["name"], f"the name of a scene in {folder}")
+    for row in samples:
+        check_name(row["token"], f"the token of a keyframe in {folder}")
+    for row in logs.values():
+        if row.get("location"):
+            check_name(row["location"], f"the location of a log in {folder}")  # its map is a file of that name
     samples = sorted(samples, key=lambda r: (scene_row[r["scene_token"]], r["timestamp"]))
     sample_row = _Rows(folder, "sample", (s["token"] for s in samples))
 
     sensors = load_table(folder, "sensor")
     modality = {s["channel"]: s["modality"] for s in sensors}
-    channels = sorted(modality)
+    channels = sorted(check_name(channel, f"the channel of a sensor in {folder}") for channel in modality)
     channel_of_sensor = {s["token"]: channels.index(s["channel"]) for s in sensors}
     calibrations = load_table(folder, "calibrated_sensor")
     calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))

@@ -16,7 +16,7 @@ import numpy as np
 
 from frustum.data.labels.bev_map import BevConvention, bev_cells
 from frustum.errors import DataError, ShapeError, nearest_names
-from frustum.files import read_json
+from frustum.files import inside, read_json
 from frustum.geometry import invert, pose, rotation_z, transform_points, yaw_of
 from frustum.ops.polygon_fill import draw_polylines, fill_polygons
 
@@ -47,7 +47,7 @@ class VectorMap:
             held = ", ".join(sorted(p.stem for p in folder.glob("*.json"))) or "none"
             advice = f"Extract the map expansion pack of nuScenes (version 1.3) into {folder.parent}."
             raise DataError(f"the map expansion {path} does not exist; known: {held}. {advice}")
-        content = read_json(path, "map expansion")
+        content = read_json(inside(Path(root), path), "map expansion")
         try:
             return cls(location, _shapes(content))
         except (KeyError, TypeError, ValueError) as error:

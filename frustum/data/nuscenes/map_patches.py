@@ -19,6 +19,7 @@ from frustum.data.nuscenes.map_layers import LAYERS, VectorMap, map_patch
 from frustum.data.nuscenes.tables import MAP_FILES, load_table
 from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
+from frustum.files import inside
 from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points, yaw_of
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
 
@@ -100,7 +101,7 @@ def _logs(folder: Path) -> dict[str, str]:
 
 def _mask_path(source: Any, location: str) -> Path:
     file = _mask_files(source.folder).get(_logs(source.folder).get(location, ""), MAP_FILES.get(location, "maps/none.png"))
-    return Path(source.root) / file
+    return inside(Path(source.root), file)
 
 
 @lru_cache(maxsize=2)

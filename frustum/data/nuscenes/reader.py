@@ -21,7 +21,7 @@ from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table
 from frustum.data.occ3d.label_files import labels_path, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
-from frustum.files import read_json
+from frustum.files import check_is_file, inside, read_json
 from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
 from frustum.types.classes import CAMERAS, DETECTION_CLASSES, OCC3D_CLASSES, detection_class
 
@@ -257,7 +257,7 @@ class NuScenes:
         return tuple(
             CameraFrame(
                 channel=shared["channel"][shared["calibration_channel"][c]].decode(),
-                path=self.root / table["file_name"][f].decode(),
+                path=inside(self.root, table["file_name"][f].decode()),
                 timestamp=int(table["file_time"][f]) / 1e6,
                 intrinsics=shared["calibration_intrinsics"][c],
                 cam2ego=cam2ego[i],
@@ -271,7 +271,7 @@ class NuScenes:
         lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
         ego2global = _poses(table["file_pose"][files])
         return [
-            LidarFrame(self.root / table["file_name"][f].decode(), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
+            LidarFrame(inside(self.root, table["file_name"][f].decode()), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
             for i, f in enumerate(files)
         ]
 
@@ -358,7 +358,8 @@ class NuScenes:
     def labels_path(self, scene: str, token: str, instances: bool = False) -> Path | None:
         """The label file of a keyframe, or None without one. `instances` prefers the panoptic variant; else it is the fallback."""
         paths = [labels_path(self.root, scene, token, panoptic) for panoptic in (instances, not instances)]
-        return next((path for path in paths if path.is_file()), None)
+        found = next((path for path in paths if path.is_file()), None)
+        return None if found is None else inside(self.root, found)
 
     # ---- between keyframes --------------------------------------------------------------------------------------------------
 
@@ -422,11 +423,11 @@ class NuScenes:
         return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
 
     @cached_property
-    def _point_labels(self) -> dict[str, dict[str, Path]]:
+    def _point_labels(self) -> dict[str, dict[str, str]]:
         """By table (lidarseg, panoptic): file by sample_data token."""
         tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
         found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
-        return {name: {row["sample_data_token"]: self.root / row["filename"] for row in rows} for name, rows in found.items()}
+        return {name: {row["sample_data_token"]: row["filename"] for row in rows} for name, rows in found.items()}
 
     def has_point_labels(self, token: str) -> bool:
         """Whether the tables name lidarseg labels of a keyframe."""
@@ -435,7 +436,8 @@ class NuScenes:
     def point_label_file(self, token: str) -> Path | None:
         """Where the tables say that the lidarseg labels of a keyframe are; None without."""
         file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
-        return self._point_labels["lidarseg"].get(file_token)
+        name = self._point_labels["lidarseg"].get(file_token)
+        return None if name is None else inside(self.root, name)
 
     def point_labels(self, token: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Class ids (P,) uint8 and instance ids (P,) uint16 (None without panoptic labels) of the keyframe's LiDAR points.
@@ -443,9 +445,12 @@ class NuScenes:
         Returns None when the keyframe does not have lidarseg labels. Raises DataError when a file is missing or damaged.
         """
         file_token = self._index.frames["file_token"][self._key_file(self._row(token))].decode()
-        segments, panoptic = (self._point_labels[name].get(file_token) for name in OPTIONAL_TABLES)
+        names = (self._point_labels[name].get(file_token) for name in OPTIONAL_TABLES)
+        segments, panoptic = (None if name is None else inside(self.root, name) for name in names)
         if segments is None:
             return None
+        for path in filter(None, (segments, panoptic)):
+            check_is_file(path, "file of point labels")
         try:
             classes = np.fromfile(segments, np.uint8)
             if panoptic is None:

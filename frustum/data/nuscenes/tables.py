@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frustum.errors import DataError, nearest_names
-from frustum.files import read_json
+from frustum.files import inside, read_json
 
 TABLES: tuple[str, ...] = (
     "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample", "sample_annotation",
@@ -47,7 +47,7 @@ def table_folder(root: Path, version: str) -> Path:
     """
     found = versions(root)
     if version in found:
-        return root / version
+        return inside(root, version)
     advice = f"Check with `frustum data status {root}`, or generate a data set with `frustum data world {root}`."
     if not root.is_dir():
         raise DataError(
@@ -83,7 +83,7 @@ def load_table(folder: Path, name: str) -> list[dict[str, Any]]:
     Raises:
         DataError: the table is missing, is not JSON, or is not a list of records with tokens.
     """
-    path = folder / f"{name}.json"
+    path = inside(folder.parent, folder / f"{name}.json")
     if not path.is_file():
         raise missing_table(path)
     rows = read_json(path, f"table {name}")

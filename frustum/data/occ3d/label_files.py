@@ -12,7 +12,7 @@ import numpy as np
 
 from frustum.data.sample import Occupancy
 from frustum.errors import DataError
-from frustum.files import write_bytes
+from frustum.files import check_is_file, write_bytes
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
 _UINT8 = 255  # the greatest
@@ -133,6 +133,7 @@ def read_arrays(path: Path, names: Sequence[str] | None, what: str, advice: str)
     Raises:
         DataError: the file is missing or damaged; `what` names it in the message, and `advice` says what to do if it does not exist.
     """
+    check_is_file(path, what)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names or archive.files if name in archive.files}, archive.files

@@ -13,7 +13,7 @@ import numpy as np
 
 from frustum.data.images.labelled import Entry, LabelledImages, images_in
 from frustum.errors import DataError, nearest_names
-from frustum.files import read_json
+from frustum.files import inside, read_json
 from frustum.types.pixel_classes import FACE
 
 _LAYOUT = "It needs img/PERSON/CLIP/FRAME.png and mask/PERSON/CLIP/FRAME.png, see docs/heads_world.md."
@@ -90,7 +90,7 @@ class Portraits(LabelledImages):
         path = self.root / "truth" / person / f"{clip}.json"
         if not path.is_file():
             return None
-        known = read_json(path, "truth of a clip")
+        known = read_json(inside(self.root, path), "truth of a clip")
         if not isinstance(known, dict) or frame not in known:
             raise DataError(f"{path} does not know the frame {frame}. Delete the clip, and generate it again.")
         row = known[frame]

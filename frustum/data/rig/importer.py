@@ -41,7 +41,7 @@ from frustum.data.rig.order import in_number_order, require_one_numbering
 from frustum.data.rig.undistort import undistort_image
 from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
-from frustum.files import atomic_path, copy_file, link_or_copy, read_json
+from frustum.files import atomic_path, copy_file, inside, link_or_copy, read_json
 from frustum.geometry import pose, quaternion_to_matrix
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
@@ -233,13 +233,14 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
 def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, ...]:
     given = entry.get("images", entry.get("image"))
     if isinstance(given, str) and any(c in given for c in "*?["):
+        _require(not Path(given).is_absolute() and ".." not in Path(given).parts, f"the images {given!r} of {what} must lie in {src}.")
         files = in_number_order((p for p in src.glob(given) if p.is_file()), src, what)
         _require(files, f"no file matches the images {given!r} of {what}.")
-        return files
+        return tuple(inside(src, file) for file in files)
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given or not all(isinstance(g, str) for g in given):
         raise DataError(f'{what} needs "images": a pattern such as "front/*.jpg" or a list of files, relative to the folder.')
-    return tuple(_existing(src / g, what) for g in given)
+    return tuple(_existing(src, g, what) for g in given)
 
 
 def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
@@ -267,7 +268,7 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path, unit: str | No
         _require(not has_times or "timestamp" in entry, f"{what} has no timestamp, but others have; give each frame its own.")
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
         ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
-        frames.append(RigFrame(stamp, ego2global, {name: _existing(src / str(file), what) for name, file in images.items()}))
+        frames.append(RigFrame(stamp, ego2global, {name: _existing(src, str(file), what) for name, file in images.items()}))
     frames.sort(key=lambda f: f.timestamp)
     if has_times:
         require_times([frame.timestamp for frame in frames], unit, path)
@@ -312,7 +313,8 @@ def _require(condition: Any, problem: str) -> None:
         raise DataError(problem)
 
 
-def _existing(path: Path, what: str) -> Path:
+def _existing(src: Path, name: str, what: str) -> Path:
+    path = inside(src, name)
     _require(path.is_file(), f"{what} names the image {path}, which does not exist. Paths are relative to the folder of calibration.json.")
     return path
 
