@@ -130,12 +130,14 @@ ALSO_READ = "FRUSTUM_ALSO_READ"
 
 
 def inside(root: Path, path: Path | str) -> Path:
-    """`root / path`, if that lies in `root`, wherever links and `..` lead, or in a folder that the user allows (`ALSO_READ`).
+    """A file of the data set `root`, if it lies there, wherever links and `..` lead, or in a folder that the user allows (`ALSO_READ`).
+
+    Text is relative to `root`, a `Path` is that of the file itself.
 
     Raises:
         DataError: it lies elsewhere. A data set may come from anybody, and what is read of it is shown, copied and trained on.
     """
-    found = root / path
+    found = path if isinstance(path, Path) else root / path
     if "\0" in str(found):
         raise DataError(f"{str(path)!r} cannot be the name of a file. Restore the tables of {root} from their source.")
     is_plain = found.name not in ("", "..") and not found.is_symlink()

@@ -96,7 +96,7 @@ def test_a_recipe_alone_has_no_weights() -> None:
 def test_describe_covers_all_settings() -> None:
     recipe = get_recipe("flashocc-r50")
     rows = {key: value for key, value, _ in describe(recipe)}
-    assert {path for path in paths(recipe) if not path.startswith(("ema.", "model.render."))} <= set(rows)
+    assert {path for path in paths(recipe) if not path.startswith(("ema.", "distill.", "model.render."))} <= set(rows)
     assert rows["model.render"] is None
     assert rows["data.image_size"] == [256, 704]
 

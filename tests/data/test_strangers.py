@@ -56,6 +56,11 @@ def test_links_stay_inside_unless_the_user_allows_it(tmp_path: Path, monkeypatch
     for name in ("samples/a.jpg", "within/a.jpg", "samples/../samples/a.jpg", "samples/missing.jpg"):
         assert inside(root, name) == root / name
         assert inside(tmp_path / "root2", name) == tmp_path / "root2" / name
+    monkeypatch.chdir(tmp_path)
+    assert inside(Path("root"), Path("root/samples/a.jpg")) == Path("root/samples/a.jpg"), "a path is that of the file itself"
+    assert inside(Path("root"), "samples/a.jpg") == Path("root/samples/a.jpg")
+    with pytest.raises(DataError, match="outside the data set"):
+        inside(Path("root"), Path("root/file.jpg"))
     outside = ["file.jpg", "folder/a.jpg", "../other/a.jpg", str(other / "a.jpg"), "within/../../other/a.jpg", "folder/.."]
     for name in outside:
         with pytest.raises(DataError, match="outside the data set"):

@@ -19,6 +19,7 @@ from frustum.data.kitti.raw import open_drive
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.tables import TABLES
 from frustum.errors import ConfigError, DataError
+from frustum.files import ALSO_READ
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 from tests.data.kitti_drive import CAR_SIZE, CAR_STEP, FRAMES, SIZE, STEP, WALL_Y, car_in_lidar, write_drive
@@ -229,9 +230,10 @@ def test_a_drive_without_tracklets_has_no_boxes(tmp_path):
 
 
 @pytest.mark.data
-def test_real_drive(shared, tmp_path):
+def test_real_drive(shared, tmp_path, monkeypatch):
     """Six real frames: the LiDAR sits on the images and the labels hold what the street holds."""
     packed = shared / "data" / "kitti_raw_0005"
+    monkeypatch.setenv(ALSO_READ, str(packed))  # the tree links to its images
     subprocess.run([sys.executable, packed / "unpack_velodyne.py", tmp_path / "raw", "--tree", "--frames", "130:136"], check=True)
     summary = import_kitti_raw(tmp_path / "raw", tmp_path / "out", splits={"val": "130-135"})
     assert summary["new_frames"] == 6
