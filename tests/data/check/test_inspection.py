@@ -19,6 +19,7 @@ from frustum.data.occ3d.label_files import read_labels, write_labels
 from frustum.data.opening import note_lacking_cameras
 from frustum.data.sample import Occupancy
 from frustum.errors import FrustumWarning
+from frustum.files import ALSO_READ
 from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix, rotation_xyz
 from tests.data.consistent import CAM2EGO, INTRINSICS, VERSION, sweep, write_consistent
 
@@ -308,9 +309,10 @@ def test_the_fit_measures_the_error(consistent):
 
 @pytest.mark.data
 @pytest.mark.parametrize("angles", [{}, {"yaw": 2.5}, {"yaw": -2.0, "pitch": 2.0}])
-def test_real_keyframes(shared, tmp_path, angles):
+def test_real_keyframes(shared, tmp_path, monkeypatch, angles):
     """On two real nuScenes keyframes the true calibration is silent and a turned camera is found."""
     source = shared / "data" / "nuscenes_keyframes"
+    monkeypatch.setenv(ALSO_READ, str(source))  # linked to, not copied
     for name in ("samples", "maps"):
         (tmp_path / name).symlink_to(source / name)
     shutil.copytree(source / "v1.0-mini", tmp_path / "v1.0-mini")
