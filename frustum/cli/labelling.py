@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from frustum.cli.common import invalid, say
 from frustum.data.images.export import source_files, write_image_folder
-from frustum.data.labels.view_cache import write_views
+from frustum.data.labels.view_cache import as_settings, made_of, write_views
 from frustum.data.labels.view_points import Views
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.opening import opened
@@ -39,7 +39,8 @@ def write_labels_2d(root: Path, out: Path, split: str, source: str, hidden: floa
         say(f"2D labels of {len(tokens)} keyframes will take about {megabytes:.1f} MB in {out}")
         make_folder(out)
         new = write_views(database, loop_progress("labelling", tokens), out, views)
-    say(f"2D labels of {len(tokens)} keyframes are in {out}, {new} of them are new. Train with them: model.views.cache={out}")
+    settings = f"model.views.cache={out} {as_settings(made_of(views))}"
+    say(f"2D labels of {len(tokens)} keyframes are in {out}, {new} of them are new. Train with them: {settings}")
     return {"folder": str(out), "keyframes": len(tokens), "new": new, "megabytes": round(megabytes, 1)}
 
 

@@ -95,6 +95,10 @@ class GsRenderConfig(ModelConfig):
             raise ValueError("compensation needs adjacent keyframes: set model.views.adjacent=-1,1 or model.compensation=none")
         if self.compensation == "resample" and (self.views.drawn or len(self.views.adjacent)) != 1:
             raise ValueError("compensation=resample renders one adjacent keyframe at a time: set model.views.drawn=1")
+        if self.compensation == "none" and self.adjacent_loss != 1:
+            raise ValueError(
+                "with compensation=none there are no adjacent views to weigh: leave adjacent_loss=1, or set compensation=camera"
+            )
         if self.compensation != "none" and self.views.moving_weight == 0 and self.loss.moving_weight:
             raise ValueError(
                 "with views.moving_weight=0 points of moving classes in adjacent keyframes are never drawn, so that their weight in the "

@@ -91,6 +91,11 @@ class RenderOccConfig(ModelConfig):
             raise ValueError("loss.depth=hit asks for light before a depth, which renderer=traversal alone gives")
         if self.renderer != "reference" and (self.entropy or self.distortion):
             raise ValueError("entropy and distortion are losses of the samples of renderer=reference")
+        if self.renderer == "reference" and self.adjacent_loss != 1:
+            raise ValueError(
+                "renderer=reference makes one loss of all points: leave adjacent_loss=1, and set views.adjacent_weight, which says how "
+                "often points of adjacent keyframes are drawn"
+            )
         if self.renderer != "reference" and self.threshold >= 1:
             raise ValueError(f"threshold is an opacity, below 1, got {self.threshold}; only that of renderer=reference is a density")
         return self
@@ -181,7 +186,7 @@ class RenderOcc(nn.Module):
             adjacent = self._losses(rendered, truth, slice(1, None), "adjacent.", config.loss.moving_weight)
             losses |= {name: config.adjacent_loss * value for name, value in adjacent.items()}
         if config.loss.sparsity:
-            losses["sparsity"] = config.loss.sparsity * self._opacity(density).mean()
+            losses["sparsity"] = config.loss.sparsity * self._opacity(self._per_metre(density)).mean()
         if config.entropy:
             losses["entropy"] = config.entropy * ray_entropy(rendered.alpha[truth.is_point])
         if config.distortion:
@@ -218,8 +223,12 @@ class RenderOcc(nn.Module):
 
         return march
 
+    def _per_metre(self, density: Tensor) -> Tensor:
+        """Density of `field` in 1/m."""
+        return F.softplus(density + ACT_SHIFT) / self.grid.cell[0] if self.config.renderer == "reference" else density
+
     def _opacity(self, density: Tensor) -> Tensor:
-        """Of a voxel that is crossed straight."""
+        """Of a voxel that is crossed straight, by its density in 1/m."""
         return -torch.expm1(-density * self.grid.cell[0])
 
     @torch.no_grad()
@@ -231,8 +240,7 @@ class RenderOcc(nn.Module):
         density, logits = self.field(outputs["numbers"])
         shown = density if self.config.renderer == "reference" else self._opacity(density)
         voxels = read_voxels(shown, logits, self.config.threshold, self.grid, self.class_names)
-        if self.config.renderer == "reference":  # its own depth is not in metres
-            density = F.softplus(density + ACT_SHIFT) / self.grid.cell[0]
+        density = self._per_metre(density)  # depth as `reference` has it is not in metres
         march = partial(voxel_march, step=self.config.step) if self.config.renderer == "march" else None
         render = partial(trace_views, density, logits, self.grid, march=march)
         views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names)

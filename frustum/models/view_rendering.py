@@ -195,8 +195,10 @@ def _every_pixel(batch: Batch, shrink: Tensor, size: tuple[int, int]) -> tuple[V
     image2view = shrink @ rig.image_aug.double()
     v, u = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) + 0.5 for n in size), indexing="ij")
     middles = torch.stack([u, v, torch.ones_like(u)], -1).flatten(0, 1)
-    pixels = (middles @ torch.linalg.inv(image2view).mT)[..., :2].float()[:, None]  # (B, 1, N, P, 2)
-    largest = pixels.flatten(0, 3).amax(0).ceil().long().clamp(min=1)  # that of the original images is not known here
+    view2image = torch.linalg.inv(image2view).mT
+    pixels = (middles @ view2image)[..., :2].float()[:, None]  # (B, 1, N, P, 2)
+    corners = torch.tensor([[u, v, 1.0] for u in (0, size[1]) for v in (0, size[0])], dtype=torch.float64)
+    largest = (corners @ view2image)[..., :2].amax(-2)  # as much of the original images as was cut out: their size is not known here
     lead = pixels.shape[:3]
     points = ViewTruth(
         pixels=pixels,
@@ -205,7 +207,7 @@ def _every_pixel(batch: Batch, shrink: Tensor, size: tuple[int, int]) -> tuple[V
         intrinsics=rig.intrinsics[:, None].float(),
         cam2ego=(batch.bev_aug[:, None].double() @ rig.cam2key(batch.key_ego2global).double())[:, None].float(),
         view2key=torch.eye(4).expand(len(batch), 1, 4, 4),
-        size=largest.flip(0).expand(*lead, 2),
+        size=(largest.flip(-1) - 1e-3).ceil().long().clamp(min=1)[:, None],  # not one more because of rounding
         is_present=torch.ones(lead[:2], dtype=torch.bool),
     )
     return points, image2view
@@ -227,13 +229,14 @@ def splat_views(
     """
     cam2ego = truth.view2key[:, :, None] @ truth.cam2ego if in_key else truth.cam2ego
     scale = width / truth.size[..., 1].to(truth.intrinsics)  # (B, V, N)
-    heights = (truth.size[..., 0] * scale).round()
+    heights = (truth.size[..., 0] * scale - 1e-3).ceil().clamp(min=1)  # a part of a pixel is a pixel, rounding is not
     shrink = torch.stack([scale, scale, torch.ones_like(scale)], -1)
     cameras = torch.linalg.inv(cam2ego).flatten(1, 2), (shrink[..., None] * truth.intrinsics).flatten(1, 2)
     places = (truth.pixels * scale[..., None, None]).flatten(1, 2)
     if backend in ("auto", "gsplat") and not why_not(places.device, None, limits):  # gsplat renders middles of pixels alone
         places = places.floor() + 0.5
     size = int(heights.max()), width
+    places = torch.minimum(places, places.new_tensor(size[::-1]))  # by rounding a place at the edge can lie beyond it
     means, scales, opacities, logits = found
     depths = None if limits is None else limits.flatten(1, 2)
     seen = rasterize(means, scales, opacities, logits, *cameras, size, places, near=_NEAR, limits=depths, backend=backend)

@@ -24,6 +24,7 @@ from frustum.ops.splat_torch import MIN_ALPHA
 NUMBERS = 7
 """Of a voxel, in front of its logits."""
 _OPACITY = 6
+_LEAST, _MOST = 0.125, 1.5  # cells, of a scale that is shifted: 0.05 and 0.6 m of Occ3D's
 
 
 class GaussianHead(Config):
@@ -31,7 +32,8 @@ class GaussianHead(Config):
 
     Attributes:
         scale: standard deviation of a Gaussian in cells, before shifts; 0.43 showed the least error of depth against exact voxels.
-        scale_shift: the largest share of it that a predicted shift adds or takes, 0 for no shifts. Not below 0.05 m, not above 0.6 m.
+        scale_shift: the largest share of it that a predicted shift adds or takes, 0 for no shifts. Not below an eighth of a cell,
+            not above one and a half.
         mean_shift: how far a centre moves from the middle of its cell at most, in cells; 0 for no shifts.
         opacity_bias: added to the opacity before the sigmoid: at the start all opacities are about its sigmoid. Above -4, near Gaussians
             hide all others; below -5.5 all are below 1/255, which is not rendered and gets no gradient.
@@ -113,7 +115,7 @@ def _decode(flat: Tensor, centres: Tensor, grid: VoxelGrid, head: GaussianHead) 
         means = means + head.mean_shift * cell * shift.tanh()
     scales = (head.scale * cell).expand_as(means)
     if head.scale_shift:
-        scales = (scales * (1 + head.scale_shift * stretch.tanh())).clamp(0.05, 0.6)
+        scales = torch.minimum(torch.maximum(scales * (1 + head.scale_shift * stretch.tanh()), _LEAST * cell), _MOST * cell)
     return Gaussians(means, scales, _opacities(opacity[..., 0], head), logits)
 
 

@@ -54,7 +54,7 @@ def rasterize(
         means: (*, G, 3) centres, metres.
         scales: (*, G, 3) standard deviations along the Gaussian's axes, metres.
         opacities: (*, G) 0..1; a Gaussian below 1/255 is not seen and gets no gradient.
-        features: (*, G, C).
+        features: (*, G, C). They are not checked: one that is not finite spoils what is seen near it.
         viewmats: (*, N, 4, 4) from the frame of the means to the camera (x right, y down, z forward): ego2cam, not cam2ego.
         intrinsics: (*, N, 3, 3) in pixels of the image that is rendered; no skew.
         size: (H, W) of the image.
@@ -67,22 +67,26 @@ def rasterize(
             is taken), torch elsewhere. Gradients flow to means, scales, opacities, features and quats, not to cameras and points.
 
     Returns:
-        Splats, in float32, or float64 if an input is.
+        Splats, in float32, or float64 if Gaussians are.
 
     Raises:
         ShapeError: shapes do not fit together.
-        DataError: numbers that are not finite (but of features), a skew, a quaternion of length 0.
+        DataError: numbers that are not finite (but of features), a skew, a quaternion of length 0, no space between near and far.
         ConfigError: a backend that cannot compute here.
     """
     _check_shapes(means, scales, opacities, features, viewmats, intrinsics, size, points, quats, limits)
     lead, device = means.shape[:-2], means.device
     chosen = _backend(backend, device, points, limits)
     _check_numbers(means, scales, opacities, viewmats, intrinsics, quats)
+    if not 0 <= near < far:  # not if one is NaN
+        raise DataError(f"a Gaussian is seen between near and far, 0 <= near < far; got {near:g} and {far:g} metres.")
+    if quats is not None:  # squares of tiny ones would be 0
+        quats = quats / quats.detach().abs().amax(-1, keepdim=True)
     if backend == "auto" and chosen == "torch" and means.shape[-2] > _MANY:
         text = f"rasterize takes plain torch for {means.shape[-2]:,} Gaussians on {device}, which is slow; gsplat would be faster, but"
         warnings.warn(FrustumWarning(f"{text} {splat_gsplat.why_not(device, points, limits)}."), stacklevel=2)
     dtype = torch.float32
-    for tensor in (means, scales, opacities, features):
+    for tensor in (means, scales, opacities, features, means if quats is None else quats):
         dtype = torch.promote_types(dtype, tensor.dtype)
     shown = tuple(size) if points is None else tuple(points.shape[-2:-1])
     if points is None:

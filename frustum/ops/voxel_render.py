@@ -62,7 +62,8 @@ def voxel_render(
         RayColours in float32, or float64 if density or features are.
 
     Raises:
-        ShapeError: shapes do not fit together. DataError: a density below 0 or not finite, a ray that is not finite or has no direction.
+        ShapeError: shapes do not fit together. DataError: a density below 0 or not finite, a ray that is not finite or has no direction,
+            `near` that is not finite, `far` that is no number.
         ConfigError: a backend that cannot compute here.
     """
     lead, rays = _check(density, features, grid, origins, directions)
@@ -78,6 +79,8 @@ def voxel_render(
         starts, ways = (send(t.detach(), device, exact) for t in (origins, directions))
         starts, lengths, ways = grid.to_cells(starts), ways.norm(dim=-1), ways / send(torch.tensor(grid.cell, dtype=exact), device)
         spans = [torch.as_tensor(limit).to(ways).expand(lengths.shape) for limit in (near, far)]
+        if not spans[0].isfinite().all() or spans[1].isnan().any():
+            raise DataError("voxel_render needs a near that is finite, and a far that is a number or infinite.")
         lines = torch.stack([*starts.unbind(-1), *ways.unbind(-1), lengths, *spans], -1)  # (*, R, 9), in cells
         count = math.prod(lead)
         fields = density.to(dtype).reshape(count, *grid.shape), features.to(dtype).reshape(count, *grid.shape, features.shape[-1])

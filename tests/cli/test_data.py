@@ -90,6 +90,7 @@ def test_2d_labels_are_written_once(frustum: Run, street_root: Path, tmp_path: P
     code, _, err = frustum(*words, "--hidden", 0.5)
     assert code == 3
     assert "were made with" in err
+    assert "model.views.source=lidarseg model.views.hidden=0.0" in err.replace("\n", " ")
     code, _, err = frustum(*words, "--source", "stereo")
     assert code == 2
     assert "source" in err

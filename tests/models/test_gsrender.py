@@ -1,4 +1,4 @@
-"""GSRender and RenderOcc: Ray Compensation, moving points, what teaches nothing, and that both learn a field from its pictures."""
+"""GSRender and RenderOcc: what teaches nothing, rendered views, and that both learn a field from its pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from frustum.engine import overrides
 from frustum.engine.sections import header_of
 from frustum.engine.train import start
 from frustum.errors import DataError, TrainingError
-from frustum.geometry import VoxelGrid, rotation_z
+from frustum.geometry import VoxelGrid
 from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entropy, renderocc_class_weights, view_losses
 from frustum.models.flashocc_tiny import FlashOccTinyConfig
 from frustum.models.gsrender import GsRenderConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.renderocc import RenderOccConfig
-from frustum.models.view_rendering import RenderLoss, as_points, of_views, render_losses, resample, splat_views, trace_views, windows
+from frustum.models.view_rendering import (
+    RenderLoss,
+    as_points,
+    of_views,
+    render_losses,
+    splat_views,
+    trace_views,
+    windows,
+)
 from frustum.nn.gaussians import GaussianHead, to_gaussians
-from frustum.ops.voxel_march import voxel_march
+from frustum.ops.voxel_march import ACT_SHIFT, voxel_march
 from frustum.recipes.finding import get_recipe
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Shapes
@@ -72,101 +80,10 @@ def example(views: Views, batch: int = 1, cameras: int = 2) -> ViewTruth:
     return ViewLabels(views).example(np.random.default_rng(0), Shapes(batch, cameras, (64, 96)))
 
 
-# ---- Ray Compensation --------------------------------------------------------------------------------------------------------------
-
-
 def losses_of(config, **changes) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model, batch = config.build().eval(), made_up(config, **changes)
     return model.loss(model(batch), batch)
-
-
-@pytest.mark.parametrize("compensation", ["resample", "camera"])
-def test_an_adjacent_frame_at_the_same_place_with_the_same_labels_says_the_same(compensation):
-    views = Views(adjacent=(-1,))
-    config = GsRenderConfig(trunk=tiny(), views=views, compensation=compensation, loss=ViewLoss())
-    truth = ViewLabels(views).example(np.random.default_rng(0), Shapes(2, 2, (64, 96)))
-    same = {name: value[:, :1].expand_as(value) for name, value in vars(truth).items()}
-    losses = losses_of(config, **same)
-    for name in ("depth", "class"):
-        torch.testing.assert_close(losses[name], losses[f"adjacent.{name}"], rtol=1e-4, atol=1e-5)
-    assert "adjacent.depth" not in losses_of(config.model_copy(update={"compensation": "none"}))
-
-
-def test_resampling_by_a_quarter_turn_is_exact():
-    field = torch.randn(1, *GRID.shape, 3)
-    turn = torch.eye(4)[None].clone()
-    turn[0, :3, :3] = torch.from_numpy(rotation_z(math.pi / 2)).float()
-    found, is_valid = resample(field, turn, GRID)
-    assert is_valid.all()
-    # the point (x, y) of the adjacent frame is (-y, x) of the keyframe
-    torch.testing.assert_close(found, field.flip(1).transpose(1, 2), atol=1e-4, rtol=0)
-
-
-def test_what_lies_beyond_the_grid_is_left_out():
-    moved = torch.eye(4)[None].clone()
-    moved[0, 0, 3] = 10  # ten metres, five cells ahead
-    field = torch.ones(1, *GRID.shape, 8)
-    found, is_valid = resample(field, moved, GRID)
-    assert is_valid[0, :11].all()
-    assert not is_valid[0, 11:].any()
-    gaussians = to_gaussians(found, GRID, GaussianHead(), is_valid)
-    assert not gaussians.opacities.unflatten(1, GRID.shape)[0, 11:].any()
-
-
-def test_resampled_and_by_camera_agree_where_the_motion_is_whole_cells():
-    """Static scene: the adjacent view of a resampled field is that of the field from where the camera was."""
-    views = Views(adjacent=(1,))
-    truth = example(views)
-    move = truth.view2key.clone()
-    move[:, 1, :2, 3] = torch.tensor([2.0, -2.0])
-    truth = of_views(replace(truth, view2key=move), slice(1, None))
-    head = GaussianHead(opacity_bias=0)  # rays end within the grid
-    numbers = torch.randn(1, *GRID.shape, 7 + 17)
-    here = splat_views(to_gaussians(numbers, GRID, head), truth, 96)
-    there = splat_views(to_gaussians(*resample(numbers, truth.view2key[:, 0], GRID)[:1], GRID, head), truth, 96, in_key=False)
-    torch.testing.assert_close(here.alpha, there.alpha, atol=0.02, rtol=0)
-    torch.testing.assert_close(here.depth, there.depth, atol=0.5, rtol=0.05)
-
-
-def test_light_before_a_depth_keeps_no_logits_for_the_gradient():
-    """An empty part of a tensor would keep all of it."""
-    truth, loss = example(Views()), ViewLoss(depth="hit", normalise=True)
-    logits, kept = torch.randn(1, *GRID.shape, 17, requires_grad=True), []
-    density = torch.rand(1, *GRID.shape, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
-        trace_views(density, logits, GRID, truth, windows(truth, loss, CLASSES))
-    assert max(t.untyped_storage().nbytes() for t in kept if not t.numel()) == 0
-    assert sum(t.untyped_storage().data_ptr() == logits.untyped_storage().data_ptr() for t in kept) <= 1
-
-
-# ---- moving points -----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["gaussians", "density"])
-def test_moving_points_of_adjacent_frames_are_dropped(kind):
-    car, road = CLASSES.index("car"), CLASSES.index("driveable_surface")
-
-    def config(weight: float):
-        views, loss = Views(adjacent=(-1,)), ViewLoss(moving_weight=weight)
-        if kind == "density":
-            return RenderOccConfig(trunk=tiny(), views=views, loss=loss)
-        return GsRenderConfig(trunk=tiny(), views=views, compensation="camera", loss=loss)
-
-    classes = torch.full((2, 2, 2, 20), road, dtype=torch.uint8)
-    classes[..., ::2] = car
-    truth = example(Views(adjacent=(-1,)), 2)
-    dropped = losses_of(config(0), classes=classes)
-    kept = losses_of(config(1), classes=classes)
-    static = replace(truth, classes=classes)
-    static = {"classes": classes.clone(), "depth": static.depth.clone(), "pixels": static.pixels.clone()}
-    static["depth"][:, 1, :, ::2], static["classes"][:, 1, :, ::2] = 0, IGNORE
-    static["pixels"][:, 1, :, ::2] = math.nan
-    without = losses_of(config(1), **static)
-    for name in ("adjacent.depth", "adjacent.class", "depth", "class"):
-        torch.testing.assert_close(dropped[name], without[name], rtol=1e-4, atol=1e-5)
-    assert not torch.isclose(kept["adjacent.depth"], dropped["adjacent.depth"])
-    assert torch.equal(kept["depth"], dropped["depth"])
 
 
 # ---- what teaches nothing ----------------------------------------------------------------------------------------------------------
@@ -219,6 +136,14 @@ def test_settings_that_contradict_each_other():
         RenderOccConfig(entropy=0.01)
     with pytest.raises(ValidationError, match=r"an opacity, below 1, got 8\.5"):
         RenderOccConfig(threshold=8.5)
+    with pytest.raises(ValidationError, match="one loss of all points"):
+        RenderOccConfig(renderer="reference", threshold=8.5, adjacent_loss=0.5)
+    with pytest.raises(ValidationError, match="no adjacent views to weigh"):
+        GsRenderConfig(compensation="none", adjacent_loss=0.5)
+    with pytest.raises(ValidationError, match="cars is none"):
+        Views(moving=("cars",))
+    with pytest.raises(ValidationError, match="end at 80 m"):
+        Views(cache="labels", max_depth=100)
     with pytest.raises(ValidationError, match="exactly one of"):
         Trunk()
     with pytest.raises(ValidationError, match="offsets other than 0"):
@@ -226,6 +151,16 @@ def test_settings_that_contradict_each_other():
     config = RenderOccConfig(trunk=tiny(), renderer="reference", threshold=8.5, views=Views())
     with pytest.raises(DataError, match="wider than 39"):
         losses_of(config)
+
+
+def test_sparsity_of_the_reference_is_of_what_it_renders():
+    """Its densities are shifted before they stop light: most of what the head gives is nearly transparent."""
+    network = RenderOccConfig(trunk=tiny(), renderer="reference", threshold=8.5, density_bias=0.0).build()
+    density, _ = network.field(torch.full((1, *GRID.shape, 1 + 17), 8.5))
+    opacity = network._opacity(network._per_metre(density))
+    expected = -math.expm1(-math.log1p(math.exp(8.5 + math.log1p(math.exp(-8.5)) + ACT_SHIFT)))
+    torch.testing.assert_close(opacity, torch.full_like(opacity, expected), rtol=1e-2, atol=0)
+    assert expected < 0.01
 
 
 # ---- rendering ---------------------------------------------------------------------------------------------------------------------

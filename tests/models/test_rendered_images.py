@@ -91,6 +91,22 @@ def test_pixels_may_come_from_anywhere_in_the_photograph(name):
     assert is_near(views, ERROR[name])
 
 
+@pytest.mark.parametrize(("size", "width", "shown"), [("64,96", 400, 48), ("96,256", 400, 128), ("96,256", 100, 64), ("64,160", 150, 75)])
+def test_the_last_row_and_column_are_seen(size, width, shown):
+    """Of an opaque world, all pixels are, whatever the sizes round to, and each sample as if it were alone."""
+    recipe = overrides.apply(get_recipe("gsrender-mini"), [*SMALL["gsrender-mini"], f"data.image_size={size}", GRID])
+    recipe = overrides.apply(recipe, [f"model.width={width}", f"model.shown_width={shown}"])
+    model, batch = recipe.model.build().eval(), make_batch(recipe)
+    numbers = torch.zeros(2, *model.grid.shape, 7 + 17)
+    numbers[..., 6] = 50.0
+    both = [p.views for p in model.predict({"numbers": numbers}, batch)]
+    assert all((views.labels != IGNORE).all() for views in both)
+    rig = batch.rig
+    small = replace(rig, image_aug=torch.cat([rig.image_aug[:1], rig.image_aug[1:] * torch.tensor([2.0, 2.0, 1.0])[:, None]]))
+    beside = model.predict({"numbers": numbers}, replace(batch, calibration=small))[0].views
+    torch.testing.assert_close(beside.depth, both[0].depth, rtol=1e-3, atol=1e-3)
+
+
 def test_views_of_half_precision_networks_are_exact():
     """Cameras and rays are never rounded to bfloat16."""
     for name in ("splat", "traversal"):

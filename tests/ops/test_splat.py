@@ -384,6 +384,17 @@ def test_the_size_of_the_tiles_does_not_matter(monkeypatch):
     _same(small[4:], large[4:], 1e-5)
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_quaternions_may_be_tiny(backend):
+    means, scales, opacities, features, quats = _scene(5)
+    views, lenses = _cameras()
+    seen = [
+        rasterize(means, scales, opacities, features, views, lenses, SIZE, quats=length * quats.float(), backend=backend).features
+        for length in (1.0, 1e-30)
+    ]
+    torch.testing.assert_close(*seen, rtol=1e-4, atol=1e-4)
+
+
 def test_bad_input():
     means, scales, opacities, features, quats = _scene(5)
     views, lenses = _cameras()
@@ -414,6 +425,9 @@ def test_bad_input():
         call(viewmats=views[:0], intrinsics=lenses[:0])
     with pytest.raises(ShapeError, match=r"at least one pixel, got \(0, 5\)"):
         call(size=(0, 5))
+    for near, far in ((-1.0, 10.0), (2.0, 2.0), (math.nan, 10.0), (0.1, math.nan)):
+        with pytest.raises(DataError, match="0 <= near < far"):
+            call(near=near, far=far)
     for name, tensor in {"means": means, "opacities": opacities, "viewmats": views}.items():
         bad = tensor.clone(memory_format=torch.contiguous_format)
         bad.view(-1)[1] = math.nan

@@ -235,6 +235,9 @@ def test_bad_input():
         voxel_render(density, features, GRID, origins, 0 * directions)
     with pytest.raises(DataError, match="not finite"):
         voxel_render(density, features, GRID, origins / 0, directions)
+    for span in ({"near": math.nan}, {"near": math.inf}, {"far": math.nan}):
+        with pytest.raises(DataError, match="a near that is finite"):
+            voxel_render(density, features, GRID, origins, directions, **span)
     with pytest.raises(ConfigError, match="'triton'"):
         voxel_render(density, features, GRID, origins, directions, backend="triton")
     with pytest.raises(ConfigError, match="meta"):

@@ -39,7 +39,7 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
     if about.is_file():
         check_cache(folder, views)
     else:
-        write_json(about, _made_of(views), indent=2)
+        write_json(about, made_of(views), indent=2)
     new = 0
     for token in tokens:
         path, sample = folder / f"{token}.npz", source.sample(token, with_boxes=False, occupancy=False)
@@ -57,11 +57,14 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
 
 def check_cache(folder: Path, views: Views) -> None:
     """Raise DataError unless the folder holds labels that are made as these settings say."""
-    about, wanted = folder / "views.json", _made_of(views)
+    about, wanted = folder / "views.json", made_of(views)
     if not about.is_file():
         raise DataError(f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {folder}")
     if (made := read_json(about, "settings of 2D labels")) != wanted:
-        raise DataError(f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. Choose another --out folder.")
+        train = f"; to train with these, set {as_settings(made)}" if isinstance(made, dict) and set(made) == set(wanted) else ""
+        raise DataError(
+            f"the 2D labels in {folder} were made with {made}, but {wanted} is wanted. To write others, choose another --out folder{train}."
+        )
 
 
 def read_cache(folder: Path, source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
@@ -156,9 +159,14 @@ def _is_there(path: Path, sample: Sample, wanted: np.ndarray) -> bool:
     return True
 
 
-def _made_of(views: Views) -> dict[str, Any]:
+def made_of(views: Views) -> dict[str, Any]:
     """What all files of a folder have in common."""
     return {"source": views.source, "hidden": views.hidden}
+
+
+def as_settings(made: dict[str, Any]) -> str:
+    """`made_of` as it is typed behind `frustum train RECIPE`."""
+    return " ".join(f"model.views.{name}={value}" for name, value in made.items())
 
 
 def file_sum(path: Path | None) -> tuple[float, float]:

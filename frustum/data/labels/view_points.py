@@ -50,14 +50,14 @@ class Views(Config):
         balance: a point is drawn with the weight (points of its class in the sample) ** -balance.
         class_weights: in place of that, the weight of each class; empty for none.
         adjacent_weight: factor on the weight of points of adjacent keyframes.
-        moving_weight: factor on that of their points of `moving`; with 0 they are never drawn.
+        moving_weight: factor on that of their points of `moving`; with 0 they are never drawn. No point of `lidar` is known to be of them.
         moving: classes that may have moved between keyframes.
         uncovered: also learn from points of adjacent keyframes that lie behind where something of these classes is now: the camera saw them
             because it was elsewhere then, and where it is now seems to be empty. False leaves them out, as far as LiDAR points of the
             keyframe tell where such things are.
         max_depth: metres, beyond which points are left out; those of a cache end at 80 m.
         hidden: leave out points that the camera cannot see, because the LiDAR stands elsewhere: those that lie behind a nearer point within
-            a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does.
+            a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does. Nothing of `dense` is hidden.
         cache: folder that `frustum data labels-2d` wrote; empty to make them while loading.
     """
 
@@ -83,6 +83,12 @@ class Views(Config):
         if not self.uncovered and (not self.adjacent or self.source == "lidar"):
             raise ValueError(
                 "uncovered=false leaves out points of adjacent keyframes by the classes of points: set adjacent, and a source with classes"
+            )
+        if unknown := set(self.moving) - set(CLASSES):
+            raise ValueError(f"moving names classes of Occ3D ({', '.join(CLASSES)}); {', '.join(sorted(unknown))} is none")
+        if self.cache and self.max_depth > 80:
+            raise ValueError(
+                f"labels of a cache end at 80 m, max_depth={self.max_depth:g} is further: set max_depth=80, or leave cache empty"
             )
         if self.class_weights and len(self.class_weights) != len(CLASSES):
             raise ValueError(f"class_weights are of the {len(CLASSES)} classes of Occ3D without free space, got {len(self.class_weights)}")
