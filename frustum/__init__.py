@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from frustum import kernel_cache
 from frustum.version import __version__
+
+kernel_cache.choose()
 
 __all__ = ["Batch", "CameraRig", "Prediction", "VoxelGrid", "__version__", "list_recipes", "load"]
 

@@ -122,12 +122,16 @@ def _gpu() -> Iterator[Check]:
 def _numba() -> Iterator[Check]:
     import numba
 
-    folder = os.environ.get("NUMBA_CACHE_DIR") or str(Path(__file__).resolve().parents[1])
-    if os.access(folder, os.W_OK):
-        yield Check("numba", "ok", f"{numba.__version__}, compiled kernels are cached in {folder}")
+    from frustum import kernel_cache
+
+    folder, fix = kernel_cache.kept_in, "export NUMBA_CACHE_DIR=FOLDER with a folder that you may write to and that stays"
+    read_only = "neither the installation nor a home folder can be written to"
+    if folder is None:
+        yield Check("numba", "note", f"{numba.__version__}; {read_only}: kernels are compiled anew in every process, a minute or more", fix)
+    elif kernel_cache.is_makeshift:
+        yield Check("numba", "note", f"{numba.__version__}; {read_only}: compiled kernels are cached in {folder}", fix)
     else:
-        fix = "export NUMBA_CACHE_DIR=FOLDER with a folder that you may write to"
-        yield Check("numba", "note", f"{numba.__version__}; kernels are compiled anew in every process, {folder} is read-only", fix)
+        yield Check("numba", "ok", f"{numba.__version__}, compiled kernels are cached in {folder}")
 
 
 def _bev_pool() -> Iterator[Check]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
-from frustum.geometry.transforms import invert, send
+from frustum.geometry.transforms import send
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class CameraRig:
                 raise DataError(f"{name} holds NaN or infinity at {where}. Check the calibration file.")
             bad = torch.linalg.det(matrix.double()).abs() < 1e-9 if size == 3 else not_rigid(matrix)
             if bad.any():
-                fault, advice = _FAULTS[size]
+                fault = "singular" if size == 3 else "not a rigid transform"
+                advice = "no pixel can be unprojected. Check the focal lengths." if size == 3 else rotation_fault(matrix[bad][0])
                 raise DataError(f"{name} is {fault} at {_first_bad(bad)}: {advice}")
 
     @property
@@ -112,12 +113,15 @@ class CameraRig:
     def cam2key(self, key_ego2global: Tensor | None = None) -> Tensor:
         """Camera to the ego frame of the keyframe (*, N, 4, 4), through the global frame in float64.
 
-        `key_ego2global` (*, 4, 4) is the ego pose that defines the frame; None takes each camera's own pose (a static rig).
+        `key_ego2global` (*, 4, 4) is the ego pose that defines the frame; None takes each camera's own pose (a static rig). A camera whose
+        own pose is this one gets its `cam2ego` to the last bit, so that cells do not depend on where a standing vehicle heads.
         """
         if key_ego2global is None:
             return self.cam2ego
-        chain = invert(key_ego2global.double())[..., None, :, :] @ self.ego2global.double() @ self.cam2ego.double()
-        return chain.to(self.cam2ego.dtype)
+        key, poses, cam2ego = key_ego2global.double()[..., None, :, :], self.ego2global.double(), self.cam2ego.double()
+        # Poses in float32 are rigid to 5e-8 only: their transpose is not their inverse, and single points would change their cell.
+        chain = torch.linalg.inv(key) @ poses @ cam2ego
+        return torch.where((poses == key).flatten(-2).all(-1)[..., None, None], cam2ego, chain).to(self.cam2ego.dtype)
 
     # ---- pixels and points --------------------------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class CameraRig:
             pixels (*, N, P, 2) in the network's image, depth (*, N, P) in metres along the optical axis, and visible (*, N, P), bool:
             in front of the camera and inside the image.
         """
-        ego2cam = invert(self.cam2key(key_ego2global)).to(points.dtype)
+        ego2cam = torch.linalg.inv(self.cam2key(key_ego2global).double()).to(points.dtype)
         local = points[..., None, :, :] @ ego2cam[..., :3, :3].mT + ego2cam[..., None, :3, 3]  # (*, N, P, 3)
         depth = local[..., 2]
         pixel_matrix = (self.image_aug @ self.intrinsics).to(points.dtype)
@@ -191,17 +195,29 @@ class CameraRig:
 
 
 def not_rigid(poses: Tensor) -> Tensor:
-    """(*) bool: True where the 3x3 part of (*, 4, 4) is not a rotation, to one percent."""
+    """(*) bool: True where the 3x3 part R of (*, 4, 4) is not a rotation: R @ R.T is more than 1e-3 off the identity, or R mirrors.
+
+    A scale of 1.0005 is the largest that passes: it moves a point 40 m ahead by 2 cm.
+    """
     rotation = poses[..., :3, :3].double()
     off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=poses.device)).abs().amax((-1, -2))
-    return (off > 1e-2) | (torch.linalg.det(rotation) < 0)
+    return (off > 1e-3) | (torch.linalg.det(rotation) < 0)
+
+
+def rotation_fault(pose: Tensor) -> str:
+    """Why the 3x3 part of a pose (4, 4) is not a rotation, and what to do, in words."""
+    rotation = pose[:3, :3].double()
+    volume = float(torch.linalg.det(rotation))
+    unscaled = rotation / max(abs(volume), 1e-9) ** (1 / 3)
+    if volume > 0 and not not_rigid(torch.block_diag(unscaled, torch.ones(1, 1, dtype=torch.float64))):
+        scale = volume ** (1 / 3)
+        return f"its 3x3 part is a rotation scaled by {scale:.5g}; divide it by that, or normalise the quaternion that it was made of."
+    if volume < 0:
+        return "its 3x3 part mirrors. Check the handedness: camera axes are x right, y down, z forward."
+    return "its 3x3 part must be a rotation. Check the quaternion order (w, x, y, z), or write the matrix with more digits."
 
 
 _MATRICES = {"intrinsics": 3, "cam2ego": 4, "ego2global": 4, "image_aug": 3}  # their sizes
-_FAULTS = {
-    3: ("singular", "no pixel can be unprojected. Check the focal lengths."),
-    4: ("not a rigid transform", "its 3x3 part must be a rotation. Check the quaternion order (w, x, y, z) and the handedness."),
-}
 
 
 def _first_bad(bad: Tensor) -> str:

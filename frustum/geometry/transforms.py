@@ -38,7 +38,10 @@ def _as_array(value):
 
 
 def invert(a2b: Array) -> Array:
-    """Inverse of rigid transforms (*, 4, 4), by transposing the rotation: exact where a general inverse is not."""
+    """Inverse of rigid transforms (*, 4, 4), by transposing the rotation: exact where a general inverse is not.
+
+    Poses that were rounded to float32 are rigid to 5e-8 only; chains of them need `torch.linalg.inv(a2b.double())`.
+    """
     xp = _xp(a2b)
     rotation = xp.swapaxes(a2b[..., :3, :3], -1, -2)
     translation = -(rotation @ a2b[..., :3, 3:])

@@ -82,7 +82,8 @@ class BevIoU(CountMetric):
 
         Raises:
             ShapeError: shapes differ.
-            DataError: logits are not floats or not finite, the target holds other values than 0 and 1, or the visibility is missing.
+            DataError: logits are not floats or not finite, the target holds other values than 0 and 1, or the visibility is missing or
+                holds others than documented.
         """
         score = logits.detach().cpu() if isinstance(logits, torch.Tensor) else torch.from_numpy(np.array(logits))
         if not score.is_floating_point():
@@ -100,6 +101,8 @@ class BevIoU(CountMetric):
                 raise DataError(f"rule {self.rule!r} leaves out boxes of low visibility: pass the visibility map, or min_visibility=None.")
             visible = to_numpy(visibility, "the visibility")
             same_shape(visibility=visible, target=true)
+            if not np.isin(visible, (1, 2, 3, 4, BACKGROUND)).all():
+                raise DataError(f"visibilities are 1 to 4, and {BACKGROUND} where no box is: this looks like a mask or another map.")
             counts = visible >= self.min_visibility
         true, counts = flat_images(true.astype(bool)), flat_images(counts)
         self._add(images=len(true))

@@ -55,6 +55,7 @@ class NuScenesDetection:
         self.order = None if order is None else tuple(order)
         self._known = None if self.order is None else frozenset(self.order)
         self._outcomes: dict[str, _Outcome] = {}
+        self._is_filtered = False  # whether the official filters were applied, to all samples or to none
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -66,13 +67,15 @@ class NuScenesDetection:
             sample: its token.
             pred, truth: boxes in one level frame.
             around: position of the ego vehicle and the bicycle racks; with it the official filters are applied. Without, all boxes count.
+                Give it for all samples or for none.
 
         Raises:
-            DataError: the sample was added before or is not in `order`, too many predictions, a label that is not a class, or a number
-                that is not finite (velocities and the scores of the truth may be NaN).
+            DataError: the sample was added before or is not in `order`, it is filtered and others are not, too many predictions, a label
+                that is not a class, or a number that is not finite (velocities and the scores of the truth may be NaN).
             ShapeError: arrays of different lengths.
         """
         self._require_new(sample)
+        self._require_filters(around is not None)
         if len(pred.labels) > self.rules.max_boxes:
             count = f"{len(pred.labels)} predicted boxes, but at most {self.rules.max_boxes} are allowed"
             raise DataError(f"sample {sample} has {count}: keep those with the highest scores.")
@@ -84,6 +87,7 @@ class NuScenesDetection:
         partners = match(pred, truth, self.rules.thresholds)
         chosen = partners[:, self.rules.thresholds.index(self.rules.error_threshold)]
         i = np.flatnonzero(chosen >= 0)
+        self._is_filtered = around is not None
         self._outcomes[sample] = _Outcome(
             np.asarray(pred.labels).astype(np.uint8),
             np.array(pred.scores, np.float64),
@@ -98,10 +102,19 @@ class NuScenesDetection:
         if self._known is not None and sample not in self._known:
             raise DataError(f"sample {sample} is not one of the {len(self._known)} samples of this evaluation.")
 
+    def _require_filters(self, filtered: bool) -> None:
+        if self._outcomes and filtered != self._is_filtered:
+            fault = "some samples have their surroundings, so that the official filters apply, and others do not"
+            raise DataError(f"{fault}: their figures cannot go under one name. Pass around= for every sample, or for none.")
+
     def merge(self, other: Self) -> Self:
-        """Add the samples of `other`. Raises ConfigError for other rules or another order, DataError for a sample that both have."""
+        """Add the samples of `other`. Raises ConfigError for other rules or another order, DataError for a sample that both have
+        or where one side is filtered."""
         if type(other) is not type(self) or (self.rules, self.order) != (other.rules, other.order):
             raise ConfigError("cannot merge detection metrics with different rules or another order of samples: evaluate anew.")
+        if other._outcomes:
+            self._require_filters(other._is_filtered)
+            self._is_filtered = other._is_filtered
         for sample in other._outcomes:
             self._require_new(sample)
         self._outcomes.update(other._outcomes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, label_arrays
-from frustum.metrics.occupancy import MaskName
+from frustum.metrics.counts import CountMetric, Labels, label_arrays, require_choice
+from frustum.metrics.occupancy import MaskName, require_mask
 from frustum.metrics.sums import to_words
 from frustum.types.classes import IGNORE
 
@@ -37,6 +37,7 @@ class FScore(CountMetric):
     """
 
     def __init__(self, free: int = 17, mask: MaskName = "camera", distance: float = 0.6, grid: VoxelGrid | None = None):
+        require_choice("mask", mask, get_args(MaskName))
         self.free, self.mask, self.distance, self.grid = free, mask, distance, grid or VoxelGrid.occ3d()
         self._start(frames=(), sums=(3, 2))
 
@@ -44,11 +45,12 @@ class FScore(CountMetric):
         """Count one frame. `pred` and `target` (X, Y, Z) hold class ids, 255 is not a point; `mask` is 1 where voxels count.
 
         Raises:
-            ShapeError: another shape than the grid's. DataError: not integers.
+            ShapeError: another shape than the grid's. DataError: not integers, or a mask where none is named, or the converse.
         """
         inside, volumes = label_arrays(mask, prediction=pred, target=target)
         if volumes["target"].shape != self.grid.shape:
             raise ShapeError(f"the target has shape {volumes['target'].shape}, but the grid has {self.grid.shape} cells.")
+        require_mask(self.mask, mask)
         guess, truth = ((ids != self.free) & (ids != IGNORE) for ids in volumes.values())
         if inside is not None:
             guess, truth = guess & inside, truth & inside

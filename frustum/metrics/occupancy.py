@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,12 +24,13 @@ class OccupancyIoU(CountMetric):
     Args:
         num_classes: number of ids, free included.
         free: id of the free class.
-        mask: which mask the caller passes to `add` ("none": no mask); it names the result.
+        mask: which mask the caller passes to `add` ("none": no mask); it names the result. Another call is refused, see `require_mask`.
         absent: IoU of a class that is predicted but absent from the truth: "zero" (FlashOCC) or "nan", out of the mean (SparseOcc).
     """
 
     def __init__(self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", absent: Literal["zero", "nan"] = "zero"):
         require_free(free, num_classes)
+        require_choice("mask", mask, get_args(MaskName))
         require_choice("absent", absent, ("zero", "nan"))
         self.num_classes, self.free, self.mask, self.absent = num_classes, free, mask, absent
         self._start(confusion=(num_classes, num_classes))
@@ -44,11 +45,13 @@ class OccupancyIoU(CountMetric):
 
         Raises:
             ShapeError: shapes differ.
-            DataError: an id inside the mask is not below num_classes (255 in the target is ignored).
+            DataError: an id inside the mask is not below num_classes (255 in the target is ignored), or the mask is missing, or given
+                although the metric counts all voxels.
         """
         pred, target = masked_pair(pred, target, mask)
         require_ids(pred, self.num_classes, "the prediction")
         require_ids(target, self.num_classes, "the target")
+        require_mask(self.mask, mask)
         pairs = target.astype(np.int64) * self.num_classes + pred
         self._state["confusion"] += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1)
 
@@ -87,12 +90,13 @@ class GeometricIoU(CountMetric):
         taken_as_free = (free, *(flat if above_ground else ()))
         if not all(0 <= i < num_classes for i in taken_as_free):
             raise ConfigError(f"free and flat must be ids below num_classes = {num_classes}, got {taken_as_free}.")
+        require_choice("mask", mask, get_args(MaskName))
         self.above_ground, self.num_classes, self.free, self.mask, self.flat = above_ground, num_classes, free, mask, flat
         self._start(tp=(), fp=(), fn=())
 
     def add(self, pred: Labels, target: Labels, mask: Labels | None = None) -> None:
         """Count one frame or a batch; arguments and errors as in OccupancyIoU.add."""
-        whole = OccupancyIoU(self.num_classes, self.free)
+        whole = OccupancyIoU(self.num_classes, self.free, self.mask)
         whole.add(pred, target, mask)
         self.add_confusion(whole.confusion)
 
@@ -111,6 +115,16 @@ class GeometricIoU(CountMetric):
         tp, fp, fn = (self._state[name] for name in ("tp", "fp", "fn"))
         iou, precision, recall = (float(ratio(tp, whole)) for whole in (tp + fp + fn, tp + fp, tp + fn))
         return {"iou": iou, "precision": precision, "recall": recall, "above_ground": self.above_ground, "mask": self.mask}
+
+
+def require_mask(named: MaskName, mask: Labels | None) -> None:
+    """Raise DataError unless a mask is given exactly where the metric's figures are named after one."""
+    if named != "none" and mask is None:
+        fault = f"this metric reports figures inside the {named} mask, but add() was called without a mask"
+        raise DataError(f"{fault}. Pass the {named} mask of the labels, or make the metric with mask='none' to count all voxels.")
+    if named == "none" and mask is not None:
+        fault = "this metric reports figures over all voxels (mask='none'), but add() was given a mask"
+        raise DataError(f"{fault}. Leave it out, or make the metric with mask='camera' or mask='lidar', whichever it is.")
 
 
 def require_ids(ids: np.ndarray, num_classes: int, what: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from frustum.metrics.counts import Labels, label_arrays, mean_without_nan
-from frustum.metrics.occupancy import MaskName
+from frustum.metrics.counts import Labels, label_arrays, mean_without_nan, require_choice
+from frustum.metrics.occupancy import MaskName, require_mask
 from frustum.metrics.panoptic_quality import OCC3D_THINGS, SegmentMetric
 from frustum.types.classes import IGNORE
 
@@ -26,6 +26,7 @@ class VoxelPQ(SegmentMetric):
         self, num_classes: int = 18, free: int = 17, mask: MaskName = "camera", things: tuple[int, ...] = OCC3D_THINGS, min_points: int = 20
     ):
         super().__init__(num_classes, free, things, min_points, ways=1)
+        require_choice("mask", mask, get_args(MaskName))
         self.mask = mask
 
     def add(self, pred: Labels, target: Labels, pred_instances: Labels, target_instances: Labels, mask: Labels | None = None) -> None:
@@ -38,10 +39,12 @@ class VoxelPQ(SegmentMetric):
             mask: 1 where voxels count.
 
         Raises:
-            ShapeError: shapes differ. DataError: not integers, class ids beyond 255 or numbers beyond 65535.
+            ShapeError: shapes differ. DataError: not integers, class ids beyond 255 or numbers beyond 65535, or a mask
+                where none is named, or the converse.
         """
         named = {"prediction": pred, "target": target, "predicted_instances": pred_instances, "true_instances": target_instances}
         inside, arrays = label_arrays(mask, **named)
+        require_mask(self.mask, mask)
         keep = (arrays["target"] != IGNORE) if inside is None else (arrays["target"] != IGNORE) & inside
         occupied = (arrays["prediction"] != self.free) | (arrays["target"] != self.free) | (arrays["true_instances"] != 0)
         where = np.flatnonzero(keep & occupied)  # what is free on both sides belongs to no segment

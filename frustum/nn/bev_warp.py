@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frustum.geometry import VoxelGrid, invert
+from frustum.geometry import VoxelGrid
 from frustum.geometry.transforms import send, without_autocast
 from frustum.types.frame import Frame
 
@@ -19,7 +19,7 @@ from frustum.types.frame import Frame
 def key_to_past(key: Frame, past: Frame) -> Tensor:
     """Where a point of the keyframe's (augmented) ego frame lies in that of a past frame: (B, 4, 4), float64, from the poses of both."""
     augment = key.bev_aug.double()
-    motion = invert(past.ego2global.double()) @ key.ego2global.double()
+    motion = torch.linalg.inv(past.ego2global.double()) @ key.ego2global.double()
     return augment @ motion @ torch.linalg.inv(augment)
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from frustum.errors import DataError
-from frustum.geometry import invert
 from frustum.geometry.boxes import transform_boxes
 from frustum.geometry.transforms import send, without_autocast
 from frustum.types.batch import Batch
@@ -35,13 +34,13 @@ def need_lidar2ego(batch: Batch) -> Tensor:
 def in_lidar_frame(frame: Frame, batch: Batch) -> Frame:
     """The cameras of `frame`, a moment of the batch, as a network in the frame of LIDAR_TOP sees them. Raises DataError."""
     lidar2ego = need_lidar2ego(batch)
-    bev_aug = invert(lidar2ego) @ frame.bev_aug.double() @ lidar2ego
+    bev_aug = torch.linalg.inv(lidar2ego) @ frame.bev_aug.double() @ lidar2ego
     return frame._replace(ego2global=frame.ego2global.double() @ lidar2ego, bev_aug=bev_aug)
 
 
 def boxes_to_lidar(boxes: Sequence[Tensor], batch: Batch) -> list[Tensor]:
     """Labels (M, 9) of each sample from the (augmented) ego frame to the (augmented) frame of LIDAR_TOP. Raises DataError."""
-    return _moved(invert(need_lidar2ego(batch)), boxes)
+    return _moved(torch.linalg.inv(need_lidar2ego(batch)), boxes)
 
 
 def boxes_to_ego(found: Sequence[PredictedBoxes], batch: Batch) -> list[PredictedBoxes]:

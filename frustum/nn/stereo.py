@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from frustum.geometry import CameraRig, invert
+from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send, without_autocast
 from frustum.nn.depth_net import DepthNet
 from frustum.nn.lift_splat import Device, Sampling, Size, pixel_grid
@@ -68,7 +68,7 @@ def sweep(now: CameraRig, then: CameraRig, depths: Tensor, size: Size, sampling:
     device = device or now.intrinsics.device
     to_pixels, to_rays = then.image_aug.double() @ then.intrinsics.double(), now.image_aug.double() @ now.intrinsics.double()
     cam2global = [rig.ego2global.double() @ rig.cam2ego.double() for rig in (then, now)]
-    motion = invert(cam2global[0]) @ cam2global[1]  # camera now to camera then
+    motion = torch.linalg.inv(cam2global[0]) @ cam2global[1]  # camera now to camera then
     turn = (to_pixels @ motion[..., :3, :3] @ torch.linalg.inv(to_rays)).flatten(0, 1)  # (M, 3, 3)
     shift = (to_pixels @ motion[..., :3, 3:])[..., 0].flatten(0, 1)  # (M, 3)
     turn, shift = send(turn, device, torch.float32), send(shift, device, torch.float32)

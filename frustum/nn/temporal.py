@@ -9,7 +9,8 @@ with its own along the channels. Three ways to align:
 Published networks were trained with lift and, by their test script, evaluated with warp_reference.
 
 A frame that is missing (start of a scene, fewer frames than the network asks for) is replaced by the keyframe's own map, which is what
-repeating the keyframe's images gives. `step` after `step` equals `forward` over the same frames.
+repeating the keyframe's images gives. `step` after `step` equals `forward` over the same frames with lift and warp; with warp_reference
+only where the cameras of a frame fire together and keep their places, because a stream cannot know the cameras of a later keyframe.
 Shape letters: B batch, T time, N cameras, M = B * N images, H W image, h w feature map, D depth bins, C channels, X Y cells.
 """
 

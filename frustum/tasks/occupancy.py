@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from frustum.data.occ3d.instances import instances_from_boxes
-from frustum.data.occ3d.result_files import read_result, result_tokens, write_result
+from frustum.data.occ3d.result_files import read_result, result_files, write_result
 from frustum.data.sample import Occupancy
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError, ShapeError
@@ -95,10 +95,11 @@ class OccupancyFiles(Predictor):
     """A folder of npz files, whoever made them (data/occ3d/result_files.py).
 
     Args:
-        folder: holds `<token>.npz`.
+        folder: holds `<token>.npz`, or as FlashOCC writes them `<scene>/<token>/pred.npz`.
         grid: the voxels of every file; Occ3D's by default.
 
     Attributes:
+        files: by sample.
         tokens: samples that have a file.
 
     Raises:
@@ -107,14 +108,16 @@ class OccupancyFiles(Predictor):
 
     def __init__(self, folder: Path | str, grid: VoxelGrid | None = None):
         self.folder, self.grid = Path(folder), grid or VoxelGrid.occ3d()
-        self.name, self.tokens = self.folder.name, result_tokens(self.folder)
+        self.name, self.files = self.folder.name, result_files(self.folder)
+        self.tokens = list(self.files)
         if not self.tokens:
             what = f"{self.folder} holds no npz file" if self.folder.is_dir() else f"{self.folder} is not a folder"
-            raise DataError(f"{what}. Occupancy results are a folder with one npz per keyframe, named by its sample token.")
+            layouts = "TOKEN.npz, or SCENE/TOKEN/pred.npz as FlashOCC writes them"
+            raise DataError(f"{what}. Occupancy results are a folder with one npz per keyframe, named by its sample token: {layouts}.")
 
     def answer(self, token: str) -> Prediction:
         """The prediction of one keyframe. Raises DataError for a file that is damaged, or of another shape or other class ids."""
-        labels, instances = read_result(self.folder / f"{token}.npz", self.grid)
+        labels, instances = read_result(self.files.get(token, self.folder / f"{token}.npz"), self.grid)
         ids = None if instances is None else torch.from_numpy(instances)
         return Prediction(token, occupancy=PredictedOccupancy(torch.from_numpy(labels), self.grid, OCC3D_CLASSES, ids))
 
@@ -156,7 +159,7 @@ class OccupancyTask(Task):
         "class_share": "share of each class among the labelled voxels inside the camera mask",
     }
     submission = OccupancySubmission
-    accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token)"
+    accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token, or SCENE/TOKEN/pred.npz)"
 
     def __init__(self, order: Sequence[str] = (), slow: bool = True):
         super().__init__(order, slow)
@@ -329,13 +332,14 @@ class OccupancyTask(Task):
         """A folder of npz files. Raises DataError for one without, and for a single npz file."""
         if path.suffix == ".npz" and path.is_file():
             raise DataError(f"{path} is the prediction of a single keyframe: give its folder, --results {path.parent}.")
-        has_files = path.is_dir() and any(path.glob("*.npz"))
-        if not path.is_dir() or (has_files and not result_tokens(path)):  # those of other questions
+        if not path.is_dir():
             return None
-        if not has_files and any(path.glob("*.png")):  # label maps
+        if result_files(path):
+            return OccupancyFiles(path)
+        if any(path.glob("*.npz")) or any(path.glob("*.png")):  # those of other questions, and label maps
             return None
         files = sorted(path.glob("*.json"))
-        if files and not has_files:
+        if files:
             raise DataError(f"{path} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}.")
         return OccupancyFiles(path)
 

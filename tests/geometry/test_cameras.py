@@ -151,6 +151,47 @@ def test_bad_calibration_is_named():
         CameraRig.create(eye3, eye4[:5], (10, 10))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("yaw", [0.3, 1.1, 2.5])
+def test_a_standing_rig_has_its_own_poses_wherever_it_heads(dtype, yaw):
+    """To the last bit: rounded to float32, the transpose of a rotation is not quite its inverse."""
+    rig = make_rig(dtype=dtype)
+    here = torch.tensor(pose(rotation_xyz(0.01, -0.02, yaw), np.array([612.3, 1588.9, 0.4])), dtype=dtype)
+    standing = CameraRig.create(rig.intrinsics, rig.cam2ego, rig.image_size, here.expand(6, 4, 4))
+    assert torch.equal(standing.cam2key(here), rig.cam2ego)
+    moved = here.clone()
+    moved[0, 3] += 2  # metres along x of the world: the way leads through the global frame
+    exact = torch.linalg.inv(moved.double()) @ here.double() @ rig.cam2ego.double()
+    torch.testing.assert_close(standing.cam2key(moved), exact.to(dtype))
+
+
+def test_projecting_undoes_unprojecting_for_poses_rounded_to_float32():
+    rig = make_rig().to(dtype=torch.float32)
+    pixels, depth = random_pixels(make_rig())
+    points = rig.unproject(pixels, depth, rig.ego2global[0])
+    again = torch.stack([rig.project(points[n], rig.ego2global[0])[0][n] for n in range(6)])
+    torch.testing.assert_close(again, pixels, atol=2e-4, rtol=0)  # float32 has 3e-5 pixels at 500; the transpose was 1e-3 off
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (np.eye(3) * 1.004, "a rotation scaled by 1.004; divide it by that"),
+        (np.diag([1.0, -1, 1]), "mirrors. Check the handedness"),
+        (np.diag([1.004, 1, 1]), "Check the quaternion order"),
+    ],
+)
+def test_what_is_not_a_rotation_is_refused_and_named(part, text):
+    """A scale of 1.004 would move a point 40 m ahead by 16 cm, and by more through two poses."""
+    rig = make_rig()
+    poses = rig.cam2ego.clone()
+    poses[2, :3, :3] = poses[2, :3, :3] @ torch.tensor(part)
+    with pytest.raises(DataError, match=f"cam2ego is not a rigid transform at camera 2: its 3x3 part .*{text}"):
+        CameraRig.create(rig.intrinsics, poses, rig.image_size)
+    rounded = torch.tensor(np.round(make_rig().cam2ego.numpy(), 4))  # as people write them down
+    CameraRig.create(rig.intrinsics, rounded, rig.image_size)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_rig_on_the_gpu_projects_as_on_the_cpu():

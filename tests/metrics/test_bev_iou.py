@@ -139,6 +139,8 @@ def test_bad_input():
         BevIoU().add(square * np.nan, np.zeros((4, 4), int))
     with pytest.raises(DataError, match="pass the visibility map"):
         BevIoU("cvt").add(square, np.zeros((4, 4), int))
+    with pytest.raises(DataError, match="looks like a mask"):
+        BevIoU("cvt").add(square, np.zeros((4, 4), int), np.zeros((4, 4), int))
     with pytest.raises(ShapeError, match="one shape"):
         BevIoU().add(square, np.zeros((4, 5), int))
     with pytest.raises(ConfigError, match="cannot merge"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from frustum.errors import DataError
 from frustum.geometry import pose, rotation_z
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_matching import eligible, match, true_positive_errors
@@ -81,6 +82,20 @@ def test_true_boxes_need_a_point_predictions_do_not() -> None:
     metric = NuScenesDetection()
     metric.add("a", both, both, here)
     assert metric.counts()["car"] == {"true": 2, "predicted": 3, "found": 2}
+
+
+def test_filtered_and_unfiltered_samples_do_not_share_figures() -> None:
+    """A car 60 m away is beyond the official range: filtered it does not count, unfiltered it does."""
+    far, around = boxes(("car", 60, 0.5)), Surroundings(np.zeros(2))
+    filtered, whole = NuScenesDetection(), NuScenesDetection()
+    filtered.add("a", far, far, around)
+    whole.add("b", far, far)
+    assert (filtered.counts()["car"]["true"], whole.counts()["car"]["true"]) == (0, 1)
+    with pytest.raises(DataError, match="Pass around= for every sample, or for none"):
+        filtered.add("c", far, far)
+    with pytest.raises(DataError, match="official filters"):
+        filtered.merge(whole)
+    assert len(NuScenesDetection().merge(filtered).merge(NuScenesDetection())) == 1
 
 
 def test_cycles_inside_a_rack_do_not_count() -> None:

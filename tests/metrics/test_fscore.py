@@ -93,7 +93,7 @@ def test_hand_case_averages_frames_and_ignores_255():
 
 
 def test_bad_input_is_named():
-    metric, volume = FScore(grid=GRID), np.full(GRID.shape, 17, np.uint8)
+    metric, volume = FScore(mask="none", grid=GRID), np.full(GRID.shape, 17, np.uint8)
     with pytest.raises(ShapeError, match="one shape"):
         metric.add(volume[1:], volume)
     with pytest.raises(ShapeError, match="grid has"):
@@ -101,5 +101,5 @@ def test_bad_input_is_named():
     with pytest.raises(DataError, match="argmax"):
         metric.add(volume.astype(np.float32), volume)
     with pytest.raises(ConfigError, match="merge"):
-        metric.merge(FScore(grid=GRID, distance=0.5))
+        metric.merge(FScore(mask="none", grid=GRID, distance=0.5))
     assert metric.state["frames"] == 0

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.geometry import VoxelGrid
+from frustum.metrics.fscore import FScore
 from frustum.metrics.occupancy import OCC3D_FLAT, GeometricIoU, OccupancyIoU
+from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_FREE
 
 EDGE = json.loads((Path(__file__).parents[1] / "data" / "metrics" / "miou_edge.json").read_text())
@@ -59,9 +62,9 @@ def test_street_frames_equal_the_published_evaluator(shared, mask):
 @pytest.mark.parametrize("kept", [np.array, torch.from_numpy, lambda counts: json.loads(json.dumps(counts.tolist()))])
 def test_a_state_survives_arrays_tensors_and_json(kept):
     rng = np.random.default_rng(5)
-    metric = OccupancyIoU()
+    metric = OccupancyIoU(mask="none")
     metric.add(*rng.integers(0, 18, (2, 50)))
-    restored = OccupancyIoU().load_state({name: kept(counts) for name, counts in metric.state.items()})
+    restored = OccupancyIoU(mask="none").load_state({name: kept(counts) for name, counts in metric.state.items()})
     restored.add(np.array([4]), np.array([4]))  # the state is a copy
     assert restored.confusion.sum() == metric.confusion.sum() + 1 == 51
     assert restored.confusion.dtype == np.int64
@@ -91,7 +94,7 @@ def test_counts_add_up_over_any_split(seed, split):
 def test_iou_equals_sets(seed):
     rng = np.random.default_rng(seed)
     pred, target = rng.integers(10, 18, (2, 5, 5, 3)).astype(np.uint8)
-    metric, all_voxels, above = OccupancyIoU(mask="none"), GeometricIoU(), GeometricIoU(above_ground=True)
+    metric, all_voxels, above = OccupancyIoU(mask="none"), GeometricIoU(mask="none"), GeometricIoU(above_ground=True, mask="none")
     for m in (metric, all_voxels, above):
         m.add(torch.from_numpy(pred), target)
     for c in range(10, 18):
@@ -142,12 +145,12 @@ def test_another_class_list():
     metric.add(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]), np.ones(4, bool))
     assert metric.compute()["per_class"] == [1.0, 0.5, 0.5]
     assert metric.compute()["miou"] == 0.5
-    above = GeometricIoU(above_ground=True, num_classes=3, free=0, flat=(1,))
+    above = GeometricIoU(above_ground=True, num_classes=3, free=0, mask="none", flat=(1,))
     above.add(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]))
     assert above.compute()["iou"] == 0.5
 
 
-@pytest.mark.parametrize("metric", [OccupancyIoU(), GeometricIoU()])
+@pytest.mark.parametrize("metric", [OccupancyIoU(mask="none"), GeometricIoU(mask="none")])
 def test_bad_input_is_named(metric):
     ones = np.ones((2, 2), np.uint8)
     with pytest.raises(DataError, match="class id 18"):
@@ -179,3 +182,19 @@ def test_merging_or_loading_something_else_is_refused():
     for options in ({}, {"free": 0, "above_ground": True}):
         with pytest.raises(ConfigError, match="free and flat must be ids below num_classes = 3"):
             GeometricIoU(num_classes=3, **options)
+
+
+@pytest.mark.parametrize("make", [OccupancyIoU, GeometricIoU, FScore, VoxelPQ])
+def test_a_mask_is_given_exactly_where_the_figures_are_named_after_one(make):
+    ids = np.full(VoxelGrid.occ3d().shape, 4, np.uint8)
+    arrays = (ids, ids, ids, ids) if make is VoxelPQ else (ids, ids)
+    for named in ("camera", "lidar"):
+        with pytest.raises(DataError, match=f"inside the {named} mask, but add\\(\\) was called without a mask.*mask='none'"):
+            make(mask=named).add(*arrays)
+    with pytest.raises(DataError, match=r"over all voxels .* was given a mask.*mask='camera'"):
+        make(mask="none").add(*arrays, mask=ids)
+    with pytest.raises(ConfigError, match="mask must be 'camera' or 'lidar' or 'none', got 'cam'"):
+        make(mask="cam")
+    right = make(mask="camera")
+    right.add(*arrays, mask=ids)
+    assert right.compute()["mask"] == "camera"

@@ -58,6 +58,17 @@ def test_streaming_equals_with_cameras_that_fire_one_after_the_other(build, alig
         assert farthest(model(drive.batch(3, model.config.reads().past)), streamed[3]) < 1e-4
 
 
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("build", [over_time, _stereo])
+def test_streaming_equals_with_poses_that_are_not_exactly_rigid(build, align):
+    """Poses rounded to four digits, as people write them down: rigid to 1e-4."""
+    model, drive = build(align=align), Drive()
+    drive.poses[..., :3, :3] = drive.poses[..., :3, :3].round(4)
+    streamed = _run(model, drive, range(4))
+    with torch.no_grad():
+        assert farthest(model(drive.batch(3, model.config.reads().past)), streamed[3]) < 1e-4
+
+
 def test_the_reference_warp_differs_for_cameras_that_fire_one_after_the_other():
     """In full it pretends that the keyframe's cameras took the past images; a stream cannot know them. Small, but not float error."""
     model, drive = over_time(align="warp_reference"), Drive(spread=0.04)

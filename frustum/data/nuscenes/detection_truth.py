@@ -31,7 +31,7 @@ def detection_truth(database: NuScenes, token: str) -> DetectionTruth:
     Velocities are NaN where neighbouring annotations are missing or too far apart in time; `num_points` counts LiDAR and radar.
 
     Raises:
-        DataError: unknown token, or an annotation with an attribute that nuScenes does not define.
+        DataError: unknown token, or a box of the ten classes with an attribute that nuScenes does not define.
     """
     ego2global, table = database.annotations(token)
     names = [name.decode() for name in table["category_name"]]
@@ -40,10 +40,11 @@ def detection_truth(database: NuScenes, token: str) -> DetectionTruth:
     kept = labels >= 0
     rows, racks = table["pose"][kept], np.array([name == RACK_CATEGORY for name in names], bool)[table["category"]]
     attributes = [name.decode() for name in table["attribute_name"]]
-    unknown = next((name for name in attributes if name not in ATTRIBUTE_OF), None)
+    unknown = next((attributes[row] for row in table["attribute"][kept] if row >= 0 and attributes[row] not in ATTRIBUTE_OF), None)
     if unknown is not None:
-        raise DataError(f"the attribute table in {database.folder} has the unknown {unknown!r}; {nearest_names(unknown, ATTRIBUTE_OF)}")
-    attribute_of_row = np.array([*(ATTRIBUTE_OF[name] for name in attributes), -1], np.int64)  # row -1 is none
+        what = f"a box of keyframe {token} has the attribute {unknown!r}, which nuScenes does not define"
+        raise DataError(f"{what}; {nearest_names(unknown, ATTRIBUTE_OF)} Rename it in {database.folder / 'attribute.json'}.")
+    attribute_of_row = np.array([*(ATTRIBUTE_OF.get(name, -1) for name in attributes), -1], np.int64)  # row -1 is none
     boxes = DetectionBoxes(
         labels=labels[kept],
         centres=rows[:, :3],

@@ -1,8 +1,9 @@
-"""Occupancy predictions as files, one npz per keyframe: the format of the Occ3D challenge, and two more that are read.
+"""Occupancy predictions as files, one npz per keyframe: the format of the Occ3D challenge, and three more that are read.
 
 The challenge (CVPR 2023) takes `<sample token>.npz` with one unnamed uint8 array (200, 200, 16) of class ids, 17 = free,
 written by `np.savez_compressed(path, semantics)`: numpy calls it `arr_0`. SparseOcc's RayIoU tool reads the same under the name `pred`,
-and `frustum predict` writes `semantics`, with `instances` where it predicts them.
+and `frustum predict` writes `semantics`, with `instances` where it predicts them. FlashOCC's test script writes `pred` (beside the truth,
+`gt`, which is not read) to `<scene>/<sample token>/pred.npz`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,30 @@ from frustum.types.predictions import Prediction
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
 MAX_INSTANCES = 65536
+_NESTED = "pred.npz"  # as FlashOCC names the file of every keyframe
 _GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 _OTHER_PARTS = {f".{field.name}" for field in fields(Prediction)}  # TOKEN.boxes.npz and so on, which `frustum predict` writes too
 
 
-def result_tokens(folder: Path | str) -> list[str]:
-    """Keyframes with a prediction in a folder, by name; files of `frustum predict` that answer other questions are left out."""
-    files = (path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
-    return sorted(path.stem for path in files if Path(path.stem).suffix not in _OTHER_PARTS)
+def result_files(folder: Path | str) -> dict[str, Path]:
+    """The files of a folder by keyframe, in the order of their tokens: TOKEN.npz, or SCENE/TOKEN/pred.npz and TOKEN/pred.npz below it.
+
+    Files of `frustum predict` that answer other questions are left out.
+
+    Raises:
+        DataError: two files are of one keyframe, or the folder is that of a single one.
+    """
+    if Path(folder, _NESTED).is_file():
+        what = f"{folder} holds the prediction of a single keyframe"
+        raise DataError(f"{what}: give the folder of all results, which has SCENE/TOKEN/{_NESTED} in it.")
+    flat = (path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
+    found = {path.stem: path for path in flat if Path(path.stem).suffix not in _OTHER_PARTS}
+    for path in sorted(file for pattern in (f"*/{_NESTED}", f"*/*/{_NESTED}") for file in Path(folder).glob(pattern)):
+        token = path.parent.name
+        if token in found:
+            raise DataError(f"{found[token]} and {path} are both predictions of the keyframe {token}: keep one of them.")
+        found[token] = path
+    return dict(sorted(found.items()))
 
 
 def write_result(folder: Path | str, token: str, semantics: np.ndarray | torch.Tensor, grid: VoxelGrid | None = None) -> Path:

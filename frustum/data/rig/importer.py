@@ -214,7 +214,7 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
         raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
     intrinsics[:2, 2] += shift
-    given = [0.0] * 4 if entry.get("distortion") is None else np.ravel(np.asarray(entry["distortion"], dtype=object)).tolist()
+    given = [0.0] * 4 if entry.get("distortion") in (None, []) else np.ravel(np.asarray(entry["distortion"], dtype=object)).tolist()
     if len(given) not in (4, 5):
         raise DataError(f"the distortion of {what} has {len(given)} numbers; give [k1, k2, p1, p2] or [k1, k2, p1, p2, k3], as in OpenCV.")
     distortion = np.append(_numbers(given, (len(given),), f"distortion of {what}"), 0.0)[:5]

@@ -57,8 +57,20 @@ def test_bad_tables(tmp_path: Path, toy_root: Path) -> None:
     root = toy_database(tmp_path / "world", num_scenes=1, num_keyframes=1)
     table = root / VERSION / "attribute.json"
     rows = json.loads(table.read_text())
-    rows[0]["name"] = "vehicle.flying"
+    boxes = json.loads((root / VERSION / "sample_annotation.json").read_text())
+    used = next(box["attribute_tokens"][0] for box in boxes if box["attribute_tokens"])
+    next(row for row in rows if row["token"] == used)["name"] = "vehicle.flying"
     table.write_text(json.dumps(rows))
     database = NuScenes(root, VERSION)
-    with pytest.raises(DataError, match=r"unknown 'vehicle\.flying'"):
+    with pytest.raises(DataError, match=r"a box of keyframe .* has the attribute 'vehicle\.flying', .* Rename it in .*attribute\.json"):
         detection_truth(database, database.tokens()[0])
+
+
+def test_an_attribute_that_no_box_uses_stops_nothing(tmp_path: Path) -> None:
+    root = toy_database(tmp_path / "world", num_scenes=1, num_keyframes=1)
+    before = detection_truth(database := NuScenes(root, VERSION), token := database.tokens()[0]).boxes
+    table = root / VERSION / "attribute.json"
+    table.write_text(json.dumps([{"token": "own", "name": "vehicle.flying", "description": ""}, *json.loads(table.read_text())]))
+    after = detection_truth(NuScenes(root, VERSION), token).boxes
+    assert before.attributes.tolist() == after.attributes.tolist()
+    assert before.attribute_names == after.attribute_names

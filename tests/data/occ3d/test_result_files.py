@@ -58,6 +58,22 @@ def test_our_own_predictions_are_read_with_their_instances(tmp_path, labels):
         OccupancyFiles(tmp_path, shifted).answer("abc")
 
 
+def test_the_layout_of_flashocc_is_read(tmp_path, labels):
+    for scene, token in (("scene-0003", "b"), ("scene-0012", "a")):
+        (tmp_path / scene / token).mkdir(parents=True)
+        np.savez_compressed(tmp_path / scene / token / "pred.npz", pred=labels.astype(np.uint8), gt=labels * 0, sample_token=token)
+    assert OccupancyFiles(tmp_path, GRID).tokens == ["a", "b"]
+    found = OccupancyTask.recognise(tmp_path)
+    assert list(found.files) == ["a", "b"]
+    np.testing.assert_array_equal(OccupancyFiles(tmp_path, GRID).answer("b").occupancy.semantics.numpy(), labels)
+    assert OccupancyFiles(tmp_path / "scene-0003", GRID).tokens == ["b"]
+    with pytest.raises(DataError, match=r"single keyframe: give the folder of all results, which has SCENE/TOKEN/pred\.npz"):
+        OccupancyTask.recognise(tmp_path / "scene-0003" / "b")
+    write_result(tmp_path, "a", labels, GRID)
+    with pytest.raises(DataError, match="both predictions of the keyframe a"):
+        OccupancyFiles(tmp_path, GRID)
+
+
 def test_missing_keyframes_are_named(tmp_path, labels):
     for token in ("a", "b"):
         write_result(tmp_path, token, labels, GRID)
