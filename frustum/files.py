@@ -10,11 +10,12 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from frustum.errors import DataError
@@ -123,6 +124,19 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 def write_json(path: Path | str, value: Any, indent: int | None = None) -> None:
     """Write JSON atomically; the same value always gives the same bytes. Raises DataError."""
     write_bytes(path, json.dumps(value, indent=indent, allow_nan=True).encode())
+
+
+_PLACE = re.compile(r"(?<![\w/\\.:])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:'\"()<>]+)+[/\\]?")
+
+
+def without_places(value: Any) -> Any:
+    """JSON values that others will read: of each absolute path in a text only the last name stays, not where the user keeps things."""
+    if isinstance(value, str):
+        is_path = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+        return PureWindowsPath(value).name if is_path else _PLACE.sub(lambda found: PureWindowsPath(found[0]).name, value)
+    if isinstance(value, dict):
+        return {key: without_places(entry) for key, entry in value.items()}
+    return [without_places(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 ALSO_READ = "FRUSTUM_ALSO_READ"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from frustum.errors import DataError
-from frustum.files import atomic_path, copy_file, link_or_copy, make_folder, read_json, write_bytes, write_json
+from frustum.files import atomic_path, copy_file, link_or_copy, make_folder, read_json, without_places, write_bytes, write_json
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -123,3 +123,14 @@ def test_json_is_exact(tmp_path: Path) -> None:
     value = {"a": [0.1, 1e-300, -0.0, 2**53 + 1], "b": None}
     write_json(tmp_path / "v.json", value)
     assert read_json(tmp_path / "v.json") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("/home/me/data set/nuscenes", "nuscenes"), ("data/street", "data/street"), ("~/data/x", "x"), (r"C:\Users\me\x.pth", "x.pth"),
+     ("data.root=/home/me/data train.steps=3", "data.root=data train.steps=3"), ("12 km/h, 3 / 4 of 1/2", "12 km/h, 3 / 4 of 1/2"),
+     ("/home/me/w.safetensors (which learned from 3D labels), as far", "w.safetensors (which learned from 3D labels), as far"),
+     ("https://a.org/b/c.pth", "https://a.org/b/c.pth"), ("", "")],
+)  # fmt: skip
+def test_what_others_read_does_not_say_where_files_are_kept(text: str, kept: str) -> None:
+    assert without_places({"a": [text, 3, None], "b": (True, text)}) == {"a": [kept, 3, None], "b": [True, kept]}
