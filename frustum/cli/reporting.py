@@ -12,7 +12,7 @@ from typing import Any
 
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
-from frustum.cli.resolve import is_run, open_network
+from frustum.cli.resolve import is_run, open_data, open_network
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor, network_predictions
@@ -65,7 +65,7 @@ def report_run(
     if beside:
         numbers = [*_side_by_side(folder, numbers, beside, code), *numbers[1:]]
     out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
-    data_set = recipe.data.open()
+    data_set = open_data(recipe, str(name))
     tokens = pick(data_set, recipe.data.val_split, samples)
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
