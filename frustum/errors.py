@@ -28,6 +28,10 @@ class DataError(FrustumError):
     exit_code = 3
 
 
+class OutputError(DataError):
+    """A file or folder cannot be written: the disk is full or read-only, or another process works there."""
+
+
 class CheckpointError(FrustumError):
     """A checkpoint is missing, unsafe, damaged, or belongs to another model."""
 
@@ -44,6 +48,12 @@ class TrainingError(FrustumError):
     """Training cannot go on: a non-finite loss, or a world that changed under a resumed run."""
 
     exit_code = 7
+
+
+class DiedError(FrustumError):
+    """A process that worked for this one, or together with it, was ended from outside: the same command goes on."""
+
+    exit_code = 8
 
 
 class StoppedError(FrustumError):

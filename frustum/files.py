@@ -8,16 +8,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from frustum.errors import DataError
+from frustum.errors import DataError, OutputError
 
 _FICLONE = 0x40049409  # Linux's request to clone a file; other systems and file systems refuse it
 _FULL = "Free some space or choose another output folder"
@@ -29,19 +33,22 @@ _REASONS = {
     errno.EACCES: f"permission was denied. {_FORBIDDEN}",
     errno.EPERM: f"permission was denied. {_FORBIDDEN}",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another output folder",
+    errno.EFBIG: "the file would be larger than the limit of this process (ulimit -f) or of the file system. Raise the limit",
+    errno.ELOOP: "it is a link, a pipe or a device where frustum keeps a file of its own. Remove it",
+    errno.ENXIO: "it is a pipe or a device where frustum keeps a file of its own. Remove it",
     errno.EEXIST: "there is a file of that name where a folder is needed. Choose another output folder",
     errno.EIO: "the disk reports an error. Check the disk",
 }
 
 
-def write_error(path: Path, error: OSError) -> DataError:
+def write_error(path: Path, error: OSError) -> OutputError:
     """The error for a `path` that cannot be written: the reason in plain words, and what to do about it."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    return DataError(f"cannot write {path}: {reason}. Nothing half-written was left behind.")
+    return OutputError(f"cannot write {path}: {reason}.")
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents. Raises DataError when the place is full or read-only."""
+    """Create a folder and its parents. Raises OutputError when the place is full or read-only."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,29 +57,43 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str, suffix: str = "", set_mode: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path | str, suffix: str = "") -> Iterator[Path]:
     """A temporary path in the folder of `path` to write to; it becomes `path` when the block ends well and is deleted when it does not.
 
-    `suffix` is appended to the temporary name, for libraries that derive the format from it. The file gets the mode of an ordinary new one,
-    unless `set_mode` is off.
+    `suffix` is appended to the temporary name, for libraries that derive the format from it. The file gets the mode of an ordinary new one.
 
     Raises:
-        DataError: the folder cannot be created, or the disk turned out to be full or read-only inside the block. Other errors pass.
+        OutputError: the folder cannot be created, or the disk turned out to be full or read-only inside the block. Other errors pass.
     """
-    path = Path(path)
+    with _draft(Path(path), suffix) as temporary:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp, and some libraries, make private files; these are ordinary ones
+        os.replace(temporary, path)
+
+
+def require_place(path: Path | str) -> None:
+    """Raise OutputError now, and not after the work, where `path` could not be written: its disk is full, its folder read-only."""
+    if Path(path).is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder. Give the name of a file.")
+    with _draft(Path(path)) as temporary:
+        temporary.write_bytes(bytes(1 << 16))
+
+
+@contextlib.contextmanager
+def _draft(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A new empty file beside `path`, whose name nobody can guess; it is deleted in the end."""
     make_folder(path.parent)
+    _sweep(path.parent)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{suffix}", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.{_owner()}.", suffix=f".tmp{suffix}", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        if set_mode:
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp, and some libraries, make private files; these are ordinary ones
-        os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _REASONS:
-            raise write_error(path, error) from error
+        cause = error if error.errno or temporary is None else why_unwritable(temporary) or error
+        if cause.errno in _REASONS:
+            raise OutputError(f"{write_error(path, cause)} Nothing half-written was left behind.") from error
         raise
     finally:
         if temporary is not None:
@@ -80,8 +101,71 @@ def atomic_path(path: Path | str, suffix: str = "", set_mode: bool = True) -> It
                 temporary.unlink(missing_ok=True)
 
 
+def why_unwritable(path: Path) -> OSError | None:
+    """The error that writing on in a half-written file gives; None if none. For libraries that fail without saying why."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for temporary files, deleted in the end; those that killed processes left are deleted first."""
+    _sweep(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f".frustum.{_owner()}.", suffix=".tmp") as folder:
+        yield Path(folder)
+
+
+_TEMPORARY = re.compile(r"\..*\.(\d+)@([0-9a-f]{8})\.\w+\.tmp(\.\w+)?")
+_OLD = 86_400.0  # seconds after which the owner of a temporary file on another machine counts as dead
+
+
+def _owner() -> str:
+    """Who made a temporary file, for its name: this process and machine."""
+    return f"{os.getpid()}@{_machine()}"
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+@functools.lru_cache(maxsize=4096)  # once per folder
+def _sweep(folder: Path) -> None:
+    """Delete temporary files of ours whose owner was killed while it wrote them."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (found := _TEMPORARY.fullmatch(entry.name)):
+                continue
+            with contextlib.suppress(OSError):  # gone, or somebody else's
+                is_dead = found[2] == _machine() and not is_alive(int(found[1]))
+                if not (is_dead or time.time() - entry.stat(follow_symlinks=False).st_mtime > _OLD):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs; where that cannot be asked without harm (Windows), it counts as running."""
+    if os.name == "nt" or pid <= 0:
+        return pid > 0
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a file atomically. Raises DataError."""
+    """Write a file atomically. Raises OutputError."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -112,17 +196,60 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 
     The source stays as it is, its mode too: a second name shares it, and whoever writes into one of the two writes into both.
     """
-    with atomic_path(target, set_mode=False) as temporary:
-        temporary.unlink()
+    target = Path(target)
+    with _draft(target) as empty:
+        second = empty.with_name(f"{empty.name[:-4]}2.tmp")  # a link takes no name that is there already
         try:
-            os.link(Path(source).resolve(), temporary)
+            os.link(Path(source).resolve(), second)
+            os.replace(second, target)
+            return
         except OSError:
-            shutil.copyfile(source, temporary)
+            pass
+        finally:
+            with contextlib.suppress(OSError):  # two names of one file do not replace each other
+                second.unlink()
+    copy_file(source, target)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, which is created if needed, but never through a link. Raises OutputError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
+    try:
+        handle = os.open(path, flags, 0o666)
+        with open(handle, "ab") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.ENXIO, "no file")
+            file.write(f"{line}\n".encode())
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power loss, where the operating system lets one do that."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path | str, value: Any, indent: int | None = None) -> None:
     """Write JSON atomically; the same value always gives the same bytes. Raises DataError."""
     write_bytes(path, json.dumps(value, indent=indent, allow_nan=True).encode())
+
+
+_PLACE = re.compile(r"(?<![\w/\\.:])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:'\"()<>]+)+[/\\]?")
+
+
+def without_places(value: Any) -> Any:
+    """JSON values that others will read: of each absolute path in a text only the last name stays, not where the user keeps things."""
+    if isinstance(value, str):
+        is_path = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+        return PureWindowsPath(value).name if is_path else _PLACE.sub(lambda found: PureWindowsPath(found[0]).name, value)
+    if isinstance(value, dict):
+        return {key: without_places(entry) for key, entry in value.items()}
+    return [without_places(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 ALSO_READ = "FRUSTUM_ALSO_READ"
@@ -187,7 +314,7 @@ def read_json(path: Path | str, what: str = "file") -> Any:
         raise DataError(f"the {what} {path} does not exist.") from error
     except OSError as error:
         raise DataError(f"cannot read the {what} {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the {what} {path} is not valid JSON ({error}): truncated or damaged? Restore it from its source.") from error
 
 

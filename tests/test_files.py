@@ -5,14 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from frustum.errors import DataError
-from frustum.files import atomic_path, copy_file, link_or_copy, make_folder, read_json, write_bytes, write_json
+from frustum import files
+from frustum.errors import DataError, OutputError
+from frustum.files import (
+    append_line,
+    atomic_path,
+    copy_file,
+    link_or_copy,
+    make_folder,
+    read_json,
+    require_place,
+    without_places,
+    write_bytes,
+    write_json,
+)
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -66,6 +79,64 @@ def test_a_file_is_copied_where_links_are_impossible(tmp_path: Path, monkeypatch
     assert (tmp_path / "b").read_bytes() == b"pixels"
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
     assert not os.path.samefile(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_with_our_names_lead_nowhere(tmp_path: Path) -> None:
+    outside, log = tmp_path / "bashrc", tmp_path / "out" / "metrics.jsonl"
+    outside.write_text("mine")
+    log.parent.mkdir()
+    log.symlink_to(outside)
+    with pytest.raises(OutputError, match=r"is a link.*Remove it"):
+        append_line(log, "ours")
+    write_bytes(log, b"ours\n")  # the link is replaced
+    append_line(log, "more")
+    assert (outside.read_text(), log.read_text()) == ("mine", "ours\nmore\n")
+    os.mkfifo(log.with_name("fifo"))
+    with pytest.raises(OutputError, match="Remove it"):
+        append_line(log.with_name("fifo"), "ours")
+    log.with_name("fifo").unlink()
+    append_line(log.with_name("new"), "x")
+    assert sorted(p.name for p in log.parent.iterdir()) == ["metrics.jsonl", "new"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody is known to be dead there")
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    half = """
+import os, sys
+from frustum.files import atomic_path, scratch_folder
+with atomic_path(sys.argv[1]) as temporary, scratch_folder() as folder:
+    temporary.write_text("half")
+    (folder / "x").write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+    environment = dict(os.environ, TMPDIR=str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    subprocess.run([sys.executable, "-c", half, str(tmp_path / "out" / "w")], env=environment, check=False)
+    (left,), (folder,) = (tmp_path / "out").iterdir(), (tmp_path / "scratch").iterdir()
+    living = left.with_name(left.name.replace(f".{left.name.split('@')[0].split('.')[-1]}@", f".{os.getppid()}@"))
+    living.write_text("half")
+    for name in (".w.12.tmp", "..tmp", ".other.tmp"):
+        (left.parent / name).touch()
+    write_bytes(left.parent / "new", b"")
+    assert not left.exists()
+    assert {p.name for p in left.parent.iterdir()} == {living.name, "new", ".w.12.tmp", "..tmp", ".other.tmp"}
+    os.utime(living, (0, 0))  # of long ago, whoever it was
+    files._sweep.cache_clear()
+    write_bytes(left.parent / "new", b"")
+    assert not living.exists()
+    files._sweep(tmp_path / "scratch")
+    assert not folder.exists()
+
+
+def test_a_place_is_tried_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_place(tmp_path / "new" / "x.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(OutputError, match="it is a folder"):
+        require_place(tmp_path / "new")
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OutputError, match="disk is full"):
+        require_place(tmp_path / "x.json")
 
 
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -123,3 +194,14 @@ def test_json_is_exact(tmp_path: Path) -> None:
     value = {"a": [0.1, 1e-300, -0.0, 2**53 + 1], "b": None}
     write_json(tmp_path / "v.json", value)
     assert read_json(tmp_path / "v.json") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("/home/me/data set/nuscenes", "nuscenes"), ("data/street", "data/street"), ("~/data/x", "x"), (r"C:\Users\me\x.pth", "x.pth"),
+     ("data.root=/home/me/data train.steps=3", "data.root=data train.steps=3"), ("12 km/h, 3 / 4 of 1/2", "12 km/h, 3 / 4 of 1/2"),
+     ("/home/me/w.safetensors (which learned from 3D labels), as far", "w.safetensors (which learned from 3D labels), as far"),
+     ("https://a.org/b/c.pth", "https://a.org/b/c.pth"), ("", "")],
+)  # fmt: skip
+def test_what_others_read_does_not_say_where_files_are_kept(text: str, kept: str) -> None:
+    assert without_places({"a": [text, 3, None], "b": (True, text)}) == {"a": [kept, 3, None], "b": [True, kept]}

@@ -16,6 +16,8 @@ from frustum.errors import CheckpointError
 
 V = TypeVar("V")
 
+_REPEATED = 1 << 26  # bytes that a tensor may have whose numbers are repeated (expanded) and not all stored
+
 COUNTER = "num_batches_tracked"
 """A batch norm counts its updates in this entry, which nothing reads with a fixed momentum; old and converted files lack it."""
 
@@ -30,11 +32,19 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
     for key, value in state.items():
         try:
             found[key] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
+            _require_real_size(found[key])
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{what} does not hold a state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed."
+                f"{what} does not hold a state dict: {key} is a {type(value).__name__}, where a tensor or an array of numbers is needed "
+                "that are all stored."
             ) from error
     return found
+
+
+def _require_real_size(tensor: Tensor) -> None:
+    """Raise ValueError for a tensor that would take far more memory than what is stored of it."""
+    if tensor.layout != torch.strided or (tensor.nbytes > _REPEATED and tensor.nbytes > tensor.untyped_storage().nbytes()):
+        raise ValueError("it is no plain tensor")
 
 
 def complete(model_state: Mapping[str, Tensor], given_state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -68,6 +68,8 @@ def check_archive(path: Path) -> None:
             return
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("torch.save compresses nothing, but it is compressed")
             bad = archive.testzip()
     except (zipfile.BadZipFile, RuntimeError, EOFError, LookupError) as error:
         raise ValueError(str(error)) from error

@@ -84,7 +84,8 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(why_refused(path, error)) from error
     except Exception as error:  # whatever bytes are in the file: the reader stumbles over them in many ways
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise MemoryError from error
+            size = f"{path.stat().st_size:,} bytes"
+            raise CheckpointError(f"{path} ({size}) asks for more memory than there is: it is damaged, or too large.") from error
         raise CheckpointError(why_damaged(path)) from error
 
 

@@ -22,7 +22,7 @@ from frustum.checkpoint.integrity import require_finite, signed
 from frustum.checkpoint.unreadable import is_safetensors
 from frustum.checkpoint.upstream_file import read_safetensors
 from frustum.errors import CheckpointError
-from frustum.files import atomic_path
+from frustum.files import atomic_path, flush_folder, why_unwritable
 from frustum.version import __version__
 
 WEIGHTS = "weights.safetensors"
@@ -45,8 +45,9 @@ def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], met
         try:
             save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:  # a full disk arrives as this, not as OSError
-            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+            raise why_unwritable(temporary) or OSError(errno.EIO, str(error)) from error
         flush(temporary)
+    flush_folder(Path(path).parent)
 
 
 def flush(path: Path) -> None:
@@ -77,7 +78,7 @@ def decode_header(header: Mapping[str, str]) -> dict[str, Any]:
     """The metadata of a weights file as values; text that is not JSON stays text."""
     found: dict[str, Any] = dict(header)
     for key, text in header.items():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             found[key] = json.loads(text)
     return found
 

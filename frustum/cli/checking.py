@@ -19,7 +19,7 @@ from frustum.data.opening import opened
 from frustum.data.sample import Sample
 from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
-from frustum.errors import DataError
+from frustum.errors import DataError, OutputError
 from frustum.files import make_folder
 from frustum.viewer.overlay import draw_check
 
@@ -102,6 +102,8 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
         try:
             sample = database.sample(token)
             made = draw_check(sample, out, seed=number, labels=_labels_2d(database, sample), **options)
+        except OutputError:
+            raise
         except DataError as error:
             say(f"keyframe {token[:8]} is not drawn: {error}")
             continue

@@ -18,7 +18,7 @@ from frustum.data.images.section import ImageFolderData
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.source import spread
 from frustum.engine.progress import loop_progress
-from frustum.errors import ConfigError, DataError
+from frustum.errors import ConfigError, DataError, OutputError
 from frustum.files import atomic_path, make_folder
 from frustum.tasks.segmentation import SegmentationTask, TrueSegmentation
 from frustum.types.contract import Reads
@@ -57,6 +57,8 @@ def _draw(source: LabelledImages, tokens: Sequence[str], out: Path, augment: str
             views = {"": (np.asarray(source.sample(token).open()), source.labels(token))}
             if read is not None:
                 views["_augmented"] = read(token)
+        except OutputError:
+            raise
         except DataError as error:
             say(f"image {token} is not drawn: {error}")
             continue

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from frustum.errors import CheckpointError, ConfigError, DataError, FrustumError, FrustumWarning
+from frustum.locks import is_first_process
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -54,11 +55,6 @@ def console(stderr: bool = False) -> Console:
         return Console(stderr=stderr, highlight=False, quiet=quiet)
     width = int(os.environ.get("COLUMNS", 140))
     return Console(stderr=stderr, highlight=False, quiet=quiet, soft_wrap=True, width=width)  # a log: lines stay whole
-
-
-def is_first_process() -> bool:
-    """False in all processes of a torchrun or `accelerate launch` but one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, markup: bool = False) -> None:
@@ -118,6 +114,7 @@ def verb(function: F, after_interrupt: str = STARTS_AGAIN) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             with _notes():
+                _require_places(kwargs)
                 return function(*args, **kwargs)
         except KeyboardInterrupt:
             console(stderr=True).print(f"\ninterrupted: nothing was damaged; {after_interrupt}.")
@@ -128,6 +125,15 @@ def verb(function: F, after_interrupt: str = STARTS_AGAIN) -> F:
             raise typer.Exit(report(error)) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _require_places(options: dict[str, Any]) -> None:
+    """Fail before the work, not after it, where the file of --json cannot be written."""
+    path = options.get("json_file")
+    if path is not None and is_first_process():
+        from frustum import files
+
+        files.require_place(path)
 
 
 def command(app: typer.Typer, name: str, *shown: str, after_interrupt: str = STARTS_AGAIN) -> Callable[[F], F]:

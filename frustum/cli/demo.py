@@ -28,6 +28,7 @@ from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
 from frustum.errors import ConfigError
 from frustum.files import make_folder, read_json, write_json
+from frustum.locks import owning
 from frustum.recipes.finding import DEMO, get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
@@ -35,6 +36,7 @@ MINIMUM_STEPS = 1500  # with fewer, the network hardly leaves the prior
 STAGES = 5
 
 
+@owning("out", "frustum demo")
 def run_demo(
     out: Path,
     minutes: float = 15.0,

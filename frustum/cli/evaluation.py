@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.common import say, table
-from frustum.cli.resolve import is_run, open_network
+from frustum.cli.resolve import is_run, open_data, open_network
 from frustum.data.opening import note_lacking_cameras, open_root, split_of
 from frustum.engine.evaluate import evaluate, evaluate_with_baselines
 from frustum.engine.recipe import PublishedNumber
-from frustum.engine.reports import EvalReport, class_tables, compare, figures_table, notes, write_reports
+from frustum.engine.reports import EVALUATION, EvalReport, class_tables, compare, figures_table, notes, write_reports
 from frustum.engine.taught import in_sentences
-from frustum.errors import DataError
+from frustum.errors import DataError, OutputError
+from frustum.files import require_place
 from frustum.tasks import TASKS
 from frustum.tasks.task import Together
 from frustum.types.table import Table
@@ -32,16 +34,22 @@ def evaluate_run(
 
     Those of a run's own weights on its own settings are kept in its eval.json; on images with a corruption in a file beside it.
     """
+    others = [word for word in overrides if not word.startswith("eval.corruption=")]
+    is_kept = is_run(name) and not others and checkpoint is None and split is None and source == "frustum"
+    if is_kept:
+        try:
+            require_place(Path(name) / EVALUATION)  # before the work, not after it
+        except OutputError as error:
+            raise OutputError(f"{error} To keep the figures elsewhere: frustum eval {name}/{WEIGHTS} data.root=... --json FILE") from error
     recipe, network = open_network(name, overrides, checkpoint, source, code)
-    data = recipe.data.open()
+    data = open_data(recipe, name)
     note_lacking_cameras(data, data.tokens(split or recipe.data.val_split))
     reports = evaluate_with_baselines(recipe, network, data, split) if baselines else [evaluate(recipe, network, data, split)]
     published = () if reports[0].corruption else recipe.published  # those are figures on clean images
     print_figures(reports[0], published)
     if baselines:
         print_table(compare(reports))
-    others = [word for word in overrides if not word.startswith("eval.corruption=")]
-    if is_run(name) and not others and checkpoint is None and split is None and source == "frustum":
+    if is_kept:
         write_reports(Path(name), reports)
     theirs = {"published": [number.model_dump(mode="json") for number in published]} if published else {}
     return numbers_of(reports) | theirs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from frustum.data.opening import opened
 from frustum.data.source import spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import ConfigError, DataError
-from frustum.files import make_folder
+from frustum.files import make_folder, scratch_folder
 
 _TRIED = 3  # keyframes whose files say how large all will be
 
@@ -31,10 +30,10 @@ def write_labels_2d(root: Path, out: Path, split: str, source: str, hidden: floa
         raise ConfigError(invalid(error)) from error
     with opened(root, version) as database:
         tokens = list(database.tokens(split))
-        with tempfile.TemporaryDirectory() as trial:
+        with scratch_folder() as trial:
             some = spread(tokens, _TRIED)
-            write_views(database, some, Path(trial), views)
-            sizes = [path.stat().st_size for path in Path(trial).glob("*.npz")]
+            write_views(database, some, trial, views)
+            sizes = [path.stat().st_size for path in trial.glob("*.npz")]
         megabytes = len(tokens) * sum(sizes) / max(1, len(sizes)) / 1e6
         say(f"2D labels of {len(tokens)} keyframes will take about {megabytes:.1f} MB in {out}")
         make_folder(out)

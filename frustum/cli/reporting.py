@@ -12,7 +12,7 @@ from typing import Any
 
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
-from frustum.cli.resolve import is_run, open_network
+from frustum.cli.resolve import is_run, open_data, open_network
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.metrics_log import read_lines
 from frustum.engine.predictors import NetworkPredictor, network_predictions
@@ -23,6 +23,7 @@ from frustum.engine.run import Run, load_run
 from frustum.engine.taught import in_sentences
 from frustum.engine.trained import open_trained
 from frustum.errors import CheckpointError, ConfigError, DataError
+from frustum.files import without_places
 from frustum.tasks import TASKS
 from frustum.tasks.task import Task
 from frustum.types.layers import Layer
@@ -64,7 +65,7 @@ def report_run(
     if beside:
         numbers = [*_side_by_side(folder, numbers, beside, code), *numbers[1:]]
     out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
-    data_set = recipe.data.open()
+    data_set = open_data(recipe, str(name))
     tokens = pick(data_set, recipe.data.val_split, samples)
     panels = []
     with progress_bar("report", len(tokens), unit="frames") as bar:
@@ -79,7 +80,7 @@ def report_run(
         notes=notes(numbers[0]) if numbers else (),
         panels=panels,
         losses=read_lines(folder / "metrics.jsonl"),
-        recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
+        recipe=json.dumps(without_places(recipe.model_dump(mode="json")), indent=2),
         facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters()), getattr(network, "taught_with", {})),
     )
     page = write_report(data, out)
@@ -161,4 +162,4 @@ def facts_of(run: Run, numbers: Sequence[EvalReport], parameters: int, taught: M
         "frustum": run.version,
         "commit": run.commit or "",
     }
-    return {name: str(value) for name, value in facts.items() if str(value)}
+    return {name: without_places(str(value)) for name, value in facts.items() if str(value)}

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from frustum.config import Config
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, DataError
 from frustum.recipes.finding import get_recipe, is_run, is_weights
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from frustum.data.source import Source
 
 
 def resolve_recipe(name: str, overrides: Sequence[str] = (), code: Sequence[str] = ()) -> Recipe:
@@ -41,6 +43,22 @@ def _same_network(one: Config, other: Config) -> bool:
 def run_folder(name: str, out: Path | None) -> Path:
     """Where a run goes: `out`, the run's own folder, or runs/RECIPE."""
     return out or (Path(name) if is_run(name) else Path("runs") / name.rpartition(":")[2].replace("_", "-"))
+
+
+def open_data(recipe: Recipe, name: str) -> Source:
+    """The recipe's data set; `name` is the run, the weights file or the recipe that it comes from.
+
+    Raises:
+        DataError: it cannot be opened; of a weights file, which does not say where its data were kept, with what to type.
+    """
+    root = recipe.data.root
+    is_bare = not is_run(name) and (is_weights(name) or Path(name).is_dir())
+    if is_bare and len(Path(root).parts) == 1 and not Path(root).exists():
+        raise DataError(
+            f"{name} says only that the folder of its data set was called {root!r}, not where it was, and there is none here. Say where it "
+            "is: data.root=FOLDER."
+        )
+    return recipe.data.open()
 
 
 def open_network(

@@ -14,7 +14,7 @@ from torch import nn
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say, write_json
 from frustum.cli.evaluation import print_table
-from frustum.cli.resolve import is_run, open_network
+from frustum.cli.resolve import is_run, open_data, open_network
 from frustum.data.corruption_names import CORRUPTIONS, LEVELS, OF_RIGS, Corruption, check_name
 from frustum.data.source import Source, cameras_of
 from frustum.engine.evaluate import evaluate
@@ -48,7 +48,7 @@ def measure_robustness(
     if any(word.startswith("eval.corruption=") for word in overrides):
         raise ConfigError("eval.corruption is set for each evaluation here. Choose with --corruptions fog,snow --levels 3.")
     opened = {name: open_network(name, overrides, code=code) for name in runs}
-    sources = {name: recipe.data.open() for name, (recipe, _) in opened.items()}
+    sources = {name: open_data(recipe, name) for name, (recipe, _) in opened.items()}
     names = asked or [name for name in CORRUPTIONS if all(_possible(name, opened[run][0], sources[run]) for run in runs)]
     if left_out := [name for name in CORRUPTIONS if name not in names and not asked]:
         say(f"left out, as these are no rigs of several cameras: {', '.join(left_out)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from frustum.data.nuscenes.tables import versions
 from frustum.data.rig.importer import import_rig
 from frustum.data.source import DataConfig
 from frustum.errors import DataError, FrustumWarning
+from frustum.files import scratch_folder
 
 
 def open_root(root: Path, version: str | None = None) -> Any:
@@ -50,10 +50,10 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
     if data is not None and not isinstance(data, NuScenesData):
         yield data.model_copy(update={"root": str(root)}).open()
         return
-    with tempfile.TemporaryDirectory(prefix="frustum-rig-") as folder:
+    with scratch_folder() as folder:
         if (root / "calibration.json").is_file():
-            import_rig(root, Path(folder), link=True)
-            root = Path(folder)
+            import_rig(root, folder, link=True)
+            root = folder
         if data is None:
             yield open_root(root, version)
         else:

@@ -18,7 +18,8 @@ from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
 from frustum.engine.reports import AS_THEY_ARE, EvalReport
 from frustum.engine.runtime import make_accelerator
 from frustum.errors import DataError, FrustumWarning
-from frustum.files import write_json
+from frustum.files import require_place, write_json
+from frustum.ops.processes import deaths_explained
 from frustum.tasks import TASKS
 from frustum.tasks.task import Predictor, Task
 from frustum.types.predictions import Prediction
@@ -26,6 +27,7 @@ from frustum.types.predictions import Prediction
 BLACK_NOTE = "the trained network with black images instead of those of the cameras"
 
 
+@deaths_explained
 def evaluate(
     recipe: Recipe | None,
     model: nn.Module | NetworkPredictor | Predictor,
@@ -66,6 +68,8 @@ def evaluate(
     if source is None or split is None:
         raise TypeError("evaluate() without a recipe needs source and split")
     accelerator = make_accelerator(runtime)
+    if out is not None and accelerator.is_main_process:
+        require_place(out)  # before the work, not after it
     every = every or settings.every
     order = source.tokens(split)[::every]
     if not order:

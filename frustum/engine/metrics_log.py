@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from frustum.files import write_bytes, write_error
+from frustum.files import append_line, write_bytes
 
 
 class MetricsLog(AbstractContextManager["MetricsLog"]):
@@ -34,11 +34,7 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         """Append `line`; needs a `step`. Nested dicts become `name/key` in TensorBoard."""
         if not self._enabled:
             return
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        append_line(self.path, json.dumps(line))
         if self._board is not None:
             for name, value in line.items():
                 for key, number in value.items() if isinstance(value, dict) else [("", value)]:
@@ -53,7 +49,7 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
 def read_lines(path: Path | str) -> list[dict[str, Any]]:
     """All complete lines of a metrics.jsonl; a last one that was cut off by a crash is left out. Empty without a file."""
     lines: list[Any] = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []:
-        with suppress(json.JSONDecodeError):
+    for text in Path(path).read_bytes().splitlines() if Path(path).is_file() else []:
+        with suppress(ValueError, RecursionError):
             lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict) and "step" in line]
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]

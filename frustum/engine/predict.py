@@ -20,6 +20,8 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.unfinished import Unfinished
 from frustum.errors import ConfigError, DataError
 from frustum.files import make_folder
+from frustum.locks import owning
+from frustum.ops.processes import deaths_explained
 from frustum.tasks import TASKS
 from frustum.tasks.task import Submission, Task
 from frustum.types.predictions import Prediction
@@ -28,6 +30,9 @@ Draw = Callable[[Any, Prediction, Path], None]
 """Draws one sample: what was filmed, what was predicted, and the folder where pictures go."""
 
 
+@owning("out", "frustum predict")
+@owning("submission", "frustum predict", "with --submission FOLDER")
+@deaths_explained
 def predict(
     model: nn.Module,
     recipe: Recipe,

@@ -10,7 +10,7 @@ from typing import Any
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.taught import TAUGHT
 from frustum.errors import ConfigError
-from frustum.files import read_json, write_json
+from frustum.files import read_json, without_places, write_json
 from frustum.tasks import TASKS
 from frustum.tasks.task import ClassFigures, Figure, Task, titles
 from frustum.types.table import Cell, Table, percent
@@ -66,10 +66,10 @@ class EvalReport:
 
     def numbers(self, tasks: Tasks = TASKS) -> dict[str, Any]:
         """JSON values, with the protocol of every figure."""
-        about = {"name": self.name, "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
+        about = {"name": without_places(self.name), "split": self.split, "frames": self.frames, "every": self.every, "images": self.images}
         made = {"seconds": round(self.seconds, 3), "weights": self.weights, "frustum": __version__}
         said = {"note": self.note, "about": dict(self.about), TAUGHT: dict(self.taught_with)}
-        optional = {key: value for key, value in said.items() if value}
+        optional = without_places({key: value for key, value in said.items() if value})
         protocol = {task.name: dict(task.protocol) for task, _ in scored(self, tasks)}
         return about | made | optional | {"results": self.results, "protocol": protocol}
 

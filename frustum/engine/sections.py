@@ -21,6 +21,7 @@ from pydantic import SerializeAsAny
 from frustum.config import Config, travelling
 from frustum.engine.recipe import Recipe
 from frustum.errors import CheckpointError, ConfigError
+from frustum.files import without_places
 from frustum.version import ENTRY_POINTS, __version__
 
 RESIZE = "scale to the network's width, drop rows at the top (and the share augment.crop_h at the bottom)"
@@ -42,8 +43,8 @@ def stored(recipe: Recipe) -> dict[str, Any]:
 
 
 def header_of(recipe: Recipe) -> dict[str, Any]:
-    """What every weights file of ours holds in its header: `stored`, and the rule by which images are resized."""
-    return stored(recipe) | {"resize": RESIZE}
+    """What every weights file of ours holds in its header: `stored`, without the user's absolute paths, and how images are resized."""
+    return without_places(stored(recipe)) | {"resize": RESIZE}
 
 
 def restored(content: Mapping[str, Any], what: str, code: Collection[str] = ()) -> Recipe:

@@ -11,9 +11,7 @@ A snapshot is written into a temporary folder and renamed when all of it is on t
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Mapping
@@ -25,12 +23,12 @@ import torch
 from accelerate import Accelerator
 
 from frustum.checkpoint.fit import renamed
-from frustum.checkpoint.integrity import sha256
+from frustum.checkpoint.integrity import check_archive, sha256
 from frustum.checkpoint.weights_file import flush, load_state, read_weights, save_weights
 from frustum.engine.sections import header_of
 from frustum.engine.step import Stepper
-from frustum.errors import CheckpointError, DataError
-from frustum.files import make_folder, read_json, write_error, write_json
+from frustum.errors import CheckpointError, OutputError
+from frustum.files import flush_folder, make_folder, read_json, why_unwritable, write_error, write_json
 
 DIGESTS = "digests.json"
 
@@ -52,7 +50,7 @@ class Snapshots:
     def save(self, stepper: Stepper, position: dict[str, Any], extra: dict[str, Any], header: Mapping[str, Any] | None = None) -> Path:
         """Write the state after `stepper.step_number` steps; `header` is what the weights say in addition to their recipe.
 
-        Every process calls this. Raises DataError when the disk is full.
+        Every process calls this. Raises OutputError when the disk is full; the snapshots of before stay as they are.
         """
         final = self.folder / f"step_{stepper.step_number:08d}"
         draft = self.folder / f".{final.name}.tmp"
@@ -60,8 +58,7 @@ class Snapshots:
         try:
             if accelerator.is_main_process:
                 make_folder(self.folder)
-                for old in self.folder.glob(".step_*.tmp"):
-                    shutil.rmtree(old)
+                self.sweep()
                 draft.mkdir()
             accelerator.wait_for_everyone()
             _save(draft / f"rank_{accelerator.process_index}.pt", {"data": position, "random": random_state()})
@@ -75,16 +72,42 @@ class Snapshots:
             if accelerator.is_main_process:
                 write_json(draft / DIGESTS, {file.name: sha256(file) for file in sorted(draft.glob("*.pt"))})
                 flush(draft / DIGESTS)
+                flush_folder(draft)
                 if final.exists():
                     shutil.rmtree(final)
                 os.replace(draft, final)
-                _flush_folder(self.folder)
+                flush_folder(self.folder)
                 for old in self.all()[: -self.keep]:
                     shutil.rmtree(old)
         except OSError as error:
-            raise write_error(final, error) from error
+            raise self._failed(final, error) from error
+        except OutputError as error:
+            raise self._failed(final, error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error))) from error
         accelerator.wait_for_everyone()
         return final
+
+    def require_room(self, stepper: Stepper) -> None:
+        """Raise OutputError now, and not at the first snapshot, if the disk does not have the room for one."""
+        weights = sum(value.nbytes for value in stepper.network.state_dict().values())
+        trained = sum(value.nbytes for value in stepper.network.parameters() if value.requires_grad)
+        needed = weights * (1 if stepper.ema is None else 2) + 2 * trained  # an optimiser keeps two moments
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed:
+            raise OutputError(
+                f"a snapshot of this training takes about {needed / 1e6:.0f} MB, but there are {free / 1e6:.0f} MB free for {self.folder}. "
+                "Free some space or choose another output folder with --out FOLDER."
+            )
+
+    def sweep(self) -> None:
+        """Delete what a process that was killed, or ran out of disk, left of a snapshot. For the owner of the run folder."""
+        for draft in self.folder.glob(".step_*.tmp"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _failed(self, final: Path, error: OSError) -> OutputError:
+        self.sweep()
+        last = self.latest()
+        there = f"The last snapshot, {last}, is whole: the same command goes on from it." if last else "No snapshot was saved yet."
+        return OutputError(f"{write_error(final, error)} {there}")
 
     @staticmethod
     def header(path: Path, name: str) -> dict[str, Any]:
@@ -112,7 +135,7 @@ class Snapshots:
             stepper.load_state_dict(trainer)
             set_random_state(own["random"])
             return own["data"], trainer["extra"]
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
             raise CheckpointError(f"{path} holds another kind of state than this version of frustum needs: {error}.") from error
 
 
@@ -139,7 +162,7 @@ def _save(path: Path, content: Any) -> None:
     try:
         torch.save(content, path)
     except RuntimeError as error:  # torch's zip writer reports a full disk this way
-        raise OSError(str(error)) from error
+        raise why_unwritable(path) or OSError(str(error)) from error
     flush(path)
 
 
@@ -150,16 +173,10 @@ def _load(path: Path) -> dict[str, Any]:
             known = read_json(path.parent / DIGESTS, "list of digests")
             if not isinstance(known, dict) or known.get(path.name) != sha256(path):
                 raise ValueError(f"its digest is not the one in {DIGESTS} (bits flipped?)")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, DataError) as error:
+        check_archive(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        return found
+    except Exception as error:  # whatever bytes are in the file: the reader stumbles over them in many ways
         raise CheckpointError(f"{path} is missing or damaged: {error}. {advice}") from error
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the operating system lets one do that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,6 +13,7 @@ from frustum.data.source import Source, labelled, spread
 from frustum.engine.recipe import Recipe
 from frustum.errors import DataError
 from frustum.files import atomic_path
+from frustum.npz import open_npz
 from frustum.types.contract import Label
 
 STATISTICS = "statistics.npz"
@@ -57,7 +58,9 @@ def label_statistics(
 def _read(file: Path, about: np.ndarray) -> dict[str, np.ndarray]:
     """The kept arrays if they are of the same samples and labels; empty otherwise."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files if key != "about"} if np.array_equal(stored["about"], about) else {}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with open_npz(file) as stored:
+            arrays = {key: stored[key] for key in stored.files if key != "about"} if np.array_equal(stored["about"], about) else {}
+            are_good = all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values())  # counts and shares
+            return arrays if are_good else {}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
         return {}

@@ -16,6 +16,7 @@ from frustum.data.source import Source
 from frustum.engine.recipe import Recipe
 from frustum.engine.statistics import label_statistics
 from frustum.errors import CheckpointError
+from frustum.files import without_places
 
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
@@ -42,6 +43,7 @@ def taught_with(recipe: Recipe, network: nn.Module, source: Source, cache: Path 
     first = "a network that was given in Python" if is_given else _init(recipe.train.init) if recipe.train.init else ""
     start = [*(f"image encoder from {origin}" for origin in origins(network)), *([first] if first else [])]
     shown = list(getattr(source, "labelled", ()))
+    start = without_places(start)
     return {"labels": labels, "start": start or ["random weights"]} | ({"labelled": shown} if shown else {})
 
 
@@ -65,7 +67,7 @@ def _init(path: str) -> str:
         opened = open_state(Path(path) / WEIGHTS if Path(path).is_dir() else path)
         learned = taught_of(decode_header(opened.metadata)).get("labels", [])
     before = f" (which learned from {'; '.join(_few(learned))})" if learned else ""
-    return f"{path}{before}, as far as it fits"
+    return f"{without_places(path)}{before}, as far as it fits"
 
 
 def taught_of(header: Mapping[str, Any]) -> Taught:

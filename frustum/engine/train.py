@@ -32,6 +32,8 @@ from frustum.engine.step import Stepper, StepResult
 from frustum.engine.taught import TAUGHT, forget_origins, origins, taught_with
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
+from frustum.locks import owning
+from frustum.ops.processes import deaths_explained
 
 Resume = Literal["auto", "never", "must"]
 
@@ -53,6 +55,8 @@ class TrainResult:
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items() if name != "model"}
 
 
+@owning("out", "frustum train")
+@deaths_explained
 def train(
     recipe: Recipe,
     out: Path | str,
@@ -112,9 +116,14 @@ def train(
     if last_saved is not None:
         position, extra = snapshots.restore(last_saved, stepper)
         taught = then or taught
-        feed.load_state_dict(position)
-        window = Window(**extra)
+        try:
+            feed.load_state_dict(position)
+            window = Window(**extra)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{last_saved} holds another kind of state than is needed: {error!r}. Remove it.") from error
     first = stepper.step_number
+    if first < total and accelerator.is_main_process:
+        snapshots.require_room(stepper)
 
     is_main = accelerator.is_main_process
     with (
@@ -225,6 +234,7 @@ def _open_folder(out: Path, recipe: Recipe, mode: str, snapshots: Snapshots, sou
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         make_folder(out)
+        snapshots.sweep()
         if mode == "never":
             clear_run(out)
         if snapshots.latest() is None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from frustum.files import write_bytes, write_error
+from frustum.files import append_line, write_bytes
 
 
 class Unfinished:
@@ -40,11 +40,7 @@ class Unfinished:
 
     def add(self, part: str, files: Sequence[Path]) -> None:
         """Call this when everything about `part` is on disk, in these files of the folder."""
-        try:
-            with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write("\t".join([f"{self._work} {part}", *(file.name for file in files)]) + "\n")
-        except OSError as error:
-            raise write_error(self.path, error) from error
+        append_line(self.path, "\t".join([f"{self._work} {part}", *(file.name for file in files)]))
 
     def finish(self) -> None:
         """All of it is done: from now on the same work starts at its beginning."""

@@ -13,6 +13,7 @@ import numpy as np
 from frustum.errors import ConfigError, DataError
 from frustum.files import atomic_path
 from frustum.geometry import VoxelGrid
+from frustum.npz import open_npz
 from frustum.types.layers import Layer, Legend
 from frustum.types.predictions import Prediction
 from frustum.types.table import percent
@@ -302,7 +303,7 @@ class Task(ABC):
     def read(cls, path: Path | str) -> tuple[str, Any]:
         """The token and the prediction that `save` wrote. Raises DataError when the file is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_npz(path) as stored:
                 return str(stored["token"]), cls.restored(stored)
         except Exception as error:  # zipfile, zlib, KeyError, ValueError: whatever a damaged file leads to
             raise DataError(f"{path} is not a prediction of `frustum predict`, or it is damaged: {error}.") from error

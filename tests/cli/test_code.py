@@ -107,15 +107,16 @@ def test_nor_does_python(name: str, got: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("eval", "got.safetensors"),
+        ("eval", "got.safetensors", "ROOT"),
         ("predict", "got.safetensors", "DATA", "--limit", 1, "--no-pictures"),
-        ("report", "got.safetensors", "--samples", 1),
+        ("report", "got.safetensors", "ROOT", "--samples", 1),
         ("train", "run", "--out", "again"),
     ],
     ids=lambda words: words[0],
 )
 def test_the_user_may_name_the_code(words: tuple[object, ...], frustum: Run, got: Path, street_root: Path) -> None:
-    code, _, err = frustum(*(street_root if word == "DATA" else word for word in words), "--code", "evil")
+    given = {"DATA": street_root, "ROOT": f"data.root={street_root}"}
+    code, _, err = frustum(*(given.get(str(word), word) for word in words), "--code", "evil")
     assert code == 0, err
     assert (got / "executed").exists()
     if words[0] == "report":

@@ -197,7 +197,8 @@ def test_what_weights_were_taught_with_is_shown(frustum: Run, run: Path, tmp_pat
     recipe = load_run(run).recipe
     taught = {"labels": ["3D labels (class of each voxel)", "depth of LiDAR points"], "start": ["image encoder from the package x"]}
     save_weights(tmp_path / "w.safetensors", state, header_of(recipe) | {"taught_with": taught})
-    code, out, _ = frustum("eval", tmp_path / "w.safetensors", "--json", tmp_path / "e.json")
+    root = f"data.root={recipe.data.root}"
+    code, out, _ = frustum("eval", tmp_path / "w.safetensors", root, "--json", tmp_path / "e.json")
     assert code == 0
     lines = ["learned from: 3D labels (class of each voxel); depth of LiDAR points", "started from: image encoder from the package x"]
     assert [line for line in out.splitlines() if " from: " in line] == lines
@@ -206,8 +207,10 @@ def test_what_weights_were_taught_with_is_shown(frustum: Run, run: Path, tmp_pat
     assert "taught_with" not in header
     out = " ".join(frustum("weights", "inspect", tmp_path / "w.safetensors").out.split())
     assert "learned from 3D labels (class of each voxel); depth of LiDAR points started from image encoder from the package x" in out
-    page = report_run(tmp_path / "w.safetensors", samples=1).read_text(encoding="utf-8")
+    page = report_run(tmp_path / "w.safetensors", samples=1, overrides=[root]).read_text(encoding="utf-8")
     assert "depth of LiDAR points" in page
+    for text in (page, (tmp_path / "e.json").read_text(), (tmp_path / "w.safetensors").read_bytes().decode("latin-1")):
+        assert str(Path(recipe.data.root).parent) not in text, "where the user keeps things"
 
 
 def test_the_page(run: Path, numbers: dict, tmp_path: Path) -> None:
@@ -257,6 +260,10 @@ def test_a_run_whose_data_were_moved(run: Path, street_root: Path, tmp_path: Pat
         with pytest.raises(DataError, match=r"gone does not exist.* If the data are elsewhere, set data\.root=FOLDER\."):
             verb(str(moved))
     page = report_run(moved, samples=1, overrides=[f"data.root={street_root}"])
-    assert str(street_root) in page.read_text(encoding="utf-8")
+    assert str(street_root) not in page.read_text(encoding="utf-8"), "where the user keeps things"
+    bare = tmp_path / "w.safetensors"
+    bare.write_bytes((run / WEIGHTS).read_bytes())
+    with pytest.raises(DataError, match=r"w\.safetensors says only that the folder of its data set was called 'street'.*data\.root=FOLDER"):
+        evaluate_run(str(bare))
     with pytest.raises(ConfigError, match="did you mean"):
         report_run(moved, overrides=["data.rot=x"])

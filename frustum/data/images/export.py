@@ -13,6 +13,7 @@ from frustum.data.images.labelled import read_ids
 from frustum.data.labels.view_points import truth_images
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, copy_file, write_json
+from frustum.locks import owning
 from frustum.types.classes import IGNORE, OCC3D_CLASSES, OCC3D_OF_CATEGORY
 
 CLASS_NAMES = (*OCC3D_CLASSES[:-1], "sky")
@@ -29,6 +30,7 @@ def class_table() -> np.ndarray:
     return table
 
 
+@owning("out", "frustum data segmentation")
 def write_image_folder(
     world: Any, split: str, out: Path, camera: str = "CAM_FRONT", progress: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> int:

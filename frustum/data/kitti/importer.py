@@ -31,6 +31,7 @@ from frustum.data.pixels import read_image
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.files import copy_file, link_or_copy, write_bytes
 from frustum.geometry import VoxelGrid, invert
+from frustum.locks import owning
 from frustum.ops.box_points import in_box
 from frustum.types.classes import OCC3D_CLASSES, OCC3D_FREE
 
@@ -51,6 +52,7 @@ class _Part(NamedTuple):
     fingerprint: str
 
 
+@owning("dst", "frustum data import kitti-raw", "as DST")
 def import_kitti_raw(
     src: Path | str,
     dst: Path | str,

@@ -27,6 +27,8 @@ from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.files import atomic_path, read_json, write_json
+from frustum.locks import owning
+from frustum.npz import open_npz
 from frustum.types.contract import Label, Shapes
 
 EXACT_FEATURES = 32
@@ -130,6 +132,7 @@ def class_vectors() -> np.ndarray:
 # ---- features in a folder ----------------------------------------------------------------------------------------------------
 
 
+@owning("folder", "frustum data features")
 def write_features(
     source: Any, tokens: Iterable[str], folder: Path, about: Mapping[str, Any], teach: Callable[[list[CameraFrame]], np.ndarray]
 ) -> int:
@@ -170,7 +173,7 @@ def read_features(folder: Path, sample: Sample) -> np.ndarray:
     if not path.is_file():
         raise _MissingError(f"there are no features of keyframe {sample.token} in {folder}. {again}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_npz(path) as stored:
             maps, channels, photographs = stored["maps"], stored["channels"].tolist(), stored["photographs"]
             if maps.ndim != 4 or maps.dtype != np.float16 or not len(maps) == len(channels) == len(photographs):
                 raise ValueError(f"its arrays have shapes {maps.shape}, {photographs.shape} and {len(channels)} names")

@@ -20,6 +20,8 @@ from frustum.data.labels.view_points import ImagePoints, Views, truth_images, vi
 from frustum.data.sample import Sample
 from frustum.errors import DataError
 from frustum.files import atomic_path, read_json, write_json
+from frustum.locks import owning
+from frustum.npz import open_npz
 
 _SIZE, _LENS, _POSE, _FILES = slice(0, 2), slice(2, 11), slice(11, 27), slice(27, 31)  # of a row of origins
 _OTHER = {"intrinsics": _LENS, "pose of the camera to the LiDAR": _POSE, "files of points or pixels": _FILES}
@@ -27,6 +29,7 @@ _SAME = 1e-6  # of intrinsics and poses, relative
 _HEAD = 65536  # bytes of a file that are looked at, beside its size
 
 
+@owning("folder", "frustum data labels-2d")
 def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) -> int:
     """Write the 2D labels of keyframes; how many are new.
 
@@ -111,7 +114,7 @@ class _DamagedError(DataError):
 def _read(path: Path, with_points: bool) -> _Stored:
     advice = "Write them again: frustum data labels-2d"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             if "origins" not in archive:
                 raise _DamagedError(f"the 2D labels {path} do not say what they were made of: they are of an earlier version. {advice}")
             images = []

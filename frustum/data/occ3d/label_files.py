@@ -13,9 +13,11 @@ import numpy as np
 from frustum.data.sample import Occupancy
 from frustum.errors import DataError
 from frustum.files import check_is_file, write_bytes
+from frustum.npz import LARGEST, open_npz
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
 _UINT8 = 255  # the greatest
+_MOST_VOXELS = 1 << 22  # six times those of Occ3D
 _ARRAYS = ("semantics", "mask_lidar", "mask_camera")
 
 
@@ -33,7 +35,11 @@ def read_labels(path: Path | str) -> Occupancy:
     """
     path = Path(path)
     arrays, names = read_arrays(
-        path, (*_ARRAYS, "instances"), "label file", "Extract the Occ3D labels there, or run `frustum data status` on the root."
+        path,
+        (*_ARRAYS, "instances"),
+        "label file",
+        "Extract the Occ3D labels there, or run `frustum data status` on the root.",
+        _MOST_VOXELS * 4 * 8,
     )
     missing = [name for name in _ARRAYS if name not in arrays]
     if missing:
@@ -127,15 +133,19 @@ def append_arrays(file: io.BytesIO, arrays: dict[str, np.ndarray]) -> None:
             archive.writestr(member, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
-def read_arrays(path: Path, names: Sequence[str] | None, what: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_arrays(
+    path: Path, names: Sequence[str] | None, what: str, advice: str, largest: int = LARGEST
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Those of the named arrays that an npz file holds (all of them without `names`), and the names of all that it holds.
+
+    `largest` is how many bytes they may take together.
 
     Raises:
         DataError: the file is missing or damaged; `what` names it in the message, and `advice` says what to do if it does not exist.
     """
     check_is_file(path, what)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path, largest) as archive:
             return {name: archive[name] for name in names or archive.files if name in archive.files}, archive.files
     except FileNotFoundError as error:
         raise DataError(f"the {what} {path} does not exist. {advice}") from error

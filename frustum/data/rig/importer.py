@@ -43,6 +43,7 @@ from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, re
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path, copy_file, inside, link_or_copy, read_json
 from frustum.geometry import pose, quaternion_to_matrix
+from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
 _CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
@@ -79,6 +80,7 @@ class RigFrame:
     images: dict[str, Path]
 
 
+@owning("dst", "frustum data import rig", "as DST")
 def import_rig(
     src: Path | str,
     dst: Path | str,

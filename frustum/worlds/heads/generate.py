@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,8 @@ from frustum.config import Config, differences, in_words
 from frustum.data.portraits.writer import PortraitWriter
 from frustum.errors import ConfigError
 from frustum.files import read_json, write_error, write_json
+from frustum.locks import owning
+from frustum.ops.processes import FILM_ON, worker_pool
 from frustum.ops.threads import count_cores
 from frustum.version import __version__
 
@@ -73,6 +74,7 @@ def person(config: HeadsConfig, index: int) -> tuple[str, Any]:
     return ", ".join(corner), identity
 
 
+@owning("root", "frustum data heads", "as OUT")
 def generate_heads(
     config: HeadsConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None, overwrite: bool = False
 ) -> HeadsReport:
@@ -108,8 +110,7 @@ def generate_heads(
             done += config.frames
             progress(done, total)
     else:
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        try:
+        with worker_pool(workers, FILM_ON) as pool:
             waiting = {pool.submit(_film, config, root, *job) for job in missing}
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -117,8 +118,6 @@ def generate_heads(
                     future.result()
                 done += len(finished) * config.frames
                 progress(done, total)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
     people = {}
     for index in range(config.identities):
         corner, identity = person(config, index)

@@ -9,13 +9,15 @@ import multiprocessing
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 from frustum.data.nuscenes.writer import DatabaseWriter
+from frustum.locks import owning
+from frustum.ops.processes import FILM_ON, worker_pool
 from frustum.ops.threads import count_cores
 from frustum.worlds.street.kept import settle
 from frustum.worlds.street.world_config import WorldConfig
@@ -41,6 +43,7 @@ class GenerationReport:
         return self.generated / self.seconds if self.generated else 0.0
 
 
+@owning("root", "frustum data world", "as OUT")
 def generate(
     config: WorldConfig, root: Path, workers: int | None = None, progress: Progress = lambda done, total: None, overwrite: bool = False
 ) -> GenerationReport:
@@ -143,21 +146,20 @@ def _film_in_parallel(config: WorldConfig, root: Path, names: list[str], workers
 
     context = multiprocessing.get_context("spawn")
     queue, compiled = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, compiled))
     keyframes = 0
-    try:
-        waiting = {pool.submit(_film_in_worker, config.model_dump_json(), str(root), name) for name in names}
-        warm_up()  # compile once, before the workers load the compiled kernels from the cache
-        compiled.set()
-        while waiting:
-            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-            with contextlib.suppress(Empty):
-                while True:
-                    queue.get_nowait()
-                    keyframes += 1
-            tick(keyframes)
-    finally:
-        compiled.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+    with worker_pool(workers, FILM_ON, _start_worker, (queue, compiled)) as pool:
+        try:
+            waiting = {pool.submit(_film_in_worker, config.model_dump_json(), str(root), name) for name in names}
+            warm_up()  # compile once, before the workers load the compiled kernels from the cache
+            compiled.set()
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                with contextlib.suppress(Empty):
+                    while True:
+                        queue.get_nowait()
+                        keyframes += 1
+                tick(keyframes)
+        finally:
+            compiled.set()

@@ -84,14 +84,14 @@ class StreetRig(Config):
     def from_json(cls, path: Path) -> StreetRig:
         """Read a rig file (docs/data.md shows one); raises ConfigError that names the wrong field."""
         try:
-            return cls.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(
-                f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`."
-            ) from error
+            return cls.model_validate(json.loads(Path(path).read_bytes()))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ConfigError(
                 f"the rig file {path} is wrong at '{where}': {first['msg']}. `frustum data world --print-rig` prints a valid one."
+            ) from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`."
             ) from error
