@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.markup import escape
 
+from frustum.cli.checking_cameras import check_framing
 from frustum.cli.checking_images import check_images
 from frustum.cli.common import say
 from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import SEVERITIES, Finding
 from frustum.data.check.inspection import inspect
+from frustum.data.framing import Framing
 from frustum.data.images.labelled import LabelledImages
 from frustum.data.labels.view_points import ImagePoints, Views, view_points
 from frustum.data.opening import opened
@@ -21,6 +23,7 @@ from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import DataError, OutputError
 from frustum.files import make_folder
+from frustum.recipes.finding import CHECKED
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -28,16 +31,19 @@ DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "
 SHOWN = 12  # findings of one kind of severity that are printed; --json has all
 
 
-def check_data(root: Path, version: str | None, split: str, samples: int, pictures: int, out: Path, augment: str | None) -> dict[str, Any]:
+def check_data(
+    root: Path, version: str | None, split: str, samples: int, pictures: int, out: Path, augment: str | None, recipe: str = CHECKED
+) -> dict[str, Any]:
     """What `frustum check` does.
 
     Args:
         root: a data set, a folder of images with label maps, or a rig folder, which is imported into a temporary data set first.
         split: split or scene; `samples` keyframes of it are inspected (0: all), `pictures` of those are drawn into `out`.
         augment: name of the recipe whose training augmentation is drawn; None draws the images as they are.
+        recipe: name of the one for which it is said what a network reads of each image.
 
     Returns:
-        JSON values: number of errors, warnings and notes, the findings, the pictures.
+        JSON values: number of errors, warnings and notes, the findings, the pictures, and what is read of the images (`framing`).
 
     Raises:
         DataError: no data set there, or `out` cannot be written to.
@@ -47,18 +53,22 @@ def check_data(root: Path, version: str | None, split: str, samples: int, pictur
         if samples:
             tokens = spread(tokens, samples)
         drawn: set[str] = set()
+        framed: list[Framing] = []
         if isinstance(database, LabelledImages):
             findings, files = check_images(database, tokens, pictures, out, augment)
             print_findings(findings, len(tokens), "images")
             drawn = {"label maps"}
         else:
             findings = inspect(database, tokens, progress=loop_progress)
+            unseen, framed = check_framing(database, tokens, recipe)
+            findings = sorted([*findings, *unseen], key=lambda f: SEVERITIES.index(f.severity))
             print_findings(findings, len(tokens))
             files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
     if files:
         say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
     counts = {f"{severity}s": sum(f.severity == severity for f in findings) for severity in SEVERITIES}
-    return counts | {"keyframes": len(tokens), "findings": [vars(f) for f in findings], "pictures": [str(f) for f in files]}
+    found = {"keyframes": len(tokens), "findings": [vars(f) for f in findings], "pictures": [str(f) for f in files]}
+    return counts | found | {"framing": [vars(f) for f in framed]}
 
 
 def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes") -> None:

@@ -179,6 +179,7 @@ def rig_folder(
     json_file: JsonOption = None,
 ) -> None:
     """Import your own cameras: any number of them, pinhole, lens distortion is undone."""
+    from frustum.cli.checking_cameras import say_imported
     from frustum.data.rig.importer import import_rig
 
     made = import_rig(source, root, scene=scene, overwrite=overwrite, link=link)
@@ -189,7 +190,8 @@ def rig_folder(
         + ("" if made["is_new"] else f"; they were there already, as the scene {made['scene']}")
         + f". Check them: frustum check {root}"
     )
-    write_json(json_file, made)
+    framed = say_imported(root, made["scene"])
+    write_json(json_file, made | {"framing": framed})
 
 
 @command(

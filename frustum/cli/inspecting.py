@@ -33,7 +33,9 @@ def check(
     augment: Annotated[
         bool, typer.Option("--augment", help="draw what training reads: after random resize, crop, flip, rotation, GridMask")
     ] = False,
-    recipe: Annotated[str, typer.Option("--recipe", help="recipe whose image size and augmentation --augment draws")] = CHECKED,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="recipe whose part of each image is named, and whose augmentation --augment draws")
+    ] = CHECKED,
     json_file: JsonOption = None,
 ) -> None:
     """Find what is inconsistent in a data set, and draw LiDAR, boxes and voxels over the images and from above.
@@ -43,7 +45,7 @@ def check(
     """
     from frustum.cli.checking import check_data
 
-    found = check_data(root, version, split, samples, pictures, out, recipe if augment else None)
+    found = check_data(root, version, split, samples, pictures, out, recipe if augment else None, recipe)
     write_json(json_file, found)
     if found["errors"]:
         raise typer.Exit(DataError.exit_code)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from frustum.cli.checking_cameras import say_framing
 from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
 from frustum.data.opening import note_lacking_cameras, opened
@@ -57,6 +58,7 @@ def predict_source(
         if limit is not None:
             chosen = spread(chosen, limit)
         note_lacking_cameras(data, chosen)
+        say_framing(data, chosen, recipe)
         draw = partial(draw_prediction, recipe.data, data) if pictures else None
         files = predict(network, recipe, data, chosen, out, submission=submission, draw=draw)
     return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}

@@ -10,9 +10,9 @@ import numpy as np
 
 from frustum.data.grid_mask import draw_grid_mask
 from frustum.data.pixels import ImageTransform
-from frustum.data.sample import Occupancy
+from frustum.data.sample import CameraFrame, Occupancy
 from frustum.data.source import AugmentConfig
-from frustum.geometry import VoxelGrid, pose, rotation_z, transform_points
+from frustum.geometry import VoxelGrid, horizon_row, pose, rotation_z, transform_points
 from frustum.types.classes import IGNORE
 
 
@@ -86,27 +86,72 @@ class Draw:
     seed: int | None = None
 
 
-def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-    """The transform of an image that is not augmented; (height, width) of source and output."""
-    return ImageTransform.fit(source, size, sum(augment.crop_h) / 2, augment.eval_resize)
+_NUSCENES = (900, 1600), 482.0  # size of nuScenes' images, and the row of their horizon: the mean of six cameras, which differ by 23 rows
 
 
-def draw(augment: AugmentConfig, rng: np.random.Generator | None, sources: Sequence[tuple[int, int]], size: tuple[int, int]) -> Draw:
-    """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation."""
+def anchor_of(augment: AugmentConfig, camera: CameraFrame) -> float | None:
+    """The row of a camera's horizon, if the window of its image is placed by it; None if the bottom of the image is kept."""
+    if augment.window == "bottom" or (augment.window == "auto" and not camera.is_own_rig):
+        return None
+    return horizon_row(camera.intrinsics, camera.cam2ego, camera.size)
+
+
+def horizon_share(augment: AugmentConfig, size: tuple[int, int]) -> float:
+    """Which share of the network's image, of (height, width) `size`, lies above the horizon in training."""
+    if augment.horizon is not None:
+        return augment.horizon
+    (height, width), row = _NUSCENES
+    fit = fit_image(augment, (height, width), size)
+    return (row * fit.resized[0] / height - fit.top) / size[0]
+
+
+def fit_image(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int], horizon: float | None = None) -> ImageTransform:
+    """The transform of an image that is not augmented; (height, width) of source and output.
+
+    With the row of its `horizon` in the source, the rows are kept that put it where it was in training, as far as the image has such.
+    """
+    return ImageTransform.fit(source, size, _crop_share(augment, source, size, horizon), augment.eval_resize)
+
+
+def _crop_share(augment: AugmentConfig, source: tuple[int, int], size: tuple[int, int], horizon: float | None) -> float:
+    """The share of an image's height that is cut off at its bottom when it is not augmented; negative where black rows are added."""
+    usual = sum(augment.crop_h) / 2
+    if horizon is None:
+        return usual
+    height = ImageTransform.fit(source, size, usual, augment.eval_resize).resized[0]
+    top = round(horizon * height / source[0] - horizon_share(augment, size) * size[0])
+    top = min(max(top, min(0, height - size[0])), max(0, height - size[0]))  # no black rows that need not be
+    return 1 - (top + size[0] + 0.5) / height  # in the middle of what is rounded to `top`
+
+
+def draw(
+    augment: AugmentConfig,
+    rng: np.random.Generator | None,
+    sources: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    horizons: Sequence[float | None] | None = None,
+) -> Draw:
+    """A random draw for a sample whose cameras have images of (height, width) `sources`; without `rng`, that of no augmentation.
+
+    `horizons` has what `anchor_of` says of each camera; None keeps the bottom of all images.
+    """
+    rows = [None] * len(sources) if horizons is None else horizons
     if rng is None or not augment.moves_pixels:
-        images = tuple(fit_image(augment, source, size) for source in sources)
+        images = tuple(fit_image(augment, source, size, row) for source, row in zip(sources, rows, strict=True))
     else:
         seed = rng.integers(2**63) if augment.shared else None
         draws = (rng if seed is None else np.random.default_rng(seed) for _ in sources)
-        images = tuple(draw_image(augment, numbers, source, size) for numbers, source in zip(draws, sources, strict=True))
+        images = tuple(draw_image(augment, numbers, source, size, row) for numbers, source, row in zip(draws, sources, rows, strict=True))
     if rng is None:
         return Draw(images, BevTransform(), size)
     bev = draw_bev(augment, rng)
     return Draw(images, bev, size, draw_grid_mask(rng, size, augment.grid_mask) if augment.grid_mask else None)
 
 
-def draw_image(augment: AugmentConfig, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int]) -> ImageTransform:
-    """A random transform of one camera; (height, width) of source and output.
+def draw_image(
+    augment: AugmentConfig, rng: np.random.Generator, source: tuple[int, int], size: tuple[int, int], horizon: float | None = None
+) -> ImageTransform:
+    """A random transform of one camera; (height, width) of source and output, `horizon` as for `fit_image`.
 
     With `augment.scale` the image is scaled by it, and a window is cut at random along the sides that exceed the output; along the others
     the image lies at the top or at the left, and nothing is shown beyond it.
@@ -118,6 +163,8 @@ def draw_image(augment: AugmentConfig, rng: np.random.Generator, source: tuple[i
         return ImageTransform(source, resized, size, left, top, bool(augment.flip and rng.random() < 0.5), rotate)
     resize, rotate = rng.uniform(*augment.resize), rng.uniform(*augment.rotate_deg)
     crop_h, crop_w, mirror = rng.uniform(*augment.crop_h), rng.random(), rng.random() < 0.5
+    if horizon is not None:
+        crop_h += _crop_share(augment, source, size, horizon) - sum(augment.crop_h) / 2
     return ImageTransform.scaled(source, size, size[1] / source[1] + resize, crop_h, crop_w, bool(augment.flip and mirror), rotate)
 
 

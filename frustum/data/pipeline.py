@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frustum.data.augment import Draw, draw, draw_colours, fit_image
+from frustum.data.augment import Draw, anchor_of, draw, draw_colours, fit_image
 from frustum.data.corruptions import Corrupter
 from frustum.data.pixels import jitter_colours, normalise
 from frustum.data.sample import CameraFrame, Sample
@@ -142,7 +142,8 @@ class RigPipeline:
 
     def _draw(self, rng: np.random.Generator | None, sample: Sample) -> Draw:
         """Without `rng`, nothing but the fit to the network's size."""
-        return draw(self.augment, rng, [camera.size for camera in sample.cameras], self.data.image_size)
+        cameras = sample.cameras
+        return draw(self.augment, rng, [c.size for c in cameras], self.data.image_size, [anchor_of(self.augment, c) for c in cameras])
 
     def _with_images(self, loaded: Loaded, decoded: Decoded) -> Loaded:
         """The sample with the images that are read of it; those that are not in `decoded` are read from disk and added."""
@@ -170,7 +171,9 @@ class RigPipeline:
             )
         if self.corrupter is not None:
             image = self.corrupter(image, frame.path.name, frame.channel, channels)
-        return image if self._moves_pixels else fit_image(self.augment, frame.size, self.data.image_size).apply(image)
+        if self._moves_pixels:
+            return image
+        return fit_image(self.augment, frame.size, self.data.image_size, anchor_of(self.augment, frame)).apply(image)
 
     def _map_pose(self, loaded: Loaded, time: int) -> np.ndarray:
         """Ego pose of the map at one time."""

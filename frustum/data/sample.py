@@ -27,6 +27,7 @@ class CameraFrame:
     cam2ego: np.ndarray  # (4, 4)
     ego2global: np.ndarray  # (4, 4) at this camera's timestamp
     size: tuple[int, int]  # (height, width) in pixels
+    is_own_rig: bool = False  # imported from a rig folder: see `augment.window`
 
     def open(self) -> Image.Image:
         """The image, RGB. Raises DataError when the file is missing or unreadable."""

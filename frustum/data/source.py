@@ -152,6 +152,17 @@ class AugmentConfig(Config):
     crop_h: Annotated[tuple[Share, Share], AfterValidator(_ordered), TRAVELS] = Field(
         (0.0, 0.0), description="range of the share of the image height cut off at the bottom; evaluation takes its middle"
     )
+    window: Literal["auto", "bottom", "horizon"] = Field(
+        "auto",
+        description="which rows of a scaled image are kept: those at its bottom, or those that put the horizon where `horizon` says; auto "
+        "takes the horizon for imported rigs and the bottom for data sets",
+    )
+    horizon: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the network's image above the horizon; training notes what it saw, None stands for nuScenes' cameras",
+    )
     grid_mask: float = Field(0.0, ge=0, le=1, description="probability of a lattice of squares without image and depth (GridMask)")
     colour_jitter: float = Field(0.0, ge=0, description="brightness, contrast and saturation jitter, relative")
     bev_flip_x: float = Field(0.5, ge=0, le=1, description="probability of negating x of the ego frame")
@@ -205,6 +216,10 @@ class DataConfig(Config):
     def training_tokens(self, source: Any, seed: int) -> list[str]:
         """The samples of an epoch of training, before they are shuffled: those of the training split, once each by default."""
         return list(source.tokens(self.train_split))
+
+    def measured(self, source: Any, augment: AugmentConfig) -> AugmentConfig:
+        """The `augment` section of a training, with what it does not state and the training samples show (`augment.horizon`)."""
+        return augment
 
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> Pipeline:
         """From samples of this data set to batches: with the labels, and augmented, for training."""

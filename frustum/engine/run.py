@@ -92,6 +92,8 @@ def require_same(recipe: Recipe, folder: Path) -> None:
     fixed = {path: pair for path, pair in found.items() if not any(path == free or path.startswith(free + ".") for free in FREE_TO_CHANGE)}
     if Path(recipe.data.root).exists() and not Path(previous.data.root).exists():
         fixed.pop("data.root", None)
+    if recipe.augment.horizon is None:  # not stated, and measured by the run
+        fixed.pop("augment.horizon", None)
     if fixed:
         advice = "Give the same settings to resume it, another --out FOLDER, or --fresh to delete it."
         raise ConfigError(f"{folder} holds a run with other settings: {in_words(fixed)}. {advice}")

@@ -100,6 +100,9 @@ def train(
     changed = _open_folder(out, recipe, mode, snapshots, source, overrides)
 
     data = recipe.data.open()
+    recipe = recipe.model_copy(update={"augment": recipe.data.measured(data, recipe.augment)})
+    if accelerator.is_main_process:
+        save_run(out, recipe, source=source, overrides=overrides)  # again, with what the data say
     reads = None if teacher is None else teacher.reads_with(recipe.model)
     feed = TrainingFeed(recipe, data, accelerator.process_index, accelerator.num_processes, reads)
     total = recipe.train.steps or (recipe.train.epochs or 1) * feed.steps_per_epoch

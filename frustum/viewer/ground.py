@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frustum.data.pixels import ImageTransform
 from frustum.data.sample import CameraFrame, Sample
-from frustum.geometry import invert, transform_points
+from frustum.geometry import horizon_line, invert, transform_points
 from frustum.types.layers import Colour
 
 RINGS = (5.0, 10.0, 20.0, 40.0)  # metres around the origin of the ego frame
@@ -45,9 +45,9 @@ def draw_ground(picture: Image.Image, sample: Sample, camera: CameraFrame, trans
 def horizon(key2camera: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
     """Where the horizon of the ground crosses the borders of an image of `size` = (height, width): pixels (2, 2), None if it does not.
 
-    The rays of its pixels are level: normal . (inv(matrix) @ (u, v, 1)) = 0 with the ground's normal in the camera.
+    `matrix` (3, 3) goes from camera coordinates to its pixels.
     """
-    a, b, c = np.linalg.inv(matrix).T @ key2camera[:3, 2]
+    a, b, c = horizon_line(matrix, invert(key2camera))
     height, width = size
     found = [(u, -(a * u + c) / b) for u in (0.0, float(width)) if abs(b) > 1e-12]
     found += [(-(b * v + c) / a, v) for v in (0.0, float(height)) if abs(a) > 1e-12]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from frustum.data.augment import BevTransform, draw
+from frustum.data.augment import BevTransform, anchor_of, draw
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.labels.view_points import CLASSES, ImagePoints
 from frustum.data.pixels import ImageTransform
@@ -76,7 +76,7 @@ def draw_check(
     sheets["above"] = above_picture(sample, points, grid)
     if augment is not None:
         rng = np.random.default_rng([seed, zlib.crc32(sample.token.encode())])
-        drawn = draw(augment, rng, [c.size for c in sample.cameras], image_size)
+        drawn = draw(augment, rng, [c.size for c in sample.cameras], image_size, [anchor_of(augment, c) for c in sample.cameras])
         views = list(zip(sample.cameras, drawn.images, strict=True))
         cameras = _sheet(sample, [camera_picture(sample, c, t, points, drawn.kept, blank) for c, t in views])
         sheets["augmented"] = _stack([cameras, above_picture(sample, points, grid, drawn.bev)])

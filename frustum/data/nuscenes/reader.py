@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from frustum.data.nuscenes.index import Arrays, Index
+from frustum.data.nuscenes.records import OWN_RIG
 from frustum.data.nuscenes.splits import custom_splits, official_splits
 from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_labels
@@ -249,10 +250,11 @@ class NuScenes:
         if strict and self._chosen_cameras and (files < 0).any():
             token, camera = frames["sample_token"][row].decode(), self.cameras[int(np.argmax(files < 0))]
             raise DataError(f"the keyframe {token} in {self.folder} has no image of {camera}. Leave it out of data.cameras.")
-        return self._frames_of_cameras(frames, files[files >= 0])
+        return self._frames_of_cameras(frames, files[files >= 0], row)
 
-    def _frames_of_cameras(self, table: Arrays, files: np.ndarray) -> tuple[CameraFrame, ...]:
+    def _frames_of_cameras(self, table: Arrays, files: np.ndarray, row: int) -> tuple[CameraFrame, ...]:
         shared, calibration = self._index.frames, table["file_calibration"][files]
+        is_own_rig = shared["scene_location"][shared["sample_scene"][row]] == OWN_RIG.encode()
         cam2ego, ego2global = _poses(shared["calibration_pose"][calibration]), _poses(table["file_pose"][files])
         return tuple(
             CameraFrame(
@@ -263,6 +265,7 @@ class NuScenes:
                 cam2ego=cam2ego[i],
                 ego2global=ego2global[i],
                 size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
+                is_own_rig=bool(is_own_rig),
             )
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))
         )
@@ -404,7 +407,7 @@ class NuScenes:
             ends = keys
             if len(moments) >= count:
                 break
-        files = self._frames_of_cameras(self._index.sweeps, np.array(moments[:count], np.int64).ravel())
+        files = self._frames_of_cameras(self._index.sweeps, np.array(moments[:count], np.int64).ravel(), row)
         return tuple(files[i : i + len(columns)] for i in range(0, len(files), len(columns)))
 
     def lidar_poses(self, scene: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from frustum.config import TRAVELS
-from frustum.data.source import AugmentConfig, DataConfig, RigSource
+from frustum.data.source import AugmentConfig, DataConfig, RigSource, spread
 from frustum.types.contract import Label, Reads
 
 if TYPE_CHECKING:
@@ -71,6 +71,20 @@ class NuScenesData(DataConfig):
             times = {True: 0 if self.labelled_only else 1, False: self.labelled_repeat}
             tokens = [token for token in tokens for _ in range(times[source.hides_labels(token)])]
         return [tokens[i] for i in balanced_positions(source.class_counts(tokens) > 0, seed)] if self.class_balanced else tokens
+
+    def measured(self, source: NuScenes, augment: AugmentConfig) -> AugmentConfig:
+        """With the share of the network's images above the horizon in training, where it is not stated; of imported rigs none is known."""
+        import numpy as np
+
+        from frustum.data.framing import framings
+
+        tokens = spread(source.tokens(self.train_split), 20)
+        samples = [source.sample(token, with_boxes=False, occupancy=False) for token in tokens]
+        found = framings((camera for sample in samples for camera in sample.cameras), augment, self.image_size)
+        shares = [one.share for one in found if one.share is not None and not one.is_placed]
+        if augment.horizon is not None or not shares:
+            return augment
+        return augment.model_copy(update={"horizon": float(np.clip(np.median(shares), 0, 1).round(3))})
 
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:
         """See `DataConfig.pipeline`. Raises ConfigError when a flip of the ego frame does not fit the grid of a label."""

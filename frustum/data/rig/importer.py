@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frustum.data.nuscenes.records import KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
+from frustum.data.nuscenes.records import OWN_RIG, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.pixels import read_image
 from frustum.data.rig.order import in_number_order, require_one_numbering
@@ -138,7 +138,7 @@ def import_rig(
     about = f"imported from {src.name}"
     writer.add_scene(
         SceneRecord(
-            scene, sensors, tuple(keyframes), description=about, location="own-rig", vehicle="own", has_poses=has_poses,
+            scene, sensors, tuple(keyframes), description=about, location=OWN_RIG, vehicle="own", has_poses=has_poses,
             fingerprint=fingerprint,
         )
     )  # fmt: skip

@@ -9,8 +9,12 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from frustum.config import Config
+from frustum.data.augment import horizon_share
+from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
-from frustum.geometry import matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
+from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
+
+_EDGE = 0.05  # share of an image: a horizon nearer to its border is cut off
 
 # Camera axes (x right, y down, z forward) in body axes (x forward, y left, z up).
 _CAMERA2BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -47,9 +51,17 @@ class RigCamera(Config):
     cam2ego: Mount
 
     def fitted(self, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Intrinsics (3, 3) and size of the image that FlashOCC's test-time resize and crop would make: scaled to `width`, bottom kept."""
+        """Intrinsics (3, 3) and size of the image that a network reads: scaled to `width`, bottom kept (FlashOCC, input pipeline, test).
+
+        Of a camera whose horizon that would cut off, the rows are kept that put it where nuScenes' cameras have it (`augment.window`).
+        """
         scale = width / self.width
         cropped = self.height * scale - height
+        k = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
+        horizon = horizon_row(k, self.cam2ego.sensor2ego, (self.height, self.width))
+        if horizon is not None and not _EDGE < (horizon * scale - cropped) / height < 1 - _EDGE:
+            wanted = horizon * scale - horizon_share(AugmentConfig(), (height, width)) * height
+            cropped = min(max(wanted, min(0, cropped)), max(0, cropped))
         k = np.array([[self.fx * scale, 0, self.cx * scale], [0, self.fy * scale, self.cy * scale - cropped], [0, 0, 1]])
         return k, (height, width)
 
