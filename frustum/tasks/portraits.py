@@ -128,9 +128,10 @@ class PortraitTask(Task):
         if self._images and other._images:
             self.require_alike(other, "policy")
         self.policy = other.policy if self.policy is None else self.policy
-        for mine, theirs in ((self._psnr, other._psnr), (self._ssim, other._ssim)):
-            for area in mine:
-                mine[area].merge(theirs[area])  # type: ignore[attr-defined]
+        for area, psnr in self._psnr.items():
+            psnr.merge(other._psnr[area])
+        for area, ssim in self._ssim.items():
+            ssim.merge(other._ssim[area])
         self._colours.merge(other._colours)
         self._images, self._background = self._images + other._images, self._background + other._background
         self._changed += other._changed

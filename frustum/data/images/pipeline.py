@@ -120,7 +120,7 @@ class ImagePipeline:
         if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
             warnings.warn(
                 "training never shows photographs in the size in which evaluation shows them: augment.scale does not reach it "
-                f"(data.evaluation={self.data.evaluation}). Set data.evaluation=whole, with data.short_side for large photographs, or "
+                f"(data.evaluation={getattr(self.data, 'evaluation', 'whole')}). Set data.evaluation=whole, with data.short_side for large photographs, or "
                 "another augment.scale.",
                 FrustumWarning,
                 stacklevel=2,
