@@ -118,9 +118,10 @@ class ImagePipeline:
             return
         seen = self.data.evaluated(self.augment, size).resized[1] / size[1]
         if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
+            shown = getattr(self.data, "evaluation", "whole")  # portraits are
             warnings.warn(
                 "training never shows photographs in the size in which evaluation shows them: augment.scale does not reach it "
-                f"(data.evaluation={getattr(self.data, 'evaluation', 'whole')}). Set data.evaluation=whole, with data.short_side for large photographs, or "
+                f"(data.evaluation={shown}). Set data.evaluation=whole, with data.short_side for large photographs, or "
                 "another augment.scale.",
                 FrustumWarning,
                 stacklevel=2,
