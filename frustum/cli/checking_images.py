@@ -14,7 +14,6 @@ from frustum.cli.resolve import resolve_recipe
 from frustum.data.check.findings import Finding
 from frustum.data.check.images import inspect_images
 from frustum.data.images.labelled import LabelledImages
-from frustum.data.images.section import ImageFolderData
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.source import spread
 from frustum.engine.progress import loop_progress
@@ -75,9 +74,10 @@ def _training_view(source: LabelledImages, name: str) -> Any:
     """A function from a token to the RGB image (H, W, 3) uint8 and the label map that a training of the recipe reads."""
     recipe = resolve_recipe(name)
     data = recipe.data
-    if not isinstance(data, ImageFolderData):
+    if data.has_rigs:
         raise ConfigError(f"the recipe {name} does not learn from images with label maps. Choose one that does: --recipe pspnet-lite.")
-    pipeline = data.pipeline(Reads(), (PixelLabels(source.class_names),), recipe.augment, training=True)
+    labels = (PixelLabels(source.class_names),)
+    pipeline: Any = data.pipeline(Reads(), labels, recipe.augment, training=True)
 
     def read(token: str) -> tuple[np.ndarray, np.ndarray | None]:
         item = pipeline(source, token, np.random.default_rng(zlib.crc32(token.encode())))

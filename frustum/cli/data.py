@@ -106,6 +106,7 @@ def heads(
     clips: Annotated[int | None, optional("--clips", min=1, help="clips of each person, each in a scene of its own (default 2)")] = None,
     frames: Annotated[int | None, optional("--frames", min=1, help="frames of a clip, 25 per second (default 16)")] = None,
     size: Annotated[int | None, optional("--size", help="height and width in pixels, 64 to 512 (default 128)")] = None,
+    swaps: Annotated[int | None, optional("--swaps", min=0, help="true swaps of each person for validation (default 4)")] = None,
     people: Annotated[str | None, optional("--people", help="drawn at random, or balanced: every skin tone with every look")] = None,
     seed: Annotated[int | None, optional("--seed", min=0, help="another seed, other people (default 0)")] = None,
     workers: Annotated[int | None, optional("--workers", min=1, help="processes; by default one per core")] = None,
@@ -122,7 +123,7 @@ def heads(
     from frustum.cli.worlds import generate_portraits
     from frustum.engine.progress import pace
 
-    given = {"identities": identities, "clips": clips, "frames": frames, "size": size, "people": people, "seed": seed}
+    given = {"identities": identities, "clips": clips, "frames": frames, "size": size, "swaps": swaps, "people": people, "seed": seed}
     made = generate_portraits(given, root, workers, overwrite)
     say(
         f"{made['frames']} frames of {made['identities']} people are in {root}; {made['generated']} of them are new"
@@ -285,8 +286,9 @@ def status(
     """Say what is there, what is missing, what it is needed for and where to get it."""
     from frustum.data.images.opening import holds_images
     from frustum.data.nuscenes.status import data_status, write_whole_splits
+    from frustum.data.portraits.opening import holds_portraits
 
-    if version is None and holds_images(root):
+    if version is None and (holds_images(root) or holds_portraits(root)):
         write_json(json_file, _image_status(root))
         return
     found = data_status(root, version)

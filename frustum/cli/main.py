@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from frustum.cli import benchmarking, data, inspecting, running, weights
+from frustum.cli import benchmarking, data, inspecting, running, swap, weights
 from frustum.cli.common import Settings, report
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _options(
     Settings.debug = Settings.debug or debug
 
 
-for part in (running, inspecting, benchmarking):
+for part in (running, inspecting, benchmarking, swap):
     app.registered_commands += part.app.registered_commands
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

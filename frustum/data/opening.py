@@ -12,6 +12,7 @@ from frustum.data.images.opening import holds_images, open_images
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.tables import versions
+from frustum.data.portraits.opening import holds_portraits, open_portraits
 from frustum.data.rig.importer import import_rig
 from frustum.data.source import DataConfig
 from frustum.errors import DataError, FrustumWarning
@@ -19,7 +20,7 @@ from frustum.files import scratch_folder
 
 
 def open_root(root: Path, version: str | None = None) -> Any:
-    """A data set in the nuScenes format, or a folder of images with label maps.
+    """A data set in the nuScenes format, a folder of images with label maps, or one of portraits.
 
     Args:
         root: its folder.
@@ -28,10 +29,10 @@ def open_root(root: Path, version: str | None = None) -> Any:
     Raises:
         DataError: not a data set, several versions to choose from, or a version of images, which have none.
     """
-    if holds_images(root):
+    if (are_images := holds_images(root)) or holds_portraits(root):
         if version is not None:
             raise DataError(f"{root} is a folder of images, which has no versions: leave out --version {version}.")
-        return open_images(root)
+        return open_images(root) if are_images else open_portraits(root)
     return NuScenes(root, version or choose_version(root, "v1.0-trainval"))
 
 
@@ -88,7 +89,9 @@ def split_of(source: Any, tokens: Iterable[str]) -> str:
     Raises:
         DataError: there are none, or no keyframe of this data set is among them.
     """
-    given, known = set(tokens), set(source.tokens())
+    given = set(tokens)
+    splits = {split: set(source.tokens(split)) for split in (*source.splits(), "all")}
+    known = set().union(*splits.values())
     if not given:
         raise DataError('the results hold no sample: "results" is empty. Every keyframe of a split must be a key, without boxes too.')
     if not given & known:
@@ -96,7 +99,6 @@ def split_of(source: Any, tokens: Iterable[str]) -> str:
             f"none of the {len(given)} samples of the results is a sample of {source.root}, for example {min(given)!r}. "
             "Give the data set that they were predicted on with --data (and --version)."
         )
-    splits = {split: set(source.tokens(split)) for split in (*source.splits(), "all")}
 
     def rank(split: str) -> tuple[bool, bool, int, bool, str]:
         members = splits[split]

@@ -82,10 +82,11 @@ class Stepper:
         """
         lr = self.schedulers[0].get_last_lr()[0]
         losses: dict[str, float] = {}
+        outputs: list[dict[str, Tensor]] = []
         norms, stopping = [], stop
         for turn, optimizer in zip(self.turns, self.optimizers, strict=True):
             with alone(turn, self.turns):
-                means, norm, asked = self._take(turn, optimizer, batches, stop)
+                means, norm, asked = self._take(turn, optimizer, batches, stop, outputs)
             require_other_names(turn, means, losses)
             losses |= means
             norms.append(norm)
@@ -97,17 +98,27 @@ class Stepper:
         self.step_number += 1
         return StepResult(losses, math.hypot(*norms), float(lr), stopping)
 
-    def _take(self, turn: Turn, optimizer: Any, batches: Sequence[Batch], stop: bool) -> tuple[dict[str, float], float, bool]:
-        """One turn: its mean losses, its gradient's norm, and whether any process was asked to stop."""
+    def _take(
+        self, turn: Turn, optimizer: Any, batches: Sequence[Batch], stop: bool, last: list[dict[str, Tensor]]
+    ) -> tuple[dict[str, float], float, bool]:
+        """One turn: its mean losses, its gradient's norm, and whether any process was asked to stop.
+
+        `last` holds the outputs of the turn before for each micro-step, and those of this one in the end, where a later turn reuses them.
+        """
         if self._by_hand:
             copy_from_first(self.network.buffers())  # as DDP does before a forward pass
         history: list[dict[str, Tensor]] = []
-        for batch in batches:
+        kept: list[dict[str, Tensor]] = []
+        for number, batch in enumerate(batches):
             with self.accelerator.accumulate(self.model):
                 batch = batch.to(self.accelerator.device)
-                losses = turn.loss(self.model(batch), batch)
+                outputs = last[number] if turn.reuses else self._outputs(turn, batch)
+                if any(other.reuses for other in self.turns):
+                    kept.append({name: value.detach() for name, value in outputs.items()})
+                losses = turn.loss(outputs, batch)
                 history.append({name: value.detach() for name, value in losses.items()})
                 self.accelerator.backward(torch.stack(list(losses.values())).sum())
+        last[:] = kept
         if self._by_hand:
             average_gradients(turn.parameters, self.accelerator)
         norm = self.accelerator.clip_grad_norm_(turn.parameters, self.recipe.optim.clip_norm)
@@ -117,6 +128,12 @@ class Stepper:
         optimizer.step()
         optimizer.zero_grad()
         return means, grad_norm, stopping
+
+    def _outputs(self, turn: Turn, batch: Batch) -> dict[str, Tensor]:
+        if turn.forward is None:
+            return self.model(batch)
+        with self.accelerator.autocast():
+            return turn.forward(batch)
 
     def _share(self, history: list[dict[str, Tensor]], norm: Tensor, stop: bool) -> tuple[dict[str, float], float, bool]:
         """Mean losses over micro-steps and processes, the gradient's norm, and whether any process was asked to stop, in one exchange."""

@@ -19,7 +19,8 @@ def turns_of(network: nn.Module) -> tuple[Turn, ...]:
     """The model's `turns()`, or one turn with all its parameters and its `loss`. Parameters that need no gradient are left out.
 
     Raises:
-        ConfigError: a turn without trainable parameters or with one that is not the model's, or a trainable parameter in no turn.
+        ConfigError: a turn without trainable parameters or with one that is not the model's, a trainable parameter in no turn, or a first
+            turn that reuses outputs.
     """
     model = type(network).__name__
     if not hasattr(network, "turns"):
@@ -29,6 +30,8 @@ def turns_of(network: nn.Module) -> tuple[Turn, ...]:
     missing = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
     own = {id(p) for p in network.parameters()}
     trained = []
+    if turns[0].reuses:
+        raise ConfigError(f"turn {turns[0].name!r} of {model} reuses the outputs of a turn before it, but it is the first one.")
     for turn in turns:
         if any(id(p) not in own for p in turn.parameters):
             raise ConfigError(f"turn {turn.name!r} of {model} trains a parameter that is not the model's: make its network an attribute.")

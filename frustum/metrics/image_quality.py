@@ -52,13 +52,17 @@ class Psnr(CountMetric):
         self.data_range, self.mean = _positive(data_range), mean
         self._start(images=(), identical=(), values=(), psnr=2, mse=2)
 
-    def add(self, pred: Images, target: Images) -> None:
-        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range.
+    def add(self, pred: Images, target: Images, where: np.ndarray | None = None) -> None:
+        """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range; of it the pixels `where` (H, W) alone, if any.
 
         Raises:
             ShapeError: shapes differ, or channels are not last. DataError: values out of range or NaN.
         """
         for found, true in _pairs(pred, target, self.data_range):
+            if where is not None:
+                found, true = found[where], true[where]
+            if not true.size:
+                continue
             error = float(np.mean(((found - true) / self.data_range) ** 2))
             self._add(images=1, identical=error == 0, values=true.size, mse=to_words(error * true.size))
             if error:
@@ -95,8 +99,10 @@ class Ssim(CountMetric):
         self.data_range, self.region, self.window = _positive(data_range), region, window
         self._start(images=(), ssim=2)
 
-    def add(self, pred: Images, target: Images) -> None:
+    def add(self, pred: Images, target: Images, where: np.ndarray | None = None) -> None:
         """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range, at least as high and wide as the window.
+
+        With `where` (H, W), the mean is over the similarities around these pixels alone, and an image without one is not counted.
 
         Raises:
             ShapeError: shapes differ, channels are not last, or an image is too small. DataError: values out of range or NaN.
@@ -105,7 +111,12 @@ class Ssim(CountMetric):
         for found, true in _pairs(pred, target, self.data_range):
             if min(true.shape[:2]) < size:
                 raise ShapeError(f"SSIM needs images of at least {size} pixels in height and width, got {true.shape[:2]}.")
-            self._add(images=1, ssim=to_words(self._map(found, true).mean()))
+            around = self._map(found, true)
+            if where is not None:
+                radius = (true.shape[0] - around.shape[0]) // 2
+                around = around[where[radius : true.shape[0] - radius, radius : true.shape[1] - radius]]
+            if around.size:
+                self._add(images=1, ssim=to_words(around.mean()))
 
     def _map(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Similarity (H, W, C) around each pixel that counts."""

@@ -150,7 +150,11 @@ class HeserAligner(nn.Module):
         """See the class. Raises ShapeError for portraits of another size than `image_size`."""
         portraits = self._portraits(batch)
         driving = disguised(portraits) if self.training and self.config.use_disguise else portraits
-        made = self.generator(torch.cat((self.person(batch.need(SourceFrames)), self.motion(driving)), 1))
+        return self.drawn(self.person(batch.need(SourceFrames)), driving)
+
+    def drawn(self, person: Tensor, portraits: Tensor) -> dict[str, Tensor]:
+        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, 3, S, S) from -1 to 1."""
+        made = self.generator(torch.cat((person, self.motion(portraits)), 1))
         outputs = {"image": made.image.float()}
         if made.mask_logits is not None:
             outputs["mask_logits"] = made.mask_logits.float()
@@ -165,7 +169,8 @@ class HeserAligner(nn.Module):
             )
         judge = {id(p) for p in self.discriminator.parameters()}
         makers = tuple(p for p in self.parameters() if p.requires_grad and id(p) not in judge)
-        return Turn("generator", makers, self.loss), Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss)
+        judges = tuple(self.discriminator.parameters())
+        return Turn("generator", makers, self.loss), Turn("discriminator", judges, self.discriminator_loss, reuses=True)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`discriminator`: HeSer.Pytorch trains it four times as fast (`optim.lr_scale`)."""

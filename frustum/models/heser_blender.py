@@ -24,7 +24,7 @@ from frustum.nn.discriminators import PatchDiscriminator
 from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender
+from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred
 from frustum.nn.head_regions import ColourPolicy
 from frustum.nn.portrait_views import as_bytes, signed
 from frustum.types.batch import Batch
@@ -99,27 +99,32 @@ class HeserBlender(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """See the class. Raises ShapeError for sides that are not multiples of 8."""
+        found = self._refer(batch)
+        image = self.generator(batch.need(PlacedHeads).image, signed(batch), found)
+        return {"image": image, **_shown(found)}
+
+    def referred(self, batch: Batch) -> dict[str, Tensor]:
+        """The outputs of `forward` without `image`."""
+        return _shown(self._refer(batch))
+
+    def _refer(self, batch: Batch) -> Referred:
         scene, parsing, head = signed(batch), batch.need(PixelLabels), batch.need(PlacedHeads)
         target = scene
         if self.training and self.config.flip:
             is_flipped = (torch.rand(len(batch), 1, 1) < self.config.flip).to(scene.device)
             target = torch.where(is_flipped[:, None], scene.flip(-1), scene)
             parsing = torch.where(is_flipped, parsing.flip(-1), parsing)
-        found = self.generator.refer(head.image, head.parsing, target, parsing)
-        image = self.generator(head.image, scene, found)
-        masks = torch.stack((found.masks.head, found.masks.union, found.masks.ring), 1).float()
-        kept = {"reference": found.reference, "sent_back": found.sent_back, "returned_to": found.returned_to}
-        return {"image": image, **kept, "masks": masks}
+        return self.generator.refer(head.image, head.parsing, target, parsing)
 
     def turns(self) -> tuple[Turn, ...]:
-        """The generator by `loss`; what compares features by the cycle, in a step of its own; the discriminator."""
+        """The generator by `loss`; the discriminator; what compares features by the cycle, in a step of its own."""
         makers = tuple(p for p in self.generator.parameters() if p.requires_grad)
         compared = self.generator.feature_ext, self.generator.phi, self.generator.theta
         matchers = tuple(p for part in compared for p in part.parameters() if p.requires_grad)
         return (
             Turn("generator", makers, self.loss),
-            Turn("cycle", matchers, self.cycle_loss),
-            Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss),
+            Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss, reuses=True),
+            Turn("cycle", matchers, self.cycle_loss, self.referred),
         )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -160,9 +165,14 @@ class HeserBlender(nn.Module):
         """The portrait with the head; outside of what was painted anew it is the portrait itself, to the bit."""
         is_union, is_head = outputs["masks"][:, 1:2] > 0, outputs["masks"][:, 0] > 0
         images = torch.where(is_union, as_bytes(outputs["image"]), as_bytes(signed(batch)))
-        parts = [PredictedPortrait(image, head) for image, head in zip(images, is_head, strict=True)]
+        parts = [PredictedPortrait(image, head, self.config.policy) for image, head in zip(images, is_head, strict=True)]
         return [Prediction(token, portrait=part) for token, part in zip(batch.tokens, parts, strict=True)]
 
     def _judged(self, images: Tensor, outputs: dict[str, Tensor]) -> Tensor:
         """Scores of images beside the masks of the head and of the ring."""
         return self.discriminator(torch.cat((images, outputs["masks"][:, [0, 2]]), 1))
+
+
+def _shown(found: Referred) -> dict[str, Tensor]:
+    masks = torch.stack((found.masks.head, found.masks.union, found.masks.ring), 1).float()
+    return {"reference": found.reference, "sent_back": found.sent_back, "returned_to": found.returned_to, "masks": masks}

@@ -82,8 +82,8 @@ _INSTEAD: dict[Region, Region] = {"ears": "skin", "nose": "skin", "brows": "hair
 
 ColourPolicy = Literal["source", "skin", "region"]
 """Whose colours a head gets in another scene: its own; those of the target for what is skin, and its own elsewhere; the target's for every
-region, hair too, as in HeSer."""
-_FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
+region, hair too, as in HeSer. FOLLOWS says which regions take those of the target."""
+FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
     "source": (), "skin": ("skin", "ears", "nose", "lips"), "region": tuple(REGIONS),
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy 
         other = _INSTEAD.get(region, region)
         giver = torch.where(large[region], label, LABELS[other])
         givers.append(giver)
-        follows = region in _FOLLOWS[policy]
+        follows = region in FOLLOWS[policy]
         keeps.append(~(large[region] | large[other]) if follows else torch.ones_like(large[region]))
     flat = regions.flatten(1)
     givers.append(torch.full_like(givers[0], RING))

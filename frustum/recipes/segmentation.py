@@ -1,4 +1,4 @@
-"""The class of every pixel of an image: PSPNet and DeepLabV3 on Cityscapes and CamVid, and a small one for a CPU.
+"""The class of every pixel of an image: PSPNet and DeepLabV3 on Cityscapes and CamVid, small ones for a CPU, and one for faces.
 
 On Cityscapes: crops and steps of TorchDistiller's training, in which CWD was published (docs/methods/segmentation.md). Training cuts
 windows anywhere in the scaled photograph; evaluation sees all of it.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from frustum.data.images.section import ImageFolderData
+from frustum.data.portraits.section import PortraitData
 from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import EmaConfig, ModelConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
 from frustum.models.deeplabv3 import DeepLabV3Config
 from frustum.models.pspnet import PspNetConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
 from frustum.recipes.published import published_for
-from frustum.types.pixel_classes import CAMVID
+from frustum.types.pixel_classes import CAMVID, FACE
 
 
 def pspnet_r101_cityscapes() -> Recipe:
@@ -59,6 +60,21 @@ def pspnet_small() -> Recipe:
     """PSPNet of an eighth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
     model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32, dropout=0)
     return _on_a_cpu("pspnet-small", model, lr=8e-3)
+
+
+def face_parser() -> Recipe:
+    """PSPNet of the size of pspnet-small for the 19 parts of a portrait, which head swapping needs (world of heads, 128x128)."""
+    model = PspNetConfig(encoder="small", class_names=FACE.names, channels=32, auxiliary_channels=32, dropout=0)
+    return Recipe(
+        name="face-parser",
+        model=model,
+        data=PortraitData(image_size=(128, 128), val_split="val", cache="memory"),
+        augment=AugmentConfig(scale=(0.5, 1.2), rotate_deg=(-15.0, 15.0), flip=False, colour_jitter=0.2),  # left and right have own ids
+        optim=OptimConfig(lr=8e-3, schedule="one_cycle", pct_start=0.15, clip_norm=1.0),
+        ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
+        train=TrainConfig(epochs=None, steps=1500, batch_size=8, num_workers=0),
+        runtime=RuntimeConfig(precision="auto"),
+    )
 
 
 def _on_a_cpu(name: str, model: ModelConfig, **optim: Any) -> Recipe:

@@ -164,10 +164,10 @@ class Together(Predictor):
 
 
 def predicted(folder: Path, task: type[Task]) -> list[str]:
-    """Samples of which a folder holds the file that a task writes, by name."""
+    """Samples of which a folder holds the file that a task writes, by name; a name may be PERSON/CLIP/FRAME."""
     ending = task.path(folder, "").name
-    files = folder.glob(f"*{ending}") if folder.is_dir() else ()
-    return sorted(path.name.removesuffix(ending) for path in files if not path.name.startswith("."))
+    files = [path for depth in ("", "*/*/") for path in folder.glob(f"{depth}*{ending}")] if folder.is_dir() else ()
+    return sorted(path.relative_to(folder).as_posix().removesuffix(ending) for path in files if not path.name.startswith("."))
 
 
 class Submission(ABC):

@@ -142,11 +142,15 @@ class Turn:
         parameters: what is trained in this turn. All others get no gradient meanwhile; one may be trained in several turns.
         loss: from the outputs of `forward` and the batch to named scalars. The names of different turns must differ. Networks that it
             calls itself, such as a discriminator, compute in float32 whatever `runtime.precision` is.
+        forward: gives the outputs that the loss needs where these are less than the network's `forward` makes.
+        reuses: the loss gets the outputs of the turn before, without their gradients, and no forward pass is made. Not for the first turn.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     loss: Callable[[dict[str, Tensor], Batch], dict[str, Tensor]]
+    forward: Callable[[Batch], dict[str, Tensor]] | None = None
+    reuses: bool = False
 
 
 def _classes(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -140,10 +140,12 @@ class PredictedPortrait:
     Attributes:
         image: (3, H, W) uint8 RGB.
         head: (H, W) bool, where the head is; None where that is not known.
+        policy: of a portrait that got a head, whose colours this has (nn/head_regions.py); empty where the image is of the head alone.
     """
 
     image: Tensor
     head: Tensor | None = None
+    policy: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,15 @@ def test_heads_from_a_command(frustum: Run, tmp_path: Path) -> None:
     assert (tmp_path / "heads" / "heads.jpg").is_file()
     assert "0 of them are new" in frustum(*words).out
 
+    status = frustum("data", "status", tmp_path / "heads")
+    assert status.code == 0, status.err
+    assert "read as Portraits, 19 classes" in status.out
+    looks = ("--samples", 0, "--pictures", 1, "--augment", "--recipe", "heser-aligner-mini", "--out", tmp_path / "looks")
+    checked = frustum("check", tmp_path / "heads", *looks)
+    assert checked.code == 0, checked.err
+    assert "2 images checked: nothing is wrong" in checked.out
+    assert sorted(path.name for path in (tmp_path / "looks").rglob("*.png")) == ["00000.png", "00000_augmented.png"]
+
     other = frustum(*words, "--seed", 1)
     assert other.code == 2
     assert "seed was 0, now 1" in other.err

@@ -27,7 +27,7 @@ VERBS = dict(verbs())
 def test_all_verbs_are_there() -> None:
     names = {" ".join(path) for path in VERBS}
     assert names == {
-        "demo", "train", "eval", "robustness", "predict", "check", "report", "list", "doctor", "bench", "data world", "data heads",
+        "demo", "train", "eval", "robustness", "predict", "check", "swap", "report", "list", "doctor", "bench", "data world", "data heads",
         "data import kitti-raw", "data import rig",
         "data labels-2d", "data segmentation", "data features", "data status", "weights list", "weights inspect", "weights convert",
     }  # fmt: skip

@@ -209,3 +209,40 @@ def test_two_gloo_processes_with_turns_equal_one_with_more_micro_steps(toy_root,
         assert two[step]["losses"] == pytest.approx(one[step]["losses"], rel=1e-4)
         assert two[step]["grad_norm"] == pytest.approx(one[step]["grad_norm"], rel=1e-3)
     assert_same_weights(tmp_path / "two", tmp_path / "one", 1e-4)
+
+
+def test_a_turn_reuses_outputs_or_has_a_forward_of_its_own(toy_root):
+    """The discriminator judges what the generator made before it was improved; a third turn computes what it needs by itself."""
+    recipe = toy_gan.recipe(toy_root, accumulate=2)
+    stepper, feed = stepper_and_feed(recipe)
+    network, batches, calls = stepper.network, feed.next_batches(), []
+    seen: dict[str, list] = {"generator": [], "discriminator": [], "alone": []}
+
+    def noted(name: str, loss: Callable) -> Callable:
+        def wrapped(outputs: dict, batch: object) -> dict:
+            seen[name].append(outputs)
+            return {f"{name}_{key}": value for key, value in loss(outputs, batch).items()}
+
+        return wrapped
+
+    def own(batch: object) -> dict:
+        calls.append(batch)
+        return network(batch)
+
+    judges = tuple(network.discriminator.parameters())
+    stepper.turns = (
+        Turn("generator", tuple(network.generator.parameters()), noted("generator", network.generator_loss)),
+        Turn("discriminator", judges, noted("discriminator", network.discriminator_loss), reuses=True),
+        Turn("alone", judges, noted("alone", network.discriminator_loss), own),
+    )
+    stepper.optimizers = [*stepper.optimizers, stepper.optimizers[1]]
+    result = stepper.step(batches)
+    assert set(result.losses) == {"generator_pixels", "generator_deceive", "discriminator_judge", "alone_judge"}
+    assert len(calls) == 2
+    for made, judged, alone in zip(*seen.values(), strict=True):
+        assert torch.equal(made["fake"], judged["fake"])
+        assert not judged["fake"].requires_grad
+        assert not torch.equal(alone["fake"], judged["fake"])
+    network.turns = lambda: (Turn("first", tuple(network.parameters()), network.generator_loss, reuses=True),)
+    with pytest.raises(ConfigError, match="reuses the outputs of a turn before it"):
+        turns_of(network)

@@ -139,3 +139,24 @@ def test_bad_input():
         Ssim().add(image[:10], image[:10])
     with pytest.raises(ConfigError, match="cannot merge"):
         Psnr().merge(Psnr(data_range=1))
+
+
+def test_some_pixels_alone():
+    """PSNR of a mask is that of its pixels; SSIM the mean of the map there; an image without such a pixel is not counted."""
+    rng = np.random.default_rng(0)
+    image, other = rng.uniform(0, 255, (2, 20, 24, 3))
+    where = np.zeros((20, 24), bool)
+    where[3:9, 5:20] = True
+    psnr, alone = Psnr(), Psnr()
+    psnr.add(image, other, where)
+    alone.add(image[3:9, 5:20], other[3:9, 5:20])
+    psnr.add(image, other, np.zeros_like(where))
+    assert psnr.compute() == alone.compute()
+    for region in ("valid", "full"):
+        parts = [Ssim(region=region) for _ in range(3)]
+        for metric, mask in zip(parts, (where, ~where, None), strict=True):
+            metric.add(image, other, mask)
+        counted = where if region == "full" else where[5:-5, 5:-5]
+        share = counted.mean()
+        found = [metric.compute()["ssim"] for metric in parts]
+        assert share * found[0] + (1 - share) * found[1] == pytest.approx(found[2], abs=1e-9)

@@ -13,11 +13,13 @@ from frustum.nn.portrait_views import as_bytes, signed
 from tests.models.portrait_batches import batch_for, step
 from tests.nn import golden_heser as gold
 
-SMALL = {"width": 8, "feature_width": 4, "match_channels": 8}
+TINY = {"width": 8, "feature_width": 4, "match_channels": 8}
+_WORDS = ["data.image_size=64,64", *(f"model.{name}={value}" for name, value in TINY.items())]
+SMALL = {"heser-blender": _WORDS, "heser-blender-mini": _WORDS}
 
 
 def small(**settings: object) -> tuple[HeserBlenderConfig, HeserBlender]:
-    config = HeserBlenderConfig(**{**SMALL, **settings})
+    config = HeserBlenderConfig(**{**TINY, **settings})
     return config, config.build()
 
 
@@ -42,9 +44,13 @@ def test_the_cycle_is_a_turn_of_its_own():
     config, network = small()
     names = {id(p): name for name, p in network.named_parameters()}
     turns = {turn.name: {names[id(p)].split(".")[1] for p in turn.parameters} for turn in network.turns()}
-    assert list(turns) == ["generator", "cycle", "discriminator"]
+    assert list(turns) == ["generator", "discriminator", "cycle"]
     assert turns["cycle"] == {"feature_ext", "phi", "theta"}
     assert turns["generator"] == turns["cycle"] | {"decoder"}
+    batch = batch_for(config, 64)
+    outputs = network.eval()(batch)
+    assert outputs.keys() - network.referred(batch).keys() == {"image"}
+    assert all(torch.equal(value, outputs[name]) for name, value in network.referred(batch).items())
     assert "cycle_other" not in network.cycle_loss(network(batch_for(config, 64, 1)), batch_for(config, 64, 1))
 
 

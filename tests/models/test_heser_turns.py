@@ -16,8 +16,8 @@ from tests.models import test_heser_aligner, test_heser_blender
 from tests.models.portrait_batches import batch_for
 
 CONFIGS = {
-    "aligner": (HeserAlignerConfig(**test_heser_aligner.SMALL), 32, {"l1", "deceive", "mask", "judge"}),
-    "blender": (HeserBlenderConfig(**test_heser_blender.SMALL), 64, {"l1", "deceive", "cycle", "cycle_other", "judge"}),
+    "aligner": (HeserAlignerConfig(**test_heser_aligner.TINY), 32, {"l1", "deceive", "mask", "judge"}),
+    "blender": (HeserBlenderConfig(**test_heser_blender.TINY), 64, {"l1", "deceive", "cycle", "cycle_other", "judge"}),
 }
 
 
@@ -33,7 +33,7 @@ def test_the_engine_takes_steps(name):
         result = stepper.step([batch])
     assert set(result.losses) == names
     rates = [optimiser.param_groups[0]["lr"] for optimiser in stepper.optimizers]
-    assert rates[-1] == pytest.approx(4 * rates[0])
+    assert rates[1] == pytest.approx(4 * rates[0]), "the discriminator's"
     average = copy.deepcopy(stepper.result())
     with torch.no_grad():
         assert all(value.isfinite().all() for value in average.eval()(batch).values())

@@ -22,6 +22,7 @@ SMALL = {
     "pspnet-r18-camvid": _NARROW,
     "pspnet-lite": ["model.pretrained=false", *_NARROW],
     "pspnet-small": _NARROW,
+    "face-parser": _NARROW,
     "deeplabv3-r101-cityscapes": ["model.encoder=resnet18", *_NARROW],
 }
 

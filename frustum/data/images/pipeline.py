@@ -25,6 +25,7 @@ from frustum.types.contract import Label
 
 if TYPE_CHECKING:
     from frustum.data.images.section import ImageFolderData
+    from frustum.data.portraits.section import PortraitData
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ImagePipeline:
         ConfigError: the corrupter makes cameras of a rig fail.
     """
 
-    data: ImageFolderData
+    data: ImageFolderData | PortraitData
     labels: tuple[Label[Any], ...]
     augment: AugmentConfig
     training: bool
@@ -80,6 +81,8 @@ class ImagePipeline:
         pixels = normalise(image, self.data.mean, self.data.std, self.data.channel_order)
         if drawn.kept is not None:
             pixels *= drawn.kept
+        if rng is not None:  # drawn last, so that it changes no other draw
+            drawn = replace(drawn, seed=int(rng.integers(2**63)))
         moved = [self._moved(label, found, drawn) for label, found in zip(self.labels, loaded.labels, strict=True)]
         return {"token": loaded.sample.token, "image": torch.from_numpy(pixels), "labels": moved}
 
@@ -115,9 +118,10 @@ class ImagePipeline:
             return
         seen = self.data.evaluated(self.augment, size).resized[1] / size[1]
         if not 0.98 * scales[0] <= seen <= 1.02 * scales[1]:
+            shown = getattr(self.data, "evaluation", "whole")  # portraits are
             warnings.warn(
                 "training never shows photographs in the size in which evaluation shows them: augment.scale does not reach it "
-                f"(data.evaluation={self.data.evaluation}). Set data.evaluation=whole, with data.short_side for large photographs, or "
+                f"(data.evaluation={shown}). Set data.evaluation=whole, with data.short_side for large photographs, or "
                 "another augment.scale.",
                 FrustumWarning,
                 stacklevel=2,

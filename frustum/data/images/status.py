@@ -1,11 +1,11 @@
-"""`frustum data status` of a folder of images with label maps: its layout, splits and classes."""
+"""`frustum data status` of a folder of images with label maps, or of portraits: its layout, splits and classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from frustum.data.images.opening import open_images
+from frustum.data.opening import open_root
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImageStatus:
 
 def image_status(root: Path | str) -> ImageStatus:
     """Report what is in a folder of images; reads lists and folders, not images. Raises DataError if it is none."""
-    source = open_images(root)
+    source = open_root(Path(root))
     splits = []
     for name in source.splits():
         tokens = source.tokens(name)

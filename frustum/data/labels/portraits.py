@@ -1,7 +1,7 @@
 """What head swapping reads beside one portrait: other frames of the person, and a head to be put into the portrait.
 
-The source is like `data.portraits.folder.Portraits`: tokens are PERSON/CLIP/FRAME, and `clips(person)`, `image(token)` and `parsing(token)`
-give the tokens of each clip, a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8.
+The source is like `data.portraits.folder.Portraits`: `source_frames(token)` names frames of the person whose head it is, `image(token)` and
+`parsing(token)` give a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8, `placed_head(token)` both of a swap.
 
 Shape letters: B batch, K frames, H W image.
 """
@@ -28,7 +28,9 @@ _ADVICE = "Use a data set of portraits, or batch.with_labels({%s: ...})."
 
 @dataclass(frozen=True)
 class SourceFrames(Label[Tensor]):
-    """Frames of the person whose head is drawn: (B, K, 3, H, W) float from -1 to 1, others of the same clip than the portrait itself.
+    """Frames of the person whose head is drawn: (B, K, 3, H, W) float from -1 to 1.
+
+    To learn from, these are others of the same clip than the portrait itself; for a swap, those of the person whose head is wanted.
 
     Attributes:
         frames: K; a clip with fewer repeats them.
@@ -41,8 +43,7 @@ class SourceFrames(Label[Tensor]):
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
         """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip. Raises DataError if these are not portraits."""
-        person, clip = _portraits(source, token)
-        others = [other for other in source.clips(person)[clip] if other != token] or [token]
+        others = _portraits(source, token).source_frames(token)
         chosen = np.linspace(0, len(others) - 1, self.frames).round().astype(int)
         return np.stack([source.image(others[i]) for i in chosen])
 
@@ -78,8 +79,11 @@ class PlacedHead:
 class PlacedHeads(Label[PlacedHead]):
     """The head that a blender puts into the portrait. To learn from, it is the portrait's own, in colours that were changed.
 
+    A swap has another person's head, in its own colours.
+
     Attributes:
-        jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter, the same for each reading of a sample.
+        jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter: by other numbers each time that a training
+            reads a sample, by the same ones in evaluation.
     """
 
     jitter: float = 0.5
@@ -87,16 +91,21 @@ class PlacedHeads(Label[PlacedHead]):
     what: ClassVar[str] = "a head to put into the portrait"
     advice: ClassVar[str] = _ADVICE % "PlacedHeads"
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-        """See `Label.read`: image (H, W, 3) and parsing (H, W), uint8. Raises DataError if these are not portraits."""
-        _portraits(source, token)
-        rng = np.random.default_rng(zlib.crc32(token.encode()))
-        return _jittered(source.image(token), self.jitter, rng), source.parsing(token)
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray, int | None] | None:
+        """See `Label.read`: image (H, W, 3) and parsing (H, W), uint8, and a seed of the changes; None where the head is another person's.
 
-    def apply(self, found: tuple[np.ndarray, np.ndarray], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        Raises DataError if these are not portraits.
+        """
+        placed = _portraits(source, token).placed_head(token)
+        return (source.image(token), source.parsing(token), zlib.crc32(token.encode())) if placed is None else (*placed, None)
+
+    def apply(self, found: tuple[np.ndarray, np.ndarray, int | None], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Both at the network's size, moved like the portrait."""
-        image, parsing = (Image.fromarray(part) for part in found)
-        return np.asarray(draw.images[0].apply(image)), np.asarray(draw.images[0].apply(parsing, ignore=IGNORE))
+        image, parsing, seed = found
+        if seed is not None:
+            image = _jittered(image, self.jitter, np.random.default_rng([seed, draw.seed or 0]))
+        move = draw.images[0]
+        return np.asarray(move.apply(Image.fromarray(image))), np.asarray(move.apply(Image.fromarray(parsing), ignore=IGNORE))
 
     def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> PlacedHead | None:
         """None if a sample has no head."""
@@ -116,12 +125,11 @@ class PlacedHeads(Label[PlacedHead]):
         return PlacedHead(image, torch.from_numpy(parsing))
 
 
-def _portraits(source: Any, token: str) -> tuple[str, str]:
-    """The person and the clip of a token, if the source is one of portraits."""
-    parts = token.split("/")
-    if not all(hasattr(source, name) for name in ("clips", "image", "parsing")) or len(parts) != 3:
+def _portraits(source: Any, token: str) -> Any:
+    """The source, if it is one of portraits."""
+    if not all(hasattr(source, name) for name in ("source_frames", "placed_head")):
         raise DataError(f"head swapping reads portraits, but {token} is of a {type(source).__name__}. Choose other data.")
-    return parts[0], parts[1]
+    return source
 
 
 def _signed(frames: np.ndarray) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from frustum.data.images.labelled import Entry, LabelledImages, images_in
+from frustum.data.pixels import read_image
+from frustum.data.portraits.swaps import HEAD, MASK, SWAPS, read_swaps
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json
 from frustum.types.pixel_classes import FACE
@@ -23,13 +25,15 @@ _IDS = f"a mask holds the {len(FACE.names)} ids of CelebAMask-HQ, 0 to {len(FACE
 class Portraits(LabelledImages):
     """Frames of people, by person and clip. A token is PERSON/CLIP/FRAME.
 
+    Splits are those of splits.json, else all people are in `train`. Of generated heads there is one more, `swaps`: a token is the name of a
+    swap (swaps.py), its image and mask are those of the portrait that gets another head.
+
     Args:
         root: the folder.
         files: (person, clip, image, mask) of every frame; read from the folder if it is None.
-        splits: people of each split; from splits.json, else all people are in `train`.
 
     Raises:
-        DataError: the folder does not have the layout, or splits.json names a person who is not there.
+        DataError: the folder does not have the layout, or splits.json or swaps.json names what is not there.
     """
 
     def __init__(self, root: Path | str, files: Iterator[tuple[str, str, Path, Path]] | None = None):
@@ -44,6 +48,11 @@ class Portraits(LabelledImages):
             self._clips.setdefault(person, {}).setdefault(clip, []).append(token)
             entries.setdefault(person, []).append(Entry(token, image, mask))
         splits = {name: [entry for person in people for entry in entries[person]] for name, people in self._people(root).items()}
+        known = {entry.token: entry for row in entries.values() for entry in row}
+        self._swaps = read_swaps(root, known, self._clips)
+        if self._swaps:
+            splits["swaps"] = [known[swap.target]._replace(token=name) for name, swap in self._swaps.items()]
+        self._frames = list(known)
         super().__init__(
             root, FACE.names, splits, about_ids=_IDS, about_tokens="Tokens are PERSON/CLIP/FRAME, without the ending of the file."
         )
@@ -53,9 +62,13 @@ class Portraits(LabelledImages):
         """Whether a folder has this layout."""
         return (root / "img").is_dir() and (root / "mask").is_dir()
 
+    def tokens(self, split: str = "all") -> list[str]:
+        """Frames of a split, or of all people, in order; names of swaps for `swaps`. Raises DataError for an unknown split."""
+        return list(self._frames) if split == "all" else super().tokens(split)
+
     def people(self, split: str = "all") -> list[str]:
-        """People of a split, or all. Raises DataError for an unknown split."""
-        return list(dict.fromkeys(token.split("/")[0] for token in self.tokens(split)))
+        """People of a split, or all; those who get another head for `swaps`. Raises DataError for an unknown split."""
+        return list(dict.fromkeys(self._frame(token).split("/")[0] for token in self.tokens(split)))
 
     def clips(self, person: str) -> dict[str, list[str]]:
         """Tokens of each clip of a person, frames in order. Raises DataError for an unknown person."""
@@ -81,12 +94,13 @@ class Portraits(LabelledImages):
         return found
 
     def truth(self, token: str) -> dict[str, Any] | None:
-        """What a generated world knows of a frame: landmarks (68, 2), is_visible (68,) and motion by name; None for photographs.
+        """What a generated world knows of a frame, or of that of a swap: landmarks (68, 2), is_visible (68,) and motion by name; None for
+        photographs.
 
         Raises:
             DataError: the file of the clip is damaged, or does not name the frame.
         """
-        person, clip, frame = self._entry(token).token.split("/")
+        person, clip, frame = self._frame(self._entry(token).token).split("/")
         path = self.root / "truth" / person / f"{clip}.json"
         if not path.is_file():
             return None
@@ -99,6 +113,33 @@ class Portraits(LabelledImages):
             "is_visible": np.array(row["is_visible"], bool),
             "motion": row["motion"],
         }
+
+    def source_frames(self, token: str) -> list[str]:
+        """Frames of the person whose head a portrait has or gets: the others of its own clip, those of a clip of the source for a swap."""
+        if token in self._swaps:
+            person, clip = self._swaps[token].source.split("/")
+            return list(self._clips[person][clip])
+        person, clip, _ = self._entry(token).token.split("/")
+        return [other for other in self._clips[person][clip] if other != token] or [token]
+
+    def placed_head(self, token: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The source's head of a swap in its place and pose, in its own colours and light: a picture (H, W, 3), and the parts (H, W) of the
+        true swap. None for a frame, which is not a swap. Raises DataError for a missing or damaged file."""
+        return self._true(token, HEAD) if token in self._swaps else None
+
+    def true_swap(self, token: str, policy: str) -> tuple[np.ndarray, np.ndarray]:
+        """The portrait with the head of the source under a colour policy, (H, W, 3), and its parts (H, W): what a perfect swap gives. Of a
+        frame, whose head is its own, the frame itself. Raises DataError for a missing or damaged file."""
+        return self._true(token, policy) if token in self._swaps else (self.image(token), self.parsing(token))
+
+    def _true(self, token: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        self._entry(token)
+        folder = self.root / SWAPS / token
+        return tuple(read_image(inside(self.root, folder / f"{n}.png"), np.asarray) for n in (name, MASK))  # type: ignore[return-value]
+
+    def _frame(self, token: str) -> str:
+        """The token of the frame that a token stands for."""
+        return self._swaps[token].target if token in self._swaps else token
 
     def about(self, person: str) -> dict[str, Any]:
         """What people.json says of a person, such as the corner of a balanced set; nothing for photographs. Raises DataError."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frustum.data.portraits.swaps import MASK, SWAPS, Swap, swaps_file
 from frustum.errors import DataError
 from frustum.files import atomic_path, write_json
 from frustum.types.pixel_classes import FACE
@@ -28,8 +29,20 @@ class PortraitWriter:
                 f"and the ids 0 to {len(FACE.names) - 1}."
             )
         for folder, pixels in (("img", image), ("mask", parsing)):
-            with atomic_path(self.root / folder / person / clip / f"{frame}.png") as temporary:
-                Image.fromarray(pixels).save(temporary, "PNG", compress_level=4)
+            _write(self.root / folder / person / clip / f"{frame}.png", pixels)
+
+    def add_swap(self, name: str, pictures: Mapping[str, np.ndarray], parsing: np.ndarray) -> None:
+        """The pictures (H, W, 3) uint8 of a true swap by name, and the parts (H, W) of all of them; see swaps.py."""
+        for picture, pixels in (*pictures.items(), (MASK, parsing)):
+            _write(self.root / SWAPS / name / f"{picture}.png", pixels)
+
+    def has_swap(self, name: str) -> bool:
+        """Whether a swap is complete: its mask is written last."""
+        return (self.root / SWAPS / name / f"{MASK}.png").is_file()
+
+    def finish_swaps(self, swaps: Mapping[str, Swap]) -> None:
+        """Write the list of swaps."""
+        write_json(swaps_file(self.root), {name: swap._asdict() for name, swap in swaps.items()})
 
     def add_truth(self, person: str, clip: str, frames: Mapping[str, Any]) -> None:
         """What is known of a clip's frames, JSON values by the frame's name. Written last: it says that the clip is complete."""
@@ -46,3 +59,8 @@ class PortraitWriter:
 
     def _truth(self, person: str, clip: str) -> Path:
         return self.root / "truth" / person / f"{clip}.json"
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG", compress_level=4)

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from frustum.config import Config, differences, in_words
+from frustum.data.portraits.swaps import HEAD, SWAPS, Swap
 from frustum.data.portraits.writer import PortraitWriter
 from frustum.errors import ConfigError
 from frustum.files import read_json, write_error, write_json
@@ -24,7 +25,7 @@ from frustum.ops.threads import count_cores
 from frustum.version import __version__
 
 Progress = Callable[[int, int], None]
-_NUMBERS = {"identities", "clips"}  # settings that change no clip
+_NUMBERS = {"identities", "clips", "swaps"}  # settings that change no clip
 _SETTINGS = "heads.json"
 
 
@@ -36,6 +37,7 @@ class HeadsConfig(Config):
     frames: int = Field(16, ge=1, description="frames of a clip, 25 per second")
     size: int = Field(128, ge=64, le=512, description="height and width in pixels")
     seed: int = Field(0, ge=0)
+    swaps: int = Field(4, ge=0, description="true swaps of each person in the split `val` onto others of it")
     people: Literal["drawn", "balanced"] = Field("drawn", description="balanced: as many of every skin tone with every look, see corners")
 
 
@@ -124,6 +126,7 @@ def generate_heads(
         people[identity_name(index)] = {"corner": corner} | asdict(identity)
     names = list(people)
     writer.finish({"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]}, people)
+    _film_swaps(config, writer)
     if missing or not (root / "heads.jpg").is_file():
         contact_sheet(config, root / "heads.jpg")
     return HeadsReport(root, config.identities, len(jobs), total, len(missing) * config.frames, time.perf_counter() - start, workers)
@@ -159,6 +162,32 @@ def _film(config: HeadsConfig, root: Path, index: int, clip: int) -> None:
     writer.add_truth(*name, truth)
 
 
+def _film_swaps(config: HeadsConfig, writer: PortraitWriter) -> None:
+    """Render the true swaps of people of the split `val` onto the next ones of it, and list them."""
+    from frustum.worlds.heads.draws import draw_clip, draw_scene
+    from frustum.worlds.heads.render import render
+    from frustum.worlds.heads.swap import POLICIES, true_swap
+
+    held_out, listed = list(range(4, config.identities, 5)), {}
+    for place, first in enumerate(held_out):
+        for k in range(min(config.swaps, len(held_out) - 1)):
+            second, clip = held_out[(place + 1 + k) % len(held_out)], k % config.clips
+            frame = (first + 7 * k) % config.frames
+            name = f"{identity_name(first)}-on-{identity_name(second)}"
+            at = f"{identity_name(second)}/{clip_name(clip)}/{frame:05d}"
+            listed[name] = Swap(f"{identity_name(first)}/{clip_name(clip)}", at)
+            if writer.has_swap(name):
+                continue
+            source, target = person(config, first)[1], person(config, second)[1]
+            ours, theirs = (clip_seed(config, index, clip) for index in (first, second))
+            motion, scene = draw_clip(theirs, config.frames)[frame], draw_scene(theirs, target)
+            own = replace(scene, light=draw_scene(ours, source).light)  # whose neck and clothes hide the same parts of the head
+            true = {policy: true_swap(source, target, motion, scene, policy, config.size) for policy in POLICIES}
+            pictures = {HEAD: render(source, motion, own, config.size).image} | {policy: shot.image for policy, shot in true.items()}
+            writer.add_swap(name, pictures, true[POLICIES[0]].parsing)
+    writer.finish_swaps(listed)
+
+
 def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:
     """Make sure that what `root` holds was made with these settings, and note them down."""
     path, now = root / _SETTINGS, {"frustum": __version__} | config.model_dump(mode="json", exclude=_NUMBERS)
@@ -174,10 +203,10 @@ def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:
                 "--overwrite. Only the numbers of people and clips may change."
             )
         try:
-            for folder in ("img", "mask", "truth"):
+            for folder in ("img", "mask", "truth", SWAPS):
                 if (root / folder).exists():
                     shutil.rmtree(root / folder)
-            for file in ("people.json", "splits.json", "heads.jpg"):
+            for file in ("people.json", "splits.json", f"{SWAPS}.json", "heads.jpg"):
                 with contextlib.suppress(FileNotFoundError):
                     (root / file).unlink()
         except OSError as error:

@@ -17,8 +17,12 @@ from frustum.types.contract import Shapes
 class People:
     """Two clips of one person, of 8 x 6 pixels; every pixel of frame i is i."""
 
-    def clips(self, person: str) -> dict[str, list[str]]:
-        return {"v-0": [f"{person}/v-0/{i}" for i in range(9)], "v-1": [f"{person}/v-1/0"]}
+    def source_frames(self, token: str) -> list[str]:
+        clip = token.rpartition("/")[0]
+        return [f"{clip}/{i}" for i in range(9) if f"{clip}/{i}" != token] if clip.endswith("v-0") else [token]
+
+    def placed_head(self, token: str) -> tuple[np.ndarray, np.ndarray] | None:
+        return (np.full((8, 6, 3), 200, np.uint8), self.parsing(token)) if token == "swap" else None
 
     def image(self, token: str) -> np.ndarray:
         return np.full((8, 6, 3), int(token[-1]), np.uint8)
@@ -27,13 +31,15 @@ class People:
         return np.full((8, 6), 17, np.uint8)
 
 
-def still() -> SimpleNamespace:
+def still(seed: int | None = None) -> SimpleNamespace:
     """A draw that moves nothing."""
-    return SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: image)])
+    return SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: image)], seed=seed)
 
 
 def halved() -> SimpleNamespace:
-    return SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: image.resize((3, 4), Image.Resampling.NEAREST))])
+    return SimpleNamespace(
+        seed=None, images=[SimpleNamespace(apply=lambda image, ignore=0: image.resize((3, 4), Image.Resampling.NEAREST))]
+    )
 
 
 def test_frames_are_others_of_the_clip():
@@ -49,16 +55,22 @@ def test_frames_are_others_of_the_clip():
     assert label.collate([found, None]) is None
 
 
-def test_heads_are_recoloured_in_the_same_way_each_time():
+def test_own_heads_are_recoloured_and_others_are_not():
     people, label = People(), PlacedHeads()
     people.image = lambda token: np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
-    image, parsing = label.read(people, "anna/v-0/4")
+
+    def moved(token: str, seed: int | None = None, label: PlacedHeads = label) -> tuple[np.ndarray, np.ndarray]:
+        return label.apply(label.read(people, token), still(seed))
+
+    image, parsing = moved("anna/v-0/4")
     assert (parsing == 17).all()
     assert not np.array_equal(image, people.image(""))
-    assert np.array_equal(label.read(people, "anna/v-0/4")[0], image)
-    assert not np.array_equal(label.read(people, "anna/v-0/5")[0], image)
-    assert np.array_equal(PlacedHeads(0).read(people, "anna/v-0/4")[0], people.image(""))
-    value = label.collate([label.apply((image, parsing), still())] * 2)
+    assert np.array_equal(moved("anna/v-0/4")[0], image), "in evaluation always the same"
+    assert not np.array_equal(moved("anna/v-0/5")[0], image)
+    assert not np.array_equal(moved("anna/v-0/4", 1)[0], image), "in training always others"
+    assert np.array_equal(moved("anna/v-0/4", label=PlacedHeads(0))[0], people.image(""))
+    assert (moved("swap", 1)[0] == 200).all(), "the head of another person"
+    value = label.collate([(image, parsing)] * 2)
     assert value.image.shape == (2, 3, 8, 6)
     assert value.parsing.shape == (2, 8, 6)
     torch.testing.assert_close((value.image[0] + 1) * 127.5, torch.from_numpy(image).movedim(-1, 0).float(), rtol=0, atol=1e-4)
@@ -80,5 +92,3 @@ def test_examples():
 def test_other_data_is_refused(label):
     with pytest.raises(DataError, match="reads portraits"):
         label.read(object(), "scene-1/x/y")
-    with pytest.raises(DataError, match="reads portraits"):
-        label.read(People(), "frame")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from frustum.data.portraits.folder import Portraits
 from frustum.data.portraits.opening import open_portraits
+from frustum.data.portraits.swaps import Swap
 from frustum.data.portraits.voxceleb import VoxCeleb
 from frustum.data.portraits.writer import PortraitWriter
 from frustum.errors import DataError
@@ -69,6 +70,36 @@ def test_truth_of_a_clip(root: Path) -> None:
     assert found["motion"] == {"yaw": 0.5}
     with pytest.raises(DataError, match="does not know the frame 00001"):
         portraits.truth("id00012/video-0/00001")
+
+
+def test_true_swaps(root: Path) -> None:
+    """The names of swaps are a split of their own; image and mask are those of the target, the head is that of the source."""
+    writer, name = PortraitWriter(root), "id00012-on-id00017"
+    assert not writer.has_swap(name)
+    writer.add_swap(name, {"head": IMAGE // 2, "skin": IMAGE // 3}, MASK)
+    assert writer.has_swap(name)
+    writer.finish_swaps({name: Swap("id00012/video-1", "id00017/video-0/00001")})
+    portraits = open_portraits(root)
+    assert portraits.splits() == ["train", "swaps"]
+    assert portraits.tokens("swaps") == [name]
+    assert portraits.people("swaps") == ["id00017"]
+    assert len(portraits.tokens()) == 8
+    assert np.array_equal(portraits.image(name), portraits.image("id00017/video-0/00001"))
+    assert portraits.source_frames(name) == ["id00012/video-1/00000", "id00012/video-1/00001"]
+    assert portraits.source_frames("id00012/video-1/00000") == ["id00012/video-1/00001"]
+    head, mask = portraits.placed_head(name)
+    assert np.array_equal(head, IMAGE // 2)
+    assert np.array_equal(mask, MASK)
+    assert np.array_equal(portraits.true_swap(name, "skin")[0], IMAGE // 3)
+    assert portraits.placed_head("id00012/video-1/00000") is None
+    assert np.array_equal(portraits.true_swap("id00012/video-1/00000", "skin")[0], IMAGE)
+    with pytest.raises(DataError, match=r"region\.png"):
+        portraits.true_swap(name, "region")
+    with pytest.raises(DataError, match="has no image 'id1-on-id2'"):
+        portraits.true_swap("id1-on-id2", "skin")
+    writer.finish_swaps({name: Swap("id00012/video-9", "id00017/video-0/00001")})
+    with pytest.raises(DataError, match="of which one is not there"):
+        open_portraits(root)
 
 
 def test_missing_and_damaged_files(root: Path) -> None:

@@ -1,0 +1,42 @@
+"""True head swaps of generated people, against which methods are judged: swaps.json, and a folder swaps/NAME for each.
+
+swaps.json     {NAME: {"source": PERSON/CLIP, "target": PERSON/CLIP/FRAME}}
+swaps/NAME/    head.png: the source's head in the place and pose of the target's, in its own colours and light
+               source.png, skin.png, region.png: the target with that head, under each colour policy
+               mask.png: parts of all of these
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from frustum.errors import DataError
+from frustum.files import read_json
+
+SWAPS, HEAD, MASK = "swaps", "head", "mask"
+"""Name of the file, of the folder and of the split; and names of pictures."""
+
+
+class Swap(NamedTuple):
+    """Whose head (PERSON/CLIP) goes onto which portrait (PERSON/CLIP/FRAME)."""
+
+    source: str
+    target: str
+
+
+def swaps_file(root: Path) -> Path:
+    """The list of swaps of a data set."""
+    return root / f"{SWAPS}.json"
+
+
+def read_swaps(root: Path, frames: Collection[str], clips: Mapping[str, Collection[str]]) -> dict[str, Swap]:
+    """The swaps of a data set by name; none if it does not have any. Raises DataError if a clip or a frame is not there."""
+    path, found = swaps_file(root), {}
+    for name, row in (read_json(path, "list of swaps") if path.is_file() else {}).items():
+        found[name] = swap = Swap(str(row.get("source")), str(row.get("target")))
+        person, _, clip = swap.source.partition("/")
+        if clip not in clips.get(person, ()) or swap.target not in frames:
+            raise DataError(f"{path} names {swap.source} and {swap.target}, of which one is not there. Generate the heads again.")
+    return found

@@ -1,0 +1,64 @@
+"""Learning a person: what changes and what does not, when it stops, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from frustum.data.labels.pixels import PixelLabels
+from frustum.errors import ConfigError, ShapeError
+from frustum.models.heser_fewshot import FewShot, _loss, learn_person
+from frustum.nn.portrait_views import signed
+from tests.models.portrait_batches import batch_for
+from tests.models.test_heser_aligner import small
+
+
+def person(count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = batch_for(small()[0], 32, count)
+    smooth = torch.nn.functional.interpolate(signed(batch)[:1, :, ::8, ::8], (32, 32), mode="bilinear")
+    return smooth.expand(count, -1, -1, -1).clone(), batch.need(PixelLabels)
+
+
+def test_a_person_is_learned_and_the_aligner_stays():
+    _, network = small(use_disguise=False)
+    before, (frames, parsing) = copy.deepcopy(network.state_dict()), person()
+    found = learn_person(network, frames, parsing, FewShot(steps=20, lr=3e-3, every=5))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [step for step, _ in found.history] == [0, 5, 10, 15, 20]
+    assert found.history[-1][1] < 0.98 * found.history[0][1]
+    assert found.step == min(found.history, key=lambda row: row[1])[0]
+    again = float(_loss(found.aligner, found.code, frames[3:4], parsing[3:4], use_disguise=False))
+    assert again == pytest.approx(dict(found.history)[found.step], rel=1e-4), "the best state is kept"
+    changed = {name.split(".")[0] for name, value in found.aligner.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"generator"}
+    assert not torch.equal(found.code, network.eval().person(frames[None]))
+
+
+def test_it_stops_when_frames_that_were_held_out_get_worse():
+    _, network = small()
+    found = learn_person(network, *person(), FewShot(steps=200, lr=math.inf, every=1, patience=2))
+    assert found.step == 0
+    assert len(found.history) == 3
+    assert all(value.isfinite().all() for value in found.aligner.state_dict().values())
+
+
+def test_without_steps_the_mean_code_is_kept():
+    _, network = small()
+    frames, parsing = person(3)
+    found = learn_person(network, frames, parsing, FewShot(steps=0))
+    assert torch.equal(found.code, network.eval().person(frames[None]))
+    assert found.history == []
+    one = learn_person(network, frames[:1], parsing[:1], FewShot(steps=1))
+    assert (one.step, one.history) == (1, [])
+
+
+def test_what_does_not_fit():
+    _, network = small()
+    frames, parsing = person(2)
+    with pytest.raises(ShapeError, match=r"frames \(K, 3, 32, 32\) and maps"):
+        learn_person(network, frames, parsing[:1])
+    with pytest.raises(ConfigError, match="below its minimum"):
+        learn_person(network, frames, parsing, FewShot(patience=0))
