@@ -206,6 +206,10 @@ class DataConfig(Config):
         """The samples of an epoch of training, before they are shuffled: those of the training split, once each by default."""
         return list(source.tokens(self.train_split))
 
+    def rig_of(self, source: Any) -> list[dict[str, Any]]:
+        """The cameras that a training on this data set learns from, as its weights keep them (`data.rig.likeness`); none of images."""
+        return []
+
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> Pipeline:
         """From samples of this data set to batches: with the labels, and augmented, for training."""
         raise TypeError(f"{type(self).__name__} must define pipeline()")

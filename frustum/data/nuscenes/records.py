@@ -12,6 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+OWN_RIG = "own-rig"
+"""Location of the scenes that were imported from a rig folder, by which the reader knows them."""
+
 
 def token(*names: object) -> str:
     """32 hexadecimal digits that depend on nothing but `names`."""

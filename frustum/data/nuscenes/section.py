@@ -72,6 +72,12 @@ class NuScenesData(DataConfig):
             tokens = [token for token in tokens for _ in range(times[source.hides_labels(token)])]
         return [tokens[i] for i in balanced_positions(source.class_counts(tokens) > 0, seed)] if self.class_balanced else tokens
 
+    def rig_of(self, source: NuScenes) -> list[dict[str, Any]]:
+        """See `DataConfig.rig_of`; those of the first training keyframe."""
+        from frustum.data.rig.likeness import described
+
+        return described(source.sample(source.tokens(self.train_split)[0], with_boxes=False, occupancy=False).cameras)
+
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:
         """See `DataConfig.pipeline`. Raises ConfigError when a flip of the ego frame does not fit the grid of a label."""
         from frustum.data.pipeline import RigPipeline
