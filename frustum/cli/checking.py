@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from rich.markup import escape
 from frustum.cli.checking_cameras import check_framing
 from frustum.cli.checking_images import check_images
 from frustum.cli.common import say
+from frustum.cli.folders import require_own_files
 from frustum.cli.resolve import resolve_recipe
-from frustum.data.check.findings import SEVERITIES, Finding
+from frustum.data.check.findings import SEVERITIES, Finding, by_kind
 from frustum.data.check.inspection import inspect
 from frustum.data.framing import Framing
 from frustum.data.images.labelled import LabelledImages
@@ -28,7 +29,7 @@ from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "voxels": "voxels"}  # by kind of picture
-SHOWN = 12  # findings of one kind of severity that are printed; --json has all
+SHOWN = 12  # kinds of findings of one severity that are printed; --json has all findings
 
 
 def check_data(
@@ -46,9 +47,11 @@ def check_data(
         JSON values: number of errors, warnings and notes, the findings, the pictures, and what is read of the images (`framing`).
 
     Raises:
-        DataError: no data set there, or `out` cannot be written to.
+        DataError: no data set there, or `out` cannot be written to or holds pictures of other data.
     """
     with opened(root, version) as database:
+        if pictures:
+            require_own_files(out, database, root)
         tokens = list(database.tokens(split))
         if samples:
             tokens = spread(tokens, samples)
@@ -62,7 +65,7 @@ def check_data(
             findings = inspect(database, tokens, progress=loop_progress)
             unseen, framed = check_framing(database, tokens, recipe)
             findings = sorted([*findings, *unseen], key=lambda f: SEVERITIES.index(f.severity))
-            print_findings(findings, len(tokens))
+            print_findings(findings, len(tokens), where=lambda token: _name(database, token))
             files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
     if files:
         say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
@@ -71,15 +74,22 @@ def check_data(
     return counts | found | {"framing": [vars(f) for f in framed]}
 
 
-def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes") -> None:
-    """One line per finding, the worst first, with what to do about it. Names of images differ at their ends and are not shortened."""
+def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes", where: Callable[[str], str] = str) -> None:
+    """One line per kind of finding, the worst first: the first of them, how many there are, and what to do about it.
+
+    Args:
+        findings: of any kind, the worst first.
+        checked, unit: how many keyframes or images were looked at.
+        where: the name of a sample from its token.
+    """
     for severity in SEVERITIES:
-        some = [f for f in findings if f.severity == severity]
-        for finding in some[:SHOWN]:
-            where = f"{finding.sample[: 8 if unit == 'keyframes' else None]}: " if finding.sample else ""
-            say(f"[{COLOURS[severity]}]{severity:8}[/]" + escape(f"{where}{finding.what}\n{'':8}-> {finding.hint}"), markup=True)
-        if len(some) > SHOWN:
-            say(f"{'':8}... and {len(some) - SHOWN} more {severity}s (--json has all of them)")
+        kinds = by_kind(f for f in findings if f.severity == severity)
+        for first, *others in kinds[:SHOWN]:
+            place = f"{where(first.sample)}: " if first.sample else ""
+            more = f"; and {len(others)} more like this (--json has all)" if others else ""
+            say(f"[{COLOURS[severity]}]{severity:8}[/]" + escape(f"{place}{first.what}{more}\n{'':8}-> {first.hint}"), markup=True)
+        if len(kinds) > SHOWN:
+            say(f"{'':8}... and {len(kinds) - SHOWN} more kinds of {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
     say(f"{checked} {unit} checked: " + (f"{bad} errors and warnings." if bad else "nothing is wrong."))
 
@@ -115,7 +125,7 @@ def draw_pictures(database: RigSource, tokens: list[str], out: Path, augment: st
         except OutputError:
             raise
         except DataError as error:
-            say(f"keyframe {token[:8]} is not drawn: {error}")
+            say(f"keyframe {_name(database, token)} is not drawn: {error}")
             continue
         files += made
         drawn |= {DRAWN[kind] for kind in (file.stem.rpartition("_")[2] for file in made) if kind in DRAWN}
@@ -131,5 +141,13 @@ def _labels_2d(database: Any, sample: Sample) -> list[ImagePoints] | None:
     try:
         return view_points(database, sample, Views())
     except DataError as error:
-        say(f"2D labels of keyframe {sample.token[:8]} are not drawn: {error}")
+        say(f"2D labels of keyframe {sample.name} are not drawn: {error}")
         return None
+
+
+def _name(database: RigSource, token: str) -> str:
+    """Scene and time of a keyframe; the token of one that cannot be read."""
+    try:
+        return database.sample(token, with_boxes=False, occupancy=False).name
+    except DataError:
+        return token

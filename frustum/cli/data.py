@@ -48,7 +48,9 @@ def world(
     val_scenes: Annotated[int | None, optional("--val-scenes", min=0, help="validation scenes")] = None,
     frames: Annotated[int | None, optional("--frames", min=1, help="keyframes per scene")] = None,
     size: Annotated[str | None, optional("--size", metavar="HxW", help="image size in pixels")] = None,
-    rig: Annotated[Path | None, optional("--rig", help="JSON file with cameras and LiDAR (--print-rig)")] = None,
+    rig: Annotated[
+        Path | None, optional("--rig", help="JSON with cameras and LiDAR (--print-rig), a calibration.json or a rig folder")
+    ] = None,
     seed: Annotated[int | None, optional("--seed", min=0, help="another seed, another city")] = None,
     workers: Annotated[int | None, optional("--workers", min=1, help="processes; by default one per core")] = None,
     overwrite: Annotated[
@@ -168,12 +170,19 @@ def kitti_raw(
 @command(
     import_app,
     "rig",
+    "frustum data import rig my_rig --template 3",
     "frustum data import rig my_rig data/my_rig --scene monday",
     "frustum predict runs/demo/train data/my_rig --out predictions",
 )
 def rig_folder(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)")],
-    root: Annotated[Path, typer.Argument(metavar="DST", help="folder of the new data set")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="SRC", help="folder with images and calibration.json (docs/your_own_cameras.md)", show_default=False),
+    ] = None,
+    root: Annotated[Path | None, typer.Argument(metavar="DST", help="folder of the new data set", show_default=False)] = None,
+    template: Annotated[
+        int | None, optional("--template", metavar="N", help="import nothing: write SRC/calibration.json for N cameras, to be filled in")
+    ] = None,
     scene: Annotated[str | None, optional("--scene", help="name of the recording; by default that of SRC")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another recording of this name, instead of refusing")] = False,
     link: LinkOption = False,
@@ -183,6 +192,16 @@ def rig_folder(
     from frustum.cli.checking_cameras import say_imported
     from frustum.data.rig.importer import import_rig
 
+    if template is not None:
+        from frustum.data.rig.template import write_template
+
+        path = write_template(source or Path(), template)
+        say(f"{path} is to be filled in: replace every null, then frustum data import rig {path.parent} DST (docs/your_own_cameras.md)")
+        return
+    if source is None or root is None:
+        raise ConfigError(
+            "say what is imported and where it goes: frustum data import rig SRC DST. No calibration.json yet? Add --template N."
+        )
     made = import_rig(source, root, scene=scene, overwrite=overwrite, link=link)
     undone = made["undistorted_images"]
     say(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from frustum.cli.checking_cameras import say_framing
+from frustum.cli.folders import require_own_files
 from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
-from frustum.data.opening import note_lacking_cameras, opened
+from frustum.data.opening import note_lacking_cameras, note_other_rig, opened
+from frustum.data.sample import Sample
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.predict import predict
 from frustum.files import atomic_path
@@ -47,11 +49,12 @@ def predict_source(
         code: modules whose classes the run or the file may import.
 
     Raises:
-        DataError: neither a data set nor a rig folder, unreadable files, an unknown split or token. ConfigError: nothing that is predicted
-            can be submitted. Errors of `open_network`.
+        DataError: neither a data set nor a rig folder, unreadable files, an unknown split or token, or predictions of other data in `out`.
+        ConfigError: nothing that is predicted can be submitted. Errors of `open_network`.
     """
     recipe, network = open_network(name, overrides, checkpoint, source, code)
     with opened(where, version, recipe.data) as data:
+        require_own_files(out, data, where)
         chosen = list(tokens) if tokens else list(data.tokens(split))
         for token in tokens or ():
             data.neighbours(token)  # raises for a token that is not there
@@ -59,14 +62,20 @@ def predict_source(
             chosen = spread(chosen, limit)
         note_lacking_cameras(data, chosen)
         say_framing(data, chosen, recipe)
+        if recipe.data.has_rigs:
+            note_other_rig(getattr(network, "trained_rig", ()), data, chosen)
         draw = partial(draw_prediction, recipe.data, data) if pictures else None
         files = predict(network, recipe, data, chosen, out, submission=submission, draw=draw)
     return {"folder": str(out), "files": [str(file) for file in files], "tokens": chosen}
 
 
 def draw_prediction(data: DataConfig, source: Source, sample: Any, prediction: Prediction, folder: Path) -> None:
-    """Write `<token>.png`: the images and what is predicted, views beside their labels. Raises DataError if it cannot be written."""
-    title = f"{sample.scene} {prediction.token[:8]}" if sample.scene else prediction.token  # names of images differ at their ends
-    panel = replace(panel_of(data, source, prediction, (RenderedViewsTask,)), title=title)
-    with atomic_path(folder / f"{prediction.token}.png") as temporary:
+    """Draw the images and what is predicted, views beside their labels, as `<scene>_<milliseconds>.png`, or by the name of the image.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    name = sample.name if isinstance(sample, Sample) else prediction.token
+    panel = replace(panel_of(data, source, prediction, (RenderedViewsTask,)), title=name)
+    with atomic_path(folder / f"{name}.png") as temporary:
         sample_picture(panel).save(temporary, "PNG", compress_level=4)  # in half the time, 4 % larger

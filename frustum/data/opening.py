@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from frustum.data.images.opening import holds_images, open_images
 from frustum.data.nuscenes.reader import NuScenes
+from frustum.data.nuscenes.records import OWN_RIG
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.nuscenes.tables import versions
 from frustum.data.portraits.opening import holds_portraits, open_portraits
 from frustum.data.rig.importer import import_rig
+from frustum.data.rig.likeness import described, differences
 from frustum.data.source import DataConfig
 from frustum.errors import DataError, FrustumWarning
 from frustum.files import scratch_folder
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def open_root(root: Path, version: str | None = None) -> Any:
@@ -55,6 +60,8 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
         if (root / "calibration.json").is_file():
             import_rig(root, folder, link=True)
             root = folder
+        elif not versions(root) and not (root / "sample.json").is_file() and not (data is None and holds_images(root)):
+            raise _neither(root)
         if data is None:
             yield open_root(root, version)
         else:
@@ -71,6 +78,46 @@ def note_lacking_cameras(source: Any, tokens: Iterable[str]) -> None:
             FrustumWarning,
             stacklevel=2,
         )
+
+
+def note_other_rig(trained: Sequence[Mapping[str, Any]], source: Any, tokens: Sequence[str]) -> None:
+    """Warn, once, if the cameras of the first of these keyframes are not like those of the training, or an own rig's cannot be compared.
+
+    `trained` is what the weights keep (`DataConfig.rig_of`); empty where they do not say.
+    """
+    cameras = getattr(source.sample(tokens[0]), "cameras", ()) if tokens else ()
+    if not cameras:
+        return
+    told = differences(trained, described(cameras)) if trained else []
+    if told:
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        what = f"this rig is not the one that the weights were trained on: {'; '.join(told[:3])}{more}"
+    elif not trained and source.scene(tokens[0]).location == OWN_RIG:
+        what = "the weights do not say which rig they were trained on; if it was not this one,"
+    else:
+        return
+    be = ". Predictions may be" if told else " predictions may be"
+    advice = "Train on a street world with your cameras: frustum data world OUT --rig calibration.json (docs/your_own_cameras.md)."
+    warnings.warn(f"{what}{be} wrong in ways that look plausible. {advice}", FrustumWarning, stacklevel=2)
+
+
+def _neither(root: Path) -> DataError:
+    """The error for what is neither a data set nor a rig folder: what is there, what a rig folder is, and how to make one."""
+    folder, cameras = root, 1
+    if not root.exists():
+        what = f"there is no {root}"
+    elif not root.is_dir():
+        folder = root.parent
+        what = f"{root} is {'an image' if root.suffix.lower() in _IMAGES else 'a file'}"
+    else:
+        folders = Counter(path.parent for depth in ("*", "*/*") for path in root.glob(depth) if path.suffix.lower() in _IMAGES)
+        cameras = max(1, len(folders))
+        what = f"{root} holds " + (f"{folders.total()} images, but no calibration.json" if folders else "no images and no data set")
+    return DataError(
+        f"{what}. A network has to know where each camera sits. It reads a rig folder: images, and a calibration.json that says the focal "
+        f"length, the position and the direction of each camera. Write one to fill in: frustum data import rig {folder} --template "
+        f"{cameras} (the number of cameras; docs/your_own_cameras.md). Or give the root of a data set in the nuScenes format."
+    )
 
 
 def choose_version(root: Path, preferred: str) -> str:

@@ -112,3 +112,8 @@ class Sample:
     lidar_sweeps: tuple[LidarFrame, ...] = ()  # sweeps before the keyframe, newest first
     camera_sweeps: tuple[tuple[CameraFrame, ...], ...] | None = None  # at moments before, newest first; None: not read, or keyframes alone
     has_poses: bool = True  # False: ego2global is unknown, and an identity stands in for it
+
+    @property
+    def name(self) -> str:
+        """Scene and time in milliseconds: what pictures of it are called, and how people are told of it."""
+        return f"{self.scene}_{round(self.timestamp * 1e3)}"

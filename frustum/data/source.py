@@ -221,6 +221,10 @@ class DataConfig(Config):
         """The `augment` section of a training, with what it does not state and the training samples show (`augment.horizon`)."""
         return augment
 
+    def rig_of(self, source: Any) -> list[dict[str, Any]]:
+        """The cameras that a training on this data set learns from, as its weights keep them (`data.rig.likeness`); none of images."""
+        return []
+
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> Pipeline:
         """From samples of this data set to batches: with the labels, and augmented, for training."""
         raise TypeError(f"{type(self).__name__} must define pipeline()")

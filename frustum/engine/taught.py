@@ -12,6 +12,7 @@ from torch import nn
 from frustum.checkpoint.fit import COUNTER
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import WEIGHTS, decode_header
+from frustum.data.rig.likeness import NUMBERS
 from frustum.data.source import Source
 from frustum.engine.recipe import Recipe
 from frustum.engine.statistics import label_statistics
@@ -20,6 +21,8 @@ from frustum.files import without_places
 
 TAUGHT = "taught_with"
 """Its name in the header of weights, and in the numbers of an evaluation."""
+RIG = "rig"
+"""The name in the header of weights under which the cameras of their training stand (`DataConfig.rig_of`)."""
 Taught = dict[str, list[str]]
 """`labels`, a phrase for each kind; `start`, where the first weights came from; `labelled`, scenes or keyframes, where others are not;
 `distilled`, the teacher and what of it was imitated. Or nothing, where it is not known."""
@@ -76,6 +79,14 @@ def taught_of(header: Mapping[str, Any]) -> Taught:
     if not isinstance(found, Mapping):
         return {}
     return {name: list(map(str, found[name])) for name in _NAMES if isinstance(found.get(name), list)}
+
+
+def rig_of_header(header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cameras of the training, from the header of a weights file; empty where it does not say, or is damaged."""
+    rows = header.get(RIG)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return []
+    return rows if all(isinstance(row.get(name), float) for row in rows for name in NUMBERS) else []
 
 
 def in_sentences(taught: Mapping[str, list[str]]) -> list[str]:

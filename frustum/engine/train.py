@@ -29,7 +29,7 @@ from frustum.engine.signals import stop_signals
 from frustum.engine.snapshots import Snapshots
 from frustum.engine.statistics import STATISTICS, label_statistics
 from frustum.engine.step import Stepper, StepResult
-from frustum.engine.taught import TAUGHT, forget_origins, origins, taught_with
+from frustum.engine.taught import RIG, TAUGHT, forget_origins, origins, taught_with
 from frustum.errors import CheckpointError, ConfigError, StoppedError, TrainingError
 from frustum.files import make_folder
 from frustum.locks import owning
@@ -160,7 +160,7 @@ def train(
                 raise StoppedError(f"{after}; {last_saved} is saved. The same command goes on from there.")
     trained, steps = student_of(stepper.result()), stepper.step_number
     if is_main:
-        save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps} | taught)
+        save_weights(out / WEIGHTS, trained, header_of(recipe) | {"step": steps, RIG: recipe.data.rig_of(data)} | taught)
     trained.taught_with = taught[TAUGHT]  # type: ignore[assignment]
     accelerator.wait_for_everyone()
     return TrainResult(out, out / WEIGHTS, steps, window.last_loss, time.monotonic() - began, first, trained)

@@ -66,7 +66,7 @@ def draw_check(
     """
     grid = VoxelGrid.occ3d()
     points = sample.lidar.load() if sample.lidar is not None else None
-    stem = f"{sample.scene}_{round(sample.timestamp * 1e3)}"
+    stem = sample.name
     views = [(c, ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1])) for c in sample.cameras]
     sheets = {"ground" if points is None else "points": _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])}
     if labels is not None:

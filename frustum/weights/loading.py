@@ -17,7 +17,7 @@ from frustum.config import Config, differences, in_words, travelling
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
-from frustum.engine.taught import taught_of
+from frustum.engine.taught import rig_of_header, taught_of
 from frustum.engine.trained import empty_network, of_student
 from frustum.errors import CheckpointError, ConfigError, FrustumWarning
 from frustum.recipes.finding import get_recipe, is_run, is_weights, list_recipes
@@ -102,6 +102,7 @@ def open_network(
     network = settled.model.build() if weights is None else empty_network(settled)
     network.recipe = settled  # type: ignore[assignment]
     network.taught_with = taught_of(weights.header if weights else {})  # type: ignore[assignment]
+    network.trained_rig = rig_of_header(weights.header if weights else {})  # type: ignore[assignment]
     if weights is not None:
         _fill(network, weights, recipe, source, strict)
     return settled, network.eval()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from frustum.cli.checking import what_to_look_for
+from frustum.cli.checking import print_findings, what_to_look_for
+from frustum.data.check.findings import Finding
 from frustum.errors import DataError
 from tests.cli.conftest import Run
 
@@ -57,6 +59,45 @@ def test_cameras_alone(frustum: Run, tmp_path: Path) -> None:
     assert {Path(file).stem.rsplit("_", 1)[1] for file in found["pictures"]} == {"ground", "above"}
     assert f"4 pictures are in {tmp_path / 'out [1]'}: without LiDAR, the grid must lie on the road" in text
     assert "boxes" not in text.rsplit("pictures are in", 1)[1]
+
+
+def test_one_line_per_kind_of_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 30 images that were taken late, the first is named, and how many there are; another camera is another kind."""
+    late = [Finding("warning", f"{k:032x}", f"CAM_FRONT: the image was taken +0.{k:02} s away", "Pair them again.") for k in range(30)]
+    lost = [Finding("error", f"{k:032x}", f"the image /data/{k:032x}.jpg does not exist", "Restore it.") for k in range(2)]
+    other = Finding("warning", "", "CAM_BACK: the image was taken +0.30 s away", "Pair them again.")
+    boxes = [Finding("note", "a", f"{k} of 9 boxes hold no point ({k} car, 1 bus)", "Usual.") for k in range(3)]
+    print_findings([*lost, *late, other, *boxes], 30, where=lambda token: f"street_{int(token, 16)}")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2 * 4 + 1
+    assert lines[0].endswith(f"street_0: the image /data/{0:032x}.jpg does not exist; and 1 more like this (--json has all)")
+    assert "street_0: CAM_FRONT: the image was taken +0.00 s away; and 29 more like this" in lines[2]
+    assert lines[4].endswith("CAM_BACK: the image was taken +0.30 s away")
+    assert "0 of 9 boxes hold no point (0 car, 1 bus); and 2 more" in lines[6]
+    assert lines[-1] == "30 keyframes checked: 33 errors and warnings."
+
+
+def test_findings_and_pictures_are_named_by_scene_and_time(world: Path, frustum: Run, tmp_path: Path) -> None:
+    for image in (world / "samples" / "CAM_FRONT").glob("*.jpg"):
+        image.write_bytes(image.read_bytes()[:-200])
+    _, text, _ = frustum("check", world, "--samples", 1, "--pictures", 1, "--out", tmp_path / "out", "--json", tmp_path / "check.json")
+    found = json.loads((tmp_path / "check.json").read_text())
+    scene_and_time = Path(found["pictures"][0]).stem.rpartition("_")[0]
+    assert re.fullmatch(r"street-\d{3}-\d{4}_\d{13}", scene_and_time)
+    assert f"{scene_and_time}: CAM_FRONT: " in text
+
+
+def test_pictures_of_other_data_are_not_mixed(street_root: Path, frustum: Run, tmp_path: Path) -> None:
+    words = ("--samples", 1, "--pictures", 1, "--out", tmp_path / "check")
+    (tmp_path / "check").mkdir()
+    (tmp_path / "check" / "monday_1600000000000_above.png").touch()
+    code, _, err = frustum("check", street_root, *words)
+    assert code == DataError.exit_code
+    assert "holds 1 files of other data, monday_1600000000000_above.png first" in err
+    assert f"--out {tmp_path / 'check'}_{street_root.name}" in err
+    (tmp_path / "check" / "monday_1600000000000_above.png").unlink()
+    assert frustum("check", street_root, *words).code == 0
+    assert frustum("check", street_root, *words).code == 0, "its own may be drawn again"
 
 
 @pytest.mark.parametrize(

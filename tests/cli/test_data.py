@@ -12,7 +12,7 @@ from PIL import Image
 
 from frustum.cli.worlds import world_config
 from frustum.data.opening import open_root
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, DataError
 from frustum.types.classes import OCC3D_OF_CATEGORY
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.world_config import WorldConfig
@@ -42,6 +42,27 @@ def test_printed_rig_can_be_read_back(frustum: Run, tmp_path: Path) -> None:
     assert code == 0
     (tmp_path / "rig.json").write_text(out)
     assert StreetRig.from_json(tmp_path / "rig.json") == StreetRig.nuscenes()
+
+
+def test_a_calibration_to_fill_in_becomes_the_rig_of_a_world(frustum: Run, tmp_path: Path) -> None:
+    code, out, err = frustum("data", "import", "rig", tmp_path / "rig", "--template", 2)
+    assert code == 0, err
+    assert f"frustum data import rig {tmp_path / 'rig'} DST" in out
+    path = tmp_path / "rig" / "calibration.json"
+    code, _, err = frustum("data", "world", "--rig", path, "--print-rig")
+    assert code == DataError.exit_code
+    assert "fx of camera front" in err
+    content = json.loads(path.read_text())
+    for camera in content["cameras"]:
+        camera |= {"fx": 800, "fy": 800, "cx": 639.5, "cy": 359.5, "width": 1280, "height": 720}
+        camera["cam2ego"]["translation"] = [1, 0, 1.5]
+    path.write_text(json.dumps(content))
+    code, out, err = frustum("data", "world", "--rig", tmp_path / "rig", "--print-rig")
+    assert code == 0, err
+    assert [(camera["name"], camera["cx"]) for camera in json.loads(out)["cameras"]] == [("CAM_FRONT", 640), ("CAM_BACK", 640)]
+    code, _, err = frustum("data", "import", "rig")
+    assert code == ConfigError.exit_code
+    assert "frustum data import rig SRC DST" in err
 
 
 def test_printed_settings_are_settings(frustum: Run) -> None:

@@ -52,7 +52,7 @@ def test_predictions_hold_objects(run, street_root, tmp_path):
     assert len(occupancy.objects.ids) > 1
     assert set(occupancy.objects.ids.tolist()) <= set(occupancy.instances.unique().tolist())
     assert (occupancy.objects.scores > 0.3).all()
-    assert Path(done["files"][0]).with_suffix(".png").is_file()
+    assert [path.name.rpartition("_")[0] for path in tmp_path.glob("*.png")] == [load_run(run).recipe.data.open().scene(token).name]
 
     data = load_run(run).recipe.data
     database = data.open()

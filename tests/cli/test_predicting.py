@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,10 @@ def test_predict_on_a_rig_folder(run: Path, rig: Path, tmp_path: Path, frustum: 
             assert len(stored["class_names"]) == 18
             np.testing.assert_array_equal(np.load(challenge / file.name)["arr_0"], stored["semantics"])
             np.testing.assert_allclose(stored["lower"], [-40, -40, -1])
-        with Image.open(file.with_suffix(".png")) as picture:
+    pictures = sorted(out.glob("*.png"))
+    assert [path.name.rpartition("_")[0] for path in pictures] == ["my-rig"] * 2, "by scene and time"
+    for path in pictures:
+        with Image.open(path) as picture:
             assert picture.width > 500
     assert sorted(path.name for path in challenge.iterdir()) == sorted(file.name for file in files)
     assert not list(out.glob(".*")), "no half-written files"
@@ -109,10 +113,64 @@ def test_a_two_frame_network_reads_the_keyframe_before_where_there_are_no_sweeps
     assert 'model.past_frame="keyframe" (they were trained with "sweep")' in text + err
 
 
-def test_source_that_is_neither(run: Path, tmp_path: Path, frustum: Run) -> None:
-    code, _, err = frustum("predict", run, tmp_path / "empty", "--out", tmp_path / "p")
+@pytest.mark.parametrize(
+    ("name", "words", "template"),
+    [
+        ("nothing", ("there is no ",), "nothing --template 1"),
+        ("empty", ("holds no images and no data set",), "empty --template 1"),
+        ("my rig/front/0.png", ("0.png is an image",), "front --template 1"),
+        ("my rig/front", ("holds 2 images, but no calibration.json",), "front --template 1"),
+        ("my rig", ("holds 4 images, but no calibration.json",), "my rig --template 2"),
+        ("notes.txt", ("notes.txt is a file",), "--template 1"),
+    ],
+)
+def test_a_source_that_is_no_rig_says_what_one_is(
+    name: str, words: tuple[str, ...], template: str, run: Path, rig: Path, tmp_path: Path, frustum: Run
+) -> None:
+    (rig / "calibration.json").unlink()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no images")
+    for command in (("predict", run, tmp_path / name), ("check", tmp_path / name)):
+        code, _, err = frustum(*command, "--out", tmp_path / "p")
+        assert code == DataError.exit_code
+        assert err.startswith("error: ")
+        for text in (*words, "a rig folder: images, and a calibration.json", f"{template} (the number of cameras"):
+            assert text in " ".join(err.split())
+
+
+def test_a_rig_other_than_the_trained_one_is_a_caution_said_once(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    from frustum.checkpoint.weights_file import read_weights
+    from frustum.engine.sections import header_of
+
+    row = {"view": 67.0, "elevation": 0.0, "height": 1.6}
+    rows = [{"channel": "CAM_FRONT", "heading": 0.0, **row}, {"channel": "CAM_BACK", "heading": 180.0, **row}]
+    recipe = resolve_recipe("flashocc-tiny", SMALL)
+
+    def notes(trained: list[dict[str, Any]] | None) -> str:
+        network = recipe.model.build()
+        network.load_state_dict(read_weights(run)[0])
+        save_weights(tmp_path / "w.safetensors", network, header_of(recipe) | ({} if trained is None else {"rig": trained}))
+        out = frustum("predict", tmp_path / "w.safetensors", rig, "--no-pictures", "--out", tmp_path / "p")
+        assert out.code == 0, out.err
+        return " ".join(out.err.split())
+
+    assert "trained on" not in notes(rows)
+    said = notes([{**rows[0], "view": 90.0}])
+    assert said.count("this rig is not the one that the weights were trained on: 2 cameras instead of 1") == 1
+    assert "CAM_FRONT sees 67 degrees instead of 90" in said
+    assert "frustum data world OUT --rig calibration.json" in said
+    assert "the weights do not say which rig they were trained on" in notes(None)
+
+
+def test_predictions_of_other_data_are_not_mixed(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:
+    words = ("--no-pictures", "--limit", 1, "--out", tmp_path / "p")
+    assert frustum("predict", run, rig, *words).code == 0
+    assert frustum("predict", run, rig, *words).code == 0, "the same data again"
+    rig.rename(tmp_path / "other")
+    code, _, err = frustum("predict", run, tmp_path / "other", *words)
     assert code == DataError.exit_code
-    assert err.startswith("error: ")
+    assert "p holds 1 files of other data" in err
+    assert f"--out {tmp_path / 'p'}_other" in err.replace("\n", "")
 
 
 def test_unreadable_image(run: Path, rig: Path, tmp_path: Path, frustum: Run) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from frustum.data.check.findings import SEVERITIES, Finding, Severity
-from frustum.data.check.projection import MIN_EDGES, EdgeFit
+from frustum.data.check.projection import MIN_EDGES, REACH, EdgeFit
 from frustum.data.check.rig import inspect_mounting
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
@@ -118,10 +118,14 @@ def judge(channel: str, fit: EdgeFit) -> Finding | None:
     enough = 0.35 if shift < 1.4 else 0.2  # pitch errors gain little: most edges of scans are upright and slide along themselves
     if shift < 0.9 or gain < enough or fit.contrast() < 2.5:
         return None
-    across = f"{abs(right):.1f} degrees further {'right' if right > 0 else 'left'}"
-    along = f"{abs(down):.1f} degrees further {'down' if down > 0 else 'up'}"
+    across = f"{_degrees(right)} further {'right' if right > 0 else 'left'}"
+    along = f"{_degrees(down)} further {'down' if down > 0 else 'up'}"
     what = f"the LiDAR does not sit on the images of {channel}: its edges fit best {across} and {along} ({fit.edges} edge points)"
     return Finding("warning", "", what, _PROJECTION_HINT)
+
+
+def _degrees(shift: float) -> str:
+    return f"{abs(shift):.1f} degrees" + (" or more" if abs(shift) >= REACH else "")
 
 
 def _scan(sample: Sample, findings: list[Finding]) -> np.ndarray | None:

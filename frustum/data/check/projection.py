@@ -20,6 +20,8 @@ from frustum.geometry import transform_points
 WIDTH = 640  # images are scaled to this width: speed, and less noise in the edges
 _STEPS = 10  # shifts on each side
 _DEGREES = 0.5  # per step
+REACH = _STEPS * _DEGREES
+"""Degrees to each side within which shifts are tried: a best shift of this size may be larger."""
 MIN_EDGES = 300
 
 

@@ -86,6 +86,12 @@ class NuScenesData(DataConfig):
             return augment
         return augment.model_copy(update={"horizon": float(np.clip(np.median(shares), 0, 1).round(3))})
 
+    def rig_of(self, source: NuScenes) -> list[dict[str, Any]]:
+        """See `DataConfig.rig_of`; those of the first training keyframe."""
+        from frustum.data.rig.likeness import described
+
+        return described(source.sample(source.tokens(self.train_split)[0], with_boxes=False, occupancy=False).cameras)
+
     def pipeline(self, reads: Reads, labels: Sequence[Label[Any]], augment: AugmentConfig, training: bool) -> RigPipeline:
         """See `DataConfig.pipeline`. Raises ConfigError when a flip of the ego frame does not fit the grid of a label."""
         from frustum.data.pipeline import RigPipeline

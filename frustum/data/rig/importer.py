@@ -16,6 +16,8 @@ calibration.json, everything in metres, pixels and seconds:
      "frames": [                     optional; without it frame k is the k-th image of every camera, half a second apart
         {"timestamp": 0.0, "ego2global": ..., "images": {"front": "front/0001.jpg"}}]}
 
+Keys that begin with // are comments. "intrinsics_from" names a YAML file of ROS or Kalibr instead of the lens (`camera_files`).
+
 The camera frame is x right, y down, z forward, the ego frame x forward, y left, z up with z = 0 on the ground.
 
 Where frames lack poses, and without "stands_still", the data set says that they are unknown: networks that join frames over time then
@@ -37,6 +39,7 @@ from PIL import Image
 from frustum.data.nuscenes.records import OWN_RIG, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.pixels import read_image
+from frustum.data.rig.camera_files import with_files
 from frustum.data.rig.order import in_number_order, require_one_numbering
 from frustum.data.rig.undistort import undistort_image
 from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
@@ -46,7 +49,9 @@ from frustum.geometry import pose, quaternion_to_matrix
 from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
-_CAMERA_KEYS = {"name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "cam2ego"}
+_CAMERA_KEYS = {
+    "name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "distortion_model", "cam2ego",
+}  # fmt: skip
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _EXAMPLE = "docs/your_own_cameras.md shows one"
 _FRAME_SECONDS = 0.5
@@ -148,7 +153,7 @@ def import_rig(
 
 def _fingerprint(src: Path, cameras: list[RigCamera], frames: list[RigFrame]) -> str:
     """What makes a recording: calibration.json, and the content of the images in their order."""
-    digest = hashlib.blake2b(f"rig {json.dumps(read_json(src / 'calibration.json'), sort_keys=True)}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"rig {json.dumps(_content(src / 'calibration.json'), sort_keys=True)}".encode(), digest_size=16)
     for frame in frames:
         for camera in cameras:
             digest.update(hashlib.blake2b(frame.images[camera.name].read_bytes()).digest())
@@ -174,13 +179,9 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     src = Path(src)
     path = src / "calibration.json"
     _require(path.is_file(), f"{path} does not exist; a rig folder holds images and a calibration.json ({_EXAMPLE}).")
-    content = read_json(path, "calibration")
-    _check_keys(content, _TOP_KEYS, f"{path}")
-    listed, origin = content.get("cameras"), content.get("pixel_origin", "centre")
-    _require(isinstance(listed, list) and listed, f'{path} needs "cameras": a list with one entry per camera ({_EXAMPLE}).')
-    _require(origin in ("centre", "corner"), f'pixel_origin in {path} is {origin!r}; it must be "centre" (as in OpenCV) or "corner".')
+    content = _content(path)
     has_frames = content.get("frames") is not None
-    cameras = [_camera(entry, i, src, 0.5 if origin == "centre" else 0.0, has_frames) for i, entry in enumerate(listed)]
+    cameras = [_camera(entry, i, src, _shift(content), has_frames) for i, entry in enumerate(content["cameras"])]
     names = [c.name for c in cameras]
     for i, camera in enumerate(cameras):
         for other in cameras[:i]:
@@ -200,6 +201,44 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     return cameras, [replace(frame, ego2global=np.eye(4)) for frame in frames] if stands_still else frames
 
 
+def read_cameras(path: Path | str) -> list[RigCamera]:
+    """The cameras of a calibration.json, or of that in a rig folder, all with a size; images are read only for sizes that are not stated.
+
+    Raises:
+        DataError: as `read_rig`, or a size is neither stated nor that of an image.
+    """
+    path = Path(path) / "calibration.json" if Path(path).is_dir() else Path(path)
+    content, cameras = _content(path), []
+    for number, entry in enumerate(content["cameras"]):
+        bare = {key: value for key, value in entry.items() if key not in ("image", "images")} if isinstance(entry, dict) else entry
+        camera = _camera(bare, number, path.parent, _shift(content), has_frames=True)
+        if camera.size is None:
+            what = f"camera {camera.name} in {path}"
+            try:
+                first = (content.get("frames") or [{}])[0].get("images", {}).get(camera.name)
+                file = _listed_images(entry, path.parent, what)[0] if first is None else _existing(path.parent, str(first), what)
+            except (DataError, AttributeError, KeyError) as error:
+                raise DataError(f'{what} has no image here, so it must state the size of its images: add "width" and "height".') from error
+            camera = replace(camera, size=read_image(file, lambda image: (image.height, image.width)))
+        cameras.append(camera)
+    return cameras
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What calibration.json holds, with what the files of other programs say that it names."""
+    content = read_json(path, "calibration")
+    _check_keys(content, _TOP_KEYS, f"{path}")
+    listed, origin = content.get("cameras"), content.get("pixel_origin", "centre")
+    _require(isinstance(listed, list) and listed, f'{path} needs "cameras": a list with one entry per camera ({_EXAMPLE}).')
+    _require(origin in ("centre", "corner"), f'pixel_origin in {path} is {origin!r}; it must be "centre" (as in OpenCV) or "corner".')
+    return content | {"cameras": with_files(listed, path.parent, 0.5 - _shift(content), _pose)}
+
+
+def _shift(content: dict[str, Any]) -> float:
+    """From the pixels of calibration.json to ours, whose origin is the corner."""
+    return 0.5 if content.get("pixel_origin", "centre") == "centre" else 0.0
+
+
 def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) -> RigCamera:
     what = f"camera {entry.get('name', number) if isinstance(entry, dict) else number} in {src / 'calibration.json'}"
     _check_keys(entry, _CAMERA_KEYS, what)
@@ -216,6 +255,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
         raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
     intrinsics[:2, 2] += shift
+    model = entry.get("distortion_model", "plumb_bob")
+    _require(model in ("plumb_bob", "radtan"), f"the distortion_model {model!r} of {what} is not read: calibrate with plumb_bob (radtan).")
     given = [0.0] * 4 if entry.get("distortion") in (None, []) else np.ravel(np.asarray(entry["distortion"], dtype=object)).tolist()
     if len(given) not in (4, 5):
         raise DataError(f"the distortion of {what} has {len(given)} numbers; give [k1, k2, p1, p2] or [k1, k2, p1, p2, k3], as in OpenCV.")
@@ -324,7 +365,7 @@ def _existing(src: Path, name: str, what: str) -> Path:
 def _check_keys(entry: Any, known: set[str], what: str) -> None:
     _require(isinstance(entry, dict), f"{what} must be a JSON object, got {type(entry).__name__}.")
     for key in entry:
-        _require(key in known, f"{what} has the unknown key {key!r}; {nearest_names(key, known)}")
+        _require(key in known or key.startswith("//"), f"{what} has the unknown key {key!r}; {nearest_names(key, known)}")
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from frustum.config import Config
 from frustum.data.augment import horizon_share
+from frustum.data.rig.importer import read_cameras
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
@@ -41,7 +43,7 @@ class Mount(Config):
 class RigCamera(Config):
     """A pinhole camera; fx, fy, cx, cy in pixels of a `width` x `height` image."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     fx: float = Field(gt=0)
@@ -93,10 +95,34 @@ class StreetRig(Config):
         return cls(cameras=tuple(cameras), lidar=lidar)
 
     @classmethod
+    def from_calibration(cls, path: Path) -> StreetRig:
+        """The cameras of a calibration.json or of a rig folder, under the names that an import gives them. Raises DataError.
+
+        Images are not looked at, and the distortion of lenses is left out: imported images have none either.
+        """
+        cameras = []
+        for camera in read_cameras(path):
+            height, width = camera.size or (0, 0)
+            rotation = tuple(matrix_to_quaternion(camera.cam2ego[:3, :3]).tolist())
+            mount = Mount(translation=tuple(camera.cam2ego[:3, 3].tolist()), rotation=rotation)
+            (fx, _, cx), (_, fy, cy), _ = camera.intrinsics.tolist()
+            cameras.append(RigCamera(name=camera.channel, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, cam2ego=mount))
+        return cls(cameras=tuple(cameras), lidar=cls.nuscenes().lidar)
+
+    @classmethod
     def from_json(cls, path: Path) -> StreetRig:
-        """Read a rig file (docs/data.md shows one); raises ConfigError that names the wrong field."""
+        """Read a rig file (docs/data.md shows one), or the cameras of a calibration.json or rig folder, with nuScenes' LiDAR.
+
+        Raises:
+            ConfigError: it names the wrong field. DataError: a calibration.json that cannot be imported either.
+        """
+        if path.is_dir():
+            return cls.from_calibration(path)
         try:
-            return cls.model_validate(json.loads(Path(path).read_bytes()))
+            content = json.loads(Path(path).read_bytes())
+            if path.name == "calibration.json" or _is_calibration(content):
+                return cls.from_calibration(path)
+            return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -107,3 +133,12 @@ class StreetRig(Config):
             raise ConfigError(
                 f"cannot read the rig file {path}: {error}. Write one with `frustum data world --print-rig > rig.json`."
             ) from error
+
+
+def _is_calibration(content: Any) -> bool:
+    """Whether JSON is a calibration.json, which names images and no LiDAR, and not a rig file."""
+    if not isinstance(content, dict) or "lidar" in content or not isinstance(content.get("cameras"), list):
+        return False
+    keys = {key for entry in content["cameras"] if isinstance(entry, dict) for key in entry}
+    of_images = {"image", "images", "intrinsics", "intrinsics_from", "distortion"} & keys
+    return bool(of_images or {"frames", "pixel_origin"} & content.keys())

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frustum.data.check.inspection import inspect
-from frustum.data.check.projection import EdgeFit, edge_image, scan_edges
+from frustum.data.check.inspection import inspect, judge
+from frustum.data.check.projection import REACH, EdgeFit, edge_image, scan_edges
 from frustum.data.check.tables import inspect_tables
 from frustum.data.nuscenes.detection_truth import detection_truth
 from frustum.data.nuscenes.reader import NuScenes
@@ -323,3 +323,14 @@ def test_real_keyframes(shared, tmp_path, monkeypatch, angles):
     shifts = [w for w in found(tmp_path) if "does not sit" in w]
     assert [("CAM_FRONT:" in w) for w in shifts] == ([True] if angles else [])
     assert found(tmp_path, "error") == []
+
+
+@pytest.mark.parametrize(("column", "words"), [(0, "5.0 degrees or more further left"), (4, "3.0 degrees further left")])
+def test_a_shift_at_the_border_of_the_search_may_be_larger(column: int, words: str) -> None:
+    fit = EdgeFit(edges=1000)
+    fit.scores[:] = 100 + np.random.default_rng(0).random(fit.scores.shape)
+    fit.scores[10, column] = 400
+    finding = judge("CAM_FRONT", fit)
+    assert finding is not None
+    assert f"its edges fit best {words} and 0.0 degrees further up" in finding.what
+    assert REACH == 5
