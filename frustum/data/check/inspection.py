@@ -17,6 +17,7 @@ from frustum.data.check.rig import inspect_mounting
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.nuscenes.reader import NuScenes, left_out_reason
+from frustum.data.pixels import upright
 from frustum.data.sample import Boxes, CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
@@ -153,7 +154,7 @@ def _check_camera(sample: Sample, camera: CameraFrame, points: np.ndarray | None
     size = f"{image.width} x {image.height}"
     if image.size != (width, height):
         hint = "The intrinsics belong to the stated size: scale them with the images, or restore the images."
-        yield finding("error", f"the image has {size} pixels, sample_data.json says {width} x {height}", hint)
+        yield finding("error", f"the image has {size} pixels{upright(image)}, sample_data.json says {width} x {height}", hint)
     matrices = camera.intrinsics, camera.cam2ego, camera.ego2global
     if not all(np.isfinite(m).all() for m in matrices) or abs(np.linalg.det(camera.intrinsics)) < 1e-9:
         yield finding("error", "its calibration or ego pose is not finite or singular", "Correct calibrated_sensor.json and ego_pose.json.")
