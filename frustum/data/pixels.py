@@ -169,7 +169,8 @@ def photograph(image: Image.Image) -> Image.Image:
     Raises:
         DataError: more bits per colour, whose range nobody knows.
     """
-    coded = str(image.tile[0][3]) if image.tile else ""  # of PNG and TIFF, how pixels lie in the file
+    tiles = getattr(image, "tile", None)
+    coded = str(tiles[0][3]) if tiles else ""  # of PNG and TIFF, how pixels lie in the file
     if image.mode in _DEEP or ";16" in coded:
         file = getattr(image, "filename", "")
         raise DataError(

@@ -57,6 +57,9 @@ def inspect(
     findings = inspect_tables(dataset.folder)
     for scene in dataset.left_out:
         findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
+    if invalid := dataset.invalid_files:
+        what = f"{len(invalid)} files are marked as invalid in sample_data.json (is_valid: false) and are left out: {invalid[0]} first"
+        findings.append(Finding("note", "", what, "Keyframes that they belong to have fewer cameras, or no LiDAR."))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []
