@@ -13,7 +13,7 @@ import numpy as np
 
 from frustum.data.check.findings import SEVERITIES, Finding, Severity
 from frustum.data.check.projection import MIN_EDGES, EdgeFit
-from frustum.data.check.rig import inspect_mounting
+from frustum.data.check.rig import inspect_mounting, likely_mistake
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.nuscenes.reader import NuScenes, left_out_reason
@@ -75,6 +75,8 @@ def inspect(
             findings += _check_camera(sample, camera, points, fits)
             if np.isfinite(camera.cam2ego).all():
                 mounted.update(dict.fromkeys(inspect_mounting(camera)))
+        if (mistake := likely_mistake(sample.cameras)) is not None:
+            mounted[mistake] = None
         findings += _check_times(sample)
         if points is not None:
             findings += _check_counts(sample, points)
