@@ -16,7 +16,7 @@ from torch import Tensor
 
 from frustum.data.augment import Draw, anchor_of, draw, draw_colours, fit_image
 from frustum.data.corruptions import Corrupter
-from frustum.data.pixels import jitter_colours, normalise
+from frustum.data.pixels import jitter_colours, normalise, upright
 from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig, Decoded, Loaded, as_rig_source
 from frustum.data.sweeps import draw_sweep, read_with_past
@@ -166,8 +166,8 @@ class RigPipeline:
         image = frame.open()
         if (image.height, image.width) != tuple(frame.size):
             raise DataError(
-                f"the image {frame.path} has {image.height} x {image.width} pixels, but sample_data.json says {frame.size[0]} x "
-                f"{frame.size[1]}, to which the calibration belongs. Correct the table or restore the image."
+                f"the image {frame.path} has {image.height} x {image.width} pixels{upright(image)}, but sample_data.json says "
+                f"{frame.size[0]} x {frame.size[1]}, to which the calibration belongs. Correct the table or restore the image."
             )
         if self.corrupter is not None:
             image = self.corrupter(image, frame.path.name, frame.channel, channels)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from frustum.errors import ConfigError, DataError
 from frustum.files import check_is_file
@@ -149,6 +149,44 @@ def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "R
         raise DataError(f"cannot read the image {path}: it is damaged, or none of {', '.join(FORMATS)}. {advice}") from error
     except _DAMAGED as error:
         raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
+
+
+_ORIENTATION = 0x0112  # the tag of Exif; from 5 on sides are exchanged
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+
+def orientation(image: Image.Image) -> int:
+    """How a camera noted that its photograph is to be turned or mirrored (Exif), 1 to 8; 1 where it is upright, or nothing is noted."""
+    if image.format != "JPEG":
+        image.load()  # other formats may have the note behind the pixels
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def photograph(image: Image.Image) -> Image.Image:
+    """A camera's image, RGB with 8 bits per colour, turned upright as its Exif note says (as OpenCV does) and without that note.
+
+    Raises:
+        DataError: more bits per colour, whose range nobody knows.
+    """
+    tiles = getattr(image, "tile", None)
+    coded = str(tiles[0][3]) if tiles else ""  # of PNG and TIFF, how pixels lie in the file
+    if image.mode in _DEEP or ";16" in coded:
+        file = getattr(image, "filename", "")
+        raise DataError(
+            f"the image {file} has more than 8 bits per colour (mode {image.mode}{', 16 bits' * (';16' in coded)}), and networks read 8. "
+            "Convert the images, with one factor for all: mogrify -depth 8 *.png for values up to 65535; for 12 bits, up to 4095, "
+            "mogrify -evaluate multiply 16 -depth 8 *.png."
+        )
+    turned = orientation(image)
+    result = (ImageOps.exif_transpose(image) if turned != 1 else image).convert("RGB")
+    result.info = {"turned": turned} if turned != 1 else {}
+    return result
+
+
+def upright(image: Image.Image) -> str:
+    """What to say of the size of a `photograph` that was turned; else ""."""
+    return f" when turned upright (its Exif orientation is {image.info['turned']})" if "turned" in image.info else ""
 
 
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], channel_order: str = "rgb") -> np.ndarray:

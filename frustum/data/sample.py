@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from frustum.data.pixels import read_image
+from frustum.data.pixels import photograph, read_image
 from frustum.errors import DataError
 from frustum.files import check_is_file
 from frustum.geometry import VoxelGrid
@@ -30,12 +30,12 @@ class CameraFrame:
     is_own_rig: bool = False  # imported from a rig folder: see `augment.window`
 
     def open(self) -> Image.Image:
-        """The image, RGB. Raises DataError when the file is missing or unreadable."""
+        """The image, RGB and upright. Raises DataError when the file is missing, unreadable, or of more than 8 bits per colour."""
         advice = (
             "Restore the file. `frustum data status ROOT` says which scenes have all their images and how to train on these alone; "
             "`frustum check` finds damaged ones."
         )
-        return read_image(self.path, lambda image: image.convert("RGB"), advice)
+        return read_image(self.path, photograph, advice)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ import numpy as np
 
 from frustum.data.check.findings import SEVERITIES, Finding, Severity
 from frustum.data.check.projection import MIN_EDGES, REACH, EdgeFit
-from frustum.data.check.rig import inspect_mounting
+from frustum.data.check.rig import inspect_mounting, likely_mistake
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.nuscenes.reader import NuScenes, left_out_reason
+from frustum.data.pixels import upright
 from frustum.data.sample import Boxes, CameraFrame, Occupancy, Sample
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_points
@@ -56,6 +57,9 @@ def inspect(
     findings = inspect_tables(dataset.folder)
     for scene in dataset.left_out:
         findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
+    if invalid := dataset.invalid_files:
+        what = f"{len(invalid)} files are marked as invalid in sample_data.json (is_valid: false) and are left out: {invalid[0]} first"
+        findings.append(Finding("note", "", what, "Keyframes that they belong to have fewer cameras, or no LiDAR."))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []
@@ -71,6 +75,8 @@ def inspect(
             findings += _check_camera(sample, camera, points, fits)
             if np.isfinite(camera.cam2ego).all():
                 mounted.update(dict.fromkeys(inspect_mounting(camera)))
+        if (mistake := likely_mistake(sample.cameras)) is not None:
+            mounted[mistake] = None
         findings += _check_times(sample)
         if points is not None:
             findings += _check_counts(sample, points)
@@ -157,7 +163,7 @@ def _check_camera(sample: Sample, camera: CameraFrame, points: np.ndarray | None
     size = f"{image.width} x {image.height}"
     if image.size != (width, height):
         hint = "The intrinsics belong to the stated size: scale them with the images, or restore the images."
-        yield finding("error", f"the image has {size} pixels, sample_data.json says {width} x {height}", hint)
+        yield finding("error", f"the image has {size} pixels{upright(image)}, sample_data.json says {width} x {height}", hint)
     matrices = camera.intrinsics, camera.cam2ego, camera.ego2global
     if not all(np.isfinite(m).all() for m in matrices) or abs(np.linalg.det(camera.intrinsics)) < 1e-9:
         yield finding("error", "its calibration or ego pose is not finite or singular", "Correct calibrated_sensor.json and ego_pose.json.")

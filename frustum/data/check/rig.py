@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from frustum.data.check.findings import Finding
 from frustum.data.sample import CameraFrame
+from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix
 
 _STEEP = 45.0  # degrees that an optical axis may point up or down, and that an image may be rolled by
+_HIGH = 5.0  # metres above the ground
+_ASIDE = np.sin(np.radians(10))  # of an axis that points to the other side than the name says
+_LEVEL = 30.0  # degrees of elevation and roll, within which a camera counts as level
+_AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # axes of a camera (x right, y down, z forward) in those of a body
 _FAR = 10.0  # metres from the origin of the ego frame
 _FAR_HINT = "Right for a very long vehicle; else check cam2ego: translations are in metres, from the origin of the ego frame."
+_HIGH_HINT = "Right for a very high vehicle; else check cam2ego: translations are in metres, and z = 0 is the ground."
+_NAME_HINT = "Cameras are exchanged, or the sign of y or of the yaw is wrong: y and yaw are positive to the left."
 _HINT = (
     "Right for a camera that is really mounted so; else check cam2ego: quaternion w, x, y, z; camera (x right, y down, z forward) to "
     "ego (x forward, y left, z up) and not back. The pictures show the ground as this calibration has it."
@@ -28,12 +37,55 @@ def inspect_mounting(camera: CameraFrame) -> list[Finding]:
     if height < 0:
         found.append(f"it sits {-height:.2f} m below the ground (z = 0 of the ego frame)")
     findings = [Finding("warning", "", f"{camera.channel}: {what}", _HINT) for what in found]
+    if height > _HIGH:
+        metres = f" If these are millimetres, multiply them by 0.001 ({height / 1000:.2f} m)." if height > 100 else ""
+        findings.append(Finding("warning", "", f"{camera.channel}: it sits {height:,.1f} m above the ground", _HIGH_HINT + metres))
+    if told := _against_its_name(camera):
+        findings.append(Finding("warning", "", f"{camera.channel}: {told}", _NAME_HINT))
     distance = float(np.linalg.norm(camera.cam2ego[:3, 3]))
     if distance > _FAR:
         what = f"{camera.channel}: it sits {distance:,.1f} m away from the origin of the ego frame"
         metres = f" If these are millimetres, multiply them by 0.001 ({distance / 1000:.2f} m)." if distance > 100 else ""
         findings.append(Finding("warning", "", what, _FAR_HINT + metres))
     return findings
+
+
+def _against_its_name(camera: CameraFrame) -> str:
+    """What an optical axis says that the name of its camera denies; "" where they agree, or the name says nothing."""
+    forward, left = camera.cam2ego[0, 2], camera.cam2ego[1, 2]
+    words = camera.channel.lower().replace("-", "_").split("_")
+    sides = {"left": left, "right": -left, "front": forward, "back": -forward, "rear": -forward}
+    wrong = [word for word in words if sides.get(word, 1.0) < -_ASIDE]
+    if not wrong:
+        return ""
+    bearing = float(np.degrees(np.arctan2(left, forward)))
+    where = f"{abs(bearing):.0f} degrees to the {'left' if bearing > 0 else 'right'} of straight ahead"
+    return f"its name says {' and '.join(wrong)}, but its optical axis points {where}"
+
+
+def likely_mistake(cameras: Sequence[CameraFrame]) -> Finding | None:
+    """The usual mistake without which all cameras of a rig are level, where most of them are not; None where no single one explains it."""
+
+    def is_level(rotation: np.ndarray) -> bool:
+        pose = np.eye(4)
+        pose[:3, :3] = rotation
+        elevation, roll = mounting_angles(pose)
+        return abs(elevation) < _LEVEL and abs(roll) < _LEVEL
+
+    rotations = [camera.cam2ego[:3, :3] for camera in cameras if np.isfinite(camera.cam2ego).all()]
+    if 2 * sum(is_level(rotation) for rotation in rotations) >= len(rotations):  # one camera may really look down
+        return None
+    mended = {
+        "quaternions were written x, y, z, w": [quaternion_to_matrix(np.roll(matrix_to_quaternion(r), 1)) for r in rotations],
+        "poses are ego to camera, not camera to ego": [r.T for r in rotations],
+        "camera axes are x forward, y left, z up": [r @ _AHEAD for r in rotations],
+        "camera axes are those of OpenGL, x right, y up, z backward": [r * [1, -1, -1] for r in rotations],
+    }
+    likely = [name for name, found in mended.items() if all(is_level(rotation) for rotation in found)]
+    if not likely:
+        return None
+    what = f"the cameras are not level, but all of them would be if {', or if '.join(likely)}"
+    return Finding("warning", "", what, "Write rotations as w, x, y, z, camera to ego, for camera axes x right, y down, z forward.")
 
 
 def mounting_angles(cam2ego: np.ndarray) -> tuple[float, float]:

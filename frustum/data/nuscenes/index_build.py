@@ -3,7 +3,7 @@
 frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
 key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}; left_out_{scene,sample}: scenes with times that cannot be held, and the tokens of their keyframes, which are
-in none of the others.
+in none of the others; invalid_file: files that sample_data.json marks with is_valid: false, which are in none of the others either.
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ def build_frames(folder: Path) -> Arrays:
     channel_of_calibration = [channel_of_sensor[c["sensor_token"]] for c in calibrations]
     intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
 
+    _require_pinhole(folder, calibrations, sensors)
+    invalid = [f for f in _readable(data, left_out) if not f.get("is_valid", True)]
+    left_out["invalid_file"] = _strings(f["filename"] for f in invalid)
     files = [f for f in _readable(data, left_out) if f["is_key_frame"]]
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
@@ -120,10 +123,24 @@ def build_frames(folder: Path) -> Arrays:
     )
 
 
+def _require_pinhole(folder: Path, calibrations: Rows, sensors: Rows) -> None:
+    """Raise DataError where tables state a distortion, as tier4's do, for then the images are not those of a pinhole camera."""
+    channels = {s["token"]: s["channel"] for s in sensors}
+    for row in calibrations:
+        given = row.get("camera_distortion") or []
+        if np.any(np.array(given, np.float64) != 0):
+            raise DataError(
+                f"{folder / 'calibrated_sensor.json'} states a camera_distortion for {channels.get(row['sensor_token'], 'a camera')}: "
+                f"{given}. Images in this format are read as those of a pinhole camera. Undistort them, for example with OpenCV, and write "
+                "camera_distortion: [] beside the new camera_intrinsic; if they are undistorted already, write [] alone."
+            )
+
+
 def _readable(rows: Rows, frames: Arrays) -> Rows:
-    """Those of the rows that are not of a keyframe that was left out."""
+    """Those of the rows that are not of a keyframe that was left out, and not marked as invalid (`is_valid`, tier4's field)."""
     gone = {token.decode() for token in frames["left_out_sample"]}
-    return [row for row in rows if row["sample_token"] not in gone] if gone else rows
+    bad = {name.decode() for name in frames.get("invalid_file", ())}
+    return [row for row in rows if row["sample_token"] not in gone and row.get("filename") not in bad] if gone or bad else rows
 
 
 def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:

@@ -132,6 +132,11 @@ class NuScenes:
         """Scenes that are in the tables and not here: their timestamps are not microseconds since 1970."""
         return tuple(name.decode() for name in self._index.frames["left_out_scene"])
 
+    @property
+    def invalid_files(self) -> tuple[str, ...]:
+        """Files that the tables mark with `is_valid: false`, and that are left out."""
+        return tuple(name.decode() for name in self._index.frames["invalid_file"])
+
     # ---- one keyframe -------------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -6,7 +6,9 @@ calibration.json, everything in metres, pixels and seconds:
         {"name": "front",
          "images": "front/*.jpg",                          or a list of files, or "image": "front.jpg"
          "fx": 910.0, "fy": 908.5, "cx": 640.2, "cy": 361.7,      or "intrinsics": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
-         "distortion": [k1, k2, p1, p2, k3],               optional; Brown-Conrady in OpenCV's order, 4 or 5 numbers
+         "distortion": [k1, k2, p1, p2, k3],               optional; in OpenCV's order
+         "distortion_model": "plumb_bob",                  optional; pinhole, plumb_bob, rational or equidistant (fisheye)
+         "field_of_view": 100,                             optional; degrees across the image, once a lens is undone
          "width": 1280, "height": 720,                     optional; checked against the images
          "cam2ego": {"translation": [1.5, 0.0, 1.6], "rotation": [w, x, y, z]}}       or a 4x4 matrix
      ],
@@ -34,23 +36,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from frustum.data.lenses import Lens, lens_of
 from frustum.data.nuscenes.records import OWN_RIG, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
-from frustum.data.pixels import read_image
 from frustum.data.rig.camera_files import with_files
+from frustum.data.rig.images import common_size, pinhole_and_note, store_image
 from frustum.data.rig.order import in_number_order, require_one_numbering
-from frustum.data.rig.undistort import undistort_image
 from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
-from frustum.files import atomic_path, copy_file, inside, link_or_copy, read_json
+from frustum.files import inside, read_json
 from frustum.geometry import pose, quaternion_to_matrix
 from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
 _CAMERA_KEYS = {
-    "name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "distortion_model", "cam2ego",
+    "name", "image", "images", "width", "height", "intrinsics", "fx", "fy", "cx", "cy", "distortion", "distortion_model",
+    "field_of_view", "cam2ego",
 }  # fmt: skip
 _FRAME_KEYS = {"timestamp", "ego2global", "images"}
 _EXAMPLE = "docs/your_own_cameras.md shows one"
@@ -66,7 +68,8 @@ class RigCamera:
     name: str
     intrinsics: np.ndarray  # (3, 3), corner-origin pixels
     cam2ego: np.ndarray  # (4, 4)
-    distortion: np.ndarray | None  # (5,) k1, k2, p1, p2, k3
+    lens: Lens | None  # None without distortion
+    field_of_view: float | None  # degrees across the image, once the lens is undone; None keeps the focal length
     size: tuple[int, int] | None  # (height, width) as stated
     files: tuple[Path, ...]  # in time order; empty when `frames` name them
 
@@ -118,9 +121,11 @@ def import_rig(
     src = Path(src)
     cameras, frames = read_rig(src)
     scene = (scene or src.resolve().name).replace(" ", "-") or "rig"
+    sizes = {c.name: common_size([frame.images[c.name] for frame in frames], c.size, c.intrinsics, c.name) for c in cameras}
+    pinholes = {c.name: pinhole_and_note(c.intrinsics, c.lens, sizes[c.name], c.field_of_view, c.name) for c in cameras}
     fingerprint = _fingerprint(src, cameras, frames)
     writer = DatabaseWriter(dst, version)
-    undistorted = len(frames) * sum(c.distortion is not None for c in cameras)
+    undistorted = len(frames) * sum(c.lens is not None for c in cameras)
     summary = {"scene": scene, "cameras": [c.channel for c in cameras], "frames": len(frames), "undistorted_images": undistorted}
     if not overwrite and _is_there(writer, scene, fingerprint):
         writer.finish({"test": [scene]}, keep_splits=True)
@@ -135,10 +140,11 @@ def import_rig(
             source = frame.images[camera.name]
             suffix = ".png" if source.suffix.lower() == ".png" else ".jpg"
             target = f"samples/{camera.channel}/{scene}__{camera.channel}__{micro}{suffix}"
-            size = _store_image(camera, source, writer.root / target, link)
-            data.append(SampleDataRecord(camera.channel, micro, target, ego2global, size))
+            intrinsics = {"lens": camera.intrinsics, "pinhole": pinholes[camera.name]}
+            store_image(source, writer.root / target, camera.lens, intrinsics, link)
+            data.append(SampleDataRecord(camera.channel, micro, target, ego2global, sizes[camera.name]))
         keyframes.append(KeyframeRecord(micro, tuple(data)))
-    sensors = tuple(SensorRecord(c.channel, "camera", c.cam2ego, c.intrinsics) for c in cameras)
+    sensors = tuple(SensorRecord(c.channel, "camera", c.cam2ego, pinholes[c.name]) for c in cameras)
     has_poses = len(frames) == 1 or all(frame.ego2global is not None for frame in frames)
     about = f"imported from {src.name}"
     writer.add_scene(
@@ -219,8 +225,9 @@ def read_cameras(path: Path | str) -> list[RigCamera]:
                 file = _listed_images(entry, path.parent, what)[0] if first is None else _existing(path.parent, str(first), what)
             except (DataError, AttributeError, KeyError) as error:
                 raise DataError(f'{what} has no image here, so it must state the size of its images: add "width" and "height".') from error
-            camera = replace(camera, size=read_image(file, lambda image: (image.height, image.width)))
-        cameras.append(camera)
+            camera = replace(camera, size=common_size([file], None, camera.intrinsics, camera.name))
+        pinhole = pinhole_and_note(camera.intrinsics, camera.lens, camera.size, camera.field_of_view, camera.name)
+        cameras.append(replace(camera, intrinsics=pinhole, lens=None, field_of_view=None))
     return cameras
 
 
@@ -255,12 +262,11 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
         raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
     intrinsics[:2, 2] += shift
-    model = entry.get("distortion_model", "plumb_bob")
-    _require(model in ("plumb_bob", "radtan"), f"the distortion_model {model!r} of {what} is not read: calibrate with plumb_bob (radtan).")
-    given = [0.0] * 4 if entry.get("distortion") in (None, []) else np.ravel(np.asarray(entry["distortion"], dtype=object)).tolist()
-    if len(given) not in (4, 5):
-        raise DataError(f"the distortion of {what} has {len(given)} numbers; give [k1, k2, p1, p2] or [k1, k2, p1, p2, k3], as in OpenCV.")
-    distortion = np.append(_numbers(given, (len(given),), f"distortion of {what}"), 0.0)[:5]
+    lens = lens_of(entry.get("distortion_model"), entry.get("distortion"), what)
+    field_of_view = None
+    if "field_of_view" in entry:
+        field_of_view = float(_numbers(entry["field_of_view"], (), f"field_of_view of {what}"))
+        _require(10 <= field_of_view <= 160, f'"field_of_view" of {what} is {field_of_view:g}; it must be 10 to 160 degrees across.')
     size = None
     if "width" in entry or "height" in entry:
         height, width = (int(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width"))
@@ -270,7 +276,7 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
     require_metres(cam2ego, f"cam2ego of {what}")
     files = () if has_frames and not {"image", "images"} & entry.keys() else _listed_images(entry, src, what)
-    return RigCamera(name, intrinsics, cam2ego, distortion if distortion.any() else None, size, files)
+    return RigCamera(name, intrinsics, cam2ego, lens, field_of_view, size, files)
 
 
 def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, ...]:
@@ -318,36 +324,6 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path, unit: str | No
         frames = [replace(frame, timestamp=frame.timestamp * TIME_UNITS[unit or "s"]) for frame in frames]
     require_speed([frame.timestamp for frame in frames], [frame.ego2global for frame in frames], path)
     return frames
-
-
-def _store_image(camera: RigCamera, source: Path, target: Path, link: bool) -> tuple[int, int]:
-    """Write one image, without the distortion of its lens; returns its (height, width)."""
-
-    def decoded(image: Image.Image) -> tuple[np.ndarray, bool]:  # a truncated file must fail here and not in training
-        return np.asarray(image.convert("RGB")), image.mode == "RGB" and image.format in ("JPEG", "PNG")
-
-    pixels, is_plain = read_image(source, decoded, "Restore it or leave it out of calibration.json.")
-    height, width = pixels.shape[:2]
-    stated_height, stated_width = camera.size or (height, width)
-    _require(
-        (stated_height, stated_width) == (height, width),
-        f"{source} has {width}x{height} pixels, but camera {camera.name} is calibrated for {stated_width}x{stated_height}. "
-        "Give intrinsics for the size that the images have (scaling an image scales fx, fy, cx and cy alike).",
-    )
-    u, v = camera.intrinsics[:2, 2]
-    _require(
-        0 < u < width and 0 < v < height,
-        f"the principal point ({u:.1f}, {v:.1f}) of camera {camera.name} lies outside its images of {width}x{height} pixels: the "
-        "intrinsics belong to another image size, or cx and cy are exchanged.",
-    )
-    if is_plain and camera.distortion is None:
-        (link_or_copy if link else copy_file)(source, target)
-        return height, width
-    if camera.distortion is not None:
-        pixels = undistort_image(pixels, camera.intrinsics, camera.distortion)
-    with atomic_path(target) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG" if target.suffix == ".png" else "JPEG", quality=95)
-    return height, width
 
 
 def _require(condition: Any, problem: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from frustum.data.check.rig import inspect_mounting, mounting_angles
+from frustum.data.check.rig import inspect_mounting, likely_mistake, mounting_angles
 from frustum.data.sample import CameraFrame
-from frustum.geometry import rotation_xyz
+from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix, rotation_xyz
 
 AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
@@ -60,3 +62,45 @@ def test_common_mistakes_are_seen() -> None:
     assert finding.severity == "warning"
     assert "w, x, y, z" in finding.hint
     assert "not back" in finding.hint
+
+
+def test_a_camera_high_above_the_ground() -> None:
+    assert words(AHEAD, 5.5) == "CAM_A: it sits 5.5 m above the ground"
+    found = inspect_mounting(camera(AHEAD, 1600.0))
+    assert "If these are millimetres, multiply them by 0.001 (1.60 m)" in found[0].hint
+
+
+@pytest.mark.parametrize(
+    ("channel", "yaw", "wrong"),
+    [
+        ("CAM_FRONT_LEFT", -55, "says left, but its optical axis points 55 degrees to the right"), ("CAM_FRONT_LEFT", 55, ""),
+        ("CAM_BACK_RIGHT", -110, ""), ("CAM_BACK_RIGHT", 70, "says back and right"), ("CAM_REAR", 0, "says rear"), ("CAM_BACK", 180, ""),
+        ("CAM_LEFT", 0, ""), ("CAM_RIGHT", 5, ""), ("CAM_FRONT", 12, ""), ("CAM_UPRIGHT", 90, ""),
+    ],
+)  # fmt: skip
+def test_names_and_axes(channel: str, yaw: float, wrong: str) -> None:
+    found = inspect_mounting(replace(camera(rotation_xyz(0, 0, np.radians(yaw)) @ AHEAD), channel=channel))
+    assert [wrong in finding.what for finding in found] == ([True] if wrong else [])
+
+
+def _xyzw(rotation: np.ndarray) -> np.ndarray:
+    return quaternion_to_matrix(np.roll(matrix_to_quaternion(rotation), -1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (_xyzw, "written x, y, z, w"),
+        (lambda r: r.T, "ego to camera"),
+        (lambda r: r @ AHEAD.T, "x forward, y left, z up"),
+        (lambda r: r @ np.diag([1.0, -1, -1]), "OpenGL"),
+    ],
+)
+def test_the_mistake_that_would_level_all_cameras_is_named(spoil: Callable[[np.ndarray], np.ndarray], named: str) -> None:
+    yaws = (0, 55, -55, 110, -110, 180)
+    right = [rotation_xyz(0, np.radians(3), np.radians(yaw)) @ AHEAD for yaw in yaws]
+    assert likely_mistake([camera(r) for r in right]) is None
+    found = likely_mistake([camera(spoil(r)) for r in right])
+    assert found is not None
+    assert named in found.what
+    assert likely_mistake([camera(rotation_xyz(0, np.pi / 2, 0) @ AHEAD), camera(AHEAD)]) is None  # one really looks down

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from frustum.data.nuscenes import index as index_module
 from frustum.data.nuscenes.index import Index, cache_folder, tables_key
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.errors import DataError
+from frustum.data.opening import note_lacking_cameras
+from frustum.errors import DataError, FrustumWarning
 from frustum.files import read_json, write_json
 from tests.data.toy import VERSION
 
@@ -127,3 +131,41 @@ def test_broken_tables_are_explained(root: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"sample_data.json is missing; a nuScenes database needs all of attribute, "):
         NuScenes(root, VERSION)
+
+
+def _edited(root: Path, target: Path, table: str, change: Callable[[list[dict[str, Any]]], None]) -> NuScenes:
+    copied = Path(shutil.copytree(root, target))
+    (path,) = copied.glob(f"*/{table}.json")
+    rows = json.loads(path.read_text())
+    change(rows)
+    path.write_text(json.dumps(rows))
+    return NuScenes(copied, path.parent.name)
+
+
+def test_a_stated_distortion_is_refused(toy_root: Path, tmp_path: Path) -> None:
+    """tier4's format has it beside the intrinsics; zeros and [] are none."""
+
+    def state(numbers: list[float]) -> Callable[[list[dict[str, Any]]], None]:
+        return lambda rows: rows[0].update(camera_distortion=numbers)
+
+    for number, given in enumerate(([], [0, 0, 0, 0, 0])):
+        assert _edited(toy_root, tmp_path / str(number), "calibrated_sensor", state(given)).tokens()
+    with pytest.raises(DataError, match=r"camera_distortion for .*Undistort them.*camera_distortion: \[\]"):
+        _edited(toy_root, tmp_path / "bad", "calibrated_sensor", state([-0.3, 0.1, 0, 0, 0])).tokens()
+
+
+def test_files_marked_as_invalid_are_left_out(toy_root: Path, tmp_path: Path) -> None:
+    marked: list[str] = []
+
+    def mark(rows: list[dict[str, Any]]) -> None:
+        row = next(row for row in rows if row["is_key_frame"] and "CAM" in row["filename"])
+        row["is_valid"] = False
+        marked.append(row["filename"])
+
+    dataset = _edited(toy_root, tmp_path / "data", "sample_data", mark)
+    whole = NuScenes(toy_root, dataset.version)
+    assert dataset.invalid_files == tuple(marked)
+    count = [sum(len(d.sample(t).cameras) for t in d.tokens()) for d in (dataset, whole)]
+    assert count[0] == count[1] - 1
+    with pytest.warns(FrustumWarning, match="1 files are marked with is_valid: false"):
+        note_lacking_cameras(dataset, dataset.tokens())

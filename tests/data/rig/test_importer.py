@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.data.lenses import Lens, undistort_image
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.nuscenes.section import NuScenesData
 from frustum.data.pipeline import RigPipeline
 from frustum.data.rig.importer import import_rig, read_rig
-from frustum.data.rig.undistort import undistort_image
 from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid
@@ -210,7 +210,7 @@ def test_distortion_is_undone(tmp_path):
     dataset = NuScenes(tmp_path / "out")
     front, rear = dataset.sample(dataset.tokens()[0]).cameras
     original = np.asarray(Image.open(folder / "front" / "000.png"))
-    np.testing.assert_array_equal(np.asarray(front.open()), undistort_image(original, front.intrinsics, np.array(LENS)))
+    np.testing.assert_array_equal(np.asarray(front.open()), undistort_image(original, front.intrinsics, Lens("plumb_bob", tuple(LENS))))
     np.testing.assert_array_equal(np.asarray(rear.open()), np.asarray(Image.open(folder / "rear" / "000.png")))
 
 
