@@ -145,7 +145,7 @@ class PortraitTask(Task):
         colours = self._colours.compute()
         found |= {"colour_error": colours["error"], "region_error": dict(zip(REGIONS, colours["by_part"], strict=True))}
         found["background_changed"] = self._changed / self._background if self._background else None
-        found["head_iou"] = self._iou[0] / self._iou[1] if self._iou[1] else None
+        found["head_iou"] = float(self._iou[0] / self._iou[1]) if self._iou[1] else None
         return without_nan(found | {"policy": self.policy or ""})
 
     @classmethod
@@ -237,4 +237,4 @@ class PortraitTask(Task):
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None

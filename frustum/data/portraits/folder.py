@@ -49,10 +49,10 @@ class Portraits(LabelledImages):
             entries.setdefault(person, []).append(Entry(token, image, mask))
         splits = {name: [entry for person in people for entry in entries[person]] for name, people in self._people(root).items()}
         known = {entry.token: entry for row in entries.values() for entry in row}
+        self._frames = list(dict.fromkeys(entry.token for row in splits.values() for entry in row))
         self._swaps = read_swaps(root, known, self._clips)
         if self._swaps:
             splits["swaps"] = [known[swap.target]._replace(token=name) for name, swap in self._swaps.items()]
-        self._frames = list(known)
         super().__init__(
             root, FACE.names, splits, about_ids=_IDS, about_tokens="Tokens are PERSON/CLIP/FRAME, without the ending of the file."
         )

@@ -34,8 +34,11 @@ def swaps_file(root: Path) -> Path:
 def read_swaps(root: Path, frames: Collection[str], clips: Mapping[str, Collection[str]]) -> dict[str, Swap]:
     """The swaps of a data set by name; none if it does not have any. Raises DataError if a clip or a frame is not there."""
     path, found = swaps_file(root), {}
-    for name, row in (read_json(path, "list of swaps") if path.is_file() else {}).items():
-        found[name] = swap = Swap(str(row.get("source")), str(row.get("target")))
+    rows = read_json(path, "list of swaps") if path.is_file() else {}
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) and {"source", "target"} <= row.keys() for row in rows.values()):
+        raise DataError(f'{path} needs {{NAME: {{"source": PERSON/CLIP, "target": PERSON/CLIP/FRAME}}}}. Generate the heads again.')
+    for name, row in rows.items():
+        found[name] = swap = Swap(str(row["source"]), str(row["target"]))
         person, _, clip = swap.source.partition("/")
         if clip not in clips.get(person, ()) or swap.target not in frames:
             raise DataError(f"{path} names {swap.source} and {swap.target}, of which one is not there. Generate the heads again.")

@@ -97,6 +97,9 @@ def test_true_swaps(root: Path) -> None:
         portraits.true_swap(name, "region")
     with pytest.raises(DataError, match="has no image 'id1-on-id2'"):
         portraits.true_swap("id1-on-id2", "skin")
+    write_json(root / "swaps.json", {name: "id00012/video-1"})
+    with pytest.raises(DataError, match=r"needs \{NAME"):
+        open_portraits(root)
     writer.finish_swaps({name: Swap("id00012/video-9", "id00017/video-0/00001")})
     with pytest.raises(DataError, match="of which one is not there"):
         open_portraits(root)
