@@ -30,7 +30,7 @@ def choose() -> None:
     if kept_in is None:
         from numba.core.dispatcher import Dispatcher
 
-        Dispatcher.enable_caching = lambda self: None  # kernels are compiled anew in every process
+        setattr(Dispatcher, "enable_caching", lambda self: None)  # noqa: B010 (a method is no attribute to mypy); kernels are compiled anew in every process
         return
     os.environ["NUMBA_CACHE_DIR"] = str(kept_in)  # worker processes inherit it
     if "numba" in sys.modules:  # which has read the environment already

@@ -60,7 +60,11 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
         if (root / "calibration.json").is_file():
             import_rig(root, folder, link=True)
             root = folder
-        elif not versions(root) and not (root / "sample.json").is_file() and not (data is None and holds_images(root)):
+        elif (
+            not versions(root)
+            and not (root / "sample.json").is_file()
+            and not (data is None and (holds_images(root) or holds_portraits(root)))
+        ):
             raise _neither(root)
         if data is None:
             yield open_root(root, version)

@@ -88,7 +88,8 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
     learned = [i for i in range(len(frames)) if i not in spared]
     optimiser = torch.optim.RAdam([code, *network.generator.parameters()], how.lr)
     drawing = torch.Generator().manual_seed(how.seed)
-    best, history, waited = _state(network, code, 0), [], 0
+    history: list[tuple[int, float]] = []
+    best, waited = _state(network, code, 0), 0
     with torch.random.fork_rng(devices=[]):  # the disguise draws from the global state
         torch.manual_seed(how.seed)
         for step in range(how.steps + 1):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _POLICIES = ("source", "skin", "region")
-_FEATURES = ("eyes", "brows", "lips", "teeth")
+_FEATURES = (LABELS["eyes"], LABELS["brows"], LABELS["lips"], LABELS["teeth"])
 _AREAS = ("head", "features", "gap", "both")
 
 
@@ -105,7 +105,7 @@ class PortraitTask(Task):
         labels, scene = (region_labels(torch.tensor(parsing)[None]) for parsing in (truth.parsing, truth.scene_parsing))
         masks = head_masks(labels, scene, dilation_for(max(true.shape[:2])))
         regions, head, gap = labels[0].numpy(), masks.head[0].numpy(), masks.ring[0].numpy()
-        areas = {"head": head, "features": np.isin(regions, [LABELS[name] for name in _FEATURES])}
+        areas = {"head": head, "features": np.isin(regions, _FEATURES)}
         if part.policy:
             areas |= {"gap": gap, "both": head | gap}
             background = ~(head | gap)

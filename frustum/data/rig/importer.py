@@ -208,7 +208,9 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
 
 
 def read_cameras(path: Path | str) -> list[RigCamera]:
-    """The cameras of a calibration.json, or of that in a rig folder, all with a size; images are read only for sizes that are not stated.
+    """The cameras of a calibration.json, or of that in a rig folder, all with a size and as pinholes, as they are imported.
+
+    Images are read only for sizes that are not stated.
 
     Raises:
         DataError: as `read_rig`, or a size is neither stated nor that of an image.
@@ -218,16 +220,17 @@ def read_cameras(path: Path | str) -> list[RigCamera]:
     for number, entry in enumerate(content["cameras"]):
         bare = {key: value for key, value in entry.items() if key not in ("image", "images")} if isinstance(entry, dict) else entry
         camera = _camera(bare, number, path.parent, _shift(content), has_frames=True)
-        if camera.size is None:
+        size = camera.size
+        if size is None:
             what = f"camera {camera.name} in {path}"
             try:
                 first = (content.get("frames") or [{}])[0].get("images", {}).get(camera.name)
                 file = _listed_images(entry, path.parent, what)[0] if first is None else _existing(path.parent, str(first), what)
             except (DataError, AttributeError, KeyError) as error:
                 raise DataError(f'{what} has no image here, so it must state the size of its images: add "width" and "height".') from error
-            camera = replace(camera, size=common_size([file], None, camera.intrinsics, camera.name))
-        pinhole = pinhole_and_note(camera.intrinsics, camera.lens, camera.size, camera.field_of_view, camera.name)
-        cameras.append(replace(camera, intrinsics=pinhole, lens=None, field_of_view=None))
+            size = common_size([file], None, camera.intrinsics, camera.name)
+        pinhole = pinhole_and_note(camera.intrinsics, camera.lens, size, camera.field_of_view, camera.name)
+        cameras.append(replace(camera, size=size, intrinsics=pinhole, lens=None, field_of_view=None))
     return cameras
 
 

@@ -54,6 +54,6 @@ def _camera(number: int, count: int) -> dict[str, object]:
     rotation = matrix_to_quaternion(rotation_z(np.radians(yaw)) @ _AHEAD).round(6).tolist()
     about = {"//": f"the rotation below is that of a level camera that looks {yaw:.0f} degrees to the left of straight ahead"}
     numbers = dict.fromkeys(("fx", "fy", "cx", "cy", "width", "height"))
-    camera = {"name": name, "images": f"{name}/*.jpg", **numbers, "distortion": []}
+    camera: dict[str, object] = {"name": name, "images": f"{name}/*.jpg", **numbers, "distortion": []}
     pose = {**(_POSE if number == 0 else {}), "translation": [None] * 3, "rotation": rotation}
     return {**about, **(_CAMERA if number == 0 else {}), **camera, "cam2ego": pose}
