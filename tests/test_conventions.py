@@ -180,5 +180,6 @@ def test_exit_codes() -> None:
     assert {str(code) for code in kinds.values()} <= set(table), "an error class returns a code that the page does not list"
     assert kinds == {
         "FrustumError": 1, "ConfigError": 2, "DataError": 3, "CheckpointError": 4, "ShapeError": 5, "TrainingError": 7,
+            "OutputError": 3, "DiedError": 8,
         "StoppedError": 75,
     }  # fmt: skip

@@ -198,9 +198,9 @@ def test_json_is_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [("/home/me/data set/nuscenes", "nuscenes"), ("data/street", "data/street"), ("~/data/x", "x"), (r"C:\Users\me\x.pth", "x.pth"),
-     ("data.root=/home/me/data train.steps=3", "data.root=data train.steps=3"), ("12 km/h, 3 / 4 of 1/2", "12 km/h, 3 / 4 of 1/2"),
-     ("/home/me/w.safetensors (which learned from 3D labels), as far", "w.safetensors (which learned from 3D labels), as far"),
+    [("/srv/me/data set/nuscenes", "nuscenes"), ("data/street", "data/street"), ("~/data/x", "x"), (r"C:\Users\me\x.pth", "x.pth"),
+     ("data.root=/srv/me/data train.steps=3", "data.root=data train.steps=3"), ("12 km/h, 3 / 4 of 1/2", "12 km/h, 3 / 4 of 1/2"),
+     ("/srv/me/w.safetensors (which learned from 3D labels), as far", "w.safetensors (which learned from 3D labels), as far"),
      ("https://a.org/b/c.pth", "https://a.org/b/c.pth"), ("", "")],
 )  # fmt: skip
 def test_what_others_read_does_not_say_where_files_are_kept(text: str, kept: str) -> None:

@@ -80,14 +80,14 @@ def rasterize(
     _check_numbers(means, scales, opacities, viewmats, intrinsics, quats)
     if not 0 <= near < far:  # not if one is NaN
         raise DataError(f"a Gaussian is seen between near and far, 0 <= near < far; got {near:g} and {far:g} metres.")
-    if quats is not None:  # squares of tiny ones would be 0
-        quats = quats / quats.detach().abs().amax(-1, keepdim=True)
     if backend == "auto" and chosen == "torch" and means.shape[-2] > _MANY:
         text = f"rasterize takes plain torch for {means.shape[-2]:,} Gaussians on {device}, which is slow; gsplat would be faster, but"
         warnings.warn(FrustumWarning(f"{text} {splat_gsplat.why_not(device, points, limits)}."), stacklevel=2)
     dtype = torch.float32
     for tensor in (means, scales, opacities, features, means if quats is None else quats):
         dtype = torch.promote_types(dtype, tensor.dtype)
+    if quats is not None:  # squares of tiny ones would be 0
+        quats = quats.to(dtype) / quats.detach().abs().amax(-1, keepdim=True).to(dtype)
     shown = tuple(size) if points is None else tuple(points.shape[-2:-1])
     if points is None:
         points = _centres(size).expand(*viewmats.shape[:-2], -1, -1)

@@ -262,7 +262,8 @@ def test_a_run_whose_data_were_moved(run: Path, street_root: Path, tmp_path: Pat
     page = report_run(moved, samples=1, overrides=[f"data.root={street_root}"])
     assert str(street_root) not in page.read_text(encoding="utf-8"), "where the user keeps things"
     bare = tmp_path / "w.safetensors"
-    bare.write_bytes((run / WEIGHTS).read_bytes())
+    recipe = load_run(run).recipe
+    save_weights(bare, recipe.model.build(), header_of(recipe))
     with pytest.raises(DataError, match=r"w\.safetensors says only that the folder of its data set was called 'street'.*data\.root=FOLDER"):
         evaluate_run(str(bare))
     with pytest.raises(ConfigError, match="did you mean"):

@@ -93,7 +93,8 @@ def test_all_levels_and_going_on(frustum: Run, run: Path, monkeypatch: pytest.Mo
     assert not (run / "eval.json").exists()
 
 
-def test_two_runs_side_by_side(frustum: Run, run: Path, root: Path, tmp_path: Path) -> None:
+def test_two_runs_side_by_side(frustum: Run, run: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)  # weights say only what the folder of their data was called
     other = make_run(root, tmp_path / "other", seed=1)
     (tmp_path / "other.safetensors").write_bytes((other / WEIGHTS).read_bytes())
     asked = ("--corruptions", "dark", "--levels", "2", "--json", tmp_path / "n.json", *CODE)

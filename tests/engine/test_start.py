@@ -8,6 +8,7 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import save_weights
 from frustum.engine.overrides import apply
+from frustum.engine.run import load_run
 from frustum.engine.sections import header_of
 from frustum.engine.train import start, train
 from frustum.errors import CheckpointError, ConfigError
@@ -80,5 +81,5 @@ def test_trained_weights_carry_their_recipe(toy_root, tmp_path):
     train(recipe, tmp_path / "run")
     for name in ("weights", "checkpoints/step_00000001/ema", "checkpoints/step_00000001/model"):
         _, header = read_weights(tmp_path / "run" / f"{name}.safetensors")
-        assert {key: header[key] for key in ("recipe", "classes", "resize")} == header_of(recipe), name
+        assert {key: header[key] for key in ("recipe", "classes", "resize")} == header_of(load_run(tmp_path / "run").recipe), name
         assert (header["recipe"]["data"]["channel_order"], header["step"]) == ("bgr", 1)

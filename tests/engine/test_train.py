@@ -42,7 +42,9 @@ def test_a_run_learns_and_leaves_what_is_documented(toy_root, tmp_path):
     assert described["source"] == "tests.engine.toy:recipe"
     assert described["overrides"] == ["train.steps=48"]
     assert (described["frustum"], described["seed"]) == (frustum.__version__, 0)
-    assert load_run(tmp_path / "run").recipe == recipe
+    kept = load_run(tmp_path / "run").recipe
+    assert kept.augment.horizon is not None, "measured"
+    assert kept.model_copy(update={"augment": recipe.augment}) == recipe
     state, metadata = read_weights(result.weights)
     assert metadata["step"] == 48
     assert all(torch.equal(state[key], value) for key, value in result.model.state_dict().items())

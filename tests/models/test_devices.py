@@ -121,7 +121,7 @@ def test_forward_does_not_wait_for_the_device(name, training, monkeypatch):
     recipe, model = build(name)
     model, batch = model.train(training).to("meta"), make_batch(recipe).to("meta")
     for held in vars(model).values():
-        if isinstance(held, Frozen):
+        if isinstance(held, Frozen) and not name.startswith("heser-"):  # of files that the user gives
             held.on("meta")  # once, at the first step
     for _ in range(2):
         with Waits() as waits:

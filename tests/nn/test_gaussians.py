@@ -29,7 +29,9 @@ def test_shifts_have_limits_and_can_be_switched_off(sign):
     found = to_gaussians(numbers, GRID, GaussianHead())
     torch.testing.assert_close(found.means[0] - GRID.centres().flatten(0, 2), sign * torch.tensor([0.5, 0.5, 0.25]).expand(128 * 2, 3))
     share = 1 + 0.5 * sign
-    torch.testing.assert_close(found.scales[0, 0], torch.tensor([0.43 * share, 0.43 * share, 0.215 * share]).clamp(0.05, 0.6))
+    torch.testing.assert_close(found.scales[0, 0], torch.tensor([0.43, 0.43, 0.215]) * share)
+    wide = to_gaussians(numbers, GRID, GaussianHead(scale=1.4 if sign > 0 else 0.2))
+    torch.testing.assert_close(wide.scales[0, 0], torch.tensor([1.0, 1.0, 0.5]) * (1.5 if sign > 0 else 0.125))
     still = to_gaussians(numbers, GRID, GaussianHead(mean_shift=0, scale_shift=0))
     plain = to_gaussians(0 * numbers, GRID, GaussianHead())
     assert torch.equal(still.means, plain.means)
