@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from frustum.config import TRAVELS
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.labels.portraits import PlacedHeads
+from frustum.geometry.transforms import send
 from frustum.losses.adversarial import Adversarial, discriminator_loss, generator_loss, perceptual_loss, vgg_input
 from frustum.nn.discriminators import PatchDiscriminator
 from frustum.nn.encoders.lpips import lpips
@@ -111,7 +112,7 @@ class HeserBlender(nn.Module):
         scene, parsing, head = signed(batch), batch.need(PixelLabels), batch.need(PlacedHeads)
         target = scene
         if self.training and self.config.flip:
-            is_flipped = (torch.rand(len(batch), 1, 1) < self.config.flip).to(scene.device)
+            is_flipped = send(torch.rand(len(batch), 1, 1) < self.config.flip, scene.device)
             target = torch.where(is_flipped[:, None], scene.flip(-1), scene)
             parsing = torch.where(is_flipped, parsing.flip(-1), parsing)
         return self.generator.refer(head.image, head.parsing, target, parsing)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frustum.geometry.transforms import send
 from frustum.types.batch import Batch, ImageScale
 
 SIGNED = ImageScale((127.5,) * 3, (127.5,) * 3)
@@ -48,11 +49,11 @@ def disguised(portraits: Tensor) -> Tensor:
     random state, in training only.
     """
     count, device = len(portraits), portraits.device
-    stretch = torch.empty(count, 2).uniform_(0.8, 1.2).to(device)
+    stretch = send(torch.empty(count, 2).uniform_(0.8, 1.2), device)
     affine = torch.zeros(count, 2, 3, device=device)
     affine[:, 0, 0], affine[:, 1, 1] = 1 / stretch[:, 0], 1 / stretch[:, 1]
     grid = F.affine_grid(affine, list(portraits.shape), align_corners=False)
     moved = F.grid_sample(portraits.float(), grid, padding_mode="border", align_corners=False)
-    mix = (torch.eye(3) + torch.empty(count, 3, 3).uniform_(-0.4, 0.4)).to(device)
-    shift = torch.empty(count, 3, 1).uniform_(-0.2, 0.2).to(device)
+    mix = send(torch.eye(3) + torch.empty(count, 3, 3).uniform_(-0.4, 0.4), device)
+    shift = send(torch.empty(count, 3, 1).uniform_(-0.2, 0.2), device)
     return (mix @ moved.flatten(2) + shift).clamp(-1, 1).view_as(moved)

@@ -127,7 +127,7 @@ def test_forward_does_not_wait_for_the_device(name, training, monkeypatch):
         with Waits() as waits:
             model(batch)
         assert waits.found == []
-    if not (training or recipe.model.reads().past):
+    if not (training or recipe.model.reads().past or name.startswith("heser-")):  # which send small tables of labels each time
         assert waits.copies == 0, "what a CUDA graph needs: a rig that was there before is on the device already"
 
 
