@@ -39,7 +39,7 @@ def draw_ground(picture: Image.Image, sample: Sample, camera: CameraFrame, trans
     if ends is not None:
         draw.line([tuple(end) for end in ends], fill=HORIZON, width=2)
         left = ends[np.argmin(ends[:, 0])]
-        _write(draw, (left[0] + 4, min(max(left[1] - 16, 20), picture.height - 16)), "horizon", HORIZON)
+        write(draw, (left[0] + 4, min(max(left[1] - 16, 20), picture.height - 16)), "horizon", HORIZON)
 
 
 def horizon(key2camera: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
@@ -67,13 +67,11 @@ def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, r
         reach: how far the fields of view are drawn, in metres.
     """
     draw = ImageDraw.Draw(panel, "RGBA")
-    for radius in RINGS:
-        draw.line([tuple(p) for p in to_panel(_ring(radius)[:, :2])], fill=(*GRID, 90), width=1)
-        _write(draw, to_panel(np.array([[0.0, -radius]]))[0] + (-30, 2), f"{radius:g} m", GRID)
+    draw_rings(draw, to_panel)
     for name, direction, colour in AXES:
         start, end, at = to_panel(np.array([(0.0, 0.0), direction, direction]) * [[RINGS[-1]], [RINGS[-1]], [RINGS[-1] - 8]])
         draw.line([tuple(start), tuple(end)], fill=(*colour, 150), width=1)
-        _write(draw, at + (4, 2), name, colour)
+        write(draw, at + (4, 2), name, colour)
     for number, camera in enumerate(sample.cameras):
         colour = VIEW_COLOURS[number % len(VIEW_COLOURS)]
         origin, directions = field_of_view(sample, camera)
@@ -83,7 +81,14 @@ def draw_fields_of_view(panel: Image.Image, sample: Sample, to_panel: Project, r
             wedge = to_panel(np.concatenate([origin[None], origin + reach * directions]))
             draw.polygon([tuple(p) for p in wedge], fill=(*colour, 45), outline=(*colour, 200))
             at = to_panel(origin[None] + (14 + 5 * (number % 3)) * directions[len(directions) // 2])[0]
-        _write(draw, (at[0] - 3 * len(camera.channel), at[1] - 6), camera.channel, colour)
+        write(draw, (at[0] - 3 * len(camera.channel), at[1] - 6), camera.channel, colour)
+
+
+def draw_rings(draw: ImageDraw.ImageDraw, to_panel: Project, radii: Sequence[float] = RINGS, opacity: int = 90) -> None:
+    """Draw rings of `radii` metres around the ego origin into a view from above, with their names; other arguments as above."""
+    for radius in radii:
+        draw.line([tuple(p) for p in to_panel(_ring(radius)[:, :2])], fill=(*GRID, opacity), width=1)
+        write(draw, to_panel(np.array([[0.0, -radius]]))[0] + (-30, 2), f"{radius:g} m", GRID)
 
 
 def field_of_view(sample: Sample, camera: CameraFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -134,9 +139,9 @@ def _label_visible(draw: ImageDraw.ImageDraw, size: tuple[int, int], projected: 
     pixels = projected[:, :2] / projected[:, 2:]
     pixels = pixels[((pixels > 8) & (pixels < np.array(size) - (40, 16))).all(1)]
     if len(pixels):
-        _write(draw, pixels[len(pixels) // 4] + (3, 1), text, colour)
+        write(draw, pixels[len(pixels) // 4] + (3, 1), text, colour)
 
 
-def _write(draw: ImageDraw.ImageDraw, at: Sequence[float] | np.ndarray, text: str, colour: Colour) -> None:
+def write(draw: ImageDraw.ImageDraw, at: Sequence[float] | np.ndarray, text: str, colour: Colour) -> None:
     """Text that is readable on any picture."""
     draw.text((float(at[0]), float(at[1])), text, fill=colour, font=ImageFont.load_default(12), stroke_width=2, stroke_fill=(0, 0, 0))

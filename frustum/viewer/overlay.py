@@ -25,6 +25,7 @@ from frustum.types.layers import VoxelLayer
 from frustum.viewer.boxes import depth_colours, draw_box_lines, draw_points, draw_top_box, line_colour, to_top, turbo
 from frustum.viewer.cameras import camera_rows
 from frustum.viewer.ground import draw_fields_of_view, draw_ground
+from frustum.viewer.ground_view import ground_picture
 from frustum.viewer.voxels import top_view
 
 _NEAR = 25.0  # metres, within which labelled points are drawn larger
@@ -43,6 +44,7 @@ def draw_check(
 ) -> list[Path]:
     """Draw one keyframe as PNGs in `out_dir`.
 
+    - `*_stitched.png`: the ground as all cameras see it together, from above;
     - `*_points.png`: every camera with LiDAR points coloured by depth (red near, blue far) and boxes, their front crossed;
     - `*_classes.png`: with `labels`, every camera with its 2D labels in class colours, a smaller square for a farther point;
     - `*_ground.png`: instead of it where there is no LiDAR: rings and axes on the ground z = 0, and the horizon;
@@ -68,7 +70,8 @@ def draw_check(
     points = sample.lidar.load() if sample.lidar is not None else None
     stem = sample.name
     views = [(c, ImageTransform.scaled(c.size, (round(c.size[0] * width / c.size[1]), width), width / c.size[1])) for c in sample.cameras]
-    sheets = {"ground" if points is None else "points": _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])}
+    sheets = {"stitched": ground_picture(sample)}
+    sheets["ground" if points is None else "points"] = _sheet(sample, [camera_picture(sample, c, t, points) for c, t in views])
     if labels is not None:
         sheets["classes"] = _sheet(sample, [class_picture(c, t, found) for (c, t), found in zip(views, labels, strict=True)])
     if (voxels := _voxels(sample, grid)) is not None:

@@ -31,7 +31,7 @@ def test_a_sound_world(street_root: Path, frustum: Run, tmp_path: Path) -> None:
     assert code == 0, err + text
     assert found["errors"] == 0
     assert found["keyframes"] == 2
-    assert [Path(file).stem.rpartition("_")[2] for file in found["pictures"]] == ["points", "classes", "voxels", "above"]
+    assert [Path(file).stem.rpartition("_")[2] for file in found["pictures"]] == ["stitched", "points", "classes", "voxels", "above"]
     assert all(Path(file).is_file() for file in found["pictures"])
     assert "LiDAR points, 2D labels, boxes and voxels must lie on what they belong to" in " ".join(text.split())
     assert "2 keyframes checked" in text
@@ -56,8 +56,8 @@ def test_cameras_alone(frustum: Run, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "check.json").read_text())
     warnings = [f["what"] for f in found["findings"] if f["severity"] == "warning"]
     assert warnings == ["CAM_REAR: its image is rolled by 90 degrees counter-clockwise"]
-    assert {Path(file).stem.rsplit("_", 1)[1] for file in found["pictures"]} == {"ground", "above"}
-    assert f"4 pictures are in {tmp_path / 'out [1]'}: without LiDAR, the grid must lie on the road" in text
+    assert {Path(file).stem.rsplit("_", 1)[1] for file in found["pictures"]} == {"stitched", "ground", "above"}
+    assert f"6 pictures are in {tmp_path / 'out [1]'}: without LiDAR, the grid must lie on the road" in text
     assert "boxes" not in text.rsplit("pictures are in", 1)[1]
 
 

@@ -42,10 +42,11 @@ def sample(tmp_path_factory):
 
 def test_all_pictures_are_written(sample, tmp_path):
     files = draw_check(sample, tmp_path / "new", augment=AugmentConfig(), image_size=(64, 176), width=200)
-    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "voxels", "above", "augmented"]
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["stitched", "points", "voxels", "above", "augmented"]
     sizes = [Image.open(f).size for f in files]
-    assert sizes[0] == sizes[1] == (200 * 2 + 4, 100)
-    assert sizes[2] == (800 * 2 + 4, 800)
+    assert sizes[0][0] == 800
+    assert sizes[1] == sizes[2] == (200 * 2 + 4, 100)
+    assert sizes[3] == (800 * 2 + 4, 800)
     again = draw_check(sample, tmp_path / "again", augment=AugmentConfig(), image_size=(64, 176), width=200)
     assert [a.read_bytes() for a in again] == [f.read_bytes() for f in files]  # the same seed, the same draw
     assert not list(tmp_path.rglob("*.tmp*"))
@@ -75,7 +76,7 @@ def test_what_grid_mask_hides_is_hidden(sample, tmp_path):
 def test_a_sample_with_images_only(sample, tmp_path):
     bare = dataclasses.replace(sample, lidar=None, boxes=None, occupancy=None)
     files = draw_check(bare, tmp_path, width=200)
-    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["ground", "above"]
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["stitched", "ground", "above"]
     with_labels = draw_check(dataclasses.replace(sample, lidar=None), tmp_path / "labels", width=200)
     assert Image.open(with_labels[-1]).size == (800 * 2 + 4, 800), "labels, and the fields of view beside them"
 
@@ -83,7 +84,7 @@ def test_a_sample_with_images_only(sample, tmp_path):
 def test_an_unreadable_image_does_not_stop_the_rest(sample, tmp_path):
     broken = dataclasses.replace(sample.cameras[0], path=tmp_path / "gone.png")
     files = draw_check(dataclasses.replace(sample, cameras=(broken, sample.cameras[1])), tmp_path / "out", width=200)
-    assert len(files) == 3
+    assert len(files) == 4
 
 
 def test_a_folder_that_cannot_be_written(sample, tmp_path):
@@ -183,7 +184,7 @@ def test_labels_are_squares_of_their_class_over_a_darkened_image(sample):
 def test_pictures_of_2d_labels_are_written(sample, tmp_path):
     none = ImagePoints(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.uint8))
     files = draw_check(sample, tmp_path, width=200, labels=[none] * len(sample.cameras))
-    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "classes", "voxels", "above"]
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["stitched", "points", "classes", "voxels", "above"]
 
 
 def test_boxes_frame_their_objects(sample):
@@ -223,6 +224,6 @@ def test_depth_colours_go_from_red_to_blue():
 def test_real_keyframe(shared, tmp_path):
     dataset = NuScenes(shared / "data" / "nuscenes_keyframes", "v1.0-mini")
     files = draw_check(dataset.sample(dataset.tokens()[0]), Path(tmp_path), width=320)
-    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["points", "above"]
-    colours = np.asarray(Image.open(files[0]))
+    assert [f.stem.rsplit("_", 1)[1] for f in files] == ["stitched", "points", "above"]
+    colours = np.asarray(Image.open(files[1]))
     assert colours.shape == (180 * 2 + 4, 320 * 3 + 8, 3)
