@@ -101,8 +101,10 @@ def _draft(path: Path, suffix: str = "") -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def why_unwritable(path: Path) -> OSError | None:
-    """The error that writing on in a half-written file gives; None if none. For libraries that fail without saying why."""
+def why_unwritable(path: Path, said: Exception | None = None) -> OSError | None:
+    """Why a library could not write a file, which did not raise an OSError: by what it said, else the error that writing on gives."""
+    if (found := re.search(r"os error (\d+)", str(said))) and os.name != "nt":  # as Rust says it
+        return OSError(int(found[1]), os.strerror(int(found[1])))
     try:
         with open(path, "ab") as file:
             file.write(bytes(1 << 20))

@@ -45,7 +45,7 @@ def save_weights(path: Path | str, source: nn.Module | Mapping[str, Tensor], met
         try:
             save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:  # a full disk arrives as this, not as OSError
-            raise why_unwritable(temporary) or OSError(errno.EIO, str(error)) from error
+            raise why_unwritable(temporary, error) or OSError(errno.EIO, str(error)) from error
         flush(temporary)
     flush_folder(Path(path).parent)
 
