@@ -55,7 +55,7 @@ class Views(Config):
         uncovered: also learn from points of adjacent keyframes that lie behind where something of these classes is now: the camera saw them
             because it was elsewhere then, and where it is now seems to be empty. False leaves them out, as far as LiDAR points of the
             keyframe tell where such things are.
-        max_depth: metres, beyond which points are left out; those of a cache end at 80 m.
+        max_depth: metres, more than one, beyond which points are left out; those of a cache end at 80 m.
         hidden: leave out points that the camera cannot see, because the LiDAR stands elsewhere: those that lie behind a nearer point within
             a few pixels by more than this share of its depth, and a metre; 0 keeps all, as RenderOcc does. Nothing of `dense` is hidden.
         cache: folder that `frustum data labels-2d` wrote; empty to make them while loading.
@@ -71,7 +71,7 @@ class Views(Config):
     moving_weight: NonNegativeFloat = 1.0
     moving: tuple[str, ...] = MOVING
     uncovered: bool = True
-    max_depth: PositiveFloat = 80.0
+    max_depth: float = Field(80.0, gt=1)
     hidden: float = Field(0.0, ge=0)
     cache: str = ""
 

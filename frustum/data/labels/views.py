@@ -179,6 +179,11 @@ class ViewLabels(Label[ViewTruth]):
             for image in self.points_of(source, sample):
                 counts += np.bincount(image.classes[image.classes < len(counts)], minlength=len(counts))
                 points += len(image.depth)
+        if some and not points:
+            raise DataError(
+                f"none of {len(some)} keyframes has a labelled pixel: there is nothing to learn from. Look at them with frustum check, "
+                "and at model.views.max_depth and model.views.hidden."
+            )
         return {"counts": counts, "points": np.array(points), "frames": np.array(len(some))}
 
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:

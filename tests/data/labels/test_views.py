@@ -236,3 +236,12 @@ def test_statistics_count_points(world):
 def test_what_is_learned_from_is_said(world, views, known, near, text):
     """In a phrase; with numbers where the statistics have them, which those of an earlier version do not."""
     assert ViewLabels(views).described(world, first_tokens(world), known) == f"2D labels of the keyframe{near} ({text})"
+
+
+def test_labels_without_a_single_pixel_are_refused(street_root: Path) -> None:
+    """All points of a street world lie further away than a metre and a bit."""
+    world = NuScenes(street_root)
+    with pytest.raises(DataError, match="nothing to learn from"):
+        ViewLabels(Views(max_depth=1.01)).statistics(world, world.tokens("val"))
+    with pytest.raises(ValidationError, match="greater than 1"):
+        Views(max_depth=0.5)
