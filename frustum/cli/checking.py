@@ -28,7 +28,7 @@ from frustum.recipes.finding import CHECKED
 from frustum.viewer.overlay import draw_check
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
-DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "voxels": "voxels"}  # by kind of picture
+DRAWN = {"points": "LiDAR points", "classes": "2D labels", "ground": "ground", "stitched": "stitched ground", "voxels": "voxels"}  # by kind
 SHOWN = 12  # kinds of findings of one severity that are printed; --json has all findings
 
 
@@ -101,6 +101,8 @@ def what_to_look_for(drawn: Collection[str]) -> str:
     parts = [f"{named} must lie on what they belong to"] if marks else []
     if "ground" in drawn:
         parts.append("without LiDAR, the grid must lie on the road, the line on the horizon, and the x axis straight ahead of the vehicle")
+    if "stitched ground" in drawn:
+        parts.append("in *_stitched.png kerbs and lane marks must run on from camera to camera")
     return "; ".join(parts) + "."
 
 
