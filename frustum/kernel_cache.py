@@ -30,7 +30,8 @@ def choose() -> None:
     if kept_in is None:
         from numba.core.dispatcher import Dispatcher
 
-        setattr(Dispatcher, "enable_caching", lambda self: None)  # noqa: B010 (a method is no attribute to mypy); kernels are compiled anew in every process
+        # kernels are compiled anew in every process; mypy lets nobody assign to a method
+        setattr(Dispatcher, "enable_caching", lambda self: None)  # noqa: B010
         return
     os.environ["NUMBA_CACHE_DIR"] = str(kept_in)  # worker processes inherit it
     if "numba" in sys.modules:  # which has read the environment already

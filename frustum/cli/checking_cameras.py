@@ -38,7 +38,7 @@ def check_framing(database: Any, tokens: Sequence[str], name: str) -> tuple[list
     found = _described(cameras_of(database, tokens), recipe, f"A network of the recipe {name} (--recipe NAME) reads")
     problems = {(one.channel, what): advice(one) for one in found if (what := problem(one))}
     height, width = recipe.data.image_size
-    about = f"(images of {height} x {width})"
+    about = f"(images {width} pixels wide and {height} high)"
     return [Finding("warning", "", f"{channel} {about}: {what}", hint) for (channel, what), hint in problems.items()], found
 
 
@@ -64,7 +64,7 @@ def _described(cameras: Sequence[CameraFrame], recipe: Recipe, begin: str) -> li
         height, width = recipe.data.image_size
         trained = f"in training with the horizon {100 * found[0].trained:.0f} % of the way down"
         settings = f" ({OTHER_WINDOW})" if any(one.is_placed for one in found) else ""
-        say(f"{begin} images of {height} x {width} pixels, {trained}{settings}:")
+        say(f"{begin} images {width} pixels wide and {height} high, {trained}{settings}:")
     for sentence in in_sentences(found):
         say(f"  {sentence}")
     return found

@@ -71,7 +71,8 @@ def swap_heads(
     assert isinstance(blender, HeserBlender)
     parse, parser = parser_of(networks["parser"])
     swapper = HeadSwapper(aligner, blender, parse)
-    photographs = [file for path in sources for file in _files(path)]
+    photographs, targets = [file for path in sources for file in _files(path)], _files(target)
+    places = _places(targets, out, photographs, is_folder=target.is_dir())
     cut = [_portrait(file, masks, parse, swapper.side) for file in photographs]
     person = swapper.learn([portrait for _, _, portrait, _ in cut], [parts for *_, parts in cut], how or FewShot(steps=0))
     if person.history:
@@ -89,14 +90,13 @@ def swap_heads(
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     written = []
-    for file in _files(target):
+    for file, path in zip(targets, places, strict=True):
         image, crop, portrait, parts = _portrait(file, masks, parse, swapper.side)
         found = swapper.swap(person, portrait, parts)
         made = crop.paste(image, found.image, found.where)
         made = with_label(made) if has_label else made
         note = about | {"target": {file.name: _sha(file)}, "square": vars(crop)}
         number = int(hashlib.sha256(repr(sorted(note.items())).encode()).hexdigest()[:8], 16)
-        path = out / f"{file.stem}.png" if target.is_dir() else out
         with atomic_path(path) as temporary:
             Image.fromarray(with_mark(made, number)).save(temporary, "PNG")
         write_json(path.with_suffix(".json"), note | {"mark": number, "picture": _sha(path)}, indent=2)
@@ -174,6 +174,20 @@ def _files(path: Path) -> list[Path]:
     if not (found := images_in(path)):
         raise DataError(f"the folder {path} holds no photograph (.png, .jpg).")
     return found
+
+
+def _places(targets: Sequence[Path], out: Path, photographs: Sequence[Path], is_folder: bool) -> list[Path]:
+    """Where the picture of each target goes. Raises ConfigError where it would replace a photograph or another picture, or is no PNG."""
+    places = [out / f"{file.stem}.png" for file in targets] if is_folder else [out]
+    if places[0].suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the picture is a PNG, whose mark is exact. Give a name that ends in .png.")
+    given = {file.resolve() for file in (*targets, *photographs)}
+    if replaced := [place for place in places if place.resolve() in given]:
+        raise ConfigError(f"{replaced[0]} is one of the photographs and would be replaced. Choose another --out.")
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise ConfigError(f"two photographs of the target would both become {twice}. Give their files different names.")
+    return places
 
 
 def _sha(file: Path) -> str:

@@ -27,6 +27,8 @@ _REPLACES = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 def apply(recipe: C, overrides: Iterable[str]) -> C:
     """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
+    Settings of one section that need each other may stand in any order: one that contradicts what is there yet is set after the others.
+
     A key is the dotted path of a field (`optim.lr`, `model.depth_bins`) or of an entry of one (`optim.lr_scale.encoder`). A value is a
     number, `true`, `false`, `null`, a word, a list as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the
     presets of the recipe's data section, and any other setting wins over them. `train.epochs` replaces `train.steps` and the other way
@@ -38,16 +40,32 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
     words = list(overrides)
     if isinstance(recipe, Recipe):
         words = [w for name in words if _is_preset(name) for w in _preset(name, recipe)] + [w for w in words if not _is_preset(w)]
-    for override in words:
-        key, equals, text = override.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise ConfigError(f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes.")
-        try:
-            recipe = _set(recipe, key.split("."), text.strip(), key)
-        except _UnknownSettingError as error:
-            raise ConfigError(_unknown(recipe, *error.args)) from None
+    keys = [word.partition("=")[0].strip() for word in words]
+    while words:
+        late = []
+        for override in words:
+            key, equals, text = override.partition("=")
+            key = key.strip()
+            if not equals or not key:
+                raise ConfigError(
+                    f"{override!r} is not an override: write key=value, for example optim.lr=1e-4 or data.root=/data/nuscenes."
+                )
+            try:
+                recipe = _set(recipe, key.split("."), text.strip(), key)
+            except _UnknownSettingError as error:
+                raise ConfigError(_unknown(recipe, *error.args)) from None
+            except _ContradictionError as error:
+                if keys.count(key) > 1:  # the last one counts: their order matters
+                    raise
+                late.append((override, error))
+        if len(late) == len(words):
+            raise late[0][1]
+        words = [override for override, _ in late]
     return recipe
+
+
+class _ContradictionError(ConfigError):
+    """A section does not allow a value beside its others."""
 
 
 class _UnknownSettingError(Exception):
@@ -108,7 +126,7 @@ def _with(config: C, changes: dict[str, Any], words: str, prefix: str) -> C:
     try:
         return type(config).model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{words} is not allowed: {_reasons(error)}.") from error
+        raise _ContradictionError(f"{words} is not allowed: {_reasons(error)}.") from error
 
 
 def _unknown(recipe: Config, section: Config, path: list[str], key: str) -> str:

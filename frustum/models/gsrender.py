@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from frustum.data.labels.view_points import Views
@@ -83,7 +83,7 @@ class GsRenderConfig(ModelConfig):
     loss: ViewLoss = ViewLoss(moving_weight=0)
     adjacent_loss: NonNegativeFloat = 1.0
     class_weights: ClassWeights = ClassWeights()
-    width: PositiveInt = 400
+    width: int = Field(400, ge=1, le=8192)
     threshold: float = Field(0.05, ge=0, lt=1)
     readout: Literal["opacity", "splat"] = "opacity"
     splatting: SplatBackend = "auto"

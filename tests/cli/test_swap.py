@@ -106,6 +106,22 @@ def test_nothing_is_done_without_consent(frustum: Run, networks, photographs) ->
     assert "--target and --aligner" in frustum("swap", "--source", "a.png", "--blender", "x", "--parser", "y", "--consent").err
 
 
+def test_no_photograph_is_replaced(frustum: Run, networks, photographs) -> None:
+    before = {file: file.read_bytes() for file in photographs.glob("*.png")}
+    for out, said in (("a1.png", "would be replaced"), ("b.png", "would be replaced"), ("swapped.jpg", "ends in .png")):
+        run = frustum(*words(networks, photographs), "--out", photographs / out, "--consent")
+        assert (run.code, said in run.err) == (2, True), run.err
+    frames = photographs / "frames"
+    frames.mkdir()
+    (frames / "b.png").write_bytes(before[photographs / "b.png"])
+    run = frustum(*words(networks, photographs, "frames"), "--out", frames, "--consent")
+    assert (run.code, "would be replaced" in run.err) == (2, True), run.err
+    (frames / "b.jpg").write_bytes((frames / "b.png").read_bytes())
+    run = frustum(*words(networks, photographs, "frames"), "--out", photographs / "made", "--consent")
+    assert (run.code, "different names" in run.err) == (2, True), run.err
+    assert {file: file.read_bytes() for file in photographs.glob("*.png")} == before
+
+
 def test_input_that_does_not_fit(frustum: Run, networks, photographs, monkeypatch) -> None:
     parse, _ = swapping.parser_of(str(networks["parser"]))
     assert parse(np.zeros((48, 48, 3), np.uint8)).shape == (48, 48)

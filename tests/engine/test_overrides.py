@@ -147,6 +147,18 @@ def test_of_two_entries_that_replace_each_other_the_last_one_counts():
         assert (train.steps, train.epochs) == expected
 
 
+def test_settings_that_need_each_other_stand_in_any_order():
+    words = ["model.compensation=camera", "model.views.adjacent=-1,1", "model.views.drawn=1"]
+    found = [apply(get_recipe("gsrender-mini"), order) for order in permutations(words)]
+    assert all(recipe == found[0] for recipe in found)
+    silog = ["model.loss.depth=silog", "model.loss.free_weight=0", "model.loss.window_share=0"]
+    assert apply(get_recipe("gsrender-mini"), silog) == apply(get_recipe("gsrender-mini"), silog[::-1])
+    with pytest.raises(ConfigError, match=r"model\.compensation=camera is not allowed: compensation needs adjacent keyframes"):
+        apply(get_recipe("gsrender-mini"), [*words[:1], "optim.lr=1"])
+    with pytest.raises(ConfigError, match="compensation=camera"):  # of one setting twice the last one counts, so they keep their order
+        apply(get_recipe("gsrender-mini"), [*words[:2], "model.compensation=none"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

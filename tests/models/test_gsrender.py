@@ -140,6 +140,8 @@ def test_settings_that_contradict_each_other():
         RenderOccConfig(renderer="reference", threshold=8.5, adjacent_loss=0.5)
     with pytest.raises(ValidationError, match="no adjacent views to weigh"):
         GsRenderConfig(compensation="none", adjacent_loss=0.5)
+    with pytest.raises(ValidationError, match="less than or equal to 8192"):
+        GsRenderConfig(width=10_000)
     with pytest.raises(ValidationError, match="cars is none"):
         Views(moving=("cars",))
     with pytest.raises(ValidationError, match="end at 80 m"):

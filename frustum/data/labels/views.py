@@ -167,6 +167,12 @@ class ViewLabels(Label[ViewTruth]):
             check_cache(Path(self.views.cache), self.views)
         if tokens:
             found = self.read(source, tokens[0])
+            if self.views.adjacent and not any(self._has_adjacent(source, token) for token in tokens):
+                offsets = ", ".join(f"{n:+d}" for n in self.views.adjacent)
+                raise DataError(
+                    f"none of {len(tokens)} keyframes has an adjacent one ({offsets}) in its scene. "
+                    "Set model.views.adjacent to offsets that the scenes are long enough for, such as -1,1."
+                )
             if self.views.cache:
                 self.points_of(source, found.key)
 
@@ -203,6 +209,11 @@ class ViewLabels(Label[ViewTruth]):
         if self.views.cache:
             return read_cache(Path(self.views.cache), source, sample, self.views)
         return view_points(source, sample, self.views)
+
+    def _has_adjacent(self, source: Any, token: str) -> bool:
+        near = source.neighbours(token)
+        here = near.index(token)
+        return any(0 <= here + offset < len(near) for offset in self.views.adjacent)
 
     def _check(self, source: Any, token: str, sample: Sample) -> None:
         lacks = self._lacks(source, sample)

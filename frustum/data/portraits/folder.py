@@ -64,6 +64,11 @@ class Portraits(LabelledImages):
 
     def tokens(self, split: str = "all") -> list[str]:
         """Frames of a split, or of all people, in order; names of swaps for `swaps`. Raises DataError for an unknown split."""
+        if split == SWAPS and SWAPS not in self.splits():
+            raise DataError(
+                f"{self.root} has no true swaps, which are made of two and more people of the split val. Make a world with more people: "
+                "frustum data heads OUT --identities 20. Without swaps, evaluate frames: data.val_split=val."
+            )
         return list(self._frames) if split == "all" else super().tokens(split)
 
     def people(self, split: str = "all") -> list[str]:

@@ -238,6 +238,13 @@ def test_what_is_learned_from_is_said(world, views, known, near, text):
     assert ViewLabels(views).described(world, first_tokens(world), known) == f"2D labels of the keyframe{near} ({text})"
 
 
+def test_adjacent_keyframes_that_no_scene_has_are_refused(street_root: Path) -> None:
+    world = NuScenes(street_root)
+    ViewLabels(Views(adjacent=(-1, 40))).require(world, world.tokens("train"))  # some keyframes have one
+    with pytest.raises(DataError, match=r"has an adjacent one \(\+40\) in its scene"):
+        ViewLabels(Views(adjacent=(40,))).require(world, world.tokens("train"))
+
+
 def test_labels_without_a_single_pixel_are_refused(street_root: Path) -> None:
     """All points of a street world lie further away than a metre and a bit."""
     world = NuScenes(street_root)
