@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from frustum.data.corruption_names import Corruption
 from frustum.data.corruptions import corrupted
 from frustum.data.loader import EpochBatches, SampleDataset, build_loader
-from frustum.data.source import Pipeline, Source
+from frustum.data.source import Pipeline, Source, labelled
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError, FrustumWarning, TrainingError
 from frustum.types.batch import Batch
@@ -52,8 +52,15 @@ class TrainingFeed:
         tokens = data.training_tokens(source, train.seed)
         pipeline = build_pipeline(recipe, training=True, reads=reads)
         _check_past(recipe, source, tokens, reads)
-        for label in recipe.model.learns_from():
+        learned = recipe.model.learns_from()
+        for label in learned:
             label.require(source, tokens)
+        if learned and not any(label.can_be_hidden for label in learned) and len(labelled(source, tokens)) < len(tokens):
+            raise ConfigError(
+                "data.labelled_share hides voxel and map labels, but this recipe learns from "
+                f"{' and '.join(label.what for label in learned)} alone, and would from those of all keyframes. Leave "
+                "data.labelled_share=1, or set data.labelled_only=true to train on a share of the keyframes."
+            )
         dataset = SampleDataset(source, tokens, pipeline, train.seed, data.cache)
         workers = 0 if data.cache == "memory" else train.num_workers  # a cache in each worker would hold everything several times
         self._loader: DataLoader[Batch] = build_loader(dataset, train.batch_size, True, train.seed, workers, rank, world_size)

@@ -112,7 +112,7 @@ def _less(recipe: Recipe, network: nn.Module, device: torch.device, cameras: int
     now, fewer = sum(estimate(recipe, network, device, cameras).values()), max(1, train.batch_size // 2)
     batch = [f"train.batch_size={fewer}", f"train.accumulate={math.ceil(train.batch_size / fewer) * train.accumulate}"]
     found: list[tuple[int, str]] = []
-    for words in (batch, *([f"model.{word}"] for word in (known.less if known else ()))):
+    for words in (batch, *([f"model.{word}" for word in less.split()] for less in (known.less if known else ()))):
         with contextlib.suppress(ConfigError):  # a network that cannot have this setting
             then = sum(estimate(apply(recipe, words), network, device, cameras).values())
             rank = 0 if words is batch else then

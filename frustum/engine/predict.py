@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,7 @@ def predict(
     written = {token: unfinished.files(_work_on(open_sample(token))) for token in tokens} if unfinished else {}
     left = [token for token in tokens if not written.get(token)]
     writers: dict[str, Submission] = {}
+    empty: Counter[str] = Counter()
 
     def submit(task: type[Task], token: str, part: Any, sample: Any) -> None:
         if submission is not None and task.submission is not None:
@@ -97,6 +99,7 @@ def predict(
                 raise DataError(f"the model predicts nothing for {prediction.token} that could be written.")
             for task, part in parts:
                 submit(task, prediction.token, part, sample)
+                empty.update([task.nothing_found] if task.is_empty(part) else [])
             if submission is not None and not writers:
                 names = ", ".join(task.part for task, _ in parts)
                 why = "for which there is no public challenge, so nothing can be submitted"
@@ -107,6 +110,8 @@ def predict(
             written[prediction.token] = files
             unfinished.add(_work_on(sample), files)
             bar.advance()
+        for what, count in empty.items():
+            bar.note(f"in {count} of {len(left)} predictions {what}")
     for writer in writers.values():
         writer.finish()
     unfinished.finish()

@@ -18,7 +18,7 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
-from frustum.models.view_rendering import RenderLoss, render_losses
+from frustum.models.view_rendering import RenderLoss, render_losses, render_memory
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
 from frustum.nn.fpn import CustomFPN
@@ -28,7 +28,7 @@ from frustum.nn.voxel import CustomResNet3D, LssFpn3D, VoxelHead, as_voxels
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.contract import ClassNames, Label, ModelConfig
+from frustum.types.contract import ClassNames, Label, Memory, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -75,6 +75,10 @@ class BevDetOccConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
         return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """What `render` needs; nothing is known without it."""
+        return render_memory(self.render, self.grid, self.class_names, batch_size)
 
     def build(self) -> BevDetOcc:
         """The network with random weights."""

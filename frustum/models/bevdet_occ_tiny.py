@@ -24,7 +24,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.models.flashocc import depth_losses, occupancy_labels
 from frustum.models.flashocc_tiny import column_losses, voxel_outputs
-from frustum.models.view_rendering import RenderLoss, render_losses
+from frustum.models.view_rendering import RenderLoss, render_losses, render_memory
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk
@@ -32,7 +32,7 @@ from frustum.nn.voxel import CustomResNet3D, LinearPerHeight, LssFpn3D, as_voxel
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.contract import ClassNames, Label, ModelConfig
+from frustum.types.contract import ClassNames, Label, Memory, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -81,6 +81,10 @@ class BevDetOccTinyConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
         return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """What `render` needs; nothing is known without it."""
+        return render_memory(self.render, self.grid, self.class_names, batch_size)
 
     def build(self) -> BevDetOccTiny:
         """The network; only the encoder may start from trained weights."""

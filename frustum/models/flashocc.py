@@ -20,7 +20,7 @@ from frustum.geometry import VoxelGrid
 from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_bce
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights, masked_cross_entropy
-from frustum.models.view_rendering import RenderLoss, render_losses, view_labels
+from frustum.models.view_rendering import RenderLoss, render_losses, render_memory, view_labels
 from frustum.nn.bev import CustomResNet, FpnLss, MapGrid
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.encoders.resnet import ResNet
@@ -30,7 +30,7 @@ from frustum.nn.occupancy_head import ChannelToHeight, occupancy_predictions
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.contract import ClassNames, Label, ModelConfig
+from frustum.types.contract import ClassNames, Label, Memory, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -78,6 +78,10 @@ class FlashOccConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
         return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """What `render` needs; nothing is known without it."""
+        return render_memory(self.render, self.grid, self.class_names, batch_size)
 
     def build(self) -> FlashOcc:
         """The network with random weights."""

@@ -22,7 +22,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.geometry.transforms import send
 from frustum.losses.occupancy import ClassBalance, flashocc_class_weights
 from frustum.models.flashocc import flashocc_losses, occupancy_labels
-from frustum.models.view_rendering import RenderLoss, render_losses
+from frustum.models.view_rendering import RenderLoss, render_losses, render_memory
 from frustum.nn.bev import CustomResNet, FpnLss, MapGrid, ResidualStages
 from frustum.nn.depth_net import camera_vector
 from frustum.nn.encoders.pretrained import Pretrained
@@ -39,7 +39,7 @@ from frustum.nn.voxel import BasicBlock3D, CustomResNet3D, LssFpn3D, VoxelHead, 
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.contract import ClassNames, Label, ModelConfig, Reads
+from frustum.types.contract import ClassNames, Label, Memory, ModelConfig, Reads
 from frustum.types.frame import Frame
 from frustum.types.predictions import Prediction
 
@@ -109,6 +109,10 @@ class FlashOccStereoConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
         return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """What `render` needs; nothing is known without it."""
+        return render_memory(self.render, self.grid, self.class_names, batch_size)
 
     def build(self) -> FlashOccStereo:
         """The network with random weights."""

@@ -23,7 +23,7 @@ from frustum.geometry.depth import DepthBins
 from frustum.losses.depth import depth_cross_entropy
 from frustum.losses.occupancy import draw_columns, occupancy_losses
 from frustum.models.flashocc import depth_losses, occupancy_labels
-from frustum.models.view_rendering import RenderLoss, render_losses
+from frustum.models.view_rendering import RenderLoss, render_losses, render_memory
 from frustum.nn.encoders.pretrained import Pretrained
 from frustum.nn.occupancy_head import occupancy_predictions, start_at_prior
 from frustum.nn.small_trunk import RENAMED, EvenGrid, SmallTrunk, doubled
@@ -31,7 +31,7 @@ from frustum.nn.unet import UNet
 from frustum.ops.bev_pool import Backend
 from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
-from frustum.types.contract import ClassNames, Label, ModelConfig
+from frustum.types.contract import ClassNames, Label, Memory, ModelConfig
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -80,6 +80,10 @@ class FlashOccTinyConfig(ModelConfig):
     def learns_from(self) -> tuple[Label[Any], ...]:
         """Occupancy, and depth where it has a weight."""
         return occupancy_labels(self.grid, self.class_names, self.depth_loss, self.render)
+
+    def memory(self, batch_size: int, device: str) -> Memory | None:
+        """What `render` needs; nothing is known without it."""
+        return render_memory(self.render, self.grid, self.class_names, batch_size)
 
     def build(self) -> FlashOccTiny:
         """The network; only the encoder may start from trained weights."""

@@ -95,6 +95,11 @@ class GsRenderConfig(ModelConfig):
             raise ValueError("compensation needs adjacent keyframes: set model.views.adjacent=-1,1 or model.compensation=none")
         if self.compensation == "resample" and (self.views.drawn or len(self.views.adjacent)) != 1:
             raise ValueError("compensation=resample renders one adjacent keyframe at a time: set model.views.drawn=1")
+        if self.compensation == "none" and self.views.adjacent:
+            raise ValueError(
+                "compensation=none learns from the keyframe alone: set model.views.adjacent=[] model.views.drawn=0 beside it, or "
+                "compensation=camera"
+            )
         if self.compensation == "none" and self.adjacent_loss != 1:
             raise ValueError(
                 "with compensation=none there are no adjacent views to weigh: leave adjacent_loss=1, or set compensation=camera"
@@ -117,8 +122,7 @@ class GsRenderConfig(ModelConfig):
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """2D labels, and depth where the trunk's depth loss has a weight."""
-        views = self.views if self.compensation != "none" else self.views.model_copy(update={"adjacent": (), "drawn": 0})
-        return (view_labels(views, self.trunk.class_names), *self.trunk.learns_depth())
+        return (view_labels(self.views, self.trunk.class_names), *self.trunk.learns_depth())
 
     def memory(self, batch_size: int, device: str) -> Memory:
         """Numbers and Gaussians of all voxels, again for an adjacent keyframe where they are resampled, and what a CPU renders from."""
@@ -136,7 +140,7 @@ class GsRenderConfig(ModelConfig):
         }
         parts = {what: 4 * batch_size * count for what, count in each.items()} | {"features of the trunk": self.trunk.memory(batch_size)}
         fewer = f"head.most={min(head.most or grid.num_cells, grid.num_cells) // 8}"
-        return Memory(parts, ("compensation=camera", "compensation=none", fewer))
+        return Memory(parts, ("compensation=camera", "compensation=none views.adjacent=[] views.drawn=0", fewer))
 
     def build(self) -> GsRender:
         """The network with random weights; only an image encoder may start from trained ones."""
@@ -225,9 +229,9 @@ class GsRender(nn.Module):
             opacity, logits = splat_to_voxels(found, self.grid)
         else:
             opacity, logits = (x.unflatten(1, self.grid.shape) for x in (found.opacities, found.logits))
-        voxels = read_voxels(opacity, logits, self.config.threshold, self.grid, self.class_names)
+        voxels = read_voxels(opacity, logits, self.config.threshold, self.grid, self.class_names, self.config.views.has_classes)
         render = partial(splat_views, most_opaque(found, self.config.head.most), width=self.config.width, backend=self.config.splatting)
-        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names)
+        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names, self.config.views.has_classes)
         return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -239,11 +239,11 @@ class RenderOcc(nn.Module):
         """
         density, logits = self.field(outputs["numbers"])
         shown = density if self.config.renderer == "reference" else self._opacity(density)
-        voxels = read_voxels(shown, logits, self.config.threshold, self.grid, self.class_names)
+        voxels = read_voxels(shown, logits, self.config.threshold, self.grid, self.class_names, self.config.views.has_classes)
         density = self._per_metre(density)  # depth as `reference` has it is not in metres
         march = partial(voxel_march, step=self.config.step) if self.config.renderer == "march" else None
         render = partial(trace_views, density, logits, self.grid, march=march)
-        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names)
+        views = render_images(render, batch, self.config.shown_width, self.grid, self.class_names, self.config.views.has_classes)
         return [Prediction(token, occupancy, views=seen) for token, occupancy, seen in zip(batch.tokens, voxels, views, strict=True)]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -29,6 +29,7 @@ from frustum.ops.splat_gsplat import why_not
 from frustum.ops.voxel_render import RayColours, voxel_render
 from frustum.types.batch import Batch
 from frustum.types.classes import FLAT_CLASSES, IGNORE
+from frustum.types.contract import Memory
 from frustum.types.predictions import PredictedOccupancy, PredictedViews
 from frustum.types.tensors import moved
 
@@ -143,6 +144,17 @@ def render_losses(
     return {f"render.{name}": render.weight * (share * torch.stack(values)).sum() for name, values in found.items()}
 
 
+def render_memory(render: RenderLoss | None, grid: VoxelGrid, class_names: tuple[str, ...], batch_size: int) -> Memory | None:
+    """Logits and density of all voxels, which the rays cross; None without `render`."""
+    if render is None:
+        return None
+    numbers = {
+        f"{len(class_names)} logits of {grid.num_cells:,} voxels, their logarithms and gradients": 3 * len(class_names) * grid.num_cells,
+        "density": 3 * grid.num_cells,
+    }
+    return Memory({what: 4 * batch_size * count for what, count in numbers.items()}, ("render=null",))
+
+
 def view_labels(views: Views, class_names: tuple[str, ...]) -> ViewLabels:
     """The 2D labels that a network learns from."""
     return ViewLabels(views, class_names, without="model.views.source=lidar")
@@ -154,19 +166,31 @@ def moving_ids(views: Views, class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def read_voxels(opacity: Tensor, logits: Tensor, threshold: float, grid: VoxelGrid, names: tuple[str, ...]) -> list[PredictedOccupancy]:
-    """Voxels (B, X, Y, Z) whose opacity is above the threshold are occupied, by the class of the highest logit (B, X, Y, Z, K)."""
-    labels = torch.where(opacity > threshold, logits.argmax(-1), len(names)).to(torch.uint8)
+def read_voxels(
+    opacity: Tensor, logits: Tensor, threshold: float, grid: VoxelGrid, names: tuple[str, ...], has_classes: bool = True
+) -> list[PredictedOccupancy]:
+    """Voxels (B, X, Y, Z) whose opacity is above the threshold are occupied, by the class of the highest logit (B, X, Y, Z, K).
+
+    With `has_classes=False` all of them are `others`: a network that was taught depth alone knows no class, whatever its logits are.
+    """
+    best = logits.argmax(-1) if has_classes else torch.full(opacity.shape, names.index("others"), device=opacity.device)
+    labels = torch.where(opacity > threshold, best, len(names)).to(torch.uint8)
     return [PredictedOccupancy(volume, grid, (*names, "free")) for volume in labels]
 
 
 @torch.no_grad()
 def render_images(
-    render: Callable[[ViewTruth], Rendered], batch: Batch, width: int, grid: VoxelGrid, names: tuple[str, ...]
+    render: Callable[[ViewTruth], Rendered],
+    batch: Batch,
+    width: int,
+    grid: VoxelGrid,
+    names: tuple[str, ...],
+    has_classes: bool = True,
 ) -> list[PredictedViews | None]:
     """Class and depth of the keyframe's images as the network was given them, `width` pixels wide; None for a width of 0.
 
-    A pixel has the class of the highest logit and the mean depth of the light, where half of it and more ends.
+    A pixel has the class of the highest logit and the mean depth of the light, where half of it and more ends; without `has_classes` none
+    has a class.
     """
     if not width:
         return [None] * len(batch)
@@ -179,7 +203,7 @@ def render_images(
         shape = (*points.depth[:, 0].shape[:2], height, width)
         alpha, depth, best = (x[:, 0].reshape(shape) for x in (found.alpha, found.depth, found.logits.argmax(-1)))
         is_seen = alpha >= 0.5
-        labels = torch.where(is_seen, best, IGNORE).to(torch.uint8)
+        labels = torch.where(is_seen & has_classes, best, IGNORE).to(torch.uint8)
         metres = torch.where(is_seen, depth / alpha.clamp(min=0.5), 0)
     rows = zip(labels, metres, (image2view @ points.intrinsics[:, 0].double()).float(), points.cam2ego[:, 0], strict=True)
     return [PredictedViews(*row, names, grid) for row in rows]

@@ -130,13 +130,16 @@ def _centres(size: tuple[int, int]) -> Tensor:
     return torch.stack([u, v], -1).flatten(0, 1)
 
 
+_AUTO = "use backend='auto' (in a recipe, splatting=auto)."
+
+
 def _backend(backend: SplatBackend, device: torch.device, points: Tensor | None, limits: Tensor | None) -> str:
     if backend not in ("auto", "torch", "numba", "gsplat"):
         raise ConfigError(f"unknown backend {backend!r} of rasterize; choose auto, torch, numba or gsplat.")
     if backend == "numba" and device.type != "cpu":
-        raise ConfigError(f"the numba backend of rasterize needs CPU tensors, got {device}; use backend='auto'.")
+        raise ConfigError(f"the numba backend of rasterize needs CPU tensors, got {device}; {_AUTO}")
     if backend == "gsplat" and (reason := splat_gsplat.why_not(device, points, limits)):
-        raise ConfigError(f"the gsplat backend of rasterize {reason}; use backend='auto'.")
+        raise ConfigError(f"the gsplat backend of rasterize {reason}; {_AUTO}")
     if backend != "auto":
         return backend
     if device.type == "cpu":

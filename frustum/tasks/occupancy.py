@@ -134,9 +134,9 @@ class OccupancyTask(Task):
     """Every figure that applies to what is predicted: panoptic ones where predictions hold instances, ray figures where there is a LiDAR.
 
     `compute` gives, by mask (camera, lidar, none): `miou`, `miou_absent_nan`, `geometric_iou`, `geometric_iou_above_ground`, `fscore`,
-    `fscore_accuracy`, `fscore_completeness`, `mask_share`, `occupied_share`, `class_iou` (also by class), `voxel_pq`, `voxel_sq`,
-    `voxel_rq`; by tolerance (mean, 1, 2, 4): `ray_iou`, `class_ray_iou`, `ray_pq`, `class_ray_pq`; and `class_share`, the share of each
-    class inside the camera mask. All are ratios 0..1; a whole entry is None where there are no rays, or no instances.
+    `fscore_accuracy`, `fscore_completeness`, `mask_share`, `occupied_share`, `predicted_share`, `class_iou` (also by class), `voxel_pq`,
+    `voxel_sq`, `voxel_rq`; by tolerance (mean, 1, 2, 4): `ray_iou`, `class_ray_iou`, `ray_pq`, `class_ray_pq`; and `class_share`, the
+    share of each class inside the camera mask. All are ratios 0..1; a whole entry is None where there are no rays, or no instances.
     """
 
     name = "occupancy"
@@ -156,9 +156,13 @@ class OccupancyTask(Task):
         "are its factors",
         "mask_share": "share of all voxels that the mask covers",
         "occupied_share": "share of the voxels inside the mask that are occupied",
+        "predicted_share": "share of the voxels inside the mask that are predicted to be occupied",
         "class_share": "share of each class among the labelled voxels inside the camera mask",
     }
     submission = OccupancySubmission
+    nothing_found = (
+        "not one voxel is predicted to be occupied: a network that reads voxels out by a threshold may need a lower one (model.threshold)"
+    )
     accepts = "a folder of occupancy predictions (one npz per keyframe, named by its sample token, or SCENE/TOKEN/pred.npz)"
 
     def __init__(self, order: Sequence[str] = (), slow: bool = True):
@@ -259,6 +263,7 @@ class OccupancyTask(Task):
             "class_iou": self._by_class(found["per_class"]),
             "mask_share": inside / voxels if voxels else None,
             "occupied_share": occupied / inside if inside else None,
+            "predicted_share": float(np.delete(metric.confusion, metric.free, 1).sum() / metric.confusion.sum()) if inside else None,
             **{f"voxel_{kind}": panoptic[kind] for kind in ("pq", "sq", "rq")},
         }
 
@@ -319,7 +324,8 @@ class OccupancyTask(Task):
         if not shares or not occupied:
             return []
         parts = [f"{MASKS[mask]} {percent(shares[mask])} % of the voxels, {percent(occupied[mask])} % of them occupied" for mask in shares]
-        return ["covered: " + "; ".join(parts)]
+        is_empty = (metrics.get("predicted_share") or {}).get("none") == 0
+        return ["covered: " + "; ".join(parts), *([f"{cls.nothing_found}."] if is_empty else [])]
 
     # ---- predictions ------------------------------------------------------------------------------------------------------------
 
@@ -342,6 +348,11 @@ class OccupancyTask(Task):
         if files:
             raise DataError(f"{path} holds no npz file, but JSON: if that is a detection submission, give the file, --results {files[0]}.")
         return OccupancyFiles(path)
+
+    @classmethod
+    def is_empty(cls, part: PredictedOccupancy) -> bool:
+        """Whether all voxels are free."""
+        return bool((part.semantics == len(part.class_names) - 1).all())
 
     @classmethod
     def layers(cls, part: PredictedOccupancy) -> list[Layer]:

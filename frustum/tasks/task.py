@@ -196,6 +196,7 @@ class Task(ABC):
         name: of the question.
         part: the attribute of `Prediction` that answers it.
         protocol: what the entries of `compute` are, for the JSON file.
+        nothing_found: what is said of a prediction that `is_empty`, without a full stop.
         accepts: which files of others `recognise` takes, in words; empty for none.
         submission: the class that writes challenge files; None for a question without a challenge.
     """
@@ -203,6 +204,7 @@ class Task(ABC):
     name: ClassVar[str]
     part: ClassVar[str]
     protocol: ClassVar[Mapping[str, str]]
+    nothing_found: ClassVar[str] = ""
     accepts: ClassVar[str] = ""
     submission: ClassVar[type[Submission] | None] = None
 
@@ -245,6 +247,11 @@ class Task(ABC):
     def notes(cls, metrics: Mapping[str, Any]) -> list[str]:
         """What a reader must know to read the figures, in sentences."""
         return []
+
+    @classmethod
+    def is_empty(cls, part: Any) -> bool:
+        """Whether a prediction finds nothing where something always is, so that people are told."""
+        return False
 
     def baselines(self, source: Any, split: str, progress: Progress = silent) -> list[Predictor]:
         """Baselines without images, learned from the labels of a training split, for what was scored here."""

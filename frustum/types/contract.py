@@ -88,10 +88,12 @@ class Label(ABC, Generic[Value]):
     Attributes:
         what: what is missing where there is none, in words.
         advice: how to get it.
+        can_be_hidden: `data.labelled_share` hides it in the samples of which it leaves no labels.
     """
 
     what: ClassVar[str]
     advice: ClassVar[str] = ""
+    can_be_hidden: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, source: Any, token: str, fixed: Any = None) -> Any | None:
@@ -165,7 +167,8 @@ class Memory:
 
     Attributes:
         parts: bytes, by what they are, in words.
-        less: settings of the model that make it less, as they are typed below `model.`; those that save nothing are not shown.
+        less: settings of the model that make it less, as they are typed below `model.`, with spaces between those that belong
+            together; those that save nothing are not shown.
     """
 
     parts: Mapping[str, int]

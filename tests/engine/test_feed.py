@@ -13,6 +13,7 @@ from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
+from frustum.recipes.finding import get_recipe
 from frustum.types.contract import Label, Reads
 from tests.engine import toy
 
@@ -83,6 +84,17 @@ def test_a_split_that_changed_is_not_resumed(toy_root):
 def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):
     with pytest.raises(ConfigError, match="batch"):
         feed(toy_root, batch_size=9)
+
+
+def test_a_share_of_labels_that_hides_none_of_what_is_learned_from(street_root):
+    words = [f"data.root={street_root}", "data.image_size=64,176", "data.labelled_share=0.5"]
+    recipe = apply(get_recipe("renderocc-mini"), words)
+    with pytest.raises(ConfigError, match=r"learns from 2D labels and depth maps alone, .*those of all keyframes\. Leave data\.labelled_share=1, or set"):
+        TrainingFeed(recipe, recipe.data.open())
+    recipe = apply(recipe, ["data.labelled_only=true"])
+    TrainingFeed(recipe, recipe.data.open())
+    recipe = apply(get_recipe("flashocc-mini-render"), [*words[:2], "data.labelled_share=0.5"])
+    TrainingFeed(recipe, recipe.data.open())
 
 
 def test_labels_that_cannot_be_learned_from_stop_before_training(toy_root, street_root):

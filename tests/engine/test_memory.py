@@ -156,6 +156,11 @@ def test_a_training_is_refused_before_its_first_step(toy_root, tmp_path, monkeyp
     recipe = toy.recipe(toy_root, steps=1)
     train(recipe, tmp_path / "plain")
     assert "GiB of memory" not in capsys.readouterr().out
+    mixed = get_recipe("flashocc-mini-render").model
+    found, without = mixed.memory(1, "cpu"), mixed.model_copy(update={"render": None})
+    assert found.less == ("render=null",)
+    assert sum(found.parts.values()) > 4 * 3 * 18 * 640_000
+    assert without.memory(1, "cpu") is None
     found = get_recipe("renderocc-mini").model.memory(1, "cpu")
     monkeypatch.setattr(toy.ToyConfig, "memory", lambda self, batch_size, device: found)
     train(recipe, tmp_path / "told")

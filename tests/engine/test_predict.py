@@ -49,6 +49,18 @@ def test_prediction_needs_no_labels(tmp_path):
     assert len(predict(toy.ToyConfig().build(), recipe, database, database.tokens("val"), tmp_path / "out", progress=False)) == 4
 
 
+def test_predictions_without_a_thing_in_them_are_told_of(toy_root, tmp_path, capsys):
+    recipe, network = toy.recipe(toy_root), toy.ToyConfig().build()
+    database = recipe.data.open()
+    predict(network, recipe, database, database.tokens("val"), tmp_path / "full")
+    assert "to be occupied" not in capsys.readouterr().out
+    with torch.no_grad():
+        network.head.bias.view(-1, len(OCC3D_CLASSES))[:, OCC3D_CLASSES.index("free")] += 1e6
+    predict(network, recipe, database, database.tokens("val"), tmp_path / "empty")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "in 4 of 4 predictions not one voxel is predicted to be occupied" in said
+
+
 def test_an_interrupted_prediction_goes_on(toy_root, tmp_path, capsys):
     recipe, network, drawn = toy.recipe(toy_root), toy.ToyConfig().build(), []
     database, out = recipe.data.open(), tmp_path / "out"

@@ -117,6 +117,21 @@ def test_depth_alone_teaches_no_class():
     assert losses["depth"] > 0
 
 
+def test_what_learned_depth_alone_claims_no_class():
+    """All that is occupied is one class, `others`, whatever its untrained logits say, and no rendered pixel has one."""
+    for views, known in ((Views(source="lidar"), False), (Views(), True)):
+        for config in (RenderOccConfig(trunk=tiny(), views=views), GsRenderConfig(trunk=tiny(), views=views, compensation="none")):
+            network = config.model_copy(update={"threshold": 0.0}).build().eval()
+            batch = make_batch(get_recipe("renderocc-mini"), 1)
+            outputs = network(batch)
+            outputs["numbers"] = torch.randn_like(outputs["numbers"])
+            (found,) = network.predict(outputs, batch)
+            classes = set(found.occupancy.semantics.unique().tolist()) - {17}
+            assert (len(classes) == 17) == known, classes
+            assert known or classes == {0}
+            assert bool((found.views.labels == IGNORE).all()) != known
+
+
 def test_settings_that_contradict_each_other():
     with pytest.raises(ValidationError, match="compensation needs adjacent keyframes"):
         GsRenderConfig(views=Views())
@@ -139,7 +154,13 @@ def test_settings_that_contradict_each_other():
     with pytest.raises(ValidationError, match="one loss of all points"):
         RenderOccConfig(renderer="reference", threshold=8.5, adjacent_loss=0.5)
     with pytest.raises(ValidationError, match="no adjacent views to weigh"):
-        GsRenderConfig(compensation="none", adjacent_loss=0.5)
+        GsRenderConfig(compensation="none", adjacent_loss=0.5, views=Views())
+    with pytest.raises(ValidationError, match=r"keyframe alone: set model\.views\.adjacent=\[\] model\.views\.drawn=0 beside it"):
+        GsRenderConfig(compensation="none")
+    with pytest.raises(ValidationError, match=r"drawn=2 of 1 adjacent keyframes: set adjacent to at least as many, or drawn=0"):
+        Views(adjacent=(1,), drawn=2)
+    with pytest.raises(ValidationError, match="less than 1"):
+        Views(hidden=7)
     with pytest.raises(ValidationError, match="less than or equal to 8192"):
         GsRenderConfig(width=10_000)
     with pytest.raises(ValidationError, match="cars is none"):

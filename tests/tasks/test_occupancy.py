@@ -189,6 +189,9 @@ def test_the_list_of_figures_names_masks_conventions_and_published_numbers(toy_r
     assert [row[-1] for row in table.rows] == [f"{i:.2f}" for i in range(17)] + ["31.95"]
     assert list(class_tables(report, (rays,))) == list(class_tables(report))
     assert "camera mask" in notes(report)[0]
+    assert len(notes(report)) == 1
+    report.results["occupancy"]["predicted_share"]["none"] = 0.0
+    assert "not one voxel is predicted to be occupied: " in notes(report)[1]
     short = PublishedNumber(metric="mIoU", value=1.0, protocol="p", source="s", per_class=(1.0,))
     with pytest.raises(ConfigError, match=r"figures of 1 classes, but 17 are evaluated.* one entry per class, in this order: others, "):
         list(class_tables(report, (short,)))

@@ -125,6 +125,7 @@ class MapLabels(Label[MapTruth]):
     reference: int = 1
     draw_reference: bool = False
 
+    can_be_hidden: ClassVar[bool] = True
     what: ClassVar[str] = "map labels"
     advice: ClassVar[str] = "Use a data set with annotations, or batch.with_labels({MapLabels: MapTruth(...)})."
 

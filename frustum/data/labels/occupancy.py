@@ -72,6 +72,7 @@ class OccupancyLabels(Label[OccupancyTruth]):
     instances: bool = False
     class_names: tuple[str, ...] = OCC3D_CLASSES
 
+    can_be_hidden: ClassVar[bool] = True
     what: ClassVar[str] = "occupancy labels"
     advice: ClassVar[str] = "Use a data set that has gts/ files, or Batch.from_arrays(..., labels={OccupancyLabels: ...})."
 

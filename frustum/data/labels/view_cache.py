@@ -36,12 +36,13 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
     What is there already is not made again, but for damaged files and those of versions that did not say what they were made of.
 
     Raises:
-        DataError: labels cannot be made; the folder holds labels that were made otherwise, or of another data set.
+        DataError: labels cannot be made; the folder holds labels that were made otherwise, or of another data set, or anything else.
     """
     about = folder / "views.json"
     if about.is_file():
         check_cache(folder, views)
     else:
+        require_empty(folder)
         write_json(about, made_of(views), indent=2)
     new = 0
     for token in tokens:
@@ -56,6 +57,16 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
             np.savez_compressed(temporary, **arrays, channels=channels, origins=found)  # type: ignore[arg-type]
         new += 1
     return new
+
+
+def require_empty(folder: Path) -> None:
+    """Raise DataError if a folder without `views.json` holds anything: a data set, or labels that do not say how they were made."""
+    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    if found:
+        raise DataError(
+            f"{folder} is no folder of 2D labels: it holds {', '.join(found[:3])}{' and more' * (len(found) > 3)}, but no views.json, "
+            "which says how labels were made. Choose a new folder with --out."
+        )
 
 
 def check_cache(folder: Path, views: Views) -> None:
@@ -112,7 +123,7 @@ class _DamagedError(DataError):
 
 
 def _read(path: Path, with_points: bool) -> _Stored:
-    advice = "Write them again: frustum data labels-2d"
+    advice = f"Write them again: frustum data labels-2d ROOT --out {path.parent}"
     try:
         with open_npz(path) as archive:
             if "origins" not in archive:

@@ -72,15 +72,22 @@ class Views(Config):
     moving: tuple[str, ...] = MOVING
     uncovered: bool = True
     max_depth: float = Field(80.0, gt=1)
-    hidden: float = Field(0.0, ge=0)
+    hidden: float = Field(0.0, ge=0, lt=1)
     cache: str = ""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether any point has a class: what is learned from depth alone knows none."""
+        return self.source != "lidar"
 
     @model_validator(mode="after")
     def _draws(self) -> Views:
+        if self.drawn > len(self.adjacent):
+            raise ValueError(f"drawn={self.drawn} of {len(self.adjacent)} adjacent keyframes: set adjacent to at least as many, or drawn=0")
         weighs = self.balance or self.class_weights or self.adjacent_weight != 1 or self.moving_weight != 1
         if weighs and not self.points:
             raise ValueError("balance, class_weights, adjacent_weight and moving_weight say how points are drawn: set points, such as 4000")
-        if not self.uncovered and (not self.adjacent or self.source == "lidar"):
+        if not self.uncovered and not (self.adjacent and self.has_classes):
             raise ValueError(
                 "uncovered=false leaves out points of adjacent keyframes by the classes of points: set adjacent, and a source with classes"
             )

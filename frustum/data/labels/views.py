@@ -195,10 +195,14 @@ class ViewLabels(Label[ViewTruth]):
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
         """What is known of which pixels of which keyframes; how many these are, where the statistics say so."""
         views, every = self.views, len(self.views.adjacent)
-        drawn = min(views.drawn, every) or every
+        drawn = views.drawn or every
         near = f"{drawn} of {every}" if drawn < every else f"{every}"
         near = f" and {near} adjacent keyframe{'s' * (every > 1)}" if every else ""
-        words = {"lidarseg": "class and depth of LiDAR points", "lidar": "depth of LiDAR points", "dense": "class and depth of all pixels"}
+        words = {
+            "lidarseg": "class and depth of LiDAR points",
+            "lidar": "depth of LiDAR points, no class",
+            "dense": "class and depth of all pixels",
+        }
         count = f", {views.points:,} of all views drawn at a time" if views.points else ""
         if "points" in statistics and statistics["frames"] > 0:
             count = f", about {_rounded(statistics['points'] / statistics['frames']):,} labelled pixels a keyframe{count}"

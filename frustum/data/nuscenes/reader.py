@@ -352,8 +352,8 @@ class NuScenes:
         if not count:
             raise DataError(
                 f"data.labelled_share={share:g} of the {len(names)} {by}s of split {split!r} in {self.root} leaves none with labels. "
-                f"Use data.labelled_share={1 / max(1, len(names)):.2g} or more"
-                + (", or data.labelled_by=keyframe." if by == "scene" else ".")
+                + (f"Use data.labelled_share={1 / len(names):.2g} or more" if len(names) > 1 else "Leave data.labelled_share=1")
+                + (", or set data.labelled_by=keyframe." if by == "scene" else ".")
             )
         drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:count]
         self.labelled = tuple(sorted(drawn))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from frustum.config import TRAVELS
 from frustum.data.source import AugmentConfig, DataConfig, RigSource, spread
@@ -47,6 +47,15 @@ class NuScenesData(DataConfig):
     labelled_seed: int = Field(0, description="draws them; of one seed, a larger share holds a smaller one")
     labelled_only: bool = Field(False, description="train on the keyframes alone whose voxel and map labels are not hidden")
     labelled_repeat: int = Field(1, ge=1, description="how often a pass goes over keyframes with labels, where those of others are hidden")
+
+    @model_validator(mode="after")
+    def _repeats(self) -> NuScenesData:
+        if self.labelled_repeat > 1 and (self.labelled_share == 1 or self.labelled_only):
+            raise ValueError(
+                "labelled_repeat says how often keyframes with labels come in beside those whose labels are hidden, of which there are "
+                "none: set labelled_share below 1 and labelled_only=false, or labelled_repeat=1"
+            )
+        return self
 
     @classmethod
     def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def table_folder(root: Path, version: str) -> Path:
     found = versions(root)
     if version in found:
         return inside(root, version)
-    advice = f"Check with `frustum data status {root}`, or generate a data set with `frustum data world {root}`."
+    advice = f"Check with `frustum data status {root}`, or generate a data set in a new folder with `frustum data world FOLDER`."
     if not root.is_dir():
         raise DataError(
             f"the data root {root} does not exist; it must be a folder with {version}/*.json and samples/. "
@@ -56,7 +56,10 @@ def table_folder(root: Path, version: str) -> Path:
         )
     if found:
         hint = nearest_names(version, found)
-        raise DataError(f"the data set {root} has no version {version!r}; {hint} Set data.version. {advice}")
+        raise DataError(
+            f"the data set {root} has no version {version!r}; {hint} Set data.version (or --version). What it holds says "
+            f"`frustum data status {root}`."
+        )
     if (root / "sample.json").is_file():
         above = f"data.root={root.parent} data.version={root.name}"
         raise DataError(f"{root} is itself a folder of tables; the data root is the folder above it: try {above}.")

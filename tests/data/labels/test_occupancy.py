@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.occupancy import OccupancyLabels, OccupancyTruth, class_counts, occupancy_of
@@ -163,6 +164,8 @@ def test_hidden_labels_are_not_read_nor_counted(street_root: Path) -> None:
     twice = data.model_copy(update={"labelled_only": False, "labelled_repeat": 2})
     assert sorted(twice.training_tokens(half, 0)) == sorted([*tokens, *shown])
     assert twice.model_copy(update={"labelled_share": 1.0}).training_tokens(every, 0) == tokens, "all have labels: none is repeated"
+    with pytest.raises(ValidationError, match=r"of which there are none: set labelled_share below 1"):
+        NuScenesData(labelled_repeat=2)
     LABELS.require(half, tokens[::-1])
     assert LABELS.described(every, tokens, {}) == "3D labels (class of each voxel)"
     panoptic = OccupancyLabels(LABELS.grid, instances=True)
@@ -194,5 +197,5 @@ def test_shares_of_scenes_are_nested_and_seeded(reader: NuScenes, monkeypatch: p
     source.hide_labels("train", 0.1, by="keyframe")
     assert len(source.labelled) == 4
     assert [token for token in source.tokens("train") if not source.hides_labels(token)] == sorted(source.labelled, key=int)
-    with pytest.raises(DataError, match=r"0.1 of the 1 scenes .*or data.labelled_by=keyframe\."):
+    with pytest.raises(DataError, match=r"0.1 of the 1 scenes .*Leave data\.labelled_share=1, or set data\.labelled_by=keyframe\."):
         source.hide_labels("train", 0.1)

@@ -49,6 +49,19 @@ def test_labels_of_another_world_are_refused(street_root: Path, other: NuScenes,
     assert write_views(world, [token], folder, Views()) == 0
 
 
+def test_labels_are_written_into_a_folder_of_their_own(street_root: Path, tmp_path: Path) -> None:
+    """Not into a data set, and not beside labels that do not say how they were made."""
+    world = NuScenes(street_root)
+    token, before = world.tokens("val")[0], sorted(street_root.iterdir())
+    with pytest.raises(DataError, match=r"no folder of 2D labels: it holds complete, gts, lidarseg and more, but no views\.json.*new folder with --out"):
+        write_views(world, [token], street_root, Views())
+    assert sorted(street_root.iterdir()) == before
+    assert write_views(world, [token], tmp_path / "labels", Views()) == 1
+    (tmp_path / "labels" / "views.json").unlink()
+    with pytest.raises(DataError, match=rf"it holds {token}\.npz, but no views\.json"):
+        write_views(world, [token], tmp_path / "labels", Views(hidden=0.5))
+
+
 def test_the_same_cameras_with_other_points_are_refused(other: NuScenes, tmp_path: Path) -> None:
     first, second = other.scenes[0].tokens[:2]
     folder = tmp_path / "labels"
@@ -71,8 +84,9 @@ def test_the_same_cameras_with_other_points_are_refused(other: NuScenes, tmp_pat
 
 @pytest.mark.parametrize(("views", "pose_counts"), [(Views(), True), (Views(source="lidar"), True), (DENSE, False)])
 def test_a_camera_that_was_moved_or_calibrated_anew(other: NuScenes, tmp_path: Path, views: Views, pose_counts: bool) -> None:
+    folder = tmp_path / "labels"
     token = other.scenes[0].tokens[0]
-    write_views(other, [token], tmp_path, views)
+    write_views(other, [token], folder, views)
     sample = other.sample(token)
     moved, zoomed = np.eye(4), np.diag([1.001, 1, 1])
     moved[0, 3] = 0.001
@@ -84,39 +98,41 @@ def test_a_camera_that_was_moved_or_calibrated_anew(other: NuScenes, tmp_path: P
         cameras[2] = replace(cameras[2], **changed)
         if matters:
             with pytest.raises(DataError, match=rf"{cameras[2].channel} had other {name}"):
-                read_cache(tmp_path, other, replace(sample, cameras=tuple(cameras)), views)
+                read_cache(folder, other, replace(sample, cameras=tuple(cameras)), views)
         else:
-            read_cache(tmp_path, other, replace(sample, cameras=tuple(cameras)), views)
+            read_cache(folder, other, replace(sample, cameras=tuple(cameras)), views)
     some = replace(sample, cameras=sample.cameras[4:1:-1])
-    for found, made in zip(read_cache(tmp_path, other, some, views), view_points(other, some, views), strict=True):
+    for found, made in zip(read_cache(folder, other, some, views), view_points(other, some, views), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(found, made, strict=True))
 
 
 def test_truth_images_that_were_made_anew(other: NuScenes, tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
     token = other.scenes[0].tokens[0]
-    write_views(other, [token], tmp_path, DENSE)
-    assert write_views(other, [token], tmp_path, DENSE) == 0
+    write_views(other, [token], folder, DENSE)
+    assert write_views(other, [token], folder, DENSE) == 0
     images = [truth_images(camera)[1] for camera in other.sample(token).cameras]
     shutil.copy(images[1], images[4])
     with pytest.raises(DataError, match=rf"{other.cameras[4]} had other files of points or pixels"):
-        read(other, token, tmp_path, DENSE)
+        read(other, token, folder, DENSE)
 
 
 def test_damaged_files_and_those_of_earlier_versions_are_made_again(other: NuScenes, tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
     tokens = other.scenes[0].tokens
-    write_views(other, tokens, tmp_path, Views())
-    wanted = [read(other, token, tmp_path) for token in tokens]
-    (tmp_path / f"{tokens[0]}.npz").write_bytes(b"no archive")
-    with np.load(tmp_path / f"{tokens[1]}.npz") as stored:
+    write_views(other, tokens, folder, Views())
+    wanted = [read(other, token, folder) for token in tokens]
+    (folder / f"{tokens[0]}.npz").write_bytes(b"no archive")
+    with np.load(folder / f"{tokens[1]}.npz") as stored:
         arrays = {name: stored[name] for name in stored if name != "origins"}
-    np.savez(tmp_path / f"{tokens[1]}.npz", **arrays)
+    np.savez(folder / f"{tokens[1]}.npz", **arrays)
     with pytest.raises(DataError, match="cannot read the 2D labels"):
-        read(other, tokens[0], tmp_path)
+        read(other, tokens[0], folder)
     with pytest.raises(DataError, match=r"do not say what they were made of.*Write them again: frustum data labels-2d"):
-        read(other, tokens[1], tmp_path)
-    assert write_views(other, tokens, tmp_path, Views()) == 2
+        read(other, tokens[1], folder)
+    assert write_views(other, tokens, folder, Views()) == 2
     for token, images in zip(tokens, wanted, strict=True):
-        for a, b in zip(read(other, token, tmp_path), images, strict=True):
+        for a, b in zip(read(other, token, folder), images, strict=True):
             assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -228,9 +228,9 @@ def test_statistics_count_points(world):
             Views(source="lidar", adjacent=(-1,)),
             {"points": np.array(20943), "frames": np.array(1)},
             " and 1 adjacent keyframe",
-            "depth of LiDAR points, about 20,900 labelled pixels a keyframe",
+            "depth of LiDAR points, no class, about 20,900 labelled pixels a keyframe",
         ),
-        (Views(adjacent=(-1, 1), drawn=5), {"counts": np.ones(17)}, " and 2 adjacent keyframes", "class and depth of LiDAR points"),
+        (Views(adjacent=(-1, 1), drawn=2), {"counts": np.ones(17)}, " and 2 adjacent keyframes", "class and depth of LiDAR points"),
     ],
 )
 def test_what_is_learned_from_is_said(world, views, known, near, text):
