@@ -45,6 +45,12 @@ def is_safetensors(path: Path) -> bool:
         advice = f"Give a file in it: {', '.join(inside[:3])}" if inside else none
         raise CheckpointError(f"{path} is a folder, where a weights file is needed. {advice}")
     if not path.is_file():
+        if saved := sorted(path.parent.glob("checkpoints/step_*/model.safetensors")):
+            averaged = saved[-1].with_name("ema.safetensors")
+            raise CheckpointError(
+                f"the training in {path.parent} is not finished: there is no {path} yet. Go on: frustum train {path.parent}. The last step "
+                f"that it saved is {averaged if averaged.is_file() else saved[-1]}, which can be given instead."
+            )
         raise CheckpointError(f"there is no checkpoint {path}. Give a .pth or .safetensors file, or the folder of a finished run.")
     with open(path, "rb") as file:
         head = file.read(4096)

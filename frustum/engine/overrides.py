@@ -27,7 +27,8 @@ _REPLACES = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 def apply(recipe: C, overrides: Iterable[str]) -> C:
     """A copy of `recipe` (or of any other Config) with every `key=value` set, in order.
 
-    Settings of one section that need each other may stand in any order: one that contradicts what is there yet is set after the others.
+    Settings that need each other may stand in any order: one that contradicts what is there yet is set after the others, and those that
+    still do are set at once.
 
     A key is the dotted path of a field (`optim.lr`, `model.depth_bins`) or of an entry of one (`optim.lr_scale.encoder`). A value is a
     number, `true`, `false`, `null`, a word, a list as `1,2` or `[1,2]`, or a JSON object for a whole section. `data=NAME` stands for the
@@ -59,9 +60,18 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
                     raise
                 late.append((override, error))
         if len(late) == len(words):
-            raise late[0][1]
+            return _at_once(recipe, late)
         words = [override for override, _ in late]
     return recipe
+
+
+def _at_once(recipe: C, late: list[tuple[str, _ContradictionError]]) -> C:
+    """`recipe` with all settings, each of which contradicts what is there without the others; their first error if it stays so."""
+    settings = [(key.strip().split("."), text.strip(), key.strip()) for key, _, text in (word.partition("=") for word, _ in late)]
+    try:
+        return _set_all(recipe, settings)
+    except _ContradictionError:
+        raise late[0][1] from None
 
 
 class _ContradictionError(ConfigError):
@@ -95,6 +105,20 @@ def _preset(override: str, recipe: Recipe) -> list[str]:
 
 def _set(config: C, path: list[str], text: str, key: str) -> C:
     return _with(config, {path[0]: _value(config, path, text, key)}, f"{key}={text}", key.removesuffix(".".join(path)))
+
+
+def _set_all(config: C, settings: list[tuple[list[str], str, str]]) -> C:
+    """`_set` of several (path, text, key), of which sections are validated when all of their values are there."""
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path, _, _ in settings):
+        inner = [(path[1:], text, key) for path, text, key in settings if path[0] == name]
+        current = getattr(config, name)
+        is_section = isinstance(current, Config) and all(path for path, _, _ in inner)
+        if not is_section and len(inner) > 1:  # entries of one dictionary
+            raise _ContradictionError(name)
+        changes[name] = _set_all(current, inner) if is_section else _value(config, [name, *inner[-1][0]], *inner[-1][1:])
+    path, _, key = settings[0]
+    return _with(config, changes, " ".join(f"{key}={text}" for _, text, key in settings), key.removesuffix(".".join(path)))
 
 
 def _value(config: Config, path: list[str], text: str, key: str) -> Any:

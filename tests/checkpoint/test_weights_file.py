@@ -108,6 +108,18 @@ def test_a_missing_file_is_named(tmp_path):
         read_weights(tmp_path / "gone.safetensors")
 
 
+def test_an_unfinished_run_names_its_last_saved_step(tmp_path):
+    for step, names in (("step_00000002", ("model", "ema")), ("step_00000010", ("model",))):
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "checkpoints" / step / f"{name}.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"is not finished: .* Go on: frustum train .*step_00000010.model\.safetensors, which can"):
+        read_weights(tmp_path / "weights.safetensors")
+    (tmp_path / "checkpoints" / "step_00000010" / "ema.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step_00000010.ema\.safetensors"):
+        read_weights(tmp_path / "weights.safetensors")
+
+
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write"):

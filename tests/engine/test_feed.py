@@ -89,7 +89,9 @@ def test_too_few_keyframes_for_a_batch_are_a_config_error(toy_root):
 def test_a_share_of_labels_that_hides_none_of_what_is_learned_from(street_root):
     words = [f"data.root={street_root}", "data.image_size=64,176", "data.labelled_share=0.5"]
     recipe = apply(get_recipe("renderocc-mini"), words)
-    with pytest.raises(ConfigError, match=r"learns from 2D labels and depth maps alone, .*those of all keyframes\. Leave data\.labelled_share=1, or set"):
+    with pytest.raises(
+        ConfigError, match=r"learns from 2D labels and depth maps alone, .*those of all keyframes\. Leave data\.labelled_share=1, or set"
+    ):
         TrainingFeed(recipe, recipe.data.open())
     recipe = apply(recipe, ["data.labelled_only=true"])
     TrainingFeed(recipe, recipe.data.open())

@@ -43,7 +43,7 @@ def test_it_grows_with_the_batch_and_with_the_voxels(name, device):
 
 def test_what_else_makes_it_larger():
     camera, resample = (needed("gsrender-mini", *NEAR, f"model.compensation={way}") for way in ("camera", "resample"))
-    assert needed("gsrender-mini") == needed("gsrender-mini", *NEAR) < camera < resample
+    assert needed("gsrender-mini") < camera < resample
     assert needed("gsrender-mini", "model.head.most=1000") < needed("gsrender-mini")
     assert needed("gsrender-mini", "model.head.most=9999999") == needed("gsrender-mini")
     assert needed("gsrender-mini", device="cuda") < needed("gsrender-mini"), "what the CPU copies"
@@ -101,7 +101,7 @@ def test_a_part_that_must_see_numbers_is_left_out():
 
 def test_no_estimate_for_others():
     for name in {info.name for info in list_recipes()}:
-        if not name.startswith(("gsrender", "renderocc")):
+        if not name.startswith(("gsrender", "renderocc")) and not name.endswith("-render"):
             assert estimate(get_recipe(name), NETWORK, CPU) == {}, name
 
 
@@ -123,7 +123,11 @@ def test_too_large_a_setting_says_what_to_reduce(monkeypatch):
         "a training step needs at least 2.8 GiB of memory (0.9 GiB for 24 numbers of 640,000 voxels and their gradients, "
     )
     assert "but this machine has 1.2 GiB" in text
-    words = ["train.batch_size=4 train.accumulate=4 (1.4 GiB)", "compensation=none", "compensation=camera"]
+    words = [
+        "train.batch_size=4 train.accumulate=4 (1.4 GiB)",
+        "model.compensation=none 'model.views.adjacent=[]' model.views.drawn=0",
+        "compensation=camera",
+    ]
     places = [text.index(word) for word in (*words, "model.head.most=80000")]
     assert places == sorted(places), "smaller batches, by which nothing is lost, then what saves most"
 

@@ -151,6 +151,11 @@ def test_settings_that_need_each_other_stand_in_any_order():
     words = ["model.compensation=camera", "model.views.adjacent=-1,1", "model.views.drawn=1"]
     found = [apply(get_recipe("gsrender-mini"), order) for order in permutations(words)]
     assert all(recipe == found[0] for recipe in found)
+    none = ["model.views.adjacent=[]", "model.compensation=none", "model.views.drawn=0"]
+    alone = [apply(found[0], order) for order in permutations(none)]
+    assert all(recipe == get_recipe("gsrender-mini") for recipe in alone)
+    with pytest.raises(ConfigError, match=r"model\.views\.adjacent=-1,1 is not allowed: compensation=none learns from the keyframe alone"):
+        apply(get_recipe("gsrender-mini"), words[1:])
     silog = ["model.loss.depth=silog", "model.loss.free_weight=0", "model.loss.window_share=0"]
     assert apply(get_recipe("gsrender-mini"), silog) == apply(get_recipe("gsrender-mini"), silog[::-1])
     with pytest.raises(ConfigError, match=r"model\.compensation=camera is not allowed: compensation needs adjacent keyframes"):

@@ -73,7 +73,7 @@ class DepthLabels(Label[Tensor]):
 
     def described(self, source: Any, tokens: Sequence[str], statistics: Mapping[str, np.ndarray]) -> str:
         """Depth of what."""
-        return "depth of LiDAR points"
+        return "depth maps of LiDAR points"
 
 
 def _maps(found: _Found, draw: Draw) -> list[np.ndarray]:

@@ -73,7 +73,9 @@ def check_cache(folder: Path, views: Views) -> None:
     """Raise DataError unless the folder holds labels that are made as these settings say."""
     about, wanted = folder / "views.json", made_of(views)
     if not about.is_file():
-        raise DataError(f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {folder}")
+        raise DataError(
+            f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {'FOLDER' if folder.exists() else folder}"
+        )
     if (made := read_json(about, "settings of 2D labels")) != wanted:
         train = f"; to train with these, set {as_settings(made)}" if isinstance(made, dict) and set(made) == set(wanted) else ""
         raise DataError(

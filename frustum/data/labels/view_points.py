@@ -205,7 +205,10 @@ def _class_table(source: Any) -> np.ndarray:
 
 def _dense(camera: CameraFrame, max_depth: float) -> ImagePoints:
     """Labels of all pixels of a street world's image but the sky."""
-    advice = 'Make the world with them: frustum data world OUT \'save=["depth","semantics"]\''
+    advice = (
+        'Only street worlds have truth images (frustum data world OUT \'save=["depth","semantics"]\'): of other data use LiDAR points, '
+        "model.views.source=lidarseg, or lidar where these have no classes."
+    )
     depth, ids = (np.asarray(read_image(path, lambda image: image.copy(), advice)) for path in truth_images(camera))
     if depth.shape != ids.shape or depth.shape != tuple(camera.size):
         raise ShapeError(f"the truth images of {camera.path} have shapes {depth.shape} and {ids.shape}, the image {camera.size}.")

@@ -126,4 +126,4 @@ def test_depth_without_lidar_says_how_to_train_without(toy_root: Path) -> None:
 
 
 def test_what_is_learned_from_is_said() -> None:
-    assert DepthLabels().described(None, [], {}) == "depth of LiDAR points"
+    assert DepthLabels().described(None, [], {}) == "depth maps of LiDAR points"

@@ -53,7 +53,9 @@ def test_labels_are_written_into_a_folder_of_their_own(street_root: Path, tmp_pa
     """Not into a data set, and not beside labels that do not say how they were made."""
     world = NuScenes(street_root)
     token, before = world.tokens("val")[0], sorted(street_root.iterdir())
-    with pytest.raises(DataError, match=r"no folder of 2D labels: it holds complete, gts, lidarseg and more, but no views\.json.*new folder with --out"):
+    with pytest.raises(
+        DataError, match=r"no folder of 2D labels: it holds complete, gts, lidarseg and more, but no views\.json.*new folder with --out"
+    ):
         write_views(world, [token], street_root, Views())
     assert sorted(street_root.iterdir()) == before
     assert write_views(world, [token], tmp_path / "labels", Views()) == 1
