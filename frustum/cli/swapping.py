@@ -17,17 +17,16 @@ from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.resolve import open_network
 from frustum.data.images.labelled import images_in, read_ids
-from frustum.data.pixels import normalise, read_image
+from frustum.data.pixels import read_image
 from frustum.data.portraits.crop import Crop, crop_around, face_box
 from frustum.data.portraits.marks import MIN_SIDE, find_mark, with_label, with_mark
-from frustum.engine.predictors import NetworkPredictor
+from frustum.engine.head_swaps import parse_with
 from frustum.errors import ConfigError, DataError, FrustumWarning
 from frustum.files import atomic_path, read_json, write_json
 from frustum.models.head_swap import HeadSwapper, Parse
 from frustum.models.heser_aligner import HeserAligner
 from frustum.models.heser_blender import HeserBlender
 from frustum.models.heser_fewshot import FewShot
-from frustum.types.batch import Batch, ImageScale
 from frustum.types.pixel_classes import FACE
 from frustum.version import __version__
 
@@ -116,20 +115,9 @@ def verify(path: Path) -> dict[str, Any]:
 def parser_of(name: str) -> tuple[Parse, torch.nn.Module]:
     """A function that finds the parts of a head in any square image, and its network. Raises ConfigError for one with other classes."""
     recipe, network = open_network(name)
-    predictor, data = NetworkPredictor(network, recipe.runtime), recipe.data
     if getattr(recipe.model, "class_names", None) != FACE.names:
         raise ConfigError(f"--parser {name} does not have the 19 classes of faces. Train one: frustum train face-parser data.root=HEADS.")
-
-    def parse(image: np.ndarray) -> np.ndarray:
-        """(S, S, 3) uint8 -> (S, S) uint8."""
-        square = Image.fromarray(image)
-        pixels = normalise(np.asarray(square.resize(data.image_size[::-1])), data.mean, data.std, data.channel_order)
-        batch = Batch.of_images(torch.from_numpy(pixels)[None])
-        (found,) = predictor(Batch(**{**vars(batch), "image_scale": ImageScale(data.mean, data.std, data.channel_order)}))
-        assert found.segmentation is not None
-        return np.asarray(Image.fromarray(found.segmentation.labels.numpy()).resize(square.size, Image.Resampling.NEAREST))
-
-    return parse, network
+    return parse_with(recipe, network), network
 
 
 def _portrait(file: Path, masks: Path | None, parse: Parse, side: int) -> tuple[np.ndarray, Crop, np.ndarray, np.ndarray]:

@@ -35,11 +35,13 @@ class Swapped(NamedTuple):
         image: (S, S, 3) uint8, the target's portrait with the source's head.
         where: (S, S) bool, what was painted anew; outside of it the image is the portrait, to the bit.
         aligned: (S, S, 3) uint8, the head that the blender was given, on mid grey.
+        parts: (S, S) uint8, what of it is what, 0 beside the head.
     """
 
     image: np.ndarray
     where: np.ndarray
     aligned: np.ndarray
+    parts: np.ndarray
 
 
 class HeadSwapper:
@@ -89,7 +91,7 @@ class HeadSwapper:
         (prediction,) = self.blender.predict(blended, batch)
         assert prediction.portrait is not None
         image = prediction.portrait.image.permute(1, 2, 0).numpy()
-        return Swapped(image, blended["masks"][0, 1].numpy() > 0, aligned)
+        return Swapped(image, blended["masks"][0, 1].numpy() > 0, aligned, parts[0].numpy())
 
 
 def _signed(image: np.ndarray) -> Tensor:

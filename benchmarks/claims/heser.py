@@ -1,0 +1,441 @@
+"""HeSer's claims in miniature, on generated heads of people whom no network saw, for whom the perfect swap is known to the pixel.
+
+    python benchmarks/claims/heser.py                                  # both networks, the ablations, few frames, video, fairness
+    python benchmarks/claims/heser.py --parts blender aligner chain    # some of them
+    python benchmarks/claims/heser.py --finished                       # train nothing: tables of what is finished
+
+Parts:
+
+- blender: it is given the exactly aligned head. Against that head pasted, as it is and with mean and spread of the target's colours.
+- aligner: heads alone, of people from the frames of another clip; trained as the recipe says (`full`), and with what stands against
+  learning the person from the target taken away: the code of pose and expression wide, the disguise of the target, the loss on the head
+  alone. `own` are heads of the same person, of which the loss tells; `swaps` those of others, which is what it is for.
+- chain: both networks and a parser, as `frustum swap` has them. Against the source's head moved onto the target's landmarks, and against
+  each network without the other.
+- few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
+- video: how much the change from frame to frame differs from the true one.
+- fairness: the chain on a balanced set, by tone of skin and by look.
+
+Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
+the image; missing is the share of them that the parser does not find.
+
+What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
+they are not there, what is still missing and needs them has them made again. KEY=VALUE settings come first, for aligners and blenders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from benchmarks.claims import measuring
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, run_claim
+from frustum.checkpoint.weights_file import WEIGHTS
+from frustum.cli.worlds import generate_portraits
+from frustum.data.portraits.opening import open_portraits
+from frustum.engine import overrides
+from frustum.engine.evaluate import evaluate
+from frustum.engine.head_swaps import HeadSwaps, parse_with
+from frustum.engine.recipe import Recipe
+from frustum.engine.run import git_commit
+from frustum.engine.train import train
+from frustum.files import write_json
+from frustum.models.head_swap import HeadSwapper, Parse
+from frustum.models.heser_fewshot import FewShot
+from frustum.nn.head_regions import LABELS
+from frustum.recipes.finding import get_recipe
+from frustum.tasks.portrait_baselines import labels_of
+from frustum.tasks.portraits import PortraitTask
+from frustum.tasks.task import Predictor
+from frustum.types.predictions import PredictedPortrait
+from frustum.weights.loading import load
+from frustum.worlds.heads.draws import draw_clip, draw_scene
+from frustum.worlds.heads.generate import HeadsConfig, clip_seed, person
+from frustum.worlds.heads.swap import true_swap
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("blender", "aligner", "chain", "few", "video", "fairness")
+SEEDS = 2
+WORLD = HeadsConfig(identities=200, clips=3, frames=12, size=64)
+CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2)
+STEPS = {"parser": 1500, "blender": 4000, "aligner": 8000}
+RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
+ALIGNERS = {
+    "full": (),
+    "wide-pose": ("model.pose_code=128", "model.expression_code=128"),
+    "no-disguise": ("model.use_disguise=false",),
+    "no-mask": ("model.has_mask=false",),
+}
+FRAMES, LEARNING = (1, 2, 4, 8), (0, 50, 200, 800)
+FEW_EVERY, VIDEOS = 8, 12
+PLACES = ("eyes", "brows", "nose", "lips")
+FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "places", "missing")
+"""Those of `PortraitTask`, and the two of the module."""
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    parser = claim_parser(__doc__, "heser", settings="settings of all aligners and blenders")
+    parser.set_defaults(seeds=SEEDS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--shorter", type=float, default=1.0, metavar="SHARE", help="of the steps of all trainings")
+    parser.add_argument("--identities", type=int, default=WORLD.identities, help="people of the world; a fifth is held out")
+    parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
+    options = parser.parse_args(words)
+    options.arms = options.parts
+    options.writes = not options.finished or options.json is not None
+    options.json = options.json or ROOT / "benchmarks/claims/heser.json"
+    options.world = options.world or options.out / "heads"
+    options.fingerprint = fingerprint(options, repr((options.shorter, options.identities, WORLD, CORNERS)))
+    options.out /= options.fingerprint  # results of another budget or other settings are in a folder of their own
+    return options
+
+
+def tasks_of(options: argparse.Namespace) -> Tasks:
+    return Tasks(Path(__file__), options.out)
+
+
+# ---- names of results: what made them changes them ---------------------------------------------------------------------------
+
+
+@lru_cache
+def _recipe_json(name: str) -> str:
+    return get_recipe(name).model_dump_json(exclude_defaults=True)
+
+
+def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
+    words = ALIGNERS[arm] if kind == "aligner" else ()
+    return f"train+{kind}+{arm}+{fingerprint(options, _recipe_json(RECIPES[kind]), repr((words, STEPS[kind])))}+{seed}"
+
+
+def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
+    """The trainings that a chain is made of."""
+    return {kind: training(kind, "full", seed if kind != "parser" else 0, options) for kind in RECIPES}
+
+
+def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
+    """The name of a result that needs trained networks."""
+    made = fingerprint(options, *networks(seed, options).values(), training("aligner", arm if part == "aligner" else "full", seed, options))
+    return f"{part}+{arm}+{made}+{seed}"
+
+
+def scorings(options: argparse.Namespace) -> list[str]:
+    """All results that are asked for; few frames, video and fairness by the first seed alone."""
+    arms = {
+        "blender": ["exact"],
+        "aligner": list(ALIGNERS),
+        "chain": ["both"],
+        "few": [f"{count}:{steps}" for count in FRAMES for steps in LEARNING],
+        "video": ["clips"],
+        "fairness": ["corners"],
+    }
+    seeds = {part: options.seeds if part in ("blender", "aligner", "chain") else 1 for part in PARTS}
+    return [scoring(part, arm, seed, options) for part in options.parts for arm in arms[part] for seed in range(seeds[part])]
+
+
+def trainings(options: argparse.Namespace) -> list[str]:
+    found = [name for seed in range(options.seeds) for name in networks(seed, options).values()]
+    if "aligner" in options.parts:
+        found += [training("aligner", arm, seed, options) for arm in ALIGNERS for seed in range(options.seeds)]
+    return list(dict.fromkeys(found))
+
+
+# ---- one result each, in a process of its own --------------------------------------------------------------------------------
+
+
+def folder_of(task: str, options: argparse.Namespace) -> Path:
+    return options.out / task.replace("+", "-")
+
+
+def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
+    """What a training is."""
+    _, kind, arm, _, seed = task.split("+")
+    steps = max(1, round(options.shorter * STEPS[kind]))
+    words = [f"data.root={options.world}", f"train.steps={steps}", f"train.seed={seed}"]
+    words += [] if kind == "parser" else [*options.settings, *(ALIGNERS[arm] if kind == "aligner" else ())]
+    return overrides.apply(get_recipe(RECIPES[kind]), words)
+
+
+def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the result called `task` holds; an interrupted training goes on where it was stopped."""
+    part, arm, _, *rest = task.split("+")
+    if part == "train":
+        result = train(recipe_of(task, options), folder_of(task, options), progress=False)
+        return {"steps": result.steps, "loss": result.loss, "parameters": measuring.parameters(result.model)}
+    seed = int(rest[-1])
+    if part == "aligner":
+        name = training("aligner", arm, seed, options)
+        recipe, network = recipe_of(name, options), load(folder_of(name, options))
+        splits = {"swaps": ("swaps", 1), "own": ("val", 12)}
+        return {
+            split: evaluate(recipe, network, split=where, every=every, progress=False).results["portrait"]
+            for split, (where, every) in splits.items()
+        }
+    source, swapper, parser = open_portraits(options.world), swapper_of(seed, options), parser_of(options)
+    if part == "blender":
+        name = networks(seed, options)["blender"]
+        predictor = Remembered(recipe_of(name, options), load(folder_of(name, options)), source)
+        ours = {"blender, exact head": means(rows(predictor, source, source.tokens("swaps"), parser))}
+        pasted = [way for way in predictor.baselines() if way.name.startswith("exact head")]
+        return ours | {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in pasted}
+    if part == "chain":
+        ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
+        ways += [way for way in baselines(source) if not way.name.startswith("exact head")]
+        return {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in ways}
+    if part == "few":
+        count, steps = map(int, arm.split(":"))
+        way = HeadSwaps(source, swapper, count, FewShot(steps=steps))
+        return means(rows(way, source, source.tokens("swaps")[::FEW_EVERY], parser))
+    if part == "video":
+        return videos(HeadSwaps(source, swapper), swapper, options)
+    corners = open_portraits(corners_of(options))
+    groups = defaultdict(list)
+    for token, row in rows(HeadSwaps(corners, swapper), corners, corners.tokens("swaps"), parser):
+        for name in corners.about(token.split("-on-")[0])["corner"].split(", ", 1):
+            groups[name].append((token, row))
+    return {name: means(found) | {"swaps": len(found)} for name, found in groups.items()}
+
+
+def corners_of(options: argparse.Namespace) -> Path:
+    return options.world.with_name(f"{options.world.name}_balanced")
+
+
+def parser_of(options: argparse.Namespace) -> Parse:
+    name = networks(0, options)["parser"]
+    return parse_with(recipe_of(name, options), load(folder_of(name, options)))
+
+
+def swapper_of(seed: int, options: argparse.Namespace) -> HeadSwapper:
+    found = networks(seed, options)
+    return HeadSwapper(*(load(folder_of(found[kind], options)) for kind in ("aligner", "blender")), parser_of(options))
+
+
+class Remembered(Predictor):
+    """A network's predictions of all swaps, made at once."""
+
+    def __init__(self, recipe: Recipe, network: Any, source: Any):
+        from frustum.engine.predictors import NetworkPredictor, network_predictions
+
+        self.name, self._source = "blender", source
+        predictor = NetworkPredictor(network, recipe.runtime)
+        self._made = {found.token: found for found in network_predictions(predictor, recipe, source, source.tokens("swaps"))}
+
+    def answer(self, token: str) -> Any:
+        return self._made[token]
+
+    def baselines(self) -> list[Predictor]:
+        return baselines(self._source)
+
+
+def baselines(source: Any) -> list[Predictor]:
+    """Heads that are pasted, under the policy of the blender."""
+    task = PortraitTask(source.tokens("swaps"))
+    task.policy = "region"
+    return task.baselines(source, "swaps")
+
+
+def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> Iterator[tuple[str, dict[str, float | None]]]:
+    """FIGURES of each sample."""
+    for token in tokens:
+        part, task = way.answer(token).portrait, PortraitTask((token,))
+        assert part is not None
+        truth = task.truth(source, token)
+        task.add(token, part, truth)
+        yield token, {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser)
+
+
+def places(part: PredictedPortrait, parsing: np.ndarray, parser: Parse) -> dict[str, float | None]:
+    """How far PLACES are from the true ones, and the share of them that are not found."""
+    true, found = labels_of(parsing), labels_of(parser(part.image.permute(1, 2, 0).numpy()))
+    distances, wanted = [], 0
+    for name in PLACES:
+        here, there = (np.argwhere(labels == LABELS[name]) for labels in (true, found))
+        wanted += bool(len(here))
+        if len(here) and len(there):
+            distances.append(float(np.linalg.norm(here.mean(0) - there.mean(0))) / len(true))
+    return {"places": float(np.mean(distances)) if distances else None, "missing": 1 - len(distances) / wanted if wanted else None}
+
+
+def means(found: Iterator[tuple[str, dict[str, float | None]]] | list[tuple[str, dict[str, float | None]]]) -> dict[str, float]:
+    """Of each figure over the samples that have it."""
+    values = defaultdict(list)
+    for _, row in found:
+        for name, value in row.items():
+            if value is not None:
+                values[name].append(value)
+    return {name: float(np.mean(some)) for name, some in values.items()}
+
+
+def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) -> dict[str, float]:
+    """Mean absolute difference, 0..255, between the changes from frame to frame of prediction and truth inside both heads, over clips.
+
+    `still` is that of a picture that does not change, `true` how much the truth changes.
+    """
+    config, source = world_of(options), open_portraits(options.world)
+    held_out = list(range(4, config.identities, 5))
+    found = defaultdict(list)
+    for first, second in list(pairwise(held_out))[:VIDEOS]:
+        (_, ours), (_, theirs) = person(config, first), person(config, second)
+        seed = clip_seed(config, second, 0)
+        scene = draw_scene(seed, theirs)
+        clips = source.clips(source.people("val")[held_out.index(first)])
+        learned = way.person(next(iter(clips.values())))
+        target = next(iter(source.clips(source.people("val")[held_out.index(second)]).values()))
+        made, true, inside = [], [], []
+        for motion, token in zip(draw_clip(seed, config.frames), target, strict=True):
+            shot = true_swap(ours, theirs, motion, scene, "region", config.size)
+            parsing = source.parsing(token)
+            made.append(swapper.swap(learned, source.image(token), parsing).image.astype(float))
+            true.append(shot.image.astype(float))
+            inside.append((labels_of(shot.parsing) > 0) | (labels_of(parsing) > 0))
+        for before in range(len(made) - 1):
+            where = inside[before] | inside[before + 1]
+            ours_moved, truly = (images[before + 1] - images[before] for images in (made, true))
+            found["error"].append(float(np.abs(ours_moved - truly)[where].mean()))
+            found["still"].append(float(np.abs(truly)[where].mean()))
+            found["change"].append(float(np.abs(ours_moved)[where].mean()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+# ---- all results -------------------------------------------------------------------------------------------------------------
+
+
+def collect(options: argparse.Namespace) -> dict[str, Any]:
+    """What is finished, as JSON values: figures of each way by part, mean and spread over the seeds."""
+    tasks = tasks_of(options)
+    found: dict[str, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
+    for name in scorings(options):
+        if not tasks.path(name).is_file():
+            continue
+        part, arm, _, seed = name.split("+")
+        result = tasks.read(name)
+        several = {f"{arm}, {split}": row for split, row in result.items()} if part == "aligner" else result
+        ways = several if part in ("aligner", "blender", "chain", "fairness") else {arm: result}
+        for way, row in ways.items():
+            found[part][way][int(seed)] = row
+    accuracy = {part: {way: summary(by_seed) for way, by_seed in ways.items()} for part, ways in found.items()}
+    given = [f"--seeds {options.seeds}", f"--identities {options.identities}", f"--shorter {options.shorter:g}"]
+    given += ["--parts " + " ".join(options.parts)]
+    return {
+        "benchmark": "claims/heser",
+        "command": " ".join(["python benchmarks/claims/heser.py", *options.settings, *given]),
+        "commit": git_commit(),
+        "machine": measuring.machine(),
+        "settings": options.settings,
+        "fingerprint": options.fingerprint,
+        "accuracy": accuracy,
+        "statements": statements(found),
+        "results": tasks.finished(),
+    }
+
+
+def summary(by_seed: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    rows = list(by_seed.values())
+    names = [name for name in rows[0] if isinstance(rows[0][name], float | int) and all(row.get(name) is not None for row in rows)]
+    return {"seeds": list(by_seed)} | {name: measuring.mean_and_spread([row[name] for row in rows]) for name in names}
+
+
+def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, Any]]:
+    """The goals, and what the paper says as far as it can be asked here; held where it is so for every seed."""
+    said = []
+
+    def say(text: str, values: list[float], least: float = 0.0) -> None:
+        if values:
+            said.append({"statement": text, "least": least, **measuring.mean_and_spread(values), "held": min(values) > least})
+
+    def minus(part: str, way: str, base: str, figure: str) -> list[float]:
+        ours, theirs = found.get(part, {}).get(way, {}), found.get(part, {}).get(base, {})
+        return [ours[seed][figure] - theirs[seed][figure] for seed in ours if seed in theirs]
+
+    for area in ("head", "gap"):
+        values = minus("blender", "blender, exact head", "exact head, pasted, recoloured", f"psnr_{area}")
+        say(f"the blender is 3 dB better than pasting the exact head with the target's colours: {area}", values, 3.0)
+    both, pasted = "aligner and blender", "aligned and pasted, recoloured"
+    say(
+        "both networks are 3 dB better than the landmark-aligned paste with the target's colours: head",
+        minus("chain", both, pasted, "psnr_head"),
+        3.0,
+    )
+    say("the blender adds to the aligner: head and gap", minus("chain", both, "aligner, pasted", "psnr_gap"))
+    for arm in list(ALIGNERS)[1:]:
+        say(f"aligner: {arm} is worse on swaps than full: head", minus("aligner", "full, swaps", f"{arm}, swaps", "psnr_head"))
+        loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "full")), strict=False)]
+        say(f"aligner: {arm} loses more from own heads to swaps than full: head", loses)
+    few = found.get("few", {})
+    for steps in LEARNING:
+        pair = [few.get(f"{count}:{steps}", {}).get(0) for count in (FRAMES[-1], FRAMES[0])]
+        if None not in pair:
+            say(
+                f"{FRAMES[-1]} frames of the source are better than one, {steps} steps: head", [pair[0]["psnr_head"] - pair[1]["psnr_head"]]
+            )
+    if "video" in found:
+        row = found["video"]["clips"][0]
+        say("video: changes from frame to frame are closer to the true ones than no change", [row["still"] - row["error"]])
+    return said
+
+
+def leaks(found: dict[str, dict[str, dict[int, Any]]], arm: str) -> list[float]:
+    """How much worse swaps are than heads of the same person, by seed."""
+    own, swaps = (found.get("aligner", {}).get(f"{arm}, {split}", {}) for split in ("own", "swaps"))
+    return [own[seed]["psnr_head"] - swaps[seed]["psnr_head"] for seed in own if seed in swaps]
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """A table for each part, then the statements."""
+    for part, ways in numbers["accuracy"].items():
+        names = [name for name in next(iter(ways.values())) if name not in ("seeds", "region_error", "policy")]
+        print(f"\n{part:<34}{'seeds':>6}" + "".join(f"{name:>16}" for name in names))
+        for way, row in ways.items():
+            print(f"{way:<34}{len(row['seeds']):>6}" + "".join(f"{_text(name, row.get(name)):>16}" for name in names))
+    print()
+    for found in numbers["statements"]:
+        each = ", ".join(f"{value:+.2f}" for value in found["values"])
+        print(f"{'held' if found['held'] else 'not held':<10}{found['statement']}: {found['mean']:+.2f} ({each})")
+
+
+def _text(name: str, found: dict[str, Any] | None) -> str:
+    if not found:
+        return "-"
+    scale = 100 if name in ("places", "missing", "head_iou", "background_changed") else 1
+    return f"{scale * found['mean']:.2f}" + ("" if found["std"] is None else f" +- {scale * found['std']:.2f}")
+
+
+def main() -> None:
+    options = parse()
+    run_claim(options, tasks_of(options), work, make_missing, collect, show)
+
+
+def world_of(options: argparse.Namespace) -> HeadsConfig:
+    return WORLD.model_copy(update={"identities": options.identities})
+
+
+def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
+    """The worlds, the trainings, then what is scored."""
+    generate_portraits(world_of(options).model_dump(), options.world)
+    if "fairness" in options.parts:
+        people = min(CORNERS.identities, 27 * max(1, options.identities // 20))
+        generate_portraits(CORNERS.model_dump() | {"identities": people}, corners_of(options))
+
+    def say(task: str, found: dict[str, Any]) -> str:
+        write_json(options.json, collect(options), indent=2)
+        return ", ".join(f"{key} {value:.4g}" for key, value in found.items() if isinstance(value, float | int))
+
+    missing = [name for name in scorings(options) if not tasks.path(name).is_file()]
+    wanted = trainings(options)
+    if missing:  # what is scored needs weights, which are in --out alone
+        tasks.forget([name for name in wanted if not (folder_of(name, options) / WEIGHTS).is_file()])
+    tasks.make(wanted, options.jobs, say)
+    tasks.make(scorings(options), options.jobs, say)
+
+
+if __name__ == "__main__":
+    main()

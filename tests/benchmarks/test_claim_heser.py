@@ -1,0 +1,91 @@
+"""HeSer's claim: arms differ in one thing, figures are those of the task, statements are judged seed by seed, and one step runs through."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.claims import heser
+from frustum.nn.head_regions import LABELS
+from frustum.types.predictions import PredictedPortrait
+from tests.benchmarks.test_claim_gsrender import varied
+
+
+def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
+    options = heser.parse(["--world", "heads", "--shorter", "0.5"])
+    recipes = {arm: heser.recipe_of(heser.training("aligner", arm, 1, options), options) for arm in heser.ALIGNERS}
+    changed = {arm: varied([recipes["full"], recipe]) for arm, recipe in recipes.items() if arm != "full"}
+    assert changed == {
+        "wide-pose": {"model.pose_code", "model.expression_code"},
+        "no-disguise": {"model.use_disguise"},
+        "no-mask": {"model.has_mask"},
+    }
+    assert {(recipe.train.steps, recipe.train.seed) for recipe in recipes.values()} == {(4000, 1)}
+    names = [*heser.trainings(options), *heser.scorings(options)]
+    assert len(set(names)) == len(names)
+    assert len([name for name in names if name.startswith("train+parser")]) == 1, "one parser judges all"
+    other = heser.parse(["--world", "heads", "--shorter", "0.5", "model.policy=skin"])
+    assert heser.recipe_of(heser.training("blender", "full", 0, other), other).model.policy == "skin"  # type: ignore[attr-defined]
+    assert options.fingerprint != other.fingerprint
+
+
+def test_places_of_eyes_and_mouth() -> None:
+    """Two eyes that moved by three pixels of sixty, and lips that are not there."""
+    eyes, lips = (
+        next(i for i in range(1, 19) if label_of(i) == LABELS["eyes"]),
+        next(i for i in range(1, 19) if label_of(i) == LABELS["lips"]),
+    )
+    true, found = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)
+    true[20:24, 10:16], true[40:44, 20:30] = eyes, lips
+    found[20:24, 13:19] = eyes
+    part = PredictedPortrait(torch.zeros(3, 60, 60, dtype=torch.uint8))
+    assert heser.places(part, true, lambda image: found) == {"places": pytest.approx(3 / 60), "missing": 0.5}
+    assert heser.places(part, true, lambda image: true) == {"places": 0.0, "missing": 0.0}
+    assert heser.means([("a", {"x": 1.0, "y": None}), ("b", {"x": 3.0, "y": 5.0})]) == {"x": 2.0, "y": 5.0}
+
+
+def label_of(part: int) -> int:
+    return int(heser.labels_of(np.full((1, 1), part, np.uint8))[0, 0])
+
+
+def test_statements_are_judged_seed_by_seed() -> None:
+    found: dict[str, Any] = defaultdict(dict)
+    ours, theirs = [{"psnr_head": head, "psnr_gap": gap} for head, gap in ((20.0, 24.0), (23.5, 19.0))]
+    found["blender"] = {
+        "blender, exact head": {0: theirs, 1: theirs},
+        "exact head, pasted, recoloured": {0: ours, 1: {**ours, "psnr_head": 21}},
+    }
+    found["aligner"] = {
+        f"{arm}, {split}": {0: {"psnr_head": value}}
+        for arm, values in {"full": (20.0, 19.0), "wide-pose": (22.0, 15.0)}.items()
+        for split, value in zip(("own", "swaps"), values, strict=True)
+    }
+    said = {row["statement"]: row for row in heser.statements(found)}
+    head, gap = (
+        said[f"the blender is 3 dB better than pasting the exact head with the target's colours: {area}"] for area in ("head", "gap")
+    )
+    assert head["values"] == [3.5, 2.5]
+    assert not head["held"]
+    assert not gap["held"]
+    assert said["aligner: wide-pose is worse on swaps than full: head"]["values"] == [4.0]
+    assert said["aligner: wide-pose loses more from own heads to swaps than full: head"] | {"std": None} == {
+        "statement": "aligner: wide-pose loses more from own heads to swaps than full: head", "least": 0.0, "held": True,
+        **heser.measuring.mean_and_spread([6.0]),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_one_step_from_end_to_end(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--identities", "10", "--shorter", "0.0001", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["heser.py", *words, "--json", str(tmp_path / "h.json")])
+    heser.main()
+    numbers = json.loads((tmp_path / "h.json").read_text())
+    assert set(numbers["accuracy"]) == set(heser.PARTS)
+    assert "exact head, pasted, recoloured" in numbers["accuracy"]["blender"]
+    assert "held" in capsys.readouterr().out

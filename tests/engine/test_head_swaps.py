@@ -1,0 +1,100 @@
+"""Whole swaps as predictions: what is painted, which frames are seen, that a person is learned once. Networks are tiny and untrained."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from frustum.engine.head_swaps import HeadSwaps, parse_with
+from frustum.engine.overrides import apply
+from frustum.errors import ConfigError
+from frustum.models.head_swap import HeadSwapper
+from frustum.recipes.finding import get_recipe
+from frustum.tasks.portraits import PortraitTask
+from tests.data.portraits.test_crop import with_heads
+from tests.models import test_heser_aligner, test_heser_blender, test_segmentation
+
+SIDE = 32
+
+
+def parse(image: np.ndarray) -> np.ndarray:
+    return with_heads((14, 10, 12), size=image.shape[:2])
+
+
+@pytest.fixture
+def swapper() -> HeadSwapper:
+    torch.manual_seed(0)
+    small = {**test_heser_aligner.SMALL, **test_heser_blender.SMALL}
+    networks = [apply(get_recipe(name), small[name]).model.build() for name in ("heser-aligner-mini", "heser-blender-mini")]
+    return HeadSwapper(*networks, parse)  # type: ignore[arg-type]
+
+
+class Source:
+    """Five frames of one person, and two swaps onto others; what was read is counted."""
+
+    root = "heads"
+
+    def __init__(self, side: int):
+        self.side, self.read = side, []
+
+    def source_frames(self, token: str) -> list[str]:
+        return [f"frame{i}" for i in range(5)]
+
+    def image(self, token: str) -> np.ndarray:
+        self.read.append(token)
+        return np.random.default_rng(sum(map(ord, token))).integers(0, 255, (self.side, self.side, 3), dtype=np.uint8)
+
+    def parsing(self, token: str) -> np.ndarray:
+        return with_heads((12, 12, 14), size=(self.side, self.side))
+
+
+def test_a_swap_is_what_the_networks_make(swapper: HeadSwapper) -> None:
+    source: Any = Source(swapper.side)
+    way, pasted = HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)
+    part, found = way.answer("a").portrait, way.swapped("a")
+    assert part is not None
+    assert np.array_equal(part.image.permute(1, 2, 0).numpy(), found.image)
+    assert np.array_equal(part.head.numpy(), found.parts > 0)  # type: ignore[union-attr]
+    portrait, alone = source.image("a"), pasted.answer("a").portrait
+    assert np.array_equal(found.image[~found.where], portrait[~found.where])
+    shown = alone.image.permute(1, 2, 0).numpy()  # type: ignore[union-attr]
+    head = alone.head.numpy()  # type: ignore[union-attr]
+    assert np.array_equal(shown[~head], portrait[~head])
+    assert np.array_equal(shown[head], found.aligned[head])
+    assert (way.name, pasted.name, part.policy) == ("aligner and blender", "aligner, pasted", "region")
+    truth = {name: found.image for name in ("source", "skin", "region", "")}
+    task = PortraitTask(("a",))
+    task.truth = lambda *_: SimpleNamespace(pictures=truth, parsing=found.parts, scene=portrait, scene_parsing=source.parsing("a"))  # type: ignore[method-assign, assignment, return-value]
+    task.add("a", part, task.truth(source, "a"))
+    assert task.compute()["psnr_head"] is None, "equal: infinite"
+
+
+def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwapper) -> None:
+    source: Any = Source(swapper.side)
+    way = HeadSwaps(source, swapper, frames=3)
+    for token in ("a", "b"):
+        way.answer(token)
+    assert [token for token in source.read if token.startswith("frame")] == ["frame0", "frame2", "frame4"]
+
+
+def test_portraits_of_another_size_are_refused(swapper: HeadSwapper) -> None:
+    source: Any = Source(2 * swapper.side)
+    with pytest.raises(
+        ConfigError, match=rf"have {2 * swapper.side} pixels, but the aligner makes {swapper.side}\. .*--size {swapper.side}"
+    ):
+        HeadSwaps(source, swapper).answer("a")
+
+
+def test_a_parser_sees_any_square() -> None:
+    torch.manual_seed(0)
+    recipe = apply(get_recipe("face-parser"), [*test_segmentation.SMALL["face-parser"], "data.image_size=32,32"])
+    look = parse_with(recipe, recipe.model.build().eval())
+    for side in (24, 32, 61):
+        found = look(np.random.default_rng(1).integers(0, 255, (side, side, 3), dtype=np.uint8))
+        assert found.shape == (side, side)
+        assert found.dtype == np.uint8
+        assert found.max() < 19
