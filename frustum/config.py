@@ -34,15 +34,31 @@ TRAVELS = Travels()
 """`channel_order: Annotated[Literal["rgb", "bgr"], TRAVELS] = "rgb"` marks the setting where it is declared."""
 
 
-def travelling(config: Config, prefix: str = "") -> dict[str, Any]:
+class Taught:
+    """Marks a section that says what a network learns from: of trained weights it can no longer be changed."""
+
+
+TAUGHT = Taught()
+
+
+def travelling(config: Config) -> dict[str, Any]:
     """The settings marked TRAVELS, of a configuration and its sections: JSON values by dotted path."""
+    return _marked(config, Travels)
+
+
+def taught(config: Config) -> dict[str, Any]:
+    """The sections marked TAUGHT, likewise."""
+    return _marked(config, Taught)
+
+
+def _marked(config: Config, kind: type, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, Config):
-            found |= travelling(value, f"{prefix}{name}.")
-        elif any(isinstance(mark, Travels) for mark in field.metadata):
+        if any(isinstance(mark, kind) for mark in field.metadata):
             found[prefix + name] = config.model_dump(mode="json", include={name})[name]
+        elif isinstance(value, Config):
+            found |= _marked(value, kind, f"{prefix}{name}.")
     return found
 
 

@@ -51,6 +51,8 @@ def evaluate_run(
         print_table(compare(reports))
     if is_kept:
         write_reports(Path(name), reports)
+    elif is_run(name):
+        say(f"These figures are not kept in {name}, whose own settings and split they are not of: --json FILE keeps them.")
     theirs = {"published": [number.model_dump(mode="json") for number in published]} if published else {}
     return numbers_of(reports) | theirs
 

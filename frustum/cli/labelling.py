@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from frustum.cli.common import invalid, say
 from frustum.data.images.export import source_files, write_image_folder
-from frustum.data.labels.view_cache import as_settings, made_of, write_views
+from frustum.data.labels.view_cache import ABOUT, as_settings, made_of, require_empty, write_views
 from frustum.data.labels.view_points import Views
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.opening import opened
@@ -28,6 +28,8 @@ def write_labels_2d(root: Path, out: Path, split: str, source: str, hidden: floa
         views = Views.model_validate({"source": source, "hidden": hidden})
     except ValidationError as error:
         raise ConfigError(invalid(error)) from error
+    if not (out / ABOUT).is_file():
+        require_empty(out)
     with opened(root, version) as database:
         tokens = list(database.tokens(split))
         with scratch_folder() as trial:

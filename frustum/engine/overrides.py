@@ -66,12 +66,11 @@ def apply(recipe: C, overrides: Iterable[str]) -> C:
 
 
 def _at_once(recipe: C, late: list[tuple[str, _ContradictionError]]) -> C:
-    """`recipe` with all settings, each of which contradicts what is there without the others; their first error if it stays so."""
+    """`recipe` with all settings, each of which contradicts what is there without the others; what they contradict together is raised."""
     settings = [(key.strip().split("."), text.strip(), key.strip()) for key, _, text in (word.partition("=") for word, _ in late)]
-    try:
-        return _set_all(recipe, settings)
-    except _ContradictionError:
-        raise late[0][1] from None
+    if len(settings) == 1:
+        raise late[0][1]
+    return _set_all(recipe, settings)
 
 
 class _ContradictionError(ConfigError):
@@ -113,10 +112,13 @@ def _set_all(config: C, settings: list[tuple[list[str], str, str]]) -> C:
     for name in dict.fromkeys(path[0] for path, _, _ in settings):
         inner = [(path[1:], text, key) for path, text, key in settings if path[0] == name]
         current = getattr(config, name)
-        is_section = isinstance(current, Config) and all(path for path, _, _ in inner)
-        if not is_section and len(inner) > 1:  # entries of one dictionary
-            raise _ContradictionError(name)
-        changes[name] = _set_all(current, inner) if is_section else _value(config, [name, *inner[-1][0]], *inner[-1][1:])
+        if isinstance(current, Config) and all(path for path, _, _ in inner):
+            changes[name] = _set_all(current, inner)
+            continue
+        draft = config
+        for path, text, key in inner:
+            draft = draft.model_copy(update={name: _value(draft, [name, *path], text, key)})
+        changes[name] = getattr(draft, name)
     path, _, key = settings[0]
     return _with(config, changes, " ".join(f"{key}={text}" for _, text, key in settings), key.removesuffix(".".join(path)))
 
@@ -162,6 +164,8 @@ def _unknown(recipe: Config, section: Config, path: list[str], key: str) -> str:
         there = [p for p in paths(recipe) if p.rpartition(".")[2] == path[0]]
     elif not hint.startswith("did you mean"):
         there = [prefix + p for p in paths(section) if p.rpartition(".")[2] == path[-1]]
+        there = [p for p in there if p.endswith("." + ".".join(path))] or there
+    there.sort(key=lambda p: p.count("."))  # a trunk has settings of the same names further down
     if there:
         hint = "did you mean " + " or ".join(map(repr, there[:3])) + "?"
     return f"{key}: {what}; {hint}"

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from frustum.config import TAUGHT
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import TrainingError
@@ -35,6 +36,7 @@ from frustum.losses.view_rendering import ViewLoss, view_losses
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.view_rendering import (
+    NEVER_DRAWN,
     ClassWeights,
     PointWeights,
     Rendered,
@@ -78,10 +80,10 @@ class GsRenderConfig(ModelConfig):
 
     trunk: Trunk = Trunk(flashocc=FlashOccConfig())
     head: GaussianHead = GaussianHead()
-    views: Views = Views(adjacent=(-3, -2, -1, 1, 2, 3), drawn=1)
+    views: Annotated[Views, TAUGHT] = Views(adjacent=(-3, -2, -1, 1, 2, 3), drawn=1)
     compensation: Literal["resample", "camera", "none"] = "resample"
     loss: ViewLoss = ViewLoss(moving_weight=0)
-    adjacent_loss: NonNegativeFloat = 1.0
+    adjacent_loss: PositiveFloat = 1.0
     class_weights: ClassWeights = ClassWeights()
     width: int = Field(400, ge=1, le=8192)
     threshold: float = Field(0.05, ge=0, lt=1)
@@ -105,10 +107,7 @@ class GsRenderConfig(ModelConfig):
                 "with compensation=none there are no adjacent views to weigh: leave adjacent_loss=1, or set compensation=camera"
             )
         if self.compensation != "none" and self.views.moving_weight == 0 and self.loss.moving_weight:
-            raise ValueError(
-                "with views.moving_weight=0 points of moving classes in adjacent keyframes are never drawn, so that their weight in the "
-                f"loss says nothing: set model.views.moving_weight=1 beside model.loss.moving_weight={self.loss.moving_weight:g}"
-            )
+            raise ValueError(NEVER_DRAWN.format(weight=self.loss.moving_weight))
         return self
 
     @property
@@ -128,7 +127,7 @@ class GsRenderConfig(ModelConfig):
         """Numbers and Gaussians of all voxels, again for an adjacent keyframe where they are resampled, and what a CPU renders from."""
         grid, head, classes = self.trunk.config.grid, self.head, len(self.trunk.class_names)
         width, of_gaussian = NUMBERS + classes, 1 + 6 * bool(head.mean_shift) + 9 * bool(head.scale_shift)
-        both = self.compensation != "none" and self.adjacent_loss > 0
+        both = self.compensation != "none"
         is_resampled = both and self.compensation == "resample"
         on_cpu = device == "cpu" and self.splatting in ("auto", "numba")  # keeps variances and logits of its own for each rendering
         rendered = min(head.most or grid.num_cells, grid.num_cells) * ((3 + classes) * (1 + both) if on_cpu else 3)
@@ -191,7 +190,7 @@ class GsRender(nn.Module):
                 "no Gaussian has an opacity of 1/255 or more, below which none is rendered and none learns. Begin with more "
                 "(model.head.opacity_bias=-4), or lower model.loss.sparsity and model.loss.free_weight, or optim.lr."
             )
-        has_near = config.compensation != "none" and config.adjacent_loss > 0 and truth.depth.shape[1] > 1
+        has_near = config.compensation != "none" and truth.depth.shape[1] > 1
         key, near = of_views(truth, slice(0, 1)), of_views(truth, slice(1, None))
         if has_near and config.compensation == "camera":  # the same Gaussians: rendered together, which is one gradient instead of two
             rendered = self._render(found, truth)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from frustum.config import TAUGHT
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.errors import DataError
@@ -31,6 +32,7 @@ from frustum.losses.view_rendering import Points, ViewLoss, distortion, ray_entr
 from frustum.models.flashocc import FlashOccConfig
 from frustum.models.occupancy_trunk import Trunk
 from frustum.models.view_rendering import (
+    NEVER_DRAWN,
     ClassWeights,
     PointWeights,
     Rendered,
@@ -73,11 +75,11 @@ class RenderOccConfig(ModelConfig):
     held: ClassVar[str] = "trunk."
 
     trunk: Trunk = Trunk(flashocc=FlashOccConfig())
-    views: Views = Views(adjacent=(-3, -2, -1, 1, 2, 3), points=38400, adjacent_weight=0.3, moving_weight=0)
+    views: Annotated[Views, TAUGHT] = Views(adjacent=(-3, -2, -1, 1, 2, 3), points=38400, adjacent_weight=0.3, moving_weight=0)
     renderer: Literal["traversal", "march", "reference"] = "traversal"
     step: PositiveFloat = 0.2
     loss: ViewLoss = ViewLoss()
-    adjacent_loss: NonNegativeFloat = 1.0
+    adjacent_loss: PositiveFloat = 1.0
     class_weights: ClassWeights = ClassWeights()
     density_bias: float = -4.0
     entropy: NonNegativeFloat = 0.0
@@ -96,6 +98,10 @@ class RenderOccConfig(ModelConfig):
                 "renderer=reference makes one loss of all points: leave adjacent_loss=1, and set views.adjacent_weight, which says how "
                 "often points of adjacent keyframes are drawn"
             )
+        if not self.views.adjacent and self.adjacent_loss != 1:
+            raise ValueError("without adjacent keyframes there is nothing to weigh: leave adjacent_loss=1, or set views.adjacent=-1,1")
+        if self.views.adjacent and self.views.moving_weight == 0 and self.loss.moving_weight not in (0, 1):
+            raise ValueError(NEVER_DRAWN.format(weight=self.loss.moving_weight))
         if self.renderer != "reference" and self.threshold >= 1:
             raise ValueError(f"threshold is an opacity, below 1, got {self.threshold}; only that of renderer=reference is a density")
         return self

@@ -9,15 +9,15 @@ Shape letters: B batch, V views, N cameras, P points, X Y Z voxels, K classes, C
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from frustum.config import Config
+from frustum.config import TAUGHT, Config
 from frustum.data.labels.view_points import Views
 from frustum.data.labels.views import ViewLabels, ViewTruth
 from frustum.geometry import VoxelGrid
@@ -34,6 +34,11 @@ from frustum.types.predictions import PredictedOccupancy, PredictedViews
 from frustum.types.tensors import moved
 
 _NEAR = 0.5  # metres: a Gaussian closer to a camera would cover its whole image
+
+NEVER_DRAWN = (
+    "with views.moving_weight=0 points of moving classes in adjacent keyframes are never drawn, so that their weight in the loss says "
+    "nothing: set model.views.moving_weight=1 beside model.loss.moving_weight={weight:g}"
+)
 
 Limits = Tensor
 """(B, V, N, P, 2) depths, metres: where the window about a point begins and ends."""
@@ -94,13 +99,13 @@ class RenderLoss(Config):
     """What an occupancy network learns from 2D labels beside its 3D labels, or where there are none of these.
 
     Attributes:
-        weight: of all losses of rendered points.
+        weight: of all losses of rendered points; without any, `render` is null.
         views: which 2D labels.
         loss: weights among them.
     """
 
-    weight: NonNegativeFloat = 1.0
-    views: Views = Views(points=4000, balance=0.35)
+    weight: PositiveFloat = 1.0
+    views: Annotated[Views, TAUGHT] = Views(points=4000, balance=0.35)
     loss: ViewLoss = ViewLoss(depth="hit", normalise=True, free_weight=0.5)
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from frustum.checkpoint.fit import as_tensors, renamed
 from frustum.checkpoint.integrity import require_finite
 from frustum.checkpoint.upstream_file import open_state
 from frustum.checkpoint.weights_file import GIVE_THE_RECIPE, load_state, read_weights
-from frustum.config import Config, differences, in_words, travelling
+from frustum.config import Config, differences, in_words, taught, travelling
 from frustum.engine.overrides import apply
 from frustum.engine.recipe import Recipe
 from frustum.engine.sections import as_words, changes_that_travel, check_resize, class_paths, restored
@@ -98,6 +98,10 @@ def open_network(
     if changes := changes_that_travel(recipe.model_dump(mode="json"), settled):
         warnings.warn(
             f"the weights are run with other settings than their own, because you said so: {changes}.", FrustumWarning, stacklevel=3
+        )
+    if weights is not None and (changed := differences(taught(recipe), taught(settled))):
+        raise ConfigError(
+            f"what these weights learned from can no longer be changed: {in_words(changed)}. Leave it out, or train a network with it."
         )
     network = settled.model.build() if weights is None else empty_network(settled)
     network.recipe = settled  # type: ignore[assignment]

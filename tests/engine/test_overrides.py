@@ -156,6 +156,19 @@ def test_settings_that_need_each_other_stand_in_any_order():
     assert all(recipe == get_recipe("gsrender-mini") for recipe in alone)
     with pytest.raises(ConfigError, match=r"model\.views\.adjacent=-1,1 is not allowed: compensation=none learns from the keyframe alone"):
         apply(get_recipe("gsrender-mini"), words[1:])
+    together = {
+        ("model.compensation=resample", words[1]): r"resample renders one adjacent keyframe at a time: set model\.views\.drawn=1",
+        (words[0], words[1], "model.views.drawn=3"): "drawn=3 of 2 adjacent keyframes",
+        (*words, "model.loss.moving_weight=1"): r"never drawn.*set model\.views\.moving_weight=1",
+    }
+    for order, text in ((order, text) for given, text in together.items() for order in permutations(given)):
+        with pytest.raises(ConfigError, match=text):
+            apply(get_recipe("gsrender-mini"), order)
+    with pytest.raises(ConfigError, match=r"depth=silog has no window_share"):
+        apply(get_recipe("renderocc-mini"), ["model.renderer=march", "model.loss.depth=silog", "model.loss.free_weight=0"])
+    for text, name in (("views.source=dense", "model.views.source"), ("loss.depth=silog", "model.loss.depth")):
+        with pytest.raises(ConfigError, match=rf"did you mean '{name}'"):
+            apply(get_recipe("gsrender-mini"), [text])
     silog = ["model.loss.depth=silog", "model.loss.free_weight=0", "model.loss.window_share=0"]
     assert apply(get_recipe("gsrender-mini"), silog) == apply(get_recipe("gsrender-mini"), silog[::-1])
     with pytest.raises(ConfigError, match=r"model\.compensation=camera is not allowed: compensation needs adjacent keyframes"):

@@ -157,6 +157,17 @@ def test_settings_that_contradict_each_other():
         GsRenderConfig(compensation="none", adjacent_loss=0.5, views=Views())
     with pytest.raises(ValidationError, match=r"keyframe alone: set model\.views\.adjacent=\[\] model\.views\.drawn=0 beside it"):
         GsRenderConfig(compensation="none")
+    with pytest.raises(ValidationError, match="adjacent_weight is of points of adjacent keyframes"):
+        Views(points=9, adjacent_weight=0.3)
+    with pytest.raises(ValidationError, match="without adjacent keyframes there is nothing to weigh"):
+        RenderOccConfig(views=Views(), adjacent_loss=0.5)
+    with pytest.raises(ValidationError, match=r"never drawn.*beside model\.loss\.moving_weight=0\.5"):
+        RenderOccConfig(loss=ViewLoss(moving_weight=0.5))
+    for changes in ({"adjacent_loss": 0}, {"compensation": "camera", "adjacent_loss": 0}):
+        with pytest.raises(ValidationError, match="greater than 0"):
+            (GsRenderConfig if "compensation" in changes else RenderOccConfig)(**changes)
+    with pytest.raises(ValidationError, match="greater than 0"):
+        RenderLoss(weight=0)
     with pytest.raises(ValidationError, match=r"drawn=2 of 1 adjacent keyframes: set adjacent to at least as many, or drawn=0"):
         Views(adjacent=(1,), drawn=2)
     with pytest.raises(ValidationError, match="less than 1"):

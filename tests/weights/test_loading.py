@@ -275,3 +275,14 @@ def test_what_fits_a_recipe_is_said_without_building_it():
         f"{430 - differing} of 430 entries fit; wholly: img_backbone 318, img_neck 6, img_bev_encoder_backbone 78; partly: "
     )
     assert text.endswith(f"... and {differing - 6} more")
+
+
+def test_what_weights_learned_from_cannot_be_changed(tmp_path: Path) -> None:
+    """Depth alone teaches no class, whatever is said afterwards; how voxels are read out may be changed."""
+    words = ["model.trunk.flashocc_tiny.pretrained=false", "model.views.source=lidar"]
+    recipe = apply(get_recipe("renderocc-mini"), words)
+    save_weights(tmp_path / "depth.safetensors", recipe.model.build(), header_of(recipe))
+    with pytest.raises(ConfigError, match=r'can no longer be changed: model\.views\.source was "lidar", now "lidarseg"'):
+        open_network(tmp_path / "depth.safetensors", ["model.views.source=lidarseg"])
+    settled, _ = open_network(tmp_path / "depth.safetensors", ["model.threshold=0.3", "model.views.source=lidar"])
+    assert settled.model.threshold == 0.3  # type: ignore[attr-defined]

@@ -23,6 +23,9 @@ from frustum.files import atomic_path, read_json, write_json
 from frustum.locks import owning
 from frustum.npz import open_npz
 
+ABOUT = "views.json"
+"""The file of a folder that says how its labels were made."""
+
 _SIZE, _LENS, _POSE, _FILES = slice(0, 2), slice(2, 11), slice(11, 27), slice(27, 31)  # of a row of origins
 _OTHER = {"intrinsics": _LENS, "pose of the camera to the LiDAR": _POSE, "files of points or pixels": _FILES}
 _SAME = 1e-6  # of intrinsics and poses, relative
@@ -38,7 +41,7 @@ def write_views(source: Any, tokens: Iterable[str], folder: Path, views: Views) 
     Raises:
         DataError: labels cannot be made; the folder holds labels that were made otherwise, or of another data set, or anything else.
     """
-    about = folder / "views.json"
+    about = folder / ABOUT
     if about.is_file():
         check_cache(folder, views)
     else:
@@ -71,11 +74,9 @@ def require_empty(folder: Path) -> None:
 
 def check_cache(folder: Path, views: Views) -> None:
     """Raise DataError unless the folder holds labels that are made as these settings say."""
-    about, wanted = folder / "views.json", made_of(views)
+    about, wanted = folder / ABOUT, made_of(views)
     if not about.is_file():
-        raise DataError(
-            f"{folder} holds no 2D labels. Write them: frustum data labels-2d ROOT --out {'FOLDER' if folder.exists() else folder}"
-        )
+        raise DataError(f"{folder} holds no 2D labels. Write them: {_command('FOLDER' if folder.exists() else folder, wanted)}")
     if (made := read_json(about, "settings of 2D labels")) != wanted:
         train = f"; to train with these, set {as_settings(made)}" if isinstance(made, dict) and set(made) == set(wanted) else ""
         raise DataError(
@@ -125,7 +126,11 @@ class _DamagedError(DataError):
 
 
 def _read(path: Path, with_points: bool) -> _Stored:
-    advice = f"Write them again: frustum data labels-2d ROOT --out {path.parent}"
+    about = path.with_name(ABOUT)
+    made = read_json(about, "settings of 2D labels") if about.is_file() else {}
+    advice = f"Write them again: {_command(path.parent, made if isinstance(made, dict) else {})}"
+    if not path.is_file():
+        raise _DamagedError(f"there are no 2D labels of keyframe {path.stem} in {path.parent}. {advice}")
     try:
         with open_npz(path) as archive:
             if "origins" not in archive:
@@ -177,7 +182,12 @@ def _is_there(path: Path, sample: Sample, wanted: np.ndarray) -> bool:
 
 def made_of(views: Views) -> dict[str, Any]:
     """What all files of a folder have in common."""
-    return {"source": views.source, "hidden": views.hidden}
+    return {"source": views.source, "hidden": 0.0 if views.source == "dense" else views.hidden}  # nothing of dense is hidden
+
+
+def _command(folder: Path | str, made: dict[str, Any]) -> str:
+    """What writes labels as `made_of` says."""
+    return " ".join([f"frustum data labels-2d ROOT --out {folder}", *(f"--{name} {value}" for name, value in made.items())])
 
 
 def as_settings(made: dict[str, Any]) -> str:

@@ -82,6 +82,8 @@ class Views(Config):
 
     @model_validator(mode="after")
     def _draws(self) -> Views:
+        if self.adjacent_weight != 1 and not self.adjacent:
+            raise ValueError("adjacent_weight is of points of adjacent keyframes: set adjacent=-1,1, or leave adjacent_weight=1")
         if self.drawn > len(self.adjacent):
             raise ValueError(f"drawn={self.drawn} of {len(self.adjacent)} adjacent keyframes: set adjacent to at least as many, or drawn=0")
         weighs = self.balance or self.class_weights or self.adjacent_weight != 1 or self.moving_weight != 1
@@ -134,7 +136,7 @@ def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
         found = source.point_labels(sample.token)
         if found is None or len(found[0]) != len(points):
             count = "no" if found is None else len(found[0])
-            raise DataError(f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. Restore lidarseg.")
+            raise DataError(f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. Restore lidarseg, or take depth alone: source lidar.")
         classes = _class_table(source)[found[0]]
     images = []
     for camera in sample.cameras:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.data.labels.view_cache import origins, read_cache, write_views
+from frustum.data.labels.view_cache import check_cache, origins, read_cache, write_views
 from frustum.data.labels.view_points import Views, truth_images, view_points
 from frustum.data.labels.views import ViewLabels
 from frustum.data.nuscenes.reader import NuScenes
@@ -132,10 +132,21 @@ def test_damaged_files_and_those_of_earlier_versions_are_made_again(other: NuSce
         read(other, tokens[0], folder)
     with pytest.raises(DataError, match=r"do not say what they were made of.*Write them again: frustum data labels-2d"):
         read(other, tokens[1], folder)
-    assert write_views(other, tokens, folder, Views()) == 2
+    (folder / f"{tokens[2]}.npz").unlink()
+    with pytest.raises(DataError, match=rf"no 2D labels of keyframe {tokens[2]} in .*--out \S+ --source lidarseg --hidden 0"):
+        read(other, tokens[2], folder)
+    assert write_views(other, tokens, folder, Views()) == 3
     for token, images in zip(tokens, wanted, strict=True):
         for a, b in zip(read(other, token, folder), images, strict=True):
             assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_nothing_of_dense_labels_is_hidden(other: NuScenes, tmp_path: Path) -> None:
+    """So a cache of them fits whatever `hidden` a recipe has for LiDAR points."""
+    token, folder = other.scenes[0].tokens[0], tmp_path / "labels"
+    write_views(other, [token], folder, DENSE)
+    assert read(other, token, folder, DENSE.model_copy(update={"hidden": 0.5}))
+    check_cache(folder, DENSE.model_copy(update={"hidden": 0.5}))
 
 
 def test_what_labels_are_made_of(other: NuScenes) -> None:
