@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import DataError, OutputError
 from frustum.files import make_folder
+from frustum.locks import sole_owner
 from frustum.recipes.finding import CHECKED
 from frustum.viewer.overlay import draw_check
 
@@ -47,9 +49,10 @@ def check_data(
         JSON values: number of errors, warnings and notes, the findings, the pictures, and what is read of the images (`framing`).
 
     Raises:
-        DataError: no data set there, or `out` cannot be written to or holds pictures of other data.
+        DataError: no data set there, or `out` cannot be written to or holds pictures of other data. OutputError: another process works in
+            `out`.
     """
-    with opened(root, version) as database:
+    with sole_owner(out, "frustum check") if pictures else nullcontext(), opened(root, version) as database:
         if pictures:
             require_own_files(out, database, root)
         tokens = list(database.tokens(split))
@@ -102,7 +105,8 @@ def what_to_look_for(drawn: Collection[str]) -> str:
     if "ground" in drawn:
         parts.append("without LiDAR, the grid must lie on the road, the line on the horizon, and the x axis straight ahead of the vehicle")
     if "stitched ground" in drawn:
-        parts.append("in *_stitched.png kerbs and lane marks must run on from camera to camera")
+        faults = "docs/your_own_cameras.md shows it right and with three faults"
+        parts.append(f"in *_stitched.png kerbs and lane marks must run on from camera to camera ({faults})")
     return "; ".join(parts) + "."
 
 

@@ -57,9 +57,15 @@ def inspect(
     findings = inspect_tables(dataset.folder)
     for scene in dataset.left_out:
         findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
-    if invalid := dataset.invalid_files:
-        what = f"{len(invalid)} files are marked as invalid in sample_data.json (is_valid: false) and are left out: {invalid[0]} first"
-        findings.append(Finding("note", "", what, "Keyframes that they belong to have fewer cameras, or no LiDAR."))
+    if invalid := dataset.invalid_files([*dataset.tokens(), *sorted(dataset.imageless)]):
+        first, count = next(iter(invalid.values()))[0], sum(map(len, invalid.values()))
+        what = (
+            f"{count} files of {len(invalid)} keyframes are marked with is_valid: false in sample_data.json and are left out: {first} first"
+        )
+        hint = (
+            f"Keyframes that they belong to have fewer cameras, or no LiDAR; {len(dataset.imageless)} without any image are left out too."
+        )
+        findings.append(Finding("note", "", what, hint))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []

@@ -3,17 +3,19 @@
 frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
 key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}; left_out_{scene,sample}: scenes with times that cannot be held, and the tokens of their keyframes, which are
-in none of the others; invalid_file: files that sample_data.json marks with is_valid: false, which are in none of the others either.
+in none of the others; invalid_{file,sample}: files that sample_data.json marks with is_valid: false, which are in none of the others
+either, and the row of the keyframe that each belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frustum.data.nuscenes.image_sizes import image_sizes
 from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
 from frustum.errors import DataError
 from frustum.files import check_name
@@ -91,11 +93,13 @@ def build_frames(folder: Path) -> Arrays:
     calibrations = load_table(folder, "calibrated_sensor")
     calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))
     channel_of_calibration = [channel_of_sensor[c["sensor_token"]] for c in calibrations]
+    are_cameras = [modality[channels[column]] == "camera" for column in channel_of_calibration]
     intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
 
     _require_pinhole(folder, calibrations, sensors)
-    invalid = [f for f in _readable(data, left_out) if not f.get("is_valid", True)]
+    invalid = [f for f in _readable(data, left_out) if not _is_valid(folder, f)]
     left_out["invalid_file"] = _strings(f["filename"] for f in invalid)
+    left_out["invalid_sample"] = np.array([sample_row[f["sample_token"]] for f in invalid], np.int32)
     files = [f for f in _readable(data, left_out) if f["is_key_frame"]]
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
@@ -119,8 +123,16 @@ def build_frames(folder: Path) -> Arrays:
             "calibration_token": _strings(c["token"] for c in calibrations),
             "calibration_channel": np.array(channel_of_calibration, np.int32),
         }
-        | _file_columns(folder, files, calibration_row)
+        | _file_columns(folder, files, calibration_row, are_cameras)
     )
+
+
+def _is_valid(folder: Path, row: dict[str, Any]) -> bool:
+    """What `is_valid` says of a file; true where it says nothing. Raises DataError for what is neither true nor false."""
+    said = row.get("is_valid")
+    if said not in (None, True, False):
+        raise DataError(f"{folder / 'sample_data.json'} says is_valid: {said!r} of {row['filename']}; it must be true or false.")
+    return said is None or bool(said)
 
 
 def _require_pinhole(folder: Path, calibrations: Rows, sensors: Rows) -> None:
@@ -143,7 +155,9 @@ def _readable(rows: Rows, frames: Arrays) -> Rows:
     return [row for row in rows if row["sample_token"] not in gone and row.get("filename") not in bad] if gone or bad else rows
 
 
-def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
+def _file_columns(folder: Path, files: Rows, calibration_row: _Rows, are_cameras: Sequence[bool]) -> Arrays:
+    """The columns file_*; `are_cameras` by calibration."""
+    calibration = np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32)
     wanted = {f["ego_pose_token"] for f in files}
     poses = [p for p in load_table(folder, "ego_pose") if p["token"] in wanted]
     pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
@@ -152,8 +166,8 @@ def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
         "file_name": _strings(f["filename"] for f in files),
         "file_time": np.array([f["timestamp"] for f in files], np.int64),
         "file_pose": _poses(poses)[[pose_row[f["ego_pose_token"]] for f in files]].reshape(-1, 7),
-        "file_calibration": np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32),
-        "file_size": np.array([[f["height"], f["width"]] for f in files], np.int32).reshape(-1, 2),
+        "file_calibration": calibration,
+        "file_size": image_sizes(folder, files, calibration, np.array(are_cameras, bool)[calibration]),
     }
 
 
@@ -170,7 +184,8 @@ def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
     num_channels = len(frames["channel"])
     group = (scene * num_channels + channel)[order]
     start = np.searchsorted(group, np.arange(len(frames["scene_name"]) * num_channels + 1))
-    return _file_columns(folder, [files[i] for i in order], calibration_row) | {"start": start.astype(np.int64)}
+    are_cameras = (frames["modality"][channel_of] == b"camera").tolist()
+    return _file_columns(folder, [files[i] for i in order], calibration_row, are_cameras) | {"start": start.astype(np.int64)}
 
 
 @_guarded

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from frustum.data.lenses import Lens, field_of_view_of, pinhole_of, sources, undistort_image
-from frustum.data.pixels import orientation, photograph, read_image
+from frustum.data.pixels import photograph, read_image, upright_size
 from frustum.errors import DataError, FrustumWarning
 from frustum.files import atomic_path, copy_file, link_or_copy
 
@@ -32,7 +32,7 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
     """
     sizes: dict[tuple[int, int], Path] = {}
     for file in files:
-        sizes.setdefault(read_image(file, _upright_size, _ADVICE), file)
+        sizes.setdefault(read_image(file, upright_size, _ADVICE), file)
     size, *others = sizes
     if stated is not None and (stated != size or others):
         wrong = next(found for found in sizes if found != stated)
@@ -53,10 +53,6 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
             "intrinsics belong to another image size, or cx and cy are exchanged."
         )
     return size
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
 
 
 def pinhole_and_note(

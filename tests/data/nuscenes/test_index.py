@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from frustum.data.nuscenes import index as index_module
 from frustum.data.nuscenes.index import Index, cache_folder, tables_key
+from frustum.data.nuscenes.lacking import lacking
 from frustum.data.nuscenes.reader import NuScenes
-from frustum.data.opening import note_lacking_cameras
-from frustum.errors import DataError, FrustumWarning
+from frustum.errors import DataError
 from frustum.files import read_json, write_json
 from tests.data.toy import VERSION
 
@@ -164,8 +165,79 @@ def test_files_marked_as_invalid_are_left_out(toy_root: Path, tmp_path: Path) ->
 
     dataset = _edited(toy_root, tmp_path / "data", "sample_data", mark)
     whole = NuScenes(toy_root, dataset.version)
-    assert dataset.invalid_files == tuple(marked)
+    first = dataset.tokens()[0]
+    assert dataset.invalid_files(dataset.tokens()) == {first: marked}
+    assert dataset.invalid_files(dataset.tokens()[1:]) == {}
     count = [sum(len(d.sample(t).cameras) for t in d.tokens()) for d in (dataset, whole)]
     assert count[0] == count[1] - 1
-    with pytest.warns(FrustumWarning, match="1 files are marked with is_valid: false"):
-        note_lacking_cameras(dataset, dataset.tokens())
+    told = lacking(dataset, dataset.tokens())
+    assert told[0].startswith(f"1 files of 1 of {len(dataset.tokens())} keyframes are marked with is_valid: false")
+    assert f"no image of {Path(marked[0]).parent.name}" in told[1]
+    assert lacking(whole, whole.tokens()) == []
+
+
+def test_a_keyframe_without_a_valid_image_is_left_out(toy_root: Path, tmp_path: Path) -> None:
+    def mark(rows: list[dict[str, Any]]) -> None:
+        keyframe = next(row["sample_token"] for row in rows if row["is_key_frame"])
+        for row in rows:
+            if row["sample_token"] == keyframe and "CAM" in row["filename"]:
+                row["is_valid"] = False
+
+    dataset = _edited(toy_root, tmp_path / "data", "sample_data", mark)
+    whole = NuScenes(toy_root, dataset.version)
+    (gone,) = dataset.imageless
+    assert dataset.tokens() == [token for token in whole.tokens() if token != gone]
+    assert gone not in dataset.tokens(whole.scene(gone).name)
+    assert lacking(dataset, dataset.tokens())[0].startswith("1 keyframes of the data set are left out")
+
+
+@pytest.mark.parametrize(("said", "is_kept"), [(None, True), (True, True), (1, True), (0, False)])
+def test_is_valid_says_yes_or_no(toy_root: Path, tmp_path: Path, said: Any, is_kept: bool) -> None:
+    dataset = _edited(toy_root, tmp_path / "data", "sample_data", lambda rows: rows[0].update(is_valid=said))
+    assert bool(dataset.invalid_files([*dataset.tokens(), *dataset.imageless])) != is_kept
+
+
+def test_another_is_valid_is_refused(toy_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is_valid: 'no' of .*must be true or false"):
+        _edited(toy_root, tmp_path / "data", "sample_data", lambda rows: rows[0].update(is_valid="no")).tokens()
+
+
+def _camera_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Images of one calibration."""
+    cameras = [row for row in rows if "CAM" in row["filename"]]
+    return [row for row in cameras if row["calibrated_sensor_token"] == cameras[0]["calibrated_sensor_token"]]
+
+
+def test_two_sizes_of_one_calibration_are_refused(toy_root: Path, tmp_path: Path) -> None:
+    def state(rows: list[dict[str, Any]]) -> None:
+        row = _camera_rows(rows)[-1]
+        row.update(width=2 * row["width"], height=2 * row["height"])
+
+    with pytest.raises(DataError, match=r"share one calibrated_sensor and have different sizes, \d+x\d+ \(samples/CAM.*and \d+x\d+"):
+        _edited(toy_root, tmp_path / "stated", "sample_data", state).tokens()
+
+
+@pytest.mark.parametrize("unstated", [0, None, "absent"])
+def test_sizes_that_are_not_stated_are_those_of_the_images(toy_root: Path, tmp_path: Path, unstated: Any) -> None:
+    def forget(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row.update(width=unstated, height=unstated)
+            if unstated == "absent":
+                del row["width"], row["height"]
+
+    dataset = _edited(toy_root, tmp_path / "data", "sample_data", forget)
+    whole = NuScenes(toy_root, dataset.version)
+    for token in whole.tokens():
+        assert [c.size for c in dataset.sample(token).cameras] == [c.size for c in whole.sample(token).cameras]
+
+    changed = tmp_path / "changed"
+    _edited(toy_root, changed, "sample_data", forget)
+    row = _camera_rows(json.loads((changed / dataset.version / "sample_data.json").read_text()))[-1]
+    with Image.open(changed / row["filename"]) as image:
+        image.resize((image.width // 2, image.height // 2)).save(changed / row["filename"])
+    with pytest.raises(DataError, match=r"have different sizes, .*Scale the others"):
+        NuScenes(changed, dataset.version).tokens()
+    (changed / row["filename"]).unlink()  # as with one archive of several
+    (changed / dataset.version / "sample_data.json").touch()
+    camera = next(c for t in whole.tokens() for c in NuScenes(changed, dataset.version).sample(t).cameras if c.path.name in row["filename"])
+    assert min(camera.size) > 0
