@@ -11,6 +11,7 @@ from frustum.data.check.findings import Finding
 from frustum.data.nuscenes.tables import load_table
 
 _CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
+_FIRST_DATE = 3e13  # microseconds since 1970, in December of that year
 _GAPS = 1e3, 5e6  # microseconds between keyframes that recordings have
 
 
@@ -70,11 +71,18 @@ def _time_units(folder: Path) -> list[Finding]:
         times.setdefault(row["scene_token"], []).append(row["timestamp"])
     gaps = {scene: float(np.median(np.diff(np.sort(stamps)))) for scene, stamps in times.items() if len(stamps) > 1}
     names = {row["token"]: row["name"] for row in load_table(folder, "scene")}
+    findings = []
+    early = [scene for scene, stamps in times.items() if max(stamps) < _FIRST_DATE]
+    if early:
+        what = f"the keyframes of {len(early)} scenes are of 1970 by their timestamps, those of {names.get(early[0])} first"
+        hint = "Right for times that count from the start of a recording; else timestamps are not microseconds since 1970."
+        findings.append(Finding("warning", "", what, hint))
     off = [scene for scene, gap in gaps.items() if not _GAPS[0] <= gap <= _GAPS[1]]
     if not off:
-        return []
+        return findings
     what = f"the keyframes of {len(off)} scenes are not as far apart as in a recording: {gaps[off[0]] / 1e6:,.6g} s in {names.get(off[0])}"
-    return [Finding("warning", "", what, "Right for pictures taken now and then; else the timestamps of sample.json are not microseconds.")]
+    hint = "Right for pictures taken now and then; else the timestamps of sample.json are not microseconds."
+    return [*findings, Finding("warning", "", what, hint)]
 
 
 def _time_order(folder: Path) -> list[Finding]:

@@ -9,6 +9,7 @@ either, and the row of the keyframe that each belongs to.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from frustum.data.nuscenes.image_sizes import image_sizes
+from frustum.data.nuscenes.stated_lenses import require_pinhole
 from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
 from frustum.errors import DataError
 from frustum.files import check_name
@@ -78,6 +80,11 @@ def build_frames(folder: Path) -> Arrays:
     scene_row = _Rows(folder, "scene", (s["token"] for s in scenes))
     for row in scenes:
         check_name(row["name"], f"the name of a scene in {folder}")
+    if twice := [name for name, count in Counter(row["name"] for row in scenes).items() if count > 1]:
+        raise DataError(
+            f"{folder / 'scene.json'} has {len(twice)} names of several scenes, {twice[0]} first. Labels and splits go by these names: "
+            "rename all but one, in splits.json and gts/ too."
+        )
     for row in samples:
         check_name(row["token"], f"the token of a keyframe in {folder}")
     for row in logs.values():
@@ -96,11 +103,11 @@ def build_frames(folder: Path) -> Arrays:
     are_cameras = [modality[channels[column]] == "camera" for column in channel_of_calibration]
     intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
 
-    _require_pinhole(folder, calibrations, sensors)
-    invalid = [f for f in _readable(data, left_out) if not _is_valid(folder, f)]
+    require_pinhole(folder, calibrations, sensors)
+    invalid = [f for f in _readable(data, left_out) if not _flag(folder, f, "is_valid", unsaid=True)]
     left_out["invalid_file"] = _strings(f["filename"] for f in invalid)
     left_out["invalid_sample"] = np.array([sample_row[f["sample_token"]] for f in invalid], np.int32)
-    files = [f for f in _readable(data, left_out) if f["is_key_frame"]]
+    files = [f for f in _readable(data, left_out) if _flag(folder, f, "is_key_frame", unsaid=False)]
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
@@ -127,25 +134,12 @@ def build_frames(folder: Path) -> Arrays:
     )
 
 
-def _is_valid(folder: Path, row: dict[str, Any]) -> bool:
-    """What `is_valid` says of a file; true where it says nothing. Raises DataError for what is neither true nor false."""
-    said = row.get("is_valid")
+def _flag(folder: Path, row: dict[str, Any], key: str, unsaid: bool) -> bool:
+    """What a yes or no of a file says, `unsaid` where it says nothing. Raises DataError for what is neither true nor false."""
+    said = row.get(key)
     if said not in (None, True, False):
-        raise DataError(f"{folder / 'sample_data.json'} says is_valid: {said!r} of {row['filename']}; it must be true or false.")
-    return said is None or bool(said)
-
-
-def _require_pinhole(folder: Path, calibrations: Rows, sensors: Rows) -> None:
-    """Raise DataError where tables state a distortion, as tier4's do, for then the images are not those of a pinhole camera."""
-    channels = {s["token"]: s["channel"] for s in sensors}
-    for row in calibrations:
-        given = row.get("camera_distortion") or []
-        if np.any(np.array(given, np.float64) != 0):
-            raise DataError(
-                f"{folder / 'calibrated_sensor.json'} states a camera_distortion for {channels.get(row['sensor_token'], 'a camera')}: "
-                f"{given}. Images in this format are read as those of a pinhole camera. Undistort them, for example with OpenCV, and write "
-                "camera_distortion: [] beside the new camera_intrinsic; if they are undistorted already, write [] alone."
-            )
+        raise DataError(f"{folder / 'sample_data.json'} says {key}: {said!r} of {row['filename']}; it must be true or false.")
+    return unsaid if said is None else bool(said)
 
 
 def _readable(rows: Rows, frames: Arrays) -> Rows:

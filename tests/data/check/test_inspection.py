@@ -186,6 +186,34 @@ def test_a_broken_chain_of_keyframes(root):
     assert any("which is not in sample.json" in f.what for f in inspect_tables(root / VERSION))
 
 
+def test_a_principal_point_of_another_image_size(root):
+    """Intrinsics of half the size: a quarter of the image away from its middle."""
+
+    def halve(rows):
+        for row in rows:
+            if row["camera_intrinsic"]:
+                row["camera_intrinsic"][0][2], row["camera_intrinsic"][1][2] = 100, 50
+
+    edit(root, "calibrated_sensor", halve)
+    assert any("principal point (100, 50) is far from the middle of 400 x 200" in w for w in found(root, "warning"))
+
+
+def test_pixels_that_are_no_squares(root):
+    def stretch(rows):
+        for row in rows:
+            if row["camera_intrinsic"]:
+                row["camera_intrinsic"][1][1] *= 1.5
+
+    edit(root, "calibrated_sensor", stretch)
+    assert any("fy is 1.50 times fx, so that its pixels are no squares" in w for w in found(root, "warning"))
+
+
+def test_times_in_1970(root):
+    for table in ("sample", "sample_data"):
+        edit(root, table, lambda rows: [row.update(timestamp=1_600_000_000 + k) for k, row in enumerate(rows)])
+    assert any("are of 1970 by their timestamps" in finding.what for finding in inspect_tables(root / VERSION))
+
+
 def test_principal_point_outside_the_image(root):
     calibration_of(root, "CAM_FRONT")(lambda r: r.update(camera_intrinsic=[[300, 0, 200], [0, 300, 460], [0, 0, 1]]))
     assert any("principal point (200, 460) lies outside the image of 400 x 200" in w for w in found(root, "error"))

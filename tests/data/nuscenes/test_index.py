@@ -155,6 +155,36 @@ def test_a_stated_distortion_is_refused(toy_root: Path, tmp_path: Path) -> None:
         _edited(toy_root, tmp_path / "bad", "calibrated_sensor", state([-0.3, 0.1, 0, 0, 0])).tokens()
 
 
+@pytest.mark.parametrize(
+    ("said", "is_refused"),
+    [
+        ({"distortion": [-0.3, 0.1, 0, 0]}, True),
+        ({"dist_coeffs": [[-0.3, 0.1, 0, 0, 0]]}, True),
+        ({"D": [0.1]}, True),
+        ({"camera_distortion": {"k1": -0.3}}, True),
+        ({"camera_distortion": "-0.3, 0.1"}, True),
+        ({"camera_distortion": [0, 0, 0, 0], "camera_distortion_model": "fisheye"}, True),
+        ({"camera_model": "omni"}, True),
+        ({"distortion": {"model": "equidistant", "coefficients": [0, 0, 0, 0]}}, True),
+        ({"distortion": None, "D": [0.0, 0], "distortion_model": "plumb_bob", "camera_model": "Pinhole", "camera_distortion": {}}, False),
+        ({"distance": 3.0, "description": "roof"}, False),
+    ],
+)
+def test_a_distortion_of_another_name_is_refused_too(toy_root: Path, tmp_path: Path, said: dict[str, Any], is_refused: bool) -> None:
+    dataset = _edited(toy_root, tmp_path / "data", "calibrated_sensor", lambda rows: rows[0].update(said))
+    if is_refused:
+        with pytest.raises(DataError, match=r"calibrated_sensor.json states a .* read as those of a pinhole camera"):
+            dataset.tokens()
+    else:
+        assert dataset.tokens()
+
+
+def test_two_scenes_of_one_name_are_refused(toy_root: Path, tmp_path: Path) -> None:
+    """Labels and splits go by the name."""
+    with pytest.raises(DataError, match="1 names of several scenes, "):
+        _edited(toy_root, tmp_path / "data", "scene", lambda rows: rows[1].update(name=rows[0]["name"])).tokens()
+
+
 def test_files_marked_as_invalid_are_left_out(toy_root: Path, tmp_path: Path) -> None:
     marked: list[str] = []
 
@@ -189,6 +219,11 @@ def test_a_keyframe_without_a_valid_image_is_left_out(toy_root: Path, tmp_path: 
     assert dataset.tokens() == [token for token in whole.tokens() if token != gone]
     assert gone not in dataset.tokens(whole.scene(gone).name)
     assert lacking(dataset, dataset.tokens())[0].startswith("1 keyframes of the data set are left out")
+
+
+def test_is_key_frame_must_be_true_or_false(toy_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is_key_frame: 'false' of .*must be true or false"):
+        _edited(toy_root, tmp_path / "data", "sample_data", lambda rows: rows[0].update(is_key_frame="false")).tokens()
 
 
 @pytest.mark.parametrize(("said", "is_kept"), [(None, True), (True, True), (1, True), (0, False)])
