@@ -56,8 +56,8 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
     for axis, focal, pixels in (("fx", intrinsics[0, 0], size[1]), ("fy", intrinsics[1, 1], size[0])):
         if focal < pixels * _SHORTEST:
             raise DataError(
-                f"{axis} of camera {name} is {focal:g} pixels, for images of {size[1]}x{size[0]} pixels, so that they would show "
-                f"{2 * np.degrees(np.arctan(pixels / 2 / focal)):.0f} degrees. Focal lengths are in pixels, not in millimetres or shares of "
+                f"{axis} of camera {name} is {focal:g} pixels, for images of {size[1]}x{size[0]} pixels, so they would show "
+                f"{2 * np.degrees(np.arctan(pixels / 2 / focal)):.0f} degrees. Focal lengths are in pixels, not millimetres or shares of "
                 "the image: millimetres are divided by the size of a pixel on the sensor, shares multiplied by the width or height."
             )
     return size
