@@ -208,6 +208,12 @@ def test_pixels_that_are_no_squares(root):
     assert any("fy is 1.50 times fx, so that its pixels are no squares" in w for w in found(root, "warning"))
 
 
+def test_ego_poses_in_millimetres(root):
+    drive = iter(range(10**6))
+    edit(root, "ego_pose", lambda rows: [row.update(translation=[5000.0 * next(drive), 0, 0]) for row in rows])
+    assert any("m/s in" in finding.what and "faster than 100 m/s" in finding.what for finding in inspect_tables(root / VERSION))
+
+
 def test_times_in_1970(root):
     for table in ("sample", "sample_data"):
         edit(root, table, lambda rows: [row.update(timestamp=1_600_000_000 + k) for k, row in enumerate(rows)])

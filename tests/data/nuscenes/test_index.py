@@ -179,6 +179,19 @@ def test_a_distortion_of_another_name_is_refused_too(toy_root: Path, tmp_path: P
         assert dataset.tokens()
 
 
+@pytest.mark.parametrize("table", ["sample_data", "sensor"])
+def test_two_files_of_one_sensor_and_keyframe_are_refused(toy_root: Path, tmp_path: Path, table: str) -> None:
+    def double(rows: list[dict[str, Any]]) -> None:
+        if table == "sensor":
+            cameras = [row for row in rows if row["modality"] == "camera"]
+            cameras[1]["channel"] = cameras[0]["channel"]
+        else:
+            rows.append(_camera_rows(rows)[0] | {"token": "another", "filename": _camera_rows(rows)[-1]["filename"]})
+
+    with pytest.raises(DataError, match=r"gives the keyframe \w+ two files of CAM\w+, samples/.* and samples/"):
+        _edited(toy_root, tmp_path / "data", table, double).tokens()
+
+
 def test_two_scenes_of_one_name_are_refused(toy_root: Path, tmp_path: Path) -> None:
     """Labels and splits go by the name."""
     with pytest.raises(DataError, match="1 names of several scenes, "):
