@@ -111,15 +111,15 @@ def build_frames(folder: Path) -> Arrays:
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
-        row, column = sample_row[file["sample_token"]], channel_of_calibration[calibration]
-        if key_file[row, column] >= 0:
-            other = files[key_file[row, column]]["filename"]
+        keyframe, column = sample_row[file["sample_token"]], channel_of_calibration[calibration]
+        if key_file[keyframe, column] >= 0:
+            other = files[key_file[keyframe, column]]["filename"]
             raise DataError(
                 f"{folder / 'sample_data.json'} gives the keyframe {file['sample_token']} two files of {channels[column]}, {other} and "
                 f"{file['filename']}. A keyframe has one of each sensor: set is_key_frame: false for the other, or, if they are of two "
                 "sensors, give each a channel of its own in sensor.json."
             )
-        key_file[row, column] = i
+        key_file[keyframe, column] = i
     return (
         left_out
         | {
