@@ -9,6 +9,7 @@ import numpy as np
 
 from frustum.data.pixels import read_image, upright_size
 from frustum.errors import DataError
+from frustum.files import inside
 
 
 def image_sizes(folder: Path, files: list[dict[str, Any]], calibration: np.ndarray, is_camera: np.ndarray) -> np.ndarray:
@@ -22,14 +23,14 @@ def image_sizes(folder: Path, files: list[dict[str, Any]], calibration: np.ndarr
         is_camera: (F,) bool.
 
     Raises:
-        DataError: images of two sizes share one calibration, whose intrinsics belong to one of them.
+        DataError: images of two sizes share one calibration, whose intrinsics belong to one of them, or a file lies outside the data set.
     """
     sizes = np.zeros((len(files), 2), np.int32)
     first: dict[int, int] = {}  # the first file of each calibration whose size is known
     unknown: list[int] = []
     for i in np.flatnonzero(is_camera).tolist():
         size = _stated(files[i])
-        if size is None and (path := folder.parent / files[i]["filename"]).is_file():
+        if size is None and (path := inside(folder.parent, files[i]["filename"])).is_file():
             size = read_image(path, upright_size)
         if size is None:
             unknown.append(i)

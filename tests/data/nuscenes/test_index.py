@@ -265,6 +265,13 @@ def test_two_sizes_of_one_calibration_are_refused(toy_root: Path, tmp_path: Path
         _edited(toy_root, tmp_path / "stated", "sample_data", state).tokens()
 
 
+def test_sizes_are_not_read_from_files_outside(toy_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="outside"):
+        _edited(
+            toy_root, tmp_path / "data", "sample_data", lambda rows: _camera_rows(rows)[0].update(width=0, height=0, filename="../../a.jpg")
+        ).tokens()
+
+
 @pytest.mark.parametrize("unstated", [0, None, "absent"])
 def test_sizes_that_are_not_stated_are_those_of_the_images(toy_root: Path, tmp_path: Path, unstated: Any) -> None:
     def forget(rows: list[dict[str, Any]]) -> None:
