@@ -61,7 +61,7 @@ def owning(parameter: str, work: str, advice: str = "with --out FOLDER") -> Call
 
 
 @contextlib.contextmanager
-def sole_owner(folder: Path | str, work: str, advice: str = "with --out FOLDER") -> Iterator[None]:
+def sole_owner(folder: Path | str, work: str, advice: str = "with --out FOLDER", file: str = LOCK) -> Iterator[None]:
     """Within the context no other process of ours, and no other thread, works in a folder. The same thread may enter it again.
 
     The processes of one training are one owner: the first of them.
@@ -70,6 +70,7 @@ def sole_owner(folder: Path | str, work: str, advice: str = "with --out FOLDER")
         folder: created if needed, and deleted again if it is still empty in the end.
         work: what is done there, for the message to others, as `frustum train`.
         advice: how another folder is chosen.
+        file: the hidden file that is locked; one of another name owns something of its own in the folder.
 
     Raises:
         OutputError: another process works there, or the folder cannot be written to.
@@ -79,7 +80,7 @@ def sole_owner(folder: Path | str, work: str, advice: str = "with --out FOLDER")
         return
     folder = Path(folder)
     is_new = not folder.exists()
-    path = make_folder(folder) / LOCK
+    path = make_folder(folder) / file
     key = os.path.realpath(path)
     thread, other = _held.get(key, (0, ""))
     if thread == threading.get_ident():

@@ -13,21 +13,29 @@ from pathlib import Path
 import pytest
 
 from frustum import locks
+from frustum.checkpoint.weights_file import WEIGHTS, save_weights
+from frustum.cli.checking import check_data
+from frustum.cli.reporting import report_run
+from frustum.cli.robustness import measure_robustness
+from frustum.engine.overrides import apply
+from frustum.engine.run import save_run
+from frustum.engine.sections import header_of
 from frustum.errors import DataError, OutputError
 from frustum.locks import LOCK, owning, sole_owner
+from tests.engine import toy
 
 OWNER = """
 import sys, time
 from frustum.locks import sole_owner
-with sole_owner(sys.argv[1], "frustum train"):
+with sole_owner(sys.argv[1], "frustum train", file=sys.argv[2]):
     print("here", flush=True)
     time.sleep(60)
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, file: str = LOCK) -> subprocess.Popen[str]:
     """Another process that works in the folder."""
-    other = subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, "-c", OWNER, str(folder), file], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "here\n"
     return other
@@ -125,6 +133,53 @@ def test_of_several_processes_of_a_training_the_first_is_the_owner(tmp_path: Pat
     monkeypatch.setenv("RANK", "1")
     with sole_owner(tmp_path, "frustum train"):
         assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_owns_something_of_its_own(tmp_path: Path) -> None:
+    other = start(tmp_path, ".figures-lock")
+    try:
+        with sole_owner(tmp_path, "frustum train"):
+            pass
+        with pytest.raises(OutputError, match="is in use"), sole_owner(tmp_path, "frustum robustness", file=".figures-lock"):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("verb", ["check", "report", "robustness"])
+def test_verbs_that_write_pictures_and_figures_own_their_folder(tmp_path: Path, verb: str) -> None:
+    """Two at once into the same folder: the second is refused, and nothing of it is written."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    root = toy.write_database(tmp_path / "toy")
+    recipe = apply(toy.recipe(root), ["eval.slow_figures=false"])
+    save_run(run, recipe)
+    save_weights(run / WEIGHTS, recipe.model.build(), header_of(recipe))
+    code = ("tests.engine.toy",)
+    verbs = {
+        "check": lambda: check_data(root, None, "all", 1, 1, out, None),
+        "report": lambda: report_run(run, out, samples=1, code=code),
+        "robustness": lambda: measure_robustness([str(run)], corruptions="fog", levels="1", code=code),
+    }
+    other = start(run, ".robustness.json-lock") if verb == "robustness" else start(out)
+    try:
+        with pytest.raises(OutputError, match="is in use: frustum train works there since 20"):
+            verbs[verb]()
+        assert [path.name for path in out.glob("*")] == ([LOCK] if verb != "robustness" else [])
+        assert not (run / "robustness.json").exists()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_check_without_pictures_needs_no_folder(tmp_path: Path) -> None:
+    root = toy.write_database(tmp_path / "toy")
+    other = start(tmp_path / "out")
+    try:
+        assert check_data(root, None, "all", 1, 0, tmp_path / "out", None)["pictures"] == []
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_function_owns_the_folder_that_an_argument_names(tmp_path: Path) -> None:

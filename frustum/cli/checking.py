@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from frustum.data.source import RigSource, spread
 from frustum.engine.progress import loop_progress
 from frustum.errors import DataError, OutputError
 from frustum.files import make_folder
+from frustum.locks import sole_owner
 from frustum.recipes.finding import CHECKED
 from frustum.viewer.overlay import draw_check
 
@@ -47,9 +49,10 @@ def check_data(
         JSON values: number of errors, warnings and notes, the findings, the pictures, and what is read of the images (`framing`).
 
     Raises:
-        DataError: no data set there, or `out` cannot be written to or holds pictures of other data.
+        DataError: no data set there, or `out` cannot be written to or holds pictures of other data. OutputError: another process works in
+            `out`.
     """
-    with opened(root, version) as database:
+    with sole_owner(out, "frustum check") if pictures else nullcontext(), opened(root, version) as database:
         if pictures:
             require_own_files(out, database, root)
         tokens = list(database.tokens(split))
@@ -65,7 +68,7 @@ def check_data(
             findings = inspect(database, tokens, progress=loop_progress)
             unseen, framed = check_framing(database, tokens, recipe)
             findings = sorted([*findings, *unseen], key=lambda f: SEVERITIES.index(f.severity))
-            print_findings(findings, len(tokens), where=lambda token: _name(database, token))
+            print_findings(findings, len(tokens), where=lambda token: _name(database, token), is_measured=_has_lidar(database, tokens))
             files, drawn = draw_pictures(database, spread(tokens, pictures), out, augment) if pictures else ([], set())
     if files:
         say(f"{len(files)} pictures are in {out}: {what_to_look_for(drawn)}")
@@ -74,13 +77,16 @@ def check_data(
     return counts | found | {"framing": [vars(f) for f in framed]}
 
 
-def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes", where: Callable[[str], str] = str) -> None:
+def print_findings(
+    findings: list[Finding], checked: int, unit: str = "keyframes", where: Callable[[str], str] = str, is_measured: bool = True
+) -> None:
     """One line per kind of finding, the worst first: the first of them, how many there are, and what to do about it.
 
     Args:
         findings: of any kind, the worst first.
         checked, unit: how many keyframes or images were looked at.
         where: the name of a sample from its token.
+        is_measured: whether LiDAR points show where cameras look; without them only pictures do.
     """
     for severity in SEVERITIES:
         kinds = by_kind(f for f in findings if f.severity == severity)
@@ -91,7 +97,10 @@ def print_findings(findings: list[Finding], checked: int, unit: str = "keyframes
         if len(kinds) > SHOWN:
             say(f"{'':8}... and {len(kinds) - SHOWN} more kinds of {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
-    say(f"{checked} {unit} checked: " + (f"{bad} errors and warnings." if bad else "nothing is wrong."))
+    sound = "nothing is wrong." if is_measured else "nothing that numbers show is wrong."
+    say(f"{checked} {unit} checked: " + (f"{bad} errors and warnings." if bad else sound))
+    if not is_measured:
+        say("There is no LiDAR to compare with: a camera that is turned, moved or exchanged shows in *_stitched.png alone (--pictures).")
 
 
 def what_to_look_for(drawn: Collection[str]) -> str:
@@ -102,7 +111,8 @@ def what_to_look_for(drawn: Collection[str]) -> str:
     if "ground" in drawn:
         parts.append("without LiDAR, the grid must lie on the road, the line on the horizon, and the x axis straight ahead of the vehicle")
     if "stitched ground" in drawn:
-        parts.append("in *_stitched.png kerbs and lane marks must run on from camera to camera")
+        faults = "docs/your_own_cameras.md shows it right and with three faults"
+        parts.append(f"in *_stitched.png kerbs and lane marks must run on from camera to camera ({faults})")
     return "; ".join(parts) + "."
 
 
@@ -145,6 +155,17 @@ def _labels_2d(database: Any, sample: Sample) -> list[ImagePoints] | None:
     except DataError as error:
         say(f"2D labels of keyframe {sample.name} are not drawn: {error}")
         return None
+
+
+def _has_lidar(database: RigSource, tokens: list[str]) -> bool:
+    """Whether any of these keyframes has a LiDAR, or none can be read."""
+    for token in tokens:
+        try:
+            if database.sample(token, with_boxes=False, occupancy=False).lidar is not None:
+                return True
+        except DataError:
+            return True
+    return not tokens
 
 
 def _name(database: RigSource, token: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.common import say, table
 from frustum.cli.resolve import is_run, open_data, open_network
-from frustum.data.opening import note_lacking_cameras, open_root, split_of
+from frustum.data.opening import open_root, split_of
 from frustum.engine.evaluate import evaluate, evaluate_with_baselines
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.reports import EVALUATION, EvalReport, class_tables, compare, figures_table, notes, write_reports
@@ -43,7 +43,6 @@ def evaluate_run(
             raise OutputError(f"{error} To keep the figures elsewhere: frustum eval {name}/{WEIGHTS} data.root=... --json FILE") from error
     recipe, network = open_network(name, overrides, checkpoint, source, code)
     data = open_data(recipe, name)
-    note_lacking_cameras(data, data.tokens(split or recipe.data.val_split))
     reports = evaluate_with_baselines(recipe, network, data, split) if baselines else [evaluate(recipe, network, data, split)]
     published = () if reports[0].corruption else recipe.published  # those are figures on clean images
     print_figures(reports[0], published)

@@ -12,7 +12,7 @@ from frustum.cli.checking_cameras import say_framing
 from frustum.cli.folders import require_own_files
 from frustum.cli.reporting import panel_of
 from frustum.cli.resolve import open_network
-from frustum.data.opening import note_lacking_cameras, note_other_rig, opened
+from frustum.data.opening import note_other_rig, opened
 from frustum.data.sample import Sample
 from frustum.data.source import DataConfig, Source, spread
 from frustum.engine.predict import predict
@@ -60,7 +60,6 @@ def predict_source(
             data.neighbours(token)  # raises for a token that is not there
         if limit is not None:
             chosen = spread(chosen, limit)
-        note_lacking_cameras(data, chosen)
         say_framing(data, chosen, recipe)
         if recipe.data.has_rigs:
             note_other_rig(getattr(network, "trained_rig", ()), data, chosen)

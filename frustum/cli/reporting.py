@@ -24,6 +24,7 @@ from frustum.engine.taught import in_sentences
 from frustum.engine.trained import open_trained
 from frustum.errors import CheckpointError, ConfigError, DataError
 from frustum.files import without_places
+from frustum.locks import sole_owner
 from frustum.tasks import TASKS
 from frustum.tasks.task import Task
 from frustum.types.layers import Layer
@@ -53,7 +54,7 @@ def report_run(
     Raises:
         ConfigError: a setting that does not fit, a recipe without weights, or runs that were not evaluated alike.
         CheckpointError: weights that are missing or do not fit.
-        DataError: its data set cannot be read, or `out` not be written to.
+        DataError: its data set cannot be read, or `out` not be written to. OutputError: another process works in `out`.
     """
     if Path(name).is_dir() and not is_run(name):
         raise CheckpointError(f"{name} is not a run: it does not contain recipe.json. Give the folder that `frustum train` wrote.")
@@ -65,25 +66,26 @@ def report_run(
     if beside:
         numbers = [*_side_by_side(folder, numbers, beside, code), *numbers[1:]]
     out = out or (folder / "report" if is_own else folder.with_name(f"{folder.stem}-report"))
-    data_set = open_data(recipe, str(name))
-    tokens = pick(data_set, recipe.data.val_split, samples)
-    panels = []
-    with progress_bar("report", len(tokens), unit="frames") as bar:
-        predictor = NetworkPredictor(network, recipe.runtime)
-        for prediction in network_predictions(predictor, recipe, data_set, tokens):
-            panels.append(panel_of(recipe.data, data_set, prediction))
-            bar.advance()
-    data = ReportData(
-        title=f"{recipe.name} on {recipe.data.val_split}",
-        results={report.name: results_of(report, recipe.published if report is numbers[0] else ()) for report in numbers},
-        about={report.name: report.note for report in numbers},
-        notes=notes(numbers[0]) if numbers else (),
-        panels=panels,
-        losses=read_lines(folder / "metrics.jsonl"),
-        recipe=json.dumps(without_places(recipe.model_dump(mode="json")), indent=2),
-        facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters()), getattr(network, "taught_with", {})),
-    )
-    page = write_report(data, out)
+    with sole_owner(out, "frustum report"):
+        data_set = open_data(recipe, str(name))
+        tokens = pick(data_set, recipe.data.val_split, samples)
+        panels = []
+        with progress_bar("report", len(tokens), unit="frames") as bar:
+            predictor = NetworkPredictor(network, recipe.runtime)
+            for prediction in network_predictions(predictor, recipe, data_set, tokens):
+                panels.append(panel_of(recipe.data, data_set, prediction))
+                bar.advance()
+        data = ReportData(
+            title=f"{recipe.name} on {recipe.data.val_split}",
+            results={report.name: results_of(report, recipe.published if report is numbers[0] else ()) for report in numbers},
+            about={report.name: report.note for report in numbers},
+            notes=notes(numbers[0]) if numbers else (),
+            panels=panels,
+            losses=read_lines(folder / "metrics.jsonl"),
+            recipe=json.dumps(without_places(recipe.model_dump(mode="json")), indent=2),
+            facts=facts_of(run, numbers, sum(p.numel() for p in network.parameters()), getattr(network, "taught_with", {})),
+        )
+        page = write_report(data, out)
     if is_own and not numbers:
         say(f"no numbers of these weights yet: run `frustum eval {folder} --baselines` and write the report again.")
     return page

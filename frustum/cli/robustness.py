@@ -23,6 +23,7 @@ from frustum.engine.reports import ROBUSTNESS, EvalReport
 from frustum.engine.robustness import CLEAN, difference_tables, robustness_tables, summary
 from frustum.errors import ConfigError, DataError
 from frustum.files import read_json
+from frustum.locks import sole_owner
 from frustum.version import __version__
 
 
@@ -40,7 +41,7 @@ def measure_robustness(
 
     Raises:
         ConfigError: an unknown corruption or level, `eval.corruption` among the settings, or one run given twice.
-        DataError, CheckpointError: as in an evaluation.
+        DataError, CheckpointError: as in an evaluation. OutputError: another process measures this run with these settings.
     """
     asked, chosen = _names(corruptions), _levels(levels)
     if len(set(runs)) < len(runs):
@@ -56,7 +57,8 @@ def measure_robustness(
     for run, (recipe, network) in opened.items():
         name = f"robustness_{_settings(recipe)[:8]}.json" if overrides else ROBUSTNESS
         file = Path(run) / name if is_run(run) else Path(run).with_name(f"{Path(run).stem}-{name}")
-        numbers[run], found[run] = _measured(recipe, network, sources[run], file, names, chosen)
+        with sole_owner(file.parent, "frustum robustness", "or settings", file=f".{file.name}-lock"):
+            numbers[run], found[run] = _measured(recipe, network, sources[run], file, names, chosen)
         say("")
         for table in robustness_tables(found[run], names, chosen, title=run):
             print_table(table)

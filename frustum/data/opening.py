@@ -72,21 +72,6 @@ def opened(root: Path, version: str | None = None, data: DataConfig | None = Non
             yield NuScenes(root, version or choose_version(root, data.version), data.cameras)
 
 
-def note_lacking_cameras(source: Any, tokens: Iterable[str]) -> None:
-    """Warn of keyframes that have no image of a camera that their scene has: they are predicted with the others."""
-    given = list(tokens)
-    if invalid := getattr(source, "invalid_files", ()):
-        about = f"{len(invalid)} files are marked with is_valid: false in sample_data.json and are left out, {invalid[0]} first."
-        warnings.warn(about, FrustumWarning, stacklevel=2)
-    for channel, lacking in getattr(source, "lacking_cameras", lambda _: {})(given).items():
-        warnings.warn(
-            f"{len(lacking)} of {len(given)} keyframes have no image of {channel}, {lacking[0]} first: they are predicted with the other "
-            "cameras, which is not what the network learned.",
-            FrustumWarning,
-            stacklevel=2,
-        )
-
-
 def note_other_rig(trained: Sequence[Mapping[str, Any]], source: Any, tokens: Sequence[str]) -> None:
     """Warn, once, if the cameras of the first of these keyframes are not like those of the training, or an own rig's cannot be compared.
 

@@ -184,6 +184,11 @@ def photograph(image: Image.Image) -> Image.Image:
     return result
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an image once it is turned upright; only its header is read, but for notes that stand behind the pixels."""
+    return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
+
+
 def upright(image: Image.Image) -> str:
     """What to say of the size of a `photograph` that was turned; else ""."""
     return f" when turned upright (its Exif orientation is {image.info['turned']})" if "turned" in image.info else ""

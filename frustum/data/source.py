@@ -221,6 +221,10 @@ class DataConfig(Config):
         """The `augment` section of a training, with what it does not state and the training samples show (`augment.horizon`)."""
         return augment
 
+    def lacking(self, source: Any, tokens: Sequence[str]) -> list[str]:
+        """Sentences about what of these samples is left out, or not there: whoever uses them is told once."""
+        return []
+
     def rig_of(self, source: Any) -> list[dict[str, Any]]:
         """The cameras that a training on this data set learns from, as its weights keep them (`data.rig.likeness`); none of images."""
         return []

@@ -12,6 +12,7 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import digest
 from frustum.data.source import Source
+from frustum.engine.feed import note_lacking
 from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import loop_progress, progress_bar
 from frustum.engine.recipe import EvalConfig, Recipe, RuntimeConfig
@@ -81,6 +82,8 @@ def evaluate(
     first, last = (len(order) * (accelerator.process_index + i) // accelerator.num_processes for i in (0, 1))
     mine = order[first:last]  # neighbours stay together: networks over time run them as a stream
     reads_images = not isinstance(predictor, Predictor) and not predictor.black
+    if reads_images and recipe is not None:
+        note_lacking(recipe, source, order)
     corruption = settings.corruption if reads_images else None
     title = name or getattr(predictor, "name", "") or (recipe.name if recipe else "")
     predictions: Iterable[Prediction]

@@ -19,6 +19,12 @@ from frustum.types.batch import Batch
 from frustum.types.contract import Reads
 
 
+def note_lacking(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
+    """Warn of what the data set leaves out of these samples, or lacks (`DataConfig.lacking`)."""
+    for sentence in recipe.data.lacking(source, list(dict.fromkeys(tokens))):
+        warnings.warn(sentence, FrustumWarning, stacklevel=3)
+
+
 def build_pipeline(recipe: Recipe, training: bool, labels: bool = True, reads: Reads | None = None) -> Pipeline:
     """The pipeline of a recipe: augmented for training; with what the model learns from if `labels`, and always with what it reads.
 
@@ -52,6 +58,7 @@ class TrainingFeed:
         tokens = data.training_tokens(source, train.seed)
         pipeline = build_pipeline(recipe, training=True, reads=reads)
         _check_past(recipe, source, tokens, reads)
+        note_lacking(recipe, source, tokens)
         learned = recipe.model.learns_from()
         for label in learned:
             label.require(source, tokens)

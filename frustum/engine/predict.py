@@ -15,6 +15,7 @@ from torch import nn
 
 from frustum.checkpoint.weights_file import digest
 from frustum.data.source import Source
+from frustum.engine.feed import note_lacking
 from frustum.engine.predictors import NetworkPredictor, network_predictions
 from frustum.engine.progress import progress_bar
 from frustum.engine.recipe import Recipe
@@ -70,6 +71,7 @@ def predict(
     folder, predictor = make_folder(Path(out)), NetworkPredictor(model, recipe.runtime)
     if not tokens:
         raise DataError(f"there are no keyframes to predict in {source.root}.")
+    note_lacking(recipe, source, tokens)
     work = f"{digest(model)} {recipe.model_dump_json()} {draw is not None} {submission}"
     unfinished = Unfinished(folder, hashlib.sha256(work.encode()).hexdigest())
     open_sample = partial(recipe.data.open_sample, source, reads=recipe.model.reads())

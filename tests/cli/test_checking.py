@@ -37,6 +37,16 @@ def test_a_sound_world(street_root: Path, frustum: Run, tmp_path: Path) -> None:
     assert "2 keyframes checked" in text
 
 
+def test_without_lidar_nothing_is_said_to_be_right(capsys: pytest.CaptureFixture[str]) -> None:
+    print_findings([], 3)
+    assert "3 keyframes checked: nothing is wrong." in capsys.readouterr().out
+    print_findings([], 3, is_measured=False)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nothing is wrong" not in out
+    assert "3 keyframes checked: nothing that numbers show is wrong. There is no LiDAR" in out
+    assert "*_stitched.png" in out
+
+
 def test_cameras_alone(frustum: Run, tmp_path: Path) -> None:
     """Without LiDAR: one warning about the camera that lies on its side, pictures of the ground, and a text that says what is drawn."""
     folder = tmp_path / "rig"
@@ -56,6 +66,7 @@ def test_cameras_alone(frustum: Run, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "check.json").read_text())
     warnings = [f["what"] for f in found["findings"] if f["severity"] == "warning"]
     assert warnings == ["CAM_REAR: its image is rolled by 90 degrees counter-clockwise"]
+    assert "1 errors and warnings. There is no LiDAR to compare with" in " ".join(text.split())
     assert {Path(file).stem.rsplit("_", 1)[1] for file in found["pictures"]} == {"stitched", "ground", "above"}
     assert f"6 pictures are in {tmp_path / 'out [1]'}: without LiDAR, the grid must lie on the road" in text
     assert "boxes" not in text.rsplit("pictures are in", 1)[1]

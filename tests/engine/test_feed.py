@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -9,8 +11,10 @@ import torch
 
 from frustum.data.labels.boxes import BoxLabels
 from frustum.data.labels.occupancy import OccupancyLabels
+from frustum.engine.evaluate import evaluate
 from frustum.engine.feed import TrainingFeed, build_pipeline, evaluation_batches
 from frustum.engine.overrides import apply
+from frustum.engine.predict import predict
 from frustum.errors import ConfigError, DataError, FrustumWarning, TrainingError
 from frustum.geometry import VoxelGrid
 from frustum.recipes.finding import get_recipe
@@ -224,3 +228,35 @@ def test_labels_of_another_grid_are_refused(toy_root):
     recipe = apply(toy.recipe(toy_root), [f"model.grid={VoxelGrid.occ3d().model_dump_json()}"])
     with pytest.raises(DataError, match=r"shape \(10, 10, 4\), but the recipe's grid has \(200, 200, 16\) cells"):
         TrainingFeed(recipe, recipe.data.open()).next_batches()
+
+
+def test_training_evaluation_and_prediction_say_what_is_left_out(toy_root, tmp_path):
+    """Files that the tables mark as invalid, and the camera that keyframes lack for it, each named once."""
+    root = shutil.copytree(toy_root, tmp_path / "toy")
+    recipe = toy.recipe(root)
+    whole = recipe.data.open()
+    wanted = [whole.tokens(split)[-1] for split in ("train", "val")]
+    path = root / recipe.data.version / "sample_data.json"
+    rows = json.loads(path.read_text())
+    seen = set()
+    for row in rows:
+        if row["sample_token"] in wanted and "CAM" in row["filename"] and row["sample_token"] not in seen:
+            row["is_valid"] = False
+            seen.add(row["sample_token"])
+    path.write_text(json.dumps(rows))
+    source, network = recipe.data.open(), recipe.model.build()
+    uses = {
+        "train": lambda: TrainingFeed(recipe, source),
+        "val": lambda: evaluate(recipe, network, source, progress=False),
+        "all": lambda: predict(network, recipe, source, source.tokens()[-1:], tmp_path / "out", progress=False),
+    }
+    for split, use in uses.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FrustumWarning)
+            with contextlib.suppress(DataError):  # a network of a fixed number of cameras
+                use()
+        told = [str(w.message) for w in caught if "is_valid: false" in str(w.message)]
+        count = 1 if split == "all" else len(source.tokens(split))
+        assert len(told) == 1
+        assert told[0].startswith(f"1 files of 1 of {count} keyframes are marked with is_valid: false"), split
+        assert any("have no image of CAM" in str(w.message) for w in caught)

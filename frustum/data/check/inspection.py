@@ -13,7 +13,7 @@ import numpy as np
 
 from frustum.data.check.findings import SEVERITIES, Finding, Severity
 from frustum.data.check.projection import MIN_EDGES, REACH, EdgeFit
-from frustum.data.check.rig import inspect_mounting, likely_mistake
+from frustum.data.check.rig import inspect_mounting, likely_mistake, same_poses
 from frustum.data.check.tables import inspect_tables
 from frustum.data.labels.depth import lidar2camera
 from frustum.data.nuscenes.reader import NuScenes, left_out_reason
@@ -24,6 +24,8 @@ from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_point
 from frustum.ops.box_points import count_points_in_boxes
 from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 
+_OFF_MIDDLE = 0.15  # of the image's size, that a principal point is away from its middle
+_STRETCH = 1.05
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
     "Look at the pictures: if points lie next to their objects, check cam2ego (order w, x, y, z; camera to ego and not back), the "
@@ -57,9 +59,15 @@ def inspect(
     findings = inspect_tables(dataset.folder)
     for scene in dataset.left_out:
         findings.append(Finding("error", "", f"the scene {scene} {left_out_reason(dataset.root)}", "The other scenes can be used."))
-    if invalid := dataset.invalid_files:
-        what = f"{len(invalid)} files are marked as invalid in sample_data.json (is_valid: false) and are left out: {invalid[0]} first"
-        findings.append(Finding("note", "", what, "Keyframes that they belong to have fewer cameras, or no LiDAR."))
+    if invalid := dataset.invalid_files([*dataset.tokens(), *sorted(dataset.imageless)]):
+        first, count = next(iter(invalid.values()))[0], sum(map(len, invalid.values()))
+        what = (
+            f"{count} files of {len(invalid)} keyframes are marked with is_valid: false in sample_data.json and are left out: {first} first"
+        )
+        hint = (
+            f"Keyframes that they belong to have fewer cameras, or no LiDAR; {len(dataset.imageless)} without any image are left out too."
+        )
+        findings.append(Finding("note", "", what, hint))
     fits: dict[str, EdgeFit] = defaultdict(EdgeFit)
     mounted: dict[Finding, None] = {}  # the same in every keyframe: reported once
     labelled: list[bool] = []
@@ -75,6 +83,7 @@ def inspect(
             findings += _check_camera(sample, camera, points, fits)
             if np.isfinite(camera.cam2ego).all():
                 mounted.update(dict.fromkeys(inspect_mounting(camera)))
+        mounted.update(dict.fromkeys(same_poses(sample.cameras)))
         if (mistake := likely_mistake(sample.cameras)) is not None:
             mounted[mistake] = None
         findings += _check_times(sample)
@@ -173,9 +182,13 @@ def _check_camera(sample: Sample, camera: CameraFrame, points: np.ndarray | None
     if not (0 < u < image.width and 0 < v < image.height):
         hint = "The intrinsics belong to another image size, or cx and cy are exchanged."
         yield finding("error", f"{principal_point} lies outside the image of {size} pixels", hint)
-    elif max(abs(u / image.width - 0.5), abs(v / image.height - 0.5)) > 0.25:
+    elif max(abs(u / image.width - 0.5), abs(v / image.height - 0.5)) > _OFF_MIDDLE:
         hint = "Right for a cropped image; else the intrinsics belong to another image size."
         yield finding("warning", f"{principal_point} is far from the middle of {size} pixels", hint)
+    stretch = camera.intrinsics[1, 1] / camera.intrinsics[0, 0]
+    if not 1 / _STRETCH < stretch < _STRETCH:
+        hint = "Right for images that were stretched; else fx and fy belong to two image sizes, or one of them is wrong."
+        yield finding("warning", f"fy is {stretch:.2f} times fx, so that its pixels are no squares", hint)
     field_of_view = 2 * np.degrees(np.arctan(image.width / 2 / camera.intrinsics[0, 0]))
     if not 8 < field_of_view < 150:
         yield finding("warning", f"the field of view is {field_of_view:.0f} degrees wide", "Check fx: is it in pixels of this image size?")

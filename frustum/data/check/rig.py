@@ -11,8 +11,9 @@ from frustum.data.sample import CameraFrame
 from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix
 
 _STEEP = 45.0  # degrees that an optical axis may point up or down, and that an image may be rolled by
-_HIGH = 5.0  # metres above the ground
+_HIGH, _LOW = 5.0, 0.1  # metres above the ground
 _ASIDE = np.sin(np.radians(10))  # of an axis that points to the other side than the name says
+_BESIDE = 0.2  # metres from the middle of the vehicle, on the other side than the name says
 _LEVEL = 30.0  # degrees of elevation and roll, within which a camera counts as level
 _AHEAD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # axes of a camera (x right, y down, z forward) in those of a body
 _FAR = 10.0  # metres from the origin of the ego frame
@@ -36,6 +37,8 @@ def inspect_mounting(camera: CameraFrame) -> list[Finding]:
     height = float(camera.cam2ego[2, 3])
     if height < 0:
         found.append(f"it sits {-height:.2f} m below the ground (z = 0 of the ego frame)")
+    elif height < _LOW:
+        found.append(f"it sits on the ground, {100 * height:.1f} cm above z = 0 of the ego frame")
     findings = [Finding("warning", "", f"{camera.channel}: {what}", _HINT) for what in found]
     if height > _HIGH:
         metres = f" If these are millimetres, multiply them by 0.001 ({height / 1000:.2f} m)." if height > 100 else ""
@@ -51,16 +54,31 @@ def inspect_mounting(camera: CameraFrame) -> list[Finding]:
 
 
 def _against_its_name(camera: CameraFrame) -> str:
-    """What an optical axis says that the name of its camera denies; "" where they agree, or the name says nothing."""
+    """What an optical axis, or the place of a camera, says that its name denies; "" where they agree, or the name says nothing."""
     forward, left = camera.cam2ego[0, 2], camera.cam2ego[1, 2]
     words = camera.channel.lower().replace("-", "_").split("_")
     sides = {"left": left, "right": -left, "front": forward, "back": -forward, "rear": -forward}
     wrong = [word for word in words if sides.get(word, 1.0) < -_ASIDE]
     if not wrong:
+        y = float(camera.cam2ego[1, 3])
+        side = "left" if "left" in words else "right" if "right" in words else ""
+        if side and (y if side == "right" else -y) > _BESIDE:
+            return f"its name says {side}, but it sits {abs(y):.2f} m to the {'left' if y > 0 else 'right'} of the middle"
         return ""
     bearing = float(np.degrees(np.arctan2(left, forward)))
     where = f"{abs(bearing):.0f} degrees to the {'left' if bearing > 0 else 'right'} of straight ahead"
     return f"its name says {' and '.join(wrong)}, but its optical axis points {where}"
+
+
+def same_poses(cameras: Sequence[CameraFrame]) -> list[Finding]:
+    """Warnings about cameras that stand where another one does and look the same way: a pose was copied, or is missing."""
+    found = []
+    for i, camera in enumerate(cameras):
+        twin = next((other for other in cameras[:i] if np.allclose(other.cam2ego, camera.cam2ego, rtol=0, atol=1e-6)), None)
+        if twin is not None:
+            what = f"{camera.channel} stands where {twin.channel} stands and looks the same way"
+            found.append(Finding("warning", "", what, "Give each camera its own cam2ego."))
+    return found
 
 
 def likely_mistake(cameras: Sequence[CameraFrame]) -> Finding | None:

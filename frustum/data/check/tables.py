@@ -11,6 +11,8 @@ from frustum.data.check.findings import Finding
 from frustum.data.nuscenes.tables import load_table
 
 _CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
+_FIRST_DATE = 3e13  # microseconds since 1970, in December of that year
+_FASTEST = 100.0  # metres per second
 _GAPS = 1e3, 5e6  # microseconds between keyframes that recordings have
 
 
@@ -31,7 +33,7 @@ def inspect_tables(folder: Path) -> list[Finding]:
     if broken:
         hint = "Quaternions are (w, x, y, z) of length 1, translations are finite metres; correct ego_pose.json."
         findings.append(Finding("error", "", f"{len(broken)} ego poses are not rigid transforms, the first is {broken[0]}", hint))
-    return findings + _time_order(folder) + _time_units(folder)
+    return findings + _time_order(folder) + _time_units(folder) + _speeds(folder)
 
 
 def _pose_problem(row: dict[str, Any]) -> str:
@@ -70,11 +72,44 @@ def _time_units(folder: Path) -> list[Finding]:
         times.setdefault(row["scene_token"], []).append(row["timestamp"])
     gaps = {scene: float(np.median(np.diff(np.sort(stamps)))) for scene, stamps in times.items() if len(stamps) > 1}
     names = {row["token"]: row["name"] for row in load_table(folder, "scene")}
+    findings = []
+    early = [scene for scene, stamps in times.items() if max(stamps) < _FIRST_DATE]
+    if early:
+        what = f"the keyframes of {len(early)} scenes are of 1970 by their timestamps, those of {names.get(early[0])} first"
+        hint = "Right for times that count from the start of a recording; else timestamps are not microseconds since 1970."
+        findings.append(Finding("warning", "", what, hint))
     off = [scene for scene, gap in gaps.items() if not _GAPS[0] <= gap <= _GAPS[1]]
     if not off:
-        return []
+        return findings
     what = f"the keyframes of {len(off)} scenes are not as far apart as in a recording: {gaps[off[0]] / 1e6:,.6g} s in {names.get(off[0])}"
-    return [Finding("warning", "", what, "Right for pictures taken now and then; else the timestamps of sample.json are not microseconds.")]
+    hint = "Right for pictures taken now and then; else the timestamps of sample.json are not microseconds."
+    return [*findings, Finding("warning", "", what, hint)]
+
+
+def _speeds(folder: Path) -> list[Finding]:
+    """Scenes in which the vehicle is faster than any: ego poses are not in metres."""
+    places = {row["token"]: row["translation"] for row in load_table(folder, "ego_pose") if not _pose_problem(row)}
+    scenes = {row["token"]: row["scene_token"] for row in load_table(folder, "sample")}
+    names = {row["token"]: row["name"] for row in load_table(folder, "scene")}
+    tracks: dict[tuple[str, str], list[tuple[float, Any]]] = {}
+    for row in load_table(folder, "sample_data"):
+        if row["is_key_frame"] and row["sample_token"] in scenes:
+            of = scenes[row["sample_token"]], row["calibrated_sensor_token"]
+            tracks.setdefault(of, []).append((row["timestamp"], places.get(row["ego_pose_token"])))
+    fast: dict[str, float] = {}
+    for (scene, _), track in tracks.items():
+        track.sort(key=lambda moment: moment[0])
+        seconds = np.diff([moment[0] for moment in track]) / 1e6
+        if len(track) < 2 or (seconds <= 0).any() or any(place is None for _, place in track):
+            continue  # another finding says so
+        speed = float(np.median(np.linalg.norm(np.diff([place for _, place in track], axis=0), axis=1) / seconds))
+        if speed > _FASTEST:
+            fast[scene] = speed
+    if not fast:
+        return []
+    first, speed = next(iter(fast.items()))
+    what = f"the vehicle moves at {speed:,.0f} m/s in {names.get(first)}, and faster than {_FASTEST:g} m/s in {len(fast)} scenes"
+    return [Finding("error", "", what, "Translations of ego_pose.json are metres; millimetres are multiplied by 0.001.")]
 
 
 def _time_order(folder: Path) -> list[Finding]:

@@ -3,17 +3,21 @@
 frames: scene_{name,location,description,has_poses}; sample_{token,time,scene}, by scene and time; channel, modality;
 key_file (samples, channels) row into file_*, -1 for a sensor without a file; file_{token,name,time,pose,calibration,size};
 calibration_{pose,intrinsics}; left_out_{scene,sample}: scenes with times that cannot be held, and the tokens of their keyframes, which are
-in none of the others; invalid_file: files that sample_data.json marks with is_valid: false, which are in none of the others either.
+in none of the others; invalid_{file,sample}: files that sample_data.json marks with is_valid: false, which are in none of the others
+either, and the row of the keyframe that each belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frustum.data.nuscenes.image_sizes import image_sizes
+from frustum.data.nuscenes.stated_lenses import require_pinhole
 from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
 from frustum.errors import DataError
 from frustum.files import check_name
@@ -76,6 +80,11 @@ def build_frames(folder: Path) -> Arrays:
     scene_row = _Rows(folder, "scene", (s["token"] for s in scenes))
     for row in scenes:
         check_name(row["name"], f"the name of a scene in {folder}")
+    if twice := [name for name, count in Counter(row["name"] for row in scenes).items() if count > 1]:
+        raise DataError(
+            f"{folder / 'scene.json'} has {len(twice)} names of several scenes, {twice[0]} first. Labels and splits go by these names: "
+            "rename all but one, in splits.json and gts/ too."
+        )
     for row in samples:
         check_name(row["token"], f"the token of a keyframe in {folder}")
     for row in logs.values():
@@ -91,16 +100,26 @@ def build_frames(folder: Path) -> Arrays:
     calibrations = load_table(folder, "calibrated_sensor")
     calibration_row = _Rows(folder, "calibrated_sensor", (c["token"] for c in calibrations))
     channel_of_calibration = [channel_of_sensor[c["sensor_token"]] for c in calibrations]
+    are_cameras = [modality[channels[column]] == "camera" for column in channel_of_calibration]
     intrinsics = [c["camera_intrinsic"] or [[np.nan] * 3] * 3 for c in calibrations]
 
-    _require_pinhole(folder, calibrations, sensors)
-    invalid = [f for f in _readable(data, left_out) if not f.get("is_valid", True)]
+    require_pinhole(folder, calibrations, sensors)
+    invalid = [f for f in _readable(data, left_out) if not _flag(folder, f, "is_valid", unsaid=True)]
     left_out["invalid_file"] = _strings(f["filename"] for f in invalid)
-    files = [f for f in _readable(data, left_out) if f["is_key_frame"]]
+    left_out["invalid_sample"] = np.array([sample_row[f["sample_token"]] for f in invalid], np.int32)
+    files = [f for f in _readable(data, left_out) if _flag(folder, f, "is_key_frame", unsaid=False)]
     key_file = np.full((len(samples), len(channels)), -1, np.int32)
     for i, file in enumerate(files):
         calibration = calibration_row[file["calibrated_sensor_token"]]
-        key_file[sample_row[file["sample_token"]], channel_of_calibration[calibration]] = i
+        keyframe, column = sample_row[file["sample_token"]], channel_of_calibration[calibration]
+        if key_file[keyframe, column] >= 0:
+            other = files[key_file[keyframe, column]]["filename"]
+            raise DataError(
+                f"{folder / 'sample_data.json'} gives the keyframe {file['sample_token']} two files of {channels[column]}, {other} and "
+                f"{file['filename']}. A keyframe has one of each sensor: set is_key_frame: false for the other, or, if they are of two "
+                "sensors, give each a channel of its own in sensor.json."
+            )
+        key_file[keyframe, column] = i
     return (
         left_out
         | {
@@ -119,21 +138,16 @@ def build_frames(folder: Path) -> Arrays:
             "calibration_token": _strings(c["token"] for c in calibrations),
             "calibration_channel": np.array(channel_of_calibration, np.int32),
         }
-        | _file_columns(folder, files, calibration_row)
+        | _file_columns(folder, files, calibration_row, are_cameras)
     )
 
 
-def _require_pinhole(folder: Path, calibrations: Rows, sensors: Rows) -> None:
-    """Raise DataError where tables state a distortion, as tier4's do, for then the images are not those of a pinhole camera."""
-    channels = {s["token"]: s["channel"] for s in sensors}
-    for row in calibrations:
-        given = row.get("camera_distortion") or []
-        if np.any(np.array(given, np.float64) != 0):
-            raise DataError(
-                f"{folder / 'calibrated_sensor.json'} states a camera_distortion for {channels.get(row['sensor_token'], 'a camera')}: "
-                f"{given}. Images in this format are read as those of a pinhole camera. Undistort them, for example with OpenCV, and write "
-                "camera_distortion: [] beside the new camera_intrinsic; if they are undistorted already, write [] alone."
-            )
+def _flag(folder: Path, row: dict[str, Any], key: str, unsaid: bool) -> bool:
+    """What a yes or no of a file says, `unsaid` where it says nothing. Raises DataError for what is neither true nor false."""
+    said = row.get(key)
+    if said not in (None, True, False):
+        raise DataError(f"{folder / 'sample_data.json'} says {key}: {said!r} of {row['filename']}; it must be true or false.")
+    return unsaid if said is None else bool(said)
 
 
 def _readable(rows: Rows, frames: Arrays) -> Rows:
@@ -143,7 +157,9 @@ def _readable(rows: Rows, frames: Arrays) -> Rows:
     return [row for row in rows if row["sample_token"] not in gone and row.get("filename") not in bad] if gone or bad else rows
 
 
-def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
+def _file_columns(folder: Path, files: Rows, calibration_row: _Rows, are_cameras: Sequence[bool]) -> Arrays:
+    """The columns file_*; `are_cameras` by calibration."""
+    calibration = np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32)
     wanted = {f["ego_pose_token"] for f in files}
     poses = [p for p in load_table(folder, "ego_pose") if p["token"] in wanted]
     pose_row = _Rows(folder, "ego_pose", (p["token"] for p in poses))
@@ -152,8 +168,8 @@ def _file_columns(folder: Path, files: Rows, calibration_row: _Rows) -> Arrays:
         "file_name": _strings(f["filename"] for f in files),
         "file_time": np.array([f["timestamp"] for f in files], np.int64),
         "file_pose": _poses(poses)[[pose_row[f["ego_pose_token"]] for f in files]].reshape(-1, 7),
-        "file_calibration": np.array([calibration_row[f["calibrated_sensor_token"]] for f in files], np.int32),
-        "file_size": np.array([[f["height"], f["width"]] for f in files], np.int32).reshape(-1, 2),
+        "file_calibration": calibration,
+        "file_size": image_sizes(folder, files, calibration, np.array(are_cameras, bool)[calibration]),
     }
 
 
@@ -170,7 +186,8 @@ def build_sweeps(folder: Path, frames: Arrays) -> Arrays:
     num_channels = len(frames["channel"])
     group = (scene * num_channels + channel)[order]
     start = np.searchsorted(group, np.arange(len(frames["scene_name"]) * num_channels + 1))
-    return _file_columns(folder, [files[i] for i in order], calibration_row) | {"start": start.astype(np.int64)}
+    are_cameras = (frames["modality"][channel_of] == b"camera").tolist()
+    return _file_columns(folder, [files[i] for i in order], calibration_row, are_cameras) | {"start": start.astype(np.int64)}
 
 
 @_guarded

@@ -108,18 +108,16 @@ class NuScenes:
         return sorted(split for split, names in self._split_scenes.items() if names)
 
     def tokens(self, split: str = "all") -> list[str]:
-        """Keyframe tokens of a split (or scene, or `all`), scene after scene, in time order.
+        """Keyframe tokens of a split (or scene, or `all`), scene after scene, in time order, but for those whose images are all invalid.
 
         Raises:
             DataError: an unknown split, or one without a scene here.
         """
         if split == "all" and not self.scenes and self.left_out:
             split = self.left_out[0]
-        if split == "all":
-            return [token for scene in self.scenes for token in scene.tokens]
-        members = {split} if split in self._scene_of else self._split_scenes.get(split)
-        if members:
-            return [token for scene in self.scenes if scene.name in members for token in scene.tokens]
+        members = set(self._scene_of) if split == "all" else {split} if split in self._scene_of else self._split_scenes.get(split)
+        if members or split == "all":
+            return [t for scene in self.scenes if scene.name in (members or ()) for t in scene.tokens if t not in self.imageless]
         if split in self.left_out:
             raise DataError(f"the scene {split!r} of {self.folder} {left_out_reason(self.root)}")
         if split in self._split_scenes:
@@ -132,10 +130,21 @@ class NuScenes:
         """Scenes that are in the tables and not here: their timestamps are not microseconds since 1970."""
         return tuple(name.decode() for name in self._index.frames["left_out_scene"])
 
-    @property
-    def invalid_files(self) -> tuple[str, ...]:
-        """Files that the tables mark with `is_valid: false`, and that are left out."""
-        return tuple(name.decode() for name in self._index.frames["invalid_file"])
+    @cached_property
+    def imageless(self) -> frozenset[str]:
+        """Keyframes of which every image is marked with `is_valid: false`: there is nothing to be seen in them."""
+        frames, cameras = self._index.frames, self._index.frames["modality"] == b"camera"
+        rows = {row for row in frames["invalid_sample"].tolist() if cameras.any() and (frames["key_file"][row, cameras] < 0).all()}
+        return frozenset(frames["sample_token"][row].decode() for row in rows)
+
+    def invalid_files(self, tokens: Iterable[str]) -> dict[str, list[str]]:
+        """Files of these keyframes that the tables mark with `is_valid: false`, and that are left out, by keyframe."""
+        frames, found = self._index.frames, {self._row(token): token for token in tokens}
+        files: dict[str, list[str]] = {}
+        for row, name in zip(frames["invalid_sample"].tolist(), frames["invalid_file"], strict=True):
+            if row in found:
+                files.setdefault(found[row], []).append(name.decode())
+        return files
 
     # ---- one keyframe -------------------------------------------------------------------------------------------------------
 

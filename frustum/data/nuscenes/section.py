@@ -95,6 +95,12 @@ class NuScenesData(DataConfig):
             return augment
         return augment.model_copy(update={"horizon": float(np.clip(np.median(shares), 0, 1).round(3))})
 
+    def lacking(self, source: NuScenes, tokens: Sequence[str]) -> list[str]:
+        """See `DataConfig.lacking`: files that are marked as invalid, and cameras that keyframes do not have."""
+        from frustum.data.nuscenes.lacking import lacking
+
+        return lacking(source, tokens)
+
     def rig_of(self, source: NuScenes) -> list[dict[str, Any]]:
         """See `DataConfig.rig_of`; those of the first training keyframe."""
         from frustum.data.rig.likeness import described

@@ -53,6 +53,10 @@ def read_labels(path: Path | str) -> Occupancy:
     if wrong.any() or semantics.min(initial=0) < 0:
         value = int(semantics[wrong][0]) if wrong.any() else int(semantics.min())
         raise DataError(f"semantics in {path} holds the label {value}; Occ3D has 0 to {OCC3D_FREE}, and {IGNORE} for ignored voxels.")
+    for name in ("mask_lidar", "mask_camera"):
+        mask, high = arrays[name], arrays[name].max(initial=0)
+        if high not in (0, 1, 255) or mask.min(initial=0) < 0 or ((mask != 0) & (mask != high)).any():
+            raise DataError(f"{name} in {path} holds {np.unique(mask)[:4].tolist()}; a mask is 1 where something was observed, else 0.")
     return Occupancy(
         semantics.astype(np.uint8, copy=False),
         (arrays["mask_lidar"] != 0).view(np.uint8),

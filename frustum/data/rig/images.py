@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from frustum.data.lenses import Lens, field_of_view_of, pinhole_of, sources, undistort_image
-from frustum.data.pixels import orientation, photograph, read_image
+from frustum.data.pixels import photograph, read_image, upright_size
 from frustum.errors import DataError, FrustumWarning
 from frustum.files import atomic_path, copy_file, link_or_copy
 
 _ADVICE = "Restore it or leave it out of calibration.json."
+_SHORTEST = 0.05  # of the image's side: 169 degrees across
 _WIDEST = 130.0  # degrees across a pinhole image, beyond which its sides are stretched to no use
 
 
@@ -28,11 +29,11 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
         name: for messages.
 
     Raises:
-        DataError: two sizes, another size than stated, or a principal point outside.
+        DataError: two sizes, another size than stated, a principal point outside, or a focal length that is not in pixels.
     """
     sizes: dict[tuple[int, int], Path] = {}
     for file in files:
-        sizes.setdefault(read_image(file, _upright_size, _ADVICE), file)
+        sizes.setdefault(read_image(file, upright_size, _ADVICE), file)
     size, *others = sizes
     if stated is not None and (stated != size or others):
         wrong = next(found for found in sizes if found != stated)
@@ -52,11 +53,14 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
             f"the principal point ({u:.1f}, {v:.1f}) of camera {name} lies outside its images of {size[1]}x{size[0]} pixels: the "
             "intrinsics belong to another image size, or cx and cy are exchanged."
         )
+    for axis, focal, pixels in (("fx", intrinsics[0, 0], size[1]), ("fy", intrinsics[1, 1], size[0])):
+        if focal < pixels * _SHORTEST:
+            raise DataError(
+                f"{axis} of camera {name} is {focal:g} pixels, for images of {size[1]}x{size[0]} pixels, so they would show "
+                f"{2 * np.degrees(np.arctan(pixels / 2 / focal)):.0f} degrees. Focal lengths are in pixels, not millimetres or shares of "
+                "the image: millimetres are divided by the size of a pixel on the sensor, shares multiplied by the width or height."
+            )
     return size
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
 
 
 def pinhole_and_note(

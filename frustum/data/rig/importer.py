@@ -42,7 +42,7 @@ from frustum.data.nuscenes.records import OWN_RIG, KeyframeRecord, SampleDataRec
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.rig.camera_files import with_files
 from frustum.data.rig.images import common_size, pinhole_and_note, store_image
-from frustum.data.rig.order import in_number_order, require_one_numbering
+from frustum.data.rig.order import in_number_order, note_listed_order, require_one_numbering
 from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json
@@ -199,6 +199,10 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     unit = content.get("time_unit")
     _require(unit is None or unit in TIME_UNITS, f'"time_unit" in {path} is {unit!r}; it must be "s", "ms", "us" or "ns".')
     frames = _frames(content["frames"], names, src, path, unit) if has_frames else _paired_frames(cameras, path)
+    for number, frame in enumerate(frames):
+        for name, file in frame.images.items():
+            twin = next(other for other, path_ in frame.images.items() if path_ == file)
+            _require(twin == name, f"{path} gives the cameras {twin} and {name} one and the same image in frame {number}: {file}.")
     stands_still = content.get("stands_still", False)
     _require(isinstance(stands_still, bool), f'"stands_still" in {path} is {stands_still!r}; it must be true or false.')
     num_poses = sum(frame.ego2global is not None for frame in frames)
@@ -255,6 +259,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
     name = entry.get("name")
     if not isinstance(name, str) or not name or not all(c.isalnum() or c in "_-" for c in name):
         raise DataError(f"{what} needs a name of letters, digits, _ and -, got {name!r}.")
+    twice = [key for key in ("fx", "fy", "cx", "cy") if key in entry and "intrinsics" in entry]
+    _require(not twice, f"{what} gives intrinsics and {', '.join(twice)}, which say the same: leave out one or the other.")
     if "intrinsics" in entry:
         intrinsics = _numbers(entry["intrinsics"], (3, 3), f"intrinsics of {what}")
     else:
@@ -292,7 +298,9 @@ def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, .
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not given or not all(isinstance(g, str) for g in given):
         raise DataError(f'{what} needs "images": a pattern such as "front/*.jpg" or a list of files, relative to the folder.')
-    return tuple(_existing(src, g, what) for g in given)
+    files = tuple(_existing(src, g, what) for g in given)
+    note_listed_order(files, what)
+    return files
 
 
 def _paired_frames(cameras: list[RigCamera], path: Path) -> list[RigFrame]:
@@ -321,6 +329,9 @@ def _frames(listed: Any, names: list[str], src: Path, path: Path, unit: str | No
         stamp = float(_numbers(entry.get("timestamp", i * _FRAME_SECONDS), (), f"timestamp of {what}"))
         ego2global = _pose(entry["ego2global"], f"ego2global of {what}") if "ego2global" in entry else None
         frames.append(RigFrame(stamp, ego2global, {name: _existing(src, str(file), what) for name, file in images.items()}))
+    if not has_times:
+        for name in names:
+            note_listed_order([frame.images[name] for frame in frames], f"camera {name} in {path}")
     frames.sort(key=lambda f: f.timestamp)
     if has_times:
         require_times([frame.timestamp for frame in frames], unit, path)

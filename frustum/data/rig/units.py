@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Seconds of each unit that `time_unit` may name."""
@@ -16,6 +17,7 @@ _GAPS = 1e-3, 5.0  # seconds between frames that recordings have
 _LONGEST_GAP = 1e5  # seconds: more than a day
 _FARTHEST_CAMERA = 30.0  # metres from the origin of the ego frame
 _FASTEST = 100.0  # metres per second
+_CRAWL = 0.02  # metres per second
 
 
 def require_times(given: Sequence[float], unit: str | None, path: Path) -> None:
@@ -52,6 +54,11 @@ def require_times(given: Sequence[float], unit: str | None, path: Path) -> None:
     else:
         return
     likely = _likely_unit(float(np.abs(stamps).max()), float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0)
+    if TIME_UNITS[likely] == TIME_UNITS[unit or "s"]:
+        raise DataError(
+            f"the timestamps in {path} are not {_NAMES[unit or 's']}: {problem}. Minutes, hours or days are multiplied by 60, 3600 or "
+            '86400; without "timestamp" frames are half a second apart.'
+        )
     stays = ' If they are right, write "time_unit": "s".' if unit is None and farthest <= _LAST_DATE else ""
     raise DataError(
         f"the timestamps in {path} are not {'seconds' if unit in (None, 's') else unit}: {problem}. They look like {_NAMES[likely]}: write "
@@ -82,14 +89,33 @@ def require_metres(cam2ego: np.ndarray, what: str) -> None:
 
 
 def require_speed(seconds: Sequence[float], ego2global: Sequence[np.ndarray | None], path: Path) -> None:
-    """Refuse poses between which the vehicle is faster than any: they are not in metres. Raises DataError with the factor."""
+    """Refuse poses between which the vehicle is faster than any: they are not in metres. Raises DataError with the factor.
+
+    Warns of a single jump, and of a vehicle that hardly moves, which is what kilometres and degrees of a GPS look like.
+    """
     positions = [pose[:3, 3] for pose in ego2global if pose is not None]
     if len(positions) < 2 or len(positions) < len(ego2global):
         return
-    speed = float(np.median(np.linalg.norm(np.diff(positions, axis=0), axis=1) / np.diff(seconds)))
+    speeds = np.linalg.norm(np.diff(positions, axis=0), axis=1) / np.diff(seconds)
+    speed, fastest = float(np.median(speeds)), int(speeds.argmax())
     if speed > _FASTEST:
         raise DataError(
             f"by the ego2global of {path} the vehicle moves at {speed:,.0f} m/s; translations are in metres. If these are millimetres, "
             f"multiply them by 0.001 ({0.001 * speed:.1f} m/s), centimetres by 0.01 ({0.01 * speed:.1f} m/s); if they are metres, the "
             "timestamps are wrong: they are in seconds."
+        )
+    if speeds[fastest] > _FASTEST:
+        jump = speeds[fastest] * (seconds[fastest + 1] - seconds[fastest])
+        warnings.warn(
+            f"by the ego2global of {path} the vehicle jumps by {jump:,.1f} m between the frames {fastest} and {fastest + 1}. Networks that "
+            "join frames over time put what was before it in a wrong place: correct that pose, or import two recordings.",
+            FrustumWarning,
+            stacklevel=2,
+        )
+    elif 0 < speed < _CRAWL:
+        warnings.warn(
+            f"by the ego2global of {path} the vehicle hardly moves, {speed:.2g} m/s. Right for one that stands; else translations are not "
+            "in metres but in kilometres, or degrees of a GPS.",
+            FrustumWarning,
+            stacklevel=2,
         )

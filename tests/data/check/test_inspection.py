@@ -14,11 +14,10 @@ from frustum.data.check.inspection import inspect, judge
 from frustum.data.check.projection import REACH, EdgeFit, edge_image, scan_edges
 from frustum.data.check.tables import inspect_tables
 from frustum.data.nuscenes.detection_truth import detection_truth
+from frustum.data.nuscenes.lacking import lacking
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.label_files import read_labels, write_labels
-from frustum.data.opening import note_lacking_cameras
 from frustum.data.sample import Occupancy
-from frustum.errors import FrustumWarning
 from frustum.files import ALSO_READ
 from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix, rotation_xyz
 from tests.data.consistent import CAM2EGO, INTRINSICS, VERSION, sweep, write_consistent
@@ -74,8 +73,7 @@ def test_keyframes_that_lack_a_camera_are_counted(root):
     dataset = NuScenes(root, VERSION)
     assert dataset.lacking_cameras(dataset.tokens()) == {gone.channel: [token]}
     assert any(f"1 of {len(dataset.tokens())} keyframes have no image of {gone.channel}" in what for what in found(root, "warning"))
-    with pytest.warns(FrustumWarning, match=f"no image of {gone.channel}"):
-        note_lacking_cameras(dataset, dataset.tokens())
+    assert [f"no image of {gone.channel}" in said for said in lacking(dataset, dataset.tokens())] == [True]
 
 
 def test_boxes_that_detection_leaves_out_are_counted_by_category(root):
@@ -186,6 +184,40 @@ def test_bad_ego_poses_and_times_out_of_order(root):
 def test_a_broken_chain_of_keyframes(root):
     edit(root, "sample", lambda rows: rows[0].update(next="0" * 32))
     assert any("which is not in sample.json" in f.what for f in inspect_tables(root / VERSION))
+
+
+def test_a_principal_point_of_another_image_size(root):
+    """Intrinsics of half the size: a quarter of the image away from its middle."""
+
+    def halve(rows):
+        for row in rows:
+            if row["camera_intrinsic"]:
+                row["camera_intrinsic"][0][2], row["camera_intrinsic"][1][2] = 100, 50
+
+    edit(root, "calibrated_sensor", halve)
+    assert any("principal point (100, 50) is far from the middle of 400 x 200" in w for w in found(root, "warning"))
+
+
+def test_pixels_that_are_no_squares(root):
+    def stretch(rows):
+        for row in rows:
+            if row["camera_intrinsic"]:
+                row["camera_intrinsic"][1][1] *= 1.5
+
+    edit(root, "calibrated_sensor", stretch)
+    assert any("fy is 1.50 times fx, so that its pixels are no squares" in w for w in found(root, "warning"))
+
+
+def test_ego_poses_in_millimetres(root):
+    drive = iter(range(10**6))
+    edit(root, "ego_pose", lambda rows: [row.update(translation=[5000.0 * next(drive), 0, 0]) for row in rows])
+    assert any("m/s in" in finding.what and "faster than 100 m/s" in finding.what for finding in inspect_tables(root / VERSION))
+
+
+def test_times_in_1970(root):
+    for table in ("sample", "sample_data"):
+        edit(root, table, lambda rows: [row.update(timestamp=1_600_000_000 + k) for k, row in enumerate(rows)])
+    assert any("are of 1970 by their timestamps" in finding.what for finding in inspect_tables(root / VERSION))
 
 
 def test_principal_point_outside_the_image(root):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.data.check.rig import inspect_mounting, likely_mistake, mounting_angles
+from frustum.data.check.rig import inspect_mounting, likely_mistake, mounting_angles, same_poses
 from frustum.data.sample import CameraFrame
 from frustum.geometry import matrix_to_quaternion, quaternion_to_matrix, rotation_xyz
 
@@ -51,7 +51,7 @@ def test_an_image_on_its_side() -> None:
 
 def test_a_camera_below_the_ground() -> None:
     assert words(AHEAD, -1.6) == "CAM_A: it sits 1.60 m below the ground (z = 0 of the ego frame)"
-    assert words(AHEAD, 0.0) == ""
+    assert words(AHEAD, 0.2) == ""
 
 
 def test_common_mistakes_are_seen() -> None:
@@ -68,6 +68,29 @@ def test_a_camera_high_above_the_ground() -> None:
     assert words(AHEAD, 5.5) == "CAM_A: it sits 5.5 m above the ground"
     found = inspect_mounting(camera(AHEAD, 1600.0))
     assert "If these are millimetres, multiply them by 0.001 (1.60 m)" in found[0].hint
+
+
+@pytest.mark.parametrize("height", [0.0, 0.0015])
+def test_a_camera_on_the_ground(height: float) -> None:
+    """A translation that was left out, or is in kilometres."""
+    assert "it sits on the ground" in words(AHEAD, height)
+
+
+@pytest.mark.parametrize(("channel", "y", "wrong"), [("CAM_LEFT", -0.5, True), ("CAM_LEFT", 0.5, False), ("CAM_RIGHT", 0.5, True)])
+def test_names_and_sides(channel: str, y: float, wrong: bool) -> None:
+    """The sign of y is wrong, and the camera looks where it should."""
+    yaw = 90 if channel == "CAM_LEFT" else -90
+    found = replace(camera(rotation_xyz(0, 0, np.radians(yaw)) @ AHEAD), channel=channel)
+    found.cam2ego[1, 3] = y
+    assert ["but it sits 0.50 m to the" in finding.what for finding in inspect_mounting(found)] == [True] * wrong
+
+
+def test_two_cameras_with_one_pose() -> None:
+    one = camera(AHEAD)
+    turned = camera(rotation_xyz(0, 0, 0.1) @ AHEAD)
+    assert same_poses([one, turned]) == []
+    (finding,) = same_poses([one, turned, replace(one, channel="CAM_B")])
+    assert finding.what == "CAM_B stands where CAM_A stands and looks the same way"
 
 
 @pytest.mark.parametrize(

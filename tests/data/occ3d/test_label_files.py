@@ -87,6 +87,20 @@ def test_numbers_that_the_file_cannot_hold(tmp_path: Path) -> None:
             write_labels(tmp_path / "y.npz", replace(labels, **{name: array}))
 
 
+@pytest.mark.parametrize(
+    ("mask", "is_read"), [([0, 1], True), ([False, True], True), ([0, 255], True), ([-1, 1], False), ([0, 2], False), ([1, 255], False)]
+)
+def test_masks_say_yes_or_no(tmp_path: Path, mask: Sequence[int], is_read: bool) -> None:
+    """-1 for unknown would count as observed."""
+    path, semantics = tmp_path / "labels.npz", np.full((1, 1, 2), 17, np.uint8)
+    np.savez(path, semantics=semantics, mask_lidar=semantics > 0, mask_camera=np.array(mask).reshape(1, 1, 2))
+    if is_read:
+        assert read_labels(path).mask_camera.ravel().tolist() == [int(value != 0) for value in mask]
+    else:
+        with pytest.raises(DataError, match="a mask is 1 where something was observed, else 0"):
+            read_labels(path)
+
+
 def test_where_labels_lie() -> None:
     assert labels_path("r", "scene-1", "t") == Path("r/gts/scene-1/t/labels.npz")
     assert labels_path(Path("r"), "scene-1", "t", panoptic=True) == Path("r/occ3d_panoptic/scene-1/t/labels.npz")

@@ -14,6 +14,7 @@ from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.rig.importer import import_rig, read_rig
 from frustum.data.rig.order import natural_key
 from frustum.errors import DataError, FrustumWarning
+from frustum.files import write_json
 from tests.data.rig.test_importer import calibration, write_rig
 
 
@@ -63,6 +64,67 @@ def test_other_numberings(tmp_path: Path) -> None:
         order(named(tmp_path / "b", {"front": ["front2"], "left": ["left3"]}))
     with pytest.warns(FrustumWarning, match="paired by order"):
         order(named(tmp_path / "c", {"front": ["1600000000100", "1600000000600"], "left": ["1600000000120", "1600000000620"]}))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["1600000000.450000000", "1600000000.50000000"], "decimal numbers in their names"),  # nanoseconds without zeros
+        (["B4", "B5", "a1", "a2"], "order of their names, front/B5 before front/a1"),
+        (["8", "9", "a", "10"], "order of their numbers, 8.png before 10.png"),
+    ],
+)
+def test_names_that_can_be_read_in_two_ways_are_noted(tmp_path: Path, names: list[str], words: str) -> None:
+    with pytest.warns(FrustumWarning, match=words):
+        order(named(tmp_path / "rig", {"front": names}))
+
+
+def test_negative_numbers_sort_as_numbers(tmp_path: Path) -> None:
+    with pytest.warns(FrustumWarning, match="order of their numbers"):
+        assert order(named(tmp_path / "rig", {"front": ["-1", "-2", "0", "1"]})) == [["-2"], ["-1"], ["0"], ["1"]]
+    assert sorted(["img-2", "img-10"], key=natural_key) == ["img-2", "img-10"], "a dash between words is no sign"
+
+
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_lists_in_the_order_of_text_are_noted(tmp_path: Path, in_frames: bool) -> None:
+    """As `sorted(os.listdir(...))` gives them; a list in any other order was written on purpose."""
+
+    def listed(names: list[str]) -> Path:
+        content = calibration(("front",))
+        files = [f"front/{name}.png" for name in names]
+        if in_frames:
+            del content["cameras"][0]["images"]
+            content["frames"] = [{"images": {"front": file}} for file in files]
+        else:
+            content["cameras"][0]["images"] = files
+        folder = named(tmp_path / "rig", {"front": names})
+        write_json(folder / "calibration.json", content)
+        return folder
+
+    with pytest.warns(FrustumWarning, match=r"in the order of text, 10\.png|in the order of text, 10 before 2"):
+        assert order(listed(["1", "10", "2"])) == [["1"], ["10"], ["2"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert order(listed(["10", "2", "1"])) == [["10"], ["2"], ["1"]]
+        order(listed(["01", "02", "10"]))
+
+
+def test_time_stamps_of_which_one_is_missing_are_refused(tmp_path: Path) -> None:
+    """Paired by order they would drift apart by a whole step."""
+    front = [str(1_600_000_000_000 + 100 * k) for k in range(6)]
+    left = [str(1_600_000_000_003 + 100 * k) for k in (0, 1, 2, 4, 5, 6)]
+    with pytest.raises(DataError, match=r"1600000000300\.png of front with 1600000000403\.png of left, which are 103 apart, and others 3"):
+        order(named(tmp_path / "rig", {"front": front, "left": left}))
+
+
+def test_two_cameras_cannot_have_one_image(tmp_path: Path) -> None:
+    content = calibration(("front", "left"))
+    content["cameras"][1]["images"] = content["cameras"][0]["images"]
+    folder = named(tmp_path / "rig", {"front": ["1", "2"], "left": ["1", "2"]})
+    write_json(folder / "calibration.json", content)
+    with pytest.raises(DataError, match="gives the cameras front and left one and the same image in frame 0"):
+        import_rig(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("other", ["Front", "CAM_FRONT", "cam_front"])

@@ -284,3 +284,20 @@ def test_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"):
         import_rig(folder, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(("focal", "shown"), [(4.0, 172), (0.8, 178)])
+def test_focal_lengths_that_are_not_pixels_are_refused(tmp_path: Path, focal: float, shown: int) -> None:
+    """Millimetres, and shares of the image."""
+    content = calibration(("front",))
+    content["cameras"][0].update(fx=focal, fy=focal)
+    with pytest.raises(DataError, match=rf"fx of camera front is {focal:g} pixels, .* would show {shown} degrees"):
+        import_rig(write_rig(tmp_path / "rig", content, ("front",)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_intrinsics_stated_twice_are_refused(tmp_path: Path) -> None:
+    content = calibration(("front",))
+    content["cameras"][0] |= {"fx": 100, "fy": 100, "cx": 59.5, "cy": 44.5, "intrinsics": [[90, 0, 59.5], [0, 90, 44.5], [0, 0, 1]]}
+    with pytest.raises(DataError, match="gives intrinsics and fx, fy, cx, cy, which say the same"):
+        import_rig(write_rig(tmp_path / "rig", content, ("front",)), tmp_path / "out")

@@ -12,7 +12,7 @@ from frustum.data.check.inspection import inspect
 from frustum.data.check.rig import inspect_mounting
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.rig.importer import import_rig
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.files import read_json, write_json
 from tests.data.rig.test_importer import calibration, write_rig
 
@@ -64,6 +64,7 @@ def test_times_of_another_unit_are_refused_or_converted(tmp_path: Path, stamps: 
         ([1.6e15, 1.6e15 + 5e5], {"time_unit": "s"}, '"time_unit": "us"'),
         ([0.0, 0.5, 1.0], {"time_unit": "ms"}, '"time_unit": "s"'),
         ([0.0, 0.5, 1.0, 1.6e9], {}, "jump by 18,518.5 days"),
+        ([0.0, 0.5 / 3600, 1 / 3600], {}, "Minutes, hours or days are multiplied by 60, 3600 or 86400"),
     ],
 )
 def test_times_that_cannot_be(tmp_path: Path, stamps: list[float], options: dict[str, Any], words: str) -> None:
@@ -91,6 +92,22 @@ def test_positions_in_other_units(tmp_path: Path, factor: float) -> None:
     with pytest.raises(DataError, match=r"vehicle moves at 10?,?000 m/s.*multiply them by 0\.001"):
         imported(tmp_path / "rig", tmp_path / "out", content)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        ([0.0, 0.003, 0.006], "hardly moves, 0.006 m/s.*kilometres, or degrees of a GPS"),
+        ([0.0, 3.0, 6.0, 9.0, 2009.0, 2012.0], "jumps by 2,000.0 m between the frames 3 and 4"),
+    ],
+)
+def test_poses_that_may_be_wrong_are_noted(tmp_path: Path, positions: list[float], words: str) -> None:
+    content = rig([0.5 * k for k in range(len(positions))])
+    for frame, x in zip(content["frames"], positions, strict=True):
+        frame["ego2global"] = np.eye(4).tolist()
+        frame["ego2global"][0][3] = x
+    with pytest.warns(FrustumWarning, match=words):
+        imported(tmp_path / "rig", tmp_path / "out", content)
 
 
 def test_check_warns_of_a_camera_far_away(tmp_path: Path) -> None:
