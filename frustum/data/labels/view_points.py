@@ -137,7 +137,8 @@ def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
         if found is None or len(found[0]) != len(points):
             count = "no" if found is None else len(found[0])
             raise DataError(
-                f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. Restore lidarseg, or take depth alone: source lidar."
+                f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. "
+                "Restore lidarseg, or take depth alone: source lidar."
             )
         classes = _class_table(source)[found[0]]
     images = []
