@@ -41,17 +41,17 @@ class Taught:
 TAUGHT = Taught()
 
 
-def travelling(config: Config) -> dict[str, Any]:
+def travelling(config: Config, prefix: str = "") -> dict[str, Any]:
     """The settings marked TRAVELS, of a configuration and its sections: JSON values by dotted path."""
-    return _marked(config, Travels)
+    return _marked(config, Travels, prefix)
 
 
 def taught(config: Config) -> dict[str, Any]:
     """The sections marked TAUGHT, likewise."""
-    return _marked(config, Taught)
+    return _marked(config, Taught, "")
 
 
-def _marked(config: Config, kind: type, prefix: str = "") -> dict[str, Any]:
+def _marked(config: Config, kind: type, prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
