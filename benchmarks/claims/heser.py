@@ -41,11 +41,11 @@ import numpy as np
 from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
+from frustum.cli.head_swaps import HeadSwaps, parse_with
 from frustum.cli.worlds import generate_portraits
 from frustum.data.portraits.opening import open_portraits
 from frustum.engine import overrides
 from frustum.engine.evaluate import evaluate
-from frustum.engine.head_swaps import HeadSwaps, parse_with
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train

@@ -15,12 +15,12 @@ from PIL import Image, ImageOps
 
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
+from frustum.cli.head_swaps import parse_with
 from frustum.cli.resolve import open_network
 from frustum.data.images.labelled import images_in, read_ids
 from frustum.data.pixels import read_image
 from frustum.data.portraits.crop import Crop, crop_around, face_box
 from frustum.data.portraits.marks import MIN_SIDE, find_mark, with_label, with_mark
-from frustum.engine.head_swaps import parse_with
 from frustum.errors import ConfigError, DataError, FrustumWarning
 from frustum.files import atomic_path, read_json, write_json
 from frustum.models.head_swap import HeadSwapper, Parse

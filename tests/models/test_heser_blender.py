@@ -15,6 +15,7 @@ from tests.nn import golden_heser as gold
 
 TINY = {"width": 8, "feature_width": 4, "match_channels": 8}
 _WORDS = ["data.image_size=64,64", *(f"model.{name}={value}" for name, value in TINY.items())]
+ROUNDING = 1e-3  # a softmax at a temperature of 0.05 makes differences of features larger
 SMALL = {"heser-blender": _WORDS, "heser-blender-mini": _WORDS}
 
 

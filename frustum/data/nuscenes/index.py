@@ -23,7 +23,7 @@ from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path, check_is_file
 
-_VERSION = 6
+_VERSION = 7
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
 _WHOLE = 1 << 22  # tables up to this size are digested whole
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from frustum.engine.head_swaps import HeadSwaps, parse_with
+from frustum.cli.head_swaps import HeadSwaps, parse_with
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError
 from frustum.models.head_swap import HeadSwapper
