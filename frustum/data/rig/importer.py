@@ -47,6 +47,7 @@ from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, re
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json
 from frustum.geometry import pose, quaternion_to_matrix
+from frustum.geometry.plausible import intrinsics_fault, pose_fault, pose_row_fault
 from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
@@ -262,8 +263,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         _require(not lacking, f"{what} lacks {', '.join(lacking)}; give fx, fy, cx, cy or a 3x3 intrinsics matrix, in pixels.")
         fx, fy, cx, cy = (float(_numbers(entry[k], (), f"{k} of {what}")) for k in ("fx", "fy", "cx", "cy"))
         intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
-        raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
+    if (found := intrinsics_fault(intrinsics)) is not None:
+        raise DataError(f"the intrinsics of {what} cannot be right: {found.words} They are [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
     intrinsics[:2, 2] += shift
     lens = lens_of(entry.get("distortion_model"), entry.get("distortion"), what)
     field_of_view = None
@@ -363,11 +364,11 @@ def _pose(value: Any, what: str) -> np.ndarray:
     if isinstance(value, dict):
         _check_keys(value, {"translation", "rotation"}, what)
         quaternion = _numbers(value.get("rotation"), (4,), f"rotation (w, x, y, z) in {what}")
-        is_unit = 0.99 < np.linalg.norm(quaternion) < 1.01
-        _require(is_unit, f"the rotation in {what} is not a unit quaternion (w, x, y, z): {value.get('rotation')}.")
-        return pose(quaternion_to_matrix(quaternion), _numbers(value.get("translation"), (3,), f"translation in {what}"))
+        translation = _numbers(value.get("translation"), (3,), f"translation in {what}")
+        if (found := pose_row_fault([*translation, *quaternion])) is not None:
+            raise DataError(f"{what} cannot be right: {found.words} Its rotation is a unit quaternion w, x, y, z.")
+        return pose(quaternion_to_matrix(quaternion), translation)
     matrix = _numbers(value, (4, 4), what)
-    rotation = matrix[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0 or not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise DataError(f"{what} is not a rigid transform: it needs a rotation without scale or mirror, and the last row 0, 0, 0, 1.")
+    if (found := pose_fault(matrix)) is not None:
+        raise DataError(f"{what} cannot be right: {found.words}")
     return matrix

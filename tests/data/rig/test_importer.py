@@ -225,7 +225,7 @@ def _drop(*keys: str):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("fx", 0.0), "singular"),
+        (_set("fx", 0.0), "fx is 0 pixels"),
         (_set("fx", float("nan")), "finite number"),
         (_set("fx", "wide"), "must be numbers"),
         (_drop("fy", "cx"), "lacks fy, cx"),
