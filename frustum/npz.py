@@ -61,7 +61,7 @@ def _digest(arrays: dict[str, np.ndarray], about: str) -> str:
     total = hashlib.blake2b(about.encode(), digest_size=32)
     for name, array in sorted(arrays.items()):
         total.update(f"\0{name} {array.dtype} {array.shape} ".encode())
-        total.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

@@ -76,7 +76,18 @@ class EvalReport:
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
-        """The inverse of `numbers`; files of the first version hold the figures of the first task alone, as `metrics`."""
+        """The inverse of `numbers`; files of the first version hold the figures of the first task alone, as `metrics`.
+
+        Raises:
+            DataError: it is not what `numbers` gives.
+        """
+        try:
+            return cls._from(numbers)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"these are not the figures of an evaluation: {error}. Delete the file, and evaluate again.") from error
+
+    @classmethod
+    def _from(cls, numbers: Mapping[str, Any]) -> EvalReport:
         results = numbers["results"] if "results" in numbers else {TASKS[0].name: numbers["metrics"]}
         known = {f.name: numbers[f.name] for f in fields(cls) if f.name in numbers and f.name != "results"}
         found = cls(**known, results=results)
@@ -200,11 +211,12 @@ def read_reports(run: Path, weights: str) -> list[EvalReport]:
         return []
     stored = [read_json(run / EVALUATION, "evaluation")]
     if (run / BASELINES).is_file():
-        stored += read_json(run / BASELINES, "evaluation of the baselines")
+        baselines = read_json(run / BASELINES, "evaluation of the baselines")
+        stored += baselines if isinstance(baselines, list) else [baselines]
     try:
         own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{run / EVALUATION} or {BASELINES} beside it is not what an evaluation wrote: {error}. Evaluate again.") from error
+    except DataError as error:
+        raise DataError(f"in {run / EVALUATION} or {BASELINES} beside it: {error}") from error
     if own.weights != weights or own.corruption:
         return []
     return [own, *(report for report in others if report.images == "none" or report.weights == weights)]

@@ -50,6 +50,8 @@ def _metres(names: str, limit: float) -> tuple[Bounds, ...]:
 
 
 POINT = _metres("x y z", NEAR)
+PLACE = _metres("x y", WORLD)
+"""On a map."""
 BOX = (
     *_metres("x y z", NEAR),
     *(Bounds(name, 1e-3, 200, " m") for name in ("length", "width", "height")),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from frustum.data.check.findings import Finding
-from frustum.data.nuscenes.tables import load_table
+from frustum.data.nuscenes.tables import following_schema, load_table
 from frustum.geometry.plausible import BOX, NEAR, WORLD, Fault, first_fault, intrinsics_fault, pose_row_fault
 
 _CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
@@ -21,6 +21,12 @@ def inspect_tables(folder: Path) -> list[Finding]:
     Raises:
         DataError: a table is missing or is not JSON.
     """
+    with following_schema(folder):
+        return [*_records(folder), *_time_order(folder), *_time_units(folder)]
+
+
+def _records(folder: Path) -> list[Finding]:
+    """What is wrong with single records."""
     sensors = {row["token"]: row for row in load_table(folder, "sensor")}
     problems: dict[str, None] = {}  # every scene has its own record of the same sensor
     for row in load_table(folder, "calibrated_sensor"):
@@ -36,7 +42,7 @@ def inspect_tables(folder: Path) -> list[Finding]:
         if broken:
             what = f"{len(broken)} {kind} cannot be used; the first, {broken[0][0]}, {broken[0][1]}"
             findings.append(Finding("error", "", what, f"{hint} Keyframes with them cannot be used: correct {name}.json."))
-    return findings + _time_order(folder) + _time_units(folder)
+    return findings
 
 
 def _pose_problem(row: dict[str, Any], farthest: float = WORLD) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
+from frustum.data.nuscenes.tables import TIME_LIMIT, following_schema, load_table
 from frustum.errors import DataError
 from frustum.files import check_name
 
@@ -46,14 +46,11 @@ class _Rows(dict[str, int]):
 
 
 def _guarded(build):
-    """Turn a missing or ill-typed field of a record into a DataError that names the folder."""
+    """What `following_schema` does, around a function of the folder."""
 
     def run(folder: Path, *args: Arrays) -> Arrays:
-        try:
+        with following_schema(folder):
             return build(folder, *args)
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them.") from error
 
     return run
 

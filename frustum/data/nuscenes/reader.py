@@ -19,11 +19,11 @@ from frustum.data.nuscenes.checked import box_poses, camera_intrinsics, ego_pose
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.records import OWN_RIG
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table, table_folder
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, following_schema, load_table, table_folder
 from frustum.data.occ3d.label_files import labels_path, read_arrays, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
-from frustum.files import check_is_file, inside, read_json
+from frustum.files import check_is_file, check_name, inside
 from frustum.geometry import invert, yaw_of
 from frustum.types.classes import CAMERAS, DETECTION_CLASSES, OCC3D_CLASSES, detection_class
 
@@ -439,14 +439,17 @@ class NuScenes:
     @cached_property
     def categories(self) -> dict[int, str]:
         """Category name by lidarseg id, as category.json says (never assume the order)."""
-        return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
+        with following_schema(self.folder):
+            rows = [row for row in load_table(self.folder, "category") if "index" in row]
+            return {int(np.uint8(row["index"])): check_name(row["name"], f"a category in {self.folder}") for row in rows}
 
     @cached_property
     def _point_labels(self) -> dict[str, dict[str, str]]:
         """By table (lidarseg, panoptic): file by sample_data token."""
-        tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
-        found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
-        return {name: {row["sample_data_token"]: row["filename"] for row in rows} for name, rows in found.items()}
+        there = {name: (self.folder / f"{name}.json").is_file() for name in OPTIONAL_TABLES}
+        with following_schema(self.folder):
+            found = {name: load_table(self.folder, name) if is_there else [] for name, is_there in there.items()}
+            return {name: {row["sample_data_token"]: row["filename"] for row in rows} for name, rows in found.items()}
 
     def has_point_labels(self, token: str) -> bool:
         """Whether the tables name lidarseg labels of a keyframe."""

@@ -352,10 +352,10 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """A finite float array of that shape. Raises DataError."""
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers, got {value!r}.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what} must be numbers, got {value!r:.200}.") from error
     needed = "a finite number" if shape == () else f"finite numbers of shape {shape}"
-    _require(array.shape == shape and np.isfinite(array).all(), f"{what} must be {needed}, got {value!r}.")
+    _require(array.shape == shape and np.isfinite(array).all(), f"{what} must be {needed}, got {value!r:.200}.")
     return array
 
 
