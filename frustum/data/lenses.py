@@ -67,8 +67,8 @@ def lens_of(model: Any, coefficients: Any, what: str) -> Lens | None:
     name = _known(model, what)
     try:
         given = np.ravel(np.array([] if coefficients is None else coefficients, np.float64)).tolist()
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the distortion of {what} must be a list of numbers, got {coefficients!r}.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"the distortion of {what} must be a list of numbers, got {coefficients!r:.200}.") from error
     if not np.isfinite(given).all():
         raise DataError(f"the distortion of {what} must be finite numbers, got {coefficients!r}.")
     if name == "equidistant":

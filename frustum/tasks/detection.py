@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from frustum.data.nuscenes.detection_boxes import boxes_to_ego, boxes_to_global
 from frustum.data.nuscenes.detection_results import MAX_BOXES, is_detection_file, read_detections, write_detections
@@ -18,7 +17,7 @@ from frustum.geometry.plausible import DETECTED
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import Surroundings
 from frustum.tasks.blind_boxes import LikelyBoxes, NoBoxes
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, silent, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, names_from, silent, tensor_from, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.layers import BoxLayer, Layer, Legend
@@ -203,8 +202,11 @@ class DetectionTask(Task):
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
         """The inverse of `arrays`."""
         _require_numbers(stored["boxes"], stored["scores"])
-        boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
-        return PredictedBoxes(boxes, classes, scores, tuple(stored["class_names"].tolist()))
+        names, boxes = names_from(stored), tensor_from(stored, "boxes", "f", None, 9)
+        classes, scores = tensor_from(stored, "classes", "i", len(boxes)), tensor_from(stored, "scores", "f", len(boxes))
+        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(names):
+            raise ValueError(f"a box is of none of the {len(names)} classes")
+        return PredictedBoxes(boxes, classes, scores, names)
 
 
 def _require_numbers(boxes: np.ndarray, scores: np.ndarray) -> None:

@@ -46,8 +46,9 @@ def main(words: Sequence[str] | None = None) -> int:
     print(table(disturbed["kill"], disturbed["disk"], rows))
     bad = [line for part in (*disturbed["kill"], *disturbed["disk"], *rows) for line in part.bad]
     print("\n".join(bad), file=sys.stderr)
-    seconds = time.monotonic() - began
-    print(f"\n{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}, seed {options.seed}, {seconds:.0f} s")
+    used = sum(os.times()[:4])
+    about = f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}, seed {options.seed}"
+    print(f"\n{about}; {used:.0f} s of one processor in {time.monotonic() - began:.0f} s")
     return int(bool(bad))
 
 

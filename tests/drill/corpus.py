@@ -39,9 +39,11 @@ from frustum.engine.statistics import label_statistics
 from frustum.engine.step import Stepper
 from frustum.tasks.detection import DetectionTask
 from frustum.tasks.occupancy import OccupancyTask
+from frustum.tasks.portraits import PortraitTask
+from frustum.tasks.segmentation import SegmentationTask
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import OCC3D_CLASSES
-from frustum.types.predictions import PredictedBoxes, PredictedOccupancy
+from frustum.types.predictions import PredictedBoxes, PredictedOccupancy, PredictedPortrait, PredictedSegmentation
 from frustum.weights.loading import load
 from frustum.worlds.street.rigs import StreetRig
 from tests.data.images.folder import write_folder
@@ -224,6 +226,13 @@ def _read_predictions(folder: Path) -> Any:
     return boxes, voxels.semantics, voxels.grid.model_dump(), len(layers)
 
 
+def _pictures(folder: Path) -> None:
+    labels = torch.arange(16, dtype=torch.uint8).reshape(4, 4) % 4
+    SegmentationTask.save(PredictedSegmentation(labels, ("road", "sky", "car", "tree")), folder, "a")
+    image = torch.arange(3 * 16, dtype=torch.uint8).reshape(3, 4, 4)
+    PortraitTask.save(PredictedPortrait(image, torch.ones(4, 4, dtype=torch.bool)), folder, "a")
+
+
 def _reports(folder: Path) -> None:
     figures = {"miou": 20.5, "classes": {}}
     write_reports(folder, [EvalReport("toy", "val", 3, 1, "as they are", {"none": figures}, 1.5, "0" * 64)])
@@ -231,7 +240,7 @@ def _reports(folder: Path) -> None:
 
 def _read_reports(folder: Path) -> Any:
     reports = read_reports(folder, "0" * 64)
-    return [report.numbers() for report in reports], [len(figures_table(report).rows) for report in reports]
+    return json.dumps([report.numbers() for report in reports]), [len(figures_table(report).rows) for report in reports]
 
 
 # ---- runs and weights ------------------------------------------------------------------------------------------------------------
@@ -379,6 +388,13 @@ CORPUS: tuple[Entry, ...] = (
         mutate.NPZ,
         lambda folder: read_result(folder / "a.npz", toy.GRID),
         "bytes",
+    ),
+    Entry(
+        "predicted pictures",
+        _pictures,
+        "*",
+        mutate.IMAGE,
+        lambda folder: [vars(task.load(task.path(folder, "a"))) for task in (SegmentationTask, PortraitTask)],
     ),
     Entry("eval.json", _reports, "*", mutate.JSON, _read_reports),
     Entry("weights", _weights, "*", mutate.SAFETENSORS, _read_weights, "bytes"),

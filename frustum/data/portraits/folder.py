@@ -167,9 +167,8 @@ class Portraits(LabelledImages):
         for name, people in splits.items():
             for person in people if isinstance(people, list) else (people,):
                 if not isinstance(person, str) or person not in self._clips:
-                    raise DataError(
-                        f"{path} has {person!r} in the split {name!r}, but the folder {root / 'img' / person} does not hold a portrait."
-                    )
+                    where = f"the folder {root / 'img'}/{person!s:.100} does not hold a portrait"
+                    raise DataError(f"{path} has {person!r:.100} in the split {name!r}, but {where}.")
         return splits
 
 

@@ -287,7 +287,11 @@ def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, .
     given = entry.get("images", entry.get("image"))
     if isinstance(given, str) and any(c in given for c in "*?["):
         _require(not Path(given).is_absolute() and ".." not in Path(given).parts, f"the images {given!r} of {what} must lie in {src}.")
-        files = in_number_order((p for p in src.glob(given) if p.is_file()), src, what)
+        try:
+            found = [path for path in src.glob(given) if path.is_file()]
+        except (ValueError, OSError) as error:  # "**a", a name that is too long
+            raise DataError(f"the images {given!r:.200} of {what} cannot be a pattern of files: {error!s:.200}.") from error
+        files = in_number_order(found, src, what)
         _require(files, f"no file matches the images {given!r} of {what}.")
         return tuple(inside(src, file) for file in files)
     given = [given] if isinstance(given, str) else given
