@@ -60,6 +60,7 @@ BOX = (
 )
 """Of the columns of `BOX_FIELDS`, in the ego frame."""
 COUNTS = (Bounds("num_lidar_pts", 0, 1e9), Bounds("num_radar_pts", 0, 1e9))
+DISTORTION = (Bounds("a coefficient", -1e6, 1e6),)
 DEPTH = (Bounds("a depth", 0, NEAR, " m"),)
 DETECTED = WORLD
 """The largest number of a detection, whatever it is of: a network may err further than true boxes lie."""

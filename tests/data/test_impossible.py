@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from frustum import Batch
+from frustum.data.check.tables import inspect_tables
 from frustum.data.kitti.raw import open_drive
 from frustum.data.labels.boxes import BoxLabels, TrueBoxes
 from frustum.data.labels.depth import DepthLabels
@@ -205,3 +207,51 @@ def test_kitti(tmp_path: Path) -> None:
         second.write_text(" ".join([*row[:place], value, *row[place + 1 :]]))
         with pytest.raises(DataError, match=f"{second.name} cannot be right"):
             open_drive(drive)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("lidarseg", lambda rows: rows[0].update(filename=["x"]), "cannot be the name of a file"),
+        ("lidarseg", lambda rows: rows[0].update(filename="1" * 5000), "cannot be the name of a file"),
+        ("lidarseg", lambda rows: rows.append(7), "must be a JSON list of records"),
+        ("sensor", lambda rows: rows[0].update(modality={}), "do not follow the nuScenes schema"),
+        ("scene", lambda rows: rows[0].update(description=[]), "do not follow the nuScenes schema"),
+        ("sample", lambda rows: rows[0].update(timestamp=None), "do not follow the nuScenes schema"),
+        ("ego_pose", lambda rows: rows[0].update(translation=[10**400, 0, 0]), "do not follow the nuScenes schema"),
+        ("category", lambda rows: rows[0].update(name=None), "do not follow the nuScenes schema"),
+    ],
+)
+def test_fields_of_another_kind(root: Path, table: str, change: Callable[[Any], Any], words: str) -> None:
+    path = root / VERSION / f"{table}.json"
+    rows = json.loads(path.read_text())
+    change(rows)
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=words):
+        _read_all(root)
+    with contextlib.suppress(DataError):
+        inspect_tables(root / VERSION)
+
+
+def _read_all(root: Path) -> None:
+    database = NuScenes(root, VERSION)
+    for token in database.tokens():
+        database.sample(token)
+        database.point_labels(token)
+
+
+def test_instances_of_points_of_another_kind(root: Path) -> None:
+    database = NuScenes(root, VERSION)
+    token = database.tokens()[0]
+    path = root / json.loads((root / VERSION / "panoptic.json").read_text())[0]["filename"]
+    sound, where = database.point_labels(token), list(path.parent.iterdir())
+    assert sound is not None
+    for bad in (np.zeros(3, np.uint16), np.zeros(len(sound[0])), np.array({"a": 1}, object), np.zeros((1, 1 << 26), np.uint8)):
+        for file in where:
+            np.savez_compressed(file, data=bad)
+        with pytest.raises(DataError, match="point labels"):
+            database.point_labels(token)
+    for file in where:
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match="damaged or not an npz"):
+        database.point_labels(token)

@@ -399,7 +399,7 @@ CORPUS: tuple[Entry, ...] = (
     Entry("eval.json", _reports, "*", mutate.JSON, _read_reports),
     Entry("weights", _weights, "*", mutate.SAFETENSORS, _read_weights, "bytes"),
     Entry("upstream weights", _upstream, "*", mutate.PTH, lambda folder: _fresh(open_state(folder / "w.pth").state), "bytes"),
-    Entry("recipe.json", _run, "*", mutate.JSON, lambda folder: load_run(folder).recipe.model_dump(mode="json")),
+    Entry("recipe.json", _run, "*", mutate.JSON, lambda folder: load_run(folder).recipe.model_dump_json()),
     Entry("snapshots", _snapshot, "step_*/*", mutate.PTH, _read_snapshot, "all"),
     Entry("statistics", _toy_with, "*.npz", mutate.NPZ, _toy_with, "all"),
 )
