@@ -343,8 +343,8 @@ def _portraits(folder: Path) -> Any:
 
 
 def _photographs(folder: Path) -> None:
-    for suffix, options in (("png", {}), ("jpg", {"quality": 90})):
-        Image.fromarray(coordinate_image((90, 160))).save(folder / f"a.{suffix}", **options)  # type: ignore[arg-type]
+    for suffix in ("png", "jpg"):
+        Image.fromarray(coordinate_image((90, 160))).save(folder / f"a.{suffix}")
 
 
 def _read_photographs(folder: Path) -> Any:
@@ -374,10 +374,11 @@ CORPUS: tuple[Entry, ...] = (
     Entry("rig of a world", _street_rig, "*", mutate.JSON, lambda folder: StreetRig.from_json(folder / "rig.json").model_dump()),
     Entry("KITTI text", lambda folder: write_drive(folder, 3), "**/*.[tx][xm][tl]", mutate.TEXT, _read_kitti),
     Entry("KITTI scans", lambda folder: write_drive(folder, 2), "**/0000000000.bin", mutate.FLOATS, _read_kitti),
-    Entry("photographs", _photographs, "*", mutate.IMAGE, _read_photographs),
-    Entry("images, label maps", write_folder, "**/*.png", mutate.IMAGE, _images),
+    Entry("photographs, JPEG", _photographs, "*.jpg", mutate.IMAGE, _read_photographs),
+    Entry("photographs, PNG", _photographs, "*.png", mutate.IMAGE, _read_photographs, "bytes"),
+    Entry("images, label maps", write_folder, "**/*.png", mutate.IMAGE, _images, "bytes"),
     Entry("names of classes", write_folder, "*.json", mutate.JSON, _images),
-    Entry("portraits", write_people, "**/*.*", mutate.IMAGE, _portraits),
+    Entry("portraits", write_people, "**/*.png", mutate.IMAGE, _portraits, "bytes"),
     Entry("truth of portraits", write_people, "**/*.json", mutate.JSON, _portraits),
     Entry("detections", _boxes, "*", mutate.JSON, lambda folder: read_detections(folder / "results.json").boxes),
     Entry("predictions", _predictions, "*", mutate.NPZ, _read_predictions, "bytes"),
@@ -395,6 +396,7 @@ CORPUS: tuple[Entry, ...] = (
         "*",
         mutate.IMAGE,
         lambda folder: [vars(task.load(task.path(folder, "a"))) for task in (SegmentationTask, PortraitTask)],
+        "bytes",
     ),
     Entry("eval.json", _reports, "*", mutate.JSON, _read_reports),
     Entry("weights", _weights, "*", mutate.SAFETENSORS, _read_weights, "bytes"),
