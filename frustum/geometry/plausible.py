@@ -60,6 +60,7 @@ BOX = (
 )
 """Of the columns of `BOX_FIELDS`, in the ego frame."""
 COUNTS = (Bounds("num_lidar_pts", 0, 1e9), Bounds("num_radar_pts", 0, 1e9))
+IMAGE_SIZE = (Bounds("the height", 1, 1e5, " pixels"), Bounds("the width", 1, 1e5, " pixels"))
 DISTORTION = (Bounds("a coefficient", -1e6, 1e6),)
 DEPTH = (Bounds("a depth", 0, NEAR, " m"),)
 DETECTED = WORLD

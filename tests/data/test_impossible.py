@@ -87,6 +87,12 @@ def test_a_box_that_cannot_be_is_named(root: Path, change: Callable[[dict[str, A
         ("calibrated_sensor", 0, lambda r: r["camera_intrinsic"][1].__setitem__(1, 1e300), "fy is 1e+300 pixels"),
         ("calibrated_sensor", 0, lambda r: r["translation"].__setitem__(0, 1e300), "x is 1e+300 m, which must be -10,000 to 10,000 m"),
         ("calibrated_sensor", 2, lambda r: r["rotation"].__setitem__(0, NAN), "the length of its quaternion is nan"),
+        (
+            "sample_data",
+            0,
+            lambda r: r.update(height=-90, is_key_frame=True),
+            "the height is -90 pixels, which must be 1 to 100,000 pixels",
+        ),
         ("ego_pose", 0, lambda r: r["translation"].__setitem__(2, -1e300), "z is -1e+300 m, which must be -40,000,000 to 40,000,000 m"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 from frustum.data.nuscenes.index_build import Arrays
 from frustum.errors import DataError
 from frustum.geometry import pose, quaternion_to_matrix
-from frustum.geometry.plausible import BOX, COUNTS, NEAR, Fault, first_fault, intrinsics_fault, pose_row_fault
+from frustum.geometry.plausible import BOX, COUNTS, IMAGE_SIZE, NEAR, Fault, first_fault, intrinsics_fault, pose_row_fault
 
 
 def sensor_poses(folder: Path, frames: Arrays, rows: np.ndarray) -> np.ndarray:
@@ -41,6 +41,15 @@ def ego_poses(folder: Path, files: Arrays, rows: np.ndarray) -> np.ndarray:
         name = files["file_name"][rows[found.place]].decode()
         raise DataError(f"the pose of {name} in {folder / 'ego_pose.json'} cannot be right: {found.words} Correct it.")
     return _matrices(poses)
+
+
+def image_sizes(folder: Path, files: Arrays, rows: np.ndarray) -> np.ndarray:
+    """Height and width (*, 2) of rows of files, 0 where the tables do not say. Raises DataError for what no image has."""
+    sizes = files["file_size"][rows]
+    if (found := first_fault(np.where(sizes == 0, 1, sizes), IMAGE_SIZE)) is not None:
+        name = files["file_name"][rows[found.place]].decode()
+        raise DataError(f"the size of {name} in {folder / 'sample_data.json'} cannot be right: {found.words} Correct it.")
+    return sizes
 
 
 def box_poses(folder: Path, boxes: Arrays, ego2global: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from frustum.data.nuscenes.checked import box_poses, camera_intrinsics, ego_poses, sensor_poses
+from frustum.data.nuscenes.checked import box_poses, camera_intrinsics, ego_poses, image_sizes, sensor_poses
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.records import OWN_RIG
 from frustum.data.nuscenes.splits import custom_splits, official_splits
@@ -268,7 +268,7 @@ class NuScenes:
         shared, calibration = self._index.frames, table["file_calibration"][files]
         is_own_rig = shared["scene_location"][shared["sample_scene"][row]] == OWN_RIG.encode()
         cam2ego, ego2global = sensor_poses(self.folder, shared, calibration), ego_poses(self.folder, table, files)
-        intrinsics = camera_intrinsics(self.folder, shared, calibration)
+        intrinsics, sizes = camera_intrinsics(self.folder, shared, calibration), image_sizes(self.folder, table, files)
         return tuple(
             CameraFrame(
                 channel=shared["channel"][shared["calibration_channel"][c]].decode(),
@@ -277,7 +277,7 @@ class NuScenes:
                 intrinsics=intrinsics[i],
                 cam2ego=cam2ego[i],
                 ego2global=ego2global[i],
-                size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
+                size=(int(sizes[i, 0]), int(sizes[i, 1])),
                 is_own_rig=bool(is_own_rig),
             )
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))

@@ -47,7 +47,7 @@ from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, re
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json
 from frustum.geometry import pose, quaternion_to_matrix
-from frustum.geometry.plausible import intrinsics_fault, pose_fault, pose_row_fault
+from frustum.geometry.plausible import IMAGE_SIZE, first_fault, intrinsics_fault, pose_fault, pose_row_fault
 from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
@@ -273,8 +273,10 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         _require(10 <= field_of_view <= 160, f'"field_of_view" of {what} is {field_of_view:g}; it must be 10 to 160 degrees across.')
     size = None
     if "width" in entry or "height" in entry:
-        height, width = (int(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width"))
-        size = height, width
+        sides = [float(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width")]
+        if (found := first_fault(sides, IMAGE_SIZE)) is not None:
+            raise DataError(f"the size of {what} cannot be right: {found.words}")
+        size = int(sides[0]), int(sides[1])
     if "cam2ego" not in entry:
         raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
