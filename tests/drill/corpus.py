@@ -171,7 +171,7 @@ distortion_coefficients: {rows: 1, cols: 5, data: [-0.2, 0.05, 0.001, 0.0, 0.0]}
 """
 
 
-def _rig(folder: Path) -> None:
+def write_rig(folder: Path) -> None:
     for camera in ("front", "rear"):
         (folder / camera).mkdir(parents=True)
         for number in range(2):
@@ -369,8 +369,8 @@ CORPUS: tuple[Entry, ...] = (
         lambda folder: read_labels(folder / "labels.npz"),
         "bytes",
     ),
-    Entry("calibration.json", _rig, "calibration.json", mutate.JSON, lambda folder: (read_rig(folder), read_cameras(folder))),
-    Entry("ROS calibration", _rig, "*.yaml", mutate.TEXT, read_rig),
+    Entry("calibration.json", write_rig, "calibration.json", mutate.JSON, lambda folder: (read_rig(folder), read_cameras(folder))),
+    Entry("ROS calibration", write_rig, "*.yaml", mutate.TEXT, read_rig),
     Entry("rig of a world", _street_rig, "*", mutate.JSON, lambda folder: StreetRig.from_json(folder / "rig.json").model_dump()),
     Entry("KITTI text", lambda folder: write_drive(folder, 3), "**/*.[tx][xm][tl]", mutate.TEXT, _read_kitti),
     Entry("KITTI scans", lambda folder: write_drive(folder, 2), "**/0000000000.bin", mutate.FLOATS, _read_kitti),

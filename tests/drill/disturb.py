@@ -37,7 +37,7 @@ from frustum.errors import OutputError
 from frustum.weights.conversion import convert
 from frustum.worlds.street.generate import WorldConfig, generate
 from tests.data.toy import VERSION, toy_database
-from tests.drill.corpus import _rig
+from tests.drill.corpus import write_rig
 from tests.drill.outcome import digest
 from tests.engine import toy
 
@@ -110,7 +110,7 @@ COMMANDS = (
         lambda out: read_weights(out / "w.safetensors")[0],
     ),
     Command("data labels-2d", partial(toy_database, num_scenes=1, num_keyframes=3), _label, contents),
-    Command("data import rig", _rig, _import, contents),
+    Command("data import rig", write_rig, _import, contents),
     Command("data world", lambda source: source.mkdir(), _film, contents),
 )  # fmt: skip
 
