@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 PYTEST_ARGS ?=
+DRILL_ARGS ?=
 
 BIN := $(VENV)/bin
 # Set-up is done when this file is newer than what it was installed from. It is written last, so an interrupted set-up starts again.
@@ -17,7 +18,7 @@ SOURCES := frustum tests $(wildcard examples) $(wildcard benchmarks) $(wildcard 
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format types contract check check-devkit docs-figures benchmark gpu-check clean
+.PHONY: help setup demo test test-slow lint format types contract check check-devkit docs-figures benchmark drill gpu-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -76,6 +77,9 @@ docs-figures: $(RUN_READY) ## draw the pictures of README and docs from runs/dem
 
 benchmark: $(RUN_READY) ## measure how fast everything is, beside plain formulations (about half an hour): figures in runs/bench.json
 	@$(BIN)/frustum bench --json runs/bench.json $(BENCH_ARGS)
+
+drill: $(DEV_READY) ## kill commands, fill disks and damage files for about ten minutes, and print what came of it
+	@$(BIN)/python -m tests.drill $(DRILL_ARGS)
 
 gpu-check: ## on a machine with a GPU: tests, training, speed and memory there, in under six minutes; figures in runs/gpu. Installs nothing
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tools/gpu_check.py $(GPU_ARGS)

@@ -254,6 +254,7 @@ def without_places(value: Any) -> Any:
     return [without_places(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
+_LONGEST = 1000  # characters of a path
 ALSO_READ = "FRUSTUM_ALSO_READ"
 """Environment variable: folders outside a data set to which its links may lead, joined as in PATH."""
 
@@ -266,9 +267,9 @@ def inside(root: Path, path: Path | str) -> Path:
     Raises:
         DataError: it lies elsewhere. A data set may come from anybody, and what is read of it is shown, copied and trained on.
     """
+    if not isinstance(path, str | Path) or "\0" in str(path) or len(str(path)) > _LONGEST:
+        raise DataError(f"{str(path)!r:.200} cannot be the name of a file. Restore the tables of {root} from their source.")
     found = path if isinstance(path, Path) else root / path
-    if "\0" in str(found):
-        raise DataError(f"{str(path)!r} cannot be the name of a file. Restore the tables of {root} from their source.")
     is_plain = found.name not in ("", "..") and not found.is_symlink()
     real = _real(found.parent) / found.name if is_plain else Path(os.path.realpath(found))
     allowed = [root, *(Path(folder) for folder in os.environ.get(ALSO_READ, "").split(os.pathsep) if folder)]
@@ -318,6 +319,14 @@ def read_json(path: Path | str, what: str = "file") -> Any:
         raise DataError(f"cannot read the {what} {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"the {what} {path} is not valid JSON ({error}): truncated or damaged? Restore it from its source.") from error
+
+
+def read_object(path: Path | str, what: str = "file") -> dict[str, Any]:
+    """Read a JSON object. Raises DataError as `read_json`, and for JSON of another kind."""
+    found = read_json(path, what)
+    if not isinstance(found, dict):
+        raise DataError(f"the {what} {path} holds a {type(found).__name__}, where a JSON object is needed. Restore it from its source.")
+    return found
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frustum.npz import open_npz
+from frustum.npz import DAMAGED, open_npz, read_sealed, sealed
 
 
 def test_arrays_come_back(tmp_path: Path) -> None:
@@ -50,3 +50,23 @@ def test_pickles_and_other_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.zeros(3))
     with pytest.raises(ValueError, match="does not begin as an archive"), open_npz(tmp_path / "y.npy"):
         pass
+
+
+def test_sealed_archives_are_what_was_saved_for_the_same_words(tmp_path: Path) -> None:
+    path, arrays = tmp_path / "a.npz", {"x": np.arange(6).reshape(2, 3), "name": np.array(["a", "bc"]), "none": np.zeros((0, 2))}
+    np.savez(path, **sealed(arrays, "x of 1"))
+    found = read_sealed(path, "x of 1")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    changes = (arrays | {"x": arrays["x"].T}, arrays | {"x": arrays["x"].astype(np.int32)}, arrays | {"more": np.zeros(1)}, {})
+    for changed in changes:
+        np.savez(path, **changed, digest=sealed(arrays, "x of 1")["digest"])
+        with pytest.raises(ValueError, match="its digest is another"):
+            read_sealed(path, "x of 1")
+    np.savez(path, **sealed(arrays, "x of 1"))
+    with pytest.raises(ValueError, match="its digest is another"):
+        read_sealed(path, "x of 2")
+    np.savez(path, **arrays)
+    with pytest.raises(DAMAGED):
+        read_sealed(path, "x of 1")

@@ -42,8 +42,12 @@ def as_tensors(state: Mapping[str, Tensor | np.ndarray], what: str) -> dict[str,
 
 
 def _require_real_size(tensor: Tensor) -> None:
-    """Raise ValueError for a tensor that would take far more memory than what is stored of it."""
-    if tensor.layout != torch.strided or (tensor.nbytes > _REPEATED and tensor.nbytes > tensor.untyped_storage().nbytes()):
+    """Raise ValueError for a tensor that would take far more memory than what is stored of it, or of numbers that no network has."""
+    if (
+        tensor.layout != torch.strided
+        or tensor.is_complex()
+        or (tensor.nbytes > _REPEATED and tensor.nbytes > tensor.untyped_storage().nbytes())
+    ):
         raise ValueError("it is no plain tensor")
 
 

@@ -27,7 +27,7 @@ from frustum.engine.reports import EvalReport, class_tables, compare, headline, 
 from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
 from frustum.errors import ConfigError
-from frustum.files import make_folder, read_json, write_json
+from frustum.files import make_folder, read_object, write_json
 from frustum.locks import owning
 from frustum.recipes.finding import DEMO, get_recipe
 from frustum.worlds.street.world_config import WorldConfig
@@ -136,7 +136,7 @@ def stored_plan(path: Path, seed: int) -> dict[str, Any]:
     """The plan of an interrupted or finished demo, empty if there is none. Raises ConfigError when that demo had another seed."""
     if not path.is_file():
         return {}
-    plan = read_json(path, "plan of the demo")
+    plan = read_object(path, "plan of the demo")
     if plan.get("seed") != seed:
         raise ConfigError(
             f"{path.parent} holds a demo with seed {plan.get('seed')}; give another folder with --out, or --fresh to start again."

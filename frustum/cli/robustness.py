@@ -97,8 +97,10 @@ def _kept(file: Path, head: dict[str, Any]) -> dict[str, EvalReport]:
         stored = read_json(file, "figures on corrupted images")
     if not isinstance(stored, dict) or any(stored.get(key) != value for key, value in head.items()):
         return {}
-    kept = {name: EvalReport.from_numbers(numbers) for name, numbers in stored["evaluations"].items()}
-    return {name: report for name, report in kept.items() if (report.corruption or CLEAN) == name}
+    with suppress(DataError, AttributeError):
+        kept = {name: EvalReport.from_numbers(numbers) for name, numbers in stored.get("evaluations", {}).items()}
+        return {name: report for name, report in kept.items() if (report.corruption or CLEAN) == name}
+    return {}
 
 
 def _settings(recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frustum.errors import DataError, FrustumWarning
+from frustum.geometry.plausible import DISTORTION, first_fault
 
 Model = Literal["plumb_bob", "rational", "equidistant"]
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -67,10 +68,10 @@ def lens_of(model: Any, coefficients: Any, what: str) -> Lens | None:
     name = _known(model, what)
     try:
         given = np.ravel(np.array([] if coefficients is None else coefficients, np.float64)).tolist()
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the distortion of {what} must be a list of numbers, got {coefficients!r}.") from error
-    if not np.isfinite(given).all():
-        raise DataError(f"the distortion of {what} must be finite numbers, got {coefficients!r}.")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"the distortion of {what} must be a list of numbers, got {coefficients!r:.200}.") from error
+    if (fault := first_fault(np.reshape(given, (-1, 1)), DISTORTION)) is not None:
+        raise DataError(f"the distortion of {what} must be finite numbers, got {coefficients!r:.200}: {fault.words}")
     if name == "equidistant":
         if len(given) != 4:
             raise DataError(

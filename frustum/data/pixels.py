@@ -7,6 +7,7 @@ Pillow's bicubic filter shrinks with anti-aliasing, as in the FlashOCC pipeline.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -137,18 +138,35 @@ def read_image(path: Path, use: Callable[[Image.Image], Value], advice: str = "R
     """What `use` makes of an image file; the one place where images are opened.
 
     Raises:
-        DataError: it is missing, no file, unreadable, of none of FORMATS, or has more than MAX_PIXELS; `advice` says what to do then.
+        DataError: it is missing, no file, unreadable, of none of FORMATS, a PNG with a wrong checksum, or has more than MAX_PIXELS;
+            `advice` says what to do then.
     """
     check_is_file(path, "image")
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels, and more than {MAX_PIXELS:,} are not read")
+            if image.format == "PNG":
+                _check_sums(path)
             return use(image)
     except UnidentifiedImageError as error:
         raise DataError(f"cannot read the image {path}: it is damaged, or none of {', '.join(FORMATS)}. {advice}") from error
     except _DAMAGED as error:
         raise DataError(f"cannot read the image {path}: {error}. {advice}") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError unless all checksums of a PNG are right; of pixels, Pillow does not look at them."""
+    with open(path, "rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        file.seek(8)
+        kind = b""
+        while kind != b"IEND":
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if file.tell() + size + 4 > end:
+                raise ValueError("its end is missing")
+            if zlib.crc32(file.read(size), zlib.crc32(kind)) != struct.unpack(">I", file.read(4))[0]:
+                raise ValueError(f"the checksum of its part {kind.decode('latin-1')} is wrong (bits flipped?)")
 
 
 _ORIENTATION = 0x0112  # the tag of Exif; from 5 on sides are exchanged

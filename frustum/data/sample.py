@@ -12,6 +12,7 @@ from frustum.data.pixels import photograph, read_image
 from frustum.errors import DataError
 from frustum.files import check_is_file
 from frustum.geometry import VoxelGrid
+from frustum.geometry.plausible import plausible_points
 from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES, OCC3D_COLOURS, OCC3D_FREE
 from frustum.types.layers import Legend, VoxelLayer
 
@@ -48,7 +49,16 @@ class LidarFrame:
     ego2global: np.ndarray  # (4, 4) at the sweep's timestamp
 
     def load(self) -> np.ndarray:
-        """Points (P, 5) float32: x, y, z in the sensor frame in metres, intensity, ring. Raises DataError."""
+        """Points (P, 5) float32: x, y, z in the sensor frame in metres, intensity, ring, without those that cannot be. Raises DataError."""
+        points, can_be = self.load_all()
+        return points if can_be.all() else points[can_be]
+
+    def load_all(self) -> tuple[np.ndarray, np.ndarray]:
+        """The points (P, 5) as they are in the file, as `load`, and which of them can be (P,), bool: `geometry.plausible_points`.
+
+        Raises:
+            DataError: the file is missing or damaged, or no scan: most of its points cannot be.
+        """
         check_is_file(self.path, "LiDAR file")
         try:
             raw = np.fromfile(self.path, np.float32)
@@ -56,7 +66,8 @@ class LidarFrame:
             raise DataError(f"cannot read the LiDAR file {self.path}: {error}.") from error
         if raw.size % 5:
             raise DataError(f"the LiDAR file {self.path} holds {raw.size} floats, not a multiple of 5 (x, y, z, intensity, ring).")
-        return raw.reshape(-1, 5)
+        points = raw.reshape(-1, 5)
+        return points, plausible_points(points, self.path)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from frustum.engine.recipe import PublishedNumber
 from frustum.engine.taught import TAUGHT
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, DataError
 from frustum.files import read_json, without_places, write_json
 from frustum.tasks import TASKS
 from frustum.tasks.task import ClassFigures, Figure, Task, titles
@@ -18,6 +18,7 @@ from frustum.version import __version__
 
 EVALUATION, BASELINES, ROBUSTNESS = "eval.json", "baselines.json", "robustness.json"
 """Files of a run folder."""
+_LONGEST = 1e9  # seconds that an evaluation takes
 AS_THEY_ARE = "as they are"
 """`EvalReport.images` of a network that was given the images on disk."""
 Tasks = Sequence[type[Task]]
@@ -75,10 +76,28 @@ class EvalReport:
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> EvalReport:
-        """The inverse of `numbers`; files of the first version hold the figures of the first task alone, as `metrics`."""
+        """The inverse of `numbers`; files of the first version hold the figures of the first task alone, as `metrics`.
+
+        Raises:
+            DataError: it is not what `numbers` gives.
+        """
+        try:
+            return cls._from(numbers)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"these are not the figures of an evaluation: {error}. Delete the file, and evaluate again.") from error
+
+    @classmethod
+    def _from(cls, numbers: Mapping[str, Any]) -> EvalReport:
         results = numbers["results"] if "results" in numbers else {TASKS[0].name: numbers["metrics"]}
         known = {f.name: numbers[f.name] for f in fields(cls) if f.name in numbers and f.name != "results"}
-        return cls(**known, results=results)
+        found = cls(**known, results=results)
+        kinds = {"name": str, "split": str, "images": str, "note": str, "frames": int, "every": int, "weights": str | None, "about": dict}
+        for name, kind in (kinds | {"results": dict, TAUGHT: dict}).items():
+            if not isinstance(getattr(found, name), kind) or isinstance(getattr(found, name), bool):
+                raise TypeError(f"{name} is a {type(getattr(found, name)).__name__}")
+        if not all(isinstance(metrics, dict) for metrics in found.results.values()) or not 0 <= found.seconds < _LONGEST:
+            raise ValueError("its results are no objects, or it took no time that can be")
+        return found
 
 
 def scored(report: EvalReport, tasks: Tasks = TASKS) -> list[tuple[type[Task], dict[str, Any]]]:
@@ -192,8 +211,12 @@ def read_reports(run: Path, weights: str) -> list[EvalReport]:
         return []
     stored = [read_json(run / EVALUATION, "evaluation")]
     if (run / BASELINES).is_file():
-        stored += read_json(run / BASELINES, "evaluation of the baselines")
-    own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
+        baselines = read_json(run / BASELINES, "evaluation of the baselines")
+        stored += baselines if isinstance(baselines, list) else [baselines]
+    try:
+        own, *others = [EvalReport.from_numbers(numbers) for numbers in stored]
+    except DataError as error:
+        raise DataError(f"in {run / EVALUATION} or {BASELINES} beside it: {error}") from error
     if own.weights != weights or own.corruption:
         return []
     return [own, *(report for report in others if report.images == "none" or report.weights == weights)]

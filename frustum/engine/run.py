@@ -77,8 +77,10 @@ def load_run(folder: Path | str, code: Collection[str] = ()) -> Run:
     content = read_json(path, "description of the run")
     if not isinstance(content, dict):
         raise ConfigError(f"{path} does not describe a run: it holds a {type(content).__name__}, where a JSON object is needed.")
-    recipe = restored(content, str(folder), code)
-    source, overrides = str(content.get("source", recipe.name)), tuple(content.get("overrides", ()))
+    recipe, overrides = restored(content, str(folder), code), content.get("overrides", [])
+    if not isinstance(overrides, list) or not all(isinstance(word, str) for word in overrides):
+        raise ConfigError(f"the overrides in {path} are {overrides!r:.200}, where a list of key=value is needed.")
+    source, overrides = str(content.get("source", recipe.name)), tuple(overrides)
     return Run(Path(folder), recipe, source, overrides, str(content.get("frustum", "")), content.get("commit"))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from frustum.data.source import Source, labelled, spread
 from frustum.engine.recipe import Recipe
 from frustum.errors import DataError
 from frustum.files import atomic_path
-from frustum.npz import open_npz
+from frustum.npz import DAMAGED, read_sealed, sealed
 from frustum.types.contract import Label
 
 STATISTICS = "statistics.npz"
@@ -43,24 +43,16 @@ def label_statistics(
     if not tokens:
         raise DataError(f"the split {split!r} has no samples.")
     labels = recipe.model.learns_from()
-    about = np.array([hashlib.sha256("\n".join(tokens).encode()).hexdigest(), *(repr(label) for label in labels)])
+    about = "\n".join([hashlib.sha256("\n".join(tokens).encode()).hexdigest(), *(repr(label) for label in labels)])
     file = None if cache is None else cache / STATISTICS
-    stored = {} if file is None else _read(file, about)
+    stored: dict[str, np.ndarray] = {}
+    if file is not None:
+        with contextlib.suppress(*DAMAGED):  # then it is made again
+            stored = read_sealed(file, about)
     if not stored and not kept_only:
         stored = {f"{type(label).__name__}.{name}": array for label in labels for name, array in label.statistics(source, tokens).items()}
         if file is not None:
             with atomic_path(file, ".npz") as temporary:
-                np.savez(temporary, about=about, **stored)  # type: ignore[arg-type]
+                np.savez(temporary, **sealed(stored, about))  # type: ignore[arg-type]
     prefixes = {type(label): f"{type(label).__name__}." for label in labels}
     return {kind: {key.removeprefix(own): stored[key] for key in stored if key.startswith(own)} for kind, own in prefixes.items()}
-
-
-def _read(file: Path, about: np.ndarray) -> dict[str, np.ndarray]:
-    """The kept arrays if they are of the same samples and labels; empty otherwise."""
-    try:
-        with open_npz(file) as stored:
-            arrays = {key: stored[key] for key in stored.files if key != "about"} if np.array_equal(stored["about"], about) else {}
-            are_good = all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values())  # counts and shares
-            return arrays if are_good else {}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
-        return {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
+from frustum.geometry.plausible import NEAR, WORLD, intrinsics_fault, pose_fault
 from frustum.geometry.transforms import send
 
 
@@ -51,7 +52,7 @@ class CameraRig:
 
         Raises:
             ShapeError: a matrix has another shape than the class documents.
-            DataError: a matrix is not finite, or intrinsics or augmentation are singular, or a pose is not rigid.
+            DataError: a matrix is not finite, intrinsics or a pose cannot be (geometry.plausible), or an augmentation is singular.
         """
         lead = intrinsics.shape[:-2]
         eye = lambda n: torch.eye(n, dtype=intrinsics.dtype, device=intrinsics.device).expand(*lead, n, n)  # noqa: E731
@@ -61,7 +62,7 @@ class CameraRig:
         return rig
 
     def validate(self) -> None:
-        """Raise unless shapes agree, all entries are finite and every matrix can be inverted (see `create`)."""
+        """Raise unless shapes agree and every matrix is what it can be (see `create`)."""
         lead = tuple(self.intrinsics.shape[:-2])
         for name, size in _MATRICES.items():
             matrix = getattr(self, name)
@@ -70,11 +71,15 @@ class CameraRig:
             if not torch.isfinite(matrix).all():
                 where = _first_bad(~torch.isfinite(matrix).flatten(-2).all(-1))
                 raise DataError(f"{name} holds NaN or infinity at {where}. Check the calibration file.")
-            bad = torch.linalg.det(matrix.double()).abs() < 1e-9 if size == 3 else not_rigid(matrix)
-            if bad.any():
-                fault = "singular" if size == 3 else "not a rigid transform"
-                advice = "no pixel can be unprojected. Check the focal lengths." if size == 3 else rotation_fault(matrix[bad][0])
-                raise DataError(f"{name} is {fault} at {_first_bad(bad)}: {advice}")
+            if name == "image_aug":
+                if (bad := torch.linalg.det(matrix.double()).abs() < 1e-9).any():
+                    raise DataError(
+                        f"{name} is singular at {_first_bad(bad)}: no pixel of the network's image has a place in the original."
+                    )
+                continue
+            found = intrinsics_fault(matrix) if size == 3 else pose_fault(matrix, NEAR if name == "cam2ego" else WORLD)
+            if found is not None:
+                raise DataError(f"{name} cannot be right at {_camera(found.place)}: {found.words}")
 
     @property
     def num_cameras(self) -> int:
@@ -194,33 +199,14 @@ class CameraRig:
         return self.augmented(mirror, self.image_size)
 
 
-def not_rigid(poses: Tensor) -> Tensor:
-    """(*) bool: True where the 3x3 part R of (*, 4, 4) is not a rotation: R @ R.T is more than 1e-3 off the identity, or R mirrors.
-
-    A scale of 1.0005 is the largest that passes: it moves a point 40 m ahead by 2 cm.
-    """
-    rotation = poses[..., :3, :3].double()
-    off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64, device=poses.device)).abs().amax((-1, -2))
-    return (off > 1e-3) | (torch.linalg.det(rotation) < 0)
-
-
-def rotation_fault(pose: Tensor) -> str:
-    """Why the 3x3 part of a pose (4, 4) is not a rotation, and what to do, in words."""
-    rotation = pose[:3, :3].double()
-    volume = float(torch.linalg.det(rotation))
-    unscaled = rotation / max(abs(volume), 1e-9) ** (1 / 3)
-    if volume > 0 and not not_rigid(torch.block_diag(unscaled, torch.ones(1, 1, dtype=torch.float64))):
-        scale = volume ** (1 / 3)
-        return f"its 3x3 part is a rotation scaled by {scale:.5g}; divide it by that, or normalise the quaternion that it was made of."
-    if volume < 0:
-        return "its 3x3 part mirrors. Check the handedness: camera axes are x right, y down, z forward."
-    return "its 3x3 part must be a rotation. Check the quaternion order (w, x, y, z), or write the matrix with more digits."
-
-
 _MATRICES = {"intrinsics": 3, "cam2ego": 4, "ego2global": 4, "image_aug": 3}  # their sizes
 
 
 def _first_bad(bad: Tensor) -> str:
     """Readable index of the first True entry of (*, N)."""
-    index = bad.nonzero()[0].tolist()
-    return f"camera {index[-1]}" + (f" of entry {tuple(index[:-1])}" if len(index) > 1 else "")
+    return _camera(tuple(bad.nonzero()[0].tolist()))
+
+
+def _camera(index: tuple[int, ...]) -> str:
+    """An index into (*, N) in words."""
+    return f"camera {index[-1]}" + (f" of entry {index[:-1]}" if len(index) > 1 else "")

@@ -42,8 +42,9 @@ def box_losses(
     regressed = torch.cat([outputs[name] for name in REGRESSED], 1).float().flatten(2)  # (B, 10, Y*X)
     found = regressed.gather(2, targets.cells[:, None].expand(-1, regressed.shape[1], -1)).mT  # (B, S, 10)
     expected = expected_boxes(targets)
-    counts = targets.is_box[..., None] & ~expected.isnan()
-    error = (found - expected.nan_to_num()).abs().where(counts, 0).sum((0, 1)) / (targets.is_box.sum() + 1e-4)
+    known, velocity = expected.split([8, 2], -1)
+    counts = targets.is_box[..., None] & torch.cat([torch.ones_like(known, dtype=torch.bool), ~velocity.isnan()], -1)
+    error = (found - torch.cat([known, velocity.nan_to_num()], -1)).abs().where(counts, 0).sum((0, 1)) / (targets.is_box.sum() + 1e-4)
     parts = dict(zip(("xy", "z", "size", "yaw", "velocity"), error.split([2, 1, 3, 2, 2]), strict=True))
     losses = {f"box_{name}": weight * l1_weight * part.sum() for name, part in parts.items()}
     losses["box_velocity"] = velocity_weight * losses["box_velocity"]

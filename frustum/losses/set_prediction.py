@@ -20,6 +20,7 @@ from frustum.config import Config
 from frustum.errors import DataError, ShapeError
 from frustum.geometry.transforms import send, without_autocast
 
+_VELOCITY = 8  # where it begins in a code
 _WORST = 100.0  # the cost of a pair whose cost is not a number
 
 
@@ -179,7 +180,7 @@ def set_losses(
     """`loss_cls` and `loss_bbox` of the last layer, `d0.loss_cls`, `d0.loss_bbox`, `d1.loss_cls`, ... of those before it, weighted.
 
     Both are sums divided by the number of matches, at least 1: the sigmoid focal loss of all queries, and the L1 distance of the codes of
-    matched ones. What is not finite in a true code, such as an unknown velocity, is left out. float32 whatever the precision.
+    matched ones. An unknown velocity (NaN) and a size of 0 (-inf) in a true code are left out. float32 whatever the precision.
 
     Args:
         logits: (L, B, Q, K) before the sigmoid.
@@ -205,7 +206,7 @@ def set_losses(
         numbers = codes.shape[-1]
         found = codes.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, numbers))  # (L, N, 10)
         expected = truth.codes[chosen.box]
-        known = expected.isfinite()
+        known = ~expected.isinf() & ~(expected.isnan() & (torch.arange(numbers, device=codes.device) >= _VELOCITY))
         if settings.drop_boxes_without_velocity:
             known = known.all(-1, keepdim=True)
         weights = send(torch.tensor(settings.code_weights), codes.device)

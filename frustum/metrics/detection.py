@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from frustum.errors import ConfigError, DataError, ShapeError
+from frustum.geometry.plausible import DETECTED
 from frustum.metrics import detection_curves as curves
 from frustum.metrics.counts import mean_without_nan
 from frustum.metrics.detection_matching import eligible, match, true_positive_errors
@@ -197,7 +198,7 @@ def require_boxes(boxes: DetectionBoxes, rules: DetectionRules, what: str, score
     if num and not 0 <= boxes.labels.min() <= boxes.labels.max() < len(rules.classes):
         raise DataError(f"{what} hold a label that is not one of the {len(rules.classes)} classes {', '.join(rules.classes)}.")
     for name in ("centres", "sizes", "yaws", *(["scores"] if scored else [])):
-        if not np.isfinite(getattr(boxes, name)).all():
-            raise DataError(f"{what} hold a box whose {name} are not finite numbers.")
+        if not (np.abs(getattr(boxes, name)) <= DETECTED).all():
+            raise DataError(f"{what} hold a box whose {name} are not finite numbers of at most {DETECTED:,.0f}.")
     if num and boxes.sizes.min() <= 0:
         raise DataError(f"{what} hold a box whose size is not positive.")

@@ -19,7 +19,19 @@ from frustum.data.source import as_rig_source
 from frustum.errors import ConfigError, DataError, nearest_names
 from frustum.metrics.bev_iou import BevIoU
 from frustum.tasks.blind_map import LikelyMap
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Task, grid_from, require_names, silent, without_nan
+from frustum.tasks.task import (
+    ClassFigures,
+    Figure,
+    Predictor,
+    Progress,
+    Task,
+    grid_from,
+    names_from,
+    require_names,
+    silent,
+    tensor_from,
+    without_nan,
+)
 from frustum.types.classes import IGNORE
 from frustum.types.layers import Layer, Legend, MapLayer
 from frustum.types.predictions import PredictedMap
@@ -212,7 +224,8 @@ class BevMapTask(Task):
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedMap:
         """The inverse of `arrays`; files of before they named a rule follow "lss"."""
         rule = str(stored["rule"]) if "rule" in stored else "lss"
-        return PredictedMap(torch.from_numpy(stored["logits"]), grid_from(stored), tuple(stored["class_names"].tolist()), rule)
+        grid, names = grid_from(stored), names_from(stored)
+        return PredictedMap(tensor_from(stored, "logits", "f", len(names), grid.shape[1], grid.shape[0]), grid, names, rule)
 
 
 def _layer(masks: np.ndarray, names: tuple[str, ...], grid: Any) -> MapLayer:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from frustum.data.nuscenes.detection_boxes import boxes_to_ego, boxes_to_global
 from frustum.data.nuscenes.detection_results import MAX_BOXES, is_detection_file, read_detections, write_detections
 from frustum.data.nuscenes.detection_truth import DetectionTruth, detection_truth
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
+from frustum.geometry.plausible import DETECTED
 from frustum.metrics.detection import NuScenesDetection
 from frustum.metrics.detection_rules import Surroundings
 from frustum.tasks.blind_boxes import LikelyBoxes, NoBoxes
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, silent, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, names_from, silent, tensor_from, without_nan
 from frustum.types.boxes import DetectionBoxes
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.layers import BoxLayer, Layer, Legend
@@ -195,15 +195,26 @@ class DetectionTask(Task):
     def arrays(cls, part: PredictedBoxes) -> dict[str, np.ndarray]:
         """`boxes` float32 (M, 9) of `geometry.BOX_FIELDS` in the ego frame, `classes` (M,) ids, `scores` (M,), `class_names` (K,) text."""
         boxes, scores = (t.float().numpy() for t in (part.boxes, part.scores))
-        if not (np.isfinite(boxes[:, :7]).all() and np.isfinite(scores).all()):
-            raise DataError("a predicted box has a place, size, yaw or score that is not finite; only velocities may be NaN.")
+        _require_numbers(boxes, scores)
         return {"boxes": boxes, "classes": part.classes.numpy(), "scores": scores, "class_names": np.array(part.class_names)}
 
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedBoxes:
         """The inverse of `arrays`."""
-        boxes, classes, scores = (torch.from_numpy(stored[name]) for name in ("boxes", "classes", "scores"))
-        return PredictedBoxes(boxes, classes, scores, tuple(stored["class_names"].tolist()))
+        _require_numbers(stored["boxes"], stored["scores"])
+        names, boxes = names_from(stored), tensor_from(stored, "boxes", "f", None, 9)
+        classes, scores = tensor_from(stored, "classes", "i", len(boxes)), tensor_from(stored, "scores", "f", len(boxes))
+        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(names):
+            raise ValueError(f"a box is of none of the {len(names)} classes")
+        return PredictedBoxes(boxes, classes, scores, names)
+
+
+def _require_numbers(boxes: np.ndarray, scores: np.ndarray) -> None:
+    """Raise DataError unless boxes (M, 9) and scores (M,) are numbers of a detection."""
+    if not ((np.abs(boxes[:, :7]) <= DETECTED).all() and (np.abs(scores) <= DETECTED).all() and not np.isinf(boxes).any()):
+        raise DataError(
+            f"a predicted box has a place, size, yaw or score that is not finite, or beyond {DETECTED:,.0f}; only velocities may be NaN."
+        )
 
 
 def submitted(part: PredictedBoxes, ego2global: np.ndarray) -> DetectionBoxes:

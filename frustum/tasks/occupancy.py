@@ -24,7 +24,20 @@ from frustum.metrics.rayiou import RayIoU
 from frustum.metrics.rays import RayCaster, lidar_origins
 from frustum.metrics.voxel_pq import VoxelPQ
 from frustum.tasks.blind_prior import BlindPrior
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Submission, Task, grid_from, require_names, silent, without_nan
+from frustum.tasks.task import (
+    ClassFigures,
+    Figure,
+    Predictor,
+    Progress,
+    Submission,
+    Task,
+    grid_from,
+    names_from,
+    require_names,
+    silent,
+    tensor_from,
+    without_nan,
+)
 from frustum.types.classes import FLAT_CLASSES, OBJECT_CLASSES, OCC3D_CLASSES
 from frustum.types.layers import Layer, Legend, VoxelLayer
 from frustum.types.predictions import Objects, PredictedOccupancy, Prediction
@@ -393,11 +406,13 @@ class OccupancyTask(Task):
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedOccupancy:
         """The inverse of `arrays`."""
-        ids = torch.from_numpy(stored["instances"].astype(np.int32)) if "instances" in stored else None
-        has_objects = all(name in stored for name in _OBJECTS)
-        objects = Objects(**{field: torch.from_numpy(stored[name]) for name, field in _OBJECTS.items()}) if has_objects else None
-        names = tuple(stored["class_names"].tolist())
-        return PredictedOccupancy(torch.from_numpy(stored["semantics"]), grid_from(stored), names, ids, objects)
+        grid, objects = grid_from(stored), None
+        ids = tensor_from(stored, "instances", "iu", *grid.shape).to(torch.int32) if "instances" in stored else None
+        if all(name in stored for name in _OBJECTS):
+            count = len(stored["instance_ids"])
+            shapes: dict[str, tuple[int, ...]] = {name: (count, 3) if field == "centres" else (count,) for name, field in _OBJECTS.items()}
+            objects = Objects(**{field: tensor_from(stored, name, "iuf", *shapes[name]) for name, field in _OBJECTS.items()})
+        return PredictedOccupancy(tensor_from(stored, "semantics", "u", *grid.shape), grid, names_from(stored), ids, objects)
 
 
 def origins_of(source: Any, token: str) -> np.ndarray:

@@ -229,10 +229,13 @@ class PortraitTask(Task):
         try:
             stored = {"image": np.moveaxis(pixels, -1, 0).copy(), "policy": np.array(text["policy"])}
             if text["head"]:
-                bits = np.unpackbits(np.frombuffer(bytes.fromhex(text["head"]), np.uint8), count=pixels[..., 0].size)
+                packed, count = np.frombuffer(bytes.fromhex(text["head"]), np.uint8), pixels[..., 0].size
+                if len(packed) != (count + 7) // 8:
+                    raise ValueError("the mask is of another size")
+                bits = np.unpackbits(packed, count=count)
                 stored["head"] = bits.reshape(pixels.shape[:2]).astype(bool)
-            return text["token"], cls.restored(stored)
-        except (KeyError, ValueError) as error:
+            return str(text["token"]), cls.restored(stored)
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a prediction of `frustum predict`: it does not name its sample and policy.") from error
 
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from frustum.data.labels.view_points import ImagePoints, Views, view_points
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import VoxelGrid, invert, transform_points
+from frustum.geometry.plausible import DEPTH, NEAR, first_fault, intrinsics_fault, pose_fault
 from frustum.metrics.depth_errors import DepthErrors
 from frustum.metrics.semantic_iou import SemanticIoU
-from frustum.tasks.task import ClassFigures, Figure, Task, grid_from, require_names, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Task, grid_from, names_from, require_names, tensor_from, without_nan
 from frustum.types.classes import IGNORE
 from frustum.types.layers import Layer, Legend, ViewLayer
 from frustum.types.predictions import PredictedViews
@@ -172,9 +172,12 @@ class RenderedViewsTask(Task):
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedViews:
         """The inverse of `arrays`."""
-        tensors = {name: torch.from_numpy(stored[name]) for name in ("labels", "depth", "intrinsics", "cam2ego")}
-        tensors["depth"] = tensors["depth"].float()
-        return PredictedViews(**tensors, class_names=tuple(stored["class_names"].tolist()), grid=grid_from(stored))
+        labels = tensor_from(stored, "labels", "u", None, None, None)
+        depth = tensor_from(stored, "depth", "f", *labels.shape).float()
+        lenses, poses = (tensor_from(stored, name, "f", len(labels), n, n) for name, n in (("intrinsics", 3), ("cam2ego", 4)))
+        for found in filter(None, (intrinsics_fault(lenses), pose_fault(poses, NEAR), first_fault(depth[..., None], DEPTH))):
+            raise ValueError(found.words)
+        return PredictedViews(labels, depth, lenses, poses, names_from(stored), grid_from(stored))
 
 
 def _images(truth: TrueViews, part: PredictedViews, inside: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -18,7 +18,7 @@ from frustum.data.pixels import read_image
 from frustum.errors import DataError, ShapeError
 from frustum.files import atomic_path
 from frustum.metrics.semantic_iou import SemanticIoU
-from frustum.tasks.task import ClassFigures, Figure, Predictor, Task, require_names, without_nan
+from frustum.tasks.task import ClassFigures, Figure, Predictor, Task, names_from, require_names, without_nan
 from frustum.types.classes import IGNORE
 from frustum.types.layers import Layer, Legend, PixelLayer
 from frustum.types.predictions import PredictedSegmentation, Prediction
@@ -136,7 +136,7 @@ class SegmentationTask(Task):
     @classmethod
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedSegmentation:
         """The inverse of `arrays`."""
-        return PredictedSegmentation(torch.from_numpy(stored["labels"]), tuple(stored["class_names"].tolist()))
+        return PredictedSegmentation(torch.from_numpy(stored["labels"]), names_from(stored))
 
     @classmethod
     def path(cls, folder: Path, token: str) -> Path:
@@ -163,8 +163,11 @@ class SegmentationTask(Task):
         text = read_image(Path(path), lambda image: dict(image.info), "It is not a prediction of `frustum predict`, or it is damaged.")
         labels = read_ids(Path(path))
         try:
-            return text["token"], cls.restored({"labels": labels.copy(), "class_names": np.array(json.loads(text["class_names"]))})
-        except (KeyError, ValueError) as error:
+            names = json.loads(text["class_names"])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("no list of names")
+            return str(text["token"]), cls.restored({"labels": labels.copy(), "class_names": np.array(names)})
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{path} is not a prediction of `frustum predict`: it does not name its sample and classes.") from error
 
     @classmethod

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from frustum.errors import ConfigError, DataError
 from frustum.files import atomic_path
@@ -319,6 +321,25 @@ class Task(ABC):
 def grid_from(stored: Mapping[str, np.ndarray]) -> VoxelGrid:
     """The grid of a stored prediction: `lower`, `upper` and `cell`, (3,) in metres."""
     return VoxelGrid.model_validate({name: stored[name].tolist() for name in VoxelGrid.model_fields})
+
+
+def names_from(stored: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The classes of a stored prediction, `class_names`. Raises ValueError for what is no list of texts."""
+    if stored["class_names"].ndim != 1 or stored["class_names"].dtype.kind != "U":
+        raise ValueError(f"class_names is {stored['class_names'].dtype} of shape {stored['class_names'].shape}, not a list of texts")
+    return tuple(stored["class_names"].tolist())
+
+
+def tensor_from(stored: Mapping[str, np.ndarray], name: str, kinds: str, *shape: int | None) -> Tensor:
+    """An array of a stored prediction whose type is of one of the kinds of numpy (`f`, `iu`, ...), and whose shape is this one.
+
+    None stands for any size. Raises ValueError for another one.
+    """
+    array = stored[name]
+    is_such = array.ndim == len(shape) and all(need in (None, size) for need, size in zip(shape, array.shape, strict=True))
+    if array.dtype.kind not in kinds or not is_such:
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, where {shape} is needed")
+    return torch.from_numpy(array)
 
 
 def require_names(token: str, given: tuple[str, ...], expected: tuple[str, ...]) -> None:

@@ -119,6 +119,8 @@ class VolumeTask(Task):
     def restored(cls, stored: Mapping[str, np.ndarray]) -> PredictedVolume:
         """The inverse of `arrays`."""
         grid = grid_from(stored)
+        if len(stored["occupied"]) != (grid.num_cells + 7) // 8:  # before memory is taken for what a grid claims
+            raise ValueError(f"{len(stored['occupied'])} bytes of {grid.num_cells} voxels")
         occupied = np.unpackbits(stored["occupied"], count=grid.num_cells).reshape(grid.shape).astype(bool)
         colours, grid2ego = torch.from_numpy(stored["colours"]).float(), torch.from_numpy(stored["grid2ego"])
         if len(colours) not in (0, int(occupied.sum())) or tuple(grid2ego.shape) != (4, 4):

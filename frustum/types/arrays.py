@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from frustum.errors import DataError, ShapeError
-from frustum.geometry.cameras import not_rigid, rotation_fault
+from frustum.geometry.plausible import pose_fault
 
 Array = np.ndarray | Tensor
 
@@ -62,9 +62,8 @@ class ArrayReader:
     def pose(self, value: Any, name: str) -> Tensor:
         """Rigid transforms (B, 4, 4) from (4, 4) or (B, 4, 4)."""
         pose = self._per_sample(value, (4,), name)
-        bad = not_rigid(pose)
-        if bad.any():
-            raise DataError(f"{name} is not a rigid transform: {rotation_fault(pose[bad][0])}")
+        if (found := pose_fault(pose)) is not None:
+            raise DataError(f"{name} cannot be right: {found.words}")
         return pose
 
     def transform(self, value: Any, name: str) -> Tensor:

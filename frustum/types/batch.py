@@ -177,7 +177,7 @@ class Batch:
 
         Raises:
             ShapeError: a shape does not fit, or the labels are of another number of samples.
-            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, or images are not
+            DataError: a value cannot be (geometry.plausible), a matrix is singular, not rigid or has a wrong last row, or images are not
                 float.
         """
         images = network_images(images)
@@ -205,4 +205,6 @@ class Batch:
             lidar2ego=None if lidar2ego is None else read.pose(lidar2ego, "lidar2ego"),
             image_scale=image_scale,
         )
+        for kind, value in (labels or {}).items():
+            kind.check(value)
         return made.with_labels(labels or {})

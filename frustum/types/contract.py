@@ -113,6 +113,10 @@ class Label(ABC, Generic[Value]):
     def collate(self, moved: Sequence[Any | None]) -> Value | None:
         """The value of a batch from what `apply` returned for its samples, None where a sample has no label; None without any label."""
 
+    @classmethod
+    def check(cls, value: Value) -> None:
+        """Raise DataError for values of a batch that cannot be; for arrays from anybody. Typed values may check themselves instead."""
+
     @abstractmethod
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Value:
         """A made-up value of a batch, for tests."""

@@ -140,3 +140,14 @@ def test_the_header_of_safetensors_is_kept(tmp_path):
     save_file(STATE, tmp_path / "a.safetensors", metadata={"source": '"flashocc"'})
     found = open_state(tmp_path / "a.safetensors")
     assert (found.layout, found.metadata) == ("safetensors", {"source": '"flashocc"'})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [torch.zeros(1).expand(1 << 40), torch.zeros(3, 3).to_sparse(), torch.full((2, 3), 1j)],
+    ids=["a number repeated 10^12 times", "sparse", "complex"],
+)
+def test_tensors_that_no_network_has(odd, tmp_path):
+    torch.save({**STATE, "conv.bias": odd}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"conv\.bias is a Tensor, where a tensor or an array of numbers is needed"):
+        open_state(tmp_path / "x.pth")

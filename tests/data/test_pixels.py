@@ -177,3 +177,18 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # 1200 pixels are more than twice that
     with pytest.raises(DataError, match="cannot read the image"):
         read_image(tmp_path / "huge.png", lambda image: image.size)
+
+
+def test_one_flipped_bit_of_a_png_is_noticed(tmp_path: Path) -> None:
+    """Pillow alone reads most of them as other pixels: it does not look at the checksums of these."""
+    path, rng = tmp_path / "a.png", np.random.default_rng(0)
+    Image.fromarray(coordinate_image((9, 16))).save(path)
+    sound, pixels = path.read_bytes(), read_image(path, np.asarray)
+    for _ in range(100):
+        data = bytearray(sound)
+        data[rng.integers(8, len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="cannot read the image"):
+            read_image(path, np.asarray)
+    path.write_bytes(sound + b"what some tools append")
+    np.testing.assert_array_equal(read_image(path, np.asarray), pixels)

@@ -32,6 +32,7 @@ def test_a_recipe_survives_its_run_folder(tmp_path):
         ({"classes": ["model"]}, "does not hold a recipe"),
         ({"recipe": {"name": "x"}}, "does not hold a recipe"),
         ({"recipe": None}, "does not hold a recipe"),
+        ({"overrides": 7}, "a list of key=value is needed"),
     ],
 )
 def test_a_recipe_file_that_cannot_be_used_is_named(tmp_path, change, words):

@@ -137,7 +137,7 @@ def test_bad_calibration_is_named():
     eye3, eye4 = rig.intrinsics, rig.cam2ego
     singular = eye3.clone()
     singular[2, 0, 0] = 0
-    with pytest.raises(DataError, match="intrinsics is singular at camera 2"):
+    with pytest.raises(DataError, match="intrinsics cannot be right at camera 2: fx is 0 pixels, which must be 1 to 1,000,000 pixels"):
         CameraRig.create(singular, eye4, (10, 10))
     infinite = eye4.clone()
     infinite[3, 0, 3] = float("nan")
@@ -145,7 +145,7 @@ def test_bad_calibration_is_named():
         CameraRig.create(eye3, infinite, (10, 10))
     mirrored = eye4.clone()
     mirrored[1, :3, 0] *= -1
-    with pytest.raises(DataError, match="cam2ego is not a rigid transform at camera 1"):
+    with pytest.raises(DataError, match="cam2ego cannot be right at camera 1: it is not a rigid transform"):
         CameraRig.create(eye3, mirrored, (10, 10))
     with pytest.raises(ShapeError, match="cam2ego must have shape"):
         CameraRig.create(eye3, eye4[:5], (10, 10))
@@ -186,7 +186,7 @@ def test_what_is_not_a_rotation_is_refused_and_named(part, text):
     rig = make_rig()
     poses = rig.cam2ego.clone()
     poses[2, :3, :3] = poses[2, :3, :3] @ torch.tensor(part)
-    with pytest.raises(DataError, match=f"cam2ego is not a rigid transform at camera 2: its 3x3 part .*{text}"):
+    with pytest.raises(DataError, match=f"cam2ego cannot be right at camera 2: it is not a rigid transform: its 3x3 part .*{text}"):
         CameraRig.create(rig.intrinsics, poses, rig.image_size)
     rounded = torch.tensor(np.round(make_rig().cam2ego.numpy(), 4))  # as people write them down
     CameraRig.create(rig.intrinsics, rounded, rig.image_size)

@@ -92,6 +92,13 @@ def test_unknown_velocities_do_not_count():
     assert half > 0
 
 
+@pytest.mark.parametrize(("number", "loss"), [(2, "box_z"), (5, "box_size"), (6, "box_yaw")])
+def test_only_velocities_may_be_unknown(number, loss):
+    spoilt = [*CAR]
+    spoilt[number] = math.nan
+    assert box_losses(random_outputs(), targets_of(spoilt))[loss].isnan(), "a wrong value is not hidden"
+
+
 @pytest.mark.parametrize("count", [0, 1, 2000])
 def test_any_number_of_boxes(count):
     draw = torch.Generator().manual_seed(0)

@@ -145,6 +145,14 @@ def test_an_unknown_velocity_leaves_out_the_velocity_only() -> None:
     assert losses["loss_cls"] == set_losses(logits, codes, truth)["loss_cls"], "the query is trained to name the class in both"
 
 
+def test_only_velocities_may_be_unknown() -> None:
+    logits, codes, truth = case((1,), layers=1, queries=2)
+    for number in range(8):
+        spoilt = truth.codes.clone()
+        spoilt[0, number] = torch.nan
+        assert set_losses(logits, codes, truth._replace(codes=spoilt))["loss_bbox"].isnan(), "a wrong value is not hidden"
+
+
 def test_what_is_not_a_number_costs_100() -> None:
     logits, codes, truth = case((2,), layers=1, queries=4)
     with torch.no_grad():

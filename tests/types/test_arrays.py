@@ -114,10 +114,10 @@ def test_values_that_are_not_finite_are_named(name: str, bad: float) -> None:
         ("images", [["a"]], "images cannot be read"),
         ("image_aug", np.tile(np.array([[0.5, 0, 0], [0, 0.5, 0], [0, -140, 1.0]]), (N, 1, 1)), r"image_aug must be \(0, 0, 1\)"),
         ("cam2ego", np.tile(pose(np.eye(3), np.ones(3)).T, (N, 1, 1)), r"cam2ego must be \(0, 0, 0, 1\)"),
-        ("intrinsics", np.tile(np.diag([0.0, 10, 1]), (N, 1, 1)), "intrinsics is singular"),
+        ("intrinsics", np.tile(np.diag([0.0, 10, 1]), (N, 1, 1)), "intrinsics cannot be right at camera 0"),
         ("bev_aug", np.diag([1.0, 0, 1]), "bev_aug is singular"),
         ("bev_aug", 2 * np.eye(4), r"bev_aug must be \(0, 0, 0, 1\)"),
-        ("key_ego2global", np.diag([2.0, 1, 1, 1]), "key_ego2global is not a rigid"),
+        ("key_ego2global", np.diag([2.0, 1, 1, 1]), "key_ego2global cannot be right: it is not a rigid"),
         ("bev_aug", np.eye(3) + 0j, "bev_aug must be real"),
     ],
 )

@@ -106,7 +106,7 @@ def test_samples_are_counted_by_the_first_thing_that_is_one_per_sample() -> None
         name: str
         boxes: TrueBoxes
 
-    assert count_samples(Nested("x", TrueBoxes([torch.zeros(5, 9)], [torch.zeros(5)]))) == 1
+    assert count_samples(Nested("x", TrueBoxes([torch.ones(5, 9)], [torch.zeros(5)]))) == 1
     assert count_samples(torch.zeros(4, 2)) == 4
     assert count_samples("abc") is None
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from frustum.data.check.findings import Finding
-from frustum.data.nuscenes.tables import load_table
+from frustum.data.nuscenes.tables import following_schema, load_table
+from frustum.geometry.plausible import BOX, NEAR, WORLD, Fault, first_fault, intrinsics_fault, pose_row_fault
 
 _CALIBRATION_HINT = "Correct calibrated_sensor.json, or import the data again from a correct calibration."
 _FIRST_DATE = 3e13  # microseconds since 1970, in December of that year
@@ -17,52 +18,69 @@ _GAPS = 1e3, 5e6  # microseconds between keyframes that recordings have
 
 
 def inspect_tables(folder: Path) -> list[Finding]:
-    """Findings about `<root>/<version>`: calibrations that are not finite, singular or not rigid, and keyframes out of time order.
+    """Findings about `<root>/<version>`: calibrations, ego poses and boxes that cannot be, and keyframes out of time order.
 
     Raises:
         DataError: a table is missing or is not JSON.
     """
+    with following_schema(folder):
+        return [*_records(folder), *_time_order(folder), *_time_units(folder), *_speeds(folder)]
+
+
+def _records(folder: Path) -> list[Finding]:
+    """What is wrong with single records."""
     sensors = {row["token"]: row for row in load_table(folder, "sensor")}
     problems: dict[str, None] = {}  # every scene has its own record of the same sensor
     for row in load_table(folder, "calibrated_sensor"):
         sensor = sensors.get(row.get("sensor_token"), {})
-        found = (_pose_problem(row), _intrinsics_problem(row) if sensor.get("modality") == "camera" else "")
+        found = (_pose_problem(row, NEAR), _intrinsics_problem(row) if sensor.get("modality") == "camera" else "")
         problems |= {f"the calibration of {sensor.get('channel', 'an unknown sensor')} {problem}": None for problem in found if problem}
     findings = [Finding("error", "", what, _CALIBRATION_HINT) for what in problems]
-    broken = [row["token"] for row in load_table(folder, "ego_pose") if _pose_problem(row)]
-    if broken:
-        hint = "Quaternions are (w, x, y, z) of length 1, translations are finite metres; correct ego_pose.json."
-        findings.append(Finding("error", "", f"{len(broken)} ego poses are not rigid transforms, the first is {broken[0]}", hint))
-    return findings + _time_order(folder) + _time_units(folder) + _speeds(folder)
+    for name, kind, problem_of, hint in (
+        ("ego_pose", "ego poses", _pose_problem, "Quaternions are (w, x, y, z) of length 1, translations are finite metres."),
+        ("sample_annotation", "boxes", _box_problem, "Centres are finite metres, sizes are width, length and height above 0."),
+    ):
+        broken = [(row["token"], problem) for row in load_table(folder, name) if (problem := problem_of(row))]
+        if broken:
+            what = f"{len(broken)} {kind} cannot be used; the first, {broken[0][0]}, {broken[0][1]}"
+            findings.append(Finding("error", "", what, f"{hint} Keyframes with them cannot be used: correct {name}.json."))
+    return findings
 
 
-def _pose_problem(row: dict[str, Any]) -> str:
+def _pose_problem(row: dict[str, Any], farthest: float = WORLD) -> str:
     """What is wrong with the pose of a row, "" if nothing is."""
-    try:
-        translation, rotation = np.array(row["translation"], float), np.array(row["rotation"], float)
-    except (KeyError, TypeError, ValueError):
-        return "lacks a translation or a rotation"
-    if translation.shape != (3,) or rotation.shape != (4,):
-        return "needs 3 numbers of translation and 4 of rotation"
-    if not np.isfinite([*translation, *rotation]).all():
-        return "holds NaN or infinity"
-    length = float(np.linalg.norm(rotation))
-    return "" if abs(length - 1) < 1e-3 else f"is not rigid: its quaternion has length {length:.4f} instead of 1"
+    numbers = _numbers(row, {"translation": (3,), "rotation": (4,)})
+    return numbers if isinstance(numbers, str) else _words(pose_row_fault(numbers, farthest))
+
+
+def _box_problem(row: dict[str, Any]) -> str:
+    """What is wrong with the pose and size of an annotation, "" if nothing is."""
+    numbers = _numbers(row, {"size": (3,)})
+    return _pose_problem(row) or (numbers if isinstance(numbers, str) else _words(first_fault(numbers[[1, 0, 2]], BOX[3:6])))
 
 
 def _intrinsics_problem(row: dict[str, Any]) -> str:
     """What is wrong with the intrinsics of a row, "" if nothing is."""
-    try:
-        matrix = np.array(row["camera_intrinsic"], float)
-    except (KeyError, TypeError, ValueError):
-        return "does not have intrinsics"
-    if matrix.shape != (3, 3):
-        return f"has intrinsics of shape {matrix.shape}, not (3, 3)"
-    if not np.isfinite(matrix).all():
-        return "holds NaN or infinity in its intrinsics"
-    if abs(np.linalg.det(matrix)) < 1e-9:
-        return "has singular intrinsics"
-    return "" if matrix[0, 0] > 0 and matrix[1, 1] > 0 else "has a negative focal length"
+    numbers = _numbers(row, {"camera_intrinsic": (3, 3)})
+    return numbers if isinstance(numbers, str) else _words(intrinsics_fault(numbers.reshape(3, 3)))
+
+
+def _numbers(row: dict[str, Any], fields: dict[str, tuple[int, ...]]) -> np.ndarray | str:
+    """The numbers of fields of known shapes in one row, or what is wrong with them."""
+    found = []
+    for field, shape in fields.items():
+        try:
+            array = np.array(row[field], np.float64)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return f"has no numbers in {field!r}"
+        if array.shape != shape:
+            return f"has {field!r} of shape {array.shape}, not {shape}"
+        found.append(array.ravel())
+    return np.concatenate(found)
+
+
+def _words(fault: Fault | None) -> str:
+    return "" if fault is None else f"cannot be right: {fault.words}"
 
 
 def _time_units(folder: Path) -> list[Finding]:

@@ -16,13 +16,23 @@ from pathlib import Path
 import numpy as np
 
 from frustum.errors import DataError
-from frustum.files import inside
+from frustum.files import check_is_file, inside
 from frustum.geometry import pose, rotation_xyz, rotation_z
+from frustum.geometry.plausible import BOX, NEAR, POINT, Bounds, Fault, first_fault, intrinsics_fault, plausible_points, pose_fault
 
 _EARTH_RADIUS = 6378137.0
 _SPIN_SECONDS = 0.1
 IMAGE_FOLDERS = ("image_02", "image_03")
 _SUFFIXES = dict.fromkeys(IMAGE_FOLDERS, (".png", ".jpg", ".jpeg")) | {"velodyne_points": (".bin",), "oxts": (".txt",)}
+_READ = [0, 1, 2, 3, 4, 5, 8, 9, 10, 17, 18, 19]  # of the numbers of a GPS/IMU file
+_OXTS = (
+    Bounds("the latitude", -89, 89, " degrees"),
+    Bounds("the longitude", -180, 180, " degrees"),
+    Bounds("the altitude", -NEAR, NEAR, " m"),
+    *(Bounds(name, -7, 7, " rad") for name in ("roll", "pitch", "yaw")),
+    *(Bounds(f"the velocity {name}", -300, 300, " m/s") for name in ("forward", "leftward", "upward")),
+    *(Bounds(f"the turn rate {name}", -100, 100, " rad/s") for name in ("forward", "leftward", "upward")),
+)
 _CATEGORY_OF_KIND = {
     "Car": "vehicle.car", "Van": "vehicle.car", "Truck": "vehicle.truck", "Pedestrian": "human.pedestrian.adult",
     "Person (sitting)": "human.pedestrian.adult", "Cyclist": "vehicle.bicycle", "Tram": "vehicle.bus.rigid",
@@ -74,11 +84,12 @@ class KittiDrive:
 
         The motion of the car during the turn is taken out: every point is moved to the moment the beam looked straight ahead.
         """
+        check_is_file(self.scans[index], "LiDAR file")
         raw = np.fromfile(self.scans[index], np.float32)
         if raw.size == 0 or raw.size % 4:
             raise DataError(f"{self.scans[index]} holds {raw.size} floats, not a multiple of 4 (x, y, z, reflectance). Unpack it again.")
         raw = raw.reshape(-1, 4)
-        raw = raw[np.isfinite(raw).all(1)]
+        raw = raw[plausible_points(raw, self.scans[index])]
         points = raw[:, :3].astype(np.float64)
         seconds = np.arctan2(points[:, 1], points[:, 0]) / (2 * np.pi) * _SPIN_SECONDS  # counter-clockwise, 0 straight ahead
         imu2lidar = self.lidar2imu[:3, :3].T
@@ -133,6 +144,7 @@ def open_drive(folder: Path) -> KittiDrive:
         shift = pose(np.eye(3), np.linalg.solve(projection[:, :3], projection[:, 3]))
         intrinsics[name], lidar2cam[name] = projection[:, :3].copy(), shift @ rectify @ lidar2cam0
         intrinsics[name][:2, 2] += 0.5  # KITTI counts from the centre of the first pixel, we from its corner
+        _require(f"P_rect_{name[-2:]} in {cam_to_cam}", intrinsics_fault(intrinsics[name]))
     numbered: dict[str, dict[int, Path]] = {}
     for sensor, suffixes in _SUFFIXES.items():
         files = sorted((folder / sensor / "data").glob("*"))
@@ -184,10 +196,11 @@ def read_tracklets(path: Path) -> tuple[Track, ...]:
             size, poses = _floats(item, "l", "w", "h"), item.findall("poses/item")
             found = np.array([_floats(p, "tx", "ty", "tz", "rz") for p in poses]).reshape(-1, 4)
             centre = found[:, :3] + [0, 0, size[2] / 2]
+            _require(f"a {item.findtext('objectType')} in the tracklets {path}", first_fault(size, BOX[3:6]) or first_fault(centre, POINT))
             hidden = np.array([int(p.findtext("occlusion", "-1")) for p in poses])
             kind, first = item.findtext("objectType"), int(item.findtext("first_frame"))  # type: ignore[arg-type]
             tracks.append(Track(kind or "Misc", size, first, pose(rotation_z(found[:, 3]), centre), hidden))
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, TypeError, ValueError, OverflowError, LookupError, RecursionError, OSError) as error:
         raise DataError(f"cannot read the tracklets {path}: {error}. Unpack the tracklet archive again, or remove the file.") from error
     return tuple(tracks)
 
@@ -200,7 +213,7 @@ def _calibration(path: Path, key: str, *shape: int) -> np.ndarray:
     """The numbers that a calibration file lists after `key:`; matrices must be invertible. Raises DataError."""
     if not path.is_file():
         raise DataError(f"the calibration file {path} is missing. Unpack the drive's calibration archive next to the drive folder.")
-    lines = dict(line.partition(":")[::2] for line in path.read_text().splitlines())
+    lines = dict(line.partition(":")[::2] for line in _text(path, "calibration file").splitlines())
     try:
         found = np.array(lines.get(key, "").split(), float)
     except ValueError:
@@ -214,16 +227,25 @@ def _calibration(path: Path, key: str, *shape: int) -> np.ndarray:
 
 
 def _transform(path: Path) -> np.ndarray:
-    return pose(_calibration(path, "R", 3, 3), _calibration(path, "T", 3))
+    found = pose(_calibration(path, "R", 3, 3), _calibration(path, "T", 3))
+    _require(f"the transform R, T in {path}", pose_fault(found, NEAR))
+    return found
+
+
+def _require(what: str, found: Fault | None) -> None:
+    """Raise DataError for what cannot be."""
+    if found is not None:
+        raise DataError(f"{what} cannot be right: {found.words} Restore the file from the drive's archive.")
 
 
 def _read_oxts(path: Path) -> np.ndarray:
     try:
-        row = np.array(path.read_text().split(), float)
-    except (OSError, ValueError) as error:
+        row = np.array(_text(path, "GPS/IMU file").split(), float)
+    except ValueError as error:
         raise DataError(f"cannot read the GPS/IMU file {path}: {error}.") from error
     if row.size < 20 or not np.isfinite(row[:20]).all():
         raise DataError(f"the GPS/IMU file {path} holds {row.size} values; at least 20 finite ones are needed (see oxts/dataformat.txt).")
+    _require(f"the GPS/IMU file {path}", first_fault(row[_READ], _OXTS))
     return row[:20]
 
 
@@ -231,12 +253,20 @@ def _read_timestamps(path: Path, frames: tuple[int, ...]) -> np.ndarray:
     """Seconds of each frame; the files have nanoseconds, which strptime does not know."""
     if not path.is_file():
         raise DataError(f"the timestamp file {path} is missing. Restore it from the drive's archive.")
-    lines = path.read_text().splitlines()
+    lines = _text(path, "timestamp file").splitlines()
     if len(lines) <= max(frames):
         raise DataError(f"{path} has {len(lines)} lines, but the drive has frame {max(frames)}. Restore it from the drive's archive.")
     try:
         parts = [lines[i].strip().partition(".") for i in frames]
         whole = [datetime.strptime(p[0], "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc).timestamp() for p in parts]
         return np.array(whole) + np.array([float(f"0.{p[2] or 0}") for p in parts])
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"cannot read the timestamps {path}: {error}.") from error
+
+
+def _text(path: Path, what: str) -> str:
+    check_is_file(path, what)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # the latter of bytes that are no text
+        raise DataError(f"cannot read the {what} {path}: {error}. Restore it from the drive's archive.") from error

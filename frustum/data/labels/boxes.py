@@ -13,6 +13,7 @@ from torch import Tensor
 from frustum.data.augment import Draw
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
+from frustum.geometry.plausible import BOX, first_fault
 from frustum.types.boxes import LABEL_OF
 from frustum.types.classes import DETECTION_CLASSES
 from frustum.types.contract import Label, Shapes
@@ -21,13 +22,16 @@ from frustum.types.contract import Label, Shapes
 @dataclass(frozen=True)
 class TrueBoxes:
     """Boxes of B samples in the augmented ego frame: per sample (M, 9) float32 of `geometry.BOX_FIELDS` and (M,) int64 ids in
-    DETECTION_CLASSES. Velocities are NaN where unknown: a loss leaves them out. Raises DataError for another class (on the CPU: a GPU is
-    not waited for)."""
+    DETECTION_CLASSES. Velocities are NaN where unknown: a loss leaves them out. Raises DataError for another class, and for a box that
+    cannot be (on the CPU: a GPU is not waited for)."""
 
     boxes: list[Tensor]
     classes: list[Tensor]
 
     def __post_init__(self) -> None:
+        for boxes in self.boxes:
+            if boxes.device.type == "cpu" and (found := first_fault(boxes, BOX)) is not None:
+                raise DataError(f"the true box {found.place[0]} cannot be right: {found.words} Correct it, or leave it out.")
         last = len(DETECTION_CLASSES) - 1
         for kinds in self.classes:
             wrong = kinds[(kinds < 0) | (kinds > last)] if kinds.device.type == "cpu" else kinds[:0]

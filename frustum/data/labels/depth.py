@@ -15,6 +15,7 @@ from frustum.data.sample import CameraFrame, LidarFrame, Sample
 from frustum.data.source import as_rig_source
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
+from frustum.geometry.plausible import DEPTH, first_fault
 from frustum.types.contract import Label, Shapes
 
 
@@ -37,6 +38,12 @@ class DepthLabels(Label[Tensor]):
 
     what: ClassVar[str] = "depth maps"
     advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={DepthLabels: ...})."
+
+    @classmethod
+    def check(cls, value: Tensor) -> None:
+        """Raise DataError for depth that cannot be."""
+        if (found := first_fault(value[..., None], DEPTH)) is not None:
+            raise DataError(f"the depth maps cannot be right at {found.place}: {found.words} Unknown depth is 0.")
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> _Found:
         """See `Label.read`. Raises DataError when the keyframe has no LiDAR scan."""

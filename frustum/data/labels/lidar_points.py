@@ -19,6 +19,7 @@ from frustum.data.labels.map_classes import require_front
 from frustum.data.source import as_rig_source, labelled, spread
 from frustum.errors import DataError
 from frustum.geometry import invert, transform_points
+from frustum.geometry.plausible import POINT, first_fault
 from frustum.types.contract import Label, Shapes
 
 VEHICLE = 2.2
@@ -35,11 +36,18 @@ class Scans:
         points: (P, 3) float32 of each sample, in metres of the augmented ego frame.
         sizes: (N, 2) float64, height and width of each photograph, beyond which an image of the network may be black.
         references: of each sample, the camera in whose frame the map is, where a network has such a map; else -1.
+
+    Raises DataError for a point that cannot be (on the CPU: a GPU is not waited for).
     """
 
     points: list[Tensor]
     sizes: list[np.ndarray]
     references: list[int]
+
+    def __post_init__(self) -> None:
+        for points in self.points:
+            if points.device.type == "cpu" and (found := first_fault(points, POINT)) is not None:
+                raise DataError(f"LiDAR point {found.place[0]} cannot be right: {found.words} Leave such points out.")
 
 
 class Found(NamedTuple):
@@ -83,7 +91,6 @@ class LidarPoints(Label[Scans]):
                 "weights (--init) and train what you want to predict."
             )
         points = aggregate_sweeps(sample, VEHICLE)[:, :3].astype(np.float64)
-        points = points[np.isfinite(points).all(1)]
         if not len(points):
             raise DataError(f"the LiDAR scan {sample.lidar.path} of keyframe {token} holds no point beyond the vehicle itself.")
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego

@@ -20,6 +20,7 @@ from frustum.data.labels.view_points import ImagePoints, Views, truth_images, vi
 from frustum.data.sample import Sample
 from frustum.errors import DataError
 from frustum.files import atomic_path, read_json, write_json
+from frustum.geometry.plausible import NEAR
 from frustum.locks import owning
 from frustum.npz import open_npz
 
@@ -138,7 +139,12 @@ def _read(path: Path, with_points: bool) -> _Stored:
             images = []
             if with_points:
                 ends = np.cumsum(archive["counts"])[:-1]
-                parts = zip(*(np.split(archive[name], ends) for name in ImagePoints._fields), strict=True)
+                columns = {name: archive[name] for name in ImagePoints._fields}
+                if columns["pixels"].ndim != 2 or {len(column) for column in columns.values()} != {archive["counts"].sum()}:
+                    raise ValueError("its arrays are of other numbers of points")
+                if not (np.isfinite(columns["pixels"]).all() and (np.abs(columns["depth"]) <= NEAR).all()):
+                    raise ValueError("a point has a place or depth that cannot be")
+                parts = zip(*(np.split(columns[name], ends) for name in ImagePoints._fields), strict=True)
                 images = [ImagePoints(*part) for part in parts]
             stored = _Stored(archive["channels"].tolist(), archive["origins"], images)
         if len(stored.channels) != len(stored.origins) or (with_points and len(images) != len(stored.channels)):

@@ -130,17 +130,18 @@ def view_points(source: Any, sample: Sample, views: Views) -> list[ImagePoints]:
         return [_dense(camera, views.max_depth) for camera in sample.cameras]
     if sample.lidar is None:
         raise DataError(f"keyframe {sample.token} has no LiDAR scan, from which 2D labels are made.")
-    points = sample.lidar.load()[:, :3].astype(np.float64)
-    classes = np.full(len(points), IGNORE, np.uint8)
+    scan, can_be = sample.lidar.load_all()
+    classes = np.full(len(scan), IGNORE, np.uint8)
     if views.source == "lidarseg":
         found = source.point_labels(sample.token)
-        if found is None or len(found[0]) != len(points):
+        if found is None or len(found[0]) != len(scan):
             count = "no" if found is None else len(found[0])
             raise DataError(
-                f"keyframe {sample.token} has {len(points)} LiDAR points, but {count} classes of them. "
+                f"keyframe {sample.token} has {len(scan)} LiDAR points, but {count} classes of them. "
                 "Restore lidarseg, or take depth alone: source lidar."
             )
         classes = _class_table(source)[found[0]]
+    points, classes = scan[can_be, :3].astype(np.float64), classes[can_be]
     images = []
     for camera in sample.cameras:
         local = transform_points(lidar2camera(sample.lidar, camera), points)

@@ -17,6 +17,7 @@ import numpy as np
 
 from frustum.errors import DataError, nearest_names
 from frustum.files import atomic_path
+from frustum.geometry.plausible import DETECTED
 from frustum.types.boxes import ATTRIBUTE_OF, LABEL_OF, DetectionBoxes
 
 MAX_BOXES = 500
@@ -80,8 +81,9 @@ def _entries(token: str, boxes: DetectionBoxes) -> list[Entry]:
         "detection_score": boxes.scores,
     }
     for name, values in columns.items():
-        if name != "velocity" and not np.isfinite(values).all():
-            raise DataError(f"sample {token} has a box whose {name} is not finite; it cannot be submitted. Leave such boxes out.")
+        if not ((np.abs(values) <= DETECTED) | (np.isnan(values) & (name == "velocity"))).all():
+            what = "is not finite, or beyond 40,000,000"
+            raise DataError(f"sample {token} has a box whose {name} {what}; it cannot be submitted. Leave such boxes out.")
     lists = [values.astype(np.float64).tolist() for values in columns.values()]
     rows = zip(*lists, boxes.names, boxes.attribute_names, strict=True)
     return [{"sample_token": token} | dict(zip([*columns, "detection_name", "attribute_name"], row, strict=True)) for row in rows]
@@ -251,8 +253,8 @@ def _numbers(entries: list[Entry], name: str, width: int) -> np.ndarray:
         array = np.array(None)
     shape = (len(values), width) if width else (len(values),)
     is_number = array.dtype.kind in "fiu" and array.shape == shape and bool not in set(map(type, values))
-    if not is_number or (np.isinf(array).any() if name == "velocity" else not np.isfinite(array).all()):
+    if not is_number or not ((np.abs(array) <= DETECTED) | (np.isnan(array) & (name == "velocity"))).all():
         need = f"a list of {width} numbers" if width else "a number"
-        finite = "finite numbers, or NaN where unknown" if name == "velocity" else "finite"
-        raise ValueError(f": {name!r} must be {need}, {finite}; got {values[0]!r}.")
+        finite = f"finite, of at most {DETECTED:,.0f}" + (", or NaN where unknown" if name == "velocity" else "")
+        raise ValueError(f": {name!r} must be {need}, {finite}; got {values[0]!r:.200}.")
     return array.astype(np.float64)

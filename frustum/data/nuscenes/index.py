@@ -19,11 +19,12 @@ import numpy as np
 
 from frustum.data.nuscenes.index_build import Arrays, build_boxes, build_frames, build_sweeps
 from frustum.data.nuscenes.tables import TABLES, missing_table
-from frustum.data.occ3d.label_files import read_arrays
 from frustum.errors import DataError
 from frustum.files import atomic_path, check_is_file
+from frustum.npz import DAMAGED, read_sealed, sealed
 
 _VERSION = 7
+_MORE = 16  # times the bytes of the tables that a part of the index may have: texts are as wide as the widest
 _SAMPLED = 1 << 16  # bytes read from each end of a large table for its digest
 _WHOLE = 1 << 22  # tables up to this size are digested whole
 
@@ -83,11 +84,13 @@ class Index:
         return self._part("sweeps", lambda: build_sweeps(self._folder, self.frames))
 
     def _part(self, name: str, build: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a cached part; built when it is missing or damaged (zip members carry a checksum)."""
-        path = cache_folder() / f"nuscenes-{self._key}-{name}.npz"
-        with contextlib.suppress(DataError):
-            return read_arrays(path, None, "index", "It is built again.")[0]
+        """The arrays of a cached part; built when it is missing, damaged, or of other tables."""
+        path, about = cache_folder() / f"nuscenes-{self._key}-{name}.npz", f"{name} of {self._key}"
+        with contextlib.suppress(*DAMAGED, DataError):
+            check_is_file(path, "index")
+            size = sum((self._folder / f"{table}.json").stat().st_size for table in TABLES)
+            return read_sealed(path, about, _MORE * size + _SAMPLED)
         arrays = build()
         with contextlib.suppress(DataError), atomic_path(path, ".npz") as temporary:  # to work without a cache is allowed
-            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+            np.savez(temporary, **sealed(arrays, about))  # type: ignore[arg-type]
         return arrays

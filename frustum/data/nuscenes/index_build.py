@@ -18,7 +18,7 @@ import numpy as np
 
 from frustum.data.nuscenes.image_sizes import image_sizes
 from frustum.data.nuscenes.stated_lenses import require_pinhole
-from frustum.data.nuscenes.tables import TIME_LIMIT, load_table
+from frustum.data.nuscenes.tables import TIME_LIMIT, following_schema, load_table
 from frustum.errors import DataError
 from frustum.files import check_name
 
@@ -50,14 +50,11 @@ class _Rows(dict[str, int]):
 
 
 def _guarded(build):
-    """Turn a missing or ill-typed field of a record into a DataError that names the folder."""
+    """What `following_schema` does, around a function of the folder."""
 
     def run(folder: Path, *args: Arrays) -> Arrays:
-        try:
+        with following_schema(folder):
             return build(folder, *args)
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"the tables in {folder} do not follow the nuScenes schema: {reason}. Restore them.") from error
 
     return run
 
@@ -230,7 +227,7 @@ def build_boxes(folder: Path, frames: Arrays) -> Arrays:
 
 def _velocities(folder: Path, rows: Rows, times: np.ndarray) -> np.ndarray:
     """Global velocity (M, 3) of every annotation, by nuScenes' rule: difference of the neighbouring annotations of the object, one-sided
-    at the ends of its track; NaN for a single annotation, or when the neighbours are more than 1.5 s (centred: 3 s) apart."""
+    at the ends of its track; NaN for a single annotation, or when the neighbours are more than 1.5 s (centred: 3 s) or no time apart."""
     row_of = _Rows(folder, "sample_annotation", (r["token"] for r in rows))
     here = np.arange(len(rows))
     previous = np.array([row_of[r["prev"]] if r["prev"] else i for i, r in enumerate(rows)], np.int64).reshape(-1)
@@ -238,5 +235,5 @@ def _velocities(folder: Path, rows: Rows, times: np.ndarray) -> np.ndarray:
     centres = np.array([r["translation"] for r in rows], np.float64).reshape(-1, 3)
     gap = 1e-6 * times[following] - 1e-6 * times[previous]
     limit = np.where((previous != here) & (following != here), 3.0, 1.5)
-    known = (previous != following) & (gap <= limit)
+    known = (previous != following) & (gap <= limit) & (gap != 0)
     return np.where(known[:, None], (centres[following] - centres[previous]) / np.where(known, gap, 1.0)[:, None], np.nan)

@@ -18,6 +18,7 @@ from frustum.data.labels.bev_map import BevConvention, bev_cells
 from frustum.errors import DataError, ShapeError, nearest_names
 from frustum.files import inside, read_json
 from frustum.geometry import invert, pose, rotation_z, transform_points, yaw_of
+from frustum.geometry.plausible import PLACE, first_fault
 from frustum.ops.polygon_fill import draw_polylines, fill_polygons
 
 POLYGON_LAYERS: tuple[str, ...] = (
@@ -50,12 +51,14 @@ class VectorMap:
         content = read_json(inside(Path(root), path), "map expansion")
         try:
             return cls(location, _shapes(content))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(f"the map expansion {path} is damaged ({type(error).__name__}: {error}). Restore it.") from error
 
 
 def _shapes(content: dict[str, Any]) -> dict[str, list[Shape]]:
     nodes = {row["token"]: (float(row["x"]), float(row["y"])) for row in content["node"]}
+    if (found := first_fault([*nodes.values()] or np.zeros((0, 2)), PLACE)) is not None:
+        raise ValueError(f"of the node {[*nodes][found.place[0]]} {found.words}")
 
     def vertices(tokens: list[str]) -> np.ndarray:
         return np.array([nodes[t] for t in tokens], np.float64).reshape(-1, 2)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frustum.data.nuscenes.map_layers import LAYERS, VectorMap, map_patch
-from frustum.data.nuscenes.tables import MAP_FILES, load_table
+from frustum.data.nuscenes.tables import MAP_FILES, following_schema, load_table
 from frustum.data.pixels import read_image
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside
@@ -90,13 +90,15 @@ def _vector_map(root: Path, location: str) -> VectorMap:
 @lru_cache(maxsize=16)
 def _mask_files(folder: Path) -> dict[str, str]:
     """File of the map mask by log."""
-    return {log: row["filename"] for row in load_table(folder, "map") for log in row.get("log_tokens", ())}
+    with following_schema(folder):
+        return {log: row["filename"] for row in load_table(folder, "map") for log in row.get("log_tokens", ())}
 
 
 @lru_cache(maxsize=16)
 def _logs(folder: Path) -> dict[str, str]:
     """A log of each location."""
-    return {row["location"]: row["token"] for row in load_table(folder, "log")}
+    with following_schema(folder):
+        return {row["location"]: row["token"] for row in load_table(folder, "log")}
 
 
 def _mask_path(source: Any, location: str) -> Path:

@@ -15,16 +15,19 @@ from typing import Literal
 
 import numpy as np
 
+from frustum.data.nuscenes.checked import box_poses, camera_intrinsics, ego_poses, image_sizes, sensor_poses
 from frustum.data.nuscenes.index import Arrays, Index
 from frustum.data.nuscenes.records import OWN_RIG
 from frustum.data.nuscenes.splits import custom_splits, official_splits
-from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, load_table, table_folder
-from frustum.data.occ3d.label_files import labels_path, read_labels
+from frustum.data.nuscenes.tables import OPTIONAL_TABLES, TIME_LIMIT, following_schema, load_table, table_folder
+from frustum.data.occ3d.label_files import labels_path, read_arrays, read_labels
 from frustum.data.sample import Boxes, CameraFrame, LidarFrame, Sample
 from frustum.errors import DataError, nearest_names
-from frustum.files import check_is_file, inside, read_json
-from frustum.geometry import invert, pose, quaternion_to_matrix, yaw_of
+from frustum.files import check_is_file, check_name, inside
+from frustum.geometry import invert, yaw_of
 from frustum.types.classes import CAMERAS, DETECTION_CLASSES, OCC3D_CLASSES, detection_class
+
+_ROOM = 1 << 16  # points by which instances may be more than classes before they are refused unread
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class NuScenes:
         scene = self.scenes[int(frames["sample_scene"][row])]
         first = self._row_of[scene.tokens[0]]
         key_file = self._key_file(row)
-        ego2global = _poses(frames["file_pose"][key_file])
+        ego2global = self._key_pose(row)
         earlier = range(row - 1, max(first, row - history) - 1, -1)
         is_scan = bool(self._key_channel) and frames["key_file"][row, list(self.channels).index(self._key_channel)] == key_file
         lidar = self._lidar_frames(frames, np.array([key_file])) if is_scan and not self.camera_only else []
@@ -236,7 +239,7 @@ class NuScenes:
             boxes=self._boxes(row, ego2global) if with_boxes else None,
             occupancy=read_labels(path) if path else None,
             history=tuple(self._camera_frames(r, strict=False) for r in earlier),
-            history_ego2global=tuple(_poses(frames["file_pose"][self._key_file(r)]) for r in earlier),
+            history_ego2global=tuple(self._key_pose(r) for r in earlier),
             lidar_sweeps=tuple(sweeps),
             camera_sweeps=self._camera_sweeps(row, camera_sweeps) if camera_sweeps else None,
             has_poses=bool(frames["scene_has_poses"][frames["sample_scene"][row]]),
@@ -257,6 +260,10 @@ class NuScenes:
         token = self._index.frames["sample_token"][row].decode()
         raise DataError(f"the keyframe {token} in {self.folder} has no sensor file. Restore sample_data.json from its source.")
 
+    def _key_pose(self, row: int) -> np.ndarray:
+        """ego2global (4, 4) of a keyframe."""
+        return ego_poses(self.folder, self._index.frames, np.array([self._key_file(row)]))[0]
+
     def _camera_frames(self, row: int, strict: bool = True) -> tuple[CameraFrame, ...]:
         """Images of a keyframe; with `strict`, each of the chosen cameras must have one."""
         frames, names = self._index.frames, list(self.channels)
@@ -269,24 +276,25 @@ class NuScenes:
     def _frames_of_cameras(self, table: Arrays, files: np.ndarray, row: int) -> tuple[CameraFrame, ...]:
         shared, calibration = self._index.frames, table["file_calibration"][files]
         is_own_rig = shared["scene_location"][shared["sample_scene"][row]] == OWN_RIG.encode()
-        cam2ego, ego2global = _poses(shared["calibration_pose"][calibration]), _poses(table["file_pose"][files])
+        cam2ego, ego2global = sensor_poses(self.folder, shared, calibration), ego_poses(self.folder, table, files)
+        intrinsics, sizes = camera_intrinsics(self.folder, shared, calibration), image_sizes(self.folder, table, files)
         return tuple(
             CameraFrame(
                 channel=shared["channel"][shared["calibration_channel"][c]].decode(),
                 path=inside(self.root, table["file_name"][f].decode()),
                 timestamp=int(table["file_time"][f]) / 1e6,
-                intrinsics=shared["calibration_intrinsics"][c],
+                intrinsics=intrinsics[i],
                 cam2ego=cam2ego[i],
                 ego2global=ego2global[i],
-                size=(int(table["file_size"][f, 0]), int(table["file_size"][f, 1])),
+                size=(int(sizes[i, 0]), int(sizes[i, 1])),
                 is_own_rig=bool(is_own_rig),
             )
             for i, (f, c) in enumerate(zip(files, calibration, strict=True))
         )
 
     def _lidar_frames(self, table: Arrays, files: np.ndarray) -> list[LidarFrame]:
-        lidar2ego = _poses(self._index.frames["calibration_pose"][table["file_calibration"][files]])
-        ego2global = _poses(table["file_pose"][files])
+        lidar2ego = sensor_poses(self.folder, self._index.frames, table["file_calibration"][files])
+        ego2global = ego_poses(self.folder, table, files)
         return [
             LidarFrame(inside(self.root, table["file_name"][f].decode()), int(table["file_time"][f]) / 1e6, lidar2ego[i], ego2global[i])
             for i, f in enumerate(files)
@@ -296,10 +304,12 @@ class NuScenes:
         """ego2global (4, 4) of a keyframe, and its annotations as the tables state them, in the global frame.
 
         The columns are those of `index_build.build_boxes`; `pose` holds rows (x, y, z, qw, qx, qy, qz), and `category` and `attribute` are
-        positions in `category_name` and `attribute_name`, or -1. Raises DataError for an unknown token.
+        positions in `category_name` and `attribute_name`, or -1. Raises DataError for an unknown token, and for a box that cannot be.
         """
         row = self._row(token)
-        return _poses(self._index.frames["file_pose"][self._key_file(row)]), self._annotations(row)
+        ego2global, found = self._key_pose(row), self._annotations(row)
+        box_poses(self.folder, found, ego2global)
+        return ego2global, found
 
     def count_boxes(self, tokens: Iterable[str], min_points: int = 1) -> int:
         """Boxes of the ten detection classes in these keyframes that hold at least `min_points` LiDAR or radar points."""
@@ -333,7 +343,7 @@ class NuScenes:
 
     def _boxes(self, row: int, ego2global: np.ndarray) -> Boxes:
         table, global2ego = self._annotations(row), invert(ego2global)
-        box2ego = global2ego @ _poses(table["pose"])
+        box2ego = global2ego @ box_poses(self.folder, table, ego2global)
         velocity = table["velocity"] @ global2ego[:3, :3].T
         categories = [table["category_name"][c].decode() for c in table["category"]]
         return Boxes(
@@ -430,21 +440,25 @@ class NuScenes:
             raise DataError(f"{self.root} has no LiDAR, but ray metrics need its origins. Choose other metrics, or data with a LiDAR.")
         frames = self._index.frames
         files = [self._key_file(self._row(token)) for token in self._scene_of[scene].tokens]
-        return _poses(frames["calibration_pose"][frames["file_calibration"][files]]), _poses(frames["file_pose"][files])
+        mounts = sensor_poses(self.folder, frames, frames["file_calibration"][files])
+        return mounts, ego_poses(self.folder, frames, np.array(files))
 
     # ---- labels of points ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def categories(self) -> dict[int, str]:
         """Category name by lidarseg id, as category.json says (never assume the order)."""
-        return {int(row["index"]): row["name"] for row in load_table(self.folder, "category") if "index" in row}
+        with following_schema(self.folder):
+            rows = [row for row in load_table(self.folder, "category") if "index" in row]
+            return {int(np.uint8(row["index"])): check_name(row["name"], f"a category in {self.folder}") for row in rows}
 
     @cached_property
     def _point_labels(self) -> dict[str, dict[str, str]]:
         """By table (lidarseg, panoptic): file by sample_data token."""
-        tables = {name: self.folder / f"{name}.json" for name in OPTIONAL_TABLES}
-        found = {name: read_json(path, f"table {name}") if path.is_file() else [] for name, path in tables.items()}
-        return {name: {row["sample_data_token"]: row["filename"] for row in rows} for name, rows in found.items()}
+        there = {name: (self.folder / f"{name}.json").is_file() for name in OPTIONAL_TABLES}
+        with following_schema(self.folder):
+            found = {name: load_table(self.folder, name) if is_there else [] for name, is_there in there.items()}
+            return {name: {row["sample_data_token"]: row["filename"] for row in rows} for name, rows in found.items()}
 
     def has_point_labels(self, token: str) -> bool:
         """Whether the tables name lidarseg labels of a keyframe."""
@@ -466,18 +480,18 @@ class NuScenes:
         segments, panoptic = (None if name is None else inside(self.root, name) for name in names)
         if segments is None:
             return None
-        for path in filter(None, (segments, panoptic)):
-            check_is_file(path, "file of point labels")
+        check_is_file(segments, "file of point labels")
         try:
             classes = np.fromfile(segments, np.uint8)
-            if panoptic is None:
-                return classes, None
-            with np.load(panoptic, allow_pickle=False) as archive:
-                return classes, archive["data"] % 1000
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(
-                f"cannot read the point labels of keyframe {token} ({segments}, {panoptic}): {error}. Restore the files."
-            ) from error
+        except OSError as error:
+            raise DataError(f"cannot read the point labels {segments} of keyframe {token}: {error}. Restore the file.") from error
+        if panoptic is None:
+            return classes, None
+        ids = read_arrays(panoptic, ("data",), "file of point labels", "Restore it.", 8 * (len(classes) + _ROOM))[0].get("data")
+        if ids is None or ids.shape != classes.shape or ids.dtype.kind not in "ui":
+            held = "no array 'data'" if ids is None else f"{ids.dtype} of shape {ids.shape}"
+            raise DataError(f"the point labels {panoptic} hold {held}, where {len(classes)} integers are needed. Restore the file.")
+        return classes, ids % 1000
 
 
 def left_out_reason(root: Path) -> str:
@@ -486,8 +500,3 @@ def left_out_reason(root: Path) -> str:
         f"is left out: it has timestamps outside 0 to {TIME_LIMIT - 1}, so they are not microseconds since 1970. Import it again with the "
         f"right unit, or correct sample.json and sample_data.json. `frustum check {root}` names all such scenes."
     )
-
-
-def _poses(rows: np.ndarray) -> np.ndarray:
-    """Transforms (*, 4, 4) of pose rows (*, 7)."""
-    return pose(quaternion_to_matrix(rows[..., 3:]), rows[..., :3])

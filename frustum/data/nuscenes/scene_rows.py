@@ -13,6 +13,7 @@ from frustum.data.nuscenes.records import AnnotationRecord, SampleDataRecord, Sc
 from frustum.data.nuscenes.tables import TIME_LIMIT
 from frustum.errors import DataError, nearest_names
 from frustum.geometry import matrix_to_quaternion
+from frustum.geometry.plausible import BOX, COUNTS, NEAR, WORLD, first_fault, intrinsics_fault, pose_fault
 from frustum.types.classes import ATTRIBUTES, OCC3D_OF_CATEGORY
 
 _CATEGORIES = tuple(OCC3D_OF_CATEGORY)
@@ -53,8 +54,11 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
         "calibrated_sensor": [],
     }  # fmt: skip
     for sensor in scene.sensors:
-        if sensor.modality == "camera" and (sensor.intrinsics is None or not np.isfinite(sensor.intrinsics).all()):
-            raise DataError(f"camera {sensor.channel} of scene {scene.name} needs finite 3x3 intrinsics, got {sensor.intrinsics}.")
+        if sensor.modality == "camera":
+            if sensor.intrinsics is None or sensor.intrinsics.shape != (3, 3):
+                raise DataError(f"camera {sensor.channel} of scene {scene.name} needs 3x3 intrinsics, got {sensor.intrinsics}.")
+            if (found := intrinsics_fault(sensor.intrinsics)) is not None:
+                raise DataError(f"the intrinsics of camera {sensor.channel} of scene {scene.name} cannot be right: {found.words}")
         rows["calibrated_sensor"].append(
             {
                 "token": token("calibrated_sensor", scene.name, sensor.channel), "sensor_token": token("sensor", sensor.channel),
@@ -62,7 +66,7 @@ def scene_rows(scene: SceneRecord) -> dict[str, list[Row]]:
                 "camera_intrinsic": np.asarray(sensor.intrinsics, np.float64).tolist() if sensor.modality == "camera" else [],
             }
         )  # fmt: skip
-    _set_poses(rows["calibrated_sensor"], [(s.sensor2ego, f"sensor2ego of {s.channel} in scene {scene.name}") for s in scene.sensors])
+    _set_poses(rows["calibrated_sensor"], [(s.sensor2ego, f"sensor2ego of {s.channel} in scene {scene.name}") for s in scene.sensors], NEAR)
     rows.update(_file_rows(scene, samples))
     rows.update(_annotation_rows(scene, samples))
     return rows
@@ -146,8 +150,9 @@ def _annotation_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[R
             if record.visibility not in (1, 2, 3, 4):
                 raise DataError(f"{what} has visibility {record.visibility}; it must be 1, 2, 3 or 4.")
             length, width, height = (float(s) for s in record.size)
-            if not min(length, width, height) > 0:
-                raise DataError(f"{what} has the size {record.size}; length, width and height must be positive metres.")
+            faults = first_fault([length, width, height], BOX[3:6]), first_fault([record.num_lidar_pts, record.num_radar_pts], COUNTS)
+            for found in filter(None, faults):
+                raise DataError(f"{what} cannot be right: {found.words}")
             poses.append((record.box2global, f"the box of {what}"))
             rows["sample_annotation"].append(
                 {
@@ -162,19 +167,15 @@ def _annotation_rows(scene: SceneRecord, samples: list[str]) -> dict[str, list[R
     return rows
 
 
-def _set_poses(rows: list[Row], poses: list[tuple[np.ndarray, str]]) -> None:
+def _set_poses(rows: list[Row], poses: list[tuple[np.ndarray, str]], farthest: float = WORLD) -> None:
     """Fill in translation (3) and rotation (4) of rows from rigid transforms with their names, all at once because one by one is slow."""
     for a2b, what in poses:
         if np.shape(a2b) != (4, 4):
             raise DataError(f"{what} must be a rigid 4x4 transform, got shape {np.shape(a2b)}.")
     stack = np.array([a2b for a2b, _ in poses], np.float64).reshape(-1, 4, 4)
+    if (found := pose_fault(stack, farthest)) is not None:
+        raise DataError(f"{poses[found.place[0]][1]} cannot be right: {found.words}")
     rotations = stack[:, :3, :3]
-    finite = np.isfinite(stack).all((1, 2))
-    off = abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3)).max((1, 2))
-    bad: np.ndarray = ~finite | ~(off <= 1e-3) | (np.linalg.det(np.where(finite.reshape(-1, 1, 1), rotations, 0)) < 0)
-    if bad.any():
-        a2b, what = poses[int(np.argmax(bad))]
-        raise DataError(f"{what} must be a finite rigid 4x4 transform, got {np.asarray(a2b).tolist()}.")
     for row, translation, rotation in zip(rows, stack[:, :3, 3].tolist(), matrix_to_quaternion(rotations).tolist(), strict=True):
         row["translation"], row["rotation"] = translation, rotation
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from frustum.errors import DataError, nearest_names
+from frustum.errors import DataError, FrustumError, nearest_names
 from frustum.files import inside, read_json
 
 TABLES: tuple[str, ...] = (
@@ -90,6 +92,18 @@ def load_table(folder: Path, name: str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise missing_table(path)
     rows = read_json(path, f"table {name}")
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and "token" in r for r in rows[:1] + rows[-1:]):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and isinstance(row.get("token"), str) for row in rows):
         raise DataError(f"the table {path} must be a JSON list of records with tokens. Restore it from its source.")
     return rows
+
+
+@contextlib.contextmanager
+def following_schema(folder: Path) -> Iterator[None]:
+    """Within it, a missing or ill-typed field of a record is a DataError that names the folder of the tables."""
+    try:
+        yield
+    except FrustumError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
+        reason = f"a record lacks the field {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"the tables in {folder} do not follow the nuScenes schema: {reason:.300}. Restore them.") from error

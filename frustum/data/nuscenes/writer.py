@@ -168,7 +168,7 @@ class DatabaseWriter:
     def _read_part(self, path: Path) -> dict[str, Any]:
         try:
             part = json.loads(gzip.decompress(path.read_bytes()))
-        except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (ValueError, EOFError, RecursionError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"the part file {path} is damaged ({error}). Delete it and generate that scene again.") from error
         except OSError as error:
             raise write_error(path, error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from frustum.data.sample import Occupancy
 from frustum.errors import DataError
 from frustum.files import check_is_file, write_bytes
-from frustum.npz import LARGEST, open_npz
+from frustum.npz import DAMAGED, LARGEST, open_npz
 from frustum.types.classes import IGNORE, OCC3D_FREE
 
 _UINT8 = 255  # the greatest
@@ -153,5 +152,5 @@ def read_arrays(
             return {name: archive[name] for name in names or archive.files if name in archive.files}, archive.files
     except FileNotFoundError as error:
         raise DataError(f"the {what} {path} does not exist. {advice}") from error
-    except (OSError, ValueError, EOFError, AttributeError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(f"the {what} {path} is damaged or not an npz archive ({error}). Write or extract it again.") from error

@@ -24,6 +24,8 @@ from frustum.types.predictions import Prediction
 SEMANTICS_KEYS = ("arr_0", "pred", "semantics")
 """Names under which a file may hold the class ids: the challenge's, SparseOcc's, ours."""
 MAX_INSTANCES = 65536
+_MOST_ARRAYS = 8  # of the size of the grid that a file may hold: its truth and masks, too
+_OTHERS = 1 << 20  # bytes of what else is in it
 _NESTED = "pred.npz"  # as FlashOCC names the file of every keyframe
 _GRID = ("lower", "upper", "cell")  # `frustum predict` writes them
 _OTHER_PARTS = {f".{field.name}" for field in fields(Prediction)}  # TOKEN.boxes.npz and so on, which `frustum predict` writes too
@@ -78,7 +80,11 @@ def read_result(path: Path | str, grid: VoxelGrid | None = None) -> tuple[np.nda
     """
     path, grid = Path(path), grid or VoxelGrid.occ3d()
     arrays, names = read_arrays(
-        path, (*SEMANTICS_KEYS, "instances", *_GRID), "prediction", "Write one npz per keyframe, named by its sample token."
+        path,
+        (*SEMANTICS_KEYS, "instances", *_GRID),
+        "prediction",
+        "Write one npz per keyframe, named by its sample token.",
+        _MOST_ARRAYS * 8 * int(np.prod(grid.shape)) + _OTHERS,
     )
     labels = next((arrays[name] for name in SEMANTICS_KEYS if name in arrays), None)
     if labels is None:

@@ -15,9 +15,10 @@ from frustum.data.images.labelled import Entry, LabelledImages, images_in
 from frustum.data.pixels import read_image
 from frustum.data.portraits.swaps import HEAD, MASK, SWAPS, read_swaps
 from frustum.errors import DataError, nearest_names
-from frustum.files import inside, read_json
+from frustum.files import inside, read_json, read_object
 from frustum.types.pixel_classes import FACE
 
+_FARTHEST = 1e5  # pixels from the corner of a picture to a landmark, which may lie beside it
 _LAYOUT = "It needs img/PERSON/CLIP/FRAME.png and mask/PERSON/CLIP/FRAME.png, see docs/heads_world.md."
 _IDS = f"a mask holds the {len(FACE.names)} ids of CelebAMask-HQ, 0 to {len(FACE.names) - 1}, or 255 where nothing counts. Convert it"
 
@@ -113,11 +114,17 @@ class Portraits(LabelledImages):
         if not isinstance(known, dict) or frame not in known:
             raise DataError(f"{path} does not know the frame {frame}. Delete the clip, and generate it again.")
         row = known[frame]
-        return {
-            "landmarks": np.array(row["landmarks"], np.float32),
-            "is_visible": np.array(row["is_visible"], bool),
-            "motion": row["motion"],
-        }
+        try:
+            found = {name: np.array(row[name], np.float32) for name in ("landmarks", "is_visible")}
+            if found["landmarks"].shape != (68, 2) or found["is_visible"].shape != (68,) or not isinstance(row["motion"], dict):
+                raise ValueError(f"landmarks of shape {found['landmarks'].shape}")
+            if not (np.abs(found["landmarks"]) <= _FARTHEST).all():
+                raise ValueError("a landmark is no place in a picture")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"{path} does not say where the landmarks of {frame} are: {error}. Delete the clip, generate it again."
+            ) from error
+        return found | {"is_visible": found["is_visible"] > 0, "motion": row["motion"]}
 
     def source_frames(self, token: str) -> list[str]:
         """Frames of the person whose head a portrait has or gets: the others of its own clip, those of a clip of the source for a swap."""
@@ -150,19 +157,18 @@ class Portraits(LabelledImages):
         """What people.json says of a person, such as the corner of a balanced set; nothing for photographs. Raises DataError."""
         self.clips(person)
         path = self.root / "people.json"
-        return read_json(path, "list of people").get(person, {}) if path.is_file() else {}
+        return read_object(path, "list of people").get(person, {}) if path.is_file() else {}
 
     def _people(self, root: Path) -> dict[str, list[str]]:
         path = root / "splits.json"
         if not path.is_file():
             return {"train": list(self._clips)}
-        splits = read_json(path, "list of splits")
+        splits = read_object(path, "list of splits")
         for name, people in splits.items():
-            for person in people:
-                if person not in self._clips:
-                    raise DataError(
-                        f"{path} has {person!r} in the split {name!r}, but the folder {root / 'img' / person} does not hold a portrait."
-                    )
+            for person in people if isinstance(people, list) else (people,):
+                if not isinstance(person, str) or person not in self._clips:
+                    where = f"the folder {root / 'img'}/{person!s:.100} does not hold a portrait"
+                    raise DataError(f"{path} has {person!r:.100} in the split {name!r}, but {where}.")
         return splits
 
 

@@ -151,5 +151,5 @@ def _matrix(rows: Any, what: str) -> np.ndarray:
 def _floats(values: Any, what: str) -> list[float]:
     try:
         return [float(value) for value in values]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{what} must hold numbers, got {values!r:.100}.") from error

@@ -47,6 +47,7 @@ from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, re
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json
 from frustum.geometry import pose, quaternion_to_matrix
+from frustum.geometry.plausible import IMAGE_SIZE, first_fault, intrinsics_fault, pose_fault, pose_row_fault
 from frustum.locks import owning
 
 _TOP_KEYS = {"cameras", "frames", "pixel_origin", "stands_still", "time_unit"}
@@ -268,8 +269,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         _require(not lacking, f"{what} lacks {', '.join(lacking)}; give fx, fy, cx, cy or a 3x3 intrinsics matrix, in pixels.")
         fx, fy, cx, cy = (float(_numbers(entry[k], (), f"{k} of {what}")) for k in ("fx", "fy", "cx", "cy"))
         intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    if min(intrinsics[0, 0], intrinsics[1, 1]) <= 0 or abs(np.linalg.det(intrinsics)) < 1e-9 or not np.allclose(intrinsics[2], [0, 0, 1]):
-        raise DataError(f"the intrinsics of {what} are singular or not [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: {intrinsics.tolist()}.")
+    if (found := intrinsics_fault(intrinsics)) is not None:
+        raise DataError(f"the intrinsics of {what} cannot be right: {found.words} They are [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
     intrinsics[:2, 2] += shift
     lens = lens_of(entry.get("distortion_model"), entry.get("distortion"), what)
     field_of_view = None
@@ -278,8 +279,10 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         _require(10 <= field_of_view <= 160, f'"field_of_view" of {what} is {field_of_view:g}; it must be 10 to 160 degrees across.')
     size = None
     if "width" in entry or "height" in entry:
-        height, width = (int(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width"))
-        size = height, width
+        sides = [float(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width")]
+        if (found := first_fault(sides, IMAGE_SIZE)) is not None:
+            raise DataError(f"the size of {what} cannot be right: {found.words}")
+        size = int(sides[0]), int(sides[1])
     if "cam2ego" not in entry:
         raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')
     cam2ego = _pose(entry["cam2ego"], f"cam2ego of {what}")
@@ -292,7 +295,11 @@ def _listed_images(entry: dict[str, Any], src: Path, what: str) -> tuple[Path, .
     given = entry.get("images", entry.get("image"))
     if isinstance(given, str) and any(c in given for c in "*?["):
         _require(not Path(given).is_absolute() and ".." not in Path(given).parts, f"the images {given!r} of {what} must lie in {src}.")
-        files = in_number_order((p for p in src.glob(given) if p.is_file()), src, what)
+        try:
+            found = [path for path in src.glob(given) if path.is_file()]
+        except (ValueError, OSError) as error:  # "**a", a name that is too long
+            raise DataError(f"the images {given!r:.200} of {what} cannot be a pattern of files: {error!s:.200}.") from error
+        files = in_number_order(found, src, what)
         _require(files, f"no file matches the images {given!r} of {what}.")
         return tuple(inside(src, file) for file in files)
     given = [given] if isinstance(given, str) else given
@@ -362,10 +369,10 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """A finite float array of that shape. Raises DataError."""
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} must be numbers, got {value!r}.") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what} must be numbers, got {value!r:.200}.") from error
     needed = "a finite number" if shape == () else f"finite numbers of shape {shape}"
-    _require(array.shape == shape and np.isfinite(array).all(), f"{what} must be {needed}, got {value!r}.")
+    _require(array.shape == shape and np.isfinite(array).all(), f"{what} must be {needed}, got {value!r:.200}.")
     return array
 
 
@@ -374,11 +381,11 @@ def _pose(value: Any, what: str) -> np.ndarray:
     if isinstance(value, dict):
         _check_keys(value, {"translation", "rotation"}, what)
         quaternion = _numbers(value.get("rotation"), (4,), f"rotation (w, x, y, z) in {what}")
-        is_unit = 0.99 < np.linalg.norm(quaternion) < 1.01
-        _require(is_unit, f"the rotation in {what} is not a unit quaternion (w, x, y, z): {value.get('rotation')}.")
-        return pose(quaternion_to_matrix(quaternion), _numbers(value.get("translation"), (3,), f"translation in {what}"))
+        translation = _numbers(value.get("translation"), (3,), f"translation in {what}")
+        if (found := pose_row_fault([*translation, *quaternion])) is not None:
+            raise DataError(f"{what} cannot be right: {found.words} Its rotation is a unit quaternion w, x, y, z.")
+        return pose(quaternion_to_matrix(quaternion), translation)
     matrix = _numbers(value, (4, 4), what)
-    rotation = matrix[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0 or not np.allclose(matrix[3], [0, 0, 0, 1]):
-        raise DataError(f"{what} is not a rigid transform: it needs a rotation without scale or mirror, and the last row 0, 0, 0, 1.")
+    if (found := pose_fault(matrix)) is not None:
+        raise DataError(f"{what} cannot be right: {found.words}")
     return matrix

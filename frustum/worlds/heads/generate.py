@@ -18,7 +18,7 @@ from frustum.config import Config, differences, in_words
 from frustum.data.portraits.swaps import HEAD, SWAPS, Swap
 from frustum.data.portraits.writer import PortraitWriter
 from frustum.errors import ConfigError
-from frustum.files import read_json, write_error, write_json
+from frustum.files import read_object, write_error, write_json
 from frustum.locks import owning
 from frustum.ops.processes import FILM_ON, worker_pool
 from frustum.ops.threads import count_cores
@@ -193,7 +193,7 @@ def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:
     path, now = root / _SETTINGS, {"frustum": __version__} | config.model_dump(mode="json", exclude=_NUMBERS)
     other = ""
     if path.is_file():
-        other = in_words(differences(read_json(path, "settings of the heads"), now))
+        other = in_words(differences(read_object(path, "settings of the heads"), now))
     elif (root / "img").exists():
         other = "they were not written down"
     if other:

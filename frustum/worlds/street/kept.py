@@ -14,7 +14,7 @@ from frustum.config import differences, in_words
 from frustum.data.nuscenes.records import lidarseg_file, panoptic_file
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.errors import ConfigError
-from frustum.files import read_json, write_error, write_json
+from frustum.files import read_object, write_error, write_json
 from frustum.version import __version__
 from frustum.worlds.street.world_config import NUMBERS, WorldConfig
 
@@ -30,7 +30,7 @@ def settle(config: WorldConfig, root: Path, overwrite: bool = False) -> None:
     """
     path, now = root / f"world-{config.seed:03d}.json", _settings(config)
     if path.is_file():
-        other = in_words(differences(read_json(path, "settings of the world"), now))
+        other = in_words(differences(read_object(path, "settings of the world"), now))
     else:
         other = "they were not written down" if _has_strangers(config, root) else ""
     if other:

@@ -15,6 +15,7 @@ from frustum.data.rig.importer import read_cameras
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
+from frustum.geometry.plausible import NEAR, intrinsics_fault, pose_row_fault
 
 _EDGE = 0.05  # share of an image: a horizon nearer to its border is cut off
 
@@ -30,8 +31,8 @@ class Mount(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Mount:
-        if not np.isfinite([*self.translation, *self.rotation]).all() or np.linalg.norm(self.rotation) < 1e-6:
-            raise ValueError("translation and rotation must be finite and the quaternion must not be zero")
+        if (found := pose_row_fault([*self.translation, *self.rotation], NEAR)) is not None:
+            raise ValueError(found.words)
         return self
 
     @property
@@ -51,6 +52,17 @@ class RigCamera(Config):
     cx: float
     cy: float
     cam2ego: Mount
+
+    @model_validator(mode="after")
+    def _check(self) -> RigCamera:
+        if (found := intrinsics_fault(self.intrinsics)) is not None:
+            raise ValueError(found.words)
+        return self
+
+    @property
+    def intrinsics(self) -> np.ndarray:
+        """(3, 3)."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
 
     def fitted(self, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
         """Intrinsics (3, 3) and size of the image that a network reads: scaled to `width`, bottom kept (FlashOCC, input pipeline, test).

@@ -155,13 +155,13 @@ def test_boxes_without_points_are_noted(consistent):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(rotation=[0.6, -0.5, 0.5, -0.5]), "is not rigid: its quaternion has length"),
-        (lambda r: r.update(translation=[1, float("nan"), 0]), "NaN or infinity"),
-        (lambda r: r.update(camera_intrinsic=[[0, 0, 200], [0, 300, 100], [0, 0, 1]]), "singular intrinsics"),
-        (lambda r: r.update(camera_intrinsic=[[300, 0, float("inf")], [0, 300, 100], [0, 0, 1]]), "NaN or infinity in its intrinsics"),
-        (lambda r: r.update(camera_intrinsic=[]), "intrinsics of shape"),
-        (lambda r: r.update(rotation=[1, 0, 0]), "3 numbers of translation and 4 of rotation"),
-        (lambda r: r.update(camera_intrinsic=[[-300, 0, 200], [0, 300, 100], [0, 0, 1]]), "negative focal length"),
+        (lambda r: r.update(rotation=[0.6, -0.5, 0.5, -0.5]), "the length of its quaternion is 1.05"),
+        (lambda r: r.update(translation=[1, float("nan"), 0]), "y is nan m, which must be -10,000 to 10,000 m"),
+        (lambda r: r.update(camera_intrinsic=[[0, 0, 200], [0, 300, 100], [0, 0, 1]]), "fx is 0 pixels, which must be 1 to"),
+        (lambda r: r.update(camera_intrinsic=[[300, 0, float("inf")], [0, 300, 100], [0, 0, 1]]), "cx is inf pixels"),
+        (lambda r: r.update(camera_intrinsic=[]), "has 'camera_intrinsic' of shape (0,)"),
+        (lambda r: r.update(rotation=[1, 0, 0]), "has 'rotation' of shape (3,), not (4,)"),
+        (lambda r: r.update(camera_intrinsic=[[-300, 0, 200], [0, 300, 100], [0, 0, 1]]), "fx is -300 pixels"),
     ],
 )
 def test_tables_with_bad_calibration(root, change, message):
@@ -177,7 +177,7 @@ def test_bad_ego_poses_and_times_out_of_order(root):
     edit(root, "ego_pose", lambda rows: rows[0].update(rotation=[2, 0, 0, 0]))
     edit(root, "sample", lambda rows: rows[2].update(timestamp=rows[0]["timestamp"] - 5))
     texts = [f.what for f in inspect_tables(root / VERSION)]
-    assert any("1 ego poses are not rigid" in t for t in texts)
+    assert any("1 ego poses cannot be used" in t for t in texts)
     assert any("goes back in time" in t for t in texts)
 
 
@@ -244,8 +244,22 @@ def test_unreadable_and_missing_files(root):
 def test_points_that_are_not_finite(root):
     points = sweep(0)
     points[5, 1] = np.nan
+    points[6, 2] = 2e4
     points.tofile(root / "samples" / "LIDAR_TOP" / "0.pcd.bin")
-    assert any("1 of" in w and "not finite" in w for w in found(root, "error"))
+    assert any("2 of" in w and "not finite, or over 10 km away" in w for w in found(root, "warning"))
+    points[: len(points) // 2 + 1, 0] = np.inf
+    points.tofile(root / "samples" / "LIDAR_TOP" / "0.pcd.bin")
+    assert any("0.pcd.bin cannot be a scan" in w for w in found(root, "error"))
+
+
+def test_boxes_and_poses_that_cannot_be_do_not_end_the_check(root):
+    edit(root, "sample_annotation", lambda rows: rows[0].update(size=[-1, 4, 2]))
+    edit(root, "ego_pose", lambda rows: rows[-1].update(translation=[1e300, 0, 0]))
+    errors = found(root, "error")
+    assert any("1 boxes cannot be used; the first, " in w and "width is -1 m" in w for w in errors)
+    assert any("1 ego poses cannot be used; the first, " in w and "x is 1e+300 m" in w for w in errors)
+    assert any(w.startswith("the box ") and "sample_annotation.json cannot be right: width is -1 m" in w for w in errors)
+    assert any(w.startswith("the pose of samples/") and "ego_pose.json cannot be right: x is 1e+300 m" in w for w in errors)
 
 
 def change_labels(root: Path, change) -> None:

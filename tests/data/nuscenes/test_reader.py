@@ -150,7 +150,7 @@ def test_camera_only_needs_no_lidar_files(toy_root: Path, tmp_path: Path) -> Non
     assert lidar is not None
     with pytest.raises(DataError, match="cannot read the LiDAR file"):
         lidar.load()
-    with pytest.raises(DataError, match="Restore the files"):
+    with pytest.raises(DataError, match="Restore the file"):
         with_lidar.point_labels(reader.tokens()[0])
 
 

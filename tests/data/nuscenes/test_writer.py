@@ -192,8 +192,8 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
         "'vehicle.car'": replace(box, category="vehicle.cra"),
         "unknown attribute": replace(box, attribute="vehicle.moved"),
         "visibility 0": replace(box, visibility=0),
-        "positive": replace(box, size=(4.0, 0.0, 1.0)),
-        "rigid": replace(box, box2global=np.full((4, 4), np.nan)),
+        "width is 0 m": replace(box, size=(4.0, 0.0, 1.0)),
+        "x is nan m": replace(box, box2global=np.full((4, 4), np.nan)),
     }
     if what in fields:
         return replace(record, keyframes=(replace(key, annotations=(fields[what],)),))
@@ -202,7 +202,7 @@ def _broken(record: SceneRecord, what: str) -> SceneRecord:
 
 CASES = [
     "does not have keyframes", "ascend", "is not a sensor", "intrinsics", "sensor2ego of CAM_FRONT", "before add_scene", "relative",
-    "same timestamp", "twice", "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "positive", "rigid",
+    "same timestamp", "twice", "cannot be a file name", "'vehicle.car'", "unknown attribute", "visibility 0", "width is 0 m", "x is nan m",
 ]  # fmt: skip
 
 

@@ -225,9 +225,14 @@ def _drop(*keys: str):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("fx", 0.0), "singular"),
+        (_set("fx", 0.0), "fx is 0 pixels"),
         (_set("fx", float("nan")), "finite number"),
         (_set("fx", "wide"), "must be numbers"),
+        (_set("width", 0), "the width is 0 pixels"),
+        (_set("height", 2**40), "the height is 1.0995"),
+        (_set("fx", 10**400), "must be numbers"),
+        (_set("images", "**a/*.png"), "cannot be a pattern"),
+        (_set("distortion", [1e25, 0, 0, 0, 0]), "a coefficient is 1e"),
         (_drop("fy", "cx"), "lacks fy, cx"),
         (_set("focal", 3), r"unknown key 'focal'"),
         (_set("imges", "x"), r"unknown key 'imges'; did you mean 'images'"),
