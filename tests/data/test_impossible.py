@@ -197,7 +197,7 @@ def test_predicted_boxes_that_cannot_be(tmp_path: Path) -> None:
 def test_kitti(tmp_path: Path) -> None:
     drive = write_drive(tmp_path)
     scan = np.fromfile(open_drive(drive).scans[0], np.float32).reshape(-1, 4)
-    scan[: len(scan) // 2 + 1] = NAN
+    scan[: len(scan) // 2 + 1] = 1e38
     scan.tofile(open_drive(drive).scans[0])
     with pytest.raises(DataError, match="cannot be a scan"):
         open_drive(drive).scan(0)

@@ -92,7 +92,7 @@ def test_a_scan_loses_the_points_that_cannot_be_unless_they_are_most() -> None:
     points[:3, 0] = NAN, 1e38, 2e4
     points[3, 4] = INF
     assert plausible_points(points, Path("a.bin")).tolist() == [False] * 4 + [True] * 6
-    points[4:6] = NAN
+    points[4:6, 1] = NAN
     with pytest.raises(DataError, match=r"a\.bin cannot be a scan: 6 of its 10 points are not finite or over 10 km away"):
         plausible_points(points, Path("a.bin"))
     with pytest.raises(DataError, match="it is empty"):

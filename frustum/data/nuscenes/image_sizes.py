@@ -36,6 +36,8 @@ def image_sizes(folder: Path, files: list[dict[str, Any]], calibration: np.ndarr
             unknown.append(i)
             continue
         sizes[i] = size
+        if min(size) < 0:  # refused when it is read
+            continue
         other = first.setdefault(int(calibration[i]), i)
         if (sizes[other] != sizes[i]).any():
             raise _two_sizes(folder, files[other], files[i], sizes[other], sizes[i])
@@ -48,7 +50,7 @@ def image_sizes(folder: Path, files: list[dict[str, Any]], calibration: np.ndarr
 def _stated(row: dict[str, Any]) -> tuple[int, int] | None:
     """(height, width) of a row; None where it does not say, or says 0."""
     height, width = int(row.get("height") or 0), int(row.get("width") or 0)
-    return (height, width) if height > 0 and width > 0 else None
+    return (height, width) if height and width else None
 
 
 def _two_sizes(folder: Path, one: dict[str, Any], other: dict[str, Any], size: np.ndarray, other_size: np.ndarray) -> DataError:
