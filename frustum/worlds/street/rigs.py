@@ -11,7 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from frustum.config import Config
 from frustum.data.augment import horizon_share
+from frustum.data.rig.images import require_pixels
 from frustum.data.rig.importer import read_cameras
+from frustum.data.rig.units import require_metres
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
@@ -30,8 +32,8 @@ class Mount(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Mount:
-        if not np.isfinite([*self.translation, *self.rotation]).all() or np.linalg.norm(self.rotation) < 1e-6:
-            raise ValueError("translation and rotation must be finite and the quaternion must not be zero")
+        if not np.isfinite([*self.translation, *self.rotation]).all() or not 0.99 < np.linalg.norm(self.rotation) < 1.01:
+            raise ValueError("translation and rotation must be finite, and rotation a unit quaternion (w, x, y, z)")
         return self
 
     @property
@@ -51,6 +53,13 @@ class RigCamera(Config):
     cx: float
     cy: float
     cam2ego: Mount
+
+    @model_validator(mode="after")
+    def _check(self) -> RigCamera:
+        intrinsics = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
+        require_pixels(intrinsics, (self.height, self.width), self.name)
+        require_metres(self.cam2ego.sensor2ego, f"cam2ego of {self.name}")
+        return self
 
     def fitted(self, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
         """Intrinsics (3, 3) and size of the image that a network reads: scaled to `width`, bottom kept (FlashOCC, input pipeline, test).
@@ -73,6 +82,14 @@ class StreetRig(Config):
 
     cameras: tuple[RigCamera, ...] = Field(min_length=1)
     lidar: Mount
+
+    @model_validator(mode="after")
+    def _check(self) -> StreetRig:
+        names = [camera.name.casefold() for camera in self.cameras]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two cameras are named {twice!r}, in upper or lower case: give every camera its own name")
+        require_metres(self.lidar.sensor2ego, "lidar")
+        return self
 
     @classmethod
     def nuscenes(cls) -> StreetRig:
@@ -116,9 +133,9 @@ class StreetRig(Config):
         Raises:
             ConfigError: it names the wrong field. DataError: a calibration.json that cannot be imported either.
         """
-        if path.is_dir():
-            return cls.from_calibration(path)
         try:
+            if path.is_dir():
+                return cls.from_calibration(path)
             content = json.loads(Path(path).read_bytes())
             if path.name == "calibration.json" or _is_calibration(content):
                 return cls.from_calibration(path)
