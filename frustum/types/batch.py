@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.errors import DataError, ShapeError
+from frustum.errors import DataError, FrustumWarning, ShapeError
 from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send
 from frustum.types.arrays import ArrayReader, network_images
@@ -29,6 +30,7 @@ class ImageScale(NamedTuple):
 
 
 IMAGENET = ImageScale()
+_FAR = 10.0  # metres from the origin of the ego frame, as `data.check.rig` has it
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ class Batch:
 
         Raises:
             ShapeError: a shape does not fit, or the labels are of another number of samples.
-            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, or images are not
-                float.
+            DataError: a value is not finite, a calibration matrix is singular, not rigid or has a wrong last row, a focal length is not
+                positive, or images are not float. A camera more than 10 m away from the ego origin is a warning.
         """
         images = network_images(images)
         batch, time, cameras, _, height, width = images.shape
@@ -194,6 +196,7 @@ class Batch:
             None if image_aug is None else read.per_camera(image_aug, 3, "image_aug"),
             None if timestamps is None else read.times(timestamps),
         )
+        _question(rig)
         made = cls(
             images=images,
             calibration=rig,
@@ -206,3 +209,17 @@ class Batch:
             image_scale=image_scale,
         )
         return made.with_labels(labels or {})
+
+
+def _question(rig: CameraRig) -> None:
+    """Refuse negative focal lengths; warn of a camera that is farther away than vehicles are long: its position is not in metres."""
+    if (rig.intrinsics.diagonal(dim1=-2, dim2=-1) <= 0).any():
+        raise DataError("intrinsics hold a focal length that is not positive. A mirrored image is said by image_aug.")
+    farthest = float(rig.cam2ego[..., :3, 3].norm(dim=-1).max()) if rig.cam2ego.numel() else 0.0
+    if farthest > _FAR:
+        warnings.warn(
+            f"cam2ego puts a camera {farthest:,.1f} m away from the origin of the ego frame, which is on the vehicle; translations are in "
+            f"metres. If these are millimetres, multiply them by 0.001 ({0.001 * farthest:.2f} m).",
+            FrustumWarning,
+            stacklevel=3,
+        )
