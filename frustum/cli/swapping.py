@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.head_swaps import parse_with
 from frustum.cli.resolve import open_network
 from frustum.data.images.labelled import images_in, read_ids
-from frustum.data.pixels import read_image
+from frustum.data.pixels import photograph, read_image
 from frustum.data.portraits.crop import Crop, crop_around, face_box
 from frustum.data.portraits.marks import MIN_SIDE, find_mark, with_label, with_mark
 from frustum.errors import ConfigError, DataError, FrustumWarning
@@ -125,7 +125,7 @@ def _portrait(file: Path, masks: Path | None, parse: Parse, side: int) -> tuple[
 
     Without a map of its own, the head is searched in the whole photograph first, and again in the square around it, for its exact place.
     """
-    image = read_image(file, lambda opened: np.asarray(ImageOps.exif_transpose(opened).convert("RGB")))
+    image = read_image(file, lambda opened: np.asarray(photograph(opened)))
     if min(image.shape[:2]) < MIN_SIDE:
         raise DataError(f"{file} has {image.shape[1]} x {image.shape[0]} pixels. A photograph needs {MIN_SIDE} on each side.")
     given = None if masks is None else masks / f"{file.stem}.png"

@@ -50,9 +50,11 @@ class BevIoU(CountMetric):
 
     Args:
         rule: the convention (see the table of this module).
-        min_visibility: cells whose visibility is lower do not count; None counts all; "published" is the rule's own.
+        min_visibility: cells whose visibility is lower do not count; None counts all and takes no map; "published" is the rule's own.
         thresholds: on the probability; None is the rule's own.
     """
+
+    _free_settings = ("_counts_all",)
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class BevIoU(CountMetric):
         if min_visibility not in ("published", None, 1, 2, 3, 4):
             raise ConfigError(f"min_visibility must be 1 to 4, None or 'published', got {min_visibility!r}.")
         self.rule = rule
+        self._counts_all = min_visibility is None
         self.min_visibility = _RULES[rule].min_visibility if min_visibility == "published" else min_visibility
         self.thresholds = _RULES[rule].thresholds if thresholds is None else tuple(thresholds)
         if not self.thresholds or not all(0 < t < 1 for t in self.thresholds):
@@ -78,12 +81,13 @@ class BevIoU(CountMetric):
         Args:
             logits: floats before the sigmoid.
             target: 1 or True where the class is.
-            visibility: 1 to 4 where a box is, 255 elsewhere, as `data.labels.bev_map` draws it. Needed unless all cells count.
+            visibility: 1 to 4 where a box is, 255 elsewhere, as `data.labels.bev_map` draws it. Needed unless all cells count, and refused
+                under min_visibility=None.
 
         Raises:
             ShapeError: shapes differ.
-            DataError: logits are not floats or not finite, the target holds other values than 0 and 1, or the visibility is missing or
-                holds others than documented.
+            DataError: logits are not floats or not finite, the target holds other values than 0 and 1, or the visibility is missing,
+                given under min_visibility=None, or holds others than documented.
         """
         score = logits.detach().cpu() if isinstance(logits, torch.Tensor) else torch.from_numpy(np.array(logits))
         if not score.is_floating_point():
@@ -96,6 +100,9 @@ class BevIoU(CountMetric):
         if true.size and (true.min() < 0 or true.max() > 1):
             raise DataError(f"the target of BEV IoU is 0 or 1, got {true.min()} to {true.max()}.")
         counts = np.ones(true.shape, bool)
+        if self._counts_all and visibility is not None:
+            fault = "this metric counts all cells (min_visibility=None), but add() was given a visibility map"
+            raise DataError(f"{fault}: leave it out, or set min_visibility to 1 to 4 or 'published'.")
         if self.min_visibility is not None:
             if visibility is None:
                 raise DataError(f"rule {self.rule!r} leaves out boxes of low visibility: pass the visibility map, or min_visibility=None.")

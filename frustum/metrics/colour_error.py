@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from frustum.errors import DataError
 from frustum.metrics.counts import CountMetric, same_shape
 from frustum.metrics.sums import to_words
 
@@ -37,8 +38,19 @@ class ColourError(CountMetric):
         self._start(images=parts, distance=(parts, 2))
 
     def add(self, pred: np.ndarray, target: np.ndarray, labels: np.ndarray) -> None:
-        """Count one image (H, W, 3), 0..255; `labels` (H, W) are parts from 1 to K, 0 for what does not count. Raises ShapeError."""
+        """Count one image (H, W, 3), 0..255; `labels` (H, W) are parts from 1 to K, 0 for what does not count.
+
+        Raises:
+            ShapeError: shapes differ. DataError: colours outside 0..255, or all of them fractions in 0..1, or a label beyond K.
+        """
         same_shape(prediction=pred, target=target)
+        same_shape(target=target[..., 0], labels=labels)
+        for name, image in (("prediction", pred), ("target", target)):
+            lowest, highest = image.min(initial=255), image.max(initial=0)
+            if not (lowest >= 0 and highest <= 255) or (highest <= 1 and (image.round() != image).any()):
+                raise DataError(f"the colours of the {name} lie in {lowest:g} to {highest:g}, but must be 0 to 255.")
+        if labels.size and not 0 <= labels.min() <= labels.max() <= self.parts:
+            raise DataError(f"the labels are {labels.min()} to {labels.max()}, but parts are 1 to {self.parts}, and 0 does not count.")
         shown, distance = np.zeros(self.parts, np.int64), np.zeros(self.parts)
         for part in range(self.parts):
             where = labels == part + 1

@@ -102,6 +102,8 @@ def label_arrays(mask: Labels | None = None, **labels: Labels) -> tuple[np.ndarr
     arrays = {name: to_numpy(value, f"the {name.replace('_', ' ')}") for name, value in given.items()}
     same_shape(**arrays)
     inside = arrays.pop("mask", None)
+    if inside is not None and ((inside != 0) & (inside != inside.max(initial=0))).any():
+        raise DataError(f"the mask holds {np.unique(inside)[:4].tolist()}, but must be 1 where voxels count, else 0.")
     return None if inside is None else inside.astype(bool), arrays
 
 

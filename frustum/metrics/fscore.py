@@ -10,8 +10,8 @@ import numpy as np
 
 from frustum.errors import ShapeError
 from frustum.geometry import VoxelGrid
-from frustum.metrics.counts import CountMetric, Labels, label_arrays, require_choice
-from frustum.metrics.occupancy import MaskName, require_mask
+from frustum.metrics.counts import CountMetric, Labels, label_arrays, require_choice, require_free
+from frustum.metrics.occupancy import MaskName, require_ids, require_mask
 from frustum.metrics.sums import to_words
 from frustum.types.classes import IGNORE
 
@@ -38,6 +38,7 @@ class FScore(CountMetric):
 
     def __init__(self, free: int = 17, mask: MaskName = "camera", distance: float = 0.6, grid: VoxelGrid | None = None):
         require_choice("mask", mask, get_args(MaskName))
+        require_free(free, IGNORE)
         self.free, self.mask, self.distance, self.grid = free, mask, distance, grid or VoxelGrid.occ3d()
         self._start(frames=(), sums=(3, 2))
 
@@ -45,12 +46,14 @@ class FScore(CountMetric):
         """Count one frame. `pred` and `target` (X, Y, Z) hold class ids, 255 is not a point; `mask` is 1 where voxels count.
 
         Raises:
-            ShapeError: another shape than the grid's. DataError: not integers, or a mask where none is named, or the converse.
+            ShapeError: another shape than the grid's. DataError: not ids from 0 to 255, or a mask where none is named, or the converse.
         """
         inside, volumes = label_arrays(mask, prediction=pred, target=target)
         if volumes["target"].shape != self.grid.shape:
             raise ShapeError(f"the target has shape {volumes['target'].shape}, but the grid has {self.grid.shape} cells.")
         require_mask(self.mask, mask)
+        for name, ids in volumes.items():
+            require_ids(ids, IGNORE + 1, f"the {name}")
         guess, truth = ((ids != self.free) & (ids != IGNORE) for ids in volumes.values())
         if inside is not None:
             guess, truth = guess & inside, truth & inside

@@ -33,7 +33,15 @@ def _pairs(pred: Images, target: Images, data_range: float) -> list[tuple[np.nda
         if image.size and not (image.min() >= 0 and image.max() <= data_range):
             found_range = f"{image.min():g} to {image.max():g}"
             raise DataError(f"values of the {name} lie in {found_range}, not in 0 to {data_range:g}: set data_range, or clip them.")
+    if data_range > 1 and max(found.max(initial=0), true.max(initial=0)) <= 1 and not (found.round() == found).all():
+        raise DataError(f"all values lie in 0 to 1, not in 0 to {data_range:g}: make the metric with data_range=1.")
     return list(zip(found, true, strict=True)) if found.ndim == 4 else [(found, true)]
+
+
+def _require_pixels(where: np.ndarray, image: np.ndarray) -> None:
+    """Refuse integers, which numpy would take as the numbers of rows."""
+    if where.dtype != bool or where.shape != image.shape[:2]:
+        raise ShapeError(f"where must be bool of shape {image.shape[:2]}, got {where.dtype} of shape {where.shape}.")
 
 
 class Psnr(CountMetric):
@@ -56,10 +64,12 @@ class Psnr(CountMetric):
         """Count one image (H, W, C) or a batch (B, H, W, C), values in 0 to data_range; of it the pixels `where` (H, W) alone, if any.
 
         Raises:
-            ShapeError: shapes differ, or channels are not last. DataError: values out of range or NaN.
+            ShapeError: shapes differ, channels are not last, or `where` is not bool.
+            DataError: values out of range or NaN, or in 0 to 1 under a larger data_range.
         """
         for found, true in _pairs(pred, target, self.data_range):
             if where is not None:
+                _require_pixels(where, true)
                 found, true = found[where], true[where]
             if not true.size:
                 continue
@@ -105,7 +115,8 @@ class Ssim(CountMetric):
         With `where` (H, W), the mean is over the similarities around these pixels alone, and an image without one is not counted.
 
         Raises:
-            ShapeError: shapes differ, channels are not last, or an image is too small. DataError: values out of range or NaN.
+            ShapeError: shapes differ, channels are not last, an image is too small, or `where` is not bool.
+            DataError: values out of range or NaN, or in 0 to 1 under a larger data_range.
         """
         size = len(_WINDOWS[self.window])
         for found, true in _pairs(pred, target, self.data_range):
@@ -113,6 +124,7 @@ class Ssim(CountMetric):
                 raise ShapeError(f"SSIM needs images of at least {size} pixels in height and width, got {true.shape[:2]}.")
             around = self._map(found, true)
             if where is not None:
+                _require_pixels(where, true)
                 radius = (true.shape[0] - around.shape[0]) // 2
                 around = around[where[radius : true.shape[0] - radius, radius : true.shape[1] - radius]]
             if around.size:

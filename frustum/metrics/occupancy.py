@@ -8,7 +8,7 @@ import numpy as np
 
 from frustum.errors import ConfigError, DataError, ShapeError
 from frustum.metrics.counts import CountMetric, Labels, masked_pair, mean_without_nan, ratio, require_choice, require_free
-from frustum.types.classes import FLAT_CLASSES, OCC3D_CLASSES
+from frustum.types.classes import FLAT_CLASSES, IGNORE, OCC3D_CLASSES
 
 MaskName = Literal["camera", "lidar", "none"]
 OCC3D_FLAT = tuple(OCC3D_CLASSES.index(name) for name in FLAT_CLASSES)
@@ -127,8 +127,10 @@ def require_mask(named: MaskName, mask: Labels | None) -> None:
         raise DataError(f"{fault}. Leave it out, or make the metric with mask='camera' or mask='lidar', whichever it is.")
 
 
-def require_ids(ids: np.ndarray, num_classes: int, what: str) -> None:
-    """Raise DataError unless all ids are in [0, num_classes)."""
+def require_ids(ids: np.ndarray, num_classes: int, what: str, allow_ignore: bool = False) -> None:
+    """Raise DataError unless all ids are in [0, num_classes), or 255 where that may stand for no class."""
+    if allow_ignore:
+        ids = ids[ids != IGNORE]
     if ids.size and (int(ids.max()) >= num_classes or int(ids.min()) < 0):
         bad = int(ids.max()) if int(ids.max()) >= num_classes else int(ids.min())
         advice = "Map the ids to the class list of the recipe first."

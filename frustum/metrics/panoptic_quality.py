@@ -90,7 +90,7 @@ class SegmentMetric(CountMetric):
     def _points(self, classes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= MAX_IDS):
             raise DataError(f"instance numbers must be from 0 to {MAX_IDS - 1}, got {int(ids.min())} to {int(ids.max())}.")
-        require_ids(classes, 256, "a volume of classes")
+        require_ids(classes, self.num_classes, "a volume of classes", allow_ignore=True)
         return classes.astype(np.int64), ids.astype(np.int64)
 
     def _own_ids(self, classes: np.ndarray, ids: np.ndarray) -> np.ndarray:

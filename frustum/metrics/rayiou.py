@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from frustum.metrics.counts import CountMetric, Labels, mean_without_nan, ratio, require_free
+from frustum.metrics.occupancy import require_ids
 from frustum.metrics.rays import RayCaster
 from frustum.ops.raycast import RayHits
 
@@ -33,7 +34,7 @@ class RayIoU(CountMetric):
         """Count one frame.
 
         Args:
-            pred, target: (X, Y, Z) ids; every id but `free` stops a ray. Ids that are not classes (255) are obstacles without a class.
+            pred, target: (X, Y, Z) ids; every id but `free` stops a ray. 255 is an obstacle without a class.
             origins: (K, 3) metres in the ego frame of the labels, from `metrics.rays.lidar_origins`.
         """
         self.add_hits(*self.caster.cast(pred, target, origins))
@@ -43,6 +44,8 @@ class RayIoU(CountMetric):
         labels = np.asarray(hits.labels)
         kept = labels[1] != self.caster.free
         pred_ids, true_ids = labels[0][kept].astype(np.int64), labels[1][kept].astype(np.int64)
+        for name, ids in (("the prediction", pred_ids), ("the target", true_ids)):
+            require_ids(ids, self.num_classes, name, allow_ignore=True)
         error = np.abs(distances[0] - distances[1])[kept]
         near = [true_ids[(pred_ids == true_ids) & (error < np.float32(threshold))] for threshold in self.thresholds]
         gt, pred, *tp = (np.bincount(ids, minlength=256)[: self.num_classes] for ids in (true_ids, pred_ids, *near))

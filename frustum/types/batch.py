@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frustum.errors import DataError, ShapeError
+from frustum.errors import DataError, FrustumWarning, ShapeError
 from frustum.geometry import CameraRig
 from frustum.geometry.transforms import send
 from frustum.types.arrays import ArrayReader, network_images
@@ -29,6 +30,7 @@ class ImageScale(NamedTuple):
 
 
 IMAGENET = ImageScale()
+_FAR = 10.0  # metres from the origin of the ego frame, as `data.check.rig` has it
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Batch:
         Raises:
             ShapeError: a shape does not fit, or the labels are of another number of samples.
             DataError: a value cannot be (geometry.plausible), a matrix is singular, not rigid or has a wrong last row, or images are not
-                float.
+                float. A camera more than 10 m away from the ego origin is a warning.
         """
         images = network_images(images)
         batch, time, cameras, _, height, width = images.shape
@@ -194,6 +196,7 @@ class Batch:
             None if image_aug is None else read.per_camera(image_aug, 3, "image_aug"),
             None if timestamps is None else read.times(timestamps),
         )
+        _question(rig)
         made = cls(
             images=images,
             calibration=rig,
@@ -208,3 +211,15 @@ class Batch:
         for kind, value in (labels or {}).items():
             kind.check(value)
         return made.with_labels(labels or {})
+
+
+def _question(rig: CameraRig) -> None:
+    """Warn of a camera that is farther away than vehicles are long: its position is not in metres."""
+    farthest = float(rig.cam2ego[..., :3, 3].norm(dim=-1).max()) if rig.cam2ego.numel() else 0.0
+    if farthest > _FAR:
+        warnings.warn(
+            f"cam2ego puts a camera {farthest:,.1f} m away from the origin of the ego frame, which is on the vehicle; translations are in "
+            f"metres. If these are millimetres, multiply them by 0.001 ({0.001 * farthest:.2f} m).",
+            FrustumWarning,
+            stacklevel=3,
+        )

@@ -56,7 +56,7 @@ def test_cvt_and_pointbev_equal_the_published_evaluator(golden, minimum):
     metrics = {"cvt": BevIoU("cvt", min_visibility=minimum), "pointbev": BevIoU("pointbev", min_visibility=minimum)}
     results = {}
     for name, metric in metrics.items():
-        metric.add(logits, label, visibility)
+        metric.add(logits, label, visibility if minimum else None)
         results[name] = metric.compute()
     for t, key in enumerate(("0.40", "0.50")):
         numbers = expected[f"cvt_minvis_{minimum}"][f"@{key}"]
@@ -103,7 +103,7 @@ def test_cells_of_invisible_boxes_do_not_count():
     visibility = np.array([[1, 2, 4, BACKGROUND]])
     for minimum, (tp, fp, fn) in ((None, (2, 1, 1)), (1, (2, 1, 1)), (2, (1, 1, 1)), (3, (0, 1, 1))):
         metric = BevIoU("pointbev", min_visibility=minimum)
-        metric.add(logits, truth, visibility)
+        metric.add(logits, truth, visibility if minimum else None)
         assert [metric.compute()[n] for n in ("tp", "fp", "fn")] == [[tp], [fp], [fn]]
 
 
@@ -141,6 +141,9 @@ def test_bad_input():
         BevIoU("cvt").add(square, np.zeros((4, 4), int))
     with pytest.raises(DataError, match="looks like a mask"):
         BevIoU("cvt").add(square, np.zeros((4, 4), int), np.zeros((4, 4), int))
+    for counts_all in (BevIoU(min_visibility=None), BevIoU("cvt", min_visibility=None)):
+        with pytest.raises(DataError, match=r"counts all cells .*, but add.* was given a visibility map"):
+            counts_all.add(square, np.zeros((4, 4), int), np.ones((4, 4), int))
     with pytest.raises(ShapeError, match="one shape"):
         BevIoU().add(square, np.zeros((4, 5), int))
     with pytest.raises(ConfigError, match="cannot merge"):

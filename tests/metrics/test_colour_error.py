@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from frustum.errors import ShapeError
+from frustum.errors import DataError, ShapeError
 from frustum.metrics.colour_error import ColourError, to_lab
 
 
@@ -33,5 +33,10 @@ def test_means_of_parts():
     assert found["error"] == pytest.approx((100 - 50.03) / 4, abs=0.01)
     assert str(parts[0].merge(parts[1]).compute()) == str(found)
     assert np.isnan(ColourError(2).compute()["error"])
+    for wrong in (image / 255, image * 2.5, -1.0 * image):
+        with pytest.raises(DataError, match="but must be 0 to 255"):
+            whole.add(wrong, image, labels)
+    with pytest.raises(DataError, match="parts are 1 to 3"):
+        whole.add(image, image, labels * 2)
     with pytest.raises(ShapeError):
         whole.add(image[:2], image, labels)

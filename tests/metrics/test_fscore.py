@@ -100,6 +100,15 @@ def test_bad_input_is_named():
         metric.add(volume[1:], volume[1:])
     with pytest.raises(DataError, match="argmax"):
         metric.add(volume.astype(np.float32), volume)
+    for wrong in (300, -1):
+        with pytest.raises(DataError, match=f"the prediction holds class id {wrong}"):
+            metric.add(np.full(GRID.shape, wrong), volume)
+        with pytest.raises(DataError, match=f"the target holds class id {wrong}"):
+            metric.add(volume, np.full(GRID.shape, wrong))
+    with pytest.raises(DataError, match=r"the mask holds \[0, 1, 2"):
+        FScore(grid=GRID).add(volume, volume, np.arange(volume.size).reshape(GRID.shape) % 4)
+    with pytest.raises(ConfigError, match="free must be"):
+        FScore(free=-1)
     with pytest.raises(ConfigError, match="merge"):
         metric.merge(FScore(mask="none", grid=GRID, distance=0.5))
     assert metric.state["frames"] == 0

@@ -123,6 +123,11 @@ def test_bad_input():
             make().add(image, image[:11])
         with pytest.raises(DataError, match="not in 0 to 1"):
             make(data_range=1).add(image + 2, image)
+        with pytest.raises(DataError, match="make the metric with data_range=1"):
+            make().add(image + 0.5, image)
+        for where in (np.ones((12, 12), np.uint8), np.ones((12, 11), bool)):
+            with pytest.raises(ShapeError, match="where must be bool"):
+                make().add(image, image, where)
         with pytest.raises(DataError, match="not in 0 to 255"):
             make().add(image, image * np.nan)
     with pytest.raises(ConfigError, match="'valid' or 'full'"):

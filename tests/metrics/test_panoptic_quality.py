@@ -205,7 +205,7 @@ def test_bad_input_is_named():
         metric.add(target, target, ids.astype(float), ids)
     with pytest.raises(ShapeError, match="one shape"):
         metric.add(target, target, ids[1:], ids)
-    for wrong in (300, -1):
+    for wrong in (300, -1, 18):
         with pytest.raises(DataError, match=f"class id {wrong}"):
             metric.add(target, np.where(target == 4, wrong, 17), ids, ids)
         with pytest.raises(DataError, match=f"class id {wrong}"):

@@ -133,6 +133,9 @@ def test_bad_input_is_named():
         metric.add(volume.astype(int) + 256, volume, np.zeros((1, 3)))  # as bytes they were 17, free
     with pytest.raises(DataError, match="the target holds class id -1"):
         metric.add(volume, torch.from_numpy(volume.astype(int)) - 18, np.zeros((1, 3)))
+    for pair, name in (((volume * 0 + 18, volume * 0), "the prediction"), ((volume * 0, volume * 0 + 18), "the target")):
+        with pytest.raises(DataError, match=f"{name} holds class id 18"):
+            metric.add(*pair, np.zeros((1, 3)))
     with pytest.raises(DataError, match="finite"):
         metric.add(volume, volume, np.full((1, 3), np.inf))
     with pytest.raises(ConfigError, match="merge"):

@@ -11,7 +11,7 @@ import torch
 from frustum.data.labels.boxes import BoxLabels, TrueBoxes
 from frustum.data.labels.depth import DepthLabels
 from frustum.data.labels.occupancy import OccupancyLabels
-from frustum.errors import DataError, ShapeError
+from frustum.errors import DataError, FrustumWarning, ShapeError
 from frustum.geometry import VoxelGrid, pose, rotation_z
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, Shapes
@@ -125,3 +125,12 @@ def test_predictions_go_to_the_cpu_with_all_their_parts() -> None:
         assert torch.equal(getattr(there.occupancy.objects, part.name), getattr(objects, part.name))
     assert isinstance(there.boxes, PredictedBoxes)
     assert there.boxes.class_names == ("car",)
+
+
+def test_arrays_in_other_units_are_questioned() -> None:
+    images, intrinsics = np.zeros((1, 3, 32, 48), np.float32), np.array([[[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]])
+    metres = pose(rotation_z(0.3), np.array([1.5, 0.0, 1.6]))[None]
+    with pytest.warns(FrustumWarning, match=r"2,193.2 m away .* millimetres, multiply them by 0.001 \(2.19 m\)"):
+        Batch.from_arrays(images, intrinsics, pose(rotation_z(0.3), np.array([1500.0, 0, 1600]))[None])
+    with pytest.raises(DataError, match="a focal length that is not positive"):
+        Batch.from_arrays(images, intrinsics * [[-1], [1], [1]], metres)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from frustum.data.pixels import read_image
+from frustum.data.pixels import photograph, read_image, upright_size
 from frustum.errors import DataError, nearest_names
 from frustum.files import check_name, inside
 from frustum.types.classes import IGNORE
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-_ORIENTATION = 0x0112  # the tag of Exif; from 5 on sides are exchanged
 
 
 class Entry(NamedTuple):
@@ -44,8 +43,11 @@ class ImageSample:
     scene: str = ""
 
     def open(self) -> Image.Image:
-        """The image, RGB, upright. Raises DataError when the file is damaged."""
-        return read_image(self.path, lambda image: (ImageOps.exif_transpose(image) if _is_turned(image) else image).convert("RGB"))
+        """The image, RGB, upright. Raises DataError when the file is damaged, has more than 8 bits per colour, or another size."""
+        image = read_image(self.path, photograph)
+        if (image.height, image.width) != self.size:  # a note behind the pixels of a PNG, which are not decoded for the size
+            raise DataError(f"the image {self.path} has a note behind its pixels to turn it. Write it upright: mogrify -auto-orient FILE.")
+        return image
 
 
 class LabelledImages:
@@ -137,15 +139,9 @@ class LabelledImages:
         return self._entries[token]
 
 
-def _is_turned(image: Image.Image) -> bool:
-    """Whether a camera noted that its photograph is to be turned or mirrored. Only JPEGs are asked: others would be decoded for it."""
-    return image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1
-
-
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """(height, width)."""
-    on_its_side = _is_turned(image) and image.getexif()[_ORIENTATION] >= 5
-    return (image.width, image.height) if on_its_side else (image.height, image.width)
+    """(height, width) once it is turned as its Exif note says, if that stands before the pixels: others would be decoded for it."""
+    return upright_size(image) if image.format == "JPEG" or "exif" in image.info else (image.height, image.width)
 
 
 def read_ids(path: Path) -> np.ndarray:

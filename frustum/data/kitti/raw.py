@@ -8,14 +8,17 @@ Layout (Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013): `
 from __future__ import annotations
 
 import math
+import warnings
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from frustum.errors import DataError
+from frustum.data.pixels import read_image
+from frustum.errors import DataError, FrustumWarning
 from frustum.files import check_is_file, inside
 from frustum.geometry import pose, rotation_xyz, rotation_z
 from frustum.geometry.plausible import BOX, NEAR, POINT, Bounds, Fault, first_fault, intrinsics_fault, plausible_points, pose_fault
@@ -134,6 +137,10 @@ def open_drive(folder: Path) -> KittiDrive:
         DataError: a calibration file, sensor folder, or timestamp is missing or damaged; the text names it.
     """
     folder = Path(folder).resolve()
+    if folder.name.endswith("_extract"):
+        raise DataError(
+            f"{folder} is the unrectified download, whose images have the distortion of their lens. Give the drive's _sync folder."
+        )
     cam_to_cam = folder.parent / "calib_cam_to_cam.txt"
     lidar2cam0 = _transform(folder.parent / "calib_velo_to_cam.txt")
     imu2lidar = _transform(folder.parent / "calib_imu_to_velo.txt")
@@ -157,6 +164,9 @@ def open_drive(folder: Path) -> KittiDrive:
     frames = tuple(sorted(set.intersection(*(set(files) for files in numbered.values()))))
     if not frames:
         raise DataError(f"no frame number of {folder} has images, LiDAR and GPS/IMU alike: the folders belong to different drives?")
+    _note_left_out(numbered, frames, folder)
+    for name in IMAGE_FOLDERS:
+        _require_rectified(numbered[name][frames[0]], cam_to_cam, name)
     oxts = np.array([_read_oxts(numbered["oxts"][i]) for i in frames])
     return KittiDrive(
         name=folder.name,
@@ -171,6 +181,32 @@ def open_drive(folder: Path) -> KittiDrive:
         timestamps={s: _read_timestamps(folder / s / "timestamps.txt", frames) for s in (*IMAGE_FOLDERS, "velodyne_points")},
         tracks=read_tracklets(folder / "tracklet_labels.xml"),
     )
+
+
+def _note_left_out(numbered: Mapping[str, Mapping[int, Path]], frames: tuple[int, ...], folder: Path) -> None:
+    """Warn of frames that some sensors have and others lack."""
+    left_out = sorted(set().union(*numbered.values()) - set(frames))
+    if left_out:
+        lacking = ", ".join(f"{len(set(left_out) - set(files))} without {sensor}" for sensor, files in numbered.items())
+        warnings.warn(
+            f"{len(left_out)} frames of {folder.name} are left out, because a sensor lacks them, {left_out[0]} first ({lacking}). If "
+            "KITTI's download has them, unpack it again.",
+            FrustumWarning,
+            stacklevel=3,
+        )
+
+
+def _require_rectified(image: Path, calibration: Path, folder: str) -> None:
+    """Refuse an image of another size than the rectified ones, where the calibration says theirs: the intrinsics are not its own."""
+    key = f"S_rect_{folder[-2:]}"
+    if f"{key}:" not in calibration.read_text():
+        return
+    size, rectified = read_image(image, lambda opened: opened.size, "Unpack the drive again."), _calibration(calibration, key, 2)
+    if tuple(size) != tuple(rectified):
+        raise DataError(
+            f"{image} has {size[0]}x{size[1]} pixels, but {calibration.name} is for rectified images of {rectified[0]:.0f}x"
+            f"{rectified[1]:.0f}. Unpack the synced and rectified download, in which images are not scaled."
+        )
 
 
 def oxts_poses(oxts: np.ndarray) -> np.ndarray:

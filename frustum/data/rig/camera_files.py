@@ -21,6 +21,7 @@ from frustum.files import check_is_file, inside
 
 FILE, CAMERA = "intrinsics_from", "kalibr_camera"
 _GIVEN = ("intrinsics", "fx", "fy", "cx", "cy", "width", "height", "distortion", "distortion_model")  # by the file, so not by the entry
+_OF_LENS = ("distortion_coefficients", "D", "d")
 _KNOWN = "It must be a camera_info of ROS (camera_matrix or K, image_width) or a camchain of Kalibr (cam0, cam1, ...)"
 
 
@@ -95,8 +96,10 @@ def _of_ros(content: dict[str, Any], what: str) -> dict[str, Any]:
     width, height = (next((content[n] for n in (f"image_{side}", side) if n in content), None) for side in ("width", "height"))
     if len(matrix) != 9 or width is None or height is None:
         raise DataError(f"{what} does not say the camera matrix (9 numbers) and the size of the image. {_KNOWN}.")
+    if not any(isinstance(content.get(name), dict | list) for name in _OF_LENS):
+        raise DataError(f"{what} does not say the distortion of the lens (distortion_coefficients or D). If it has none, write D: [].")
     said = {"intrinsics": [_floats(matrix[i : i + 3], what) for i in (0, 3, 6)], "width": width, "height": height}
-    return said | _lens(content.get("distortion_model", "plumb_bob"), numbers("distortion_coefficients", "D", "d"))
+    return said | _lens(content.get("distortion_model"), numbers(*_OF_LENS))
 
 
 def _of_kalibr(content: dict[str, Any], entry: dict[str, Any], what: str) -> tuple[np.ndarray, dict[str, Any]]:
@@ -137,8 +140,8 @@ def _from_first(content: dict[str, Any], cameras: list[str], name: str, what: st
 
 
 def _lens(model: Any, coefficients: list[Any]) -> dict[str, Any]:
-    """Kalibr's and ROS's names of models are those of calibration.json."""
-    return {"distortion": coefficients, "distortion_model": model} if coefficients else {"distortion": []}
+    """Kalibr's and ROS's names of models are those of calibration.json; a fisheye lens without coefficients is refused there."""
+    return {"distortion": coefficients, "distortion_model": model} if model else {"distortion": coefficients}
 
 
 def _matrix(rows: Any, what: str) -> np.ndarray:

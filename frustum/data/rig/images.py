@@ -47,6 +47,16 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
             f"the images of camera {name} have {len(sizes)} sizes, {shown}, but its intrinsics belong to one. Scale the others, or leave "
             "them out, or list them as another camera with its own intrinsics."
         )
+    require_pixels(intrinsics, size, name)
+    return size
+
+
+def require_pixels(intrinsics: np.ndarray, size: tuple[int, int], name: str) -> None:
+    """Check that intrinsics (3, 3) are pixels of an image of `size` = (height, width).
+
+    Raises:
+        DataError: the principal point lies outside, or a focal length is too short to be in pixels. `name` is the camera's.
+    """
     u, v = intrinsics[:2, 2]
     if not (0 < u < size[1] and 0 < v < size[0]):
         raise DataError(
@@ -60,7 +70,6 @@ def common_size(files: Sequence[Path], stated: tuple[int, int] | None, intrinsic
                 f"{2 * np.degrees(np.arctan(pixels / 2 / focal)):.0f} degrees. Focal lengths are in pixels, not millimetres or shares of "
                 "the image: millimetres are divided by the size of a pixel on the sensor, shares multiplied by the width or height."
             )
-    return size
 
 
 def pinhole_and_note(

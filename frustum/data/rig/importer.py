@@ -41,7 +41,7 @@ from frustum.data.lenses import Lens, lens_of
 from frustum.data.nuscenes.records import OWN_RIG, KeyframeRecord, SampleDataRecord, SceneRecord, SensorRecord
 from frustum.data.nuscenes.writer import DatabaseWriter
 from frustum.data.rig.camera_files import with_files
-from frustum.data.rig.images import common_size, pinhole_and_note, store_image
+from frustum.data.rig.images import common_size, pinhole_and_note, require_pixels, store_image
 from frustum.data.rig.order import in_number_order, note_listed_order, require_one_numbering
 from frustum.data.rig.units import TIME_UNITS, require_metres, require_speed, require_times
 from frustum.errors import DataError, nearest_names
@@ -189,14 +189,8 @@ def read_rig(src: Path | str) -> tuple[list[RigCamera], list[RigFrame]]:
     content = _content(path)
     has_frames = content.get("frames") is not None
     cameras = [_camera(entry, i, src, _shift(content), has_frames) for i, entry in enumerate(content["cameras"])]
+    _require_own_names(cameras, path)
     names = [c.name for c in cameras]
-    for i, camera in enumerate(cameras):
-        for other in cameras[:i]:
-            _require(
-                camera.channel.casefold() != other.channel.casefold(),
-                f"{path} names a camera twice: {other.name} and {camera.name} are both {other.channel}, and files do not differ in upper "
-                "and lower case everywhere. Give every camera its own name.",
-            )
     unit = content.get("time_unit")
     _require(unit is None or unit in TIME_UNITS, f'"time_unit" in {path} is {unit!r}; it must be "s", "ms", "us" or "ns".')
     frames = _frames(content["frames"], names, src, path, unit) if has_frames else _paired_frames(cameras, path)
@@ -234,9 +228,22 @@ def read_cameras(path: Path | str) -> list[RigCamera]:
             except (DataError, AttributeError, KeyError) as error:
                 raise DataError(f'{what} has no image here, so it must state the size of its images: add "width" and "height".') from error
             size = common_size([file], None, camera.intrinsics, camera.name)
+        require_pixels(camera.intrinsics, size, camera.name)
         pinhole = pinhole_and_note(camera.intrinsics, camera.lens, size, camera.field_of_view, camera.name)
         cameras.append(replace(camera, size=size, intrinsics=pinhole, lens=None, field_of_view=None))
+    _require_own_names(cameras, path)
     return cameras
+
+
+def _require_own_names(cameras: list[RigCamera], path: Path) -> None:
+    """Raise DataError for two cameras of one channel."""
+    for i, camera in enumerate(cameras):
+        for other in cameras[:i]:
+            _require(
+                camera.channel.casefold() != other.channel.casefold(),
+                f"{path} names a camera twice: {other.name} and {camera.name} are both {other.channel}, and files do not differ in upper "
+                "and lower case everywhere. Give every camera its own name.",
+            )
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -282,6 +289,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         sides = [float(_numbers(entry.get(k), (), f"{k} of {what}")) for k in ("height", "width")]
         if (found := first_fault(sides, IMAGE_SIZE)) is not None:
             raise DataError(f"the size of {what} cannot be right: {found.words}")
+        is_whole = all(side.is_integer() for side in sides)
+        _require(is_whole, f"{what} has a width of {sides[1]:g} and a height of {sides[0]:g}; they are whole numbers of pixels.")
         size = int(sides[0]), int(sides[1])
     if "cam2ego" not in entry:
         raise DataError(f'{what} lacks cam2ego, its pose: {{"translation": [x, y, z], "rotation": [w, x, y, z]}} or a 4x4 matrix.')

@@ -78,11 +78,11 @@ def _likely_unit(largest: float, gap: float) -> str:
 
 
 def require_metres(cam2ego: np.ndarray, what: str) -> None:
-    """Refuse a camera that is farther from the ego origin than any vehicle is large. Raises DataError with the factor."""
+    """Refuse a sensor that is farther from the ego origin than any vehicle is large. Raises DataError with the factor."""
     distance = float(np.linalg.norm(cam2ego[:3, 3]))
     if distance > _FARTHEST_CAMERA:
         raise DataError(
-            f"{what} puts the camera {distance:,.1f} m away from the origin of the ego frame, which is on the vehicle; translations are in "
+            f"{what} puts the sensor {distance:,.1f} m away from the origin of the ego frame, which is on the vehicle; translations are in "
             f"metres. If these are millimetres, multiply them by 0.001 ({0.001 * distance:.2f} m), centimetres by 0.01 "
             f"({0.01 * distance:.2f} m)."
         )

@@ -11,7 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from frustum.config import Config
 from frustum.data.augment import horizon_share
+from frustum.data.rig.images import require_pixels
 from frustum.data.rig.importer import read_cameras
+from frustum.data.rig.units import require_metres
 from frustum.data.source import AugmentConfig
 from frustum.errors import ConfigError
 from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
@@ -57,6 +59,8 @@ class RigCamera(Config):
     def _check(self) -> RigCamera:
         if (found := intrinsics_fault(self.intrinsics)) is not None:
             raise ValueError(found.words)
+        require_pixels(self.intrinsics, (self.height, self.width), self.name)
+        require_metres(self.cam2ego.sensor2ego, f"cam2ego of {self.name}")
         return self
 
     @property
@@ -85,6 +89,14 @@ class StreetRig(Config):
 
     cameras: tuple[RigCamera, ...] = Field(min_length=1)
     lidar: Mount
+
+    @model_validator(mode="after")
+    def _check(self) -> StreetRig:
+        names = [camera.name.casefold() for camera in self.cameras]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two cameras are named {twice!r}, in upper or lower case: give every camera its own name")
+        require_metres(self.lidar.sensor2ego, "lidar")
+        return self
 
     @classmethod
     def nuscenes(cls) -> StreetRig:
@@ -128,9 +140,9 @@ class StreetRig(Config):
         Raises:
             ConfigError: it names the wrong field. DataError: a calibration.json that cannot be imported either.
         """
-        if path.is_dir():
-            return cls.from_calibration(path)
         try:
+            if path.is_dir():
+                return cls.from_calibration(path)
             content = json.loads(Path(path).read_bytes())
             if path.name == "calibration.json" or _is_calibration(content):
                 return cls.from_calibration(path)

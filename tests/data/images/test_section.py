@@ -220,18 +220,35 @@ def test_bare_photographs_can_be_predicted_and_no_more(tmp_path: Path) -> None:
         section(tmp_path).open()
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_of_a_turned_camera_are_upright(tmp_path: Path, orientation: int) -> None:
+def test_photographs_of_a_turned_camera_are_upright(tmp_path: Path, orientation: int, name: str) -> None:
     """Written as a camera does: pixels as they came, and a note how to turn them."""
     upright = Image.fromarray(np.kron(COLOURS[[[0, 1, 2], [3, 3, 0]]], np.ones((16, 16, 1), np.uint8)))
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transposes
     stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    stored.save(tmp_path / name, exif=exif, quality=95)
     sample = section(tmp_path).open().sample("a")
     assert sample.size == (32, 48)
     assert np.abs(np.asarray(sample.open()).astype(int) - np.asarray(upright))[8::16, 8::16].max() < 20
+
+
+def test_photographs_that_cannot_be_read_as_they_are_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((32, 48), 4095, np.uint16)).save(tmp_path / "deep.png")  # as 8 bits all of it was white
+    with pytest.raises(DataError, match="has more than 8 bits per colour"):
+        section(tmp_path).open().sample("deep").open()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (48, 32)).save(tmp_path / "late.png", exif=exif)
+    content = (tmp_path / "late.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    end = content.index(b"IEND") - 4
+    (tmp_path / "late.png").write_bytes(content[:start] + content[stop:end] + content[start:stop] + content[end:])
+    with pytest.raises(DataError, match="note behind its pixels to turn it"):
+        section(tmp_path).open().sample("late").open()
 
 
 def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from frustum.data.kitti.raw import find_drives, open_drive, oxts_poses, read_tracklets, rings
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from tests.data.kitti_drive import (
     BASELINE,
     CAM_SHIFT,
@@ -149,7 +150,22 @@ def test_a_truncated_scan_is_refused(tmp_path):
 def test_frames_without_a_scan_are_left_out(tmp_path):
     drive = write_drive(tmp_path, frames=4)
     (drive / "velodyne_points" / "data" / "0000000001.bin").unlink()
-    opened = open_drive(drive)
+    with pytest.warns(FrustumWarning, match=r"1 frames of .* are left out, .* 1 first \(.*1 without velodyne_points"):
+        opened = open_drive(drive)
     assert opened.frames == (0, 2, 3)
     track = opened.tracks[0]
     np.testing.assert_allclose(opened.boxes(1)[0], track.box2lidar[2 - track.first_frame])  # annotations follow file numbers
+
+
+def test_images_of_the_unrectified_download_are_refused(tmp_path):
+    drive = write_drive(tmp_path, frames=2)
+    path = drive.parent / "calib_cam_to_cam.txt"
+    width, height = Image.open(next((drive / "image_02" / "data").glob("*"))).size
+    given = path.read_text()
+    path.write_text(given + f"S_rect_02: {width:.6e} {height:.6e}\nS_rect_03: {width:.6e} {height:.6e}\n")
+    assert len(open_drive(drive)) == 2
+    path.write_text(given + f"S_rect_02: {width} {height}\nS_rect_03: {2 * width} {height}\n")
+    with pytest.raises(DataError, match=r"image_03.* is for rectified images of .*Unpack the synced"):
+        open_drive(drive)
+    with pytest.raises(DataError, match="Give the drive's _sync folder"):
+        open_drive(drive.rename(drive.with_name(drive.name.replace("_sync", "_extract"))))

@@ -92,6 +92,9 @@ def test_camchain_of_kalibr_says_where_the_second_camera_is(tmp_path: Path) -> N
         ("a: [", {}, "is not valid YAML"),
         ("width: 3", {}, "does not say the camera matrix"),
         (SAVED.replace("101.0", "wide"), {}, "must hold numbers"),
+        (PRINTED.replace("\nD:", "\ndist:"), {}, "does not say the distortion of the lens"),
+        (SAVED.replace("[-0.2, 0.05, 0.001, 0.0, 0.0]", "[]").replace("plumb_bob", "equidistant"), {}, "has four"),
+        (camchain(distortion_model="equidistant", distortion_coeffs=[]), {"kalibr_camera": "cam1"}, "has four"),
         (camchain(), {}, 'holds the cameras cam0, cam1; say which it is: "kalibr_camera": "cam0"'),
         (camchain(), {"kalibr_camera": "cam2"}, "did you mean"),
         (camchain(camera_model="omni"), {"kalibr_camera": "cam1"}, "calibrate it as pinhole"),
@@ -141,3 +144,47 @@ def test_a_street_rig_takes_a_calibration_as_it_is(tmp_path: Path) -> None:
     (folder / "calibration.json").write_text(json.dumps({"cameras": [entry | {"fx": 1, "fy": 1, "cx": 0, "cy": 0}]}))
     with pytest.raises(DataError, match='must state the size of its images: add "width" and "height"'):
         StreetRig.from_json(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fx": 4.2, "fy": 4.2}, "Focal lengths are in pixels, not millimetres"),
+        ({"cx": 500}, "lies outside its images of 120x90 pixels"),
+        ({"width": 120.5}, "whole numbers of pixels"),
+        ({"width": -120}, "whole numbers of pixels"),
+        ({"cam2ego": {**AHEAD, "translation": [1000, 100, 1500]}}, r"If these are millimetres, multiply them by 0.001 \(1.81 m\)"),
+    ],
+)
+def test_a_street_rig_is_checked_as_an_import_is(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    entry = {"name": "front", "fx": 100, "fy": 100, "cx": 59.5, "cy": 44.5, "width": 120, "height": 90, "cam2ego": AHEAD}
+    lidar = {"translation": [0.9, 0, 1.8], "rotation": [1, 0, 0, 0]}
+    calibration, file = tmp_path / "calibration.json", tmp_path / "rig.json"
+    for camera in (entry, entry | changes):
+        calibration.write_text(json.dumps({"cameras": [camera]}))
+        file.write_text(json.dumps({"cameras": [camera], "lidar": lidar}))
+        if camera is entry:
+            assert len(StreetRig.from_json(tmp_path).cameras) == len(StreetRig.from_json(file).cameras) == 1
+    for where in (tmp_path, calibration):
+        with pytest.raises(DataError, match=words):
+            StreetRig.from_json(where)
+    with pytest.raises((DataError, ConfigError), match=words if "width" not in changes else "wrong at 'cameras.0.width'"):
+        StreetRig.from_json(file)
+
+
+def test_a_street_rig_has_each_camera_once_and_unit_quaternions(tmp_path: Path) -> None:
+    entry = {"name": "front", "fx": 100, "fy": 100, "cx": 59.5, "cy": 44.5, "width": 120, "height": 90, "cam2ego": AHEAD}
+    (tmp_path / "calibration.json").write_text(json.dumps({"cameras": [entry, entry | {"name": "FRONT"}]}))
+    with pytest.raises(DataError, match="names a camera twice"):
+        StreetRig.from_json(tmp_path)
+    lidar = {"translation": [0.9, 0, 1.8], "rotation": [1, 0, 0, 0]}
+    for cameras, mount, words in (
+        ([entry, entry | {"name": "FRONT"}], lidar, "two cameras are named 'front'"),
+        ([entry], lidar | {"rotation": [2, 0, 0, 0]}, "a unit quaternion"),
+    ):
+        (tmp_path / "rig.json").write_text(json.dumps({"cameras": cameras, "lidar": mount}))
+        with pytest.raises(ConfigError, match=words):
+            StreetRig.from_json(tmp_path / "rig.json")
+    (tmp_path / "rig.json").write_text(json.dumps({"cameras": [entry], "lidar": lidar | {"translation": [900, 0, 1800]}}))
+    with pytest.raises(DataError, match=r"lidar puts the sensor 2,012.5 m away"):
+        StreetRig.from_json(tmp_path / "rig.json")
