@@ -132,5 +132,5 @@ def test_arrays_in_other_units_are_questioned() -> None:
     metres = pose(rotation_z(0.3), np.array([1.5, 0.0, 1.6]))[None]
     with pytest.warns(FrustumWarning, match=r"2,193.2 m away .* millimetres, multiply them by 0.001 \(2.19 m\)"):
         Batch.from_arrays(images, intrinsics, pose(rotation_z(0.3), np.array([1500.0, 0, 1600]))[None])
-    with pytest.raises(DataError, match="a focal length that is not positive"):
+    with pytest.raises(DataError, match="fx is -40 pixels"):
         Batch.from_arrays(images, intrinsics * [[-1], [1], [1]], metres)

@@ -364,8 +364,7 @@ class NuScenes:
         Of one seed a larger share holds a smaller one. `labelled` names what is drawn. Raises DataError for an unknown split, and for a
         share that leaves none.
         """
-        tokens = self.tokens(split)
-        groups = {token: self.scene(token).name if by == "scene" else token for token in tokens}
+        groups = {token: self.scene(token).name if by == "scene" else token for token in self.tokens(split)}
         names = list(dict.fromkeys(groups.values()))
         count = round(share * len(names))
         if not count:
@@ -374,9 +373,8 @@ class NuScenes:
                 + (f"Use data.labelled_share={1 / len(names):.2g} or more" if len(names) > 1 else "Leave data.labelled_share=1")
                 + (", or set data.labelled_by=keyframe." if by == "scene" else ".")
             )
-        drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:count]
-        self.labelled = tuple(sorted(drawn))
-        self._unlabelled = frozenset(token for token, name in groups.items() if name not in set(drawn))
+        self.labelled = tuple(sorted(sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())[:count]))
+        self._unlabelled = frozenset(token for token, name in groups.items() if name not in self.labelled)
 
     def hides_labels(self, token: str) -> bool:
         """Whether `hide_labels` took the voxel and map labels of a keyframe away."""

@@ -277,7 +277,8 @@ def _camera(entry: Any, number: int, src: Path, shift: float, has_frames: bool) 
         fx, fy, cx, cy = (float(_numbers(entry[k], (), f"{k} of {what}")) for k in ("fx", "fy", "cx", "cy"))
         intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     if (found := intrinsics_fault(intrinsics)) is not None:
-        raise DataError(f"the intrinsics of {what} cannot be right: {found.words} They are [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
+        hint = "Focal lengths are in pixels, not millimetres or shares of the image: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]."
+        raise DataError(f"the intrinsics of {what} cannot be right: {found.words} {hint}")
     intrinsics[:2, 2] += shift
     lens = lens_of(entry.get("distortion_model"), entry.get("distortion"), what)
     field_of_view = None

@@ -34,7 +34,7 @@ class Mount(Config):
     @model_validator(mode="after")
     def _check(self) -> Mount:
         if (found := pose_row_fault([*self.translation, *self.rotation], NEAR)) is not None:
-            raise ValueError(found.words)
+            raise ValueError(found.words.rstrip("."))
         return self
 
     @property
@@ -58,7 +58,7 @@ class RigCamera(Config):
     @model_validator(mode="after")
     def _check(self) -> RigCamera:
         if (found := intrinsics_fault(self.intrinsics)) is not None:
-            raise ValueError(found.words)
+            raise ValueError(found.words.rstrip("."))
         require_pixels(self.intrinsics, (self.height, self.width), self.name)
         require_metres(self.cam2ego.sensor2ego, f"cam2ego of {self.name}")
         return self

@@ -152,7 +152,7 @@ def test_a_street_rig_takes_a_calibration_as_it_is(tmp_path: Path) -> None:
         ({"fx": 4.2, "fy": 4.2}, "Focal lengths are in pixels, not millimetres"),
         ({"cx": 500}, "lies outside its images of 120x90 pixels"),
         ({"width": 120.5}, "whole numbers of pixels"),
-        ({"width": -120}, "whole numbers of pixels"),
+        ({"width": -120}, "the width is -120 pixels"),
         ({"cam2ego": {**AHEAD, "translation": [1000, 100, 1500]}}, r"If these are millimetres, multiply them by 0.001 \(1.81 m\)"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_street_rig_has_each_camera_once_and_unit_quaternions(tmp_path: Path) 
     lidar = {"translation": [0.9, 0, 1.8], "rotation": [1, 0, 0, 0]}
     for cameras, mount, words in (
         ([entry, entry | {"name": "FRONT"}], lidar, "two cameras are named 'front'"),
-        ([entry], lidar | {"rotation": [2, 0, 0, 0]}, "a unit quaternion"),
+        ([entry], lidar | {"rotation": [2, 0, 0, 0]}, "the length of its quaternion is 2"),
     ):
         (tmp_path / "rig.json").write_text(json.dumps({"cameras": cameras, "lidar": mount}))
         with pytest.raises(ConfigError, match=words):
