@@ -14,6 +14,7 @@ What becomes what:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -95,10 +96,10 @@ def import_kitti_raw(
     totals: dict[str, Any] = {"drives": [f.name for f in folders], "frames": 0, "boxes": 0}
     sums = np.zeros(len(OCC3D_CLASSES) + 4)
     for folder in folders:
-        recording = open_drive(folder)
+        recording, small_files = open_drive(folder), _digest(folder)
         parts = []
         for split, frames in split_frames(recording.frames, splits).items():
-            fingerprint = f"{_FORMAT} {[recording.frames[i] for i in frames]} {grid.model_dump_json()}"
+            fingerprint = f"{_FORMAT} {[recording.frames[i] for i in frames]} {grid.model_dump_json()} {small_files}"
             parts.append(_Part(f"{recording.name.removesuffix('_sync')}-{split}", frames, fingerprint))
             members.setdefault(split, []).append(parts[-1].name)
             writer.take_back(parts[-1].name)
@@ -116,6 +117,15 @@ def import_kitti_raw(
         **dict(zip(shares, sums[-3:] / max(sums[-4], 1), strict=True)),
         "voxels": {name: int(n) for name, n in zip(OCC3D_CLASSES, sums[:-4], strict=True)},
     }
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the calibration, the poses and the boxes of a drive: where one was corrected, its scenes are made anew."""
+    files = [*folder.parent.glob("calib_*.txt"), *folder.glob("oxts/data/*.txt"), *folder.glob("tracklet_labels.xml")]
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(file.name.encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
 
 
 def _make_room(drive: KittiDrive, writer: DatabaseWriter, parts: list[_Part]) -> None:

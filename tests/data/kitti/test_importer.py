@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,24 @@ def test_a_later_import_joins_the_splits_and_no_frame_is_in_two_scenes(drive, tm
     assert len(NuScenes(tmp_path).tokens()) == 2
     assert import_kitti_raw(drive, tmp_path, splits={"train": "0-1"})["new_frames"] == 0
     assert json.loads(splits.read_text()) == {"train": [f"{name}-train"], "val": [f"{name}-val"]}
+
+
+def test_a_corrected_calibration_makes_the_scene_anew(drive, tmp_path):
+    """The same frames again are recognised; with another calibration they are other keyframes."""
+    day = shutil.copytree(drive.parent, tmp_path / drive.parent.name)
+    copied, splits = day / drive.name, {"train": "0-1"}
+    import_kitti_raw(copied, tmp_path / "out", splits=splits)
+    assert import_kitti_raw(copied, tmp_path / "out", splits=splits)["new_frames"] == 0
+    before = NuScenes(tmp_path / "out").sample(NuScenes(tmp_path / "out").tokens()[0]).cameras[0].intrinsics
+    lens = day / "calib_cam_to_cam.txt"
+    lines = [
+        f"{line.split()[0]} {float(line.split()[1]) + 3} {' '.join(line.split()[2:])}" if line.startswith("P_rect_02:") else line
+        for line in lens.read_text().splitlines()
+    ]
+    lens.write_text("\n".join(lines) + "\n")
+    assert import_kitti_raw(copied, tmp_path / "out", splits=splits)["new_frames"] == 2
+    after = NuScenes(tmp_path / "out").sample(NuScenes(tmp_path / "out").tokens()[0]).cameras[0].intrinsics
+    assert after[0, 0] == pytest.approx(before[0, 0] + 3)
 
 
 def test_default_split_and_bad_splits():
