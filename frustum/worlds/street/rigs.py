@@ -15,7 +15,7 @@ from frustum.data.rig.images import require_pixels
 from frustum.data.rig.importer import read_cameras
 from frustum.data.rig.units import require_metres
 from frustum.data.source import AugmentConfig
-from frustum.errors import ConfigError
+from frustum.errors import ConfigError, DataError
 from frustum.geometry import horizon_row, matrix_to_quaternion, pose, quaternion_to_matrix, rotation_xyz, rotation_z
 from frustum.geometry.plausible import NEAR, intrinsics_fault, pose_row_fault
 
@@ -129,7 +129,9 @@ class StreetRig(Config):
             height, width = camera.size or (0, 0)
             rotation = tuple(matrix_to_quaternion(camera.cam2ego[:3, :3]).tolist())
             mount = Mount(translation=tuple(camera.cam2ego[:3, 3].tolist()), rotation=rotation)
-            (fx, _, cx), (_, fy, cy), _ = camera.intrinsics.tolist()
+            (fx, skew, cx), (_, fy, cy), _ = camera.intrinsics.tolist()
+            if skew:
+                raise DataError(f"camera {camera.name} of {path} has a skew of {skew:g} pixels, but a world's cameras have none: write 0.")
             cameras.append(RigCamera(name=camera.channel, width=width, height=height, fx=fx, fy=fy, cx=cx, cy=cy, cam2ego=mount))
         return cls(cameras=tuple(cameras), lidar=cls.nuscenes().lidar)
 

@@ -177,6 +177,11 @@ def test_a_street_rig_has_each_camera_once_and_unit_quaternions(tmp_path: Path) 
     (tmp_path / "calibration.json").write_text(json.dumps({"cameras": [entry, entry | {"name": "FRONT"}]}))
     with pytest.raises(DataError, match="names a camera twice"):
         StreetRig.from_json(tmp_path)
+    skewed = {name: value for name, value in entry.items() if name not in ("fx", "fy", "cx", "cy")}
+    skewed["intrinsics"] = [[100, 3, 59.5], [0, 100, 44.5], [0, 0, 1]]
+    (tmp_path / "calibration.json").write_text(json.dumps({"cameras": [skewed]}))
+    with pytest.raises(DataError, match="a skew of 3 pixels, but a world's cameras have none"):
+        StreetRig.from_json(tmp_path)
     lidar = {"translation": [0.9, 0, 1.8], "rotation": [1, 0, 0, 0]}
     for cameras, mount, words in (
         ([entry, entry | {"name": "FRONT"}], lidar, "two cameras are named 'front'"),
