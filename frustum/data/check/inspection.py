@@ -24,7 +24,7 @@ from frustum.geometry import VoxelGrid, invert, points_in_boxes, transform_point
 from frustum.ops.box_points import count_points_in_boxes
 from frustum.types.classes import DETECTION_CLASSES, IGNORE, OCC3D_CLASSES, OCC3D_FREE, OCC3D_OF_CATEGORY
 
-_OFF_MIDDLE = 0.15  # of the image's size, that a principal point is away from its middle
+_OFF_MIDDLE, _OFF_BOTH = 0.25, 0.15  # of a side of the image, from its middle: along one, as of a crop, and along both
 _STRETCH = 1.05
 _RESTORE = "Restore the file from its source."
 _PROJECTION_HINT = (
@@ -178,7 +178,7 @@ def _check_camera(sample: Sample, camera: CameraFrame, points: np.ndarray | None
     if not (0 < u < image.width and 0 < v < image.height):
         hint = "The intrinsics belong to another image size, or cx and cy are exchanged."
         yield finding("error", f"{principal_point} lies outside the image of {size} pixels", hint)
-    elif max(abs(u / image.width - 0.5), abs(v / image.height - 0.5)) > _OFF_MIDDLE:
+    elif max(off := (abs(u / image.width - 0.5), abs(v / image.height - 0.5))) > _OFF_MIDDLE or min(off) > _OFF_BOTH:
         hint = "Right for a cropped image; else the intrinsics belong to another image size."
         yield finding("warning", f"{principal_point} is far from the middle of {size} pixels", hint)
     stretch = camera.intrinsics[1, 1] / camera.intrinsics[0, 0]
