@@ -27,14 +27,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, run_claim, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, recipe_json, run_claim, world_of
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.labelling import write_segmentation
 from frustum.engine import overrides
@@ -110,19 +109,14 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 # ---- names of results: what made them changes them ------------------------------------------------------------------------------
 
 
-@lru_cache
-def _recipe_json(name: str) -> str:
-    return get_recipe(name).model_dump_json(exclude_defaults=True)
-
-
 def teaching(ground: str, options: argparse.Namespace) -> str:
-    return f"teacher+{ground}+{fingerprint(options, _recipe_json(GROUNDS[ground].teacher), repr(options.teacher_steps))}"
+    return f"teacher+{ground}+{fingerprint(options, recipe_json(GROUNDS[ground].teacher), repr(options.teacher_steps))}"
 
 
 def training(ground: str, arm: str, factor: float, seed: int, options: argparse.Namespace) -> str:
     """The name of a student's training; without a teacher there is no factor."""
     factor = 1.0 if arm == "alone" else factor
-    what = (_recipe_json(GROUNDS[ground].student), repr((GROUNDS[ground].words, ARMS[arm])))
+    what = (recipe_json(GROUNDS[ground].student), repr((GROUNDS[ground].words, ARMS[arm])))
     start = () if arm == "alone" else (teaching(ground, options),)
     return f"student+{ground}+{arm}+{factor:g}+{fingerprint(options, *what, *start)}+{seed}"
 

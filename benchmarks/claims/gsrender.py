@@ -43,14 +43,13 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring, readout
-from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, run_claim, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, recipe_json, run_claim, world_of
 from frustum.engine import overrides
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
@@ -142,12 +141,7 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 def training(arm: str, seed: int, options: argparse.Namespace) -> str:
     """The name of a result: of an arm whose recipe or settings changed it is another one, and those of the others stay."""
     swept = () if hasattr(get_recipe(ARMS[arm].recipe).model, "threshold") else ("read out at several thresholds",)
-    return f"train+{arm}+{fingerprint(options, _recipe_json(ARMS[arm].recipe), repr(ARMS[arm].words), *swept)}+{seed}"
-
-
-@lru_cache
-def _recipe_json(name: str) -> str:
-    return get_recipe(name).model_dump_json(exclude_defaults=True)
+    return f"train+{arm}+{fingerprint(options, recipe_json(ARMS[arm].recipe), repr(ARMS[arm].words), *swept)}+{seed}"
 
 
 # ---- one result each, in a process of its own ----------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, run_claim
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.head_swaps import HeadSwaps, parse_with
 from frustum.cli.worlds import generate_portraits
@@ -107,14 +106,9 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 # ---- names of results: what made them changes them ---------------------------------------------------------------------------
 
 
-@lru_cache
-def _recipe_json(name: str) -> str:
-    return get_recipe(name).model_dump_json(exclude_defaults=True)
-
-
 def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
     words = ALIGNERS[arm] if kind == "aligner" else ()
-    return f"train+{kind}+{arm}+{fingerprint(options, _recipe_json(RECIPES[kind]), repr((words, STEPS[kind])))}+{seed}"
+    return f"train+{kind}+{arm}+{fingerprint(options, recipe_json(RECIPES[kind]), repr((words, STEPS[kind])))}+{seed}"
 
 
 def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:

@@ -34,14 +34,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.claims import measuring
-from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, run_claim, world_of
+from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, generate_missing, recipe_json, run_claim, world_of
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.data.corruption_names import CORRUPTIONS, LEVELS
 from frustum.engine import overrides
@@ -128,21 +127,16 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 # ---- names of results: what made them changes them ---------------------------------------------------------------------------
 
 
-@lru_cache
-def _recipe_json(name: str) -> str:
-    return get_recipe(name).model_dump_json(exclude_defaults=True)
-
-
 def pretraining(network: str, arm: str, seed: int, options: argparse.Namespace, data: str = "street") -> str:
     """The name of the pretraining that a training of this seed starts from."""
-    made = fingerprint(options, _recipe_json(NETWORKS[network].pretraining), repr(ARMS[arm]), repr(DATA[data]))
+    made = fingerprint(options, recipe_json(NETWORKS[network].pretraining), repr(ARMS[arm]), repr(DATA[data]))
     return f"pre+{data}+{network}+{arm}+{made}+{seed % options.pretrainings}"
 
 
 def tuning(network: str, arm: str, share: int, seed: int, options: argparse.Namespace, data: str = "street", kind: str = "fine") -> str:
     """The name of a training with labels, or with `kind` "robust" of an evaluation of what it made on corrupted images."""
     start = pretraining(network, arm, seed, options, data) if ARMS[arm] is not None else ""
-    made = fingerprint(options, start, _recipe_json(NETWORKS[network].recipe), repr((NETWORKS[network].words, DATA[data])))
+    made = fingerprint(options, start, recipe_json(NETWORKS[network].recipe), repr((NETWORKS[network].words, DATA[data])))
     return f"{kind}+{data}+{network}+{arm}+{share}+{made}+{seed}"
 
 

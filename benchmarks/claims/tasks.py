@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from frustum.cli.worlds import generate_world
 from frustum.engine.progress import progress_bar
 from frustum.files import make_folder, read_json, write_json
 from frustum.ops.threads import count_cores
+from frustum.recipes.finding import get_recipe
 from frustum.worlds.street.world_config import WorldConfig
 
 
@@ -74,6 +76,12 @@ def fingerprint(options: argparse.Namespace, *what: str) -> str:
     """
     names = ("steps", "scenes", "val_scenes", "frames", "settings")
     return hashlib.sha256(json.dumps([*(getattr(options, name) for name in names), *what]).encode()).hexdigest()[:10]
+
+
+@lru_cache
+def recipe_json(name: str) -> str:
+    """A recipe as JSON, for `fingerprint`."""
+    return get_recipe(name).model_dump_json(exclude_defaults=True)
 
 
 @dataclass(frozen=True)
