@@ -17,7 +17,8 @@ Parts:
 - fairness: the chain on a balanced set, by tone of skin and by look.
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
-the image; missing is the share of them that the parser does not find.
+the image; missing is the share of them that the parser does not find. Where no head comes out the portrait stays as it is: failed is the
+share of these.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
 they are not there, what is still missing and needs them has them made again. KEY=VALUE settings come first, for aligners and blenders.
@@ -36,6 +37,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+import torch
 
 from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
@@ -48,6 +50,7 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
+from frustum.errors import DataError
 from frustum.files import write_json
 from frustum.models.head_swap import HeadSwapper, Parse
 from frustum.models.heser_fewshot import FewShot
@@ -240,11 +243,18 @@ def baselines(source: Any) -> list[Predictor]:
 def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> Iterator[tuple[str, dict[str, float | None]]]:
     """FIGURES of each sample."""
     for token in tokens:
-        part, task = way.answer(token).portrait, PortraitTask((token,))
-        assert part is not None
+        task, failed = PortraitTask((token,)), 0.0
+        try:
+            part = way.answer(token).portrait
+            assert part is not None
+        except DataError:  # no head came out: the portrait stays as it is
+            image, failed = source.image(token), 1.0
+            part = PredictedPortrait(
+                torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.zeros(image.shape[:2], dtype=torch.bool), "region"
+            )
         truth = task.truth(source, token)
         task.add(token, part, truth)
-        yield token, {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser)
+        yield token, {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
 
 
 def places(part: PredictedPortrait, parsing: np.ndarray, parser: Parse) -> dict[str, float | None]:
@@ -288,7 +298,11 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
         for motion, token in zip(draw_clip(seed, config.frames), target, strict=True):
             shot = true_swap(ours, theirs, motion, scene, "region", config.size)
             parsing = source.parsing(token)
-            made.append(swapper.swap(learned, source.image(token), parsing).image.astype(float))
+            try:
+                image = swapper.swap(learned, source.image(token), parsing).image
+            except DataError:
+                image = source.image(token)
+            made.append(image.astype(float))
             true.append(shot.image.astype(float))
             inside.append((labels_of(shot.parsing) > 0) | (labels_of(parsing) > 0))
         for before in range(len(made) - 1):
@@ -399,7 +413,7 @@ def show(numbers: dict[str, Any]) -> None:
 def _text(name: str, found: dict[str, Any] | None) -> str:
     if not found:
         return "-"
-    scale = 100 if name in ("places", "missing", "head_iou", "background_changed") else 1
+    scale = 100 if name in ("places", "missing", "failed", "head_iou", "background_changed") else 1
     return f"{scale * found['mean']:.2f}" + ("" if found["std"] is None else f" +- {scale * found['std']:.2f}")
 
 
