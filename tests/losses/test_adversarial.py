@@ -16,6 +16,7 @@ from frustum.losses.adversarial import (
     identity_loss,
     mask_dice_loss,
     perceptual_loss,
+    regions_loss,
     vgg_input,
 )
 from frustum.nn.encoders.vgg import Vgg19Maps
@@ -83,6 +84,17 @@ def test_maps_of_layers():
     feature_matching_loss(maps, others).backward()
     assert all(m.grad.any() for m in maps)
     assert all(m.grad is None for m in others)
+
+
+def test_a_small_region_counts_as_a_large_one():
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[0, 0, 0], labels[0, 1:] = 3, 6
+    made, true = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    true[:, :, 0, 0], true[:, :, 1:], true[:, :, 0, 1:] = 1.0, 0.5, 9.0  # what is in no region counts for nothing
+    assert regions_loss(made, true, labels, (3, 6, 7)).item() == pytest.approx((1.0 + 0.5) / 2)
+    assert regions_loss(made, true, labels, (7,)).item() == 0
+    with pytest.raises(ShapeError, match="do not lie on images"):
+        regions_loss(made, true, labels[:, :2], (3,))
 
 
 def test_half_precision_is_left():

@@ -80,6 +80,15 @@ def test_more_frames_are_a_mean():
     torch.testing.assert_close(network.person(frames), each.mean(0), rtol=1e-4, atol=1e-5)
 
 
+def test_eyes_and_mouth_may_count_for_more():
+    config, network = small(features_weight=2.0, discriminator_width=8)
+    losses = step(network.train(), batch_for(config))
+    assert losses["features"] > 0
+    widest = max(p.shape[0] for p in network.discriminator.parameters())
+    assert widest == 64
+    assert max(p.shape[0] for p in small(discriminator="residual", discriminator_width=4)[1].discriminator.parameters()) == 32
+
+
 def test_only_the_head_counts_with_a_mask():
     config, network = small()
     batch = batch_for(config)
