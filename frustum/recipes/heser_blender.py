@@ -26,7 +26,9 @@ def heser_blender_mini() -> Recipe:
     """HeSer's blender at 64x64 for two CPU cores: an eighth to a quarter of the width (world of heads)."""
     return Recipe(
         name="heser-blender-mini",
-        model=HeserBlenderConfig(width=16, feature_width=8, match_channels=32, temperature=0.05, adversarial_weight=0.02),
+        model=HeserBlenderConfig(
+            width=16, feature_width=8, match_channels=32, temperature=0.05, adversarial_weight=0.02, discriminator_width=16
+        ),
         data=PortraitData(image_size=(64, 64), cache="memory"),
         augment=MIRRORED,
         optim=OptimConfig(kind="adam", lr=1e-3, betas=(0.5, 0.999), weight_decay=0, clip_norm=10.0, schedule="cosine", warmup_steps=100),
