@@ -37,7 +37,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import torch
 
 from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
@@ -50,9 +49,8 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.errors import DataError
 from frustum.files import write_json
-from frustum.models.head_swap import HeadSwapper, Parse
+from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse
 from frustum.models.heser_fewshot import FewShot
 from frustum.nn.head_regions import LABELS
 from frustum.recipes.finding import get_recipe
@@ -243,15 +241,9 @@ def baselines(source: Any) -> list[Predictor]:
 def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> Iterator[tuple[str, dict[str, float | None]]]:
     """FIGURES of each sample."""
     for token in tokens:
-        task, failed = PortraitTask((token,)), 0.0
-        try:
-            part = way.answer(token).portrait
-            assert part is not None
-        except DataError:  # no head came out: the portrait stays as it is
-            image, failed = source.image(token), 1.0
-            part = PredictedPortrait(
-                torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.zeros(image.shape[:2], dtype=torch.bool), "region"
-            )
+        task, part = PortraitTask((token,)), way.answer(token).portrait
+        assert part is not None
+        failed = float(token in getattr(way, "failed", ()))
         truth = task.truth(source, token)
         task.add(token, part, truth)
         yield token, {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
@@ -300,7 +292,7 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
             parsing = source.parsing(token)
             try:
                 image = swapper.swap(learned, source.image(token), parsing).image
-            except DataError:
+            except NoHeadError:
                 image = source.image(token)
             made.append(image.astype(float))
             true.append(shot.image.astype(float))

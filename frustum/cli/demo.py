@@ -110,9 +110,9 @@ def run_demo(
 
 
 @contextmanager
-def stage(number: int, title: str) -> Iterator[None]:
+def stage(number: int, title: str, of: int = STAGES) -> Iterator[None]:
     """A heading before, the time after."""
-    console().print(f"\n[bold]{number}/{STAGES} {title}[/]")
+    console().print(f"\n[bold]{number}/{of} {title}[/]")
     began = time.monotonic()
     yield
     console().print(f"[dim]{time.monotonic() - began:.0f} s[/]")

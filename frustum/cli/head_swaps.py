@@ -17,7 +17,7 @@ from frustum.data.source import spread
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.models.head_swap import HeadSwapper, Parse, Swapped
+from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse, Swapped
 from frustum.models.heser_fewshot import FewShot, Learned
 from frustum.tasks.task import Predictor
 from frustum.types.batch import Batch, ImageScale
@@ -33,6 +33,10 @@ class HeadSwaps(Predictor):
         frames: how many frames of the source are seen, at even steps; 0 takes all.
         how: how the aligner learns the person; by default it does not.
         is_blended: False pastes the aligned head as it is, which shows what the blender is good for.
+
+    Attributes:
+        failed: tokens of swaps of which no head came out: their portraits stay as they are.
+        policy: whose colours the heads get.
     """
 
     note = "heads by HeSer's two networks, from frames of the source"
@@ -41,19 +45,26 @@ class HeadSwaps(Predictor):
         self.name = "aligner and blender" if is_blended else "aligner, pasted"
         self._source, self._swapper, self._frames, self._is_blended = source, swapper, frames, is_blended
         self._how = how or FewShot(steps=0)
+        self.failed: list[str] = []
+        self.policy = swapper.blender.config.policy
         self._known: tuple[tuple[str, ...], Learned] | None = None  # the last person
 
     def answer(self, token: str) -> Prediction:
-        """The prediction for a swap. Raises DataError where the aligner makes no head, ConfigError for portraits of another size."""
-        found, policy = self.swapped(token), self._swapper.blender.config.policy
-        image, head = found.image, found.parts > 0
-        if not self._is_blended:
-            image = np.where(head[..., None], found.aligned, self._source.image(token))
-        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(head), policy)
+        """The prediction for a swap. Raises ConfigError for portraits of another size."""
+        portrait = self._source.image(token)
+        try:
+            found = self.swapped(token)
+        except NoHeadError:
+            self.failed.append(token)
+            image, head = portrait, np.zeros(portrait.shape[:2], bool)
+        else:
+            head = found.parts > 0
+            image = found.image if self._is_blended else np.where(head[..., None], found.aligned, portrait)
+        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(head), self.policy)
         return Prediction(token, portrait=part)
 
     def swapped(self, token: str) -> Swapped:
-        """A swap with what it came from; see `answer`."""
+        """A swap with what it came from. Raises NoHeadError, and what `answer` does."""
         person = self.person(self._source.source_frames(token))
         return self._swapper.swap(person, self._source.image(token), self._source.parsing(token))
 

@@ -30,11 +30,14 @@ app = typer.Typer()
 NAME = "a weights file, the folder of a run, or a recipe together with --checkpoint"
 
 
-@command(app, "demo", "frustum demo", "frustum demo --minutes 30 --out runs/long", after_interrupt=GOES_ON)
+@command(app, "demo", "frustum demo", "frustum demo --minutes 30 --out runs/long", "frustum demo heads", after_interrupt=GOES_ON)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="folder for the world, the run and the report")] = Path("runs/demo"),
-    minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world and of the training")] = 0,
+    what: Annotated[str, typer.Argument(metavar="[city|heads]", help="city: occupancy from six cameras; heads: head swapping")] = "city",
+    out: Annotated[
+        Path | None, optional("--out", help="folder for the world and what is made of it; by default runs/demo or runs/heads")
+    ] = None,
+    minutes: Annotated[float | None, optional("--minutes", min=1.0, help="time budget of the city, set-up included; by default 15")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world, and of the training")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
     json_file: JsonOption = None,
     started: Annotated[float | None, typer.Option("--started", hidden=True, help="time at which the clock of the budget started")] = None,
@@ -42,10 +45,23 @@ def demo(
     """Generate a city, train FlashOCC-tiny on it, compare it with two blind baselines on unseen streets, and write a report.
 
     Needs no data and no GPU. Every stage is kept on disk: the same command goes on where it was stopped, and ends at once when all is done.
+
+    With `heads`: generate people, put the heads of some onto others by the networks that come with frustum, compare the pictures with the
+    perfect ones, and draw a sheet. It takes a few minutes.
     """
+    if what not in ("city", "heads"):
+        raise ConfigError(f"there is no demo {what!r}: frustum demo, which is that of a city, or frustum demo heads.")
+    if what == "heads":
+        from frustum.cli.demo_heads import run_head_demo
+
+        if minutes is not None:
+            raise ConfigError("--minutes is the budget of a training, and the demo of heads trains nothing. Leave it out.")
+        write_json(json_file, run_head_demo(out or Path("runs/heads"), seed, fresh))
+        return
     from frustum.cli.demo import run_demo
 
-    write_json(json_file, run_demo(out=out, minutes=minutes, seed=seed, fresh=fresh, started=started))
+    folder, budget = out or Path("runs/demo"), 15.0 if minutes is None else minutes
+    write_json(json_file, run_demo(out=folder, minutes=budget, seed=seed, fresh=fresh, started=started))
 
 
 @command(

@@ -28,6 +28,10 @@ Parse = Callable[[np.ndarray], np.ndarray]
 """From a portrait (S, S, 3) uint8 to its parts (S, S) uint8, ids of CelebAMask-HQ."""
 
 
+class NoHeadError(DataError):
+    """No head is found in what the aligner made."""
+
+
 class Swapped(NamedTuple):
     """A swap.
 
@@ -71,7 +75,7 @@ class HeadSwapper:
         """Put a person's head onto a portrait (S, S, 3) uint8 with the parts (S, S) uint8.
 
         Raises:
-            DataError: the parser finds no head in what the aligner made.
+            NoHeadError: the parser finds none in what the aligner made.
         """
         target = _signed(portrait)
         outputs = person.aligner.drawn(person.code, target)
@@ -84,7 +88,9 @@ class HeadSwapper:
             found = np.where(outputs["mask_logits"][0, 0].numpy() > 0, found, 0)
         parts = torch.from_numpy(found.astype(np.uint8))[None]
         if not (region_labels(parts) > 0).any():
-            raise DataError("no head is found in what the aligner made: it, or the parser, is not trained enough, or the pose is unusual.")
+            raise NoHeadError(
+                "no head is found in what the aligner made: it, or the parser, is not trained enough, or the pose is unusual."
+            )
         batch = replace(Batch.of_images(target), image_scale=SIGNED)
         batch = batch.with_labels({PixelLabels: torch.tensor(parsing)[None], PlacedHeads: PlacedHead(_signed(aligned), parts)})
         blended = self.blender(batch)

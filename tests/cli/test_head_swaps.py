@@ -12,7 +12,7 @@ import torch
 from frustum.cli.head_swaps import HeadSwaps, parse_with
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError
-from frustum.models.head_swap import HeadSwapper
+from frustum.models.head_swap import HeadSwapper, NoHeadError
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.portraits import PortraitTask
 from tests.data.portraits.test_crop import with_heads
@@ -79,6 +79,19 @@ def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwa
     for token in ("a", "b"):
         way.answer(token)
     assert [token for token in source.read if token.startswith("frame")] == ["frame0", "frame2", "frame4"]
+
+
+def test_where_no_head_comes_out_the_portrait_stays(swapper: HeadSwapper) -> None:
+    nothing = HeadSwapper(swapper.aligner, swapper.blender, lambda image: np.zeros(image.shape[:2], np.uint8))
+    source: Any = Source(swapper.side)
+    way = HeadSwaps(source, nothing)
+    part = way.answer("a").portrait
+    assert part is not None
+    assert np.array_equal(part.image.permute(1, 2, 0).numpy(), source.image("a"))
+    assert not part.head.any()  # type: ignore[union-attr]
+    assert way.failed == ["a"]
+    with pytest.raises(NoHeadError, match="no head is found"):
+        way.swapped("a")
 
 
 def test_portraits_of_another_size_are_refused(swapper: HeadSwapper) -> None:
