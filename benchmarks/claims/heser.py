@@ -69,6 +69,8 @@ SEEDS = 2
 WORLD = HeadsConfig(identities=200, clips=3, frames=12, size=64)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2)
 STEPS = {"parser": 1500, "blender": 4000, "aligner": 8000}
+PARSER = ("augment.scale=[1,2.4]",)
+"""The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 ALIGNERS = {
     "full": (),
@@ -108,7 +110,7 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
-    words = ALIGNERS[arm] if kind == "aligner" else ()
+    words = {"aligner": ALIGNERS[arm], "parser": PARSER}.get(kind, ())
     return f"train+{kind}+{arm}+{fingerprint(options, recipe_json(RECIPES[kind]), repr((words, STEPS[kind])))}+{seed}"
 
 
@@ -156,7 +158,7 @@ def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
     _, kind, arm, _, seed = task.split("+")
     steps = max(1, round(options.shorter * STEPS[kind]))
     words = [f"data.root={options.world}", f"train.steps={steps}", f"train.seed={seed}"]
-    words += [] if kind == "parser" else [*options.settings, *(ALIGNERS[arm] if kind == "aligner" else ())]
+    words += PARSER if kind == "parser" else [*options.settings, *(ALIGNERS[arm] if kind == "aligner" else ())]
     return overrides.apply(get_recipe(RECIPES[kind]), words)
 
 

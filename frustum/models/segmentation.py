@@ -96,11 +96,15 @@ class Segmentor(nn.Module):
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:
         """The class of the highest logit at each pixel of the network's image."""
-        size, names = batch.images.shape[-2:], self.config.class_names
-        logits = F.interpolate(outputs["logits"].float(), size, mode="bilinear", align_corners=self.config.is_aligned)
-        parts = (PredictedSegmentation(found, names) for found in logits.argmax(1).to(torch.uint8))
-        return [Prediction(token, segmentation=part) for token, part in zip(batch.tokens, parts, strict=True)]
+        return predicted_labels(outputs["logits"], batch, self.config.class_names, self.config.is_aligned)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`encoder`, the image encoder."""
         return {"encoder": list(self.backbone.parameters())}
+
+
+def predicted_labels(logits: Tensor, batch: Batch, class_names: tuple[str, ...], align_corners: bool = False) -> list[Prediction]:
+    """The class of the highest of the logits (B, K, h, w), stretched over the images of the batch, at each of their pixels."""
+    logits = F.interpolate(logits.float(), batch.images.shape[-2:], mode="bilinear", align_corners=align_corners)
+    parts = (PredictedSegmentation(found, class_names) for found in logits.argmax(1).to(torch.uint8))
+    return [Prediction(token, segmentation=part) for token, part in zip(batch.tokens, parts, strict=True)]

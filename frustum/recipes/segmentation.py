@@ -14,6 +14,7 @@ from frustum.data.source import AugmentConfig
 from frustum.engine.recipe import EmaConfig, ModelConfig, OptimConfig, PublishedNumber, Recipe, RuntimeConfig, TrainConfig
 from frustum.models.deeplabv3 import DeepLabV3Config
 from frustum.models.pspnet import PspNetConfig
+from frustum.models.unet_seg import UnetConfig
 from frustum.nn.encoders.efficientnet import MEAN, STD
 from frustum.recipes.published import published_for
 from frustum.types.pixel_classes import CAMVID, FACE
@@ -63,14 +64,14 @@ def pspnet_small() -> Recipe:
 
 
 def face_parser() -> Recipe:
-    """PSPNet of the size of pspnet-small for the 19 parts of a portrait, which head swapping needs (world of heads, 128x128)."""
-    model = PspNetConfig(encoder="small", class_names=FACE.names, channels=32, auxiliary_channels=32, dropout=0)
+    """A small U-Net for the 19 parts of a portrait, which head swapping needs (world of heads, 128x128)."""
+    model = UnetConfig(class_names=FACE.names, widths=(16, 32, 48, 64, 96))
     return Recipe(
         name="face-parser",
         model=model,
         data=PortraitData(image_size=(128, 128), val_split="val", cache="memory"),
         augment=AugmentConfig(scale=(0.5, 1.2), rotate_deg=(-15.0, 15.0), flip=False, colour_jitter=0.2),  # left and right have own ids
-        optim=OptimConfig(lr=8e-3, schedule="one_cycle", pct_start=0.15, clip_norm=1.0),
+        optim=OptimConfig(lr=4e-3, schedule="one_cycle", pct_start=0.15, clip_norm=1.0),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
         train=TrainConfig(epochs=None, steps=1500, batch_size=8, num_workers=0),
         runtime=RuntimeConfig(precision="auto"),

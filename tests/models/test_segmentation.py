@@ -11,6 +11,7 @@ from frustum.data.labels.pixels import PixelLabels
 from frustum.errors import ConfigError
 from frustum.models.deeplabv3 import DeepLabV3Config
 from frustum.models.pspnet import PspNetConfig
+from frustum.models.unet_seg import UnetConfig
 from frustum.nn.label_maps import PooledNorm
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
@@ -22,7 +23,7 @@ SMALL = {
     "pspnet-r18-camvid": _NARROW,
     "pspnet-lite": ["model.pretrained=false", *_NARROW],
     "pspnet-small": _NARROW,
-    "face-parser": _NARROW,
+    "face-parser": ["model.widths=[4,8]"],
     "deeplabv3-r101-cityscapes": ["model.encoder=resnet18", *_NARROW],
 }
 
@@ -206,3 +207,35 @@ def test_the_small_network_is_an_eighth_of_the_light_one():
     assert late.shape == (2, 32, 15, 21)
     with pytest.raises(ConfigError, match=r"model\.pretrained=false"):
         PspNetConfig(encoder="small", pretrained=True).build()
+
+
+def test_a_unet_keeps_every_pixel():
+    """Odd sizes, too; and what one pixel shows reaches the classes of that pixel past all coarser maps."""
+    model = UnetConfig(class_names=("a", "b", "c"), widths=(4, 8, 8)).build().eval()
+    images = torch.randn(2, 3, 13, 18)
+    with torch.no_grad():
+        outputs = model(Batch.of_images(images))
+    assert outputs["logits"].shape == (2, 3, 13, 18)
+    changed = images.clone()
+    changed[:, :, 6, 9] += 3
+    with torch.no_grad():
+        difference = (model(Batch.of_images(changed))["logits"] - outputs["logits"]).abs().sum(1)
+    assert (difference[:, 6, 9] > 0).all()
+    (first, _) = model.predict(outputs, Batch.of_images(images))
+    assert torch.equal(first.segmentation.labels.long(), outputs["logits"][0].argmax(0))
+
+
+def test_a_unet_learns_a_single_pixel():
+    torch.manual_seed(0)
+    model, batch = UnetConfig(class_names=("around", "dot"), widths=(8, 8)).build(), Batch.of_images(torch.zeros(1, 3, 16, 16))
+    batch.images[0, 0, 0, :, 5, 6] = 1
+    labels = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    labels[0, 5, 6] = 1
+    batch = batch.with_labels({PixelLabels: labels})
+    optimiser = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = model.loss(model(batch), batch)["cross_entropy"]
+        loss.backward()
+        optimiser.step()
+    assert torch.equal(model.predict(model(batch), batch)[0].segmentation.labels, labels[0])
