@@ -225,17 +225,16 @@ def test_a_unet_keeps_every_pixel():
     assert torch.equal(first.segmentation.labels.long(), outputs["logits"][0].argmax(0))
 
 
-def test_a_unet_learns_a_single_pixel():
+def test_a_unet_learns_single_pixels():
     torch.manual_seed(0)
-    model, batch = UnetConfig(class_names=("around", "dot"), widths=(8, 8)).build(), Batch.of_images(torch.zeros(1, 3, 16, 16))
-    batch.images[0, 0, 0, :, 5, 6] = 1
-    labels = torch.zeros(1, 16, 16, dtype=torch.uint8)
-    labels[0, 5, 6] = 1
-    batch = batch.with_labels({PixelLabels: labels})
+    model, images = UnetConfig(class_names=("dark", "light"), widths=(8, 8)).build(), torch.randn(1, 3, 16, 16)
+    labels = (images[:, 0] > 0).to(torch.uint8)  # neighbours say nothing of a pixel
+    batch = Batch.of_images(images).with_labels({PixelLabels: labels})
     optimiser = torch.optim.Adam(model.parameters(), 0.02)
-    for _ in range(150):
+    for _ in range(60):
         optimiser.zero_grad()
         loss = model.loss(model(batch), batch)["cross_entropy"]
         loss.backward()
         optimiser.step()
-    assert torch.equal(model.predict(model(batch), batch)[0].segmentation.labels, labels[0])
+    found = model.predict(model(batch), batch)[0].segmentation.labels
+    assert (found == labels[0]).float().mean() > 0.97
