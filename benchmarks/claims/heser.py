@@ -14,6 +14,7 @@ Parts:
   each network without the other.
 - few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
 - video: how much the change from frame to frame differs from the true one.
+- people: no network; how many pairs of portraits of one person, and of two, `frustum swap` would say are of two.
 - fairness: the chain on a balanced set, by tone of skin and by look.
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
@@ -31,7 +32,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.head_swaps import HeadSwaps, parse_with
+from frustum.cli.likeness import UNLIKE, distance
 from frustum.cli.worlds import generate_portraits
 from frustum.data.portraits.opening import open_portraits
 from frustum.engine import overrides
@@ -69,7 +71,7 @@ from frustum.worlds.heads.generate import HeadsConfig, clip_seed, person
 from frustum.worlds.heads.swap import true_swap
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("blender", "aligner", "chain", "few", "video", "fairness")
+PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=200, clips=3, frames=12, size=64)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2)
@@ -138,6 +140,7 @@ def scorings(options: argparse.Namespace) -> list[str]:
         "chain": ["both"],
         "few": [f"{count}:{steps}" for count in FRAMES for steps in LEARNING],
         "video": ["clips"],
+        "people": ["pairs"],
         "fairness": ["corners"],
     }
     seeds = {part: options.seeds if part in ("blender", "aligner", "chain") else 1 for part in PARTS}
@@ -146,6 +149,8 @@ def scorings(options: argparse.Namespace) -> list[str]:
 
 def trainings(options: argparse.Namespace) -> list[str]:
     found = [name for seed in range(options.seeds) for name in networks(seed, options).values()]
+    if set(options.parts) <= {"people"}:
+        return []
     if "aligner" in options.parts:
         found += [training("aligner", arm, seed, options) for arm in ALIGNERS for seed in range(options.seeds)]
     return list(dict.fromkeys(found))
@@ -182,6 +187,8 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
             split: evaluate(recipe, network, split=where, every=every, progress=False).results["portrait"]
             for split, (where, every) in splits.items()
         }
+    if part == "people":
+        return told_apart(open_portraits(options.world))
     source, swapper, parser = open_portraits(options.world), swapper_of(seed, options), parser_of(options)
     if part == "blender":
         name = networks(seed, options)["blender"]
@@ -329,6 +336,17 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+def told_apart(source: Any) -> dict[str, float]:
+    """Shares of pairs of portraits that are as far apart as `likeness.UNLIKE`, of people held out, from the middles of their clips."""
+    shown = [
+        [(source.image(token), source.parsing(token)) for token in (clip[len(clip) // 2] for clip in source.clips(who).values())]
+        for who in source.people("val")
+    ]
+    one = [distance(a, b) for person in shown for a, b in combinations(person, 2)]
+    two = [distance(a, b) for ours, theirs in combinations(shown, 2) for a in ours for b in theirs]
+    return {name: float(np.mean(np.array(found) >= UNLIKE)) for name, found in (("one_person", one), ("two_people", two))}
+
+
 # ---- all results -------------------------------------------------------------------------------------------------------------
 
 
@@ -428,7 +446,7 @@ def show(numbers: dict[str, Any]) -> None:
 def _text(name: str, found: dict[str, Any] | None) -> str:
     if not found:
         return "-"
-    scale = 100 if name in ("places", "missing", "failed", "head_iou", "background_changed") else 1
+    scale = 100 if name in ("places", "missing", "failed", "head_iou", "background_changed", "one_person", "two_people") else 1
     return f"{scale * found['mean']:.2f}" + ("" if found["std"] is None else f" +- {scale * found['std']:.2f}")
 
 
