@@ -96,14 +96,15 @@ class Drawn(NamedTuple):
     is_labelled: bool
 
 
-def require_front(sample: Sample, reference: int) -> None:
-    """Raise DataError unless CAM_FRONT is the camera `reference` of a keyframe."""
+def require_front(sample: Sample, reference: int, setting: str = "model.maps.reference") -> None:
+    """Raise DataError unless CAM_FRONT is the camera `reference` of a keyframe; `setting` is what chooses that, as it is typed."""
     channels = [camera.channel for camera in sample.cameras]
     if "CAM_FRONT" not in channels or channels.index("CAM_FRONT") != reference:
-        place = f"is camera {channels.index('CAM_FRONT')}: set model.maps.reference" if "CAM_FRONT" in channels else "is not there"
+        place = f"is camera {channels.index('CAM_FRONT')}: set {setting}={channels.index('CAM_FRONT')}" if "CAM_FRONT" in channels else ""
         raise DataError(
             f"'simplebev' maps are in the frame of CAM_FRONT, which should be camera {reference} of keyframe {sample.token}, but "
-            f"{place}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or model.maps.rule=lss."
+            f"{place or 'is not there'}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or "
+            f"{setting.removesuffix('reference')}rule=lss."
         )
 
 
