@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from frustum.data.corruption_names import Corruption
 from frustum.data.corruptions import corrupted
+from frustum.data.labels.map_classes import require_front
 from frustum.data.loader import EpochBatches, SampleDataset, build_loader
 from frustum.data.source import Pipeline, Source, labelled
 from frustum.engine.recipe import Recipe
@@ -121,10 +122,20 @@ def evaluation_batches(
     With a `corruption`, such as fog:3, of corrupted images (data/corruptions.py); `recipe.eval` does not count here.
     """
     _check_past(recipe, source, tokens)
+    _check_front(recipe, source, tokens)
     pipeline = build_pipeline(recipe, training=False, labels=labels)
     pipeline = pipeline if corruption is None else corrupted(pipeline, Corruption.parse(corruption))
     dataset = SampleDataset(source, tokens, pipeline)
     return iter(build_loader(dataset, recipe.eval.batch_size, num_workers=recipe.train.num_workers))
+
+
+def _check_front(recipe: Recipe, source: Source, tokens: Sequence[str]) -> None:
+    """Raise DataError where a prediction is to be in the frame of CAM_FRONT, which is another camera of the rig. Rigs may have none."""
+    reads = recipe.model.reads()
+    for token in tokens[:1] if reads.front >= 0 else ():
+        sample = recipe.data.open_sample(source, token, reads)
+        if any(camera.channel == "CAM_FRONT" for camera in sample.cameras):
+            require_front(sample, reads.front, reads.front_setting)
 
 
 def _check_past(recipe: Recipe, source: Source, tokens: Sequence[str], reads: Reads | None = None) -> None:

@@ -25,7 +25,7 @@ from frustum.geometry import VoxelGrid
 from frustum.losses.maps import cell_cross_entropy, centre_loss, centre_targets, offset_loss
 from frustum.nn.instance_norm import InstanceNorm
 from frustum.types.batch import Batch
-from frustum.types.contract import Label
+from frustum.types.contract import Label, Reads
 from frustum.types.predictions import PredictedMap, Prediction
 
 HEADS = {"segmentation_head": "map_logits", "instance_offset_head": "offset", "instance_center_head": "centre"}
@@ -60,6 +60,10 @@ class Maps(Config):
                 f"{', '.join(layers)}: roads are flat and rule 'simplebev' is the frame of a camera; set model.maps.rule=lss (or pointbev)"
             )
         return self
+
+    def reads(self) -> Reads:
+        """The keyframe, and where CAM_FRONT must be in it."""
+        return Reads(front=self.reference if self.rule == "simplebev" else -1)
 
     def labels(self) -> MapLabels:
         """The labels."""

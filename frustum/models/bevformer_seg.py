@@ -40,7 +40,7 @@ from frustum.nn.lift_sample import in_ego_frame
 from frustum.nn.rig_memory import RigMemory
 from frustum.ops.deform_attention import deform_attention
 from frustum.types.batch import Batch
-from frustum.types.contract import Label, ModelConfig
+from frustum.types.contract import Label, ModelConfig, Reads
 from frustum.types.frame import Frame, keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -88,6 +88,10 @@ class BevFormerSegConfig(ModelConfig):
                 "model.grid to fewer heights"
             )
         return self
+
+    def reads(self) -> Reads:
+        """See `Maps.reads`."""
+        return self.maps.reads()
 
     def learns_from(self) -> tuple[MapLabels]:
         """Map labels. Raises ConfigError where the network's map is not that of the labels."""

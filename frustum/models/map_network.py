@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from frustum.models.simplebev import SimpleBevConfig
 from frustum.models.ultimatedo import UltimateDoConfig
 from frustum.models.ultimatedo_mini import UltimateDoMiniConfig
 from frustum.types.batch import Batch
-from frustum.types.contract import Label
+from frustum.types.contract import Label, Reads
 
 
 class MapNetwork(Config):
@@ -57,6 +58,10 @@ class MapNetwork(Config):
         """The weight of the network's own depth supervision; 0 for those without one."""
         return getattr(self.config, "depth_loss", 0.0)
 
+    def reads(self) -> Reads:
+        """What the network reads."""
+        return replace(self.config.reads(), front_setting=f"model.network.{self.chosen}.maps.reference")
+
     def build(self) -> Any:
         """The network without its heads, with `to_map`, `map_channels` and `map_grid`."""
         network = self.config.build()
@@ -77,7 +82,7 @@ class MapNetwork(Config):
         maps = getattr(self.config, "maps", None)
         if maps is None or maps.rule != "simplebev":
             return LidarPoints(scans)
-        return LidarPoints(scans, maps.reference, maps.draw_reference)
+        return LidarPoints(scans, maps.reference, maps.draw_reference, self.reads().front_setting)
 
     def learns_depth(self) -> tuple[Label[Any], ...]:
         """Depth maps, where the network's depth loss has a weight."""

@@ -130,7 +130,7 @@ class OccFeatConfig(ModelConfig):
 
     def reads(self) -> Reads:
         """What the network reads."""
-        return self.network.config.reads()
+        return self.network.reads()
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """LiDAR points, a teacher's features where they are not computed in training, and depth where the network learns it."""

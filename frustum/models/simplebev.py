@@ -42,7 +42,7 @@ from frustum.nn.image_features import Encoder, ImageFeatures
 from frustum.nn.instance_norm import InstanceNorm
 from frustum.nn.lift_sample import FeatureSampling, LiftSample
 from frustum.types.batch import Batch
-from frustum.types.contract import Label, ModelConfig
+from frustum.types.contract import Label, ModelConfig, Reads
 from frustum.types.frame import keyframe_of
 from frustum.types.predictions import Prediction
 
@@ -77,6 +77,10 @@ class SimpleBevConfig(ModelConfig):
     feature_head: bool = False
     maps: Maps = Maps(rule="simplebev")
     loss: MapLoss = MapLoss()
+
+    def reads(self) -> Reads:
+        """See `Maps.reads`."""
+        return self.maps.reads()
 
     def learns_from(self) -> tuple[MapLabels]:
         """Map labels. Raises ConfigError where the network's map is not that of the labels."""

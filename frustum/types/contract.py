@@ -63,11 +63,15 @@ class Reads:
         past: past keyframes.
         sweeps: instead of one past keyframe (`past` is 1), a moment between keyframes.
         labels: labels that it needs to predict, too, and not only to learn: an oracle reads what it would otherwise have to find.
+        front: the place of CAM_FRONT among the cameras, where what it predicts is in that camera's frame; else -1.
+        front_setting: what chooses that place, as it is typed.
     """
 
     past: int = 0
     sweeps: Sweeps | None = None
     labels: tuple[Label[Any], ...] = ()
+    front: int = -1
+    front_setting: str = "model.maps.reference"
 
 
 @dataclass(frozen=True)

@@ -260,3 +260,19 @@ def test_training_evaluation_and_prediction_say_what_is_left_out(toy_root, tmp_p
         assert len(told) == 1
         assert told[0].startswith(f"1 files of 1 of {count} keyframes are marked with is_valid: false"), split
         assert any("have no image of CAM" in str(w.message) for w in caught)
+
+
+@pytest.mark.parametrize(("name", "below"), [("simplebev-b0", "model"), ("occfeat-b0", "model.network.simplebev")])
+def test_a_map_in_the_frame_of_another_camera_than_cam_front_is_refused(toy_root, name, below):
+    """It would be scored in the frame of CAM_FRONT, and be wrong without a word. A rig without one has none to mix up."""
+    data = toy.recipe(toy_root).data
+    recipe = get_recipe(name).model_copy(update={"data": data})
+    source = data.open()
+    first = source.tokens("val")[:1]
+    with pytest.raises(
+        DataError, match=rf"should be camera 1 .* is camera 0: set {below}\.maps\.reference=0\..* or {below}\.maps\.rule=lss"
+    ):
+        evaluation_batches(recipe, source, first)
+    evaluation_batches(apply(recipe, [f"{below}.maps.reference=0"]), source, first)
+    back = data.model_copy(update={"cameras": ("CAM_BACK",)})
+    evaluation_batches(recipe.model_copy(update={"data": back}), back.open(), first)

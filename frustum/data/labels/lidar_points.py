@@ -67,11 +67,13 @@ class LidarPoints(Label[Scans]):
             are fewer.
         reference: the place of CAM_FRONT in the sample, where a network's map is in its frame; -1 where it is in the ego frame.
         draw_reference: in training, draw another one for each sample, any but the first.
+        setting: what chooses the reference, as it is typed.
     """
 
     scans: int = 1
     reference: int = -1
     draw_reference: bool = False
+    setting: str = "model.maps.reference"
 
     what: ClassVar[str] = "LiDAR points"
     advice: ClassVar[str] = "Use a data set with LiDAR, or Batch.from_arrays(..., labels={LidarPoints: Scans(...)})."
@@ -95,7 +97,7 @@ class LidarPoints(Label[Scans]):
             raise DataError(f"the LiDAR scan {sample.lidar.path} of keyframe {token} holds no point beyond the vehicle itself.")
         lidar2key = invert(sample.ego2global) @ sample.lidar.ego2global @ sample.lidar.lidar2ego
         if self.reference >= 0:
-            require_front(sample, self.reference)
+            require_front(sample, self.reference, self.setting)
         sizes = np.array([camera.size for camera in sample.cameras], np.float64).reshape(-1, 2)
         return Found(transform_points(lidar2key, points).astype(np.float32), sizes, self.reference)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from frustum.data.augment import BevTransform, Draw
 from frustum.data.labels.bev_map import BACKGROUND, BevConvention, are_objects, as_map, centre_cells, draw_boxes
-from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, read_patch
+from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, origins, read_patch
 from frustum.data.sample import Sample
 from frustum.data.source import as_rig_source, labelled, spread
 from frustum.errors import DataError
@@ -96,14 +96,15 @@ class Drawn(NamedTuple):
     is_labelled: bool
 
 
-def require_front(sample: Sample, reference: int) -> None:
-    """Raise DataError unless CAM_FRONT is the camera `reference` of a keyframe."""
+def require_front(sample: Sample, reference: int, setting: str = "model.maps.reference") -> None:
+    """Raise DataError unless CAM_FRONT is the camera `reference` of a keyframe; `setting` is what chooses that, as it is typed."""
     channels = [camera.channel for camera in sample.cameras]
     if "CAM_FRONT" not in channels or channels.index("CAM_FRONT") != reference:
-        place = f"is camera {channels.index('CAM_FRONT')}: set model.maps.reference" if "CAM_FRONT" in channels else "is not there"
+        place = f"is camera {channels.index('CAM_FRONT')}: set {setting}={channels.index('CAM_FRONT')}" if "CAM_FRONT" in channels else ""
         raise DataError(
             f"'simplebev' maps are in the frame of CAM_FRONT, which should be camera {reference} of keyframe {sample.token}, but "
-            f"{place}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or model.maps.rule=lss."
+            f"{place or 'is not there'}. Cameras: {', '.join(channels) or 'none'}. Choose data.cameras with it, or "
+            f"{setting.removesuffix('reference')}rule=lss."
         )
 
 
@@ -251,19 +252,25 @@ class MapLabels(Label[MapTruth]):
             if len(shown) < len(tokens)
             else ""
         )
-        roads = f", roads from {read_patch(source, shown[0], self.layers).origin}" if self.layers and shown else ""
+        roads = f", roads from {' and '.join(origins(source, shown, self.layers))}" if self.layers and shown else ""
         visible = f"visibility {self.counts_from} and more" if self.counts_from > 1 else "any visibility"
         return f"maps of {', '.join(self.class_names)}{some} (rule {self.rule!r}, objects of {visible}{roads})"
 
     def require(self, source: Any, tokens: Sequence[str]) -> None:
-        """Raise DataError if no labelled keyframe has a box or a cell of any of the classes, or what the rule needs is not there."""
+        """Raise DataError if no labelled keyframe has a box of an object class, a location does not have a map layer, or what the rule
+        needs is not there.
+        """
         shown = labelled(source, tokens)
         for token in shown[:1]:
             self.read(source, token)
-        if not tokens or self.layers:
-            return
-        if not as_rig_source(source, self.what).count_boxes(shown, 0):
-            raise DataError(
-                f"this recipe learns where objects are, but none of the {len(shown)} labelled training keyframes in {source.root} has a "
-                "box (sample_annotation.json). Add annotations, or raise data.labelled_share."
-            )
+        if self.layers:
+            origins(source, shown, self.layers)
+        rigs = as_rig_source(source, self.what)
+        for kind in self.class_names if tokens else ():
+            samples = (rigs.sample(token, with_boxes=True, occupancy=False) for token in shown)
+            if kind in OBJECTS and not any(are_objects(sample, kind, self.rule).any() for sample in samples):  # type: ignore[arg-type]
+                raise DataError(
+                    f"this recipe learns where each {kind} is, but none of the {len(shown)} labelled training keyframes in {source.root} "
+                    "has a box of one (sample_annotation.json). Add annotations, raise data.labelled_share, or choose other "
+                    "model.maps.class_names."
+                )

@@ -9,6 +9,7 @@ The first that is there is taken, for the whole location.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,14 @@ def read_patch(source: Any, token: str, layers: tuple[str, ...]) -> Patch:
         return Patch(*_from_mask(mask, flat, len(layers)), "the map mask")
     _require(layers, tuple(_VOXEL_CLASSES), f"the voxel labels of {source.root}, which has no map of {location},")
     return Patch(*_from_voxels(source, token, layers), "voxel labels")
+
+
+def origins(source: Any, tokens: Iterable[str], layers: tuple[str, ...]) -> list[str]:
+    """Where layers of these keyframes come from, from one keyframe of each location, as maps are. Raises DataError as `read_patch` does."""
+    firsts: dict[str, str] = {}
+    for token in tokens:
+        firsts.setdefault(source.scene(token).location if hasattr(source, "scene") else "", token)
+    return list(dict.fromkeys(read_patch(source, token, layers).origin for token in firsts.values()))
 
 
 def _require(layers: tuple[str, ...], known: tuple[str, ...], what: str) -> None:

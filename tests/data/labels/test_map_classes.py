@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,21 +176,22 @@ def test_hidden_labels_teach_nothing(street_root):
     assert len(only.training_tokens(source, 0)) == 3
 
 
-def test_nothing_to_learn_is_refused(toy):
-    class Bare:
-        root = toy.root
+@pytest.mark.parametrize("classes", [("vehicle",), ("drivable_area", "vehicle")])
+def test_nothing_to_learn_is_refused(street_root, classes):
+    """Boxes of other kinds do not help, nor do roads beside."""
 
-        def __getattr__(self, name):
-            return getattr(toy, name)
-
+    class Walkers(NuScenes):
         def sample(self, token, **options):
-            return toy.sample(token, **options)
+            sample = super().sample(token, **options)
+            boxes = sample.boxes and replace(sample.boxes, names=["pedestrian"] * len(sample.boxes.names))
+            return replace(sample, boxes=boxes)
 
-        def count_boxes(self, tokens, min_points=1):
-            return 0
-
-    with pytest.raises(DataError, match=r"none of the \d+ labelled training keyframes in .* has a box"):
-        MapLabels().require(Bare(), toy.tokens("train"))
+    source = Walkers(street_root)
+    tokens = source.tokens("train")
+    MapLabels(classes).require(NuScenes(street_root), tokens)
+    MapLabels(("pedestrian",)).require(source, tokens)
+    with pytest.raises(DataError, match=r"learns where each vehicle is, but none of the \d+ labelled .* has a box of one"):
+        MapLabels(classes).require(source, tokens)
 
 
 def test_examples_have_the_shape_of_labels():

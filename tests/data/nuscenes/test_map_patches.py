@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from frustum.data.labels.map_classes import MapLabels
 from frustum.data.nuscenes import map_patches
 from frustum.data.nuscenes.map_layers import VectorMap, ego_map
-from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, read_patch
+from frustum.data.nuscenes.map_patches import NODES, REACH, STEP, origins, read_patch
 from frustum.data.nuscenes.reader import NuScenes
 from frustum.data.occ3d.label_files import read_labels
 from frustum.errors import DataError
@@ -97,6 +99,29 @@ def test_voxels_stand_in_where_there_is_no_map(street_root):
     assert patch.masks[0].any()
     with pytest.raises(DataError, match=r"has no map of .* cannot say where lane, stop_line is, only drivable_area and walkway"):
         read_patch(source, token, ("lane", "drivable_area", "stop_line"))
+
+
+def test_every_location_is_asked_for_its_map(street_root, tmp_path):
+    """What the expansion of one city has, another may lack: noticed ahead of training, and said where another source will do."""
+    first = NuScenes(street_root).tokens("train")[0]
+
+    class Cities(NuScenes):
+        def scene(self, token):
+            found = super().scene(token)
+            return found if token == first else replace(found, location="elsewhere")
+
+    root = shutil.copytree(street_root, tmp_path / "world", ignore=shutil.ignore_patterns("samples"))
+    source = Cities(root)
+    folder = root / "maps" / "expansion"
+    folder.mkdir(parents=True)
+    shutil.copy(GOLDEN / "map_expansion.json", folder / f"{source.scene(first).location}.json")
+    tokens = source.tokens("train")
+    assert read_patch(source, first, ("lane",)).origin == "the map expansion"
+    with pytest.raises(DataError, match="has no map of elsewhere, cannot say where lane is"):
+        MapLabels(("lane",)).require(source, tokens)
+    assert origins(source, tokens[:1], ("lane",)) == ["the map expansion"]
+    both = MapLabels(("drivable_area",)).described(source, tokens, {})
+    assert both.endswith("roads from the map expansion and voxel labels)")
 
 
 def test_what_is_unknown_or_missing_is_named(toy):
