@@ -75,7 +75,7 @@ PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=200, clips=3, frames=12, size=64)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2)
-STEPS = {"parser": 1500, "blender": 4000, "aligner": 8000}
+STEPS = {"parser": 2000, "blender": 4000, "aligner": 8000}
 PARSER = ("augment.scale=[1,2.4]",)
 """The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,10 +10,12 @@ from frustum.geometry.transforms import without_autocast
 from frustum.types.classes import IGNORE
 
 
-def label_map_loss(logits: Tensor, labels: Tensor, align_corners: bool = False) -> Tensor:
+def label_map_loss(logits: Tensor, labels: Tensor, align_corners: bool = False, balance: float = 0.0) -> Tensor:
     """Cross-entropy of logits (B, K, h, w), stretched bilinearly over labels (B, H, W), mean over the pixels that are not IGNORE.
 
     float32 whatever the precision; 0 where no pixel counts.
+
+    With a `balance` b a pixel weighs n^-b, n the pixels of its class in the batch: 0 counts pixels alike, 1 classes that are there.
 
     Args:
         logits: before the softmax, at any size.
@@ -21,5 +24,10 @@ def label_map_loss(logits: Tensor, labels: Tensor, align_corners: bool = False) 
     """
     with without_autocast(logits):
         stretched = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=align_corners)
-        total = F.cross_entropy(stretched, labels.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
+        if not balance:
+            total = F.cross_entropy(stretched, labels.long(), ignore_index=IGNORE, reduction="sum")
+            return total / (labels != IGNORE).sum().clamp(min=1)
+        counts = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)[: logits.shape[1]].float()
+        weights = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
+        total = F.cross_entropy(stretched, labels.long(), weights, ignore_index=IGNORE, reduction="sum")
+        return total / (weights * counts).sum().clamp(min=torch.finfo(weights.dtype).tiny)

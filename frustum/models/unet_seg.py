@@ -31,10 +31,12 @@ class UnetConfig(ModelConfig):
     Attributes:
         class_names: K; ids in label maps count them.
         widths: channels at full, half, quarter, ... size.
+        balance: of the loss (losses/label_maps.py): how much more a pixel of a rare class counts.
     """
 
     class_names: tuple[str, ...] = Field(CLASS_NAMES, min_length=1, max_length=255)
     widths: tuple[PositiveInt, ...] = Field((64, 128, 256, 512, 1024), min_length=2)
+    balance: float = Field(0.0, ge=0, le=1)
 
     def learns_from(self) -> tuple[PixelLabels]:
         """Label maps."""
@@ -72,7 +74,7 @@ class Unet(nn.Module):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`cross_entropy`."""
-        return {"cross_entropy": label_map_loss(outputs["logits"], batch.need(PixelLabels))}
+        return {"cross_entropy": label_map_loss(outputs["logits"], batch.need(PixelLabels), balance=self.config.balance)}
 
     @torch.no_grad()
     def predict(self, outputs: dict[str, Tensor], batch: Batch) -> list[Prediction]:

@@ -65,7 +65,7 @@ def pspnet_small() -> Recipe:
 
 def face_parser() -> Recipe:
     """A small U-Net for the 19 parts of a portrait, which head swapping needs (world of heads, 128x128)."""
-    model = UnetConfig(class_names=FACE.names, widths=(16, 32, 48, 64, 96))
+    model = UnetConfig(class_names=FACE.names, widths=(16, 32, 48, 64, 96), balance=0.5)
     return Recipe(
         name="face-parser",
         model=model,
@@ -73,7 +73,7 @@ def face_parser() -> Recipe:
         augment=AugmentConfig(scale=(0.5, 1.2), rotate_deg=(-15.0, 15.0), flip=False, colour_jitter=0.2),  # left and right have own ids
         optim=OptimConfig(lr=4e-3, schedule="one_cycle", pct_start=0.15, clip_norm=1.0),
         ema=EmaConfig(decay=0.99, warmup=0.0, initial_updates=0),
-        train=TrainConfig(epochs=None, steps=1500, batch_size=8, num_workers=0),
+        train=TrainConfig(epochs=None, steps=2000, batch_size=8, num_workers=0),
         runtime=RuntimeConfig(precision="auto"),
     )
 

@@ -17,6 +17,17 @@ def test_the_mean_over_pixels_that_count():
     assert label_map_loss(logits, labels).item() == pytest.approx(sum(expected) / 3, rel=1e-6)
 
 
+def test_rare_classes_may_count_for_more():
+    """Three pixels of one class, one of another, none of a third; without what is not labelled."""
+    logits, labels = torch.randn(1, 3, 1, 5), torch.tensor([[[0, 0, 0, 1, IGNORE]]], dtype=torch.uint8)
+    each = -logits.log_softmax(1)[0, :, 0]
+    first, second = each[0, :3].sum().item(), each[1, 3].item()
+    for balance, weights in ((0.0, (1, 1)), (0.5, (3**-0.5, 1)), (1.0, (1 / 3, 1))):
+        expected = (weights[0] * first + weights[1] * second) / (3 * weights[0] + weights[1])
+        assert label_map_loss(logits, labels, balance=balance).item() == pytest.approx(expected, rel=1e-5)
+    assert label_map_loss(logits, torch.full_like(labels, IGNORE), balance=0.5).item() == 0
+
+
 def test_how_logits_are_stretched():
     """Two columns over four pixels: 0, 1/4, 3/4, 1 between them, with aligned corners 0, 1/3, 2/3, 1."""
     logits = torch.tensor([0.0, 12.0]).reshape(1, 1, 1, 2)
