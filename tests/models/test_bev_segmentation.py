@@ -22,7 +22,7 @@ from tests.models import test_contract as contract
 
 _GRID = 'model.grid={"lower": [-50, -50, -4], "upper": [50, 50, 6], "cell": [2.5, 2.5, 5]}'
 _SIZES = ["model.pretrained=false", "model.fine=5"]
-_SIMPLEBEV = [*_SIZES, _GRID, "model.channels=16", "model.map_channels=8,8,16"]
+_SIMPLEBEV = [*_SIZES, _GRID, "model.channels=16", "model.map_channels=16,16,16"]
 _BEVFORMER = [
     *_SIZES,
     _GRID,
@@ -35,7 +35,7 @@ _BEVFORMER = [
 ]
 _LSS = [
     *_SIZES, 'model.grid={"lower": [-50, -50, -10], "upper": [50, 50, 10], "cell": [2.5, 2.5, 20]}', "model.image_channels=16",
-    "model.channels=8", "model.map_channels=8,8,16", 'model.depth_bins={"step": 4.0}',
+    "model.channels=8", "model.map_channels=16,16,16", 'model.depth_bins={"step": 4.0}',
 ]  # fmt: skip
 _B0 = "model.encoder=efficientnet_b0"
 SMALL = {
