@@ -46,7 +46,7 @@ from benchmarks.claims import measuring
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.head_swaps import HeadSwaps, parse_with
-from frustum.cli.likeness import UNLIKE, distance
+from frustum.cli.likeness import UNLIKE, colours, distance
 from frustum.cli.worlds import generate_portraits
 from frustum.data.portraits.opening import open_portraits
 from frustum.engine import overrides
@@ -339,7 +339,7 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
 def told_apart(source: Any) -> dict[str, float]:
     """Shares of pairs of portraits that are as far apart as `likeness.UNLIKE`, of people held out, from the middles of their clips."""
     shown = [
-        [(source.image(token), source.parsing(token)) for token in (clip[len(clip) // 2] for clip in source.clips(who).values())]
+        [colours(source.image(token), source.parsing(token)) for token in (clip[len(clip) // 2] for clip in source.clips(who).values())]
         for who in source.people("val")
     ]
     one = [distance(a, b) for person in shown for a, b in combinations(person, 2)]

@@ -16,7 +16,7 @@ from PIL import Image
 from frustum.checkpoint.weights_file import digest
 from frustum.cli.common import say
 from frustum.cli.head_swaps import parse_with
-from frustum.cli.likeness import odd_one
+from frustum.cli.likeness import colours, odd_one
 from frustum.cli.resolve import open_network
 from frustum.data.images.labelled import images_in, read_ids
 from frustum.data.pixels import photograph, read_image
@@ -74,7 +74,7 @@ def swap_heads(
     photographs, targets = [file for path in sources for file in _files(path)], _files(target)
     places = _places(targets, out, photographs, is_folder=target.is_dir())
     cut = [_portrait(file, masks, parse, swapper.side) for file in photographs]
-    if odd := odd_one([(portrait, parts) for _, _, portrait, parts in cut]):
+    if odd := odd_one([colours(portrait, parts) for _, _, portrait, parts in cut]):
         warnings.warn(
             f"skin and hair in {photographs[odd[0]]} have other colours than in the other photographs of the source "
             f"({odd[1]:.0f} Delta E): are all of them of one person?",

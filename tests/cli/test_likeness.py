@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from frustum.cli import swapping
-from frustum.cli.likeness import UNLIKE, distance, odd_one
+from frustum.cli.likeness import UNLIKE, Colours, colours, distance, odd_one
 from frustum.metrics.colour_error import to_lab
 from tests.cli.conftest import Run
 from tests.cli.test_swap import finds_a_square, networks, photographs, words  # noqa: F401  fixtures
@@ -23,9 +23,13 @@ def portrait(skin: tuple[int, int, int], hair: tuple[int, int, int] | None) -> t
     return image, parts
 
 
-FIRST = portrait((200, 160, 140), (60, 40, 30))
-LIGHTER = portrait((215, 175, 150), (70, 48, 36))
-OTHER = portrait((120, 80, 60), (200, 180, 90))
+def seen(skin: tuple[int, int, int], hair: tuple[int, int, int] | None) -> Colours:
+    return colours(*portrait(skin, hair))
+
+
+FIRST = seen((200, 160, 140), (60, 40, 30))
+LIGHTER = seen((215, 175, 150), (70, 48, 36))
+OTHER = seen((120, 80, 60), (200, 180, 90))
 
 
 def test_distances() -> None:
@@ -33,11 +37,11 @@ def test_distances() -> None:
     by_hand = sum(np.linalg.norm(to_lab(np.array(a)) - to_lab(np.array(b))) for a, b in (skin, hair))
     assert distance(FIRST, LIGHTER) == pytest.approx(by_hand)
     assert distance(FIRST, FIRST) == 0
-    bald = portrait((200, 160, 140), None)
+    bald = seen((200, 160, 140), None)
     assert distance(FIRST, bald) == 0, "what is not seen says nothing"
     dot = portrait((200, 160, 140), None)
     dot[0][0, 0], dot[1][0, 0] = (255, 0, 0), HAIR
-    assert distance(FIRST, dot) == 0, "nor does a pixel"
+    assert distance(FIRST, colours(*dot)) == 0, "nor does a pixel"
 
 
 def test_the_odd_one() -> None:
