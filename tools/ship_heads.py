@@ -17,13 +17,13 @@ from frustum.engine.overrides import apply
 from frustum.engine.sections import header_of
 from frustum.engine.taught import TAUGHT
 from frustum.weights.loading import open_network
-from frustum.weights.shipped import FOLDER, NETWORKS
+from frustum.weights.shipped import FOLDER
 
 
 def main(runs: list[str]) -> None:
-    """Take the aligner, the blender and the parser of three runs."""
+    """Take the networks NAME=RUN: `parser`, `aligner`, `blender`."""
     FOLDER.mkdir(exist_ok=True)
-    for name, run in zip(NETWORKS, runs, strict=True):
+    for name, run in (word.split("=", 1) for word in runs):
         recipe, network = open_network(run)
         halves = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
         lost = max(float((value.float() - network.state_dict()[key].float()).abs().max()) for key, value in halves.items())

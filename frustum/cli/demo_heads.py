@@ -1,4 +1,4 @@
-"""`frustum demo heads`: heads of people whom no network saw, swapped by the networks that come with frustum, judged by the exact truth."""
+"""`frustum demo heads`: people, networks that learn their heads, swaps of people whom these never saw, judged by the exact truth."""
 
 from __future__ import annotations
 
@@ -18,32 +18,46 @@ from frustum.cli.resolve import open_network
 from frustum.cli.worlds import generate_portraits
 from frustum.data.portraits.opening import open_portraits
 from frustum.data.source import spread
+from frustum.engine import overrides as settings
 from frustum.engine.evaluate import evaluate
 from frustum.engine.reports import compare
+from frustum.engine.speedtest import choose_steps
+from frustum.engine.train import train
 from frustum.files import atomic_path, make_folder, write_json
 from frustum.locks import owning
 from frustum.models.head_swap import HeadSwapper, NoHeadError
+from frustum.recipes.finding import get_recipe
 from frustum.tasks.portrait_baselines import portrait_baselines
-from frustum.weights.shipped import NETWORKS, SEED, shipped
+from frustum.weights.shipped import SEED, shipped
 
-STAGES = 4
-PEOPLE, FRAMES = 60, 6  # every fifth of the people gets the heads of four others
+STAGES = 5
+WORLD = {"identities": 160, "clips": 2, "frames": 8}  # every fifth of the people is not learned, and gets the heads of four others
+RECIPES = {"aligner": "heser-aligner-mini", "blender": "heser-blender-mini"}
+_AFTER = 120.0  # seconds that follow the training on two cores, more than are needed
 SHOWN = 10  # swaps in the picture
 _TITLES = ("source", "target", "aligned head", "swap", "perfect swap")
 
 
 @owning("out", "frustum demo heads")
 def run_head_demo(
-    out: Path, seed: int = 0, fresh: bool = False, people: int = PEOPLE, networks: dict[str, str] | None = None
+    out: Path,
+    minutes: float = 15.0,
+    seed: int = 0,
+    fresh: bool = False,
+    changes: dict[str, list[str]] | None = None,
+    parser: str = "",
+    world: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Run the demo in the folder `out`.
 
     Args:
-        out: gets world/, swaps.png and demo.json.
-        seed: another one makes other people; none of them is in the training of the networks.
+        out: gets world/, the runs aligner/ and blender/, swaps.png and demo.json.
+        minutes: time budget for everything; the networks are trained for what is left of it.
+        seed: of the world and of the trainings.
         fresh: delete an earlier demo in `out` first.
-        people: of the world; every fifth is swapped.
-        networks: runs or weights files of `aligner`, `blender` and `parser`; by default those that come with frustum.
+        changes: further settings of the recipes of `aligner` and `blender`, `key=value`.
+        parser: a run or weights file; by default the one that comes with frustum.
+        world: other numbers than WORLD.
 
     Returns:
         The numbers that demo.json holds, too.
@@ -54,35 +68,43 @@ def run_head_demo(
     began = time.time()
     make_folder(out)
     if fresh:
-        for name in ("world", "swaps.png", "plan.json", "demo.json"):
+        for name in ("world", *RECIPES, "swaps.png", "plan.json", "demo.json"):
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-    stored_plan(out / "plan.json", seed)
-    write_json(out / "plan.json", {"seed": seed})
-    opened = {name: open_network((networks or {}).get(name) or str(shipped(name))) for name in NETWORKS}
-    aligner, blender = (opened[name][1] for name in ("aligner", "blender"))
-    swapper = HeadSwapper(aligner, blender, parse_with(*opened["parser"]))  # type: ignore[arg-type]
-    with stage(1, "heads of people whom the networks never saw", STAGES):
-        world = {"identities": people, "clips": 1, "frames": FRAMES, "size": swapper.side, "seed": SEED + 1 + seed}
-        made = generate_portraits(world, out / "world")
+    plan = stored_plan(out / "plan.json", seed) or {"seed": seed}
+    write_json(out / "plan.json", plan)
+    opened = open_network(parser or str(shipped("parser")))
+    recipes = {name: get_recipe(recipe) for name, recipe in RECIPES.items()}
+    with stage(1, "people, some of whom the networks never see", STAGES):
+        size = recipes["aligner"].model.image_size  # type: ignore[attr-defined]
+        made = generate_portraits((world or WORLD) | {"size": size, "seed": SEED + 1 + seed}, out / "world")
         source = open_portraits(out / "world")
         tokens = source.tokens("swaps")
-        say(f"{len(source.people('val'))} people, {len(tokens)} swaps of which the perfect one is known to the pixel")
-    with stage(2, "swapping each head, from the frames of another clip", STAGES):
+        say(f"{len(source.people('train'))} people to learn from, {len(tokens)} swaps of {len(source.people('val'))} others")
+    networks = {}
+    for number, (name, recipe) in enumerate(recipes.items(), start=2):
+        with stage(number, f"training {recipe.name}", STAGES):
+            words = [f"data.root={out / 'world'}", f"train.seed={seed}", *((changes or {}).get(name, []))]
+            asked = settings.apply(recipe, words)
+            if name not in plan:  # an interrupted demo goes on with the number that was chosen first
+                left = (began + 60 * minutes - time.time() - _AFTER) / (4 - number)
+                plan[name] = choose_steps(asked, max(1.0, left), 2, recipe.train.steps or 2, data=source).steps
+                write_json(out / "plan.json", plan)
+            networks[name] = train(settings.apply(asked, [f"train.steps={plan[name]}"]), out / name, source=recipe.name).model
+    swapper = HeadSwapper(networks["aligner"], networks["blender"], parse_with(*opened))  # type: ignore[arg-type]
+    with stage(4, "swapping heads of people whom the networks never saw", STAGES):
         ways = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         reports = [evaluate(None, way, source, "swaps") for way in ways]
-    with stage(3, "what pasting a head gives", STAGES):
+        blended = settings.apply(recipes["blender"], [f"data.root={out / 'world'}"])
+        reports.append(evaluate(blended, networks["blender"], source, "swaps", name="exact head, blended"))
         pasted = portrait_baselines(source, swapper.blender.config.policy, tokens)
         reports += [evaluate(None, way, source, "swaps") for way in pasted]
-    with stage(4, "a picture", STAGES):
+    with stage(5, "a picture", STAGES):
         draw_swaps(ways[0], source, tokens, out / "swaps.png")
     print_table(compare(reports))
     if ways[0].failed:
-        say(f"Of {len(ways[0].failed)} of {len(tokens)} swaps no head came out.")
-    gained = [report.results["portrait"]["psnr_head"] for report in reports]
-    aligned = next(i for i, report in enumerate(reports) if report.name == "aligned and pasted, recoloured")
-    say(f"In the head the swap is {gained[0] - gained[aligned]:+.1f} dB beside the head that was pasted by its landmarks and recoloured.")
+        say(f"Of {len(ways[0].failed)} of {len(tokens)} swaps no head came out: their portraits stay as they are.")
     minutes = round((time.time() - began) / 60, 2)
-    numbers = numbers_of(reports) | {"world": made, "failed": ways[0].failed, "minutes": minutes}
+    numbers = numbers_of(reports) | {"world": made, "plan": plan, "failed": ways[0].failed, "minutes": minutes}
     write_json(out / "demo.json", numbers, indent=2)
     say(f"\n{minutes:.1f} minutes. The swaps: {out / 'swaps.png'}")
     return numbers

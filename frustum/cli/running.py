@@ -36,7 +36,7 @@ def demo(
     out: Annotated[
         Path | None, optional("--out", help="folder for the world and what is made of it; by default runs/demo or runs/heads")
     ] = None,
-    minutes: Annotated[float | None, optional("--minutes", min=1.0, help="time budget of the city, set-up included; by default 15")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world, and of the training")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
     json_file: JsonOption = None,
@@ -46,22 +46,19 @@ def demo(
 
     Needs no data and no GPU. Every stage is kept on disk: the same command goes on where it was stopped, and ends at once when all is done.
 
-    With `heads`: generate people, put the heads of some onto others by the networks that come with frustum, compare the pictures with the
-    perfect ones, and draw a sheet. It takes a few minutes.
+    With `heads`: generate people, train HeSer's two networks on them, put the heads of people whom these never saw onto others, compare the
+    pictures with the perfect ones, and draw a sheet.
     """
     if what not in ("city", "heads"):
         raise ConfigError(f"there is no demo {what!r}: frustum demo, which is that of a city, or frustum demo heads.")
     if what == "heads":
         from frustum.cli.demo_heads import run_head_demo
 
-        if minutes is not None:
-            raise ConfigError("--minutes is the budget of a training, and the demo of heads trains nothing. Leave it out.")
-        write_json(json_file, run_head_demo(out or Path("runs/heads"), seed, fresh))
+        write_json(json_file, run_head_demo(out or Path("runs/heads"), minutes, seed, fresh))
         return
     from frustum.cli.demo import run_demo
 
-    folder, budget = out or Path("runs/demo"), 15.0 if minutes is None else minutes
-    write_json(json_file, run_demo(out=folder, minutes=budget, seed=seed, fresh=fresh, started=started))
+    write_json(json_file, run_demo(out=out or Path("runs/demo"), minutes=minutes, seed=seed, fresh=fresh, started=started))
 
 
 @command(

@@ -9,6 +9,7 @@ import typer
 
 from frustum.cli.common import JsonOption, command, optional, say, write_json
 from frustum.errors import ConfigError
+from frustum.weights.shipped import shipped
 
 app = typer.Typer()
 
@@ -16,21 +17,16 @@ app = typer.Typer()
 @command(
     app,
     "swap",
-    "frustum swap --source a1.png a2.png --target b.png --consent",
     "frustum swap --source a1.jpg a2.jpg --target b.jpg --aligner runs/heser-aligner-mini --blender runs/heser-blender-mini "
-    "--parser runs/face-parser --out swapped.png --consent",
+    "--out swapped.png --consent",
     "frustum swap --verify swapped.png",
 )
 def swap(
     more: Annotated[list[Path] | None, typer.Argument(metavar="[PHOTO ...]", help="further photographs of the source")] = None,
     source: Annotated[list[Path] | None, optional("--source", help="photograph of the person whose head it is, or a folder")] = None,
     target: Annotated[Path | None, optional("--target", help="photograph that gets the head, or a folder of frames")] = None,
-    aligner: Annotated[
-        str, optional("--aligner", help="run or weights file of an aligner; by default the one that comes with frustum")
-    ] = "",
-    blender: Annotated[
-        str, optional("--blender", help="run or weights file of a blender; by default the one that comes with frustum")
-    ] = "",
+    aligner: Annotated[str, optional("--aligner", help="run or weights file of an aligner")] = "",
+    blender: Annotated[str, optional("--blender", help="run or weights file of a blender")] = "",
     parser: Annotated[
         str, optional("--parser", help="run or weights file of a face parser; by default the one that comes with frustum")
     ] = "",
@@ -44,8 +40,9 @@ def swap(
 ) -> None:
     """Put the head of a person onto a portrait of another one, in its pose and in its light.
 
-    The networks that come with frustum know generated heads alone; for others train your own (docs/methods/heser.md). It needs the consent
-    of those who are shown. The picture says that it is synthetic: by a label, by an invisible mark, and by a file FILE.json beside it.
+    Needs an aligner and a blender that were trained (docs/methods/heser.md), and the consent of those who are shown. The face parser that
+    comes with frustum knows generated heads alone. The picture says that it is synthetic: by a label, by an invisible mark, and by a file
+    FILE.json beside it.
     """
     if verify is not None:
         from frustum.cli.swapping import verify as look
@@ -56,21 +53,18 @@ def swap(
         say(f"{verify} {said}.")
         write_json(json_file, found)
         return
-    given = {"--source": source, "--target": target}
+    parser = parser or str(shipped("parser") or "")
+    given = {"--source": source, "--target": target, "--aligner": aligner, "--blender": blender, "--parser": parser}
     if missing := [name for name, value in given.items() if not value]:
         raise ConfigError(f"{' and '.join(missing)} must be given; see frustum swap --help.")
     assert source is not None
     assert target is not None
     from frustum.cli.swapping import CONSENT, swap_heads
     from frustum.models.heser_fewshot import FewShot
-    from frustum.weights.shipped import shipped
 
     if not consent:
         raise ConfigError(CONSENT)
-    given_networks = {"aligner": aligner, "blender": blender, "parser": parser}
-    networks = {name: run or str(shipped(name)) for name, run in given_networks.items()}
-    if not all(given_networks.values()):
-        say("The networks that come with frustum know generated heads alone: on photographs of people the result will look wrong.")
+    networks = {"aligner": aligner, "blender": blender, "parser": parser}
     files = swap_heads([*source, *(more or ())], target, out, networks, masks, FewShot(steps=steps), has_label=not no_label)
     say(
         f"{len(files)} pictures are in {out}"

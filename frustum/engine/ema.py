@@ -36,3 +36,14 @@ def build_ema(model: nn.Module, config: EmaConfig) -> AveragedModel:
     # torch counts finished updates and copies the model at number 0; the rule blends from the very first one.
     ema.n_averaged.fill_(config.initial_updates + 1)
     return ema.requires_grad_(False).eval()
+
+
+def settled(averaged: nn.Module) -> nn.Module:
+    """An averaged network, ready for use, in evaluation mode.
+
+    What holds numbers that follow from others, of which the mean is not what follows from the mean, has a method `after_averaging`.
+    """
+    for module in averaged.modules():
+        if callable(settle := getattr(module, "after_averaging", None)):
+            settle()
+    return averaged.eval()

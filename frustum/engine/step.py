@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from frustum.checkpoint.integrity import not_finite
-from frustum.engine.ema import build_ema
+from frustum.engine.ema import build_ema, settled
 from frustum.engine.non_finite import origin
 from frustum.engine.optim import build_optimizer, build_scheduler
 from frustum.engine.recipe import Recipe
@@ -201,5 +201,5 @@ class Stepper:
     def result(self) -> nn.Module:
         """The network to use after training, in evaluation mode: the average where there is one and `eval.use_ema` is on."""
         if self.ema is not None and self.recipe.eval.use_ema:
-            return self.ema.module.eval()
+            return settled(self.ema.module)
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).eval()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from frustum.geometry.transforms import without_autocast
 
+_ITERATIONS = 30  # of the power method, from vectors that are nearly right
+
 
 class _Spectral(nn.Module):
     """A weight (C_out, *) and the vectors u, v of its largest singular value, which training improves by one power iteration per forward.
@@ -44,6 +46,17 @@ class _Spectral(nn.Module):
                     self.weight_u.copy_(u)
                     self.weight_v.copy_(v)
             return self.weight_orig / torch.dot(u, matrix @ v)
+
+    @torch.no_grad()
+    def after_averaging(self) -> None:
+        """Make u and v those of a weight that is a mean of several: means of u and v are too short, and the weight would be too large."""
+        with without_autocast(self.weight_orig):
+            matrix, u = self.weight_orig.float().flatten(1), self.weight_u.float()
+            for _ in range(_ITERATIONS):
+                v = F.normalize(matrix.T @ u, dim=0, eps=self.eps)
+                u = F.normalize(matrix @ v, dim=0, eps=self.eps)
+            self.weight_u.copy_(u)
+            self.weight_v.copy_(v)
 
 
 class SpectralConv2d(_Spectral):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from frustum.engine.ema import settled
 from frustum.errors import ConfigError, ShapeError
 from frustum.nn.adain_generator import AdainGenerator
 from frustum.nn.bisenet import BiSeNet
@@ -149,6 +150,23 @@ def test_the_weight_of_torch():
     for _ in range(3):
         torch.testing.assert_close(ours(x), theirs(x))
         torch.testing.assert_close(ours.weight_u, theirs.weight_u)
+
+
+def test_a_mean_of_weights_gets_its_own_singular_vectors():
+    """Else the weight of the average is too large: means of the vectors are shorter than 1."""
+    torch.manual_seed(0)
+    layers = [SpectralConv2d(6, 10, 3) for _ in range(2)]
+    for layer in layers:
+        for _ in range(50):
+            layer.weight()
+    mean = SpectralConv2d(6, 10, 3)
+    states = [layer.state_dict() for layer in layers]
+    mean.load_state_dict({key: (states[0][key] + states[1][key]) / 2 for key in states[0]})
+    network = torch.nn.Sequential(mean)
+    assert torch.linalg.matrix_norm(mean.eval().weight().flatten(1), 2) > 1.2
+    settled(network.train())
+    assert not mean.training
+    torch.testing.assert_close(torch.linalg.matrix_norm(mean.weight().flatten(1), 2), torch.tensor(1.0), rtol=1e-3, atol=0)
 
 
 def test_two_passes_before_one_backward_and_a_copy_after_them():
