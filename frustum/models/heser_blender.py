@@ -25,7 +25,7 @@ from frustum.nn.discriminators import PatchDiscriminator
 from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred
+from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred, Tone
 from frustum.nn.head_regions import ColourPolicy
 from frustum.nn.portrait_views import as_bytes, signed
 from frustum.types.batch import Batch
@@ -42,6 +42,8 @@ class HeserBlenderConfig(ModelConfig):
         temperature: of the colour reference.
         policy: whose colours the head gets (nn/head_regions.py).
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
+        tone: how light the grey head is that is painted: as it was in its own scene (HeSer), or like the regions of the target. In training
+            the head's own scene is the target's, so that a network with `own` trusts the grey head where it should not.
         flip: probability that colours come from the mirrored portrait, in training.
         adversarial: which loss the discriminator is trained by.
         discriminator_width: channels of its first maps, which double up to eight times that.
@@ -58,6 +60,7 @@ class HeserBlenderConfig(ModelConfig):
     temperature: Annotated[PositiveFloat, TRAVELS] = 0.001
     policy: ColourPolicy = "region"
     conventions: Annotated[BlendConventions, TRAVELS] = "clean"
+    tone: Annotated[Tone, TRAVELS] = "own"
     flip: float = Field(0.7, ge=0, le=1)
     adversarial: Adversarial = "lsgan"
     discriminator_width: PositiveInt = 32
@@ -95,7 +98,7 @@ class HeserBlender(nn.Module):
         super().__init__()
         self.config = config
         widths = config.width, config.feature_width, config.match_channels
-        self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions)
+        self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions, config.tone)
         first = config.discriminator_width
         self.discriminator = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first))
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))

@@ -26,6 +26,7 @@ from frustum.nn.head_regions import (
     dilation_for,
     grey,
     head_masks,
+    matched_grey,
     region_labels,
     with_ring,
 )
@@ -49,6 +50,7 @@ class Referred(NamedTuple):
         masks: at the size of the image.
         sent_back: (B, 3, h, w) what the target's regions and its ring get when the reference is sent back to them; 0 elsewhere.
         returned_to: (B, 3, h, w) the target in its dilated head, 0 elsewhere: what the cycle compares `sent_back` with.
+        grey: (B, 1, H, W) the brightness of the head.
     """
 
     reference: Tensor
@@ -56,6 +58,11 @@ class Referred(NamedTuple):
     masks: HeadMasks
     sent_back: Tensor
     returned_to: Tensor
+    grey: Tensor
+
+
+Tone = Literal["own", "matched"]
+"""How light the grey head is that the network sees: as it was in its own scene (HeSer), or with mean and spread of the target's regions."""
 
 
 class HeadBlender(nn.Module):
@@ -68,14 +75,15 @@ class HeadBlender(nn.Module):
         temperature: of the colour reference; published: 0.001.
         policy: whose colours the head gets; HeSer has `region` alone.
         conventions: see `BlendConventions`.
+        tone: see `Tone`.
     """
 
     def __init__(
         self, width: int = 64, feature_width: int = 64, match_channels: int = 256, temperature: float = 0.001,
-        policy: ColourPolicy = "region", conventions: BlendConventions = "clean",
+        policy: ColourPolicy = "region", conventions: BlendConventions = "clean", tone: Tone = "own",
     ):  # fmt: skip
         super().__init__()
-        self.temperature, self.policy, self.conventions = temperature, policy, conventions
+        self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
         self.feature_ext = Vgg19Features(feature_width)
         self.decoder = BlendingUnet(12, width)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
@@ -99,6 +107,7 @@ class HeadBlender(nn.Module):
         regions, target_regions = region_labels(head_parsing), region_labels(target_parsing)
         masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
         our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
+        tone = grey(head) if self.tone == "own" else matched_grey(head, regions, target, target_regions, self.policy)
         first = STRIDE // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
         labels, theirs = (pixels[:, first::STRIDE, first::STRIDE] for pixels in (our_pixels, their_pixels))
         queries, keys = (
@@ -110,13 +119,13 @@ class HeadBlender(nn.Module):
             reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
             reference = torch.where(kept[:, None], _means(head, our_pixels, labels), reference)
             sent_back = colour_reference(keys, queries, theirs, ours, reference, self.temperature)
-            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None])
+            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None], tone)
         reference = colour_reference(queries, keys, labels, theirs, _shrunk(target), self.temperature)
         stretched = torch.stack([self._stretched(part, size) for part in _parts(reference, labels)]).sum(0)
         sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched), self.temperature)
         around = target * masks.target_union[:, None]
         returned_to = F.interpolate(around, labels.shape[-2:], mode="bilinear", align_corners=False)
-        return Referred(reference, labels, masks, sent_back, returned_to)
+        return Referred(reference, labels, masks, sent_back, returned_to, tone)
 
     def forward(self, head: Tensor, scene: Tensor, referred: Referred) -> Tensor:
         """Paint the head into the scene (B, 3, H, W), which the head's image lies on, in the colours of `refer`: (B, 3, H, W) from -1 to 1.
@@ -126,7 +135,7 @@ class HeadBlender(nn.Module):
         masks, size = referred.masks, head.shape[-2:]
         parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
         is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
-        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, grey(head) * is_head), 1)
+        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, referred.grey.to(head.dtype) * is_head), 1)
         return self.decoder(known).float()
 
     def _stretched(self, maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.errors import ConfigError
+from frustum.geometry.transforms import without_autocast
 
 Region = Literal["skin", "hair", "eyes", "brows", "ears", "nose", "lips", "teeth"]
 REGIONS: dict[Region, tuple[int, ...]] = {
@@ -123,3 +124,32 @@ def grey(images: Tensor) -> Tensor:
     """RGB images (B, 3, H, W) -> their brightness (B, 1, H, W): 0.2989 R + 0.587 G + 0.114 B."""
     red, green, blue = images.split(1, 1)
     return 0.2989 * red + 0.587 * green + 0.114 * blue
+
+
+def matched_grey(head: Tensor, regions: Tensor, target: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> Tensor:
+    """The brightness of a head (B, 1, H, W) float32, of which every region has mean and spread of that of the target that gives colours.
+
+    So a head that is put into another scene says what is light and dark in it, but not how light it was itself. Regions that keep their own
+    colours (`colour_givers`) keep their brightness.
+
+    Args:
+        head, target: RGB images (B, 3, H, W).
+        regions, target_regions: (B, H, W) labels, see `region_labels`.
+        policy: see `ColourPolicy`.
+    """
+    with without_autocast(head):
+        ours, theirs = grey(head.float()).flatten(1), grey(target.float()).flatten(1)
+        givers, kept = (found.flatten(1) for found in colour_givers(regions, target_regions, policy))
+        labels = regions.flatten(1)
+        (mean, spread), (wanted, wide) = _statistics(ours, labels), _statistics(theirs, target_regions.flatten(1))
+        matched = (ours - mean.gather(1, labels)) / spread.gather(1, labels) * wide.gather(1, givers) + wanted.gather(1, givers)
+        return torch.where(kept | (labels == 0), ours, matched).view(len(head), 1, *head.shape[-2:])
+
+
+def _statistics(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, RING + 1) of values (B, P) by label; of a label that is not there 0 and the least deviation."""
+    zeros = values.new_zeros(len(values), RING + 1)
+    counts = zeros.scatter_add(1, labels, torch.ones_like(values)).clamp(min=1)
+    mean = zeros.scatter_add(1, labels, values) / counts
+    square = zeros.scatter_add(1, labels, (values - mean.gather(1, labels)).square()) / counts
+    return mean, square.sqrt().clamp(min=1e-3)

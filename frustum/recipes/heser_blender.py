@@ -27,7 +27,13 @@ def heser_blender_mini() -> Recipe:
     return Recipe(
         name="heser-blender-mini",
         model=HeserBlenderConfig(
-            width=16, feature_width=8, match_channels=32, temperature=0.05, adversarial_weight=0.02, discriminator_width=16
+            width=16,
+            feature_width=8,
+            match_channels=32,
+            temperature=0.05,
+            adversarial_weight=0.02,
+            discriminator_width=16,
+            tone="matched",
         ),
         data=PortraitData(image_size=(64, 64), cache="memory"),
         augment=MIRRORED,

@@ -14,7 +14,18 @@ from frustum.errors import ConfigError, ShapeError
 from frustum.nn.blending_unet import BlendingUnet
 from frustum.nn.colour_reference import colour_reference, normalised
 from frustum.nn.head_blending import HeadBlender, Referred
-from frustum.nn.head_regions import LABELS, RING, colour_givers, dilated, dilation_for, head_masks, region_labels, with_ring
+from frustum.nn.head_regions import (
+    LABELS,
+    RING,
+    colour_givers,
+    dilated,
+    dilation_for,
+    grey,
+    head_masks,
+    matched_grey,
+    region_labels,
+    with_ring,
+)
 from tests.nn import golden_heser as gold
 
 
@@ -264,3 +275,20 @@ def test_the_unet_reaches_every_weight():
     network(torch.randn(2, 5, 32, 32)).square().mean().backward()
     # A bias ahead of an instance norm's ReLU counts; those that only a norm follows do not exist here.
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
+
+
+def test_a_matched_grey_head_is_as_light_as_the_target():
+    torch.manual_seed(0)
+    regions, target_regions = torch.zeros(1, 64, 64, dtype=torch.int64), torch.zeros(1, 64, 64, dtype=torch.int64)
+    regions[:, :20], regions[:, 20:40] = LABELS["skin"], LABELS["hair"]
+    target_regions[:, :40] = LABELS["skin"]  # no hair: the head's keeps its own
+    head, target = torch.rand(1, 3, 64, 64) * 0.2 - 0.9, torch.rand(1, 3, 64, 64) * 0.8
+    found = matched_grey(head, regions, target, target_regions)
+    wanted = grey(target)[:, :, :40]
+    torch.testing.assert_close(found[:, :, :20].mean(), wanted.mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, :, :20].std(correction=0), wanted.std(correction=0), rtol=1e-3, atol=1e-4)
+    assert torch.equal(found[:, :, 20:], grey(head)[:, :, 20:])
+    own = matched_grey(head, regions, head, regions)
+    torch.testing.assert_close(own, grey(head), rtol=1e-4, atol=1e-5)
+    darker = matched_grey(0.5 * head - 0.4, regions, target, target_regions)
+    torch.testing.assert_close(darker[:, :, :20], found[:, :, :20], rtol=1e-3, atol=1e-3)
