@@ -27,7 +27,8 @@ def label_map_loss(logits: Tensor, labels: Tensor, align_corners: bool = False, 
         if not balance:
             total = F.cross_entropy(stretched, labels.long(), ignore_index=IGNORE, reduction="sum")
             return total / (labels != IGNORE).sum().clamp(min=1)
-        counts = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)[: logits.shape[1]].float()
+        flat = labels.flatten().long()
+        counts = stretched.new_zeros(IGNORE + 1).scatter_add(0, flat, stretched.new_ones(flat.shape))[: logits.shape[1]]
         weights = torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
         total = F.cross_entropy(stretched, labels.long(), weights, ignore_index=IGNORE, reduction="sum")
         return total / (weights * counts).sum().clamp(min=torch.finfo(weights.dtype).tiny)
