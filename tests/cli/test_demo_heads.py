@@ -32,7 +32,9 @@ def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with Image.open(tmp_path / "demo" / "swaps.png") as opened:
         sheet = np.asarray(opened)
     assert sheet.shape == (5 * 96, 90 + 2 * 96, 3)
-    assert "people to learn from, 2 swaps of 2 others" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "people to learn from, 2 swaps of 2 others" in said
+    assert ("they say nothing of the networks" in said) == bool(numbers["failed"])
     again = run_head_demo(tmp_path / "demo", minutes=0.1, changes=CHANGES, world=WORLD)
     assert again["results"] == numbers["results"]
     assert again["plan"] == numbers["plan"], "it goes on with what was chosen first"
@@ -40,10 +42,14 @@ def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         run_head_demo(tmp_path / "demo", seed=1, world=WORLD)
 
 
-def test_what_is_refused(frustum: Run) -> None:
+def test_what_is_refused(frustum: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = frustum("demo", "cats")
     assert run.code == 2
     assert "there is no demo 'cats'" in run.err
+    monkeypatch.setattr("frustum.weights.shipped.FOLDER", tmp_path / "none")
+    run = frustum("demo", "heads", "--out", tmp_path / "demo")
+    assert run.code == 3
+    assert "Install it again" in run.err
 
 
 def test_the_parser_that_comes_with_frustum() -> None:
