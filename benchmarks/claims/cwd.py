@@ -46,7 +46,7 @@ from frustum.files import write_json
 from frustum.recipes.finding import get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, TEACHER_STEPS, SEEDS, FACTORS = 1000, 2000, 3, (0.1, 1.0)
+STEPS, TEACHER_STEPS, SEEDS, FACTORS = 1000, 1500, 3, (0.1, 1.0)
 
 
 class Ground(NamedTuple):

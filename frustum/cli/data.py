@@ -109,6 +109,7 @@ def heads(
     frames: Annotated[int | None, optional("--frames", min=1, help="frames of a clip, 25 per second (default 16)")] = None,
     size: Annotated[int | None, optional("--size", help="height and width in pixels, 64 to 512 (default 128)")] = None,
     swaps: Annotated[int | None, optional("--swaps", min=0, help="true swaps of each person for validation (default 4)")] = None,
+    train_swaps: Annotated[int | None, optional("--train-swaps", min=0, help="true swaps of each person to learn from (default 4)")] = None,
     people: Annotated[str | None, optional("--people", help="drawn at random, or balanced: every skin tone with every look")] = None,
     seed: Annotated[int | None, optional("--seed", min=0, help="another seed, other people (default 0)")] = None,
     workers: Annotated[int | None, optional("--workers", min=1, help="processes; by default one per core")] = None,
@@ -125,11 +126,12 @@ def heads(
     from frustum.cli.worlds import generate_portraits
     from frustum.engine.progress import pace
 
-    given = {"identities": identities, "clips": clips, "frames": frames, "size": size, "swaps": swaps, "people": people, "seed": seed}
+    given = {"identities": identities, "clips": clips, "frames": frames, "size": size, "people": people, "seed": seed}
+    given |= {"swaps": swaps, "train_swaps": train_swaps}
     made = generate_portraits(given, root, workers, overwrite)
     say(
-        f"{made['frames']} frames of {made['identities']} people are in {root}; {made['generated']} of them are new"
-        + (f", {pace(made['frames_per_second'], 'frames', 1)}. " if made["generated"] else ". ")
+        f"{made['frames']} frames of {made['identities']} people are in {root}; {made['generated']} pictures are new"
+        + (f", {pace(made['pictures_per_second'], 'pictures', 1)}. " if made["generated"] else ". ")
         + f"Look at {root / 'heads.jpg'}"
     )
     write_json(json_file, made)

@@ -12,7 +12,7 @@ from frustum.cli.common import invalid, split_overrides
 from frustum.engine import overrides as settings
 from frustum.engine.progress import Reporter, progress_bar
 from frustum.errors import ConfigError
-from frustum.worlds.heads.generate import HeadsConfig, generate_heads
+from frustum.worlds.heads.generate import HeadsConfig, generate_heads, pictures
 from frustum.worlds.street.generate import Progress, generate
 from frustum.worlds.street.rigs import StreetRig
 from frustum.worlds.street.world_config import WorldConfig
@@ -46,9 +46,9 @@ def generate_portraits(given: dict[str, Any], root: Path, workers: int | None = 
         config = HeadsConfig(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise ConfigError(invalid(error)) from error
-    with progress_bar("filming", config.identities * config.clips * config.frames, unit="frames", every=5.0) as bar:
+    with progress_bar("filming", pictures(config), unit="pictures", every=5.0) as bar:
         report = generate_heads(config, root, workers, _shown_on(bar), overwrite)
-    rounded = {"root": str(root), "seconds": round(report.seconds, 2), "frames_per_second": round(report.rate, 4)}
+    rounded = {"root": str(root), "seconds": round(report.seconds, 2), "pictures_per_second": round(report.rate, 4)}
     return asdict(report) | rounded
 
 

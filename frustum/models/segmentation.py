@@ -38,6 +38,7 @@ class SegmentorConfig(ModelConfig):
         auxiliary_channels: of the auxiliary head.
         auxiliary_weight: of its loss; 0 has no such head.
         dropout: probability that a channel is left out ahead of the classes.
+        balance: of the loss (losses/label_maps.py): how much more a pixel of a rare class counts; published is 0.
     """
 
     encoder: PixelEncoder = "resnet101"
@@ -49,6 +50,7 @@ class SegmentorConfig(ModelConfig):
     auxiliary_channels: PositiveInt = 512
     auxiliary_weight: NonNegativeFloat = 0.4
     dropout: float = Field(0.1, ge=0, lt=1)
+    balance: float = Field(0.0, ge=0, le=1)
 
     @property
     def is_aligned(self) -> bool:
@@ -87,10 +89,10 @@ class Segmentor(nn.Module):
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`cross_entropy`, and in training `auxiliary`: that of the auxiliary head times its weight."""
-        labels, is_aligned = batch.need(PixelLabels), self.config.is_aligned
-        losses = {"cross_entropy": label_map_loss(outputs["logits"], labels, is_aligned)}
+        labels, how = batch.need(PixelLabels), (self.config.is_aligned, self.config.balance)
+        losses = {"cross_entropy": label_map_loss(outputs["logits"], labels, *how)}
         if "aux_logits" in outputs:
-            losses["auxiliary"] = self.config.auxiliary_weight * label_map_loss(outputs["aux_logits"], labels, is_aligned)
+            losses["auxiliary"] = self.config.auxiliary_weight * label_map_loss(outputs["aux_logits"], labels, *how)
         return losses
 
     @torch.no_grad()

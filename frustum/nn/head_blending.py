@@ -2,7 +2,7 @@
 
 head, target -> VGG features -> colour reference of the regions and of the ring -> with masks and the greyed head into a U-Net -> image
 
-Key names are those of HeSer.Pytorch. Shape letters: B batch, H W image, h w its map at stride 8.
+Key names are those of HeSer.Pytorch. Shape letters: B batch, H W image, h w its map of compared features, at stride 8 as published.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from frustum.nn.head_regions import (
     dilation_for,
     grey,
     head_masks,
-    matched_grey,
+    matched,
     region_labels,
     with_ring,
 )
 
 STRIDE = 8
-
+"""Of the coarsest map of the U-Net."""
+Stride = Literal[1, 2, 4, 8]
+"""Of the map of compared features; published: 8."""
 BlendConventions = Literal["clean", "heser"]
 """`heser` is what HeSer.Pytorch does: masks grow by a window of 17 pixels whatever the image's size, features are divided by the length
 that they had with their mean, a place of the map has the label of its first pixel and a colour from elsewhere in the image (resized with
@@ -50,7 +52,7 @@ class Referred(NamedTuple):
         masks: at the size of the image.
         sent_back: (B, 3, h, w) what the target's regions and its ring get when the reference is sent back to them; 0 elsewhere.
         returned_to: (B, 3, h, w) the target in its dilated head, 0 elsewhere: what the cycle compares `sent_back` with.
-        grey: (B, 1, H, W) the brightness of the head.
+        painted: (B, 1, H, W) the brightness of the head, or (B, 3, H, W) its colours, see `Tone`.
     """
 
     reference: Tensor
@@ -58,11 +60,12 @@ class Referred(NamedTuple):
     masks: HeadMasks
     sent_back: Tensor
     returned_to: Tensor
-    grey: Tensor
+    painted: Tensor
 
 
-Tone = Literal["own", "matched"]
-"""How light the grey head is that the network sees: as it was in its own scene (HeSer), or with mean and spread of the target's regions."""
+Tone = Literal["own", "matched", "coloured"]
+"""The head that the network sees: grey, as light as in its own scene (`own`: HeSer) or with mean and spread of the target's regions
+(`matched`); or in colours, with theirs (`coloured`)."""
 
 
 class HeadBlender(nn.Module):
@@ -76,16 +79,19 @@ class HeadBlender(nn.Module):
         policy: whose colours the head gets; HeSer has `region` alone.
         conventions: see `BlendConventions`.
         tone: see `Tone`.
+        stride: of the map of compared features.
     """
 
     def __init__(
         self, width: int = 64, feature_width: int = 64, match_channels: int = 256, temperature: float = 0.001,
         policy: ColourPolicy = "region", conventions: BlendConventions = "clean", tone: Tone = "own",
+        stride: Stride = 8,
     ):  # fmt: skip
         super().__init__()
         self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
-        self.feature_ext = Vgg19Features(feature_width)
-        self.decoder = BlendingUnet(12, width)
+        self.stride = stride
+        self.feature_ext = Vgg19Features(feature_width, stride)
+        self.decoder = BlendingUnet(14 if tone == "coloured" else 12, width)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
         self.theta = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
 
@@ -107,25 +113,28 @@ class HeadBlender(nn.Module):
         regions, target_regions = region_labels(head_parsing), region_labels(target_parsing)
         masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
         our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
-        tone = grey(head) if self.tone == "own" else matched_grey(head, regions, target, target_regions, self.policy)
-        first = STRIDE // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
-        labels, theirs = (pixels[:, first::STRIDE, first::STRIDE] for pixels in (our_pixels, their_pixels))
+        painted, theirs_painted = (x if self.tone == "coloured" else grey(x) for x in (head, target))
+        if self.tone != "own":
+            painted = matched(painted, regions, theirs_painted, target_regions, self.policy)
+        step = self.stride
+        first = step // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
+        labels, theirs = (pixels[:, first::step, first::step] for pixels in (our_pixels, their_pixels))
         queries, keys = (
             normalised(layer(self.feature_ext(image)), self.conventions) for layer, image in ((self.phi, head), (self.theta, target))
         )
         if is_clean:
             ours, kept = colour_givers(labels, theirs, self.policy)
-            colours = _means(target, their_pixels, theirs)
+            colours = _means(target, their_pixels, theirs, step)
             reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
-            reference = torch.where(kept[:, None], _means(head, our_pixels, labels), reference)
+            reference = torch.where(kept[:, None], _means(head, our_pixels, labels, step), reference)
             sent_back = colour_reference(keys, queries, theirs, ours, reference, self.temperature)
-            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None], tone)
-        reference = colour_reference(queries, keys, labels, theirs, _shrunk(target), self.temperature)
+            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None], painted)
+        reference = colour_reference(queries, keys, labels, theirs, _shrunk(target, step), self.temperature)
         stretched = torch.stack([self._stretched(part, size) for part in _parts(reference, labels)]).sum(0)
-        sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched), self.temperature)
+        sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched, step), self.temperature)
         around = target * masks.target_union[:, None]
         returned_to = F.interpolate(around, labels.shape[-2:], mode="bilinear", align_corners=False)
-        return Referred(reference, labels, masks, sent_back, returned_to, tone)
+        return Referred(reference, labels, masks, sent_back, returned_to, painted)
 
     def forward(self, head: Tensor, scene: Tensor, referred: Referred) -> Tensor:
         """Paint the head into the scene (B, 3, H, W), which the head's image lies on, in the colours of `refer`: (B, 3, H, W) from -1 to 1.
@@ -135,7 +144,7 @@ class HeadBlender(nn.Module):
         masks, size = referred.masks, head.shape[-2:]
         parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
         is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
-        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, referred.grey.to(head.dtype) * is_head), 1)
+        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, referred.painted.to(head.dtype) * is_head), 1)
         return self.decoder(known).float()
 
     def _stretched(self, maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -148,17 +157,17 @@ def _parts(reference: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return reference.masked_fill(is_ring, 0.0), reference.masked_fill(~is_ring, 0.0)
 
 
-def _shrunk(images: Tensor) -> Tensor:
+def _shrunk(images: Tensor, stride: int) -> Tensor:
     """(B, 3, H, W) -> (B, 3, h, w) float32; the outermost pixels stay the outermost ones."""
     height, width = images.shape[-2:]
-    return F.interpolate(images.float(), (height // STRIDE, width // STRIDE), mode="bilinear", align_corners=True)
+    return F.interpolate(images.float(), (height // stride, width // stride), mode="bilinear", align_corners=True)
 
 
-def _means(images: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
+def _means(images: Tensor, pixels: Tensor, labels: Tensor, stride: int) -> Tensor:
     """Means of images (B, 3, H, W) over the pixels of each place that have its label: (B, 3, h, w) float32.
 
     `pixels` (B, H, W) are the labels of the pixels, `labels` (B, h, w) those of the places, each that of a pixel inside.
     """
-    wide = labels.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)
+    wide = labels.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
     is_same = (pixels == wide)[:, None].float()
-    return F.avg_pool2d(images.float() * is_same, STRIDE) / F.avg_pool2d(is_same, STRIDE)
+    return F.avg_pool2d(images.float() * is_same, stride) / F.avg_pool2d(is_same, stride)

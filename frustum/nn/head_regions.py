@@ -24,6 +24,7 @@ FEATURES = (LABELS["eyes"], LABELS["brows"], LABELS["lips"], LABELS["teeth"])
 """What moves in a face, and is small."""
 RING = len(REGIONS) + 1
 """The label of the ring around a head."""
+_MAX_RATIO = 2.0  # of spreads: a target with deep shadows does not make a head of them
 
 
 def region_labels(parsing: Tensor) -> Tensor:
@@ -126,30 +127,34 @@ def grey(images: Tensor) -> Tensor:
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
-def matched_grey(head: Tensor, regions: Tensor, target: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> Tensor:
-    """The brightness of a head (B, 1, H, W) float32, of which every region has mean and spread of that of the target that gives colours.
+def matched(head: Tensor, regions: Tensor, target: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> Tensor:
+    """A head (B, C, H, W) float32, of which every region has mean and spread of that of the target that gives colours.
 
     So a head that is put into another scene says what is light and dark in it, but not how light it was itself. Regions that keep their own
-    colours (`colour_givers`) keep their brightness.
+    colours (`colour_givers`) stay as they are; no spread grows more than twofold.
 
     Args:
-        head, target: RGB images (B, 3, H, W).
+        head, target: brightness or colours (B, C, H, W).
         regions, target_regions: (B, H, W) labels, see `region_labels`.
         policy: see `ColourPolicy`.
     """
     with without_autocast(head):
-        ours, theirs = grey(head.float()).flatten(1), grey(target.float()).flatten(1)
-        givers, kept = (found.flatten(1) for found in colour_givers(regions, target_regions, policy))
-        labels = regions.flatten(1)
-        (mean, spread), (wanted, wide) = _statistics(ours, labels), _statistics(theirs, target_regions.flatten(1))
-        matched = (ours - mean.gather(1, labels)) / spread.gather(1, labels) * wide.gather(1, givers) + wanted.gather(1, givers)
-        return torch.where(kept | (labels == 0), ours, matched).view(len(head), 1, *head.shape[-2:])
+        channels = head.shape[1]
+        ours, theirs = head.float().flatten(2), target.float().flatten(2)
+        givers, kept, labels, others = (
+            found.flatten(1)[:, None].expand(-1, channels, -1)
+            for found in (*colour_givers(regions, target_regions, policy), regions, target_regions)
+        )
+        (mean, spread), (wanted, wide) = _statistics(ours, labels), _statistics(theirs, others)
+        ratio = (wide.gather(2, givers) / spread.gather(2, labels)).clamp(max=_MAX_RATIO)
+        found = (ours - mean.gather(2, labels)) * ratio + wanted.gather(2, givers)
+        return torch.where(kept | (labels == 0), ours, found).view(head.shape)
 
 
 def _statistics(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (B, RING + 1) of values (B, P) by label; of a label that is not there 0 and the least deviation."""
-    zeros = values.new_zeros(len(values), RING + 1)
-    counts = zeros.scatter_add(1, labels, torch.ones_like(values)).clamp(min=1)
-    mean = zeros.scatter_add(1, labels, values) / counts
-    square = zeros.scatter_add(1, labels, (values - mean.gather(1, labels)).square()) / counts
+    """Mean and standard deviation (B, C, RING + 1) of values (B, C, P) by label; of a label that is not there 0 and the least deviation."""
+    zeros = values.new_zeros(*values.shape[:2], RING + 1)
+    counts = zeros.scatter_add(2, labels, torch.ones_like(values)).clamp(min=1)
+    mean = zeros.scatter_add(2, labels, values) / counts
+    square = zeros.scatter_add(2, labels, (values - mean.gather(2, labels)).square()) / counts
     return mean, square.sqrt().clamp(min=1e-3)

@@ -28,7 +28,7 @@ a dilated stage dilated from its first convolution on, and heads whose activatio
 
 _STEMS: dict[Stem, tuple[int, ...]] = {"7x7": (), "3x3": (32, 32, 64), "3x3_wide": (64, 64, 128)}
 _SLOPE = 0.01
-_LITE_CHANNELS = 64
+_LITE_CHANNELS, _LITE_STRIDE = 64, 32
 
 
 def pixel_encoder(
@@ -53,6 +53,9 @@ def pixel_encoder(
 class LiteEncoder(nn.Module):
     """EfficientNet-Lite0 whose maps at stride 4 to 32 are added up at stride 4, so that thin things are seen.
 
+    Images are padded below and on the right to multiples of 32. Its convolutions pad as TensorFlow does, so that a map's places lie
+    elsewhere in the image where a side is odd on the way: a network that saw crops of another size would be off by many pixels.
+
     Args:
         pretrained: weights of EfficientNet-Lite0 (encoders/pretrained.py).
 
@@ -68,8 +71,10 @@ class LiteEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (M, 3, H, W) -> [(M, 112, H / 16, W / 16), (M, 64, H / 4, W / 4)], sizes rounded up."""
-        features = self.encoder(images)
-        return [features[2], self.neck(features)]
+        height, width = images.shape[-2:]
+        features = self.encoder(F.pad(images, (0, -width % _LITE_STRIDE, 0, -height % _LITE_STRIDE)))
+        maps = (16, features[2]), (4, self.neck(features))
+        return [found[..., : -(-height // stride), : -(-width // stride)].contiguous() for stride, found in maps]
 
 
 class SmallEncoder(nn.Module):

@@ -53,13 +53,15 @@ def pspnet_r18_camvid() -> Recipe:
 
 def pspnet_lite() -> Recipe:
     """PSPNet for two CPU cores: EfficientNet-Lite0 at stride 4, images 180 pixels high (CamVid)."""
-    model = PspNetConfig(encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID.names, channels=48, auxiliary_channels=32)
+    model = PspNetConfig(
+        encoder="efficientnet_lite0", pretrained=True, class_names=CAMVID.names, channels=48, auxiliary_channels=32, balance=0.5
+    )
     return _on_a_cpu("pspnet-lite", model, lr=2e-3, lr_scale={"encoder": 0.3})
 
 
 def pspnet_small() -> Recipe:
     """PSPNet of an eighth the size of pspnet-lite, from random weights: a student for two CPU cores (CamVid)."""
-    model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_channels=32, dropout=0)
+    model = PspNetConfig(encoder="small", class_names=CAMVID.names, channels=32, auxiliary_weight=0, dropout=0, balance=0.5)
     return _on_a_cpu("pspnet-small", model, lr=8e-3)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import CheckpointError, ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner, HeserAlignerConfig
 from frustum.nn.encoders.arcface import IrSe50
@@ -94,9 +95,10 @@ def test_only_the_head_counts_with_a_mask():
     batch = batch_for(config)
     outputs = network.eval()(batch)
     is_head = network._is_head(batch)[:, 0] > 0
-    changed = batch.images.clone()
-    changed[:, 0, 0].permute(0, 2, 3, 1)[~is_head] = 0.3
-    other = batch.__class__(**{**vars(batch), "images": changed})
+    head = batch.need(PlacedHeads)
+    changed = head.image.clone()
+    changed.permute(0, 2, 3, 1)[~is_head] = 0.3
+    other = batch.with_labels({PlacedHeads: PlacedHead(changed, head.parsing)})
     assert torch.equal(network.loss(outputs, batch)["l1"], network.loss(outputs, other)["l1"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from frustum.data.labels.pixels import PixelLabels
-from frustum.data.labels.portraits import PlacedHead, PlacedHeads
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads, TrueSwaps
 from frustum.models import heser_blender
 from frustum.models.heser_blender import HeserBlender, HeserBlenderConfig
 from frustum.nn.encoders.lpips import Lpips
@@ -104,7 +104,7 @@ def test_one_pair_is_learned():
     config, network = small(adversarial_weight=0.01, flip=0.0)
     batch = batch_for(config, 32, 1)
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4) * 2 - 1, (32, 32), mode="bilinear")
-    batch = batch.__class__(**{**vars(batch), "images": smooth[:, None, None]})
+    batch = batch.__class__(**{**vars(batch), "images": smooth[:, None, None]}).with_labels({TrueSwaps: smooth})
     optimisers = [torch.optim.Adam(turn.parameters, 3e-3) for turn in network.turns()]
     found = []
     for _ in range(15):

@@ -12,7 +12,7 @@ from frustum.errors import ConfigError
 from frustum.models.deeplabv3 import DeepLabV3Config
 from frustum.models.pspnet import PspNetConfig
 from frustum.models.unet_seg import UnetConfig
-from frustum.nn.label_maps import PooledNorm
+from frustum.nn.label_maps import LiteEncoder, PooledNorm
 from frustum.recipes.finding import get_recipe
 from frustum.types.batch import Batch
 
@@ -71,6 +71,17 @@ def test_a_crop_of_512_has_65_places_with_the_conventions_of_torch_04():
         with torch.device("meta"):
             model = config.model_copy(update={"conventions": conventions}).build().eval()
             assert model(Batch.of_images(torch.empty(1, 3, 512, 512)))["logits"].shape == (1, 19, places, places)
+
+
+def test_the_light_encoder_sees_places_where_they_are_at_any_size():
+    """Sides of 90, 45, 23 pixels on the way would shift its maps; those of an image inside a larger one are those of the larger one."""
+    network = LiteEncoder().eval()
+    image = torch.rand(1, 3, 90, 75)
+    with torch.no_grad():
+        found, wider = network(image), network(F.pad(image, (0, 21, 0, 6)))
+    assert [tuple(x.shape[-2:]) for x in found] == [(6, 5), (23, 19)]
+    for part, whole in zip(found, wider, strict=True):
+        torch.testing.assert_close(part, whole[..., : part.shape[-2], : part.shape[-1]])
 
 
 def test_the_light_network_sees_thin_things():

@@ -22,7 +22,7 @@ from frustum.nn.head_regions import (
     dilation_for,
     grey,
     head_masks,
-    matched_grey,
+    matched,
     region_labels,
     with_ring,
 )
@@ -277,18 +277,21 @@ def test_the_unet_reaches_every_weight():
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in network.parameters())
 
 
-def test_a_matched_grey_head_is_as_light_as_the_target():
+@pytest.mark.parametrize("seen", [grey, lambda images: images], ids=["grey", "coloured"])
+def test_a_matched_head_is_as_light_as_the_target(seen):
     torch.manual_seed(0)
     regions, target_regions = torch.zeros(1, 64, 64, dtype=torch.int64), torch.zeros(1, 64, 64, dtype=torch.int64)
     regions[:, :20], regions[:, 20:40] = LABELS["skin"], LABELS["hair"]
     target_regions[:, :40] = LABELS["skin"]  # no hair: the head's keeps its own
-    head, target = torch.rand(1, 3, 64, 64) * 0.2 - 0.9, torch.rand(1, 3, 64, 64) * 0.8
-    found = matched_grey(head, regions, target, target_regions)
-    wanted = grey(target)[:, :, :40]
+    head, target = seen(torch.rand(1, 3, 64, 64) * 0.5 - 0.9), seen(torch.rand(1, 3, 64, 64) * 0.8)
+    found = matched(head, regions, target, target_regions)
+    wanted = target[:, :, :40]
     torch.testing.assert_close(found[:, :, :20].mean(), wanted.mean(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[:, :, :20].std(correction=0), wanted.std(correction=0), rtol=1e-3, atol=1e-4)
-    assert torch.equal(found[:, :, 20:], grey(head)[:, :, 20:])
-    own = matched_grey(head, regions, head, regions)
-    torch.testing.assert_close(own, grey(head), rtol=1e-4, atol=1e-5)
-    darker = matched_grey(0.5 * head - 0.4, regions, target, target_regions)
-    torch.testing.assert_close(darker[:, :, :20], found[:, :, :20], rtol=1e-3, atol=1e-3)
+    assert torch.equal(found[:, :, 20:], head[:, :, 20:])
+    own = matched(head, regions, head, regions)
+    torch.testing.assert_close(own, head, rtol=1e-4, atol=1e-5)
+    lighter = matched(1.2 * head + 0.4, regions, target, target_regions)
+    torch.testing.assert_close(lighter[:, :, :20], found[:, :, :20], rtol=1e-3, atol=1e-3)
+    flat = matched(0.01 * head, regions, target, target_regions)[:, :, :20]
+    torch.testing.assert_close(flat.std(2), 2 * (0.01 * head)[:, :, :20].std(2), rtol=1e-2, atol=1e-5)  # at most twice

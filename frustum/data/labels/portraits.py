@@ -1,7 +1,9 @@
-"""What head swapping reads beside one portrait: other frames of the person, and a head to be put into the portrait.
+"""What head swapping reads beside one portrait: other frames of the person, a head to be put into the portrait, and what
+becomes of it.
 
 The source is like `data.portraits.folder.Portraits`: `source_frames(token)` names frames of the person whose head it is, `image(token)` and
-`parsing(token)` give a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8, `placed_head(token)` both of a swap.
+`parsing(token)` give a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8, `placed_head(token)` and
+`true_swap(token, policy)` both of a swap.
 
 Shape letters: B batch, K frames, H W image.
 """
@@ -102,7 +104,7 @@ class PlacedHeads(Label[PlacedHead]):
     def apply(self, found: tuple[np.ndarray, np.ndarray, int | None], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Both at the network's size, moved like the portrait."""
         image, parsing, seed = found
-        if seed is not None:
+        if seed is not None and self.jitter:
             image = _jittered(image, self.jitter, np.random.default_rng([seed, draw.seed or 0]))
         move = draw.images[0]
         return np.asarray(move.apply(Image.fromarray(image))), np.asarray(move.apply(Image.fromarray(parsing), ignore=IGNORE))
@@ -125,9 +127,40 @@ class PlacedHeads(Label[PlacedHead]):
         return PlacedHead(image, torch.from_numpy(parsing))
 
 
+@dataclass(frozen=True)
+class TrueSwaps(Label[Tensor]):
+    """What the portrait should become: with the source's head, of a swap; the portrait itself, of a frame. (B, 3, H, W) from -1 to 1.
+
+    Attributes:
+        policy: whose colours the head has (nn/head_regions.py).
+    """
+
+    policy: str = "region"
+
+    what: ClassVar[str] = "the portrait with the head"
+    advice: ClassVar[str] = _ADVICE % "TrueSwaps"
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
+        """See `Label.read`: (H, W, 3) uint8. Raises DataError if these are not portraits."""
+        return _portraits(source, token).true_swap(token, self.policy)[0]
+
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
+        """At the network's size, moved like the portrait."""
+        return np.asarray(draw.images[0].apply(Image.fromarray(found)))
+
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
+        """None if a sample has none."""
+        found = [image for image in moved if image is not None]
+        return _signed(np.stack(found)) if len(found) == len(moved) and found else None
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
+        """Random pixels."""
+        return torch.from_numpy(rng.uniform(-1, 1, (shapes.batch, 3, *shapes.image_size))).float()
+
+
 def _portraits(source: Any, token: str) -> Any:
     """The source, if it is one of portraits."""
-    if not all(hasattr(source, name) for name in ("source_frames", "placed_head")):
+    if not all(hasattr(source, name) for name in ("source_frames", "placed_head", "true_swap")):
         raise DataError(f"head swapping reads portraits, but {token} is of a {type(source).__name__}. Choose other data.")
     return source
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from frustum.data.images.labelled import Entry, LabelledImages, images_in
 from frustum.data.pixels import read_image
-from frustum.data.portraits.swaps import HEAD, MASK, SWAPS, read_swaps
+from frustum.data.portraits.swaps import HEAD, MASK, SWAPS, TRAIN_SWAPS, read_swaps
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json, read_object
 from frustum.types.pixel_classes import FACE
@@ -26,8 +26,8 @@ _IDS = f"a mask holds the {len(FACE.names)} ids of CelebAMask-HQ, 0 to {len(FACE
 class Portraits(LabelledImages):
     """Frames of people, by person and clip. A token is PERSON/CLIP/FRAME.
 
-    Splits are those of splits.json, else all people are in `train`. Of generated heads there is one more, `swaps`: a token is the name of a
-    swap (swaps.py), its image and mask are those of the portrait that gets another head.
+    Splits are those of splits.json, else all people are in `train`. Of generated heads there are two more, `swaps` and `train_swaps`: a
+    token is the name of a swap (swaps.py), its image and mask are those of the portrait that gets another head.
 
     Args:
         root: the folder.
@@ -52,8 +52,10 @@ class Portraits(LabelledImages):
         known = {entry.token: entry for row in entries.values() for entry in row}
         self._frames = list(dict.fromkeys(entry.token for row in splits.values() for entry in row))
         self._swaps = read_swaps(root, known, self._clips)
-        if self._swaps:
-            splits["swaps"] = [known[swap.target]._replace(token=name) for name, swap in self._swaps.items()]
+        trained = {entry.token for entry in splits.get("train", ())}
+        for name, swap in self._swaps.items():
+            split = TRAIN_SWAPS if swap.target in trained else SWAPS
+            splits.setdefault(split, []).append(known[swap.target]._replace(token=name))
         super().__init__(
             root, FACE.names, splits, about_ids=_IDS, about_tokens="Tokens are PERSON/CLIP/FRAME, without the ending of the file."
         )
@@ -65,10 +67,15 @@ class Portraits(LabelledImages):
 
     def tokens(self, split: str = "all") -> list[str]:
         """Frames of a split, or of all people, in order; names of swaps for `swaps`. Raises DataError for an unknown split."""
-        if split == SWAPS and SWAPS not in self.splits():
+        if split in (SWAPS, TRAIN_SWAPS) and split not in self.splits():
+            people, instead = (
+                ("train", "learn from frames: data.train_split=train")
+                if split == TRAIN_SWAPS
+                else ("val", "evaluate frames: data.val_split=val")
+            )
             raise DataError(
-                f"{self.root} has no true swaps, which are made of two and more people of the split val. Make a world with more people: "
-                "frustum data heads OUT --identities 20. Without swaps, evaluate frames: data.val_split=val."
+                f"{self.root} has no true swaps of the split {people}, which are made of two and more people of it. Make a world with more "
+                f"people: frustum data heads OUT --identities 20. Without swaps, {instead}."
             )
         return list(self._frames) if split == "all" else super().tokens(split)
 

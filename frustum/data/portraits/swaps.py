@@ -1,4 +1,6 @@
-"""True head swaps of generated people, against which methods are judged: swaps.json, and a folder swaps/NAME for each.
+"""True head swaps of generated people, against which methods are judged, and from which they may learn.
+
+They are in swaps.json, and in a folder swaps/NAME for each.
 
 swaps.json     {NAME: {"source": PERSON/CLIP, "target": PERSON/CLIP/FRAME}}
 swaps/NAME/    head.png: the source's head in the place and pose of the target's, in its own colours and light
@@ -17,6 +19,8 @@ from frustum.files import read_json
 
 SWAPS, HEAD, MASK = "swaps", "head", "mask"
 """Name of the file, of the folder and of the split; and names of pictures."""
+TRAIN_SWAPS = "train_swaps"
+"""The split of swaps onto people of the split train, to learn from; those of SWAPS judge."""
 
 
 class Swap(NamedTuple):

@@ -13,20 +13,21 @@ _STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
 class Vgg19Features(nn.Module):
-    """The map after relu4_4 at stride 8: 3x3 convolutions called `conv1_1` to `conv5_4`, maxima of 2 x 2 between the stages.
+    """The map after relu4_4, at stride 8 as published: 3x3 convolutions called `conv1_1` to `conv5_4`, maxima of 2 x 2 between the stages.
 
     The names are those of the blender of HeSer.Pytorch. Its files hold conv5_1 to conv5_4 too, which no result depends on.
 
     Args:
         width: channels of the first stage, 64 in VGG-19; those of the others are as many times more as there.
+        stride: 8, or 4, 2, 1: without the last, the last two, all three maxima between the stages.
 
     Attributes:
         out_channels: of the map, 8 * width.
     """
 
-    def __init__(self, width: int = 64):
+    def __init__(self, width: int = 64, stride: int = 8):
         super().__init__()
-        self.out_channels = 8 * width
+        self.out_channels, self.stride = 8 * width, stride
         inside = 3
         for i, (channels, count) in enumerate(_STAGES[:4], start=1):
             for j in range(1, count + 1):
@@ -35,10 +36,10 @@ class Vgg19Features(nn.Module):
                 inside = wide
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (M, 3, H, W) -> (M, out_channels, H / 8, W / 8)."""
+        """Images (M, 3, H, W) -> (M, out_channels, H / stride, W / stride)."""
         x = images
         for i, (_, count) in enumerate(_STAGES[:4], start=1):
-            x = x if i == 1 else F.max_pool2d(x, 2)
+            x = F.max_pool2d(x, 2) if 1 < 2 ** (i - 1) <= self.stride else x
             for j in range(1, count + 1):
                 x = self.get_submodule(f"conv{i}_{j}")(x).relu()
         return x

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ from frustum.ops.threads import count_cores
 from frustum.version import __version__
 
 Progress = Callable[[int, int], None]
-_NUMBERS = {"identities", "clips", "swaps"}  # settings that change no clip
+_NUMBERS = {"identities", "clips", "swaps", "train_swaps"}  # settings that change no clip
+_PICTURES = 4  # of a swap, and as much work as so many frames
 _SETTINGS = "heads.json"
 
 
@@ -37,7 +39,8 @@ class HeadsConfig(Config):
     frames: int = Field(16, ge=1, description="frames of a clip, 25 per second")
     size: int = Field(128, ge=64, le=512, description="height and width in pixels")
     seed: int = Field(0, ge=0)
-    swaps: int = Field(4, ge=0, description="true swaps of each person in the split `val` onto others of it")
+    swaps: int = Field(4, ge=0, description="true swaps of each person in the split `val` onto others of it, to judge by")
+    train_swaps: int = Field(4, ge=0, description="the same in the split `train`, to learn from (data.train_split=train_swaps)")
     people: Literal["drawn", "balanced"] = Field("drawn", description="balanced: as many of every skin tone with every look, see corners")
 
 
@@ -49,13 +52,13 @@ class HeadsReport:
     identities: int
     clips: int
     frames: int
-    generated: int  # frames that were not there before
+    generated: int  # pictures that were not there before: frames, and four of each true swap
     seconds: float
     workers: int
 
     @property
     def rate(self) -> float:
-        """Generated frames per second, 0 if all were there already."""
+        """Generated pictures per second, 0 if all were there already."""
         return self.generated / self.seconds if self.generated else 0.0
 
 
@@ -99,26 +102,28 @@ def generate_heads(
     start = time.perf_counter()
     _settle(config, root, overwrite)
     writer = PortraitWriter(root)
-    jobs = [(i, k) for i in range(config.identities) for k in range(config.clips)]
-    missing = [job for job in jobs if not writer.has_clip(identity_name(job[0]), clip_name(job[1]))]
-    total, done = len(jobs) * config.frames, (len(jobs) - len(missing)) * config.frames
+    clips, swaps = [(i, k) for i in range(config.identities) for k in range(config.clips)], _swaps(config)
+    missing = [clip for clip in clips if not writer.has_clip(identity_name(clip[0]), clip_name(clip[1]))]
+    jobs = [(config.frames, partial(_film, config, root, *clip)) for clip in missing]
+    jobs += [(_PICTURES, partial(_film_swap, config, root, *swap)) for name, swap in swaps.items() if not writer.has_swap(name)]
+    total = pictures(config)
+    done = total - sum(count for count, _ in jobs)
     progress(done, total)
-    workers = max(1, min(workers or min(8, count_cores()), len(missing) or 1, 61))
-    if missing:
+    workers = max(1, min(workers or min(8, count_cores()), len(jobs) or 1, 61))
+    if jobs:
         warm_up()  # compile once, before the workers load the compiled kernels from the cache
     if workers == 1:
-        for job in missing:
-            _film(config, root, *job)
-            done += config.frames
+        for count, job in jobs:
+            job()
+            done += count
             progress(done, total)
     else:
         with worker_pool(workers, FILM_ON) as pool:
-            waiting = {pool.submit(_film, config, root, *job) for job in missing}
+            waiting = {pool.submit(job): count for count, job in jobs}
             while waiting:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     future.result()
-                done += len(finished) * config.frames
+                    done += waiting.pop(future)
                 progress(done, total)
     people = {}
     for index in range(config.identities):
@@ -126,10 +131,16 @@ def generate_heads(
         people[identity_name(index)] = {"corner": corner} | asdict(identity)
     names = list(people)
     writer.finish({"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]}, people)
-    _film_swaps(config, writer)
+    writer.finish_swaps({name: _listed(*swap) for name, swap in swaps.items()})
     if missing or not (root / "heads.jpg").is_file():
         contact_sheet(config, root / "heads.jpg")
-    return HeadsReport(root, config.identities, len(jobs), total, len(missing) * config.frames, time.perf_counter() - start, workers)
+    numbers = config.identities, len(clips), len(clips) * config.frames, sum(count for count, _ in jobs)
+    return HeadsReport(root, *numbers, time.perf_counter() - start, workers)
+
+
+def pictures(config: HeadsConfig) -> int:
+    """How many pictures a world has: frames of clips, and those of true swaps."""
+    return config.identities * config.clips * config.frames + _PICTURES * len(_swaps(config))
 
 
 def clip_name(index: int) -> str:
@@ -162,30 +173,37 @@ def _film(config: HeadsConfig, root: Path, index: int, clip: int) -> None:
     writer.add_truth(*name, truth)
 
 
-def _film_swaps(config: HeadsConfig, writer: PortraitWriter) -> None:
-    """Render the true swaps of people of the split `val` onto the next ones of it, and list them."""
+def _swaps(config: HeadsConfig) -> dict[str, tuple[int, int, int, int]]:
+    """True swaps by name: the person whose head it is, the one who gets it, clip of both and frame. Partners are the next people of the
+    same split."""
+    found = {}
+    for is_val, count in ((True, config.swaps), (False, config.train_swaps)):
+        people = [i for i in range(config.identities) if (i % 5 == 4) == is_val]
+        for place, first in enumerate(people):
+            for k in range(min(count, len(people) - 1)):
+                second = people[(place + 1 + k) % len(people)]
+                frame = (first + 7 * k) % config.frames
+                found[f"{identity_name(first)}-on-{identity_name(second)}"] = first, second, k % config.clips, frame
+    return found
+
+
+def _listed(first: int, second: int, clip: int, frame: int) -> Swap:
+    return Swap(f"{identity_name(first)}/{clip_name(clip)}", f"{identity_name(second)}/{clip_name(clip)}/{frame:05d}")
+
+
+def _film_swap(config: HeadsConfig, root: Path, first: int, second: int, clip: int, frame: int) -> None:
+    """Render a true swap and add it to the set."""
     from frustum.worlds.heads.draws import draw_clip, draw_scene
     from frustum.worlds.heads.render import render
     from frustum.worlds.heads.swap import POLICIES, true_swap
 
-    held_out, listed = list(range(4, config.identities, 5)), {}
-    for place, first in enumerate(held_out):
-        for k in range(min(config.swaps, len(held_out) - 1)):
-            second, clip = held_out[(place + 1 + k) % len(held_out)], k % config.clips
-            frame = (first + 7 * k) % config.frames
-            name = f"{identity_name(first)}-on-{identity_name(second)}"
-            at = f"{identity_name(second)}/{clip_name(clip)}/{frame:05d}"
-            listed[name] = Swap(f"{identity_name(first)}/{clip_name(clip)}", at)
-            if writer.has_swap(name):
-                continue
-            source, target = person(config, first)[1], person(config, second)[1]
-            ours, theirs = (clip_seed(config, index, clip) for index in (first, second))
-            motion, scene = draw_clip(theirs, config.frames)[frame], draw_scene(theirs, target)
-            own = replace(scene, light=draw_scene(ours, source).light)  # whose neck and clothes hide the same parts of the head
-            true = {policy: true_swap(source, target, motion, scene, policy, config.size) for policy in POLICIES}
-            pictures = {HEAD: render(source, motion, own, config.size).image} | {policy: shot.image for policy, shot in true.items()}
-            writer.add_swap(name, pictures, true[POLICIES[0]].parsing)
-    writer.finish_swaps(listed)
+    source, target = person(config, first)[1], person(config, second)[1]
+    ours, theirs = (clip_seed(config, index, clip) for index in (first, second))
+    motion, scene = draw_clip(theirs, config.frames)[frame], draw_scene(theirs, target)
+    own = replace(scene, light=draw_scene(ours, source).light)  # whose neck and clothes hide the same parts of the head
+    true = {policy: true_swap(source, target, motion, scene, policy, config.size) for policy in POLICIES}
+    shown = {HEAD: render(source, motion, own, config.size).image} | {policy: shot.image for policy, shot in true.items()}
+    PortraitWriter(root).add_swap(f"{identity_name(first)}-on-{identity_name(second)}", shown, true[POLICIES[0]].parsing)
 
 
 def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:

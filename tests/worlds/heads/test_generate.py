@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 
 from frustum.data.portraits.opening import open_portraits
-from frustum.data.portraits.writer import PortraitWriter
 from frustum.errors import ConfigError
 from frustum.nn.head_regions import region_labels
 from frustum.worlds.heads.draws import draw_clip, draw_scene
-from frustum.worlds.heads.generate import HeadsConfig, _film_swaps, clip_seed, generate_heads, person
+from frustum.worlds.heads.generate import HeadsConfig, clip_seed, generate_heads, person
 from frustum.worlds.heads.render import render
 
-SMALL = HeadsConfig(identities=2, clips=1, frames=2, size=64, seed=3, people="balanced")
+SMALL = HeadsConfig(identities=2, clips=1, frames=2, size=64, seed=3, people="balanced", train_swaps=0)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -71,14 +70,16 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 
 def test_true_swaps_of_people_held_out(tmp_path: Path) -> None:
     """Outside of both heads they are the target; the head that a blender is given lies where the true one does."""
-    config = SMALL.model_copy(update={"identities": 10, "swaps": 3})
-    _film_swaps(config, writer := PortraitWriter(tmp_path))
+    config = SMALL.model_copy(update={"identities": 10, "swaps": 3, "train_swaps": 2})
+    calls: list[int] = []
+    report = generate_heads(config, tmp_path, 1, lambda done, total: calls.append(total - done))
+    assert report.generated == calls[0] == 10 * 2 + 4 * (2 * 1 + 8 * 2), "frames, and four pictures of each swap"
     seed, target = clip_seed(config, 9, 0), person(config, 9)[1]
     shot = render(target, draw_clip(seed, 2)[0], draw_scene(seed, target), 64)
-    writer.add_frame("id10009", "clip000-0", "00000", shot.image, shot.parsing)
-    for at in (("id10004", "00000"), ("id10004", "00001"), ("id10009", "00001")):
-        writer.add_frame(at[0], "clip000-0", at[1], shot.image, shot.parsing)
     portraits = open_portraits(tmp_path)
+    learned = portraits.tokens("train_swaps")
+    assert len(learned) == 16
+    assert "id10004" not in {person for token in learned for person in token.split("-on-")}
     assert portraits.tokens("swaps") == ["id10004-on-id10009", "id10009-on-id10004"], "there are two people"
     (head, mask), (true, parsing) = portraits.placed_head("id10004-on-id10009"), portraits.true_swap("id10004-on-id10009", "skin")
     assert np.array_equal(mask, parsing)
