@@ -14,11 +14,11 @@ def test_heads_from_a_command(frustum: Run, tmp_path: Path) -> None:
     run = frustum(*words, "--json", tmp_path / "made.json")
     assert run.code == 0
     assert "2 frames of 1 people" in run.out
-    assert "2 of them are new" in run.out
+    assert "2 pictures are new" in run.out
     assert json.loads((tmp_path / "made.json").read_text())["generated"] == 2
     assert len(open_portraits(tmp_path / "heads").tokens()) == 2
     assert (tmp_path / "heads" / "heads.jpg").is_file()
-    assert "0 of them are new" in frustum(*words).out
+    assert "0 pictures are new" in frustum(*words).out
 
     status = frustum("data", "status", tmp_path / "heads")
     assert status.code == 0, status.err

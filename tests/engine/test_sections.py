@@ -85,7 +85,7 @@ def test_these_settings_travel():
     assert found == {
         "image_size", "channel_order", "mean", "std", "map_frame", "crop_h", "eval_resize", "voxel_rounding", "sampling", "align",
         "label_map", "box_convention", "past_frame", "frame", "rule", "doubled_offsets", "conventions", "evaluation", "overlap", "mirror",
-        "multiple_of", "short_side", "temperature", "tone",
+        "multiple_of", "short_side", "stride", "temperature", "tone",
     }  # fmt: skip
     assert not [path for path in travelling(TINY) if path.startswith("model.")]
     assert travelling(TINY)["data.image_size"] == [96, 256]

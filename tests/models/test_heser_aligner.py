@@ -90,6 +90,13 @@ def test_eyes_and_mouth_may_count_for_more():
     assert max(p.shape[0] for p in small(discriminator="residual", discriminator_width=4)[1].discriminator.parameters()) == 32
 
 
+def test_without_a_weight_there_is_no_discriminator():
+    config, network = small(adversarial_weight=0)
+    assert [turn.name for turn in network.turns()] == ["generator"]
+    assert not any("discriminator" in key for key in network.state_dict())
+    assert not {"deceive", "matching"} & step(network.train(), batch_for(config)).keys()
+
+
 def test_only_the_head_counts_with_a_mask():
     config, network = small()
     batch = batch_for(config)

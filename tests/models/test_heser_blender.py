@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from frustum.data.labels.pixels import PixelLabels
@@ -31,6 +32,33 @@ def test_a_step_trains_every_part():
     assert set(losses) == {"l1", "deceive", "cycle", "cycle_other", "judge"}
     still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
     assert not still, still
+
+
+def test_without_weights_there_is_neither_a_discriminator_nor_a_cycle():
+    config, network = small(adversarial_weight=0, cycle_weight=0)
+    assert [turn.name for turn in network.turns()] == ["generator"]
+    assert not any("discriminator" in key for key in network.state_dict())
+    assert set(step(network.train(), batch_for(config, 64))) == {"l1"}
+
+
+def test_true_swaps_are_learned_from():
+    """The loss compares with the true swap, and with nothing that the portrait shows."""
+    config, network = small(adversarial_weight=0)
+    batch = batch_for(config, 64)
+    outputs = network.eval()(batch)
+    perfect = batch.with_labels({TrueSwaps: outputs["image"].detach()})
+    assert network.loss(outputs, perfect)["l1"] == 0
+    assert config.learns_from()[2] == TrueSwaps("region")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_the_reference_may_be_finer(stride):
+    config, network = small(stride=stride, tone="coloured", conventions="clean")
+    face = torch.from_numpy(gold.parsing(32, 0, 0, False))[None].repeat(2, 1, 1)
+    batch = batch_for(config, 32)
+    outputs = network.eval()(batch.with_labels({PixelLabels: face, PlacedHeads: PlacedHead(batch.need(PlacedHeads).image, face)}))
+    assert outputs["reference"].shape == (2, 3, 32 // stride, 32 // stride)
+    assert outputs["image"].shape == (2, 3, 32, 32)
 
 
 def test_lpips_is_a_loss_where_it_has_a_weight(monkeypatch):
@@ -81,9 +109,10 @@ def test_training_takes_colours_from_the_mirrored_portrait():
     torch.testing.assert_close(trained["reference"], evaluated["reference"])
 
 
-def test_the_head_has_the_colours_of_the_portrait():
+@pytest.mark.parametrize("stride", [8, 2, 1])
+def test_the_head_has_the_colours_of_the_portrait(stride):
     """A portrait whose hair is red and whose skin is green: so is the reference of a head with other colours."""
-    config, network = small()
+    config, network = small(stride=stride)
     gold.fill(network.generator)
     face = torch.from_numpy(gold.parsing(64, 0, 0, False))[None]
     colours = torch.zeros(1, 3, 64, 64)
@@ -93,7 +122,7 @@ def test_the_head_has_the_colours_of_the_portrait():
     batch = batch.__class__(**{**vars(batch), "images": colours[:, None, None]})
     head = PlacedHead(torch.rand(1, 3, 64, 64), face)
     outputs = network.eval()(batch.with_labels({PixelLabels: face, PlacedHeads: head}))
-    small_face = face[0, 4::8, 4::8]
+    small_face = face[0, stride // 2 :: stride, stride // 2 :: stride]
     for part, colour in ((17, (1.0, 0.0, 0.0)), (1, (0.0, 1.0, 0.0))):
         found = outputs["reference"][0][:, small_face == part]
         torch.testing.assert_close(found, torch.tensor(colour)[:, None].expand_as(found))

@@ -52,7 +52,7 @@ class Portraits(LabelledImages):
         known = {entry.token: entry for row in entries.values() for entry in row}
         self._frames = list(dict.fromkeys(entry.token for row in splits.values() for entry in row))
         self._swaps = read_swaps(root, known, self._clips)
-        trained = {entry.token for entry in splits.get("train", ())}
+        trained = {entry.token for entry in splits.get("train", ())} if "val" in splits else ()
         for name, swap in self._swaps.items():
             split = TRAIN_SWAPS if swap.target in trained else SWAPS
             splits.setdefault(split, []).append(known[swap.target]._replace(token=name))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frustum.data.labels.portraits import PlacedHeads, SourceFrames
+from frustum.data.labels.portraits import PlacedHeads, SourceFrames, TrueSwaps
 from frustum.errors import DataError
 from frustum.types.contract import Shapes
 
@@ -23,6 +23,10 @@ class People:
 
     def placed_head(self, token: str) -> tuple[np.ndarray, np.ndarray] | None:
         return (np.full((8, 6, 3), 200, np.uint8), self.parsing(token)) if token == "swap" else None
+
+    def true_swap(self, token: str, policy: str) -> tuple[np.ndarray, np.ndarray]:
+        found = np.full((8, 6, 3), {"source": 10, "region": 30}[policy], np.uint8) if token == "swap" else self.image(token)
+        return found, self.parsing(token)
 
     def image(self, token: str) -> np.ndarray:
         return np.full((8, 6, 3), int(token[-1]), np.uint8)
@@ -77,10 +81,25 @@ def test_own_heads_are_recoloured_and_others_are_not():
     assert label.collate([(image, parsing), None]) is None
 
 
+def test_a_portrait_becomes_its_true_swap_or_stays_itself():
+    people = People()
+    for token, label, wanted in (
+        ("swap", TrueSwaps(), 30),
+        ("swap", TrueSwaps("source"), 10),
+        ("anna/v-0/4", TrueSwaps(), 4),
+    ):
+        image = label.apply(label.read(people, token), still())
+        assert (image == wanted).all()
+    value = TrueSwaps().collate([image, image])
+    torch.testing.assert_close(value, torch.full((2, 3, 8, 6), 4 / 127.5 - 1))
+    assert TrueSwaps().collate([image, None]) is None
+
+
 def test_examples():
     rng, shapes = np.random.default_rng(0), Shapes(2, 1, (16, 24))
     frames = SourceFrames(3).example(rng, shapes)
     assert frames.shape == (2, 3, 3, 16, 24)
+    assert TrueSwaps().example(rng, shapes).shape == (2, 3, 16, 24)
     head = PlacedHeads().example(rng, shapes)
     assert head.image.shape == (2, 3, 16, 24)
     assert head.parsing.shape == (2, 16, 24)
@@ -88,7 +107,7 @@ def test_examples():
     assert (head.parsing[:, 0] == 0).all()
 
 
-@pytest.mark.parametrize("label", [SourceFrames(), PlacedHeads()])
+@pytest.mark.parametrize("label", [SourceFrames(), PlacedHeads(), TrueSwaps()])
 def test_other_data_is_refused(label):
     with pytest.raises(DataError, match="reads portraits"):
         label.read(object(), "scene-1/x/y")

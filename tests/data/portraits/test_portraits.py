@@ -97,6 +97,12 @@ def test_true_swaps(root: Path) -> None:
         portraits.true_swap(name, "region")
     with pytest.raises(DataError, match="has no image 'id1-on-id2'"):
         portraits.true_swap("id1-on-id2", "skin")
+    writer.finish({"train": ["id00012", "id00017"], "val": ["id00012"]}, {})
+    assert open_portraits(root).tokens("train_swaps") == [name], "onto a person to learn from"
+    with pytest.raises(DataError, match=r"no true swaps of the split val.*data\.val_split=val"):
+        open_portraits(root).tokens("swaps")
+    with pytest.raises(DataError, match=r"no true swaps of the split train.*data\.train_split=train"):
+        portraits.tokens("train_swaps")
     write_json(root / "swaps.json", {name: "id00012/video-1"})
     with pytest.raises(DataError, match=r"needs \{NAME"):
         open_portraits(root)
