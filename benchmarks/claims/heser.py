@@ -82,7 +82,7 @@ RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": 
 ALIGNERS = {
     "full": (),
     "wide-pose": ("model.pose_code=128", "model.expression_code=128"),
-    "no-disguise": ("model.use_disguise=false",),
+    "no-disguise": ("model.disguise=none",),
     "no-mask": ("model.has_mask=false",),
 }
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 50, 200, 800)

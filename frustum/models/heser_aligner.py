@@ -10,7 +10,7 @@ loss and feature matching are those of GHOST 2.0 and LPD. Shape letters: B batch
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -37,11 +37,11 @@ from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.mobilenet import MobileNetV2
 from frustum.nn.encoders.pretrained import fill
 from frustum.nn.encoders.resnext import ResNeXt50
-from frustum.nn.encoders.small_code import SmallCode
+from frustum.nn.encoders.small_code import SmallCode, SmallMaps
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_regions import FEATURES, region_labels
-from frustum.nn.portrait_views import as_bytes, disguised, face_crop, resized, signed
+from frustum.nn.portrait_views import Disguise, as_bytes, disguised, face_crop, resized, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import ModelConfig, Reads, Turn
 from frustum.types.predictions import PredictedPortrait, Prediction
@@ -61,9 +61,14 @@ class HeserAlignerConfig(ModelConfig):
         frames: K.
         appearance_code, pose_code, expression_code: numbers of the codes; a small pose code cannot hold who it is. Without expression (0)
             as in GHOST 2.0, else it is read from the face in the middle of the portrait.
+        pose_maps: the generator sees the target's portrait, too, as maps of every size that it adds to its own. That shows where eyes and
+            mouth are, and who it is: only true swaps (data.train_split=train_swaps) teach a network to leave the person out. Not published.
+        spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
-        use_disguise: in training, pose and expression are read from a portrait that was stretched and recoloured at random.
+        disguise: in training, pose and expression are read from a portrait that was recoloured at random (`colours`) and stretched (`all`).
+        recolour: in training, frames of the source and its true head are recoloured by one random matrix, 1 give or take this, so that
+            colours are read and not recognised.
         discriminator: `patch` judges parts of the image (HeSer.Pytorch), `residual` all of it, and has features to match (GHOST 2.0).
         discriminator_width: channels of its first maps, which double up to eight times that; 0 takes the published 32 or 64.
         adversarial: which loss it is trained by.
@@ -83,10 +88,13 @@ class HeserAlignerConfig(ModelConfig):
     appearance_code: PositiveInt = 512
     pose_code: PositiveInt = 256
     expression_code: NonNegativeInt = 256
+    pose_maps: bool = False
+    spectral: bool = True
     channels: PositiveInt = 64
     max_channels: PositiveInt = 512
     has_mask: bool = True
-    use_disguise: bool = True
+    disguise: Disguise = "all"
+    recolour: NonNegativeFloat = 0.0
     discriminator: Literal["patch", "residual"] = "patch"
     discriminator_width: NonNegativeInt = 0
     adversarial: Adversarial = "lsgan"
@@ -100,13 +108,20 @@ class HeserAlignerConfig(ModelConfig):
     perceptual_weights: str = ""
     lpips_weight: NonNegativeFloat = 0.0
 
+    @classmethod
+    def upgraded(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Before December 2026 the switch `use_disguise` was what is now the choice `disguise`."""
+        stored = dict(stored)
+        use = stored.pop("use_disguise", None)
+        return stored if use is None else {**stored, "disguise": "all" if use else "none"}
+
     def reads(self) -> Reads:
         """Frames of the source."""
-        return Reads(labels=(SourceFrames(self.frames),))
+        return Reads(labels=(SourceFrames(self.frames, self.recolour),))
 
     def learns_from(self) -> tuple[SourceFrames, PlacedHeads]:
         """Frames of the source, and its head in the pose of the portrait: the portrait's own, or that of a true swap."""
-        return SourceFrames(self.frames), PlacedHeads(jitter=0)
+        return SourceFrames(self.frames, self.recolour), PlacedHeads(jitter=0, recolour=self.recolour)
 
     def build(self) -> HeserAligner:
         """The network; only its identity encoder may start from trained weights."""
@@ -130,7 +145,11 @@ class HeserAligner(nn.Module):
         self.exp_encoder = motion(config.expression_code) if config.expression_code else None
         self.id_encoder = _identity(config.identity_weights) if is_published else None
         size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
-        self.generator = AdainGenerator(size, config.image_size, config.channels, config.max_channels, config.has_mask)
+        self.pose_maps = SmallMaps(config.image_size) if config.pose_maps else None
+        seen = self.pose_maps.out_channels if self.pose_maps is not None else ()
+        self.generator = AdainGenerator(
+            size, config.image_size, config.channels, config.max_channels, config.has_mask, config.spectral, seen
+        )
         self.discriminator = _discriminator(config) if config.adversarial_weight else None
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
@@ -154,12 +173,13 @@ class HeserAligner(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """See the class. Raises ShapeError for portraits of another size than `image_size`."""
         portraits = self._portraits(batch)
-        driving = disguised(portraits) if self.training and self.config.use_disguise else portraits
+        driving = disguised(portraits, self.config.disguise if self.training else "none")
         return self.drawn(self.person(batch.need(SourceFrames)), driving)
 
     def drawn(self, person: Tensor, portraits: Tensor) -> dict[str, Tensor]:
         """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, 3, S, S) from -1 to 1."""
-        made = self.generator(torch.cat((person, self.motion(portraits)), 1))
+        maps = self.pose_maps(portraits) if self.pose_maps is not None else ()
+        made = self.generator(torch.cat((person, self.motion(portraits)), 1), maps)
         outputs = {"image": made.image.float()}
         if made.mask_logits is not None:
             outputs["mask_logits"] = made.mask_logits.float()

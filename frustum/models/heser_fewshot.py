@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
-from frustum.nn.portrait_views import SIGNED, disguised
+from frustum.nn.portrait_views import SIGNED, Disguise, disguised
 from frustum.types.batch import Batch
 
 
@@ -95,7 +95,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         for step in range(how.steps + 1):
             if spared and step % how.every == 0:
                 with torch.no_grad():
-                    found = float(_loss(network, code, frames[spared], parsing[spared], use_disguise=False))
+                    found = float(_loss(network, code, frames[spared], parsing[spared], "none"))
                 waited = 0 if not history or found < min(loss for _, loss in history) else waited + 1
                 history.append((step, found))
                 if waited == 0:
@@ -105,16 +105,16 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
             if step < how.steps:
                 chosen = [learned[i] for i in torch.randint(len(learned), (how.batch_size,), generator=drawing).tolist()]
                 optimiser.zero_grad()
-                _loss(network, code, frames[chosen], parsing[chosen], aligner.config.use_disguise).backward()
+                _loss(network, code, frames[chosen], parsing[chosen], aligner.config.disguise).backward()
                 optimiser.step()
     state, kept, step = best if spared else _state(network, code, how.steps)
     network.generator.load_state_dict(state)
     return Learned(network.requires_grad_(False), kept, step, history)
 
 
-def _loss(network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, use_disguise: bool) -> Tensor:
+def _loss(network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, disguise: Disguise) -> Tensor:
     """All losses of the generator but those of the discriminator, which is not trained here."""
-    outputs = network.drawn(code.expand(len(frames), -1), disguised(frames) if use_disguise else frames)
+    outputs = network.drawn(code.expand(len(frames), -1), disguised(frames, disguise))
     batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
     return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()

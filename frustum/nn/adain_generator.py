@@ -9,6 +9,7 @@ Shape letters: B batch, D code, C channels, A numbers of all instance norms, S s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -56,13 +57,13 @@ class _Affine:
 class _Block(nn.Module):
     """Norm, ReLU, 3x3 convolution, twice, beside a shortcut; an `is_up` block doubles both sides first, and may change the channels."""
 
-    def __init__(self, in_channels: int, channels: int, is_up: bool):
+    def __init__(self, in_channels: int, channels: int, is_up: bool, is_spectral: bool):
         super().__init__()
         self.is_up = is_up
         names = ("4", "8") if is_up else ("3", "7")
         widths = (in_channels, channels), (channels, channels)
-        self.block = nn.ModuleDict({n: SpectralConv2d(*w, 3, bias=False, eps=_EPS) for n, w in zip(names, widths, strict=True)})
-        self.skip = nn.ModuleDict({"1": SpectralConv2d(in_channels, channels, 1, eps=_EPS)}) if is_up else None
+        self.block = nn.ModuleDict({n: _conv(*w, 3, is_spectral, bias=False) for n, w in zip(names, widths, strict=True)})
+        self.skip = nn.ModuleDict({"1": _conv(in_channels, channels, 1, is_spectral)}) if is_up else None
 
     def forward(self, x: Tensor, affine: _Affine) -> Tensor:
         """(B, in_channels, h, w) -> (B, channels, h, w), or with 2h, 2w."""
@@ -72,6 +73,16 @@ class _Block(nn.Module):
             x, y = (F.interpolate(z, scale_factor=2.0, mode="nearest") for z in (x, y))
             x = self.skip["1"](x)
         return second(affine.norm_relu(first(y))) + x
+
+
+def _conv(in_channels: int, channels: int, kernel: int, is_spectral: bool, bias: bool = True) -> nn.Module:
+    if is_spectral:
+        return SpectralConv2d(in_channels, channels, kernel, bias=bias, eps=_EPS)
+    return nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=bias)
+
+
+def _linear(in_features: int, features: int, is_spectral: bool) -> SpectralLinear | nn.Linear:
+    return SpectralLinear(in_features, features, eps=_EPS) if is_spectral else nn.Linear(in_features, features)
 
 
 class _Constant(nn.Module):
@@ -90,6 +101,8 @@ class AdainGenerator(nn.Module):
         image_size: S, a power of two times 4.
         channels: of the last block; they double towards the constant up to `max_channels`.
         has_mask: two heads, for the image and for its mask, each behind a norm of its own, as in LPD and GHOST 2.0; HeSer.Pytorch has one.
+        is_spectral: convolutions and linear layers have spectral norms, as published; without a discriminator they only slow learning.
+        map_channels: of maps that are added at 4, 8, ... S places a side, the coarsest first; none as published.
 
     Attributes:
         norm_widths: C of the instance norms in order.
@@ -98,7 +111,16 @@ class AdainGenerator(nn.Module):
         ConfigError: a side that cannot be reached by doubling 4.
     """
 
-    def __init__(self, code_size: int, image_size: int = 512, channels: int = 64, max_channels: int = 512, has_mask: bool = False):
+    def __init__(
+        self,
+        code_size: int,
+        image_size: int = 512,
+        channels: int = 64,
+        max_channels: int = 512,
+        has_mask: bool = False,
+        is_spectral: bool = True,
+        map_channels: Sequence[int] = (),
+    ):
         super().__init__()
         doublings = int(math.log2(max(image_size, _CONSTANT) / _CONSTANT))
         if doublings < 1 or _CONSTANT * 2**doublings != image_size:
@@ -106,21 +128,25 @@ class AdainGenerator(nn.Module):
         self.code_size = code_size
         widths = [min(channels * 2 ** (doublings - i), max_channels) for i in range(doublings + 1)]
         self.constant = _Constant(widths[0])
-        blocks: list[nn.Module] = [_Block(widths[0], widths[0], False) for _ in range(2)]
-        blocks += [_Block(a, b, True) for a, b in pairwise(widths)]
+        blocks: list[nn.Module] = [_Block(widths[0], widths[0], False, is_spectral) for _ in range(2)]
+        blocks += [_Block(a, b, True, is_spectral) for a, b in pairwise(widths)]
         self.decoder_blocks = nn.ModuleDict({str(i): block for i, block in enumerate(blocks)})
         self.norm_widths = [widths[0]] * 4 + [w for pair in pairwise(widths) for w in pair] + [widths[-1]]
         if has_mask:
             self.norm_widths.append(widths[-1])
-            self.rgb_head = nn.ModuleDict({"2": SpectralConv2d(widths[-1], 3, 3, eps=_EPS)})
-            self.mask_head = nn.ModuleDict({"2": SpectralConv2d(widths[-1], 1, 3, eps=_EPS)})
+            self.rgb_head = nn.ModuleDict({"2": _conv(widths[-1], 3, 3, is_spectral)})
+            self.mask_head = nn.ModuleDict({"2": _conv(widths[-1], 1, 3, is_spectral)})
         else:
-            self.decoder_blocks[str(len(blocks) + 2)] = SpectralConv2d(widths[-1], 3, 3, eps=_EPS)
+            self.decoder_blocks[str(len(blocks) + 2)] = _conv(widths[-1], 3, 3, is_spectral)
         self.has_mask, self._num_blocks = has_mask, len(blocks)
+        if map_channels:
+            self.map_layers = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(map_channels, widths, strict=True))
         numbers = 2 * sum(self.norm_widths)
-        self.affine_params_projector = nn.ModuleDict(
-            {"0": SpectralLinear(code_size, code_size, eps=_EPS), "2": SpectralLinear(code_size, numbers, eps=_EPS)}
-        )
+        first, second = _linear(code_size, code_size, is_spectral), _linear(code_size, numbers, is_spectral)
+        self.affine_params_projector = nn.ModuleDict({"0": first, "2": second})
+        assert second.bias is not None
+        with torch.no_grad():  # norms begin with shifts about 0 and scales about 1
+            second.bias.copy_(torch.cat([torch.cat((torch.zeros(w), torch.ones(w))) for w in self.norm_widths]))
 
     def affine(self, code: Tensor) -> Tensor:
         """(B, D) -> (B, A): for each norm in order C shifts, then C scales. Raises ShapeError for another D."""
@@ -129,13 +155,22 @@ class AdainGenerator(nn.Module):
         first, second = self.affine_params_projector.values()
         return second(first(code).relu())
 
-    def forward(self, code: Tensor) -> Generated:
-        """Images, and masks where there is such a head, of codes (B, D). Raises ShapeError for another D."""
+    def forward(self, code: Tensor, maps: Sequence[Tensor] = ()) -> Generated:
+        """Images, and masks where there is such a head, of codes (B, D), and of maps (B, map_channels, s, s) where it was built for them.
+
+        Raises:
+            ShapeError: another D.
+        """
         affine = _Affine(self.affine(code))
         x = self.constant.constant.expand(len(code), -1, -1, -1)
         parts = list(self.decoder_blocks.values())
+        added = [layer(found) for layer, found in zip(self.map_layers, maps, strict=True)] if maps else []
         for block in parts[: self._num_blocks]:
+            if added and added[0].shape[-1] == x.shape[-1]:
+                x = x + added.pop(0)
             x = block(x, affine)
+        if added:
+            x = x + added.pop()
         if self.has_mask:
             image = self.rgb_head["2"](affine.norm_relu(x)).tanh()
             return Generated(image, self.mask_head["2"](affine.norm_relu(x)))

@@ -5,6 +5,8 @@ Portraits are square boxes of 1.8 times the face, so that the face is their midd
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,19 +43,25 @@ def resized(portraits: Tensor, side: int) -> Tensor:
     return flat.view(*portraits.shape[:-2], side, side)
 
 
-def disguised(portraits: Tensor) -> Tensor:
+Disguise = Literal["none", "colours", "all"]
+
+
+def disguised(portraits: Tensor, disguise: Disguise = "all") -> Tensor:
     """Portraits (B, 3, H, W) from -1 to 1 that show pose and expression, but neither colours nor proportions, of who is on them.
 
-    Each is stretched by 0.8 to 1.2 along each axis about its middle, and its colours are mixed by a random matrix. Without that a network
-    that reads pose from a frame of the same person reads the person, too: it then fails with another person's frame. Drawn from torch's
-    random state, in training only.
+    The colours of each are mixed by a random matrix; with `all` it is stretched by 0.8 to 1.2 along each axis about its middle, too.
+    Without that a network that reads pose from a frame of the same person reads the person, too: it then fails with another person's frame.
+    Drawn from torch's random state, in training only.
     """
-    count, device = len(portraits), portraits.device
-    stretch = send(torch.empty(count, 2).uniform_(0.8, 1.2), device)
-    affine = torch.zeros(count, 2, 3, device=device)
-    affine[:, 0, 0], affine[:, 1, 1] = 1 / stretch[:, 0], 1 / stretch[:, 1]
-    grid = F.affine_grid(affine, list(portraits.shape), align_corners=False)
-    moved = F.grid_sample(portraits.float(), grid, padding_mode="border", align_corners=False)
+    if disguise == "none":
+        return portraits
+    count, device, moved = len(portraits), portraits.device, portraits.float()
+    if disguise == "all":
+        stretch = send(torch.empty(count, 2).uniform_(0.8, 1.2), device)
+        affine = torch.zeros(count, 2, 3, device=device)
+        affine[:, 0, 0], affine[:, 1, 1] = 1 / stretch[:, 0], 1 / stretch[:, 1]
+        grid = F.affine_grid(affine, list(portraits.shape), align_corners=False)
+        moved = F.grid_sample(moved, grid, padding_mode="border", align_corners=False)
     mix = send(torch.eye(3) + torch.empty(count, 3, 3).uniform_(-0.4, 0.4), device)
     shift = send(torch.empty(count, 3, 1).uniform_(-0.2, 0.2), device)
     return (mix @ moved.flatten(2) + shift).clamp(-1, 1).view_as(moved)

@@ -23,7 +23,7 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
     changed = {arm: varied([recipes["full"], recipe]) for arm, recipe in recipes.items() if arm != "full"}
     assert changed == {
         "wide-pose": {"model.pose_code", "model.expression_code"},
-        "no-disguise": {"model.use_disguise"},
+        "no-disguise": {"model.disguise"},
         "no-mask": {"model.has_mask"},
     }
     assert {(recipe.train.steps, recipe.train.seed) for recipe in recipes.values()} == {(4000, 1)}

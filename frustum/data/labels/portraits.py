@@ -36,9 +36,11 @@ class SourceFrames(Label[Tensor]):
 
     Attributes:
         frames: K; a clip with fewer repeats them.
+        recolour: in training, all frames of a sample are recoloured by one random matrix, 1 give or take this (see `PlacedHeads`).
     """
 
     frames: int = 4
+    recolour: float = 0.0
 
     what: ClassVar[str] = "frames of the person"
     advice: ClassVar[str] = _ADVICE % "SourceFrames"
@@ -51,7 +53,7 @@ class SourceFrames(Label[Tensor]):
 
     def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
         """The frames at the network's size, moved like the portrait."""
-        return np.stack([np.asarray(draw.images[0].apply(Image.fromarray(frame))) for frame in found])
+        return _recoloured(np.stack([np.asarray(draw.images[0].apply(Image.fromarray(frame))) for frame in found]), self.recolour, draw)
 
     def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
         """None if a sample has no frames."""
@@ -86,9 +88,11 @@ class PlacedHeads(Label[PlacedHead]):
     Attributes:
         jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter: by other numbers each time that a training
             reads a sample, by the same ones in evaluation.
+        recolour: in training, the head is recoloured by the matrix that the frames of the person have, of which it is the strength.
     """
 
     jitter: float = 0.5
+    recolour: float = 0.0
 
     what: ClassVar[str] = "a head to put into the portrait"
     advice: ClassVar[str] = _ADVICE % "PlacedHeads"
@@ -107,7 +111,9 @@ class PlacedHeads(Label[PlacedHead]):
         if seed is not None and self.jitter:
             image = _jittered(image, self.jitter, np.random.default_rng([seed, draw.seed or 0]))
         move = draw.images[0]
-        return np.asarray(move.apply(Image.fromarray(image))), np.asarray(move.apply(Image.fromarray(parsing), ignore=IGNORE))
+        return _recoloured(np.asarray(move.apply(Image.fromarray(image))), self.recolour, draw), np.asarray(
+            move.apply(Image.fromarray(parsing), ignore=IGNORE)
+        )
 
     def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> PlacedHead | None:
         """None if a sample has no head."""
@@ -168,6 +174,17 @@ def _portraits(source: Any, token: str) -> Any:
 def _signed(frames: np.ndarray) -> Tensor:
     """(K, H, W, 3) uint8 -> (K, 3, H, W) float from -1 to 1."""
     return torch.tensor(frames).movedim(-1, 1).float() / 127.5 - 1
+
+
+def _recoloured(images: np.ndarray, strength: float, draw: Draw) -> np.ndarray:
+    """Images (*, 3) uint8 whose colours are mixed by a matrix that is drawn once for a sample; in evaluation as they are."""
+    if not strength or draw.seed is None:
+        return images
+    rng = np.random.default_rng([draw.seed, 3])
+    mix = np.eye(3) + rng.uniform(-strength, strength, (3, 3))
+    shift = rng.uniform(-strength, strength, 3) / 2
+    found = (images.astype(np.float32) / 127.5 - 1) @ mix.T.astype(np.float32) + shift.astype(np.float32)
+    return ((found + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 
 
 def _jittered(image: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A small encoder of images into codes, for networks that learn on a CPU."""
+"""Small encoders of images into codes and into maps, for networks that learn on a CPU."""
 
 from __future__ import annotations
 
@@ -26,3 +26,30 @@ class SmallCode(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         return self.layers(images)
+
+
+class SmallMaps(nn.Module):
+    """Images (M, 3, S, S) -> maps at S, S / 2, ... down to 4 places a side, the coarsest first: a 3x3 convolution at every size.
+
+    Args:
+        image_size: S, 4 times a power of two.
+        width: channels at full size; they double up to 8 * width.
+
+    Attributes:
+        out_channels: of the maps, the coarsest first.
+    """
+
+    def __init__(self, image_size: int, width: int = 16):
+        super().__init__()
+        doublings = (image_size // 4).bit_length() - 1
+        widths = [width * 2 ** min(i, 3) for i in range(doublings + 1)]
+        self.layers = nn.ModuleList(ConvNorm(a, b, stride=1 if i == 0 else 2) for i, (a, b) in enumerate(pairwise((3, *widths))))
+        self.out_channels = tuple(reversed(widths))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See the class."""
+        maps = []
+        for layer in self.layers:
+            images = layer(images)
+            maps.append(images)
+        return maps[::-1]
