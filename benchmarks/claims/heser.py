@@ -7,9 +7,11 @@
 Parts:
 
 - blender: it is given the exactly aligned head. Against that head pasted, as it is and with mean and spread of the target's colours.
-- aligner: heads alone, of people from the frames of another clip; trained as the recipe says (`full`), and with what stands against
-  learning the person from the target taken away: the code of pose and expression wide, the disguise of the target, the loss on the head
-  alone. `own` are heads of the same person, of which the loss tells; `swaps` those of others, which is what it is for.
+  Trained by true swaps as the recipe says, and as published by portraits that get their own heads back (`frames`), for fewer steps.
+- aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), and as published by
+  frames of one person (`frames`), for fewer steps, also with what stands against learning the person from the target taken away: the code
+  of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the
+  loss tells; `swaps` those of others, which is what it is for.
 - chain: both networks and a parser, as `frustum swap` has them. Against the source's head moved onto the target's landmarks, and against
   each network without the other.
 - few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
@@ -73,18 +75,25 @@ from frustum.worlds.heads.swap import true_swap
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
-WORLD = HeadsConfig(identities=200, clips=3, frames=12, size=64)
-CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2)
+WORLD = HeadsConfig(identities=300, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
+CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
 STEPS = {"parser": 2000, "blender": 4000, "aligner": 8000}
-PARSER = ("augment.scale=[1,2.4]",)
-"""The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
-ALIGNERS = {
-    "full": (),
-    "wide-pose": ("model.pose_code=128", "model.expression_code=128"),
-    "no-disguise": ("model.disguise=none",),
-    "no-mask": ("model.has_mask=false",),
+FEWER_STEPS = 2000  # of the arms that are not `full`
+_FRAMES = ("data.train_split=train", "model.disguise=all", "model.recolour=0", "model.pose_maps=false", "model.pose_code=16",
+           "model.expression_code=16")  # fmt: skip
+ARMS: dict[str, dict[str, tuple[str, ...]]] = {
+    "parser": {"full": ("augment.scale=[1,2.4]",)},
+    "blender": {"full": (), "frames": ("data.train_split=train", "model.flip=0.7", "model.tone=matched", "model.cycle_weight=1")},
+    "aligner": {
+        "full": (),
+        "frames": _FRAMES,
+        "frames-wide-pose": (*_FRAMES, "model.pose_code=128", "model.expression_code=128"),
+        "frames-no-disguise": (*_FRAMES, "model.disguise=none"),
+        "frames-no-mask": (*_FRAMES, "model.has_mask=false"),
+    },
 }
+"""Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 50, 200, 800)
 FEW_EVERY, VIDEOS = 8, 12
 PLACES = ("eyes", "brows", "nose", "lips")
@@ -117,8 +126,12 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
-    words = {"aligner": ALIGNERS[arm], "parser": PARSER}.get(kind, ())
-    return f"train+{kind}+{arm}+{fingerprint(options, recipe_json(RECIPES[kind]), repr((words, STEPS[kind])))}+{seed}"
+    made = fingerprint(options, recipe_json(RECIPES[kind]), repr((ARMS[kind][arm], steps_of(kind, arm))))
+    return f"train+{kind}+{arm}+{made}+{seed}"
+
+
+def steps_of(kind: str, arm: str) -> int:
+    return STEPS[kind] if arm == "full" else FEWER_STEPS
 
 
 def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
@@ -128,15 +141,16 @@ def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
 
 def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
     """The name of a result that needs trained networks."""
-    made = fingerprint(options, *networks(seed, options).values(), training("aligner", arm if part == "aligner" else "full", seed, options))
+    trained = [training(part, arm, seed, options)] if part in ARMS else networks(seed, options).values()
+    made = fingerprint(options, *trained, training("parser", "full", 0, options))
     return f"{part}+{arm}+{made}+{seed}"
 
 
 def scorings(options: argparse.Namespace) -> list[str]:
     """All results that are asked for; few frames, video and fairness by the first seed alone."""
     arms = {
-        "blender": ["exact"],
-        "aligner": list(ALIGNERS),
+        "blender": list(ARMS["blender"]),
+        "aligner": list(ARMS["aligner"]),
         "chain": ["both"],
         "few": [f"{count}:{steps}" for count in FRAMES for steps in LEARNING],
         "video": ["clips"],
@@ -148,11 +162,16 @@ def scorings(options: argparse.Namespace) -> list[str]:
 
 
 def trainings(options: argparse.Namespace) -> list[str]:
-    found = [name for seed in range(options.seeds) for name in networks(seed, options).values()]
     if set(options.parts) <= {"people"}:
         return []
-    if "aligner" in options.parts:
-        found += [training("aligner", arm, seed, options) for arm in ALIGNERS for seed in range(options.seeds)]
+    chains = set(options.parts) - {"people", *ARMS}
+    found = (
+        [name for seed in range(options.seeds if "chain" in chains else 1) for name in networks(seed, options).values()] if chains else []
+    )
+    found += [training("parser", "full", 0, options)]
+    found += [
+        training(kind, arm, seed, options) for kind in options.parts if kind in ARMS for arm in ARMS[kind] for seed in range(options.seeds)
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -166,9 +185,9 @@ def folder_of(task: str, options: argparse.Namespace) -> Path:
 def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
     """What a training is."""
     _, kind, arm, _, seed = task.split("+")
-    steps = max(1, round(options.shorter * STEPS[kind]))
+    steps = max(1, round(options.shorter * steps_of(kind, arm)))
     words = [f"data.root={options.world}", f"train.steps={steps}", f"train.seed={seed}"]
-    words += PARSER if kind == "parser" else [*options.settings, *(ALIGNERS[arm] if kind == "aligner" else ())]
+    words += [*(() if kind == "parser" else options.settings), *ARMS[kind][arm]]
     return overrides.apply(get_recipe(RECIPES[kind]), words)
 
 
@@ -189,13 +208,14 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
         }
     if part == "people":
         return told_apart(open_portraits(options.world))
-    source, swapper, parser = open_portraits(options.world), swapper_of(seed, options), parser_of(options)
+    source, parser = open_portraits(options.world), parser_of(options)
     if part == "blender":
-        name = networks(seed, options)["blender"]
+        name = training("blender", arm, seed, options)
         predictor = Remembered(recipe_of(name, options), load(folder_of(name, options)), source)
-        ours = {"blender, exact head": means(rows(predictor, source, source.tokens("swaps"), parser))}
+        ours = {f"{arm}, exact head": means(rows(predictor, source, source.tokens("swaps"), parser))}
         pasted = [way for way in predictor.baselines() if way.name.startswith("exact head")]
         return ours | {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in pasted}
+    swapper = swapper_of(seed, options)
     if part == "chain":
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         ways += [way for way in baselines(source) if not way.name.startswith("exact head")]
@@ -398,7 +418,7 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         return [ours[seed][figure] - theirs[seed][figure] for seed in ours if seed in theirs]
 
     for area in ("head", "gap"):
-        values = minus("blender", "blender, exact head", "exact head, pasted, recoloured", f"psnr_{area}")
+        values = minus("blender", "full, exact head", "exact head, pasted, recoloured", f"psnr_{area}")
         say(f"the blender is 3 dB better than pasting the exact head with the target's colours: {area}", values, 3.0)
     both, pasted = "aligner and blender", "aligned and pasted, recoloured"
     say(
@@ -407,10 +427,10 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         3.0,
     )
     say("the blender adds to the aligner: head and gap", minus("chain", both, "aligner, pasted", "psnr_gap"))
-    for arm in list(ALIGNERS)[1:]:
-        say(f"aligner: {arm} is worse on swaps than full: head", minus("aligner", "full, swaps", f"{arm}, swaps", "psnr_head"))
-        loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "full")), strict=False)]
-        say(f"aligner: {arm} loses more from own heads to swaps than full: head", loses)
+    for arm in list(ARMS["aligner"])[2:]:
+        say(f"aligner: {arm} is worse on swaps than frames: head", minus("aligner", "frames, swaps", f"{arm}, swaps", "psnr_head"))
+        loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "frames")), strict=False)]
+        say(f"aligner: {arm} loses more from own heads to swaps than frames: head", loses)
     few = found.get("few", {})
     for steps in LEARNING:
         pair = [few.get(f"{count}:{steps}", {}).get(0) for count in (FRAMES[-1], FRAMES[0])]

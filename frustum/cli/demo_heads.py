@@ -1,4 +1,7 @@
-"""`frustum demo heads`: people, networks that learn their heads, swaps of people whom these never saw, judged by the exact truth."""
+"""`frustum demo heads`: people whom the networks that come with frustum never saw, swaps of their heads, judged by the exact truth.
+
+Or networks are trained on others of these people first (`training`).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.reports import compare
 from frustum.engine.speedtest import choose_steps
 from frustum.engine.train import train
-from frustum.errors import DataError
+from frustum.errors import ConfigError, DataError
 from frustum.files import atomic_path, make_folder, write_json
 from frustum.locks import owning
 from frustum.models.head_swap import HeadSwapper, NoHeadError
@@ -31,8 +34,8 @@ from frustum.recipes.finding import get_recipe
 from frustum.tasks.portrait_baselines import portrait_baselines
 from frustum.weights.shipped import SEED, shipped
 
-STAGES = 5
-WORLD = {"identities": 160, "clips": 2, "frames": 8}  # every fifth of the people is not learned, and gets the heads of four others
+WORLD = {"identities": 60, "clips": 1, "frames": 8, "train_swaps": 0}  # every fifth of the people gets the heads of four others
+WORLD_TO_LEARN = {"identities": 160, "clips": 2, "frames": 8, "train_swaps": 10}
 RECIPES = {"aligner": "heser-aligner-mini", "blender": "heser-blender-mini"}
 _AFTER = 60.0  # seconds that follow the training: 25 on two quiet cores
 SHOWN = 10  # swaps in the picture
@@ -48,43 +51,51 @@ def run_head_demo(
     changes: dict[str, list[str]] | None = None,
     parser: str = "",
     world: dict[str, int] | None = None,
+    training: bool = False,
 ) -> dict[str, Any]:
     """Run the demo in the folder `out`.
 
     Args:
-        out: gets world/, the runs aligner/ and blender/, swaps.png and demo.json.
-        minutes: time budget for everything; the networks are trained for what is left of it.
+        out: gets world/, swaps.png and demo.json, and with `training` the runs aligner/ and blender/.
+        minutes: time budget for everything with `training`: the networks are trained for what is left of it.
         seed: of the world and of the trainings.
         fresh: delete an earlier demo in `out` first.
         changes: further settings of the recipes of `aligner` and `blender`, `key=value`.
         parser: a run or weights file; by default the one that comes with frustum.
-        world: other numbers than WORLD.
+        world: other numbers than WORLD or WORLD_TO_LEARN.
+        training: train networks from random weights, instead of taking those that come with frustum.
 
     Returns:
         The numbers that demo.json holds, too.
 
     Raises:
-        DataError: `out` cannot be written to, or this installation lacks the parser. ConfigError: an earlier demo in `out` had another
-            seed. Errors of the stages.
+        DataError: `out` cannot be written to, or this installation lacks weights. ConfigError: an earlier demo in `out` had another
+            seed, or trained. Errors of the stages.
     """
     began = time.time()
     make_folder(out)
     if fresh:
         for name in ("world", *RECIPES, "swaps.png", "plan.json", "demo.json"):
             shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-    plan = stored_plan(out / "plan.json", seed) or {"seed": seed}
+    plan = stored_plan(out / "plan.json", seed) or {"seed": seed, "training": training}
+    if plan.get("training", True) != training:
+        raise ConfigError(f"{out} holds a demo {'without' if training else 'with'} --train: give another --out, or --fresh.")
     write_json(out / "plan.json", plan)
-    opened = open_network(parser or _own_parser())
+    opened = open_network(parser or _own("parser"))
     recipes = {name: get_recipe(recipe) for name, recipe in RECIPES.items()}
-    with stage(1, "people, some of whom the networks never see", STAGES):
+    stages = 5 if training else 3
+    with stage(1, "people, in clips", stages):
         size = recipes["aligner"].model.image_size  # type: ignore[attr-defined]
-        made = generate_portraits((world or WORLD) | {"size": size, "seed": SEED + 1 + seed}, out / "world")
+        made = generate_portraits(
+            (world or (WORLD_TO_LEARN if training else WORLD)) | {"size": size, "seed": SEED + 1 + seed}, out / "world"
+        )
         source = open_portraits(out / "world")
         tokens = source.tokens("swaps")
-        say(f"{len(source.people('train'))} people to learn from, {len(tokens)} swaps of {len(source.people('val'))} others")
-    networks = {}
-    for number, (name, recipe) in enumerate(recipes.items(), start=2):
-        with stage(number, f"training {recipe.name}", STAGES):
+        learned = f"{len(source.people('train'))} people to learn from, " if training else ""
+        say(f"{learned}{len(tokens)} swaps of {len(source.people('val'))} people whom no network saw")
+    networks = {} if training else {name: open_network(_own(name))[1] for name in recipes}
+    for number, (name, recipe) in enumerate(recipes.items() if training else (), start=2):
+        with stage(number, f"training {recipe.name}", stages):
             words = [f"data.root={out / 'world'}", f"train.seed={seed}", *((changes or {}).get(name, []))]
             asked = settings.apply(recipe, words)
             if name not in plan:  # an interrupted demo goes on with the number that was chosen first
@@ -93,14 +104,14 @@ def run_head_demo(
                 write_json(out / "plan.json", plan)
             networks[name] = train(settings.apply(asked, [f"train.steps={plan[name]}"]), out / name, source=recipe.name).model
     swapper = HeadSwapper(networks["aligner"], networks["blender"], parse_with(*opened))  # type: ignore[arg-type]
-    with stage(4, "swapping heads of people whom the networks never saw", STAGES):
+    with stage(stages - 1, "swapping their heads", stages):
         ways = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         reports = [evaluate(None, way, source, "swaps") for way in ways]
         blended = settings.apply(recipes["blender"], [f"data.root={out / 'world'}"])
         reports.append(evaluate(blended, networks["blender"], source, "swaps", name="exact head, blended"))
         pasted = portrait_baselines(source, swapper.blender.config.policy, tokens)
         reports += [evaluate(None, way, source, "swaps") for way in pasted]
-    with stage(5, "a picture", STAGES):
+    with stage(stages, "a picture", stages):
         draw_swaps(ways[0], source, tokens, out / "swaps.png")
     print_table(compare(reports))
     if failed := ways[0].failed:
@@ -115,10 +126,10 @@ def run_head_demo(
     return numbers
 
 
-def _own_parser() -> str:
-    path = shipped("parser")
+def _own(network: str) -> str:
+    path = shipped(network)
     if path is None:
-        raise DataError("this installation of frustum lacks the weights of its face parser (frustum/weights/heads). Install it again.")
+        raise DataError(f"this installation of frustum lacks the weights of its {network} (frustum/weights/heads). Install it again.")
     return str(path)
 
 

@@ -30,7 +30,15 @@ app = typer.Typer()
 NAME = "a weights file, the folder of a run, or a recipe together with --checkpoint"
 
 
-@command(app, "demo", "frustum demo", "frustum demo --minutes 30 --out runs/long", "frustum demo heads", after_interrupt=GOES_ON)
+@command(
+    app,
+    "demo",
+    "frustum demo",
+    "frustum demo --minutes 30 --out runs/long",
+    "frustum demo heads",
+    "frustum demo heads --train",
+    after_interrupt=GOES_ON,
+)
 def demo(
     what: Annotated[str, typer.Argument(metavar="[city|heads]", help="city: occupancy from six cameras; heads: head swapping")] = "city",
     out: Annotated[
@@ -39,6 +47,9 @@ def demo(
     minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world, and of the training")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
+    training: Annotated[
+        bool, typer.Option("--train", help="heads: train networks for what is left of the time, instead of taking those of frustum")
+    ] = False,
     json_file: JsonOption = None,
     started: Annotated[float | None, typer.Option("--started", hidden=True, help="time at which the clock of the budget started")] = None,
 ) -> None:
@@ -46,16 +57,18 @@ def demo(
 
     Needs no data and no GPU. Every stage is kept on disk: the same command goes on where it was stopped, and ends at once when all is done.
 
-    With `heads`: generate people, train HeSer's two networks on them, put the heads of people whom these never saw onto others, compare the
-    pictures with the perfect ones, and draw a sheet.
+    With `heads`: generate people whom the networks of frustum never saw, put the heads of some onto others, compare the pictures
+    with the perfect ones, and draw a sheet; with `--train`, train networks on other people first.
     """
     if what not in ("city", "heads"):
         raise ConfigError(f"there is no demo {what!r}: frustum demo, which is that of a city, or frustum demo heads.")
     if what == "heads":
         from frustum.cli.demo_heads import run_head_demo
 
-        write_json(json_file, run_head_demo(out or Path("runs/heads"), minutes, seed, fresh))
+        write_json(json_file, run_head_demo(out or Path("runs/heads"), minutes, seed, fresh, training=training))
         return
+    if training:
+        raise ConfigError("the demo of the city always trains: --train is for frustum demo heads.")
     from frustum.cli.demo import run_demo
 
     write_json(json_file, run_demo(out=out or Path("runs/demo"), minutes=minutes, seed=seed, fresh=fresh, started=started))

@@ -19,14 +19,17 @@ from tests.benchmarks.test_claim_gsrender import varied
 
 def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
     options = heser.parse(["--world", "heads", "--shorter", "0.5"])
-    recipes = {arm: heser.recipe_of(heser.training("aligner", arm, 1, options), options) for arm in heser.ALIGNERS}
-    changed = {arm: varied([recipes["full"], recipe]) for arm, recipe in recipes.items() if arm != "full"}
+    recipes = {arm: heser.recipe_of(heser.training("aligner", arm, 1, options), options) for arm in heser.ARMS["aligner"]}
+    changed = {arm: varied([recipes["frames"], recipe]) for arm, recipe in recipes.items() if arm.startswith("frames-")}
     assert changed == {
-        "wide-pose": {"model.pose_code", "model.expression_code"},
-        "no-disguise": {"model.disguise"},
-        "no-mask": {"model.has_mask"},
+        "frames-wide-pose": {"model.pose_code", "model.expression_code"},
+        "frames-no-disguise": {"model.disguise"},
+        "frames-no-mask": {"model.has_mask"},
     }
-    assert {(recipe.train.steps, recipe.train.seed) for recipe in recipes.values()} == {(4000, 1)}
+    assert {(arm == "full", recipe.train.steps, recipe.train.seed) for arm, recipe in recipes.items()} == {
+        (True, 4000, 1),
+        (False, 1000, 1),
+    }
     names = [*heser.trainings(options), *heser.scorings(options)]
     assert len(set(names)) == len(names)
     assert len([name for name in names if name.startswith("train+parser")]) == 1, "one parser judges all"
@@ -58,12 +61,12 @@ def test_statements_are_judged_seed_by_seed() -> None:
     found: dict[str, Any] = defaultdict(dict)
     ours, theirs = [{"psnr_head": head, "psnr_gap": gap} for head, gap in ((20.0, 24.0), (23.5, 19.0))]
     found["blender"] = {
-        "blender, exact head": {0: theirs, 1: theirs},
+        "full, exact head": {0: theirs, 1: theirs},
         "exact head, pasted, recoloured": {0: ours, 1: {**ours, "psnr_head": 21}},
     }
     found["aligner"] = {
         f"{arm}, {split}": {0: {"psnr_head": value}}
-        for arm, values in {"full": (20.0, 19.0), "wide-pose": (22.0, 15.0)}.items()
+        for arm, values in {"frames": (20.0, 19.0), "frames-wide-pose": (22.0, 15.0)}.items()
         for split, value in zip(("own", "swaps"), values, strict=True)
     }
     said = {row["statement"]: row for row in heser.statements(found)}
@@ -73,9 +76,9 @@ def test_statements_are_judged_seed_by_seed() -> None:
     assert head["values"] == [3.5, 2.5]
     assert not head["held"]
     assert not gap["held"]
-    assert said["aligner: wide-pose is worse on swaps than full: head"]["values"] == [4.0]
-    assert said["aligner: wide-pose loses more from own heads to swaps than full: head"] | {"std": None} == {
-        "statement": "aligner: wide-pose loses more from own heads to swaps than full: head", "least": 0.0, "held": True,
+    assert said["aligner: frames-wide-pose is worse on swaps than frames: head"]["values"] == [4.0]
+    assert said["aligner: frames-wide-pose loses more from own heads to swaps than frames: head"] | {"std": None} == {
+        "statement": "aligner: frames-wide-pose loses more from own heads to swaps than frames: head", "least": 0.0, "held": True,
         **heser.measuring.mean_and_spread([6.0]),
     }  # fmt: skip
 

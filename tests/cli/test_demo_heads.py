@@ -23,7 +23,7 @@ WORLD = {"identities": 10, "clips": 1, "frames": 4}
 
 
 def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    numbers = run_head_demo(tmp_path / "demo", minutes=0.1, changes=CHANGES, world=WORLD)
+    numbers = run_head_demo(tmp_path / "demo", minutes=0.1, changes=CHANGES, world=WORLD, training=True)
     assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == json.loads(json.dumps(numbers))
     names = [numbers["name"], *(row["name"] for row in numbers["baselines"])]
     assert names[:3] == ["aligner and blender", "aligner, pasted", "exact head, blended"]
@@ -33,13 +33,15 @@ def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         sheet = np.asarray(opened)
     assert sheet.shape == (5 * 96, 90 + 2 * 96, 3)
     said = " ".join(capsys.readouterr().out.split())
-    assert "people to learn from, 2 swaps of 2 others" in said
+    assert "people to learn from, 2 swaps of 2 people whom no network saw" in said
     assert ("they say nothing of the networks" in said) == bool(numbers["failed"])
-    again = run_head_demo(tmp_path / "demo", minutes=0.1, changes=CHANGES, world=WORLD)
+    again = run_head_demo(tmp_path / "demo", minutes=0.1, changes=CHANGES, world=WORLD, training=True)
     assert again["results"] == numbers["results"]
     assert again["plan"] == numbers["plan"], "it goes on with what was chosen first"
     with pytest.raises(ConfigError, match=r"demo with seed 0.*--fresh"):
-        run_head_demo(tmp_path / "demo", seed=1, world=WORLD)
+        run_head_demo(tmp_path / "demo", seed=1, world=WORLD, training=True)
+    with pytest.raises(ConfigError, match="with --train"):
+        run_head_demo(tmp_path / "demo", world=WORLD)
 
 
 def test_what_is_refused(frustum: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
