@@ -80,8 +80,8 @@ CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanc
 STEPS = {"parser": 2000, "blender": 4000, "aligner": 8000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 2000  # of the arms that are not `full`
-_FRAMES = ("data.train_split=train", "model.disguise=all", "model.recolour=0", "model.pose_maps=false", "model.pose_code=16",
-           "model.expression_code=16")  # fmt: skip
+_SMALL = ("model.disguise=all", "model.recolour=0", "model.pose_maps=false", "model.pose_code=16", "model.expression_code=16")
+_FRAMES = ("data.train_split=train", *_SMALL)
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "parser": {"full": ("augment.scale=[1,2.4]",)},
     "blender": {"full": (), "frames": ("data.train_split=train", "model.flip=0.7", "model.tone=matched", "model.cycle_weight=1")},
@@ -148,15 +148,9 @@ def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
 
 def scorings(options: argparse.Namespace) -> list[str]:
     """All results that are asked for; few frames, video and fairness by the first seed alone."""
-    arms = {
-        "blender": list(ARMS["blender"]),
-        "aligner": list(ARMS["aligner"]),
-        "chain": ["both"],
-        "few": [f"{count}:{steps}" for count in FRAMES for steps in LEARNING],
-        "video": ["clips"],
-        "people": ["pairs"],
-        "fairness": ["corners"],
-    }
+    arms = {"chain": ["both"], "video": ["clips"], "people": ["pairs"], "fairness": ["corners"]}
+    arms |= {part: list(ARMS[part]) for part in ("blender", "aligner")}
+    arms["few"] = [f"{count}:{steps}" for count in FRAMES for steps in LEARNING]
     seeds = {part: options.seeds if part in ("blender", "aligner", "chain") else 1 for part in PARTS}
     return [scoring(part, arm, seed, options) for part in options.parts for arm in arms[part] for seed in range(seeds[part])]
 
