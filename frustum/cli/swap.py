@@ -17,19 +17,17 @@ app = typer.Typer()
 @command(
     app,
     "swap",
-    "frustum swap --source a1.jpg a2.jpg --target b.jpg --aligner runs/heser-aligner-mini --blender runs/heser-blender-mini "
-    "--out swapped.png --consent",
+    "frustum swap --source a1.jpg a2.jpg --target b.jpg --out swapped.png --consent",
+    "frustum swap --source a1.jpg a2.jpg --target b.jpg --aligner runs/heser-aligner --blender runs/heser-blender --consent",
     "frustum swap --verify swapped.png",
 )
 def swap(
     more: Annotated[list[Path] | None, typer.Argument(metavar="[PHOTO ...]", help="further photographs of the source")] = None,
     source: Annotated[list[Path] | None, optional("--source", help="photograph of the person whose head it is, or a folder")] = None,
     target: Annotated[Path | None, optional("--target", help="photograph that gets the head, or a folder of frames")] = None,
-    aligner: Annotated[str, optional("--aligner", help="run or weights file of an aligner")] = "",
-    blender: Annotated[str, optional("--blender", help="run or weights file of a blender")] = "",
-    parser: Annotated[
-        str, optional("--parser", help="run or weights file of a face parser; by default the one that comes with frustum")
-    ] = "",
+    aligner: Annotated[str, optional("--aligner", help="run or weights file of an aligner; by default that of frustum")] = "",
+    blender: Annotated[str, optional("--blender", help="run or weights file of a blender; by default that of frustum")] = "",
+    parser: Annotated[str, optional("--parser", help="run or weights file of a face parser; by default that of frustum")] = "",
     out: Annotated[Path, typer.Option("--out", help="the picture, or the folder of pictures for a folder of frames")] = Path("swapped.png"),
     masks: Annotated[Path | None, optional("--masks", help="folder of your own parsing maps NAME.png for the photographs")] = None,
     steps: Annotated[int, typer.Option("--steps", min=0, help="learn the person by at most so many steps; 0 takes the mean code")] = 0,
@@ -40,8 +38,8 @@ def swap(
 ) -> None:
     """Put the head of a person onto a portrait of another one, in its pose and in its light.
 
-    Needs an aligner and a blender that were trained (docs/methods/heser.md), and the consent of those who are shown. The face parser that
-    comes with frustum knows generated heads alone. The picture says that it is synthetic: by a label, by an invisible mark, and by a file
+    Needs the consent of those who are shown. The networks that come with frustum know generated heads alone, in 64 x 64 pixels: photographs
+    of people look wrong (docs/methods/heser.md). The picture says that it is synthetic: by a label, by an invisible mark, and by a file
     FILE.json beside it.
     """
     if verify is not None:
@@ -53,7 +51,9 @@ def swap(
         say(f"{verify} {said}.")
         write_json(json_file, found)
         return
-    parser = parser or str(shipped("parser") or "")
+    aligner, blender, parser = (
+        given or str(shipped(name) or "") for name, given in (("aligner", aligner), ("blender", blender), ("parser", parser))
+    )
     given = {"--source": source, "--target": target, "--aligner": aligner, "--blender": blender, "--parser": parser}
     if missing := [name for name, value in given.items() if not value]:
         raise ConfigError(f"{' and '.join(missing)} must be given; see frustum swap --help.")

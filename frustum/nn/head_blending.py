@@ -65,7 +65,7 @@ class Referred(NamedTuple):
 
 Tone = Literal["own", "matched", "coloured"]
 """The head that the network sees: grey, as light as in its own scene (`own`: HeSer) or with mean and spread of the target's regions
-(`matched`); or in colours, with theirs (`coloured`)."""
+(`matched`); or in colours, with theirs, to which the network adds what they lack (`coloured`)."""
 
 
 class HeadBlender(nn.Module):
@@ -144,8 +144,11 @@ class HeadBlender(nn.Module):
         masks, size = referred.masks, head.shape[-2:]
         parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
         is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
-        known = torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, referred.painted.to(head.dtype) * is_head), 1)
-        return self.decoder(known).float()
+        painted = referred.painted.to(head.dtype) * is_head
+        made = self.decoder(torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, painted), 1)).float()
+        if self.tone == "coloured":  # the network paints what these colours lack
+            made = (made + painted).clamp(-1, 1) if not self.training else made + painted
+        return made
 
     def _stretched(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=self.conventions == "heser")

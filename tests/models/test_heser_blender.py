@@ -41,6 +41,25 @@ def test_without_weights_there_is_neither_a_discriminator_nor_a_cycle():
     assert set(step(network.train(), batch_for(config, 64))) == {"l1"}
 
 
+def test_a_coloured_head_is_what_an_untrained_network_paints():
+    """What is added begins with nothing here; small regions may count for more."""
+    config, network = small(tone="coloured", adversarial_weight=0, features_weight=2.0)
+    for parameter in network.generator.decoder.conv10_ab.parameters():
+        torch.nn.init.zeros_(parameter)
+    batch = batch_for(config, 64)
+    scene, parsing, head = signed(batch), batch.need(PixelLabels), batch.need(PlacedHeads)
+    outputs = network.eval()(batch.with_labels({PlacedHeads: PlacedHead(scene, parsing)}))  # its own head, in its own colours
+    is_head = outputs["masks"][:, :1] > 0
+    torch.testing.assert_close(outputs["image"], torch.where(is_head, scene, 0.0), rtol=1e-4, atol=1e-4)
+    losses = network.loss(network(batch), batch)
+    assert set(losses) == {"l1", "features"}
+    eyes = torch.isin(head.parsing, torch.tensor([4, 5, 6]))
+    wrong = torch.where(eyes[:, None], 1 - scene, scene)
+    only = batch.with_labels({TrueSwaps: scene, PlacedHeads: PlacedHead(head.image, torch.where(eyes, head.parsing, 0))})
+    found = network.loss({"image": wrong}, only)["features"]
+    torch.testing.assert_close(found, 2.0 * (wrong - scene).abs().mean(1)[eyes].mean())
+
+
 def test_true_swaps_are_learned_from():
     """The loss compares with the true swap, and with nothing that the portrait shows."""
     config, network = small(adversarial_weight=0)
