@@ -77,7 +77,7 @@ PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
-STEPS = {"parser": 2000, "blender": 3000, "aligner": 7000}
+STEPS = {"parser": 2000, "blender": 3000, "aligner": 6000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 2000  # of the arms that are not `full`
 _SMALL = ("model.disguise=all", "model.recolour=0", "model.pose_maps=false", "model.pose_code=16", "model.expression_code=16")

@@ -27,7 +27,7 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
         "frames-no-mask": {"model.has_mask"},
     }
     assert {(arm == "full", recipe.train.steps, recipe.train.seed) for arm, recipe in recipes.items()} == {
-        (True, 3500, 1),
+        (True, 3000, 1),
         (False, 1000, 1),
     }
     names = [*heser.trainings(options), *heser.scorings(options)]
