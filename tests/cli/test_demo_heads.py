@@ -44,6 +44,17 @@ def test_all_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         run_head_demo(tmp_path / "demo", world=WORLD)
 
 
+def test_the_networks_of_frustum_swap_heads_of_people_they_never_saw(tmp_path: Path) -> None:
+    """Small as the world is: what they make is better than pasting in the gap and in eyes and mouth."""
+    numbers = run_head_demo(tmp_path / "demo", world=WORLD | {"train_swaps": 0})
+    rows = {row["name"]: row["results"]["portrait"] for row in (numbers, *numbers["baselines"])}
+    assert not numbers["failed"]
+    assert not (tmp_path / "demo" / "aligner").exists(), "nothing is trained"
+    ours, pasted = rows["aligner and blender"], rows["aligned and pasted, recoloured"]
+    assert ours["psnr_gap"] > pasted["psnr_gap"] + 1
+    assert rows["exact head, blended"]["psnr_gap"] > rows["exact head, pasted, recoloured"]["psnr_gap"] + 1
+
+
 def test_what_is_refused(frustum: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = frustum("demo", "cats")
     assert run.code == 2
