@@ -1,4 +1,4 @@
-"""Pictures of the docs: the faults that tools/ground_faults.py shows, and the rows that tools/framing_figure.py draws."""
+"""Pictures of the docs: faults that tools/ground_faults.py shows, rows that framing_figure.py draws, swaps of a photograph."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from frustum.data.sample import CameraFrame, Sample
 from frustum.data.source import AugmentConfig
 from frustum.errors import DataError
 from frustum.geometry import pose
+from frustum.worlds.heads.generate import generate_heads
 from frustum.worlds.street.rigs import StreetRig
-from tools import framing_figure, ground_faults
+from tools import framing_figure, ground_faults, head_photograph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,3 +67,15 @@ def test_the_table_of_the_docs_states_the_rows_that_are_drawn() -> None:
         found = re.search(rf"^\| {width} x {height} \| (\d+) to (\d+) \| (\d+) to (\d+)", page, re.MULTILINE)
         assert found is not None
         assert tuple(map(int, found.groups())) == (*placed.rows, *bottom.rows)
+
+
+def test_what_becomes_of_a_photograph(tmp_path: Path) -> None:
+    """A generated portrait stands in for it; the head of each is on the other, and everything else stays."""
+    generate_heads(head_photograph.PEOPLE.model_copy(update={"seed": 78}), tmp_path / "others", workers=1)
+    photograph = next((tmp_path / "others" / "img").glob("*/*/*.png"))
+    shown = head_photograph.panels(photograph, tmp_path)
+    assert head_photograph.sheet_of(shown).size == (4 * 256, 256 + 22)
+    before, after = (np.asarray(shown[title]).astype(int) for title in ("generated", "its head, swapped"))
+    changed = abs(after - before).max(2) > 30
+    assert 0.02 < changed.mean() < 0.4
+    assert not changed[:20].any()
