@@ -117,7 +117,7 @@ def run_head_demo(
     if failed := ways[0].failed:
         say(
             f"In {len(failed)} of {len(tokens)} swaps no head came out. There the portrait stays as it is, and that is what the first two "
-            "rows count: they say nothing of the networks. Give more --minutes in another --out."
+            "rows count: they say nothing of the networks." + (" Give more --minutes in another --out." if training else "")
         )
     minutes = round((time.time() - began) / 60, 2)
     numbers = numbers_of(reports) | {"world": made, "plan": plan, "failed": failed, "minutes": minutes}

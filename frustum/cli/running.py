@@ -44,7 +44,7 @@ def demo(
     out: Annotated[
         Path | None, optional("--out", help="folder for the world and what is made of it; by default runs/demo or runs/heads")
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget for everything, set-up included")] = 15.0,
+    minutes: Annotated[float, typer.Option("--minutes", min=1.0, help="time budget, set-up included; of heads with --train alone")] = 15.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="seed of the world, and of the training")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="start again instead of going on from what is there")] = False,
     training: Annotated[

@@ -1,4 +1,4 @@
-"""Weights that come with frustum, trained on generated heads alone (docs/methods/heser.md): so far those of the face parser.
+"""Weights that come with frustum, trained on generated heads alone (docs/methods/heser.md): aligner, blender and face parser.
 
 `python tools/ship_heads.py` writes them from runs.
 """

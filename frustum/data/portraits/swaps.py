@@ -5,7 +5,7 @@ They are in swaps.json, and in a folder swaps/NAME for each.
 swaps.json     {NAME: {"source": PERSON/CLIP, "target": PERSON/CLIP/FRAME}}
 swaps/NAME/    head.png: the source's head in the place and pose of the target's, in its own colours and light
                source.png, skin.png, region.png: the target with that head, under each colour policy
-               mask.png: parts of all of these
+               mask.png: parts of all of these; swap.json: the entry of swaps.json, written last
 """
 
 from __future__ import annotations

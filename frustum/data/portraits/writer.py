@@ -11,7 +11,7 @@ from PIL import Image
 
 from frustum.data.portraits.swaps import MASK, SWAPS, Swap, swaps_file
 from frustum.errors import DataError
-from frustum.files import atomic_path, write_json
+from frustum.files import atomic_path, read_json, write_error, write_json
 from frustum.types.pixel_classes import FACE
 
 
@@ -31,14 +31,20 @@ class PortraitWriter:
         for folder, pixels in (("img", image), ("mask", parsing)):
             _write(self.root / folder / person / clip / f"{frame}.png", pixels)
 
-    def add_swap(self, name: str, pictures: Mapping[str, np.ndarray], parsing: np.ndarray) -> None:
+    def add_swap(self, name: str, swap: Swap, pictures: Mapping[str, np.ndarray], parsing: np.ndarray) -> None:
         """The pictures (H, W, 3) uint8 of a true swap by name, and the parts (H, W) of all of them; see swaps.py."""
+        try:
+            self._note(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(self._note(name), error) from error
         for picture, pixels in (*pictures.items(), (MASK, parsing)):
             _write(self.root / SWAPS / name / f"{picture}.png", pixels)
+        write_json(self._note(name), swap._asdict())  # last: it says that the swap is complete, and of what it is
 
-    def has_swap(self, name: str) -> bool:
-        """Whether a swap is complete: its mask is written last."""
-        return (self.root / SWAPS / name / f"{MASK}.png").is_file()
+    def has_swap(self, name: str, swap: Swap) -> bool:
+        """Whether a swap is complete, and of this source and target: with more people or clips the same name may stand for others."""
+        note = self._note(name)
+        return note.is_file() and read_json(note, "note of a swap") == swap._asdict()
 
     def finish_swaps(self, swaps: Mapping[str, Swap]) -> None:
         """Write the list of swaps."""
@@ -56,6 +62,9 @@ class PortraitWriter:
         """Write which people each split has, and what is known of each of them."""
         write_json(self.root / "splits.json", splits)
         write_json(self.root / "people.json", people)
+
+    def _note(self, name: str) -> Path:
+        return self.root / SWAPS / name / "swap.json"
 
     def _truth(self, person: str, clip: str) -> Path:
         return self.root / "truth" / person / f"{clip}.json"

@@ -105,7 +105,9 @@ def generate_heads(
     clips, swaps = [(i, k) for i in range(config.identities) for k in range(config.clips)], _swaps(config)
     missing = [clip for clip in clips if not writer.has_clip(identity_name(clip[0]), clip_name(clip[1]))]
     jobs = [(config.frames, partial(_film, config, root, *clip)) for clip in missing]
-    jobs += [(_PICTURES, partial(_film_swap, config, root, *swap)) for name, swap in swaps.items() if not writer.has_swap(name)]
+    jobs += [
+        (_PICTURES, partial(_film_swap, config, root, *swap)) for name, swap in swaps.items() if not writer.has_swap(name, _listed(*swap))
+    ]
     total = pictures(config)
     done = total - sum(count for count, _ in jobs)
     progress(done, total)
@@ -203,7 +205,8 @@ def _film_swap(config: HeadsConfig, root: Path, first: int, second: int, clip: i
     own = replace(scene, light=draw_scene(ours, source).light)  # whose neck and clothes hide the same parts of the head
     true = {policy: true_swap(source, target, motion, scene, policy, config.size) for policy in POLICIES}
     shown = {HEAD: render(source, motion, own, config.size).image} | {policy: shot.image for policy, shot in true.items()}
-    PortraitWriter(root).add_swap(f"{identity_name(first)}-on-{identity_name(second)}", shown, true[POLICIES[0]].parsing)
+    name, swap = f"{identity_name(first)}-on-{identity_name(second)}", _listed(first, second, clip, frame)
+    PortraitWriter(root).add_swap(name, swap, shown, true[POLICIES[0]].parsing)
 
 
 def _settle(config: HeadsConfig, root: Path, overwrite: bool) -> None:

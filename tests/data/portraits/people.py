@@ -39,6 +39,7 @@ def write_people(root: Path, with_truth: bool = True) -> Path:
     writer.finish({"train": ["id00012"], "val": ["id00017"]}, {})
     names = ("head", "source", "skin", "region")
     pictures = {name: rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for name in names}
-    writer.add_swap(NAME, pictures, parts(4))
-    writer.finish_swaps({NAME: Swap("id00012/video-0", "id00017/video-0/00000")})
+    swap = Swap("id00012/video-0", "id00017/video-0/00000")
+    writer.add_swap(NAME, swap, pictures, parts(4))
+    writer.finish_swaps({NAME: swap})
     return root

@@ -75,9 +75,11 @@ def test_truth_of_a_clip(root: Path) -> None:
 def test_true_swaps(root: Path) -> None:
     """The names of swaps are a split of their own; image and mask are those of the target, the head is that of the source."""
     writer, name = PortraitWriter(root), "id00012-on-id00017"
-    assert not writer.has_swap(name)
-    writer.add_swap(name, {"head": IMAGE // 2, "skin": IMAGE // 3}, MASK)
-    assert writer.has_swap(name)
+    swap = Swap("id00012/video-1", "id00017/video-0/00001")
+    assert not writer.has_swap(name, swap)
+    writer.add_swap(name, swap, {"head": IMAGE // 2, "skin": IMAGE // 3}, MASK)
+    assert writer.has_swap(name, swap)
+    assert not writer.has_swap(name, swap._replace(source="id00012/video-0")), "the same people in other clips"
     writer.finish_swaps({name: Swap("id00012/video-1", "id00017/video-0/00001")})
     portraits = open_portraits(root)
     assert portraits.splits() == ["train", "swaps"]

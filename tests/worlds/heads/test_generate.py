@@ -91,6 +91,20 @@ def test_true_swaps_of_people_held_out(tmp_path: Path) -> None:
     assert not np.array_equal(head[labels[0]], true[labels[0]])
 
 
+def test_swaps_are_made_anew_where_more_people_change_them(tmp_path: Path) -> None:
+    """The next people of the last one are others then, so that the same two meet in another frame: no picture of before may stay."""
+    few = SMALL.model_copy(update={"identities": 10, "frames": 3, "swaps": 2})
+    more = few.model_copy(update={"identities": 15})
+    generate_heads(few, tmp_path / "grown", 1)
+    for root in ("grown", "new"):
+        generate_heads(more, tmp_path / root, 1)
+    grown, new = (open_portraits(tmp_path / root) for root in ("grown", "new"))
+    assert grown.tokens("swaps") == new.tokens("swaps")
+    for token in new.tokens("swaps"):
+        assert np.array_equal(grown.image(token), new.image(token))
+        assert np.array_equal(grown.true_swap(token, "region")[0], new.true_swap(token, "region")[0]), token
+
+
 @pytest.mark.slow
 def test_workers_write_the_same(made: Path, tmp_path: Path) -> None:
     generate_heads(SMALL, tmp_path, workers=2)
