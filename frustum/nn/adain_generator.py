@@ -139,8 +139,8 @@ class AdainGenerator(nn.Module):
         else:
             self.decoder_blocks[str(len(blocks) + 2)] = _conv(widths[-1], 3, 3, is_spectral)
         self.has_mask, self._num_blocks = has_mask, len(blocks)
-        if map_channels:
-            self.map_layers = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(map_channels, widths, strict=True))
+        pairs = zip(map_channels, widths, strict=True) if map_channels else ()
+        self.map_layers = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         numbers = 2 * sum(self.norm_widths)
         first, second = _linear(code_size, code_size, is_spectral), _linear(code_size, numbers, is_spectral)
         self.affine_params_projector = nn.ModuleDict({"0": first, "2": second})
@@ -159,12 +159,14 @@ class AdainGenerator(nn.Module):
         """Images, and masks where there is such a head, of codes (B, D), and of maps (B, map_channels, s, s) where it was built for them.
 
         Raises:
-            ShapeError: another D.
+            ShapeError: another D, or another number of maps.
         """
+        if len(maps) != len(self.map_layers):
+            raise ShapeError(f"the generator was built for {len(self.map_layers)} maps, got {len(maps)}.")
         affine = _Affine(self.affine(code))
         x = self.constant.constant.expand(len(code), -1, -1, -1)
         parts = list(self.decoder_blocks.values())
-        added = [layer(found) for layer, found in zip(self.map_layers, maps, strict=True)] if maps else []
+        added = [layer(found) for layer, found in zip(self.map_layers, maps, strict=True)]
         for block in parts[: self._num_blocks]:
             if added and added[0].shape[-1] == x.shape[-1]:
                 x = x + added.pop(0)

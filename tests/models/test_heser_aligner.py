@@ -97,6 +97,21 @@ def test_without_a_weight_there_is_no_discriminator():
     assert not {"deceive", "matching"} & step(network.train(), batch_for(config)).keys()
 
 
+def test_the_generator_may_see_the_target_as_maps():
+    """What the target shows in one corner reaches that corner of the image and no other, past the code; without its maps it is refused."""
+    config, network = small(pose_maps=True, adversarial_weight=0, spectral=False)
+    network.eval()
+    code = torch.randn(1, network.generator.code_size)
+    maps = [torch.zeros_like(found) for found in network.pose_maps(torch.zeros(1, 3, config.image_size, config.image_size))]
+    before = network.generator(code, maps).image
+    maps[-1][..., :2, :2] = 5.0
+    changed = (network.generator(code, maps).image - before).abs().amax(1)[0]
+    assert changed[:2, :2].max() > 1e-4
+    assert changed[config.image_size // 2 :, config.image_size // 2 :].max() < 0.1 * changed[:2, :2].max()
+    with pytest.raises(ShapeError, match="maps, got 0"):
+        network.generator(code)
+
+
 def test_only_the_head_counts_with_a_mask():
     config, network = small()
     batch = batch_for(config)
