@@ -13,9 +13,10 @@ Three grounds (--on):
 
 The arms of one ground have the same data, steps, learning rate and seeds, and one teacher, which is trained longer. `alone` has no teacher.
 Losses are compared on logits and on features; `cwd` at four temperatures. The published weight of a loss fits its network and no other,
-so that each is tried with several shares of it (--factors) by the first seed; the share that is best on the validation images of CamVid
-counts, for all seeds, and for the street world, too. CamVid's figures are those of its test images, which choose nothing. Voxels are
-learned with the published weight, and with a tenth of it.
+so that each is tried with several shares of it (--factors) by the first seed; the share that is best on validation samples is taken for the
+other seeds, that of CamVid for the street world, too; --all-factors takes all shares for all seeds. CamVid's figures are those of its
+test images, which choose nothing; of voxels the same keyframes choose and are reported. Every share that was tried has its row; a
+statement is about the share that was chosen.
 
 What a loss costs, `frustum bench distillation` measures.
 
@@ -28,6 +29,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -42,6 +44,7 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
+from frustum.errors import ConfigError
 from frustum.files import write_json
 from frustum.recipes.finding import get_recipe
 
@@ -90,6 +93,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--camvid", type=Path, metavar="ROOT", help="folder of CamVid (docs/data.md)")
     parser.add_argument("--teacher-steps", type=int, default=TEACHER_STEPS, metavar="STEPS", help="of each teacher")
     parser.add_argument("--factors", nargs="+", type=float, default=list(FACTORS), metavar="SHARE", help="of a loss's published weight")
+    parser.add_argument("--all-factors", action="store_true", help="all of them for all seeds, not the best one alone")
     parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
     options = parser.parse_args(words)
     if "camvid" in options.on and options.camvid is None and not options.finished:
@@ -127,20 +131,37 @@ def arms_of(ground: str, options: argparse.Namespace) -> list[str]:
 
 
 def factors_of(ground: str, arm: str, options: argparse.Namespace) -> list[float]:
-    """Shares of the published weight that the first seed tries; on the street world, the one that CamVid chose."""
+    """Shares of the published weight that the first seed tries; on the street world, the one that CamVid chose.
+
+    Raises:
+        ConfigError: CamVid has chosen none.
+    """
     if arm == "alone":
         return [1.0]
-    return [chosen("camvid", arm, options)] if ground == "street" else options.factors
+    if ground != "street" or len(options.factors) == 1:
+        return options.factors
+    if not seeds_of("camvid", arm, options):
+        raise ConfigError(f"the street world takes the weight of {arm} that CamVid chose: first --on camvid, or give one: --factors 1.")
+    return [chosen("camvid", arm, options)]
+
+
+def seeds_of(ground: str, arm: str, options: argparse.Namespace) -> dict[float, dict[int, Any]]:
+    """What is finished of an arm: results by share and seed."""
+    tasks, found = tasks_of(options), {}
+    for factor in [1.0] if arm == "alone" else options.factors:
+        names = {seed: training(ground, arm, factor, seed, options) for seed in range(options.seeds)}
+        found[factor] = {seed: tasks.read(name) for seed, name in names.items() if tasks.path(name).is_file()}
+    return {factor: done for factor, done in found.items() if done}
 
 
 def chosen(ground: str, arm: str, options: argparse.Namespace) -> float:
-    """The share that is best on the validation split with the first seed; 1 where nothing is finished."""
-    tasks, found = tasks_of(options), {}
-    for factor in [1.0] if arm == "alone" else options.factors:
-        name = training(ground, arm, factor, 0, options)
-        if tasks.path(name).is_file():
-            found[factor] = tasks.read(name)["figures"]["val"][GROUNDS[ground].figures[0][0]]
-    return max(found, key=lambda factor: found[factor], default=1.0)
+    """Of the shares with most seeds the one that is best on the validation split, in the mean; 1 where nothing is finished."""
+    figure, found = GROUNDS[ground].figures[0][0], seeds_of(ground, arm, options)
+
+    def standing(factor: float) -> tuple[int, float]:
+        return len(found[factor]), mean(row["figures"]["val"][figure] for row in found[factor].values())
+
+    return max(found, key=standing, default=1.0)
 
 
 # ---- one result each, in a process of its own --------------------------------------------------------------------------------
@@ -210,17 +231,16 @@ def collect(options: argparse.Namespace) -> dict[str, Any]:
         if tasks.path(teaching(ground, options)).is_file():
             teachers[ground] = tasks.read(teaching(ground, options))
         rows: dict[str, dict[int, Any]] = {}
+        best = []
         for arm in arms_of(ground, options):
-            shares = options.factors if ground == "occupancy" and arm != "alone" else [chosen(ground, arm, options)]
-            if ground == "street":
-                shares = factors_of(ground, arm, options)
-            for factor in shares:
-                names = {seed: training(ground, arm, factor, seed, options) for seed in range(options.seeds)}
-                done = {seed: tasks.read(name) for seed, name in names.items() if tasks.path(name).is_file()}
-                if done:
-                    rows[arm if factor == 1 else f"{arm} x{factor:g}"] = done
+            for factor, done in seeds_of(ground, arm, options).items():
+                name = arm if factor == 1 else f"{arm} x{factor:g}"
+                rows[name] = done
+                best += [name] if factor == chosen(ground, arm, options) else []
         if rows:
-            accuracy[ground] = {arm: summary(ground, done, rows.get("alone", {})) for arm, done in rows.items()}
+            accuracy[ground] = {
+                name: {"chosen": name in best} | summary(ground, done, rows.get("alone", {})) for name, done in rows.items()
+            }
     numbers = ("steps", "teacher_steps", "seeds", "scenes", "val_scenes", "frames")
     given = [f"--{key.replace('_', '-')} {getattr(options, key)}" for key in numbers]
     given += [f"--{key} {' '.join(map(str, getattr(options, key)))}" for key in ("on", "arms", "factors")]
@@ -256,11 +276,11 @@ def statements(accuracy: dict[str, Any], teachers: dict[str, Any]) -> list[dict[
 
     def say(text: str, values: list[float]) -> None:
         if values:
-            found.append({"statement": text, **measuring.mean_and_spread(values), "held": min(values) > 0})
+            found.append({"statement": text, **measuring.mean_and_spread(values), "seeds": len(values), "held": min(values) > 0})
 
     for ground, arms in accuracy.items():
         figure, split = GROUNDS[ground].figures[0][0], GROUNDS[ground].splits[-1]
-        rows = {arm.partition(" ")[0]: row for arm, row in arms.items()}
+        rows = {arm.partition(" ")[0]: row for arm, row in arms.items() if row["chosen"]}
         if ground in teachers and "alone" in rows:
             top = teachers[ground]["figures"][split][figure]
             say(f"{ground}: the teacher is above the student alone: {figure}", [top - value for value in rows["alone"][figure]["values"]])
@@ -271,8 +291,9 @@ def statements(accuracy: dict[str, Any], teachers: dict[str, Any]) -> list[dict[
             best = rows.get(f"cwd-{where}", {})
             for arm, row in rows.items():
                 if best and arm.endswith(f"-{where}") and not arm.startswith("cwd"):
-                    pairs = zip(best[figure]["values"], row[figure]["values"], strict=False) if best["seeds"] == row["seeds"] else ()
-                    say(f"{ground}: cwd-{where} is above {arm}: {figure}", [a - b for a, b in pairs])
+                    ours, theirs = (dict(zip(one["seeds"], one[figure]["values"], strict=True)) for one in (best, row))
+                    both = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+                    say(f"{ground}: cwd-{where} is above {arm}: {figure}", both)
     return found
 
 
@@ -301,7 +322,10 @@ def _text(found: dict[str, Any] | None, is_shown: bool = True) -> str:
 
 def main() -> None:
     options = parse()
-    run_claim(options, tasks_of(options), work, make_missing, collect, show)
+    try:
+        run_claim(options, tasks_of(options), work, make_missing, collect, show)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
 
 
 def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
@@ -309,7 +333,7 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     if {"street", "occupancy"} & set(options.on):
         generate_missing(options, ("semantics",))
     if "street" in options.on and not images_of(options).is_dir():
-        write_segmentation(world_of(options), images_of(options))
+        write_segmentation(world_of(options), images_of(options), "CAM_FRONT", None)
 
     def say(task: str, found: dict[str, Any]) -> str:
         write_json(options.json, collect(options), indent=2)
@@ -327,8 +351,7 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     others = []
     for seed in range(1, options.seeds):
         for ground, arm in pairs:
-            shares = options.factors if ground == "occupancy" and arm != "alone" else [chosen(ground, arm, options)]
-            shares = factors_of(ground, arm, options) if ground == "street" else shares
+            shares = factors_of(ground, arm, options) if options.all_factors or ground == "street" else [chosen(ground, arm, options)]
             others += [training(ground, arm, factor, seed, options) for factor in shares]
     tasks.make(list(dict.fromkeys(others)), options.jobs, say)
 

@@ -78,7 +78,7 @@ class HeadSwapper:
             NoHeadError: the parser finds none in what the aligner made.
         """
         target = _signed(portrait)
-        outputs = person.aligner.drawn(person.code, target)
+        outputs = person.aligner.drawn(person.code, target, person.frames)
         head = outputs["image"]
         if "mask_logits" in outputs:
             head = head * outputs["mask_logits"].sigmoid()

@@ -39,6 +39,7 @@ from frustum.nn.encoders.pretrained import fill
 from frustum.nn.encoders.resnext import ResNeXt50
 from frustum.nn.encoders.small_code import SmallCode, SmallMaps
 from frustum.nn.encoders.vgg import vgg19_maps
+from frustum.nn.frame_reference import FrameReference
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_regions import FEATURES, region_labels
 from frustum.nn.portrait_views import Disguise, as_bytes, disguised, face_crop, resized, signed
@@ -63,6 +64,8 @@ class HeserAlignerConfig(ModelConfig):
             as in GHOST 2.0, else it is read from the face in the middle of the portrait.
         pose_maps: the generator sees the target's portrait, too, as maps of every size that it adds to its own. That shows where eyes and
             mouth are, and who it is: only true swaps (data.train_split=train_swaps) teach a network to leave the person out. Not published.
+        frame_maps: beside the target's portrait these maps see patches of the source's frames, those that belong there
+            (nn/frame_reference.py): hats, beards, glasses of people whom it never saw are seen and need not fit into a code. Not published.
         spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
@@ -89,6 +92,7 @@ class HeserAlignerConfig(ModelConfig):
     pose_code: PositiveInt = 256
     expression_code: NonNegativeInt = 256
     pose_maps: bool = False
+    frame_maps: bool = False
     spectral: bool = True
     channels: PositiveInt = 64
     max_channels: PositiveInt = 512
@@ -145,10 +149,13 @@ class HeserAligner(nn.Module):
         self.exp_encoder = motion(config.expression_code) if config.expression_code else None
         self.id_encoder = _identity(config.identity_weights) if is_published else None
         size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
-        self.pose_maps = SmallMaps(config.image_size) if config.pose_maps else None
+        if config.frame_maps and not (config.pose_maps and config.has_mask):
+            raise ConfigError("model.frame_maps needs model.pose_maps=true and model.has_mask=true: it is more for the same heads.")
+        self.pose_maps = SmallMaps(config.image_size, in_channels=6 if config.frame_maps else 3) if config.pose_maps else None
+        self.frame_reference = FrameReference(config.image_size) if config.frame_maps else None
         seen = self.pose_maps.out_channels if self.pose_maps is not None else ()
         self.generator = AdainGenerator(
-            size, config.image_size, config.channels, config.max_channels, config.has_mask, config.spectral, seen
+            size, config.image_size, config.channels, config.max_channels, config.has_mask, config.spectral, seen, config.frame_maps
         )
         self.discriminator = _discriminator(config) if config.adversarial_weight else None
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
@@ -174,13 +181,23 @@ class HeserAligner(nn.Module):
         """See the class. Raises ShapeError for portraits of another size than `image_size`."""
         portraits = self._portraits(batch)
         driving = disguised(portraits, self.config.disguise if self.training else "none")
-        return self.drawn(self.person(batch.need(SourceFrames)), driving)
+        frames = batch.need(SourceFrames)
+        return self.drawn(self.person(frames), driving, frames)
 
-    def drawn(self, person: Tensor, portraits: Tensor) -> dict[str, Tensor]:
-        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, 3, S, S) from -1 to 1."""
-        maps = self.pose_maps(portraits) if self.pose_maps is not None else ()
+    def drawn(self, person: Tensor, portraits: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, 3, S, S) from -1 to 1.
+
+        Frames (B, K, 3, H, W) of the persons are looked at with `frame_maps`.
+        """
+        seen, outputs = portraits, {}
+        if self.frame_reference is not None:
+            outputs["reference"] = self.frame_reference(portraits, resized(frames, self.config.image_size))
+            seen = torch.cat((portraits, outputs["reference"]), 1)
+        maps = self.pose_maps(seen) if self.pose_maps is not None else ()
         made = self.generator(torch.cat((person, self.motion(portraits)), 1), maps)
-        outputs = {"image": made.image.float()}
+        outputs["image"] = made.image.float()
+        if made.share_logits is not None:
+            outputs["image"] = torch.lerp(outputs["image"], outputs["reference"].float(), made.share_logits.float().sigmoid())
         if made.mask_logits is not None:
             outputs["mask_logits"] = made.mask_logits.float()
         return outputs
@@ -216,6 +233,10 @@ class HeserAligner(nn.Module):
             if judged.features and config.matching_weight:
                 matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
                 losses["matching"] = config.matching_weight * matched
+        if self.frame_reference is not None:
+            head = self._is_head(batch)
+            difference = (outputs["reference"] - batch.need(PlacedHeads).image).abs() * head
+            losses["reference"] = config.l1_weight * difference.mean()
         if config.features_weight:
             regions = region_labels(batch.need(PlacedHeads).parsing)
             losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)

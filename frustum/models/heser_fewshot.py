@@ -49,12 +49,14 @@ class Learned(NamedTuple):
     Attributes:
         aligner: whose generator knows the person; a copy, in evaluation mode.
         code: (1, D') for `HeserAligner.drawn`.
+        frames: (1, K, 3, S, S) for the same.
         step: after which of the steps taken this is.
         history: (step, loss on the frames that were held out).
     """
 
     aligner: HeserAligner
     code: Tensor
+    frames: Tensor
     step: int
     history: list[tuple[int, float]]
 
@@ -75,13 +77,13 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         raise ShapeError(
             f"a person is learned from frames (K, 3, {side}, {side}) and maps, got {tuple(frames.shape)}, {tuple(parsing.shape)}."
         )
-    if how.steps < 0 or min(how.batch_size, how.held_out, how.every, how.patience) < 1:
-        raise ConfigError(f"{how} has a setting below its minimum: steps from 0, the other numbers from 1.")
+    if how.steps < 0 or how.held_out < 2 or min(how.batch_size, how.every, how.patience) < 1:
+        raise ConfigError(f"{how} has a setting below its minimum: steps from 0, held_out from 2, the other numbers from 1.")
     network = copy.deepcopy(aligner).eval().requires_grad_(False)
     with torch.no_grad():
         code = network.person(frames[None])
     if not how.steps:
-        return Learned(network, code, 0, [])
+        return Learned(network, code, frames[None], 0, [])
     network.generator.requires_grad_(True)
     code = nn.Parameter(code.clone())
     spared = list(range(how.held_out - 1, len(frames), how.held_out))
@@ -95,7 +97,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         for step in range(how.steps + 1):
             if spared and step % how.every == 0:
                 with torch.no_grad():
-                    found = float(_loss(network, code, frames[spared], parsing[spared], "none"))
+                    found = float(_loss(network, code, frames, parsing, spared, learned, "none"))
                 waited = 0 if not history or found < min(loss for _, loss in history) else waited + 1
                 history.append((step, found))
                 if waited == 0:
@@ -105,16 +107,23 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
             if step < how.steps:
                 chosen = [learned[i] for i in torch.randint(len(learned), (how.batch_size,), generator=drawing).tolist()]
                 optimiser.zero_grad()
-                _loss(network, code, frames[chosen], parsing[chosen], aligner.config.disguise).backward()
+                _loss(network, code, frames, parsing, chosen, learned, aligner.config.disguise).backward()
                 optimiser.step()
     state, kept, step = best if spared else _state(network, code, how.steps)
     network.generator.load_state_dict(state)
-    return Learned(network.requires_grad_(False), kept, step, history)
+    return Learned(network.requires_grad_(False), kept, frames[None], step, history)
 
 
-def _loss(network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, disguise: Disguise) -> Tensor:
-    """All losses of the generator but those of the discriminator, which is not trained here."""
-    outputs = network.drawn(code.expand(len(frames), -1), disguised(frames, disguise))
+def _loss(
+    network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, drawn: list[int], seen: list[int], disguise: Disguise
+) -> Tensor:
+    """All losses of the generator, of the frames with the numbers `drawn`, but those of the discriminator, which is not trained here.
+
+    The network looks at the frames `seen`, but not at the one that it draws, unless there is no other.
+    """
+    others = torch.stack([frames[[j for j in seen if j != i] or [i]] for i in drawn])
+    frames, parsing = frames[drawn], parsing[drawn]
+    outputs = network.drawn(code.expand(len(frames), -1), disguised(frames, disguise), others)
     batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
     return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()

@@ -31,10 +31,12 @@ class Generated(NamedTuple):
     Attributes:
         image: (B, 3, S, S) from -1 to 1.
         mask_logits: (B, 1, S, S) of the head's mask, before the sigmoid; None without such a head.
+        share_logits: (B, 1, S, S) of how much of another image shows, before the sigmoid; None if nothing is shared.
     """
 
     image: Tensor
     mask_logits: Tensor | None
+    share_logits: Tensor | None = None
 
 
 class _Affine:
@@ -103,12 +105,13 @@ class AdainGenerator(nn.Module):
         has_mask: two heads, for the image and for its mask, each behind a norm of its own, as in LPD and GHOST 2.0; HeSer.Pytorch has one.
         is_spectral: convolutions and linear layers have spectral norms, as published; without a discriminator they only slow learning.
         map_channels: of maps that are added at 4, 8, ... S places a side, the coarsest first; none as published.
+        shares: a third head, for how much of another image should show in this one; not published. It needs the second one.
 
     Attributes:
         norm_widths: C of the instance norms in order.
 
     Raises:
-        ConfigError: a side that cannot be reached by doubling 4.
+        ConfigError: a side that cannot be reached by doubling 4; sharing without a mask.
     """
 
     def __init__(
@@ -120,11 +123,14 @@ class AdainGenerator(nn.Module):
         has_mask: bool = False,
         is_spectral: bool = True,
         map_channels: Sequence[int] = (),
+        shares: bool = False,
     ):
         super().__init__()
         doublings = int(math.log2(max(image_size, _CONSTANT) / _CONSTANT))
         if doublings < 1 or _CONSTANT * 2**doublings != image_size:
             raise ConfigError(f"a generated image has a side of 8, 16, 32, ... pixels, not {image_size}.")
+        if shares and not has_mask:
+            raise ConfigError("a generator that shares its image with another one has a head for the mask, too: set has_mask=true.")
         self.code_size = code_size
         widths = [min(channels * 2 ** (doublings - i), max_channels) for i in range(doublings + 1)]
         self.constant = _Constant(widths[0])
@@ -136,9 +142,12 @@ class AdainGenerator(nn.Module):
             self.norm_widths.append(widths[-1])
             self.rgb_head = nn.ModuleDict({"2": _conv(widths[-1], 3, 3, is_spectral)})
             self.mask_head = nn.ModuleDict({"2": _conv(widths[-1], 1, 3, is_spectral)})
+            if shares:
+                self.norm_widths.append(widths[-1])
+                self.share_head = nn.ModuleDict({"2": _conv(widths[-1], 1, 3, is_spectral)})
         else:
             self.decoder_blocks[str(len(blocks) + 2)] = _conv(widths[-1], 3, 3, is_spectral)
-        self.has_mask, self._num_blocks = has_mask, len(blocks)
+        self.has_mask, self.shares, self._num_blocks = has_mask, shares, len(blocks)
         pairs = zip(map_channels, widths, strict=True) if map_channels else ()
         self.map_layers = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         numbers = 2 * sum(self.norm_widths)
@@ -175,5 +184,6 @@ class AdainGenerator(nn.Module):
             x = x + added.pop()
         if self.has_mask:
             image = self.rgb_head["2"](affine.norm_relu(x)).tanh()
-            return Generated(image, self.mask_head["2"](affine.norm_relu(x)))
+            mask = self.mask_head["2"](affine.norm_relu(x))
+            return Generated(image, mask, self.share_head["2"](affine.norm_relu(x)) if self.shares else None)
         return Generated(parts[-1](affine.norm_relu(x)).tanh(), None)

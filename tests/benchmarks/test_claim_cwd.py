@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.claims import cwd
+from frustum.cli import labelling
+from frustum.errors import ConfigError
 from tests.benchmarks.test_claim_gsrender import varied
 
 
@@ -71,11 +74,15 @@ def test_statements_are_judged_seed_by_seed() -> None:
         return {seed: {"figures": {"test": {"mIoU": v, "accuracy": v}}, "classes": {"sky": v}} for seed, v in enumerate(values)}
 
     rows = {"alone": row([0.5, 0.5]), "cwd-logits x0.1": row([0.6, 0.49]), "kd-logits": row([0.55, 0.48])}
-    accuracy = {"camvid": {arm: cwd.summary("camvid", done, rows["alone"]) for arm, done in rows.items()}}
+    rows |= {"kd-logits x0.1": row([0.9]), "at-logits": row([0.59])}
+    accuracy = {
+        "camvid": {arm: {"chosen": arm != "kd-logits x0.1"} | cwd.summary("camvid", done, rows["alone"]) for arm, done in rows.items()}
+    }
     teachers = {"camvid": {"figures": {"test": {"mIoU": 0.7, "accuracy": 0.7}}}}
     said = {found["statement"]: found for found in cwd.statements(accuracy, teachers)}
-    assert [found["held"] for found in said.values()] == [True, False, True]
-    assert said["camvid: cwd-logits is above kd-logits: mIoU"]["values"] == pytest.approx([0.05, 0.01])
+    assert [found["held"] for found in said.values()] == [True, False, True, True]
+    assert said["camvid: cwd-logits is above kd-logits: mIoU"]["values"] == pytest.approx([0.05, 0.01]), "of the share that was chosen"
+    assert said["camvid: cwd-logits is above at-logits: mIoU"]["seeds"] == 1, "of the seeds that both have"
     gain = accuracy["camvid"]["cwd-logits x0.1"]["mIoU"]["gain"]
     assert gain["values"] == pytest.approx([0.1, -0.01])
 
@@ -83,14 +90,52 @@ def test_statements_are_judged_seed_by_seed() -> None:
 def test_the_share_of_the_weight_is_chosen_on_validation_images(photographs: Path, tmp_path: Path) -> None:
     options = options_of(photographs, "--out", str(tmp_path))
     tasks = cwd.tasks_of(options)
-    for factor, val, test in ((0.1, 0.6, 0.1), (1.0, 0.5, 0.9)):
-        figures = {"val": {"mIoU": val}, "test": {"mIoU": test}}
-        tasks.path("x").parent.mkdir(parents=True, exist_ok=True)
-        tasks.write(cwd.training("camvid", "cwd-logits", factor, 0, options), {"figures": figures})
+    tasks.path("x").parent.mkdir(parents=True, exist_ok=True)
+
+    def finished(factor: float, seed: int, val: float, test: float) -> None:
+        figures = {"val": {"mIoU": val, "accuracy": val}, "test": {"mIoU": test, "accuracy": test}}
+        tasks.write(cwd.training("camvid", "cwd-logits", factor, seed, options), {"figures": figures, "classes": {"sky": test}})
+
+    with pytest.raises(ConfigError, match="first --on camvid"):
+        cwd.factors_of("street", "cwd-logits", options)
+    assert cwd.factors_of("street", "cwd-logits", options_of(photographs, "--factors", "1")) == [1.0]
+    finished(0.1, 0, 0.6, 0.1)
+    finished(1.0, 0, 0.5, 0.9)
     assert cwd.chosen("camvid", "cwd-logits", options) == 0.1
     assert cwd.factors_of("street", "cwd-logits", options) == [0.1]
     assert cwd.factors_of("camvid", "cwd-logits", options) == [0.1, 1.0]
     assert cwd.chosen("camvid", "kd-logits", options) == 1.0
+    finished(0.1, 1, 0.1, 0.1)
+    assert cwd.chosen("camvid", "cwd-logits", options) == 0.1, "the one with more seeds"
+    finished(1.0, 1, 0.5, 0.9)
+    assert cwd.chosen("camvid", "cwd-logits", options) == 1.0, "then the mean"
+    rows = cwd.collect(options)["accuracy"]["camvid"]
+    assert {name: row["chosen"] for name, row in rows.items()} == {"cwd-logits x0.1": False, "cwd-logits": True}
+
+
+def test_the_street_world_is_written_and_learned_by_the_chosen_weights(photographs: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """What is made, in order, without making it: images of the world by the writer that the command has."""
+    options = options_of(
+        photographs, "--out", str(tmp_path), "--on", "street", "--arms", "alone", "kd-logits", "--factors", "1", "--seeds", "2"
+    )
+    made: list[str] = []
+    monkeypatch.setattr(cwd, "generate_missing", lambda *_: made.append("world"))
+    monkeypatch.setattr(cwd, "world_of", lambda _: tmp_path / "world")
+    monkeypatch.setattr(labelling, "write_image_folder", lambda *words: made.append(words[3]) or 1)
+    monkeypatch.setattr(type(cwd.tasks_of(options)), "make", lambda _, names, *__: made.extend(name.split("+")[1] for name in names))
+    monkeypatch.setattr(labelling, "opened", lambda *_: nullcontext(_Streets()))
+    monkeypatch.setattr(labelling, "NuScenes", _Streets)
+    monkeypatch.setattr(labelling, "source_files", lambda *_: [])
+    cwd.make_missing(options, cwd.tasks_of(options))
+    assert made == ["world", "CAM_FRONT", "CAM_FRONT", *["street"] * 5]
+
+
+class _Streets:
+    def splits(self) -> list[str]:
+        return ["train", "val"]
+
+    def tokens(self, split: str) -> list[str]:
+        return [f"{split}-0"]
 
 
 @pytest.mark.slow

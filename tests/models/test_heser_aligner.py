@@ -112,6 +112,22 @@ def test_the_generator_may_see_the_target_as_maps():
         network.generator(code)
 
 
+def test_the_generator_may_see_the_frames():
+    """Past the code: frames that make the same code draw another image; maps of frames need those of the target."""
+    config, network = small(pose_maps=True, frame_maps=True, adversarial_weight=0, spectral=False)
+    network.eval()
+    code, portraits = torch.randn(1, network.person(torch.zeros(1, 1, 3, 32, 32)).shape[1]), torch.rand(1, 3, 32, 32)
+    frames = torch.rand(1, 2, 3, 32, 32)
+    first = network.drawn(code, portraits, frames)["image"]
+    assert (network.drawn(code, portraits, -frames)["image"] - first).abs().max() > 1e-4
+    torch.testing.assert_close(network.drawn(code, portraits, frames.flip(1))["image"], first, rtol=1e-2, atol=1e-3)
+    before = network.frame_reference.places.detach().clone()
+    step(network.train(), batch_for(config))
+    assert not torch.equal(network.frame_reference.places, before), "what is alike is learned from the image"
+    with pytest.raises(ConfigError, match="pose_maps=true"):
+        small(frame_maps=True)
+
+
 def test_only_the_head_counts_with_a_mask():
     config, network = small()
     batch = batch_for(config)

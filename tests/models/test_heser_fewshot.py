@@ -10,6 +10,7 @@ import torch
 
 from frustum.data.labels.pixels import PixelLabels
 from frustum.errors import ConfigError, ShapeError
+from frustum.models.heser_aligner import HeserAligner
 from frustum.models.heser_fewshot import FewShot, _loss, learn_person
 from frustum.nn.portrait_views import signed
 from tests.models.portrait_batches import batch_for
@@ -31,7 +32,7 @@ def test_a_person_is_learned_and_the_aligner_stays():
     assert [step for step, _ in found.history] == [0, 5, 10, 15, 20]
     assert found.history[-1][1] < 0.98 * found.history[0][1]
     assert found.step == min(found.history, key=lambda row: row[1])[0]
-    again = float(_loss(found.aligner, found.code, frames[3:4], parsing[3:4], disguise="none"))
+    again = float(_loss(found.aligner, found.code, frames, parsing, [3], [0, 1, 2, 4], disguise="none"))
     assert again == pytest.approx(dict(found.history)[found.step], rel=1e-4), "the best state is kept"
     changed = {name.split(".")[0] for name, value in found.aligner.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"generator"}
@@ -56,10 +57,35 @@ def test_without_steps_the_mean_code_is_kept():
     assert (one.step, one.history) == (1, [])
 
 
+def test_a_frame_is_learned_from_the_others(monkeypatch):
+    """An aligner that looks at frames would copy the one that it is to draw."""
+    _, network = small(pose_maps=True, frame_maps=True, disguise="none")
+    frames, parsing = person(5)
+    frames = frames + torch.linspace(0, 0.4, 5)[:, None, None, None]  # told apart by their first number
+    seen: list[tuple[float, list[float]]] = []
+    drawn = HeserAligner.drawn
+
+    def watched(self, code, portraits, others):
+        firsts = others[:, :, 0, 0, 0]
+        seen.extend((float(one[0, 0, 0]), row.tolist()) for one, row in zip(portraits, firsts, strict=True))
+        return drawn(self, code, portraits, others)
+
+    monkeypatch.setattr(HeserAligner, "drawn", watched)
+    learn_person(network, frames, parsing, FewShot(steps=3, every=1))
+    numbers = frames[:, 0, 0, 0].tolist()
+    assert {number for number, _ in seen} > {numbers[3]}
+    for number, row in seen:
+        assert row == [other for i, other in enumerate(numbers) if i != 3 and other != number]
+    seen.clear()
+    learn_person(network, frames[:1], parsing[:1], FewShot(steps=1))
+    assert [row for _, row in seen] == [[numbers[0]]] * 4, "of a single frame there are no others"
+
+
 def test_what_does_not_fit():
     _, network = small()
     frames, parsing = person(2)
     with pytest.raises(ShapeError, match=r"frames \(K, 3, 32, 32\) and maps"):
         learn_person(network, frames, parsing[:1])
-    with pytest.raises(ConfigError, match="below its minimum"):
-        learn_person(network, frames, parsing, FewShot(patience=0))
+    for wrong in (FewShot(patience=0), FewShot(held_out=1)):
+        with pytest.raises(ConfigError, match="below its minimum"):
+            learn_person(network, frames, parsing, wrong)

@@ -29,21 +29,22 @@ class SmallCode(nn.Module):
 
 
 class SmallMaps(nn.Module):
-    """Images (M, 3, S, S) -> maps at S, S / 2, ... down to 4 places a side, the coarsest first: a 3x3 convolution at every size.
+    """Images (M, C, S, S) -> maps at S, S / 2, ... down to 4 places a side, the coarsest first: a 3x3 convolution at every size.
 
     Args:
         image_size: S, 4 times a power of two.
         width: channels at full size; they double up to 8 * width.
+        in_channels: C.
 
     Attributes:
         out_channels: of the maps, the coarsest first.
     """
 
-    def __init__(self, image_size: int, width: int = 16):
+    def __init__(self, image_size: int, width: int = 16, in_channels: int = 3):
         super().__init__()
         doublings = (image_size // 4).bit_length() - 1
         widths = [width * 2 ** min(i, 3) for i in range(doublings + 1)]
-        self.layers = nn.ModuleList(ConvNorm(a, b, stride=1 if i == 0 else 2) for i, (a, b) in enumerate(pairwise((3, *widths))))
+        self.layers = nn.ModuleList(ConvNorm(a, b, stride=1 if i == 0 else 2) for i, (a, b) in enumerate(pairwise((in_channels, *widths))))
         self.out_channels = tuple(reversed(widths))
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -1,0 +1,60 @@
+"""What of a person's frames belongs into which place of another portrait: attention from the portrait to the frames.
+
+Shape letters: B batch, K frames, S side of an image, P its patches a side.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frustum.errors import ShapeError
+from frustum.nn.colour_reference import colour_reference, normalised
+from frustum.nn.conv import ConvNorm
+
+_PATCH = 4  # pixels from one to the next; they are twice as large, so that they overlap without an edge
+_TEMPERATURE = 0.07
+
+
+class FrameReference(nn.Module):
+    """An image of the person in the pose of a portrait, put together from patches of the person's frames.
+
+    Every patch of the portrait looks at all patches of all frames, and takes their pixels, weighed by a softmax of how alike the features
+    are. Which patches are alike in two people is learned from what becomes of the image.
+
+    Args:
+        image_size: S.
+        width: a quarter of the channels that are compared.
+    """
+
+    def __init__(self, image_size: int, width: int = 16):
+        super().__init__()
+        self.portrait_features, self.frame_features = _features(width), _features(width)
+        tent = torch.tensor([1.0, 3.0, 5.0, 7.0, 7.0, 5.0, 3.0, 1.0]) / 8
+        self.register_buffer("weights", torch.outer(tent, tent).flatten(), persistent=False)
+        self.places = nn.Parameter(0.1 * torch.randn(1, 4 * width, image_size // _PATCH, image_size // _PATCH))
+
+    def forward(self, portraits: Tensor, frames: Tensor) -> Tensor:
+        """Portraits (B, 3, S, S) and frames (B, K, 3, S, S) -> (B, 3, S, S). Raises ShapeError for another size."""
+        side = _PATCH * self.places.shape[-1]
+        if {*portraits.shape[-2:], *frames.shape[-2:]} != {side}:
+            sizes = f"{tuple(portraits.shape)} and {tuple(frames.shape)}"
+            raise ShapeError(f"the reference was built for portraits and frames of {side} x {side} pixels, got {sizes}.")
+        queries = normalised(self.portrait_features(portraits) + self.places)
+        keys = normalised(self.frame_features(frames.flatten(0, 1)) + self.places)
+        padded = F.pad(frames.flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
+        patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH).unflatten(2, keys.shape[2:])
+        keys, patches = (maps.unflatten(0, frames.shape[:2]).movedim(1, 2).flatten(2, 3) for maps in (keys, patches))
+        everywhere = [torch.ones(len(maps), *maps.shape[2:], dtype=torch.uint8, device=maps.device) for maps in (queries, keys)]
+        found = colour_reference(queries, keys, *everywhere, patches, _TEMPERATURE).flatten(2)
+        weights, size = self.weights.repeat(3)[:, None], padded.shape[-2:]
+        laid, covered = (F.fold(weights * maps, size, 2 * _PATCH, stride=_PATCH) for maps in (found, torch.ones_like(found)))
+        inside = slice(_PATCH // 2, _PATCH // 2 + side)
+        return (laid / covered)[..., inside, inside].to(frames.dtype)
+
+
+def _features(width: int) -> nn.Module:
+    """Images (M, 3, S, S) -> features of patches (M, 4 * width, S / 4, S / 4), the first of which see pairs of pixels."""
+    middle = ConvNorm(12, 2 * width), ConvNorm(2 * width, 4 * width, stride=2), ConvNorm(4 * width, 4 * width)
+    return nn.Sequential(nn.PixelUnshuffle(2), *middle, nn.Conv2d(4 * width, 4 * width, 3, padding=1))

@@ -1,0 +1,58 @@
+"""Patches of a person's frames that belong into a portrait: which are taken, and that this can be learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from frustum.errors import ShapeError
+from frustum.nn.frame_reference import FrameReference
+
+
+def test_every_patch_is_a_mean_of_patches():
+    """Frames of one colour each: whatever is alike, a pixel lies between them; one frame alone comes back as it is."""
+    network = FrameReference(16, width=4).eval()
+    frames = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 16, 16)
+    found = network(torch.rand(1, 3, 16, 16), frames)
+    assert found.shape == (1, 3, 16, 16)
+    assert found.min() > 0.2 - 1e-5
+    assert found.max() < 0.8 + 1e-5
+    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), frames[:, :1]), frames[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_patch_is_taken_as_it_is():
+    """Where the features are the place alone, the patches of the frame stay where they are, with all their pixels."""
+    network = FrameReference(16, width=4).eval()
+    with torch.no_grad():
+        for features in (network.portrait_features, network.frame_features):
+            features[-1].weight.zero_()
+            features[-1].bias.zero_()
+        network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
+    frame = torch.rand(1, 1, 3, 16, 16)
+    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), frame), frame[:, 0], rtol=1e-2, atol=1e-2)
+
+
+def test_it_learns_where_a_person_has_moved():
+    """Portraits show a white square where the coloured one of the frame belongs."""
+    torch.manual_seed(0)
+    network = FrameReference(32, width=4)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+
+    def error(count: int) -> torch.Tensor:
+        portraits, frames, true = (torch.zeros(count, 3, 32, 32) for _ in range(3))
+        for i, (row, there) in enumerate(torch.randint(0, 5, (count, 2)).tolist()):
+            here, moved, colour = slice(4 * row, 4 * row + 12), slice(4 * there, 4 * there + 12), torch.rand(3, 1, 1)
+            portraits[i, :, here, 8:20], frames[i, :, moved, 8:20], true[i, :, here, 8:20] = 1, colour, colour
+        return (network(portraits, frames[:, None]) - true).abs().mean()
+
+    before = float(error(64).detach())
+    for _ in range(150):
+        optimiser.zero_grad()
+        error(16).backward()
+        optimiser.step()
+    assert float(error(64).detach()) < 0.5 * before
+
+
+def test_another_size_is_refused():
+    with pytest.raises(ShapeError, match="frames of 16 x 16"):
+        FrameReference(16, width=4)(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 3, 8, 8))
