@@ -9,7 +9,7 @@ Shape letters: B batch, C channels, K classes, X Y Z voxels, * spatial dimension
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Usual(NamedTuple):
 
 
 USUAL = {
-    "cwd": Usual(3, 50, 4.0),  # published for logits; for features as in CIRKD
+    "cwd": Usual(3, 50, 4.0),  # published for logits; for features CIRKD's, which divides by another number of channels (FORMS)
     "kd": Usual(1, 1, 4.0),  # of a mean over positions; ours, as references divide otherwise
     "pixel": Usual(1, 1),  # ours
     "pair": Usual(1, 1),  # SKD
@@ -52,7 +52,22 @@ USUAL = {
 }
 OF_IMAGES = ("image_features", "depth", "depth_logits", "matching", "pixel_logits")
 """Outputs over the image where others of the network are over the ground."""
-OF_CLASSES, ANY_CHANNELS, WITH_MASK = ("kd", "dist"), ("pair", "at", "ifvd"), ("cwd", "kd", "pixel")
+OF_CLASSES, ANY_CHANNELS, WITH_MASK, WITH_TAU = ("kd", "dist"), ("pair", "at", "ifvd"), ("cwd", "kd", "pixel"), ("cwd", "kd", "dist")
+
+
+USUAL_FORM = "usual"
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "cwd": {"cirkd": {"channels": "student"}, "openmmlab": {"channels": "student", "value": "ce"}},
+    "kd": {
+        "torchdistiller": {"mean_over": "elements", "tau_squared": False},
+        "mmrazor": {"mean_over": "samples"},
+        "skd": {"mean_over": "map", "value": "ce"},
+    },
+    "pixel": {"positions": {"mean_over": "positions"}, "channels": {"mean_over": "channels"}},
+    "pair": {"everywhere": {"scale": None}},
+}
+"""How references divide a loss, or change it, by name: what the functions in losses/dense_distillation.py are called with. The channels of
+`student` are those that it has ahead of the adapter."""
 
 
 class Term(NamedTuple):
@@ -62,6 +77,7 @@ class Term(NamedTuple):
         student, teacher: names of the outputs.
         loss: which.
         weight, tau: factor, and temperature of those that have one.
+        form: of FORMS, or the usual one.
     """
 
     student: str
@@ -69,6 +85,12 @@ class Term(NamedTuple):
     loss: str
     weight: float
     tau: float
+    form: str = USUAL_FORM
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether both outputs hold logits of classes, as their names tell."""
+        return self.student.endswith("logits") and self.teacher.endswith("logits")
 
     @property
     def name(self) -> str:
@@ -78,7 +100,8 @@ class Term(NamedTuple):
     def __str__(self) -> str:
         of = self.student if self.student == self.teacher else f"{self.student} to {self.teacher}"
         heat = f", tau {self.tau:g}" if USUAL[self.loss].tau != 1 or self.tau != 1 else ""
-        return f"{self.loss} of {of} (weight {self.weight:g}{heat})"
+        form = "" if self.form == USUAL_FORM else f", as {self.form}"
+        return f"{self.loss} of {of} (weight {self.weight:g}{heat}{form})"
 
 
 def terms_of(config: DistillConfig) -> list[Term]:
@@ -91,23 +114,26 @@ def terms_of(config: DistillConfig) -> list[Term]:
         return []
     count = len(config.at)
     lists: dict[str, list[Any]] = {}
-    for name in ("loss", "weight", "tau"):
+    for name in ("loss", "form", "weight", "tau"):
         given = getattr(config, name)
         if len(given) not in (0, 1, count):
             raise ConfigError(f"distill.{name} has {len(given)} entries, distill.at {count}: give one for all outputs, or one for each.")
         lists[name] = list(given) * (count if len(given) < 2 else 1) or [None] * count
     terms = []
-    for place_, loss, weight, tau in zip(config.at, lists["loss"], lists["weight"], lists["tau"], strict=True):
+    for place_, loss, form, weight, tau in zip(config.at, *lists.values(), strict=True):
         student, _, teacher = place_.partition(":")
-        usual = USUAL[loss]
-        if tau is not None and loss not in ("cwd", "kd", "dist"):
-            raise ConfigError(f"distill.tau is of cwd, kd and dist: {loss} has no temperature. Leave it out.")
-        if loss in OF_CLASSES and not student.endswith("logits"):
-            raise ConfigError(f"{loss} compares probabilities of classes, which {student} does not have. Take cwd, pkd, at or pixel there.")
+        usual, form = USUAL[loss], form or USUAL_FORM
+        term = Term(student, teacher or student, loss, weight or 1.0, tau if tau is not None else usual.tau, form)
+        if tau is not None and loss not in WITH_TAU:
+            raise ConfigError(f"distill.tau is of {', '.join(WITH_TAU)}: {loss} has no temperature. Leave it out.")
+        if form not in (USUAL_FORM, *FORMS.get(loss, ())):
+            raise ConfigError(f"distill.form={form}: {loss} has the forms {', '.join((USUAL_FORM, *FORMS.get(loss, ())))}.")
+        if loss in OF_CLASSES and not term.of_classes:
+            which = student if not student.endswith("logits") else teacher
+            raise ConfigError(f"{loss} compares probabilities of classes, which {which} does not have. Take cwd, pkd, at or pixel there.")
         if config.visible and (student != VOXELS or loss not in WITH_MASK):
             raise ConfigError(f"distill.visible is of {VOXELS} with {', '.join(WITH_MASK)}, not of {student} with {loss}. Leave it out.")
-        found = weight if weight is not None else usual.logits if student.endswith("logits") else usual.features
-        terms.append(Term(student, teacher or student, loss, found, tau if tau is not None else usual.tau))
+        terms.append(term if weight is not None else term._replace(weight=usual.logits if term.of_classes else usual.features))
     names = [term.name for term in terms]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"distill.at and distill.loss ask for {', '.join(sorted(twice))} twice. Name each once.")
@@ -203,8 +229,8 @@ class Comparison:
         """An output as (B, C, *)."""
         return losses.voxel_maps(output, reading=self.config.voxels)[0] if name == VOXELS else output
 
-    def value(self, term: Term, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """The loss of two maps of one size, without its weight."""
+    def value(self, term: Term, student: Tensor, teacher: Tensor, batch: Batch, channels: int) -> Tensor:
+        """The loss of two maps of one size, without its weight; `channels` are those of the student ahead of its adapter."""
         mask = None
         if self.config.visible:
             seen = batch.need(OccupancyLabels).mask_camera
@@ -212,24 +238,20 @@ class Comparison:
         if term.loss == "ifvd":
             kind, count = self.labels[term.student]
             return losses.ifvd_loss(student, teacher, self._ids(batch, kind), count)
-        return _LOSSES[term.loss](student, teacher, term.tau, mask)
+        how = dict(FORMS.get(term.loss, {}).get(term.form, {}))
+        if how.get("channels") == "student":
+            how["channels"] = channels
+        if mask is not None:
+            how["mask"] = mask
+        if term.loss in WITH_TAU:
+            how["tau"] = term.tau
+        return getattr(losses, f"{term.loss}_loss")(student, teacher, **how)
 
     def _ids(self, batch: Batch, kind: type) -> Tensor:
         found: Any = batch.need(kind)
         if kind is not OccupancyLabels:
             return found
         return losses.voxel_maps(found.semantics[..., None], reading=self.config.voxels)[0][:, 0]
-
-
-_LOSSES: dict[str, Callable[[Tensor, Tensor, float, Tensor | None], Tensor]] = {
-    "cwd": losses.cwd_loss,
-    "kd": losses.kd_loss,
-    "pixel": lambda s, t, tau, mask: losses.pixel_loss(s, t, mask),
-    "pair": lambda s, t, tau, mask: losses.pair_loss(s, t),
-    "at": lambda s, t, tau, mask: losses.at_loss(s, t),
-    "pkd": lambda s, t, tau, mask: losses.pkd_loss(s, t),
-    "dist": lambda s, t, tau, mask: losses.dist_loss(s, t, tau),
-}
 
 
 class Distilled(nn.Module):
@@ -265,9 +287,13 @@ class Distilled(nn.Module):
         """The student's losses, and each term times its weight."""
         own = {name: value for name, value in outputs.items() if "/" not in name}
         return self.student.loss(own, batch.newest(self.frames)) | {  # type: ignore[operator]
-            term.name: term.weight * self.comparison.value(term, outputs[f"{term.name}/student"], outputs[f"{term.name}/teacher"], batch)
-            for term in self.terms
+            term.name: term.weight * self.value(term, outputs, batch) for term in self.terms
         }
+
+    def value(self, term: Term, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """A term without its weight, for what `forward` returned."""
+        student, teacher = outputs[f"{term.name}/student"], outputs[f"{term.name}/teacher"]
+        return self.comparison.value(term, student, teacher, batch, self.adapters[term.name].channels)  # type: ignore[arg-type]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The student's, and `adapters`."""

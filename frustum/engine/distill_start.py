@@ -82,7 +82,7 @@ def _adapters(
             _same_area(student, recipe, teacher, term)
         has_adapter = term.loss not in (*ANY_CHANNELS, *OF_CLASSES)
         with torch.random.fork_rng(devices=[]):  # the random numbers of the training stay those of the student alone
-            adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1])
+            adapters[term.name] = Adapter(s.shape[1], t.shape[1] if has_adapter else s.shape[1], bias=term.form != "cirkd")
         if s.shape[2:] != t.shape[2:] or (has_adapter and s.shape[1] != t.shape[1]):
             size = f"{list(s.shape[2:])} resized to {list(t.shape[2:])}" if s.shape[2:] != t.shape[2:] else ""
             channels = f"{s.shape[1]} channels adapted to {t.shape[1]}" if has_adapter and s.shape[1] != t.shape[1] else ""
@@ -136,7 +136,7 @@ def _both(student: nn.Module, teacher: Teacher, ours: Mapping[str, Tensor], thei
 
 def _same_classes(recipe: Recipe, teacher: Teacher, terms: Sequence[Term]) -> None:
     ours, theirs = (getattr(config, "class_names", None) for config in (recipe.model, teacher.recipe.model))
-    named = [term for term in terms if term.student.endswith("logits")]
+    named = [term for term in terms if term.of_classes]
     if named and ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
         raise ConfigError(
             f"{named[0]}: the teacher {teacher.what} has other classes, {', '.join(theirs)}, than the student, {', '.join(ours)}. "
@@ -173,10 +173,10 @@ def _checked(network: Distilled, batch: Batch, device: torch.device) -> dict[str
         for term in network.terms:
             s, t = outputs[f"{term.name}/student"], outputs[f"{term.name}/teacher"]
             try:
-                values[term.name] = value = term.weight * float(network.comparison.value(term, s, t, batch))
+                values[term.name] = value = term.weight * float(network.value(term, outputs, batch))
             except FrustumError as error:
                 raise ConfigError(f"{term}: {error}") from error
-            if value == 0 or not np.isfinite(value) or _alike(s, t):
+            if value == 0 or not np.isfinite(value) or not (s.isfinite().all() and t.isfinite().all()) or _alike(s, t):
                 raise ConfigError(f"{term} is {value:g} on the first samples: {_reason(network, s, t, batch)}.")
     return values
 

@@ -98,8 +98,13 @@ class DistillConfig(Config):
     teacher: str = Field("", description="run folder or weights file of the trained network")
     at: tuple[str, ...] = Field((), description="outputs that are compared, as bev,occ_logits; STUDENT:TEACHER where the names differ")
     loss: tuple[DistillationLoss, ...] = Field(("cwd",), min_length=1, description="one for all outputs of distill.at, or one for each")
-    weight: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="one for all, or one for each; published ones if empty")
-    tau: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="temperature of cwd, kd and dist, in the same way")
+    form: tuple[str, ...] = Field((), description="a reference whose normalisation is used, as cirkd; in the same way; `usual` is ours")
+    weight: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), description="one for all, or one for each; published ones if empty"
+    )
+    tau: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), description="temperature of cwd, kd and dist, in the same way"
+    )
     voxels: Literal["class", "class_height"] = Field(
         "class", description="occ_logits as a map for each class, or for each class and height"
     )

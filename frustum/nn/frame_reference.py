@@ -28,6 +28,8 @@ class FrameReference(nn.Module):
         width: a quarter of the channels that are compared.
     """
 
+    weights: Tensor
+
     def __init__(self, image_size: int, width: int = 16):
         super().__init__()
         self.portrait_features, self.frame_features = _features(width), _features(width)
@@ -46,8 +48,8 @@ class FrameReference(nn.Module):
         padded = F.pad(frames.flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
         patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH).unflatten(2, keys.shape[2:])
         keys, patches = (maps.unflatten(0, frames.shape[:2]).movedim(1, 2).flatten(2, 3) for maps in (keys, patches))
-        everywhere = [torch.ones(len(maps), *maps.shape[2:], dtype=torch.uint8, device=maps.device) for maps in (queries, keys)]
-        found = colour_reference(queries, keys, *everywhere, patches, _TEMPERATURE).flatten(2)
+        ours, theirs = (torch.ones_like(maps[:, 0], dtype=torch.uint8) for maps in (queries, keys))  # all have one label
+        found = colour_reference(queries, keys, ours, theirs, patches, _TEMPERATURE).flatten(2)
         weights, size = self.weights.repeat(3)[:, None], padded.shape[-2:]
         laid, covered = (F.fold(weights * maps, size, 2 * _PATCH, stride=_PATCH) for maps in (found, torch.ones_like(found)))
         inside = slice(_PATCH // 2, _PATCH // 2 + side)

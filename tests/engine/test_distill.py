@@ -15,7 +15,7 @@ from torch import nn
 from frustum.checkpoint.weights_file import WEIGHTS, read_weights, save_weights
 from frustum.config import TRAVELS
 from frustum.data.labels.occupancy import OccupancyLabels
-from frustum.engine.distill import Distilled, Teacher, described, student_of, teacher_of, terms_of
+from frustum.engine.distill import FORMS, Distilled, Teacher, described, student_of, teacher_of, terms_of
 from frustum.engine.distill_start import with_teacher
 from frustum.engine.feed import TrainingFeed
 from frustum.engine.metrics_log import read_lines
@@ -151,6 +151,42 @@ def test_the_terms_are_those_of_the_losses_by_hand(toy_root, teacher_run):
     assert float(found["ifvd_occ_logits"]) == pytest.approx(4 * float(ifvd_loss(s, t, labels, toy.K)), rel=1e-5)
 
 
+def test_forms_of_references_are_named(toy_root, teacher_run):
+    """CIRKD divides by the student's channels and has no bias, SKD's PI by the positions of one map, OpenMMLab's value has the entropy."""
+    words = ("distill.at=features,occ_logits,features:features", "distill.loss=cwd,kd,pixel", "distill.form=cirkd,skd,channels")
+    network, lines = made(student_recipe(toy_root, teacher_run, *words, "distill.weight=1"))
+    assert "cwd of features (weight 1, tau 4, as cirkd)" in lines[0]
+    recipe = student_recipe(toy_root, teacher_run, *words)
+    batch = TrainingFeed(recipe, recipe.data.open()).next_batches()[0]
+    with torch.no_grad():
+        outputs = network(batch)
+        found = network.loss(outputs, batch)
+    s, t = (outputs[f"cwd_features/{who}"] for who in ("student", "teacher"))
+    channels = network.student(batch)["features"].shape[1]
+    assert channels < s.shape[1]
+    assert network.adapters["cwd_features"].linear.bias is None
+    assert network.adapters["pixel_features"].linear.bias is not None
+    assert float(found["cwd_features"]) == pytest.approx(float(cwd_loss(s, t, channels=channels)), rel=1e-5)
+    s, t = (outputs[f"kd_occ_logits/{who}"] for who in ("student", "teacher"))
+    assert float(found["kd_occ_logits"]) == pytest.approx(float(kd_loss(s, t, mean_over="map", value="ce")), rel=1e-5)
+    s, t = (outputs[f"pixel_features/{who}"] for who in ("student", "teacher"))
+    squares = ((s - t) ** 2).sum() / s.shape[0] / s.shape[1]
+    assert float(found["pixel_features"]) == pytest.approx(float(squares), rel=1e-5)
+    for loss, forms in FORMS.items():
+        for form in forms:
+            at = "occ_logits" if loss == "kd" else "features"
+            recipe = student_recipe(toy_root, teacher_run, f"distill.at={at}", f"distill.loss={loss}", f"distill.form={form}")
+            network, _ = made(recipe)
+            with torch.no_grad():
+                usual = network.comparison.value(network.terms[0]._replace(form="usual"), *pair_of(network, batch), batch, 8)
+                assert network.comparison.value(network.terms[0], *pair_of(network, batch), batch, 8) != pytest.approx(float(usual))
+
+
+def pair_of(network: Distilled, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs, name = network(batch), network.terms[0].name
+    return outputs[f"{name}/student"], outputs[f"{name}/teacher"]
+
+
 def test_losses_of_any_channels_need_no_adapter(toy_root, teacher_run):
     network, lines = made(student_recipe(toy_root, teacher_run, "distill.at=features,features", "distill.loss=at,pair"))
     assert not list(network.adapters.parameters())
@@ -247,6 +283,9 @@ REFUSED = {
     "too many losses": (["distill.loss=cwd,kd,at"], "3 entries, distill.at 2"),
     "twice": (["distill.at=features,features"], "cwd_features twice"),
     "classes of features": (["distill.loss=kd"], "which features does not have"),
+    "classes of the teacher's features": (["distill.at=occ_logits:features", "distill.loss=kd"], "which features does not have"),
+    "unknown form": (["distill.form=cirdk"], "cwd has the forms usual, cirkd, openmmlab"),
+    "form of another loss": (["distill.at=features", "distill.loss=at", "distill.form=cirkd"], "at has the forms usual"),
     "visible features": (["distill.visible=true"], "distill.visible is of occ_logits"),
     "ifvd of features": (["distill.loss=ifvd"], "ifvd needs the class of each position of features"),
     "unlike": (["distill.at=features:occ_logits"], "not maps of the same things"),
@@ -266,6 +305,14 @@ def test_a_term_that_is_zero_or_not_finite_says_why(toy_root, teacher_run, tmp_p
     same = open_trained(teacher_run)[1]
     with pytest.raises(ConfigError, match="on the first samples: student and teacher answer the same"):
         with_teacher(recipe, same, teacher_of(recipe), recipe.data.open(), CPU)
+    half = toy.ToyConfig().build()
+    list(half.parameters())[-1].data[0] = torch.nan  # one class alone
+    logits = student_recipe(toy_root, teacher_run, "distill.at=occ_logits")
+    with pytest.raises(ConfigError, match="the student's output is not finite"):
+        with_teacher(logits, half, teacher_of(logits), recipe.data.open(), CPU)
+    for setting in ("weight", "tau"):
+        with pytest.raises(ConfigError, match="finite number"):
+            student_recipe(toy_root, teacher_run, f"distill.{setting}=inf")
     broken = {key: value * float("nan") for key, value in read_weights(teacher_run)[0].items()}
     save_file(broken, tmp_path / "broken.safetensors", {key: json.dumps(value) for key, value in read_weights(teacher_run)[1].items()})
     with pytest.raises(CheckpointError, match="holds numbers that are not finite"):
@@ -343,6 +390,7 @@ def test_weights_and_temperatures_are_the_published_ones_unless_given():
     assert [(term.weight, term.tau, term.teacher, term.name) for term in terms] == [
         (3, 4, "logits", "cwd_logits"), (50, 4, "bev", "cwd_features"),
     ]  # fmt: skip
+    assert terms_of(DistillConfig(at=("logits:features",)))[0].weight == 50, "features on one side make it a matter of features"
     terms = terms_of(DistillConfig(at=("logits", "features"), loss=("dist", "at"), weight=(2.0,)))
     assert [(term.weight, str(term)) for term in terms] == [(2, "dist of logits (weight 2)"), (2, "at of features (weight 2)")]
 

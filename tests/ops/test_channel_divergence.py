@@ -37,6 +37,48 @@ def test_kernels_equal_the_reference(shape: tuple[int, ...], channels_last: bool
         torch.testing.assert_close(fast, exact, rtol=1e-5, atol=1e-5 * float(exact[1].abs().max()))
 
 
+@pytest.mark.parametrize("value", ["kl", "ce"])
+def test_the_recomputed_gradient_equals_the_reference(value: str) -> None:
+    student, teacher = (x.double() for x in maps((3, 4, 5, 6), False))
+    mask = torch.rand(3, 5, 6) < 0.4
+    mask[1] = False
+    for where in (None, mask):
+        found = []
+        for backend in ("recompute", "torch"):
+            x = student.clone().requires_grad_()
+            values = channel_divergence(x, teacher, 2.0, where, value, backend)
+            found.append([values.detach(), *torch.autograd.grad(values, x, torch.arange(12.0).double().view(3, 4))])
+        torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numba", "recompute", "torch"])
+def test_nothing_but_the_maps_is_kept_and_their_change_is_noticed(backend: str) -> None:
+    """Bytes that autograd keeps beside both maps; the reference keeps copies, so that it does not care what becomes of the maps."""
+    student, teacher = maps((1, 3, 4, 500), False)
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    leaf = student.clone().requires_grad_()
+    used = leaf * 1.0
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        channel_divergence(used, teacher, backend=backend)
+    own = {x.untyped_storage().data_ptr() for x in (used, teacher)}
+    copies = sum(size for place, size in kept.items() if place not in own)
+    assert (copies >= student.nbytes) == (backend == "torch")
+    for changed in (0, 1):
+        pair = [leaf * 1.0, teacher.clone()]
+        values = channel_divergence(*pair, backend=backend).sum()
+        pair[changed].detach().zero_() if changed else pair[changed].mul_(0)
+        if backend == "torch":
+            values.backward()
+        else:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                values.backward()
+
+
 def test_samples_outside_the_mask_are_zero() -> None:
     student, teacher = maps((3, 4, 30), False)
     mask = torch.rand(3, 30) < 0.5
@@ -58,6 +100,16 @@ def test_extremes() -> None:
     torch.testing.assert_close(moved, channel_divergence(*near), rtol=1e-3, atol=0)
     near[0][0, 1, 3] = torch.nan
     assert channel_divergence(*near).isnan().tolist() == [[False, True, False], [False, False, False]]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("what", [torch.nan, -torch.inf, torch.inf])
+def test_a_channel_without_a_number_is_not_taken_for_one_outside_the_mask(what: float, masked: bool) -> None:
+    student, teacher = maps((2, 3, 50), False)
+    student[0, 1] = what
+    mask = torch.ones(2, 50, dtype=torch.bool) if masked else None
+    for backend in ("numba", "recompute", "torch"):
+        assert channel_divergence(student, teacher, 4.0, mask, "kl", backend).isnan().tolist() == [[False, True, False], [False] * 3]
 
 
 def test_layouts_and_threads_do_not_matter() -> None:
