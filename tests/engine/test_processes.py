@@ -91,15 +91,17 @@ def test_ctrl_c_saves_although_the_workers_hear_it_too(toy_root, tmp_path):
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
-def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path):
-    port = free_port()
-    ranks = [
-        start(toy_root, tmp_path / "two", RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-        for r in range(2)
-    ]
+@pytest.mark.parametrize("is_taught", [False, True], ids=["alone", "beside a teacher"])
+def test_two_gloo_processes_equal_one_with_two_micro_steps(toy_root, tmp_path, is_taught):
+    port, words = free_port(), []
+    if is_taught:
+        train(apply(toy.recipe(toy_root), ["model.width=24", "train.steps=1"]), tmp_path / "teacher")
+        words = [f"distill.teacher={tmp_path / 'teacher'}", "distill.at=features,occ_logits"]
+    there = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(toy_root, tmp_path / "two", *words, RANK=str(r), LOCAL_RANK=str(r), **there) for r in range(2)]
     outputs = [process.communicate(timeout=180) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], outputs
-    train(toy.recipe(toy_root, accumulate=2), tmp_path / "one")
+    train(apply(toy.recipe(toy_root, accumulate=2), words), tmp_path / "one")
     two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
     assert list(two) == list(one) == list(range(1, 13))
     for step in one:

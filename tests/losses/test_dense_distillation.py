@@ -24,6 +24,7 @@ from frustum.losses.dense_distillation import (
     pkd_loss,
     voxel_maps,
 )  # fmt: skip
+from frustum.losses.label_maps import label_map_loss
 from frustum.nn.adapters import Adapter
 
 GOLDEN = Path(__file__).parents[1] / "data" / "cwd" / "golden_cwd.npz"
@@ -63,10 +64,13 @@ def _softmaxed(dim: int) -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
+TAUS = (0.5, 1, 2, 4, 5, 10)
 REFERENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    **{f"torchdistiller/channel_kl/tau{tau:g}": lambda s, t, tau=tau: cwd_loss(s, t, tau) for tau in (0.5, 1, 4, 10)},
-    **{f"torchdistiller/spatial_kl/tau{tau}": lambda s, t, tau=tau: kd_loss(s, t, tau) for tau in (1, 4)},
-    **{f"mmrazor/kl_batchmean/tau{tau}": lambda s, t, tau=tau: kd_loss(s, t, tau, mean_over="samples") for tau in (1, 4)},
+    **{f"torchdistiller/channel_kl/tau{tau:g}": lambda s, t, tau=tau: cwd_loss(s, t, tau) for tau in TAUS},
+    **{f"mmrazor/cwd/tau{tau:g}": lambda s, t, tau=tau: cwd_loss(s, t, tau) for tau in TAUS},
+    **{f"torchdistiller/spatial_kl/tau{tau:g}": lambda s, t, tau=tau: kd_loss(s, t, tau) for tau in TAUS},
+    **{f"mmrazor/kl_batchmean/tau{tau:g}": lambda s, t, tau=tau: kd_loss(s, t, tau, mean_over="samples") for tau in TAUS},
+    "mmrazor/kl_mean/tau1": lambda s, t: kd_loss(s, t, 1, mean_over="elements"),
     "torchdistiller/kd_mean": lambda s, t: kd_loss(s, t, 1, mean_over="elements"),
     "torchdistiller/kd_mean_tau4": lambda s, t: kd_loss(s, t, 4, mean_over="elements", tau_squared=False),
     "skd/pixelwise": lambda s, t: kd_loss(s, t, 1, mean_over="map", value="ce"),
@@ -103,7 +107,17 @@ def test_ifvd_of_the_reference(golden: dict[str, Tensor]) -> None:
     torch.testing.assert_close(student.grad, golden["ifvd/grad"], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("tau", [0.5, 1, 4, 10])
+def test_the_supervised_loss_of_the_reference(golden: dict[str, Tensor]) -> None:
+    """TorchDistiller's: main and auxiliary logits stretched with aligned corners, ids of 255 left out, the auxiliary with 0.4."""
+    main, auxiliary = (golden[name].clone().requires_grad_() for name in ("student", "teacher"))
+    loss = label_map_loss(main, golden["label"], True) + 0.4 * label_map_loss(auxiliary, golden["label"], True)
+    loss.backward()
+    assert loss.item() == pytest.approx(golden["dsn/loss"].item(), rel=1e-6)
+    torch.testing.assert_close(main.grad, golden["dsn/grad_main"], rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(auxiliary.grad, golden["dsn/grad_aux"], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("tau", TAUS)
 def test_the_cross_entropy_form_has_another_value_and_the_same_gradient(tau: float, golden: dict[str, Tensor]) -> None:
     student = golden["student"].double().requires_grad_()
     loss = cwd_loss(student, golden["teacher"].double(), tau, value="ce")

@@ -1,4 +1,7 @@
-"""A folder of images with label maps: images/SPLIT/NAME.png or .jpg, labels/SPLIT/NAME.png, classes.json. And bare photographs."""
+"""A folder of images with label maps: images/SPLIT/NAME.png or .jpg, labels/SPLIT/NAME.png, classes.json. And bare photographs.
+
+Without folders for splits, images/NAME.png and labels/NAME.png, all images are the split `train`.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,17 @@ _LAYOUT = (
     "The folder needs images/SPLIT/NAME.png or .jpg, labels/SPLIT/NAME.png and classes.json, or the layout of CamVid, Cityscapes, Pascal "
     "VOC or ADE20K; see docs/data.md."
 )
+_UNREAD = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm")
+ONE_SPLIT = "train"
+"""What images are that lie in no split."""
 
 
 class ImageFolder(LabelledImages):
     """Images with label maps. A token is split and name, joined by a hyphen.
 
     Raises:
-        DataError: the folder, its images/ or a valid classes.json is missing, or two images share a token.
+        DataError: the folder, its images/ or a valid classes.json is missing, there is no image, or one that would be passed over: of
+            another kind, or in a folder of a split; or two images share a token.
     """
 
     def __init__(self, root: Path | str):
@@ -28,12 +35,16 @@ class ImageFolder(LabelledImages):
         if not images.is_dir():
             raise DataError(f"{root} is not a data set of images: the folder {images} is missing. {_LAYOUT}")
         names = _class_names(classes)
-        splits = {
-            folder.name: [
-                Entry(f"{folder.name}-{path.stem}", path, labels / folder.name / f"{path.stem}.png") for path in images_in(folder)
-            ]
-            for folder in sorted(path for path in images.iterdir() if path.is_dir())
-        }
+        folders = sorted(path for path in images.iterdir() if path.is_dir())
+        if images_in(images):
+            if folders:
+                raise DataError(f"images lie in {images} and in its folder {folders[0].name}, too. {_LAYOUT}")
+            pairs = {ONE_SPLIT: (images, labels)}
+        else:
+            pairs = {folder.name: (folder, labels / folder.name) for folder in folders}
+        splits = {name: _entries(name, *pair) for name, pair in pairs.items()}
+        if not any(splits.values()):
+            raise DataError(f"there is no image in {images}. {_LAYOUT}")
         about = f"{classes} lists the classes 0 to {len(names) - 1}. Add the class, or write {IGNORE} where nothing counts"
         tokens = "Tokens are SPLIT-NAME, without the ending of the file."
         super().__init__(root, names, splits, about_ids=about, about_tokens=tokens)
@@ -59,6 +70,14 @@ class Photographs(LabelledImages):
     def recognises(root: Path) -> bool:
         """Whether images lie in a folder itself."""
         return bool(images_in(root))
+
+
+def _entries(split: str, images: Path, labels: Path) -> list[Entry]:
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() in _UNREAD or (path.is_dir() and images_in(path)):
+            raise DataError(f"{path} would be passed over: images of a split are .png or .jpg, and in one folder. {_LAYOUT}")
+    maps = {path.stem: path for path in images_in(labels) if path.suffix.lower() == ".png"}
+    return [Entry(f"{split}-{path.stem}", path, maps.get(path.stem, labels / f"{path.stem}.png")) for path in images_in(images)]
 
 
 def _class_names(file: Path) -> tuple[str, ...]:

@@ -143,6 +143,33 @@ def test_images_without_label_maps_are_named(voc: Path) -> None:
         labels.require(source, ["b"])
 
 
+def test_a_pair_of_folders_without_splits(tmp_path: Path) -> None:
+    """All images are to be trained with; what would be passed over is refused."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "classes.json").write_text('["road", "sky"]')
+    with pytest.raises(DataError, match="there is no image in"):
+        open_root(tmp_path)
+    write(tmp_path / "images/a.png")
+    write(tmp_path / "images/b.JPG")
+    write(tmp_path / "labels/a.PNG", [0, 1])
+    source = open_root(tmp_path)
+    assert (source.splits(), source.tokens("train")) == (["train"], ["train-a", "train-b"])
+    assert source.label_file("train-a") == tmp_path / "labels/a.PNG"
+    assert source.label_file("train-b") is None
+    (tmp_path / "images/val").mkdir()
+    with pytest.raises(DataError, match="and in its folder val, too"):
+        open_root(tmp_path)
+    (tmp_path / "images/val").rmdir()
+    write(tmp_path / "images/c.webp")
+    with pytest.raises(DataError, match=r"c\.webp would be passed over"):
+        open_root(tmp_path)
+    for name in ("a.png", "b.JPG", "c.webp"):
+        (tmp_path / "images" / name).unlink()
+    write(tmp_path / "images/train/city/a.png")
+    with pytest.raises(DataError, match="city would be passed over"):
+        open_root(tmp_path)
+
+
 def test_a_set_is_chosen_by_its_name(tmp_path: Path) -> None:
     recipe = Recipe(name="pixels", model=SegmentationConfig(), data=ImageFolderData())
     assert apply(recipe, ["data=camvid"]).data.root == "data/camvid"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +264,10 @@ def test_wrong_folders_are_explained(root: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"classes\.json must be a list of 1 to 255 different names"):
             section(bare).open()
     (bare / "classes.json").write_text(json.dumps(CLASSES))
+    with pytest.raises(DataError, match="there is no image in"):
+        section(bare).open()
+    (bare / "images" / "val").mkdir()
+    shutil.copy(next((root / "images" / "val").iterdir()), bare / "images" / "val")
     with pytest.raises(DataError, match="there are no samples to load"):
         TrainingFeed(recipe(bare), section(bare).open())
     source = section(root).open()
