@@ -76,6 +76,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "alone": (),
     **{f"{loss}-logits": (f"distill.loss={loss}", "distill.at=logits") for loss in LOSSES},
     **{f"{loss}-features": (f"distill.loss={loss}", "distill.at=features") for loss in LOSSES if loss not in ("kd", "dist")},
+    "pixel-features": ("distill.loss=pixel", "distill.at=features"),
+    "pi-logits": ("distill.loss=kd", "distill.form=skd", "distill.tau=1", "distill.at=logits"),  # pixel-wise as CWD's paper has it
     **{f"cwd-logits-tau{tau}": ("distill.loss=cwd", "distill.at=logits", f"distill.tau={tau}") for tau in (1, 2, 8)},
     "cwd-voxels": ("distill.loss=cwd", "distill.at=occ_logits"),
     "cwd-voxels-by-height": ("distill.loss=cwd", "distill.at=occ_logits", "distill.voxels=class_height"),

@@ -1,9 +1,10 @@
-"""Distillation losses: CWD in its plain form, in our torch and in our numba, with gradients; and what every loss costs.
+"""Distillation losses: CWD in its plain form and in ours, with gradients; what every loss costs, and what it adds to a training step.
 
     python benchmarks/speed/distillation.py [--quick] [--json FILE]
 
 The plain form is that of the reference implementations: logits flattened to one row per channel, softmax and log-softmax, a sum. Logits are
-random, those of voxels in the order in which an occupancy head leaves them, classes last. Runs on the CPU.
+random, those of voxels in the order in which an occupancy head leaves them, classes last. The step is that of docs/methods/cwd.md:
+pspnet-small beside pspnet-lite, eight windows of 144 x 192 pixels, without the optimiser. Runs on the CPU.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from frustum.benchmark import Table, benchmark_main, peak_rise, take_turns
+from frustum.data.labels.pixels import PixelLabels
+from frustum.engine.overrides import apply
 from frustum.losses import dense_distillation as losses
+from frustum.nn.adapters import Adapter, to_same_size
+from frustum.recipes.finding import get_recipe
+from frustum.types.batch import Batch
 
 TAU, PLAIN = 4.0, "plain"
 MAPS = {"8 x 19 classes of 65 x 65": (8, 65, 65, 19, False), "occupancy, 18 classes of 200 x 200 x 16 voxels": (1, 200, 200, 16, 18, True)}
@@ -41,7 +47,8 @@ def measure_cwd(name: str, case: tuple, repeats: int) -> Table:
     student, teacher = logits(case, 2)
     student.requires_grad_()
     ways: dict[str, Callable[[], Tensor]] = {PLAIN: lambda: plain_cwd(student, teacher)}
-    ways["cwd_loss, torch"] = lambda: losses.cwd_loss(student, teacher, TAU, backend="torch")
+    for backend in ("torch", "recompute"):
+        ways[f"cwd_loss, {backend}"] = lambda backend=backend: losses.cwd_loss(student, teacher, TAU, backend=backend)  # type: ignore[misc]
     ways["cwd_loss, numba"] = lambda: losses.cwd_loss(student, teacher, TAU)
     rows = compare(ways, student, repeats)
     exact = losses.cwd_loss(student.detach().double(), teacher.double(), TAU)
@@ -81,6 +88,62 @@ def measure_all(case: tuple, repeats: int) -> Table:
     )
 
 
+def measure_steps(batch: int, size: tuple[int, int], repeats: int) -> Table:
+    """A step of a student, forward and backward, without a teacher and with each loss; features through an adapter where it needs one."""
+    torch.manual_seed(0)
+    names = ("pspnet-small", "pspnet-lite")
+    student, teacher = (apply(get_recipe(name), ["model.pretrained=false"]).model.build() for name in names)
+    student, teacher = student.train(), teacher.eval()
+    images = torch.rand(batch, 3, *size)
+    labels = torch.randint(0, len(student.config.class_names), (batch, *size))
+    samples = Batch.of_images(images).with_labels({PixelLabels: labels.to(torch.uint8)})
+    with torch.no_grad():
+        wide, narrow = (network(samples)["features"].shape[1] for network in (teacher, student))
+    adapter, nothing = Adapter(narrow, wide), Adapter(narrow, narrow)
+
+    def step(loss: Callable[[Tensor, Tensor], Tensor] | None = None, name: str = "", between: nn.Module = nothing) -> None:
+        outputs = student(samples)
+        total = torch.stack(list(student.loss(outputs, samples).values())).sum()
+        if loss is not None:
+            found = between(outputs[name]) if name == "features" else outputs[name]
+            total = total + loss(*to_same_size(found, seen()[name]))
+        total.backward()
+        student.zero_grad()
+
+    @torch.no_grad()
+    def seen() -> dict[str, Tensor]:
+        return teacher(samples)
+
+    def step_beside() -> None:
+        step()
+        seen()
+
+    ids = samples.need(PixelLabels)
+    classes = len(student.config.class_names)
+    jobs: dict[str, Callable[[], None]] = {"student alone": step, "teacher beside it, no loss": step_beside}
+    on_features: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]] = {
+        "CWD": (losses.cwd_loss, adapter),
+        "pixel-wise": (losses.pixel_loss, adapter),
+        "pair-wise, pooled": (losses.pair_loss, nothing),
+        "pair-wise, all positions": (lambda s, t: losses.pair_loss(s, t, None), nothing),
+        "AT": (losses.at_loss, nothing),
+        "IFVD": (lambda s, t: losses.ifvd_loss(s, t, ids, classes), nothing),
+        "PKD": (losses.pkd_loss, adapter),
+    }
+    for name, loss in (("CWD, plain", plain_cwd), ("CWD", losses.cwd_loss), ("KD", losses.kd_loss), ("DIST", losses.dist_loss)):
+        jobs[f"{name}, logits"] = lambda loss=loss: step(loss, "logits")  # type: ignore[misc]
+    for name, (loss, between) in on_features.items():
+        jobs[f"{name}, features"] = lambda loss=loss, between=between: step(loss, "features", between)  # type: ignore[misc]
+    times = {name: 1e3 * timing.median for name, timing in take_turns(jobs, repeats).items()}
+    alone, beside = list(times.values())[:2]
+    return Table(
+        f"A step of pspnet-small beside pspnet-lite, {batch} images of {size[0]} x {size[1]}, CPU",
+        ("step", "ms", "x alone", "the loss itself, % of the student's step"),
+        [(name, ms, ms / alone, 100 * (ms - beside) / alone if i > 1 else None) for i, (name, ms) in enumerate(times.items())],
+        f"Medians of {repeats} rounds in turn, {torch.get_num_threads()} thread(s), random images and weights, no optimiser.",
+    )
+
+
 def compare(ways: dict[str, Callable[[], Tensor]], student: Tensor, repeats: int) -> list[tuple]:
     """Rows of a table; ratios are to the first way."""
     jobs: dict[tuple[str, bool], Callable[[], object]] = {}
@@ -101,6 +164,7 @@ def measure(quick: bool) -> Iterator[Table]:
     for (name, case), repeats in zip(cases.items(), (1, 1) if quick else (15, 3), strict=True):
         yield measure_cwd(name, case, repeats)
     yield measure_all(next(iter(cases.values())), 1 if quick else 5)
+    yield measure_steps(*((1, (32, 32), 1) if quick else (8, (144, 192), 9)))
 
 
 if __name__ == "__main__":
