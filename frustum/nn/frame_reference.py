@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frustum.errors import ShapeError
-from frustum.nn.colour_reference import colour_reference, normalised
+from frustum.nn.colour_reference import normalised
 from frustum.nn.conv import ConvNorm
 
 _PATCH = 4  # pixels from one to the next; they are twice as large, so that they overlap without an edge
@@ -43,13 +43,13 @@ class FrameReference(nn.Module):
         if {*portraits.shape[-2:], *frames.shape[-2:]} != {side}:
             sizes = f"{tuple(portraits.shape)} and {tuple(frames.shape)}"
             raise ShapeError(f"the reference was built for portraits and frames of {side} x {side} pixels, got {sizes}.")
-        queries = normalised(self.portrait_features(portraits) + self.places)
-        keys = normalised(self.frame_features(frames.flatten(0, 1)) + self.places)
+        batch, count = frames.shape[:2]
         padded = F.pad(frames.flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
-        patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH).unflatten(2, keys.shape[2:])
-        keys, patches = (maps.unflatten(0, frames.shape[:2]).movedim(1, 2).flatten(2, 3) for maps in (keys, patches))
-        ours, theirs = (torch.ones_like(maps[:, 0], dtype=torch.uint8) for maps in (queries, keys))  # all have one label
-        found = colour_reference(queries, keys, ours, theirs, patches, _TEMPERATURE).flatten(2)
+        patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH)  # (B * K, 3 * 64, P * P)
+        queries, keys = self.portrait_features(portraits) + self.places, self.frame_features(frames.flatten(0, 1)) + self.places
+        queries = normalised(queries).flatten(2).mT
+        keys, patches = (x.flatten(2).mT.reshape(batch, count * x.shape[2:].numel(), -1) for x in (normalised(keys), patches))
+        found = F.scaled_dot_product_attention(queries, keys, patches.to(keys), scale=1 / _TEMPERATURE).mT
         weights, size = self.weights.repeat(3)[:, None], padded.shape[-2:]
         laid, covered = (F.fold(weights * maps, size, 2 * _PATCH, stride=_PATCH) for maps in (found, torch.ones_like(found)))
         inside = slice(_PATCH // 2, _PATCH // 2 + side)
