@@ -50,7 +50,7 @@ def claim_parser(doc: str | None, name: str, settings: str) -> argparse.Argument
     parser.add_argument("--repeats", type=int, default=15, help="of each timing")
     parser.add_argument("--measure-again", action="store_true", help="forget the stored figures of speed and memory")
     parser.add_argument("--out", type=Path, default=Path("runs/claims") / name, help="folder of the runs")
-    parser.add_argument("--json", type=Path, help=f"by default {name}.json in the folder of this script")
+    parser.add_argument("--json", type=Path, help=f"by default {name}.json in the folder of this script; another budget needs another file")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=settings)
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what a child process does: the name of one result
     return parser

@@ -98,7 +98,7 @@ def print_findings(
             say(f"{'':8}... and {len(kinds) - SHOWN} more kinds of {severity}s (--json has all of them)")
     bad = sum(f.severity != "note" for f in findings)
     sound = "nothing is wrong." if is_measured else "nothing that numbers show is wrong."
-    say(f"{checked} {unit} checked: " + (f"{bad} errors and warnings." if bad else sound))
+    say(f"{checked} {unit} checked: " + (f"{bad} {'error or warning' if bad == 1 else 'errors and warnings'}." if bad else sound))
     if not is_measured:
         say("There is no LiDAR to compare with: a camera that is turned, moved or exchanged shows in *_stitched.png alone (--pictures).")
 

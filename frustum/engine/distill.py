@@ -119,15 +119,20 @@ def terms_of(config: DistillConfig) -> list[Term]:
         if len(given) not in (0, 1, count):
             raise ConfigError(f"distill.{name} has {len(given)} entries, distill.at {count}: give one for all outputs, or one for each.")
         lists[name] = list(given) * (count if len(given) < 2 else 1) or [None] * count
+    if config.tau and not set(lists["loss"]) & set(WITH_TAU):
+        raise ConfigError(f"distill.tau is of {', '.join(WITH_TAU)}: {', '.join(config.loss)} has no temperature. Leave it out.")
     terms = []
     for place_, loss, form, weight, tau in zip(config.at, *lists.values(), strict=True):
         student, _, teacher = place_.partition(":")
         usual, form = USUAL[loss], form or USUAL_FORM
-        term = Term(student, teacher or student, loss, weight or 1.0, tau if tau is not None else usual.tau, form)
-        if tau is not None and loss not in WITH_TAU:
-            raise ConfigError(f"distill.tau is of {', '.join(WITH_TAU)}: {loss} has no temperature. Leave it out.")
+        term = Term(student, teacher or student, loss, weight or 1.0, tau if tau and loss in WITH_TAU else usual.tau, form)
+        if len(config.tau) > 1 and tau != 1 and loss not in WITH_TAU:
+            raise ConfigError(f"distill.tau is of {', '.join(WITH_TAU)}: {loss} has no temperature. Give 1 there.")
         if form not in (USUAL_FORM, *FORMS.get(loss, ())):
-            raise ConfigError(f"distill.form={form}: {loss} has the forms {', '.join((USUAL_FORM, *FORMS.get(loss, ())))}.")
+            raise ConfigError(
+                f"distill.form={form}: {loss} has the forms {', '.join((USUAL_FORM, *FORMS.get(loss, ())))}. Give one for each entry of "
+                f"distill.at where they differ, {USUAL_FORM} for ours."
+            )
         if loss in OF_CLASSES and not term.of_classes:
             which = student if not student.endswith("logits") else teacher
             raise ConfigError(f"{loss} compares probabilities of classes, which {which} does not have. Take cwd, pkd, at or pixel there.")

@@ -18,6 +18,8 @@ _INK, _SOFT, _PAPER = (22, 28, 40), (96, 106, 124), (250, 251, 253)
 def sample_picture(panel: SamplePanel, *, width: int = 1600, drawn: Sequence[DrawnQuestion] | None = None) -> Image.Image:
     """One sheet of a sample: its cameras, then each question with prediction and truth next to each other, and its classes below.
 
+    A single image stands in a row with what is predicted of it, so that they can be compared.
+
     Args:
         panel: any of its parts may be missing.
         width: of the sheet in pixels.
@@ -27,13 +29,17 @@ def sample_picture(panel: SamplePanel, *, width: int = 1600, drawn: Sequence[Dra
     margin, gap, small = 32, 14, max(round(width / 100), 7)
     head, title_height, inner = small + 14, 60, width - 2 * margin
     blocks: list[tuple[str, list[Picture], list[Key]]] = []  # a heading or "", the pictures of a row, and the lines of a legend below it
-    layout = camera_rows([name for name, _ in panel.images])
+    alone = [Picture(pretty_channel(name), image) for name, image in panel.images] if len(panel.images) == 1 else []
+    if not (alone and drawn and _fits(alone[0], drawn[0].tabs[0][1][0])):
+        alone = []
+    layout = [] if alone else camera_rows([name for name, _ in panel.images])
     for indices in layout:
         cell = (inner - gap * (len(layout[0]) - 1)) // len(layout[0])
         blocks.append(("", [Picture(pretty_channel(name), resized(image, cell)) for name, image in (panel.images[i] for i in indices)], []))
     for question in drawn:
         rows, legend = question.tabs[0][1], key_lines(tuple(question.legend.items()), inner, small)
         for number, row in enumerate(rows):
+            row, alone = [*alone, *row], []
             heading = question.heading if number == 0 and len(drawn) > 1 else ""
             blocks.append((heading, fit_row(row, inner, gap), legend if number == len(rows) - 1 else []))
 
@@ -62,6 +68,12 @@ def sample_picture(panel: SamplePanel, *, width: int = 1600, drawn: Sequence[Dra
             y += line
         y += gap if legend else 0
     return sheet
+
+
+def _fits(image: Picture, row: Sequence[Picture]) -> bool:
+    """Whether the pictures of a row have the proportions of an image, to a pixel of theirs."""
+    high, wide = image.image.shape[:2]
+    return all(abs(p.image.shape[0] * wide - p.image.shape[1] * high) <= max(high, wide) for p in row)
 
 
 def fit_row(row: Sequence[Picture], width: int, gap: int) -> list[Picture]:

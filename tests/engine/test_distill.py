@@ -133,7 +133,7 @@ def test_a_training_starts_from_the_snapshot_of_a_student(toy_root, teacher_run,
 
 
 def test_the_terms_are_those_of_the_losses_by_hand(toy_root, teacher_run):
-    words = ("distill.at=occ_logits,occ_logits,occ_logits", "distill.loss=cwd,kd,ifvd", "distill.weight=2,3,4", "distill.tau=1")
+    words = ("distill.at=occ_logits,occ_logits,occ_logits", "distill.loss=cwd,kd,ifvd", "distill.weight=2,3,4", "distill.tau=1,1,2")
     with pytest.raises(ConfigError, match="ifvd has no temperature"):
         made(student_recipe(toy_root, teacher_run, *words))
     recipe = student_recipe(toy_root, teacher_run, *words[:-1])
@@ -284,7 +284,7 @@ REFUSED = {
     "twice": (["distill.at=features,features"], "cwd_features twice"),
     "classes of features": (["distill.loss=kd"], "which features does not have"),
     "classes of the teacher's features": (["distill.at=occ_logits:features", "distill.loss=kd"], "which features does not have"),
-    "unknown form": (["distill.form=cirdk"], "cwd has the forms usual, cirkd, openmmlab"),
+    "unknown form": (["distill.form=cirdk"], "cwd has the forms usual, cirkd, openmmlab. Give one for each"),
     "form of another loss": (["distill.at=features", "distill.loss=at", "distill.form=cirkd"], "at has the forms usual"),
     "visible features": (["distill.visible=true"], "distill.visible is of occ_logits"),
     "ifvd of features": (["distill.loss=ifvd"], "ifvd needs the class of each position of features"),
@@ -391,6 +391,10 @@ def test_weights_and_temperatures_are_the_published_ones_unless_given():
         (3, 4, "logits", "cwd_logits"), (50, 4, "bev", "cwd_features"),
     ]  # fmt: skip
     assert terms_of(DistillConfig(at=("logits:features",)))[0].weight == 50, "features on one side make it a matter of features"
+    terms = terms_of(DistillConfig(at=("logits", "features"), loss=("dist", "at"), tau=(2.0,)))
+    assert [term.tau for term in terms] == [2, 1], "one temperature is that of the losses that have one"
+    with pytest.raises(ConfigError, match="at, pair has no temperature"):
+        terms_of(DistillConfig(at=("logits", "features"), loss=("at", "pair"), tau=(2.0,)))
     terms = terms_of(DistillConfig(at=("logits", "features"), loss=("dist", "at"), weight=(2.0,)))
     assert [(term.weight, str(term)) for term in terms] == [(2, "dist of logits (weight 2)"), (2, "at of features (weight 2)")]
 

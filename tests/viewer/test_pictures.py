@@ -12,7 +12,7 @@ from PIL import Image
 from frustum.types.classes import CAMERAS, OCC3D_FREE
 from frustum.types.layers import BoxLayer, Legend
 from frustum.viewer.cameras import camera_rows, data_uri, pretty_channel, resized
-from frustum.viewer.drawing import Picture
+from frustum.viewer.drawing import DrawnQuestion, Picture
 from frustum.viewer.pictures import fit_row, key_lines, sample_picture
 from frustum.viewer.report_data import Question, SamplePanel
 from tests.viewer.volumes import layer
@@ -33,6 +33,19 @@ def photo(seed=0, size=(48, 128)):
 def test_six_cameras_are_laid_out_as_they_look():
     names = ["CAM_BACK", "CAM_FRONT", "CAM_BACK_LEFT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK_RIGHT"]
     assert [[names[i] for i in row] for row in camera_rows(names)] == [list(CAMERAS[:3]), list(CAMERAS[3:])]
+
+
+def test_a_single_image_stands_beside_what_is_predicted_of_it():
+    """Where the proportions are those of the image; a map of voxels stays in a row of its own."""
+    image, like, unlike = photo(), Picture("prediction", photo(1, (24, 64))), Picture("prediction", photo(2, (64, 64)))
+
+    def height(picture: Picture) -> int:
+        question = DrawnQuestion("", [("", [[picture]])], {})
+        return sample_picture(SamplePanel("a", [("image", image)]), width=800, drawn=[question]).height
+
+    assert height(like) < 360 < height(unlike)
+    many = SamplePanel("a", [("image", image), ("other", image)])
+    assert sample_picture(many, width=800, drawn=[DrawnQuestion("", [("", [[like]])], {})]).height > height(like) + 100
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 0), (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (8, 2), (11, 3)])

@@ -5,10 +5,11 @@ Without folders for splits, images/NAME.png and labels/NAME.png, all images are 
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from frustum.data.images.labelled import Entry, LabelledImages, images_in
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.files import read_json
 from frustum.types.classes import IGNORE
 
@@ -25,8 +26,8 @@ class ImageFolder(LabelledImages):
     """Images with label maps. A token is split and name, joined by a hyphen.
 
     Raises:
-        DataError: the folder, its images/ or a valid classes.json is missing, there is no image, or one that would be passed over: of
-            another kind, or in a folder of a split; or two images share a token.
+        DataError: the folder, its images/ or a valid classes.json is missing, there is no image, or an image or a label map that would be
+            passed over: of another kind, or in a folder of a split; or two images share a token.
     """
 
     def __init__(self, root: Path | str):
@@ -52,7 +53,7 @@ class ImageFolder(LabelledImages):
     @staticmethod
     def recognises(root: Path) -> bool:
         """Whether a folder has this layout."""
-        return (root / "images").is_dir() and (root / "classes.json").is_file()
+        return (root / "images").is_dir() and ((root / "classes.json").is_file() or (root / "labels").is_dir())
 
 
 class Photographs(LabelledImages):
@@ -74,9 +75,17 @@ class Photographs(LabelledImages):
 
 def _entries(split: str, images: Path, labels: Path) -> list[Entry]:
     for path in sorted(images.iterdir()):
-        if path.suffix.lower() in _UNREAD or (path.is_dir() and images_in(path)):
-            raise DataError(f"{path} would be passed over: images of a split are .png or .jpg, and in one folder. {_LAYOUT}")
-    maps = {path.stem: path for path in images_in(labels) if path.suffix.lower() == ".png"}
+        if path.suffix.lower() in _UNREAD:
+            raise DataError(f"{path} would be passed over: images are .png or .jpg. Write it as one of these, or move it away.")
+        if path.is_dir() and images_in(path):
+            raise DataError(f"images in {path} would be passed over: those of a split lie in one folder. Move them to {images}.")
+    found = images_in(labels)
+    if wrong := [path for path in found if path.suffix.lower() != ".png"]:
+        raise DataError(f"{wrong[0]} would be passed over: label maps are .png, whose ids nothing blurs. Write them as PNG.")
+    maps = {path.stem: path for path in found}
+    if lost := sorted(maps.keys() - {path.stem for path in images_in(images)}):
+        some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        warnings.warn(FrustumWarning(f"{len(lost)} label maps in {labels} belong to no image in {images}: {some}."), stacklevel=2)
     return [Entry(f"{split}-{path.stem}", path, maps.get(path.stem, labels / f"{path.stem}.png")) for path in images_in(images)]
 
 

@@ -99,7 +99,8 @@ class LabelledImages:
         """Images of a split, or of all, in order. Raises DataError for an unknown split."""
         splits = {**self._splits, "all": list(self._entries)}
         if split not in splits:
-            raise DataError(f"{self.root} has no split {split!r}; {nearest_names(split, splits)}")
+            settings = "data.train_split and data.val_split say which are taken."
+            raise DataError(f"{self.root} has no split {split!r}; {nearest_names(split, splits)} {settings}")
         return list(splits[split])
 
     def sample(self, token: str) -> ImageSample:

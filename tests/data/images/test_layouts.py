@@ -161,12 +161,23 @@ def test_a_pair_of_folders_without_splits(tmp_path: Path) -> None:
         open_root(tmp_path)
     (tmp_path / "images/val").rmdir()
     write(tmp_path / "images/c.webp")
-    with pytest.raises(DataError, match=r"c\.webp would be passed over"):
+    with pytest.raises(DataError, match=r"c\.webp would be passed over.*Write it as one of these"):
         open_root(tmp_path)
     for name in ("a.png", "b.JPG", "c.webp"):
         (tmp_path / "images" / name).unlink()
     write(tmp_path / "images/train/city/a.png")
     with pytest.raises(DataError, match="city would be passed over"):
+        open_root(tmp_path)
+    write(tmp_path / "images/train/b.png")
+    (tmp_path / "images/train/city/a.png").unlink()
+    write(tmp_path / "labels/train/z.png", [0])
+    with pytest.warns(FrustumWarning, match=r"1 label maps in .* belong to no image"):
+        open_root(tmp_path)
+    write(tmp_path / "labels/train/b.jpg", [0])
+    with pytest.raises(DataError, match=r"label maps are \.png"):
+        open_root(tmp_path)
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(DataError, match=r"list of class names.*classes\.json does not exist"):
         open_root(tmp_path)
 
 
