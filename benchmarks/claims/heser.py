@@ -328,7 +328,7 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
         seed = clip_seed(config, second, 0)
         scene = draw_scene(seed, theirs)
         clips = source.clips(source.people("val")[held_out.index(first)])
-        learned = way.person(next(iter(clips.values())))
+        learned = way.people.learned(next(iter(clips.values())))
         target = next(iter(source.clips(source.people("val")[held_out.index(second)]).values()))
         made, true, inside = [], [], []
         for motion, token in zip(draw_clip(seed, config.frames), target, strict=True):

@@ -243,6 +243,27 @@ def labels_2d(
     write_json(json_file, write_labels_2d(root, out, split, source, hidden, version))
 
 
+@command(app, "aligned", "frustum data aligned runs/aligner data/heads", after_interrupt=GOES_ON)
+def aligned(
+    aligner: Annotated[str, typer.Argument(metavar="ALIGNER", help="run or weights file")],
+    root: Annotated[Path, typer.Argument(metavar="HEADS", help="folder of generated heads, which gets the pictures")],
+    split: Annotated[str, typer.Option("--split", help="train_swaps or swaps")] = "train_swaps",
+    parser: Annotated[str, typer.Option("--parser", help="run or weights file of a face parser; by default that of frustum")] = "",
+    json_file: JsonOption = None,
+) -> None:
+    """Draw the heads of true swaps by an aligner, for a blender to learn from: model.aligned=0.5 takes every other one.
+
+    In use a blender gets what an aligner drew, which is less sharp than a true head. Heads that this aligner drew are not drawn again.
+    """
+    from frustum.cli.aligned_heads import write_aligned
+    from frustum.weights.shipped import shipped
+
+    parser = parser or str(shipped("parser") or "")
+    if not parser:
+        raise ConfigError("this installation of frustum lacks the weights of its parser: give one, --parser RUN, or install it again.")
+    write_json(json_file, write_aligned(aligner, parser, root, split))
+
+
 @command(
     app,
     "segmentation",

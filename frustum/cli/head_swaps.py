@@ -17,7 +17,7 @@ from frustum.data.source import spread
 from frustum.engine.predictors import NetworkPredictor
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse, Swapped
+from frustum.models.head_swap import HeadAligner, HeadSwapper, NoHeadError, Parse, Swapped
 from frustum.models.heser_fewshot import FewShot, Learned
 from frustum.tasks.task import Predictor
 from frustum.types.batch import Batch, ImageScale
@@ -25,7 +25,7 @@ from frustum.types.predictions import PredictedPortrait, Prediction
 
 
 class HeadSwaps(Predictor):
-    """Swaps of a data set (`data.portraits.folder.Portraits`): the source's frames are learned, the head is aligned, parsed and blended.
+    """Swaps of a data set (`data.portraits.folder.Portraits`): the source's frames are learned, the head is aligned, parsed, blended.
 
     Args:
         source: the portraits, as large as the networks make them.
@@ -43,11 +43,10 @@ class HeadSwaps(Predictor):
 
     def __init__(self, source: Any, swapper: HeadSwapper, frames: int = 0, how: FewShot | None = None, is_blended: bool = True):
         self.name = "aligner and blender" if is_blended else "aligner, pasted"
-        self._source, self._swapper, self._frames, self._is_blended = source, swapper, frames, is_blended
-        self._how = how or FewShot(steps=0)
+        self._source, self._swapper, self._is_blended = source, swapper, is_blended
+        self.people = People(source, swapper.heads, frames, how)
         self.failed: list[str] = []
         self.policy = swapper.blender.config.policy
-        self._known: tuple[tuple[str, ...], Learned] | None = None  # the last person
 
     def answer(self, token: str) -> Prediction:
         """The prediction for a swap. Raises ConfigError for portraits of another size."""
@@ -65,20 +64,35 @@ class HeadSwaps(Predictor):
 
     def swapped(self, token: str) -> Swapped:
         """A swap with what it came from. Raises NoHeadError, and what `answer` does."""
-        person = self.person(self._source.source_frames(token))
+        person = self.people.learned(self._source.source_frames(token))
         return self._swapper.swap(person, self._source.image(token), self._source.parsing(token))
 
-    def person(self, tokens: list[str]) -> Learned:
-        """The person in these frames, learned."""
+
+class People:
+    """People of a data set as an aligner knows them; the last one is kept.
+
+    Args:
+        source: the portraits, as large as the aligner makes them.
+        heads: the aligner.
+        frames: how many frames of a person are seen, at even steps; 0 takes all.
+        how: how the aligner learns the person; by default it does not.
+    """
+
+    def __init__(self, source: Any, heads: HeadAligner, frames: int = 0, how: FewShot | None = None):
+        self._source, self._heads, self._frames, self._how = source, heads, frames, how or FewShot(steps=0)
+        self._known: tuple[tuple[str, ...], Learned] | None = None
+
+    def learned(self, tokens: list[str]) -> Learned:
+        """The person in these frames. Raises ConfigError for portraits of another size."""
         seen = tuple(spread(tokens, self._frames or len(tokens)))
         if self._known is None or self._known[0] != seen:
-            portraits, side = [self._source.image(frame) for frame in seen], self._swapper.side
+            portraits, side = [self._source.image(frame) for frame in seen], self._heads.side
             if portraits[0].shape[:2] != (side, side):
                 raise ConfigError(
                     f"the portraits in {self._source.root} have {len(portraits[0])} pixels, but the aligner makes {side}. Make heads of "
                     f"that size: frustum data heads OUT --size {side}."
                 )
-            self._known = seen, self._swapper.learn(portraits, [self._source.parsing(frame) for frame in seen], self._how)
+            self._known = seen, self._heads.learn(portraits, [self._source.parsing(frame) for frame in seen], self._how)
         return self._known[1]
 
 

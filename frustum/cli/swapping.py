@@ -73,7 +73,7 @@ def swap_heads(
     swapper = HeadSwapper(aligner, blender, parse)
     photographs, targets = [file for path in sources for file in _files(path)], _files(target)
     places = _places(targets, out, photographs, is_folder=target.is_dir())
-    cut = [_portrait(file, masks, parse, swapper.side) for file in photographs]
+    cut = [_portrait(file, masks, parse, swapper.heads.side) for file in photographs]
     if odd := odd_one([colours(portrait, parts) for _, _, portrait, parts in cut]):
         warnings.warn(
             f"skin and hair in {photographs[odd[0]]} have other colours than in the other photographs of the source "
@@ -81,7 +81,7 @@ def swap_heads(
             FrustumWarning,
             stacklevel=2,
         )
-    person = swapper.learn([portrait for _, _, portrait, _ in cut], [parts for *_, parts in cut], how or FewShot(steps=0))
+    person = swapper.heads.learn([portrait for _, _, portrait, _ in cut], [parts for *_, parts in cut], how or FewShot(steps=0))
     if person.history:
         say(
             f"learned the person in {person.step} steps; loss on frames held out {person.history[0][1]:.4f} -> {min(person.history)[1]:.4f}"
@@ -98,7 +98,7 @@ def swap_heads(
     }
     written = []
     for file, path in zip(targets, places, strict=True):
-        image, crop, portrait, parts = _portrait(file, masks, parse, swapper.side)
+        image, crop, portrait, parts = _portrait(file, masks, parse, swapper.heads.side)
         found = swapper.swap(person, portrait, parts)
         made = crop.paste(image, found.image, found.where)
         made = with_label(made) if has_label else made

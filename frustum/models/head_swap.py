@@ -48,12 +48,55 @@ class Swapped(NamedTuple):
     parts: np.ndarray
 
 
+class HeadAligner:
+    """Draws heads in the pose of portraits with a trained network, in evaluation mode on the CPU.
+
+    Args:
+        aligner: trained.
+        parse: finds the parts of the head that the aligner made.
+    """
+
+    def __init__(self, aligner: HeserAligner, parse: Parse):
+        self.side, self.aligner, self._parse = aligner.config.image_size, aligner.eval(), parse
+
+    def learn(self, portraits: Sequence[np.ndarray], parsing: Sequence[np.ndarray], how: FewShot) -> Learned:
+        """Learn a person from portraits (S, S, 3) uint8 and their parts (S, S) uint8; see `learn_person`."""
+        frames = torch.cat([_signed(portrait) for portrait in portraits])
+        return learn_person(self.aligner, frames, torch.from_numpy(np.stack(parsing)), how)
+
+    @torch.no_grad()
+    def align(self, person: Learned, portrait: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A person's head in the pose of a portrait (S, S, 3) uint8: on mid grey, in that shape, and its parts (S, S) uint8.
+
+        Raises:
+            NoHeadError: the parser finds none in what the aligner made.
+        """
+        outputs = person.aligner.drawn(person.code, _signed(portrait), person.frames)
+        head = outputs["image"]
+        if "mask_logits" in outputs:
+            head = head * outputs["mask_logits"].sigmoid()
+        aligned = _array(head)
+        found = self._parse(aligned)
+        if "mask_logits" in outputs:
+            found = np.where(outputs["mask_logits"][0, 0].numpy() > 0, found, 0)
+        parts = found.astype(np.uint8)
+        if not (region_labels(torch.from_numpy(parts)[None]) > 0).any():
+            raise NoHeadError(
+                "no head is found in what the aligner made: it, or the parser, is not trained enough, or the pose is unusual."
+            )
+        return aligned, parts
+
+
 class HeadSwapper:
     """Swaps heads with trained networks, in evaluation mode on the CPU.
 
     Args:
         aligner, blender: trained.
         parse: finds the parts of the head that the aligner made.
+
+    Attributes:
+        heads: what draws them.
+        blender: what paints them in.
 
     Raises:
         ConfigError: the aligner makes images whose side the blender does not take.
@@ -63,12 +106,7 @@ class HeadSwapper:
         side, multiple = aligner.config.image_size, blender.config.image_multiple
         if side % multiple:
             raise ConfigError(f"the aligner makes portraits of {side} pixels, but the blender takes multiples of {multiple}.")
-        self.side, self.aligner, self.blender, self._parse = side, aligner.eval(), blender.eval(), parse
-
-    def learn(self, portraits: Sequence[np.ndarray], parsing: Sequence[np.ndarray], how: FewShot) -> Learned:
-        """Learn a person from portraits (S, S, 3) uint8 and their parts (S, S) uint8; see `learn_person`."""
-        frames = torch.cat([_signed(portrait) for portrait in portraits])
-        return learn_person(self.aligner, frames, torch.from_numpy(np.stack(parsing)), how)
+        self.heads, self.blender = HeadAligner(aligner, parse), blender.eval()
 
     @torch.no_grad()
     def swap(self, person: Learned, portrait: np.ndarray, parsing: np.ndarray) -> Swapped:
@@ -77,27 +115,15 @@ class HeadSwapper:
         Raises:
             NoHeadError: the parser finds none in what the aligner made.
         """
-        target = _signed(portrait)
-        outputs = person.aligner.drawn(person.code, target, person.frames)
-        head = outputs["image"]
-        if "mask_logits" in outputs:
-            head = head * outputs["mask_logits"].sigmoid()
-        aligned = _array(head)
-        found = self._parse(aligned)
-        if "mask_logits" in outputs:
-            found = np.where(outputs["mask_logits"][0, 0].numpy() > 0, found, 0)
-        parts = torch.from_numpy(found.astype(np.uint8))[None]
-        if not (region_labels(parts) > 0).any():
-            raise NoHeadError(
-                "no head is found in what the aligner made: it, or the parser, is not trained enough, or the pose is unusual."
-            )
+        target, (aligned, found) = _signed(portrait), self.heads.align(person, portrait)
+        parts = torch.from_numpy(found)[None]
         batch = replace(Batch.of_images(target), image_scale=SIGNED)
         batch = batch.with_labels({PixelLabels: torch.tensor(parsing)[None], PlacedHeads: PlacedHead(_signed(aligned), parts)})
         blended = self.blender(batch)
         (prediction,) = self.blender.predict(blended, batch)
         assert prediction.portrait is not None
         image = prediction.portrait.image.permute(1, 2, 0).numpy()
-        return Swapped(image, blended["masks"][0, 1].numpy() > 0, aligned, parts[0].numpy())
+        return Swapped(image, blended["masks"][0, 1].numpy() > 0, aligned, found)
 
 
 def _signed(image: np.ndarray) -> Tensor:

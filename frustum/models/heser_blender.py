@@ -50,6 +50,8 @@ class HeserBlenderConfig(ModelConfig):
         temperature: of the colour reference.
         policy: whose colours the head gets (nn/head_regions.py).
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
+        aligned: the share of true swaps, in training, whose head is the one that an aligner drew (`frustum data aligned`), with parts as a
+            parser finds them: what the network gets in use is less sharp than the true one. Not published.
         stride: of the map of compared features; 8 as published. An eye in a portrait of 64 pixels can be seen with 2.
         tone: the head that is painted: grey, as light as it was in its own scene (`own`: HeSer), or as its regions are in the target
             (`matched`); or in the colours of those (`coloured`). In training on frames the head's own scene is the target's, so that a
@@ -67,6 +69,7 @@ class HeserBlenderConfig(ModelConfig):
     image_multiple = STRIDE
 
     stride: Annotated[Stride, TRAVELS] = 8
+    aligned: float = Field(0.0, ge=0, le=1)
     width: PositiveInt = 64
     feature_width: PositiveInt = 64
     match_channels: PositiveInt = 256
@@ -87,11 +90,11 @@ class HeserBlenderConfig(ModelConfig):
 
     def reads(self) -> Reads:
         """The head, and the parts of the portrait."""
-        return Reads(labels=(PlacedHeads(), PixelLabels(FACE.names)))
+        return Reads(labels=(PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names)))
 
     def learns_from(self) -> tuple[PlacedHeads, PixelLabels, TrueSwaps]:
         """The head, the parts of the portrait, and what becomes of it: itself, or a true swap."""
-        return PlacedHeads(), PixelLabels(FACE.names), TrueSwaps(self.policy)
+        return PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names), TrueSwaps(self.policy)
 
     def build(self) -> HeserBlender:
         """The network with random weights."""

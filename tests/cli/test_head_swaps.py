@@ -53,7 +53,7 @@ class Source:
 
 
 def test_a_swap_is_what_the_networks_make(swapper: HeadSwapper) -> None:
-    source: Any = Source(swapper.side)
+    source: Any = Source(swapper.heads.side)
     way, pasted = HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)
     part, found = way.answer("a").portrait, way.swapped("a")
     assert part is not None
@@ -74,7 +74,7 @@ def test_a_swap_is_what_the_networks_make(swapper: HeadSwapper) -> None:
 
 
 def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwapper) -> None:
-    source: Any = Source(swapper.side)
+    source: Any = Source(swapper.heads.side)
     way = HeadSwaps(source, swapper, frames=3)
     for token in ("a", "b"):
         way.answer(token)
@@ -82,8 +82,8 @@ def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwa
 
 
 def test_where_no_head_comes_out_the_portrait_stays(swapper: HeadSwapper) -> None:
-    nothing = HeadSwapper(swapper.aligner, swapper.blender, lambda image: np.zeros(image.shape[:2], np.uint8))
-    source: Any = Source(swapper.side)
+    nothing = HeadSwapper(swapper.heads.aligner, swapper.blender, lambda image: np.zeros(image.shape[:2], np.uint8))
+    source: Any = Source(swapper.heads.side)
     way = HeadSwaps(source, nothing)
     part = way.answer("a").portrait
     assert part is not None
@@ -95,9 +95,10 @@ def test_where_no_head_comes_out_the_portrait_stays(swapper: HeadSwapper) -> Non
 
 
 def test_portraits_of_another_size_are_refused(swapper: HeadSwapper) -> None:
-    source: Any = Source(2 * swapper.side)
+    source: Any = Source(2 * swapper.heads.side)
     with pytest.raises(
-        ConfigError, match=rf"have {2 * swapper.side} pixels, but the aligner makes {swapper.side}\. .*--size {swapper.side}"
+        ConfigError,
+        match=rf"have {2 * swapper.heads.side} pixels, but the aligner makes {swapper.heads.side}\. .*--size {swapper.heads.side}",
     ):
         HeadSwaps(source, swapper).answer("a")
 

@@ -2,8 +2,8 @@
 becomes of it.
 
 The source is like `data.portraits.folder.Portraits`: `source_frames(token)` names frames of the person whose head it is, `image(token)` and
-`parsing(token)` give a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8, `placed_head(token)` and
-`true_swap(token, policy)` both of a swap.
+`parsing(token)` give a frame (H, W, 3) uint8 RGB and its ids of CelebAMask-HQ (H, W) uint8, `placed_head(token)`,
+`aligned_head(token)` and `true_swap(token, policy)` what belongs to a swap.
 
 Shape letters: B batch, K frames, H W image.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +79,23 @@ class PlacedHead:
     parsing: Tensor
 
 
+class FoundHead(NamedTuple):
+    """What `PlacedHeads` reads.
+
+    Attributes:
+        image, parsing: (H, W, 3) and (H, W) uint8.
+        seed: of the changes of colours; None where the head is another person's.
+        aligned: both as an aligner drew them, where it did.
+        token: of the sample.
+    """
+
+    image: np.ndarray
+    parsing: np.ndarray
+    seed: int | None
+    aligned: tuple[np.ndarray, np.ndarray] | None
+    token: str
+
+
 @dataclass(frozen=True)
 class PlacedHeads(Label[PlacedHead]):
     """The head that a blender puts into the portrait. To learn from, it is the portrait's own, in colours that were changed.
@@ -89,27 +106,33 @@ class PlacedHeads(Label[PlacedHead]):
         jitter: brightness, contrast and saturation are multiplied by 1 - jitter to 1 + jitter: by other numbers each time that a training
             reads a sample, by the same ones in evaluation.
         recolour: in training, the head is recoloured by the matrix that the frames of the person have, of which it is the strength.
+        aligned: the share of swaps, in training, whose head is the one that an aligner drew, and not the true one.
     """
 
     jitter: float = 0.5
     recolour: float = 0.0
+    aligned: float = 0.0
 
     what: ClassVar[str] = "a head to put into the portrait"
     advice: ClassVar[str] = _ADVICE % "PlacedHeads"
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray, int | None] | None:
-        """See `Label.read`: image (H, W, 3) and parsing (H, W), uint8, and a seed of the changes; None where the head is another person's.
-
-        Raises DataError if these are not portraits.
-        """
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> FoundHead:
+        """See `Label.read`. Raises DataError if these are not portraits."""
         placed = _portraits(source, token).placed_head(token)
-        return (source.image(token), source.parsing(token), zlib.crc32(token.encode())) if placed is None else (*placed, None)
+        if placed is None:
+            return FoundHead(source.image(token), source.parsing(token), zlib.crc32(token.encode()), None, token)
+        return FoundHead(placed[0], placed[1], None, source.aligned_head(token) if self.aligned else None, token)
 
-    def apply(self, found: tuple[np.ndarray, np.ndarray, int | None], draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Both at the network's size, moved like the portrait."""
-        image, parsing, seed = found
+    def apply(self, found: FoundHead, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Both at the network's size, moved like the portrait. Raises DataError where a head that was drawn is missing."""
+        image, parsing, seed, aligned, token = found
         if seed is not None and self.jitter:
             image = _jittered(image, self.jitter, np.random.default_rng([seed, draw.seed or 0]))
+        if seed is None and self.aligned and draw.seed is not None:
+            if aligned is None:
+                raise DataError(f"{token} has no head that an aligner drew: frustum data aligned ALIGNER HEADS, or set model.aligned=0.")
+            if np.random.default_rng([draw.seed, 4]).random() < self.aligned:
+                image, parsing = aligned
         move = draw.images[0]
         return _recoloured(np.asarray(move.apply(Image.fromarray(image))), self.recolour, draw), np.asarray(
             move.apply(Image.fromarray(parsing), ignore=IGNORE)

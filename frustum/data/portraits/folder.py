@@ -13,7 +13,7 @@ import numpy as np
 
 from frustum.data.images.labelled import Entry, LabelledImages, images_in
 from frustum.data.pixels import read_image
-from frustum.data.portraits.swaps import HEAD, MASK, SWAPS, TRAIN_SWAPS, read_swaps
+from frustum.data.portraits.swaps import ALIGNED, HEAD, MASK, SWAPS, TRAIN_SWAPS, Swap, read_swaps
 from frustum.errors import DataError, nearest_names
 from frustum.files import inside, read_json, read_object
 from frustum.types.pixel_classes import FACE
@@ -145,6 +145,22 @@ class Portraits(LabelledImages):
         """The source's head of a swap in its place and pose, in its own colours and light: a picture (H, W, 3), and the parts (H, W) of the
         true swap. None for a frame, which is not a swap. Raises DataError for a missing or damaged file."""
         return self._true(token, HEAD) if token in self._swaps else None
+
+    def swap(self, token: str) -> Swap | None:
+        """Whose head goes onto which frame; None for a frame."""
+        return self._swaps.get(self._entry(token).token)
+
+    def aligned_head(self, token: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The head of a swap as an aligner drew it, (H, W, 3), and its parts (H, W); None for a frame, or where none was drawn of this swap
+        (`frustum data aligned`). Raises DataError for a damaged file."""
+        swap, folder = self.swap(token), self.root / SWAPS / token
+        path = folder / f"{ALIGNED}.json"
+        if swap is None or not path.is_file():
+            return None
+        about = read_object(inside(self.root, path), "note on a head that was drawn")
+        if (about.get("source"), about.get("target")) != swap:
+            return None  # of another swap, which had this name in a smaller world
+        return tuple(read_image(inside(self.root, folder / f"{name}.png"), np.asarray) for name in (ALIGNED, f"{ALIGNED}_{MASK}"))  # type: ignore[return-value]
 
     def true_swap(self, token: str, policy: str) -> tuple[np.ndarray, np.ndarray]:
         """The portrait with the head of the source under a colour policy, (H, W, 3), and its parts (H, W): what a perfect swap gives. Of a

@@ -6,6 +6,8 @@ swaps.json     {NAME: {"source": PERSON/CLIP, "target": PERSON/CLIP/FRAME}}
 swaps/NAME/    head.png: the source's head in the place and pose of the target's, in its own colours and light
                source.png, skin.png, region.png: the target with that head, under each colour policy
                mask.png: parts of all of these; swap.json: the entry of swaps.json, written last
+               aligned.png, aligned_mask.png: the head as an aligner drew it, and its parts, where that was asked for; aligned.json: which
+               aligner, of which swap, written last
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import NamedTuple
 from frustum.errors import DataError
 from frustum.files import read_json
 
-SWAPS, HEAD, MASK = "swaps", "head", "mask"
+SWAPS, HEAD, MASK, ALIGNED = "swaps", "head", "mask", "aligned"
 """Name of the file, of the folder and of the split; and names of pictures."""
 TRAIN_SWAPS = "train_swaps"
 """The split of swaps onto people of the split train, to learn from; those of SWAPS judge."""

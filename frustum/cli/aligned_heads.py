@@ -1,0 +1,74 @@
+"""`frustum data aligned`: heads of true swaps as an aligner draws them, for a blender to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from frustum.checkpoint.weights_file import digest
+from frustum.cli.common import say
+from frustum.cli.head_swaps import People
+from frustum.cli.resolve import open_network
+from frustum.cli.swapping import parser_of
+from frustum.data.portraits.opening import open_portraits
+from frustum.data.portraits.swaps import ALIGNED, MASK, SWAPS
+from frustum.engine.progress import loop_progress
+from frustum.errors import ConfigError
+from frustum.files import atomic_path, inside, read_object, write_json
+from frustum.models.head_swap import HeadAligner, NoHeadError
+from frustum.models.heser_aligner import HeserAligner
+
+
+def write_aligned(name: str, parser: str, root: Path, split: str) -> dict[str, Any]:
+    """What `frustum data aligned` does; JSON values.
+
+    Args:
+        name, parser: runs or weights files.
+        root: folder of generated heads; pictures go into those of its swaps.
+        split: swaps, or train_swaps.
+
+    Raises:
+        ConfigError: this is no aligner, or no parser, or portraits have another size. DataError: no such data.
+    """
+    network = open_network(name)[1]
+    if not isinstance(network, HeserAligner):
+        raise ConfigError(f"{name} is no aligner, but a {type(network).__name__}. Train one: frustum train heser-aligner-mini.")
+    parse, parsing = parser_of(parser)
+    source, heads = open_portraits(root), HeadAligner(network, parse)
+    people, drawn_by = People(source, heads), {"aligner": digest(network), "parser": digest(parsing)}
+    tokens = [token for token in source.tokens(split) if source.swap(token) is not None]
+    if not tokens:
+        raise ConfigError(f"the split {split} of {root} has no true swaps, of which heads could be drawn: --split train_swaps.")
+    tokens.sort(key=lambda token: source.swap(token))  # type: ignore[arg-type, return-value]  # a person is learned once
+    new = failed = 0
+    progress = loop_progress("drawing heads", tokens)
+    for token in progress:
+        swap, folder = source.swap(token), inside(root, root / SWAPS / token)
+        assert swap is not None
+        about, note = {**swap._asdict(), **drawn_by}, folder / f"{ALIGNED}.json"
+        if note.is_file() and {key: value for key, value in read_object(note, "note").items() if key != "failed"} == about:
+            continue
+        note.unlink(missing_ok=True)
+        is_drawn = True
+        try:
+            made = heads.align(people.learned(source.source_frames(token)), source.image(token))
+        except NoHeadError:
+            is_drawn, placed = False, source.placed_head(token)
+            assert placed is not None
+            made = placed
+        for suffix, picture in (("", made[0]), (f"_{MASK}", made[1])):
+            _save(picture, folder / f"{ALIGNED}{suffix}.png")
+        write_json(note, {**about, "failed": not is_drawn})
+        new, failed = new + 1, failed + (not is_drawn)
+    say(f"{len(tokens)} heads of {split} are in {root / SWAPS}, {new} of them are new. Learn from them: model.aligned=0.5")
+    if failed:
+        say(f"No head came out of {failed} of the new ones: the true head stands in their place.")
+    return {"folder": str(root), "heads": len(tokens), "new": new, "failed": failed}
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")
