@@ -101,26 +101,24 @@ def measure_steps(batch: int, size: tuple[int, int], repeats: int) -> Table:
         wide, narrow = (network(samples)["features"].shape[1] for network in (teacher, student))
     adapter, nothing = Adapter(narrow, wide), Adapter(narrow, narrow)
 
-    def step(loss: Callable[[Tensor, Tensor], Tensor] | None = None, name: str = "", between: nn.Module = nothing) -> None:
+    def step(loss: Callable[[Tensor, Tensor], Tensor] | None, name: str, between: nn.Module = nothing) -> None:
         outputs = student(samples)
         total = torch.stack(list(student.loss(outputs, samples).values())).sum()
+        if name:
+            with torch.no_grad():
+                seen = teacher(samples)
         if loss is not None:
             found = between(outputs[name]) if name == "features" else outputs[name]
-            total = total + loss(*to_same_size(found, seen()[name]))
+            total = total + loss(*to_same_size(found, seen[name]))
         total.backward()
         student.zero_grad()
 
-    @torch.no_grad()
-    def seen() -> dict[str, Tensor]:
-        return teacher(samples)
-
-    def step_beside() -> None:
-        step()
-        seen()
-
     ids = samples.need(PixelLabels)
     classes = len(student.config.class_names)
-    jobs: dict[str, Callable[[], None]] = {"student alone": step, "teacher beside it, no loss": step_beside}
+    jobs: dict[str, Callable[[], None]] = {
+        "student alone": lambda: step(None, ""),
+        "teacher beside it, no loss": lambda: step(None, "logits"),
+    }
     on_features: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]] = {
         "CWD": (losses.cwd_loss, adapter),
         "pixel-wise": (losses.pixel_loss, adapter),
