@@ -29,7 +29,8 @@ def test_all_verbs_are_there() -> None:
     assert names == {
         "demo", "train", "eval", "robustness", "predict", "check", "swap", "report", "list", "doctor", "bench", "data world", "data heads",
         "data import kitti-raw", "data import rig",
-        "data aligned", "data labels-2d", "data segmentation", "data features", "data status", "weights list", "weights inspect", "weights convert",
+        "data aligned", "data labels-2d", "data segmentation", "data features",
+        "data status", "weights list", "weights inspect", "weights convert",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from frustum.data.check.images import inspect_images
 from frustum.data.images.opening import open_images
 from frustum.data.images.status import ImageSplit, image_status
+from frustum.errors import DataError
 from tests.data.images.folder import CLASSES, class_map, write_folder
 
 
@@ -68,4 +69,5 @@ def test_status(root: Path) -> None:
     assert "Some images of a split have no label map" in image_status(root).advice
     for path in root.glob("images/*/*"):
         path.unlink()
-    assert "There are no images here" in image_status(root).advice
+    with pytest.raises(DataError, match="there is no image in"):
+        image_status(root)
