@@ -70,8 +70,9 @@ def test_pixels_are_where_the_matrix_says(scale: float, crop_h: float, crop_w: f
     errors = [(result[..., 0] / 255 * source[1] - u)[inside], (result[..., 1] / 255 * source[0] - v)[inside]]
     for error, level in zip(errors, (320 / 255, 180 / 255), strict=True):
         assert abs(error).max(initial=0) < 2 * level  # rounded once when made and once or twice when resampled
-        # no shift, not even of half a pixel (0.4 levels along rows, 0.7 across); but Pillow's bilinear filter truncates, half a level on average where the turn brings pixels
-        # to all places between others, and 0.2 to 0.8 (measured) where a turn of half a degree moves a few rows by a third of a pixel
+        # no shift, not even of half a pixel (0.4 levels along rows, 0.7 across); but Pillow's bilinear filter truncates, half a level on
+        # average where the turn brings pixels to all places between others, and 0.2 to 0.8 (measured) where a turn of half a degree moves
+        # a few rows by a third of a pixel
         if min(len(np.unique(where)) for where in np.nonzero(inside)) > 30:  # of few rows rounding does not average out: all columns agree
             assert (-0.8 if rotate else -0.25) < error.mean() / level < 0.25
     outside = (u < -margin) | (u > source[1] + margin) | (v < -margin) | (v > source[0] + margin)
