@@ -146,6 +146,7 @@ def test_two_steps_from_end_to_end(photographs: Path, tmp_path: Path, capsys: An
     cwd.main()
     numbers = json.loads((tmp_path / "c.json").read_text())
     rows = numbers["accuracy"]["camvid"]
-    assert len(rows) == 2
-    assert all(row["seeds"] == [0, 1] for row in rows.values())
+    assert set(rows) == {"alone", "cwd-logits", "cwd-logits x0.1"}
+    assert sorted(row["seeds"] for row in rows.values() if row["chosen"]) == [[0, 1]] * 2
+    assert [row["seeds"] for row in rows.values() if not row["chosen"]] == [[0]], "the other share was tried by the first seed alone"
     assert "held" in capsys.readouterr().out
