@@ -137,6 +137,7 @@ class HeserAligner(nn.Module):
 
     image: (B, 3, S, S) from -1 to 1
     mask_logits: (B, 1, S, S) of the head, before the sigmoid; with `has_mask`
+    reference: (B, 3, S, S) from -1 to 1, put together from the source's frames; with `frame_maps`
     """
 
     def __init__(self, config: HeserAlignerConfig):
@@ -224,7 +225,8 @@ class HeserAligner(nn.Module):
         return {"discriminator": list(self.discriminator.parameters()) if self.discriminator is not None else []}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, and with what they need `deceive`, `matching`, `features`, `mask`, `identity`, `perceptual`, `lpips`."""
+        """Of the generator: `l1`, and with what they need `deceive`, `matching`, `reference`, `features`, `mask`, `identity`,
+        `perceptual`, `lpips`."""
         config, made, true = self.config, *self._compared(outputs, batch)
         losses = {"l1": config.l1_weight * (made - true).abs().mean()}
         if self.discriminator is not None:
