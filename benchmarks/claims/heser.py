@@ -7,7 +7,8 @@
 Parts:
 
 - blender: it is given the exactly aligned head. Against that head pasted, as it is and with mean and spread of the target's colours.
-  Trained by true swaps as the recipe says, and as published by portraits that get their own heads back (`frames`), for fewer steps.
+  Trained by true swaps as the recipe says, among them heads that the first seed's aligner drew, and as published by portraits that get
+  their own heads back (`frames`), for fewer steps.
 - aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), and as published by
   frames of one person (`frames`), for fewer steps, also with what stands against learning the person from the target taken away: the code
   of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the
@@ -32,23 +33,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import torch
-from torch import nn
 
 from benchmarks.claims import measuring
+from benchmarks.claims.head_scores import Remembered, baselines, means, rows, told_apart
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
+from frustum.cli.aligned_heads import write_aligned
 from frustum.cli.head_swaps import HeadSwaps, parse_with
-from frustum.cli.likeness import UNLIKE, colours, distance
 from frustum.cli.worlds import generate_portraits
 from frustum.data.portraits.opening import open_portraits
 from frustum.engine import overrides
@@ -56,17 +54,12 @@ from frustum.engine.evaluate import evaluate
 from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
-from frustum.errors import ConfigError
 from frustum.files import write_json
 from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse
 from frustum.models.heser_fewshot import FewShot
-from frustum.nn.encoders.lpips import lpips
-from frustum.nn.head_regions import LABELS
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.portrait_baselines import labels_of
-from frustum.tasks.portraits import PortraitTask
 from frustum.tasks.task import Predictor
-from frustum.types.predictions import PredictedPortrait
 from frustum.weights.loading import load
 from frustum.worlds.heads.draws import draw_clip, draw_scene
 from frustum.worlds.heads.generate import HeadsConfig, clip_seed, person
@@ -77,14 +70,17 @@ PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
-STEPS = {"parser": 2000, "blender": 3000, "aligner": 6000}
+STEPS = {"parser": 2000, "blender": 4000, "aligner": 4000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 2000  # of the arms that are not `full`
-_SMALL = ("model.disguise=all", "model.recolour=0", "model.pose_maps=false", "model.pose_code=16", "model.expression_code=16")
-_FRAMES = ("data.train_split=train", *_SMALL)
+_CODES = ("model.pose_maps=false", "model.frame_maps=false", "model.lone_frames=false", "model.pose_code=16", "model.expression_code=16")
+_FRAMES = ("data.train_split=train", "model.disguise=all", "model.recolour=0", *_CODES)
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "parser": {"full": ("augment.scale=[1,2.4]",)},
-    "blender": {"full": (), "frames": ("data.train_split=train", "model.flip=0.7", "model.tone=matched", "model.cycle_weight=1")},
+    "blender": {
+        "full": (),
+        "frames": ("data.train_split=train", "model.flip=0.7", "model.aligned=0", "model.tone=matched", "model.cycle_weight=1"),
+    },
     "aligner": {
         "full": (),
         "frames": _FRAMES,
@@ -94,11 +90,8 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
-FRAMES, LEARNING = (1, 2, 4, 8), (0, 50, 200, 800)
-FEW_EVERY, VIDEOS = 8, 12
-PLACES = ("eyes", "brows", "nose", "lips")
-FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "places", "missing")
-"""Those of `PortraitTask`, and the two of the module."""
+FRAMES, LEARNING = (1, 2, 4, 8), (0, 25, 100, 400)
+FEW_EVERY, VIDEOS = 30, 12
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -126,12 +119,18 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
-    made = fingerprint(options, recipe_json(RECIPES[kind]), repr((ARMS[kind][arm], steps_of(kind, arm))))
+    drawn_by = drawing(options) if (kind, arm) == ("blender", "full") else ()
+    made = fingerprint(options, recipe_json(RECIPES[kind]), repr((ARMS[kind][arm], steps_of(kind, arm))), *drawn_by)
     return f"train+{kind}+{arm}+{made}+{seed}"
 
 
 def steps_of(kind: str, arm: str) -> int:
     return STEPS[kind] if arm == "full" else FEWER_STEPS
+
+
+def drawing(options: argparse.Namespace) -> tuple[str, str]:
+    """The trainings of what draws heads for all blenders to learn from: one aligner, and the parser."""
+    return training("aligner", "full", 0, options), training("parser", "full", 0, options)
 
 
 def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
@@ -162,7 +161,7 @@ def trainings(options: argparse.Namespace) -> list[str]:
     found = (
         [name for seed in range(options.seeds if "chain" in chains else 1) for name in networks(seed, options).values()] if chains else []
     )
-    found += [training("parser", "full", 0, options)]
+    found += drawing(options) if "blender" in options.parts else [training("parser", "full", 0, options)]
     found += [
         training(kind, arm, seed, options) for kind in options.parts if kind in ARMS for arm in ARMS[kind] for seed in range(options.seeds)
     ]
@@ -242,79 +241,6 @@ def swapper_of(seed: int, options: argparse.Namespace) -> HeadSwapper:
     return HeadSwapper(*(load(folder_of(found[kind], options)) for kind in ("aligner", "blender")), parser_of(options))
 
 
-class Remembered(Predictor):
-    """A network's predictions of all swaps, made at once."""
-
-    def __init__(self, recipe: Recipe, network: Any, source: Any):
-        from frustum.engine.predictors import NetworkPredictor, network_predictions
-
-        self.name, self._source = "blender", source
-        predictor = NetworkPredictor(network, recipe.runtime)
-        self._made = {found.token: found for found in network_predictions(predictor, recipe, source, source.tokens("swaps"))}
-
-    def answer(self, token: str) -> Any:
-        return self._made[token]
-
-    def baselines(self) -> list[Predictor]:
-        return baselines(self._source)
-
-
-def baselines(source: Any) -> list[Predictor]:
-    """Heads that are pasted, under the policy of the blender."""
-    task = PortraitTask(source.tokens("swaps"))
-    task.policy = "region"
-    return task.baselines(source, "swaps")
-
-
-def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """FIGURES of each sample."""
-    for token in tokens:
-        task, part = PortraitTask((token,)), way.answer(token).portrait
-        assert part is not None
-        failed = float(token in getattr(way, "failed", ()))
-        truth = task.truth(source, token)
-        task.add(token, part, truth)
-        found = {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
-        if (judge := perceived()) is not None:
-            made, true = (
-                torch.tensor(image)[None] / 127.5 - 1 for image in (part.image.numpy(), np.moveaxis(truth.pictures["region"], -1, 0))
-            )
-            found["lpips"] = float(judge(made, true))
-        yield token, found
-
-
-@lru_cache
-@torch.no_grad()
-def perceived() -> nn.Module | None:
-    """LPIPS with its weights; None where these are not installed."""
-    try:
-        return lpips("alex").eval().requires_grad_(False)
-    except ConfigError:
-        return None
-
-
-def places(part: PredictedPortrait, parsing: np.ndarray, parser: Parse) -> dict[str, float | None]:
-    """How far PLACES are from the true ones, and the share of them that are not found."""
-    true, found = labels_of(parsing), labels_of(parser(part.image.permute(1, 2, 0).numpy()))
-    distances, wanted = [], 0
-    for name in PLACES:
-        here, there = (np.argwhere(labels == LABELS[name]) for labels in (true, found))
-        wanted += bool(len(here))
-        if len(here) and len(there):
-            distances.append(float(np.linalg.norm(here.mean(0) - there.mean(0))) / len(true))
-    return {"places": float(np.mean(distances)) if distances else None, "missing": 1 - len(distances) / wanted if wanted else None}
-
-
-def means(found: Iterator[tuple[str, dict[str, float | None]]] | list[tuple[str, dict[str, float | None]]]) -> dict[str, float]:
-    """Of each figure over the samples that have it."""
-    values = defaultdict(list)
-    for _, row in found:
-        for name, value in row.items():
-            if value is not None:
-                values[name].append(value)
-    return {name: float(np.mean(some)) for name, some in values.items()}
-
-
 def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) -> dict[str, float]:
     """Mean absolute difference, 0..255, between the changes from frame to frame of prediction and truth inside both heads, over clips.
 
@@ -348,17 +274,6 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) ->
             found["still"].append(float(np.abs(truly)[where].mean()))
             found["change"].append(float(np.abs(ours_moved)[where].mean()))
     return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def told_apart(source: Any) -> dict[str, float]:
-    """Shares of pairs of portraits that are as far apart as `likeness.UNLIKE`, of people held out, from the middles of their clips."""
-    shown = [
-        [colours(source.image(token), source.parsing(token)) for token in (clip[len(clip) // 2] for clip in source.clips(who).values())]
-        for who in source.people("val")
-    ]
-    one = [distance(a, b) for person in shown for a, b in combinations(person, 2)]
-    two = [distance(a, b) for ours, theirs in combinations(shown, 2) for a in ours for b in theirs]
-    return {name: float(np.mean(np.array(found) >= UNLIKE)) for name, found in (("one_person", one), ("two_people", two))}
 
 
 # ---- all results -------------------------------------------------------------------------------------------------------------
@@ -488,7 +403,12 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     wanted = trainings(options)
     if missing:  # what is scored needs weights, which are in --out alone
         tasks.forget([name for name in wanted if not (folder_of(name, options) / WEIGHTS).is_file()])
-    tasks.make(wanted, options.jobs, say)
+    painters = [name for name in wanted if name.startswith("train+blender+full+")]
+    tasks.make([name for name in wanted if name not in painters], options.jobs, say)
+    if not all(tasks.path(name).is_file() for name in painters):
+        aligner, parser = (str(folder_of(name, options)) for name in drawing(options))
+        write_aligned(aligner, parser, options.world, "train_swaps")
+        tasks.make(painters, options.jobs, say)
     tasks.make(scorings(options), options.jobs, say)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import nn
 
+from frustum.cli.aligned_heads import write_aligned
 from frustum.cli.common import say
 from frustum.cli.demo import stage, stored_plan
 from frustum.cli.evaluation import numbers_of, print_table
@@ -38,6 +40,7 @@ WORLD = {"identities": 60, "clips": 1, "frames": 8, "train_swaps": 0}  # every f
 WORLD_TO_LEARN = {"identities": 160, "clips": 2, "frames": 8, "train_swaps": 10}
 RECIPES = {"aligner": "heser-aligner-mini", "blender": "heser-blender-mini"}
 _AFTER = 60.0  # seconds that follow the training: 25 on two quiet cores
+_PER_HEAD = 0.06  # seconds in which the trained aligner draws a head for the blender to learn from
 SHOWN = 10  # swaps in the picture
 _TITLES = ("source", "target", "aligned head", "swap", "perfect swap")
 
@@ -83,7 +86,7 @@ def run_head_demo(
     write_json(out / "plan.json", plan)
     opened = open_network(parser or _own("parser"))
     recipes = {name: get_recipe(recipe) for name, recipe in RECIPES.items()}
-    stages = 5 if training else 3
+    stages = 6 if training else 3
     with stage(1, "people, in clips", stages):
         size = recipes["aligner"].model.image_size  # type: ignore[attr-defined]
         made = generate_portraits(
@@ -94,15 +97,24 @@ def run_head_demo(
         learned = f"{len(source.people('train'))} people to learn from, " if training else ""
         say(f"{learned}{len(tokens)} swaps of {len(source.people('val'))} people whom no network saw")
     networks = {} if training else {name: open_network(_own(name))[1] for name in recipes}
-    for number, (name, recipe) in enumerate(recipes.items() if training else (), start=2):
-        with stage(number, f"training {recipe.name}", stages):
-            words = [f"data.root={out / 'world'}", f"train.seed={seed}", *((changes or {}).get(name, []))]
-            asked = settings.apply(recipe, words)
-            if name not in plan:  # an interrupted demo goes on with the number that was chosen first
-                left = (began + 60 * minutes - time.time() - _AFTER) / (4 - number)
-                plan[name] = choose_steps(asked, max(1.0, left), 2, recipe.train.steps or 2, data=source).steps
-                write_json(out / "plan.json", plan)
-            networks[name] = train(settings.apply(asked, [f"train.steps={plan[name]}"]), out / name, source=recipe.name).model
+
+    def trained(name: str, until: float, trainings: int) -> nn.Module:
+        """A network, trained for its share of the time `until` then."""
+        asked = settings.apply(recipes[name], [f"data.root={out / 'world'}", f"train.seed={seed}", *((changes or {}).get(name, []))])
+        if name not in plan:  # an interrupted demo goes on with the number that was chosen first
+            left = (until - time.time()) / trainings
+            plan[name] = choose_steps(asked, max(1.0, left), 2, asked.train.steps or 2, data=source).steps
+            write_json(out / "plan.json", plan)
+        return train(settings.apply(asked, [f"train.steps={plan[name]}"]), out / name, source=recipes[name].name).model
+
+    if training:
+        end = began + 60 * minutes - _AFTER
+        with stage(2, f"training {recipes['aligner'].name}", stages):
+            networks["aligner"] = trained("aligner", end - _PER_HEAD * len(source.tokens("train_swaps")), 2)
+        with stage(3, "drawing heads to learn from", stages):
+            write_aligned(str(out / "aligner"), parser or _own("parser"), out / "world", "train_swaps")
+        with stage(4, f"training {recipes['blender'].name}", stages):
+            networks["blender"] = trained("blender", end, 1)
     swapper = HeadSwapper(networks["aligner"], networks["blender"], parse_with(*opened))  # type: ignore[arg-type]
     with stage(stages - 1, "swapping their heads", stages):
         ways = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]

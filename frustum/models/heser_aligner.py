@@ -66,6 +66,8 @@ class HeserAlignerConfig(ModelConfig):
             mouth are, and who it is: only true swaps (data.train_split=train_swaps) teach a network to leave the person out. Not published.
         frame_maps: beside the target's portrait these maps see patches of the source's frames, those that belong there
             (nn/frame_reference.py): hats, beards, glasses of people whom it never saw are seen and need not fit into a code. Not published.
+        lone_frames: the frames of the source show the head alone, on mid grey: who it is has nothing to do with what is behind, and
+            patches of the frames show where the head ends. Not published.
         spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
@@ -93,6 +95,7 @@ class HeserAlignerConfig(ModelConfig):
     expression_code: NonNegativeInt = 256
     pose_maps: bool = False
     frame_maps: bool = False
+    lone_frames: bool = False
     spectral: bool = True
     channels: PositiveInt = 64
     max_channels: PositiveInt = 512
@@ -121,11 +124,11 @@ class HeserAlignerConfig(ModelConfig):
 
     def reads(self) -> Reads:
         """Frames of the source."""
-        return Reads(labels=(SourceFrames(self.frames, self.recolour),))
+        return Reads(labels=(SourceFrames(self.frames, self.recolour, self.lone_frames),))
 
     def learns_from(self) -> tuple[SourceFrames, PlacedHeads]:
         """Frames of the source, and its head in the pose of the portrait: the portrait's own, or that of a true swap."""
-        return SourceFrames(self.frames, self.recolour), PlacedHeads(jitter=0, recolour=self.recolour)
+        return SourceFrames(self.frames, self.recolour, self.lone_frames), PlacedHeads(jitter=0, recolour=self.recolour)
 
     def build(self) -> HeserAligner:
         """The network; only its identity encoder may start from trained weights."""
@@ -236,9 +239,8 @@ class HeserAligner(nn.Module):
                 matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
                 losses["matching"] = config.matching_weight * matched
         if self.frame_reference is not None:
-            head = self._is_head(batch)
-            difference = (outputs["reference"] - batch.need(PlacedHeads).image).abs() * head
-            losses["reference"] = config.l1_weight * difference.mean()
+            shown = outputs["reference"] if config.lone_frames else outputs["reference"] * self._is_head(batch)
+            losses["reference"] = config.l1_weight * (shown - true).abs().mean()
         if config.features_weight:
             regions = region_labels(batch.need(PlacedHeads).parsing)
             losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
+from frustum.nn.head_regions import region_labels
 from frustum.nn.portrait_views import SIGNED, Disguise, disguised
 from frustum.types.batch import Batch
 
@@ -80,10 +81,12 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
     if how.steps < 0 or how.held_out < 2 or min(how.batch_size, how.every, how.patience) < 1:
         raise ConfigError(f"{how} has a setting below its minimum: steps from 0, held_out from 2, the other numbers from 1.")
     network = copy.deepcopy(aligner).eval().requires_grad_(False)
+    portraits = PlacedHead(frames, parsing)
+    shown = frames * (region_labels(parsing) > 0)[:, None] if aligner.config.lone_frames else frames
     with torch.no_grad():
-        code = network.person(frames[None])
+        code = network.person(shown[None])
     if not how.steps:
-        return Learned(network, code, frames[None], 0, [])
+        return Learned(network, code, shown[None], 0, [])
     network.generator.requires_grad_(True)
     code = nn.Parameter(code.clone())
     spared = list(range(how.held_out - 1, len(frames), how.held_out))
@@ -97,7 +100,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         for step in range(how.steps + 1):
             if spared and step % how.every == 0:
                 with torch.no_grad():
-                    found = float(_loss(network, code, frames, parsing, spared, learned, "none"))
+                    found = float(_loss(network, code, portraits, shown, spared, learned, "none"))
                 waited = 0 if not history or found < min(loss for _, loss in history) else waited + 1
                 history.append((step, found))
                 if waited == 0:
@@ -107,22 +110,22 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
             if step < how.steps:
                 chosen = [learned[i] for i in torch.randint(len(learned), (how.batch_size,), generator=drawing).tolist()]
                 optimiser.zero_grad()
-                _loss(network, code, frames, parsing, chosen, learned, aligner.config.disguise).backward()
+                _loss(network, code, portraits, shown, chosen, learned, aligner.config.disguise).backward()
                 optimiser.step()
     state, kept, step = best if spared else _state(network, code, how.steps)
     network.generator.load_state_dict(state)
-    return Learned(network.requires_grad_(False), kept, frames[None], step, history)
+    return Learned(network.requires_grad_(False), kept, shown[None], step, history)
 
 
 def _loss(
-    network: HeserAligner, code: Tensor, frames: Tensor, parsing: Tensor, drawn: list[int], seen: list[int], disguise: Disguise
+    network: HeserAligner, code: Tensor, portraits: PlacedHead, shown: Tensor, drawn: list[int], seen: list[int], disguise: Disguise
 ) -> Tensor:
     """All losses of the generator, of the frames with the numbers `drawn`, but those of the discriminator, which is not trained here.
 
-    The network looks at the frames `seen`, but not at the one that it draws, unless there is no other.
+    The network looks at the frames `seen`, as they are `shown` to it, but not at the one that it draws, unless there is no other.
     """
-    others = torch.stack([frames[[j for j in seen if j != i] or [i]] for i in drawn])
-    frames, parsing = frames[drawn], parsing[drawn]
+    others = torch.stack([shown[[j for j in seen if j != i] or [i]] for i in drawn])
+    frames, parsing = portraits.image[drawn], portraits.parsing[drawn]
     outputs = network.drawn(code.expand(len(frames), -1), disguised(frames, disguise), others)
     batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))

@@ -32,7 +32,7 @@ class FrameReference(nn.Module):
 
     def __init__(self, image_size: int, width: int = 16):
         super().__init__()
-        self.portrait_features, self.frame_features = _features(width), _features(width)
+        self.portrait_features, self.frame_features = _Features(width), _Features(width)
         tent = torch.tensor([1.0, 3.0, 5.0, 7.0, 7.0, 5.0, 3.0, 1.0]) / 8
         self.register_buffer("weights", torch.outer(tent, tent).flatten(), persistent=False)
         self.places = nn.Parameter(0.1 * torch.randn(1, 4 * width, image_size // _PATCH, image_size // _PATCH))
@@ -56,7 +56,21 @@ class FrameReference(nn.Module):
         return (laid / covered)[..., inside, inside].to(frames.dtype)
 
 
-def _features(width: int) -> nn.Module:
-    """Images (M, 3, S, S) -> features of patches (M, 4 * width, S / 4, S / 4), the first of which see pairs of pixels."""
-    middle = ConvNorm(12, 2 * width), ConvNorm(2 * width, 4 * width, stride=2), ConvNorm(4 * width, 4 * width)
-    return nn.Sequential(nn.PixelUnshuffle(2), *middle, nn.Conv2d(4 * width, 4 * width, 3, padding=1))
+class _Features(nn.Module):
+    """Images (M, 3, S, S) -> features of patches (M, C, S / 4, S / 4) that know the whole image."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        channels = 4 * width
+        self.near = nn.Sequential(
+            nn.PixelUnshuffle(2), ConvNorm(12, 2 * width), ConvNorm(2 * width, channels, stride=2), ConvNorm(channels, channels)
+        )
+        self.far = nn.Sequential(
+            ConvNorm(channels, channels, stride=2), ConvNorm(channels, channels, stride=2), ConvNorm(channels, channels)
+        )
+        self.both = nn.Sequential(ConvNorm(2 * channels, channels), nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        near = self.near(images)
+        far = F.interpolate(self.far(near), near.shape[-2:], mode="bilinear")
+        return self.both(torch.cat((near, far), 1))

@@ -23,7 +23,10 @@ def heser_blender() -> Recipe:
 
 
 def heser_blender_mini() -> Recipe:
-    """HeSer's blender at 64x64 for two CPU cores: narrow, and taught by true swaps, which only generated heads have (world of heads)."""
+    """HeSer's blender at 64x64 for two CPU cores: narrow, and taught by true swaps, which only generated heads have (world of heads).
+
+    Of half of them an aligner drew the head: first `frustum data aligned ALIGNER HEADS`.
+    """
     return Recipe(
         name="heser-blender-mini",
         model=HeserBlenderConfig(
@@ -31,6 +34,7 @@ def heser_blender_mini() -> Recipe:
             feature_width=8,
             match_channels=32,
             temperature=0.05,
+            aligned=0.5,
             stride=4,
             tone="coloured",
             flip=0,
@@ -42,6 +46,6 @@ def heser_blender_mini() -> Recipe:
         augment=MIRRORED,
         optim=OptimConfig(kind="adam", lr=2e-3, betas=(0.5, 0.999), weight_decay=0, clip_norm=10.0, schedule="cosine", warmup_steps=100),
         ema=EmaConfig(decay=0.995, warmup=0.0, initial_updates=0),
-        train=TrainConfig(epochs=None, steps=3_000, batch_size=16, num_workers=0),
+        train=TrainConfig(epochs=None, steps=4_000, batch_size=16, num_workers=0),
         runtime=RuntimeConfig(precision="auto"),
     )

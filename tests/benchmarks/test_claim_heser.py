@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.claims import heser
+from benchmarks.claims import head_scores, heser
 from frustum.nn.head_regions import LABELS
 from frustum.types.predictions import PredictedPortrait
 from tests.benchmarks.test_claim_gsrender import varied
@@ -33,6 +33,8 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
     names = [*heser.trainings(options), *heser.scorings(options)]
     assert len(set(names)) == len(names)
     assert len([name for name in names if name.startswith("train+parser")]) == 1, "one parser judges all"
+    blender = heser.parse(["--world", "heads", "--parts", "blender"])
+    assert heser.drawing(blender)[0] in heser.trainings(blender), "the aligner that draws heads for it"
     other = heser.parse(["--world", "heads", "--shorter", "0.5", "model.policy=skin"])
     assert heser.recipe_of(heser.training("blender", "full", 0, other), other).model.policy == "skin"  # type: ignore[attr-defined]
     assert options.fingerprint != other.fingerprint
@@ -48,13 +50,13 @@ def test_places_of_eyes_and_mouth() -> None:
     true[20:24, 10:16], true[40:44, 20:30] = eyes, lips
     found[20:24, 13:19] = eyes
     part = PredictedPortrait(torch.zeros(3, 60, 60, dtype=torch.uint8))
-    assert heser.places(part, true, lambda image: found) == {"places": pytest.approx(3 / 60), "missing": 0.5}
-    assert heser.places(part, true, lambda image: true) == {"places": 0.0, "missing": 0.0}
-    assert heser.means([("a", {"x": 1.0, "y": None}), ("b", {"x": 3.0, "y": 5.0})]) == {"x": 2.0, "y": 5.0}
+    assert head_scores.places(part, true, lambda image: found) == {"places": pytest.approx(3 / 60), "missing": 0.5}
+    assert head_scores.places(part, true, lambda image: true) == {"places": 0.0, "missing": 0.0}
+    assert head_scores.means([("a", {"x": 1.0, "y": None}), ("b", {"x": 3.0, "y": 5.0})]) == {"x": 2.0, "y": 5.0}
 
 
 def label_of(part: int) -> int:
-    return int(heser.labels_of(np.full((1, 1), part, np.uint8))[0, 0])
+    return int(head_scores.labels_of(np.full((1, 1), part, np.uint8))[0, 0])
 
 
 def test_statements_are_judged_seed_by_seed() -> None:

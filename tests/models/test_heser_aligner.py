@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from frustum.data.labels.portraits import PlacedHead, PlacedHeads
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads, SourceFrames
 from frustum.errors import CheckpointError, ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner, HeserAlignerConfig
 from frustum.nn.encoders.arcface import IrSe50
@@ -126,6 +126,20 @@ def test_the_generator_may_see_the_frames():
     assert not torch.equal(network.frame_reference.places, before), "what is alike is learned from the image"
     with pytest.raises(ConfigError, match="pose_maps=true"):
         small(frame_maps=True)
+
+
+def test_the_picture_from_frames_ends_where_the_head_does():
+    """With frames that show the head alone it is compared with the head on grey, else inside of the head only."""
+    for lone in (True, False):
+        config, network = small(pose_maps=True, frame_maps=True, lone_frames=lone)
+        batch = batch_for(config)
+        outputs, is_head = network.eval()(batch), network._is_head(batch) > 0
+        changed = torch.where(is_head, outputs["reference"], 0.7)
+        other = {**outputs, "reference": changed}
+        losses = [network.loss(found, batch)["reference"] for found in (outputs, other)]
+        assert torch.equal(*losses) != lone
+    assert config.reads().labels[0] == SourceFrames(2, 0.0, lone=False)
+    assert small(lone_frames=True)[0].learns_from()[0].lone
 
 
 def test_only_the_head_counts_with_a_mask():

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import PlacedHead
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
 from frustum.models.heser_fewshot import FewShot, _loss, learn_person
+from frustum.nn.head_regions import region_labels
 from frustum.nn.portrait_views import signed
 from tests.models.portrait_batches import batch_for
 from tests.models.test_heser_aligner import small
@@ -32,7 +34,7 @@ def test_a_person_is_learned_and_the_aligner_stays():
     assert [step for step, _ in found.history] == [0, 5, 10, 15, 20]
     assert found.history[-1][1] < 0.98 * found.history[0][1]
     assert found.step == min(found.history, key=lambda row: row[1])[0]
-    again = float(_loss(found.aligner, found.code, frames, parsing, [3], [0, 1, 2, 4], disguise="none"))
+    again = float(_loss(found.aligner, found.code, PlacedHead(frames, parsing), frames, [3], [0, 1, 2, 4], disguise="none"))
     assert again == pytest.approx(dict(found.history)[found.step], rel=1e-4), "the best state is kept"
     changed = {name.split(".")[0] for name, value in found.aligner.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"generator"}
@@ -79,6 +81,19 @@ def test_a_frame_is_learned_from_the_others(monkeypatch):
     seen.clear()
     learn_person(network, frames[:1], parsing[:1], FewShot(steps=1))
     assert [row for _, row in seen] == [[numbers[0]]] * 4, "of a single frame there are no others"
+
+
+def test_what_is_beside_the_head_does_not_matter():
+    """Of frames that show the head alone; learning still compares with the whole portraits' heads, in their poses."""
+    _, network = small(lone_frames=True, pose_maps=True, frame_maps=True, disguise="none")
+    frames, parsing = person()
+    is_head = (region_labels(parsing) > 0)[:, None]
+    other = torch.where(is_head, frames, 0.3)
+    found, again = (learn_person(network, images, parsing, FewShot(steps=0)) for images in (frames, other))
+    assert torch.equal(found.code, again.code)
+    assert torch.equal(found.frames, again.frames)
+    assert torch.equal(found.frames[0], torch.where(is_head, frames, 0.0))
+    assert learn_person(network, frames, parsing, FewShot(steps=2, every=1)).history
 
 
 def test_what_does_not_fit():

@@ -25,8 +25,8 @@ def test_a_patch_is_taken_as_it_is():
     network = FrameReference(16, width=4).eval()
     with torch.no_grad():
         for features in (network.portrait_features, network.frame_features):
-            features[-1].weight.zero_()
-            features[-1].bias.zero_()
+            features.both[-1].weight.zero_()
+            features.both[-1].bias.zero_()
         network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
     frame = torch.rand(1, 1, 3, 16, 16)
     torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), frame), frame[:, 0], rtol=1e-2, atol=1e-2)
@@ -36,7 +36,7 @@ def test_it_learns_where_a_person_has_moved():
     """Portraits show a white square where the coloured one of the frame belongs."""
     torch.manual_seed(0)
     network = FrameReference(32, width=4)
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
 
     def error(count: int) -> torch.Tensor:
         portraits, frames, true = (torch.zeros(count, 3, 32, 32) for _ in range(3))
@@ -46,11 +46,22 @@ def test_it_learns_where_a_person_has_moved():
         return (network(portraits, frames[:, None]) - true).abs().mean()
 
     before = float(error(64).detach())
-    for _ in range(150):
+    for _ in range(200):
         optimiser.zero_grad()
         error(16).backward()
         optimiser.step()
     assert float(error(64).detach()) < 0.5 * before
+
+
+def test_features_know_the_whole_image():
+    """A corner of the portrait changes what its opposite corner takes."""
+    torch.manual_seed(0)
+    network = FrameReference(32, width=4).eval().double()
+    portraits, frames = torch.rand(1, 3, 32, 32).double(), torch.rand(1, 2, 3, 32, 32).double()
+    other = portraits.clone()
+    other[..., 24:, 24:] = 1 - other[..., 24:, 24:]
+    first, second = (network(image, frames)[..., :8, :8] for image in (portraits, other))
+    assert (first - second).abs().max() > 1e-9
 
 
 def test_another_size_is_refused():

@@ -24,6 +24,7 @@ from frustum.data.augment import Draw
 from frustum.errors import DataError
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
+from frustum.types.pixel_classes import HEAD
 
 _ADVICE = "Use a data set of portraits, or batch.with_labels({%s: ...})."
 
@@ -37,23 +38,32 @@ class SourceFrames(Label[Tensor]):
     Attributes:
         frames: K; a clip with fewer repeats them.
         recolour: in training, all frames of a sample are recoloured by one random matrix, 1 give or take this (see `PlacedHeads`).
+        lone: the frames show the head alone, on mid grey.
     """
 
     frames: int = 4
     recolour: float = 0.0
+    lone: bool = False
 
     what: ClassVar[str] = "frames of the person"
     advice: ClassVar[str] = _ADVICE % "SourceFrames"
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
-        """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip. Raises DataError if these are not portraits."""
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip, and with `lone` ids (K, H, W). Raises DataError if these are
+        not portraits."""
         others = _portraits(source, token).source_frames(token)
-        chosen = np.linspace(0, len(others) - 1, self.frames).round().astype(int)
-        return np.stack([source.image(others[i]) for i in chosen])
+        chosen = [others[i] for i in np.linspace(0, len(others) - 1, self.frames).round().astype(int)]
+        return np.stack([source.image(i) for i in chosen]), np.stack([source.parsing(i) for i in chosen]) if self.lone else None
 
-    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
+    def apply(self, found: tuple[np.ndarray, np.ndarray | None], draw: Draw) -> np.ndarray:
         """The frames at the network's size, moved like the portrait."""
-        return _recoloured(np.stack([np.asarray(draw.images[0].apply(Image.fromarray(frame))) for frame in found]), self.recolour, draw)
+        images, parsing = found
+        move = draw.images[0]
+        moved = _recoloured(np.stack([np.asarray(move.apply(Image.fromarray(frame))) for frame in images]), self.recolour, draw)
+        if parsing is None:
+            return moved
+        is_head = np.stack([np.isin(np.asarray(move.apply(Image.fromarray(ids), ignore=IGNORE)), HEAD) for ids in parsing])
+        return np.where(is_head[..., None], moved, np.uint8(127))
 
     def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
         """None if a sample has no frames."""

@@ -49,14 +49,27 @@ def halved() -> SimpleNamespace:
 def test_frames_are_others_of_the_clip():
     label = SourceFrames(3)
     found = label.read(People(), "anna/v-0/4")
-    assert found[:, 0, 0, 0].tolist() == [0, 5, 8]
-    assert 4 not in SourceFrames(9).read(People(), "anna/v-0/4")[:, 0, 0, 0]
+    assert found[0][:, 0, 0, 0].tolist() == [0, 5, 8]
+    assert 4 not in SourceFrames(9).read(People(), "anna/v-0/4")[0][:, 0, 0, 0]
     alone = label.read(People(), "anna/v-1/0")
-    assert alone.shape == (3, 8, 6, 3)
+    assert alone[0].shape == (3, 8, 6, 3)
     value = label.collate([label.apply(found, halved()), label.apply(alone, halved())])
     assert value.shape == (2, 3, 3, 4, 3)
     torch.testing.assert_close(value[0, 2], torch.full((3, 4, 3), 8 / 127.5 - 1))
     assert label.collate([found, None]) is None
+
+
+def test_frames_may_show_the_head_alone():
+    """Skin and hair stay, neck and background are mid grey, whatever the colours become."""
+    people = People()
+    people.parsing = lambda token: np.repeat(np.array([[0, 14, 1, 17, 16, 18]], np.uint8), 8, 0)
+    label = SourceFrames(2, recolour=0.2, lone=True)
+    for seed in (None, 3):
+        moved = label.apply(label.read(people, "anna/v-0/4"), still(seed))
+        assert (moved[:, :, [0, 1, 4]] == 127).all()
+        assert (moved[:, :, [2, 3, 5]] < 60).all()
+    turned = SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: Image.new(image.mode, image.size, ignore or 9))], seed=1)
+    assert (label.apply(label.read(people, "anna/v-0/4"), turned) == 127).all(), "what lies outside of the image is no head"
 
 
 def test_own_heads_are_recoloured_and_others_are_not():
