@@ -72,8 +72,8 @@ WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_s
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
 STEPS = {"parser": 2000, "blender": 4000, "aligner": 4000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
-FEWER_STEPS = 2000  # of the arms that are not `full`
-_CODES = ("model.pose_maps=false", "model.frame_maps=false", "model.lone_frames=false", "model.pose_code=16", "model.expression_code=16")
+FEWER_STEPS = 1500  # of the arms that are not `full`
+_CODES = ("model.pose_maps=false", "model.frame_maps=false", "model.sees_parts=false", "model.pose_code=16", "model.expression_code=16")
 _FRAMES = ("data.train_split=train", "model.disguise=all", "model.recolour=0", *_CODES)
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "parser": {"full": ("augment.scale=[1,2.4]",)},

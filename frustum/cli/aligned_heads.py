@@ -54,7 +54,7 @@ def write_aligned(name: str, parser: str, root: Path, split: str) -> dict[str, A
         note.unlink(missing_ok=True)
         is_drawn = True
         try:
-            made = heads.align(people.learned(source.source_frames(token)), source.image(token))
+            made = heads.align(people.learned(source.source_frames(token)), source.image(token), source.parsing(token))
         except NoHeadError:
             is_drawn, placed = False, source.placed_head(token)
             assert placed is not None

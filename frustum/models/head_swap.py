@@ -65,13 +65,14 @@ class HeadAligner:
         return learn_person(self.aligner, frames, torch.from_numpy(np.stack(parsing)), how)
 
     @torch.no_grad()
-    def align(self, person: Learned, portrait: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A person's head in the pose of a portrait (S, S, 3) uint8: on mid grey, in that shape, and its parts (S, S) uint8.
+    def align(self, person: Learned, portrait: np.ndarray, parsing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A person's head in the pose of a portrait (S, S, 3) uint8 with the parts (S, S) uint8: on mid grey, and its parts, alike.
 
         Raises:
             NoHeadError: the parser finds none in what the aligner made.
         """
-        outputs = person.aligner.drawn(person.code, _signed(portrait), person.frames)
+        seen = person.aligner.seen(_signed(portrait), torch.tensor(parsing)[None])
+        outputs = person.aligner.drawn(person.code, seen, person.frames)
         head = outputs["image"]
         if "mask_logits" in outputs:
             head = head * outputs["mask_logits"].sigmoid()
@@ -115,7 +116,7 @@ class HeadSwapper:
         Raises:
             NoHeadError: the parser finds none in what the aligner made.
         """
-        target, (aligned, found) = _signed(portrait), self.heads.align(person, portrait)
+        target, (aligned, found) = _signed(portrait), self.heads.align(person, portrait, parsing)
         parts = torch.from_numpy(found)[None]
         batch = replace(Batch.of_images(target), image_scale=SIGNED)
         batch = batch.with_labels({PixelLabels: torch.tensor(parsing)[None], PlacedHeads: PlacedHead(_signed(aligned), parts)})

@@ -17,7 +17,8 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from frustum.checkpoint.upstream_file import open_state
-from frustum.data.labels.portraits import PlacedHeads, SourceFrames
+from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import PlacedHeads, SourceFrames, SourceParts
 from frustum.errors import ConfigError, ShapeError
 from frustum.losses.adversarial import (
     Adversarial,
@@ -41,10 +42,11 @@ from frustum.nn.encoders.small_code import SmallCode, SmallMaps
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frame_reference import FrameReference
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_regions import FEATURES, region_labels
+from frustum.nn.head_regions import FEATURES, REGIONS, region_labels
 from frustum.nn.portrait_views import Disguise, as_bytes, disguised, face_crop, resized, signed
 from frustum.types.batch import Batch
-from frustum.types.contract import ModelConfig, Reads, Turn
+from frustum.types.contract import Label, ModelConfig, Reads, Turn
+from frustum.types.pixel_classes import FACE
 from frustum.types.predictions import PredictedPortrait, Prediction
 
 _IDENTITY = 512  # numbers of an identity code
@@ -66,8 +68,8 @@ class HeserAlignerConfig(ModelConfig):
             mouth are, and who it is: only true swaps (data.train_split=train_swaps) teach a network to leave the person out. Not published.
         frame_maps: beside the target's portrait these maps see patches of the source's frames, those that belong there
             (nn/frame_reference.py): hats, beards, glasses of people whom it never saw are seen and need not fit into a code. Not published.
-        lone_frames: the frames of the source show the head alone, on mid grey: who it is has nothing to do with what is behind, and
-            patches of the frames show where the head ends. Not published.
+        sees_parts: of frames and portrait the network sees the head alone, on mid grey, and which of its parts is where: patches of frames
+            end where the head does, and eyes are compared with eyes. It needs `pose_maps`, and parsing maps in use, too. Not published.
         spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
@@ -95,7 +97,7 @@ class HeserAlignerConfig(ModelConfig):
     expression_code: NonNegativeInt = 256
     pose_maps: bool = False
     frame_maps: bool = False
-    lone_frames: bool = False
+    sees_parts: bool = False
     spectral: bool = True
     channels: PositiveInt = 64
     max_channels: PositiveInt = 512
@@ -123,12 +125,13 @@ class HeserAlignerConfig(ModelConfig):
         return stored if use is None else {**stored, "disguise": "all" if use else "none"}
 
     def reads(self) -> Reads:
-        """Frames of the source."""
-        return Reads(labels=(SourceFrames(self.frames, self.recolour, self.lone_frames),))
+        """Frames of the source; with `sees_parts` what is where on them and on the portrait."""
+        frames = SourceFrames(self.frames, self.recolour)
+        return Reads(labels=(frames, SourceParts(self.frames), PixelLabels(FACE.names)) if self.sees_parts else (frames,))
 
-    def learns_from(self) -> tuple[SourceFrames, PlacedHeads]:
-        """Frames of the source, and its head in the pose of the portrait: the portrait's own, or that of a true swap."""
-        return SourceFrames(self.frames, self.recolour, self.lone_frames), PlacedHeads(jitter=0, recolour=self.recolour)
+    def learns_from(self) -> tuple[Label[Any], ...]:
+        """What it reads, and the source's head in the pose of the portrait: the portrait's own, or that of a true swap."""
+        return *self.reads().labels, PlacedHeads(jitter=0, recolour=self.recolour)
 
     def build(self) -> HeserAligner:
         """The network; only its identity encoder may start from trained weights."""
@@ -155,8 +158,11 @@ class HeserAligner(nn.Module):
         size = config.appearance_code + config.pose_code + config.expression_code + (_IDENTITY if is_published else 0)
         if config.frame_maps and not (config.pose_maps and config.has_mask):
             raise ConfigError("model.frame_maps needs model.pose_maps=true and model.has_mask=true: it is more for the same heads.")
-        self.pose_maps = SmallMaps(config.image_size, in_channels=6 if config.frame_maps else 3) if config.pose_maps else None
-        self.frame_reference = FrameReference(config.image_size) if config.frame_maps else None
+        if config.sees_parts and (config.disguise == "all" or not config.pose_maps):
+            raise ConfigError("model.sees_parts needs model.pose_maps=true, which see them, and model.disguise=colours, or none.")
+        channels = 3 + len(REGIONS) if config.sees_parts else 3
+        self.pose_maps = SmallMaps(config.image_size, in_channels=channels + 3 * config.frame_maps) if config.pose_maps else None
+        self.frame_reference = FrameReference(config.image_size, channels=channels) if config.frame_maps else None
         seen = self.pose_maps.out_channels if self.pose_maps is not None else ()
         self.generator = AdainGenerator(
             size, config.image_size, config.channels, config.max_channels, config.has_mask, config.spectral, seen, config.frame_maps
@@ -165,8 +171,20 @@ class HeserAligner(nn.Module):
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
         self.lpips = Frozen(lpips)
 
+    def seen(self, images: Tensor, parsing: Tensor) -> Tensor:
+        """Images (M, 3, H, W) and ids of CelebAMask-HQ (M, H, W) as the other methods take them: (M, C, H, W).
+
+        Without `sees_parts` these are the images; with it what is beside the head is mid grey, and a map of each region follows.
+        """
+        if not self.config.sees_parts:
+            return images
+        regions = region_labels(parsing)[:, None]
+        each = regions == torch.arange(1, len(REGIONS) + 1, device=regions.device)[:, None, None]
+        return torch.cat((images * (regions > 0), each.to(images)), 1)
+
     def person(self, frames: Tensor) -> Tensor:
-        """Who it is: appearance and identity, means over frames (B, K, 3, H, W), K of any size: (B, D')."""
+        """Who it is: appearance and identity, means over frames (B, K, C, H, W), K of any size: (B, D')."""
+        frames = frames[:, :, :3]
         read = self.por_encoder(resized(frames, self.config.encoder_size).flatten(0, 1))
         codes = [read.unflatten(0, frames.shape[:2]).mean(1)]
         if self.id_encoder is not None:
@@ -175,7 +193,8 @@ class HeserAligner(nn.Module):
         return torch.cat(codes, 1)
 
     def motion(self, portraits: Tensor) -> Tensor:
-        """Pose and expression of portraits (B, 3, H, W): (B, D'')."""
+        """Pose and expression of portraits (B, C, H, W): (B, D'')."""
+        portraits = portraits[:, :3]
         codes = [self.pose_encoder(resized(portraits, self.config.encoder_size))]
         if self.exp_encoder is not None:
             codes.append(self.exp_encoder(face_crop(portraits, self.config.encoder_size)))
@@ -186,12 +205,15 @@ class HeserAligner(nn.Module):
         portraits = self._portraits(batch)
         driving = disguised(portraits, self.config.disguise if self.training else "none")
         frames = batch.need(SourceFrames)
+        if self.config.sees_parts:
+            driving = self.seen(driving, batch.need(PixelLabels))
+            frames = self.seen(frames.flatten(0, 1), batch.need(SourceParts).flatten(0, 1)).unflatten(0, frames.shape[:2])
         return self.drawn(self.person(frames), driving, frames)
 
     def drawn(self, person: Tensor, portraits: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, 3, S, S) from -1 to 1.
+        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, C, S, S), see `seen`.
 
-        Frames (B, K, 3, H, W) of the persons are looked at with `frame_maps`.
+        Frames (B, K, C, H, W) of the persons are looked at with `frame_maps`.
         """
         seen, outputs = portraits, {}
         if self.frame_reference is not None:
@@ -239,7 +261,7 @@ class HeserAligner(nn.Module):
                 matched = feature_matching_loss(judged.features, _judged(self.discriminator(true)).features)
                 losses["matching"] = config.matching_weight * matched
         if self.frame_reference is not None:
-            shown = outputs["reference"] if config.lone_frames else outputs["reference"] * self._is_head(batch)
+            shown = outputs["reference"] if config.sees_parts else outputs["reference"] * self._is_head(batch)
             losses["reference"] = config.l1_weight * (shown - true).abs().mean()
         if config.features_weight:
             regions = region_labels(batch.need(PlacedHeads).parsing)

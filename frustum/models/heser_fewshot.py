@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
-from frustum.nn.head_regions import region_labels
 from frustum.nn.portrait_views import SIGNED, Disguise, disguised
 from frustum.types.batch import Batch
 
@@ -82,7 +81,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         raise ConfigError(f"{how} has a setting below its minimum: steps from 0, held_out from 2, the other numbers from 1.")
     network = copy.deepcopy(aligner).eval().requires_grad_(False)
     portraits = PlacedHead(frames, parsing)
-    shown = frames * (region_labels(parsing) > 0)[:, None] if aligner.config.lone_frames else frames
+    shown = network.seen(frames, parsing)
     with torch.no_grad():
         code = network.person(shown[None])
     if not how.steps:
@@ -126,7 +125,7 @@ def _loss(
     """
     others = torch.stack([shown[[j for j in seen if j != i] or [i]] for i in drawn])
     frames, parsing = portraits.image[drawn], portraits.parsing[drawn]
-    outputs = network.drawn(code.expand(len(frames), -1), disguised(frames, disguise), others)
+    outputs = network.drawn(code.expand(len(frames), -1), network.seen(disguised(frames, disguise), parsing), others)
     batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
     return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()

@@ -26,25 +26,26 @@ class FrameReference(nn.Module):
     Args:
         image_size: S.
         width: a quarter of the channels that are compared.
+        channels: C of portraits and frames; the first three are the image, of which patches are taken.
     """
 
     weights: Tensor
 
-    def __init__(self, image_size: int, width: int = 16):
+    def __init__(self, image_size: int, width: int = 16, channels: int = 3):
         super().__init__()
-        self.portrait_features, self.frame_features = _Features(width), _Features(width)
+        self.portrait_features, self.frame_features = _Features(channels, width), _Features(channels, width)
         tent = torch.tensor([1.0, 3.0, 5.0, 7.0, 7.0, 5.0, 3.0, 1.0]) / 8
         self.register_buffer("weights", torch.outer(tent, tent).flatten(), persistent=False)
         self.places = nn.Parameter(0.1 * torch.randn(1, 4 * width, image_size // _PATCH, image_size // _PATCH))
 
     def forward(self, portraits: Tensor, frames: Tensor) -> Tensor:
-        """Portraits (B, 3, S, S) and frames (B, K, 3, S, S) -> (B, 3, S, S). Raises ShapeError for another size."""
+        """Portraits (B, C, S, S) and frames (B, K, C, S, S) -> (B, 3, S, S). Raises ShapeError for another size."""
         side = _PATCH * self.places.shape[-1]
         if {*portraits.shape[-2:], *frames.shape[-2:]} != {side}:
             sizes = f"{tuple(portraits.shape)} and {tuple(frames.shape)}"
             raise ShapeError(f"the reference was built for portraits and frames of {side} x {side} pixels, got {sizes}.")
         batch, count = frames.shape[:2]
-        padded = F.pad(frames.flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
+        padded = F.pad(frames[:, :, :3].flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
         patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH)  # (B * K, 3 * 64, P * P)
         queries, keys = self.portrait_features(portraits) + self.places, self.frame_features(frames.flatten(0, 1)) + self.places
         queries = normalised(queries).flatten(2).mT
@@ -57,18 +58,15 @@ class FrameReference(nn.Module):
 
 
 class _Features(nn.Module):
-    """Images (M, 3, S, S) -> features of patches (M, C, S / 4, S / 4) that know the whole image."""
+    """Images (M, C, S, S) -> features of patches (M, 4 * width, S / 4, S / 4) that know the whole image."""
 
-    def __init__(self, width: int):
+    def __init__(self, channels: int, width: int):
         super().__init__()
-        channels = 4 * width
-        self.near = nn.Sequential(
-            nn.PixelUnshuffle(2), ConvNorm(12, 2 * width), ConvNorm(2 * width, channels, stride=2), ConvNorm(channels, channels)
-        )
-        self.far = nn.Sequential(
-            ConvNorm(channels, channels, stride=2), ConvNorm(channels, channels, stride=2), ConvNorm(channels, channels)
-        )
-        self.both = nn.Sequential(ConvNorm(2 * channels, channels), nn.Conv2d(channels, channels, 3, padding=1))
+        wide = 4 * width
+        near = ConvNorm(4 * channels, 2 * width), ConvNorm(2 * width, wide, stride=2), ConvNorm(wide, wide)
+        self.near = nn.Sequential(nn.PixelUnshuffle(2), *near)
+        self.far = nn.Sequential(ConvNorm(wide, wide, stride=2), ConvNorm(wide, wide, stride=2), ConvNorm(wide, wide))
+        self.both = nn.Sequential(ConvNorm(2 * wide, wide), nn.Conv2d(wide, wide, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
         near = self.near(images)

@@ -38,7 +38,7 @@ def heser_aligner_mini() -> Recipe:
         recolour=0.2,
         pose_maps=True,
         frame_maps=True,
-        lone_frames=True,
+        sees_parts=True,
         spectral=False,
         channels=16,
         max_channels=128,

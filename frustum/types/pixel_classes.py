@@ -84,9 +84,6 @@ FACE = PixelClasses(
 """Parts of a portrait: the 19 classes of CelebAMask-HQ in the order of its parsing network (zllrunning); the colours are ours. l_ and r_
 are the person's left and right, u_lip and l_lip the upper and the lower lip; eye_g are glasses, ear_r earrings, neck_l a necklace."""
 
-HEAD = tuple(i for i, name in enumerate(FACE.names) if name not in ("background", "neck", "neck_l", "cloth"))
-"""The ids of FACE that are parts of a head."""
-
 KNOWN = (CAMVID, CITYSCAPES, VOC, ADE20K, FACE)
 
 

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from frustum.data.labels.portraits import PlacedHead, PlacedHeads, SourceFrames
+from frustum.data.labels.pixels import PixelLabels
+from frustum.data.labels.portraits import PlacedHead, PlacedHeads, SourceFrames, SourceParts
 from frustum.errors import CheckpointError, ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner, HeserAlignerConfig
 from frustum.nn.encoders.arcface import IrSe50
 from frustum.nn.encoders.vgg import Vgg19Maps
 from frustum.nn.portrait_views import disguised, face_crop
+from frustum.types.pixel_classes import FACE
 from tests.models.portrait_batches import batch_for, step
 from tests.nn import golden_heser as gold
 
@@ -129,17 +131,39 @@ def test_the_generator_may_see_the_frames():
 
 
 def test_the_picture_from_frames_ends_where_the_head_does():
-    """With frames that show the head alone it is compared with the head on grey, else inside of the head only."""
-    for lone in (True, False):
-        config, network = small(pose_maps=True, frame_maps=True, lone_frames=lone)
+    """Of frames that show the head alone; it is compared with the head on grey then, else inside of the head only."""
+    for sees_parts in (True, False):
+        config, network = small(pose_maps=True, frame_maps=True, sees_parts=sees_parts, disguise="colours")
         batch = batch_for(config)
         outputs, is_head = network.eval()(batch), network._is_head(batch) > 0
         changed = torch.where(is_head, outputs["reference"], 0.7)
         other = {**outputs, "reference": changed}
         losses = [network.loss(found, batch)["reference"] for found in (outputs, other)]
-        assert torch.equal(*losses) != lone
-    assert config.reads().labels[0] == SourceFrames(2, 0.0, lone=False)
-    assert small(lone_frames=True)[0].learns_from()[0].lone
+        assert torch.equal(*losses) != sees_parts
+
+
+def test_it_may_see_the_parts_of_heads():
+    """Neither what is beside the head nor a part that is nowhere matters; what is where does."""
+    config, network = small(pose_maps=True, frame_maps=True, sees_parts=True, disguise="none")
+    assert config.reads().labels == (SourceFrames(2), SourceParts(2), PixelLabels(FACE.names))
+    assert small()[0].reads().labels == (SourceFrames(2),)
+    batch = batch_for(config)
+    parsing, frames, parts = batch.need(PixelLabels), batch.need(SourceFrames), batch.need(SourceParts)
+
+    def drawn(**labels: Tensor) -> Tensor:
+        names = {"parsing": PixelLabels, "frames": SourceFrames, "parts": SourceParts}
+        with torch.no_grad():
+            return network.eval()(batch.with_labels({names[name]: value for name, value in labels.items()}))["image"]
+
+    first = drawn()
+    is_cloth = torch.isin(parts, torch.tensor([0, 14, 15, 16]))
+    assert torch.equal(drawn(frames=torch.where(is_cloth[:, :, None], 0.5, frames)), first)
+    assert torch.equal(drawn(parts=torch.where(is_cloth, 255, parts)), first)
+    assert not torch.equal(drawn(parts=torch.where(parts == 17, 1, parts)), first)
+    assert not torch.equal(drawn(parsing=torch.where(parsing == 1, 17, parsing)), first)
+    for wrong in ({"disguise": "all", "pose_maps": True}, {"disguise": "none"}):
+        with pytest.raises(ConfigError, match="model.sees_parts needs model.pose_maps=true"):
+            small(sees_parts=True, **wrong)
 
 
 def test_only_the_head_counts_with_a_mask():

@@ -85,14 +85,15 @@ def test_a_frame_is_learned_from_the_others(monkeypatch):
 
 def test_what_is_beside_the_head_does_not_matter():
     """Of frames that show the head alone; learning still compares with the whole portraits' heads, in their poses."""
-    _, network = small(lone_frames=True, pose_maps=True, frame_maps=True, disguise="none")
+    _, network = small(sees_parts=True, pose_maps=True, frame_maps=True, disguise="none")
     frames, parsing = person()
     is_head = (region_labels(parsing) > 0)[:, None]
     other = torch.where(is_head, frames, 0.3)
     found, again = (learn_person(network, images, parsing, FewShot(steps=0)) for images in (frames, other))
     assert torch.equal(found.code, again.code)
     assert torch.equal(found.frames, again.frames)
-    assert torch.equal(found.frames[0], torch.where(is_head, frames, 0.0))
+    assert torch.equal(found.frames[0, :, :3], torch.where(is_head, frames, 0.0))
+    assert torch.equal(found.frames[0, :, 3:].sum(1, keepdim=True) > 0, is_head), "then a map of each region"
     assert learn_person(network, frames, parsing, FewShot(steps=2, every=1)).history
 
 

@@ -64,6 +64,12 @@ def test_features_know_the_whole_image():
     assert (first - second).abs().max() > 1e-9
 
 
+def test_patches_are_taken_of_the_first_three_channels():
+    network = FrameReference(16, width=4, channels=5).eval()
+    frames = torch.cat((torch.full((1, 1, 3, 16, 16), 0.3), torch.rand(1, 1, 2, 16, 16)), 2)
+    torch.testing.assert_close(network(torch.rand(1, 5, 16, 16), frames), frames[:, 0, :3], rtol=1e-5, atol=1e-5)
+
+
 def test_another_size_is_refused():
     with pytest.raises(ShapeError, match="frames of 16 x 16"):
         FrameReference(16, width=4)(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 3, 8, 8))

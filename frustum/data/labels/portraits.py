@@ -24,7 +24,6 @@ from frustum.data.augment import Draw
 from frustum.errors import DataError
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
-from frustum.types.pixel_classes import HEAD
 
 _ADVICE = "Use a data set of portraits, or batch.with_labels({%s: ...})."
 
@@ -38,32 +37,21 @@ class SourceFrames(Label[Tensor]):
     Attributes:
         frames: K; a clip with fewer repeats them.
         recolour: in training, all frames of a sample are recoloured by one random matrix, 1 give or take this (see `PlacedHeads`).
-        lone: the frames show the head alone, on mid grey.
     """
 
     frames: int = 4
     recolour: float = 0.0
-    lone: bool = False
 
     what: ClassVar[str] = "frames of the person"
     advice: ClassVar[str] = _ADVICE % "SourceFrames"
 
-    def read(self, source: Any, token: str, fixed: Draw | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip, and with `lone` ids (K, H, W). Raises DataError if these are
-        not portraits."""
-        others = _portraits(source, token).source_frames(token)
-        chosen = [others[i] for i in np.linspace(0, len(others) - 1, self.frames).round().astype(int)]
-        return np.stack([source.image(i) for i in chosen]), np.stack([source.parsing(i) for i in chosen]) if self.lone else None
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
+        """See `Label.read`: (K, H, W, 3) uint8, evenly spaced in the clip. Raises DataError if these are not portraits."""
+        return np.stack([source.image(frame) for frame in _spread(_portraits(source, token), token, self.frames)])
 
-    def apply(self, found: tuple[np.ndarray, np.ndarray | None], draw: Draw) -> np.ndarray:
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
         """The frames at the network's size, moved like the portrait."""
-        images, parsing = found
-        move = draw.images[0]
-        moved = _recoloured(np.stack([np.asarray(move.apply(Image.fromarray(frame))) for frame in images]), self.recolour, draw)
-        if parsing is None:
-            return moved
-        is_head = np.stack([np.isin(np.asarray(move.apply(Image.fromarray(ids), ignore=IGNORE)), HEAD) for ids in parsing])
-        return np.where(is_head[..., None], moved, np.uint8(127))
+        return _recoloured(np.stack([np.asarray(draw.images[0].apply(Image.fromarray(frame))) for frame in found]), self.recolour, draw)
 
     def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
         """None if a sample has no frames."""
@@ -74,6 +62,37 @@ class SourceFrames(Label[Tensor]):
     def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
         """Frames of random pixels."""
         return torch.from_numpy(rng.uniform(-1, 1, (shapes.batch, self.frames, 3, *shapes.image_size))).float()
+
+
+@dataclass(frozen=True)
+class SourceParts(Label[Tensor]):
+    """The parts of heads on `SourceFrames`: (B, K, H, W) uint8 ids of CelebAMask-HQ, 255 outside of the frames.
+
+    Attributes:
+        frames: K, as there.
+    """
+
+    frames: int = 4
+
+    what: ClassVar[str] = "parts of the person's head in each frame"
+    advice: ClassVar[str] = _ADVICE % "SourceParts"
+
+    def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
+        """See `Label.read`: (K, H, W) uint8. Raises DataError if these are not portraits."""
+        return np.stack([source.parsing(frame) for frame in _spread(_portraits(source, token), token, self.frames)])
+
+    def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
+        """The maps at the network's size, moved like the portrait."""
+        return np.stack([np.asarray(draw.images[0].apply(Image.fromarray(parsing), ignore=IGNORE)) for parsing in found])
+
+    def collate(self, moved: Sequence[np.ndarray | None]) -> Tensor | None:
+        """None if a sample has no frames."""
+        found = [maps for maps in moved if maps is not None]
+        return torch.from_numpy(np.stack(found)) if found and len(found) == len(moved) else None
+
+    def example(self, rng: np.random.Generator, shapes: Shapes) -> Tensor:
+        """Random parts."""
+        return torch.from_numpy(rng.integers(0, 19, (shapes.batch, self.frames, *shapes.image_size)).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -202,6 +221,12 @@ def _portraits(source: Any, token: str) -> Any:
     if not all(hasattr(source, name) for name in ("source_frames", "placed_head", "true_swap")):
         raise DataError(f"head swapping reads portraits, but {token} is of a {type(source).__name__}. Choose other data.")
     return source
+
+
+def _spread(source: Any, token: str, count: int) -> list[str]:
+    """Names of `count` frames of the person, evenly spaced in the clip."""
+    others = source.source_frames(token)
+    return [others[i] for i in np.linspace(0, len(others) - 1, count).round().astype(int)]
 
 
 def _signed(frames: np.ndarray) -> Tensor:

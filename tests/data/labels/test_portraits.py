@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frustum.data.labels.portraits import PlacedHeads, SourceFrames, TrueSwaps
+from frustum.data.labels.portraits import PlacedHeads, SourceFrames, SourceParts, TrueSwaps
 from frustum.errors import DataError
 from frustum.types.contract import Shapes
 
@@ -49,27 +49,27 @@ def halved() -> SimpleNamespace:
 def test_frames_are_others_of_the_clip():
     label = SourceFrames(3)
     found = label.read(People(), "anna/v-0/4")
-    assert found[0][:, 0, 0, 0].tolist() == [0, 5, 8]
-    assert 4 not in SourceFrames(9).read(People(), "anna/v-0/4")[0][:, 0, 0, 0]
+    assert found[:, 0, 0, 0].tolist() == [0, 5, 8]
+    assert 4 not in SourceFrames(9).read(People(), "anna/v-0/4")[:, 0, 0, 0]
     alone = label.read(People(), "anna/v-1/0")
-    assert alone[0].shape == (3, 8, 6, 3)
+    assert alone.shape == (3, 8, 6, 3)
     value = label.collate([label.apply(found, halved()), label.apply(alone, halved())])
     assert value.shape == (2, 3, 3, 4, 3)
     torch.testing.assert_close(value[0, 2], torch.full((3, 4, 3), 8 / 127.5 - 1))
     assert label.collate([found, None]) is None
 
 
-def test_frames_may_show_the_head_alone():
-    """Skin and hair stay, neck and background are mid grey, whatever the colours become."""
+def test_parts_are_those_of_the_same_frames():
     people = People()
-    people.parsing = lambda token: np.repeat(np.array([[0, 14, 1, 17, 16, 18]], np.uint8), 8, 0)
-    label = SourceFrames(2, recolour=0.2, lone=True)
-    for seed in (None, 3):
-        moved = label.apply(label.read(people, "anna/v-0/4"), still(seed))
-        assert (moved[:, :, [0, 1, 4]] == 127).all()
-        assert (moved[:, :, [2, 3, 5]] < 60).all()
-    turned = SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: Image.new(image.mode, image.size, ignore or 9))], seed=1)
-    assert (label.apply(label.read(people, "anna/v-0/4"), turned) == 127).all(), "what lies outside of the image is no head"
+    people.parsing = lambda token: np.full((8, 6), int(token[-1]), np.uint8)
+    label = SourceParts(3)
+    found = label.read(people, "anna/v-0/4")
+    assert found[:, 0, 0].tolist() == SourceFrames(3).read(people, "anna/v-0/4")[:, 0, 0, 0].tolist()
+    value = label.collate([label.apply(found, halved())] * 2)
+    assert value.shape == (2, 3, 4, 3)
+    turned = SimpleNamespace(images=[SimpleNamespace(apply=lambda image, ignore=0: Image.new("L", image.size, ignore))], seed=1)
+    assert (label.apply(found, turned) == 255).all(), "what lies outside of a frame is no part"
+    assert label.collate([found, None]) is None
 
 
 def test_own_heads_are_recoloured_and_others_are_not():
@@ -120,7 +120,7 @@ def test_examples():
     assert (head.parsing[:, 0] == 0).all()
 
 
-@pytest.mark.parametrize("label", [SourceFrames(), PlacedHeads(), TrueSwaps()])
+@pytest.mark.parametrize("label", [SourceFrames(), SourceParts(), PlacedHeads(), TrueSwaps()])
 def test_other_data_is_refused(label):
     with pytest.raises(DataError, match="reads portraits"):
         label.read(object(), "scene-1/x/y")
