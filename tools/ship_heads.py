@@ -1,6 +1,6 @@
 """Write the weights of head swapping that come with frustum, in half precision, from runs.
 
-python tools/ship_heads.py runs/heser-aligner-mini runs/heser-blender-mini runs/face-parser
+python tools/ship_heads.py aligner=runs/heser-aligner-mini blender=runs/heser-blender-mini parser=runs/face-parser
 """
 
 from __future__ import annotations

@@ -45,6 +45,19 @@ class Remembered(Predictor):
         return baselines(self._source)
 
 
+class Parsed:
+    """Portraits whose parts are found by a parser, as those of photographs are."""
+
+    def __init__(self, source: Any, parser: Parse):
+        self._source, self._parser = source, parser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def parsing(self, token: str) -> np.ndarray:
+        return self._parser(self._source.image(token))
+
+
 def baselines(source: Any) -> list[Predictor]:
     """Heads that are pasted, under the policy of the blender."""
     task = PortraitTask(source.tokens("swaps"))

@@ -14,7 +14,7 @@ Parts:
   of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the
   loss tells; `swaps` those of others, which is what it is for.
 - chain: both networks and a parser, as `frustum swap` has them. Against the source's head moved onto the target's landmarks, and against
-  each network without the other.
+  each network without the other. Parts of frames and targets are the world's; once more with those that the parser finds.
 - few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
 - video: how much the change from frame to frame differs from the true one.
 - people: no network; how many pairs of portraits of one person, and of two, `frustum swap` would say are of two.
@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from benchmarks.claims import measuring
-from benchmarks.claims.head_scores import Remembered, baselines, means, rows, told_apart
+from benchmarks.claims.head_scores import Parsed, Remembered, baselines, means, rows, told_apart
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.aligned_heads import write_aligned
@@ -211,6 +211,8 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     swapper = swapper_of(seed, options)
     if part == "chain":
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
+        ways.append(HeadSwaps(Parsed(source, parser), swapper))
+        ways[-1].name += ", maps by the parser"
         ways += [way for way in baselines(source) if not way.name.startswith("exact head")]
         return {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in ways}
     if part == "few":

@@ -27,8 +27,8 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
         "frames-no-mask": {"model.has_mask"},
     }
     assert {(arm == "full", recipe.train.steps, recipe.train.seed) for arm, recipe in recipes.items()} == {
-        (True, 3000, 1),
-        (False, 1000, 1),
+        (True, 2000, 1),
+        (False, 750, 1),
     }
     names = [*heser.trainings(options), *heser.scorings(options)]
     assert len(set(names)) == len(names)
@@ -57,6 +57,18 @@ def test_places_of_eyes_and_mouth() -> None:
 
 def label_of(part: int) -> int:
     return int(head_scores.labels_of(np.full((1, 1), part, np.uint8))[0, 0])
+
+
+def test_parts_may_be_those_that_a_parser_finds() -> None:
+    class Source:
+        root = "data/heads"
+
+        def image(self, token: str) -> np.ndarray:
+            return np.full((4, 4, 3), len(token), np.uint8)
+
+    parsed = head_scores.Parsed(Source(), lambda image: image[..., 0] + 1)
+    assert (parsed.parsing("abc") == 4).all()
+    assert parsed.root == "data/heads"
 
 
 def test_statements_are_judged_seed_by_seed() -> None:

@@ -162,7 +162,7 @@ def test_it_may_see_the_parts_of_heads():
     assert not torch.equal(drawn(parts=torch.where(parts == 17, 1, parts)), first)
     assert not torch.equal(drawn(parsing=torch.where(parsing == 1, 17, parsing)), first)
     for wrong in ({"disguise": "all", "pose_maps": True}, {"disguise": "none"}):
-        with pytest.raises(ConfigError, match="model.sees_parts needs model.pose_maps=true"):
+        with pytest.raises(ConfigError, match=r"model\.sees_parts needs model\.pose_maps=true"):
             small(sees_parts=True, **wrong)
 
 
