@@ -24,8 +24,8 @@ from frustum.tasks.task import Predictor
 from frustum.types.predictions import PredictedPortrait
 
 PLACES = ("eyes", "brows", "nose", "lips")
-FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "places", "missing")
-"""Those of `PortraitTask`, and the two of the module."""
+FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "background_changed")
+"""Those of `PortraitTask`."""
 
 
 class Remembered(Predictor):

@@ -70,7 +70,7 @@ PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
-STEPS = {"parser": 2000, "blender": 4000, "aligner": 4000}
+STEPS = {"parser": 2000, "blender": 3000, "aligner": 4000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 1500  # of the arms that are not `full`
 _CODES = ("model.pose_maps=false", "model.frame_maps=false", "model.sees_parts=false", "model.pose_code=16", "model.expression_code=16")
@@ -91,7 +91,7 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 25, 100, 400)
-FEW_EVERY, VIDEOS = 30, 12
+FEW_EVERY, VIDEOS = 40, 12
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
