@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.claims.head_judge import Judge
 from frustum.cli.likeness import UNLIKE, colours, distance
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
@@ -21,11 +22,28 @@ from frustum.nn.head_regions import LABELS
 from frustum.tasks.portrait_baselines import labels_of
 from frustum.tasks.portraits import PortraitTask
 from frustum.tasks.task import Predictor
-from frustum.types.predictions import PredictedPortrait
+from frustum.types.predictions import PredictedPortrait, Prediction
 
 PLACES = ("eyes", "brows", "nose", "lips")
 FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "background_changed")
 """Those of `PortraitTask`."""
+
+
+Row = dict[str, float | None]
+
+
+class TrueSwap(Predictor):
+    """The perfect swap: what the errors of judge and parser are worth."""
+
+    name = "the true swap"
+
+    def __init__(self, source: Any):
+        self._source = source
+
+    def answer(self, token: str) -> Any:
+        image, parsing = self._source.true_swap(token, "region")
+        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(labels_of(parsing) > 0), "region")
+        return Prediction(token, portrait=part)
 
 
 class Remembered(Predictor):
@@ -65,8 +83,8 @@ def baselines(source: Any) -> list[Predictor]:
     return task.baselines(source, "swaps")
 
 
-def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> Iterator[tuple[str, dict[str, float | None]]]:
-    """FIGURES of each sample."""
+def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse, judge: Judge) -> Iterator[tuple[str, Row]]:
+    """FIGURES of each swap, `places`, the errors of `judge`, whether no head came out, and LPIPS where it is installed."""
     for token in tokens:
         task, part = PortraitTask((token,)), way.answer(token).portrait
         assert part is not None
@@ -74,11 +92,13 @@ def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse) -> I
         truth = task.truth(source, token)
         task.add(token, part, truth)
         found = {name: task.compute().get(name) for name in FIGURES} | places(part, truth.parsing, parser) | {"failed": failed}
-        if (judge := perceived()) is not None:
+        image, about = part.image.permute(1, 2, 0).numpy(), source.about(source.swap(token).source.split("/")[0])
+        found |= judge.errors(image, source.truth(token)["motion"], about)
+        if (eye := perceived()) is not None:
             made, true = (
                 torch.tensor(image)[None] / 127.5 - 1 for image in (part.image.numpy(), np.moveaxis(truth.pictures["region"], -1, 0))
             )
-            found["lpips"] = float(judge(made, true))
+            found["lpips"] = float(eye(made, true))
         yield token, found
 
 

@@ -42,7 +42,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from benchmarks.claims import measuring
-from benchmarks.claims.head_scores import Parsed, Remembered, baselines, means, rows, told_apart
+from benchmarks.claims.head_judge import learn
+from benchmarks.claims.head_scores import Parsed, Remembered, TrueSwap, baselines, means, rows, told_apart
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.aligned_heads import write_aligned
@@ -202,28 +203,29 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     if part == "people":
         return told_apart(open_portraits(options.world))
     source, parser = open_portraits(options.world), parser_of(options)
+    judge = learn(source, judge_of(options))
     if part == "blender":
         name = training("blender", arm, seed, options)
         predictor = Remembered(recipe_of(name, options), load(folder_of(name, options)), source)
-        ours = {f"{arm}, exact head": means(rows(predictor, source, source.tokens("swaps"), parser))}
+        ours = {f"{arm}, exact head": means(rows(predictor, source, source.tokens("swaps"), parser, judge))}
         pasted = [way for way in predictor.baselines() if way.name.startswith("exact head")]
-        return ours | {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in pasted}
+        return ours | {way.name: means(rows(way, source, source.tokens("swaps"), parser, judge)) for way in pasted}
     swapper = swapper_of(seed, options)
     if part == "chain":
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         ways.append(HeadSwaps(Parsed(source, parser), swapper))
         ways[-1].name += ", maps by the parser"
-        ways += [way for way in baselines(source) if not way.name.startswith("exact head")]
-        return {way.name: means(rows(way, source, source.tokens("swaps"), parser)) for way in ways}
+        ways += [TrueSwap(source), *(way for way in baselines(source) if not way.name.startswith("exact head"))]
+        return {way.name: means(rows(way, source, source.tokens("swaps"), parser, judge)) for way in ways}
     if part == "few":
         count, steps = map(int, arm.split(":"))
         way = HeadSwaps(source, swapper, count, FewShot(steps=steps))
-        return means(rows(way, source, source.tokens("swaps")[::FEW_EVERY], parser))
+        return means(rows(way, source, source.tokens("swaps")[::FEW_EVERY], parser, judge))
     if part == "video":
         return videos(HeadSwaps(source, swapper), swapper, options)
     corners = open_portraits(corners_of(options))
     groups = defaultdict(list)
-    for token, row in rows(HeadSwaps(corners, swapper), corners, corners.tokens("swaps"), parser):
+    for token, row in rows(HeadSwaps(corners, swapper), corners, corners.tokens("swaps"), parser, judge):
         for name in corners.about(token.split("-on-")[0])["corner"].split(", ", 1):
             groups[name].append((token, row))
     return {name: means(found) | {"swaps": len(found)} for name, found in groups.items()}
@@ -231,6 +233,10 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def corners_of(options: argparse.Namespace) -> Path:
     return options.world.with_name(f"{options.world.name}_balanced")
+
+
+def judge_of(options: argparse.Namespace) -> Path:
+    return options.out / "judge.safetensors"
 
 
 def parser_of(options: argparse.Namespace) -> Parse:
@@ -411,6 +417,8 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
         aligner, parser = (str(folder_of(name, options)) for name in drawing(options))
         write_aligned(aligner, parser, options.world, "train_swaps")
         tasks.make(painters, options.jobs, say)
+    if missing and set(options.parts) - {"people", "aligner"}:
+        learn(open_portraits(options.world), judge_of(options))
     tasks.make(scorings(options), options.jobs, say)
 
 
