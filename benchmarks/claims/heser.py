@@ -343,7 +343,10 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         minus("chain", both, pasted, "psnr_head"),
         3.0,
     )
-    say("the blender adds to the aligner: head and gap", minus("chain", both, "aligner, pasted", "psnr_gap"))
+    for figure, text in (("pose_error", "the pose, degrees"), ("expression_error", "the expression"), ("identity_error", "who it is")):
+        say(f"the errors of both networks are below those of the same paste: {text}", minus("chain", pasted, both, figure))
+    say("the blender fills the gap better than the aligner's head pasted", minus("chain", both, "aligner, pasted", "psnr_gap"))
+    say("and its colours are closer to the target's, Delta E", minus("chain", "aligner, pasted", both, "colour_error"))
     for arm in list(ARMS["aligner"])[2:]:
         say(f"aligner: {arm} is worse on swaps than frames: head", minus("aligner", "frames, swaps", f"{arm}, swaps", "psnr_head"))
         loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "frames")), strict=False)]
