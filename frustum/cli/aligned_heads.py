@@ -14,21 +14,22 @@ from frustum.cli.head_swaps import People
 from frustum.cli.resolve import open_network
 from frustum.cli.swapping import parser_of
 from frustum.data.portraits.opening import open_portraits
-from frustum.data.portraits.swaps import ALIGNED, MASK, SWAPS
+from frustum.data.portraits.swaps import ALIGNED, MASK, SWAPS, TRAIN_SWAPS
 from frustum.engine.progress import loop_progress
 from frustum.errors import ConfigError
 from frustum.files import atomic_path, inside, read_object, write_json
+from frustum.locks import owning
 from frustum.models.head_swap import HeadAligner, NoHeadError
 from frustum.models.heser_aligner import HeserAligner
 
 
-def write_aligned(name: str, parser: str, root: Path, split: str) -> dict[str, Any]:
+@owning("root", "frustum data aligned", "in another folder")
+def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
     """What `frustum data aligned` does; JSON values.
 
     Args:
         name, parser: runs or weights files.
-        root: folder of generated heads; pictures go into those of its swaps.
-        split: swaps, or train_swaps.
+        root: folder of generated heads; pictures go into those of its swaps to learn from.
 
     Raises:
         ConfigError: this is no aligner, or no parser, or portraits have another size. DataError: no such data.
@@ -39,9 +40,7 @@ def write_aligned(name: str, parser: str, root: Path, split: str) -> dict[str, A
     parse, parsing = parser_of(parser)
     source, heads = open_portraits(root), HeadAligner(network, parse)
     people, drawn_by = People(source, heads), {"aligner": digest(network), "parser": digest(parsing)}
-    tokens = [token for token in source.tokens(split) if source.swap(token) is not None]
-    if not tokens:
-        raise ConfigError(f"the split {split} of {root} has no true swaps, of which heads could be drawn: --split train_swaps.")
+    tokens = source.tokens(TRAIN_SWAPS)
     tokens.sort(key=lambda token: source.swap(token))  # type: ignore[arg-type, return-value]  # a person is learned once
     new = failed = 0
     progress = loop_progress("drawing heads", tokens)
@@ -63,7 +62,7 @@ def write_aligned(name: str, parser: str, root: Path, split: str) -> dict[str, A
             _save(picture, folder / f"{ALIGNED}{suffix}.png")
         write_json(note, {**about, "failed": not is_drawn})
         new, failed = new + 1, failed + (not is_drawn)
-    say(f"{len(tokens)} heads of {split} are in {root / SWAPS}, {new} of them are new. Learn from them: model.aligned=0.5")
+    say(f"{len(tokens)} heads are in {root / SWAPS}, {new} of them are new. Learn from them: model.aligned=0.5")
     if failed:
         say(f"No head came out of {failed} of the new ones: the true head stands in their place.")
     return {"folder": str(root), "heads": len(tokens), "new": new, "failed": failed}

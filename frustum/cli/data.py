@@ -247,7 +247,6 @@ def labels_2d(
 def aligned(
     aligner: Annotated[str, typer.Argument(metavar="ALIGNER", help="run or weights file")],
     root: Annotated[Path, typer.Argument(metavar="HEADS", help="folder of generated heads, which gets the pictures")],
-    split: Annotated[str, typer.Option("--split", help="train_swaps or swaps")] = "train_swaps",
     parser: Annotated[str, typer.Option("--parser", help="run or weights file of a face parser; by default that of frustum")] = "",
     json_file: JsonOption = None,
 ) -> None:
@@ -261,7 +260,7 @@ def aligned(
     parser = parser or str(shipped("parser") or "")
     if not parser:
         raise ConfigError("this installation of frustum lacks the weights of its parser: give one, --parser RUN, or install it again.")
-    write_json(json_file, write_aligned(aligner, parser, root, split))
+    write_json(json_file, write_aligned(aligner, parser, root))
 
 
 @command(

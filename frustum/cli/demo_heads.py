@@ -112,7 +112,7 @@ def run_head_demo(
         with stage(2, f"training {recipes['aligner'].name}", stages):
             networks["aligner"] = trained("aligner", end - _PER_HEAD * len(source.tokens("train_swaps")), 2)
         with stage(3, "drawing heads to learn from", stages):
-            write_aligned(str(out / "aligner"), parser or _own("parser"), out / "world", "train_swaps")
+            write_aligned(str(out / "aligner"), parser or _own("parser"), out / "world")
         with stage(4, f"training {recipes['blender'].name}", stages):
             networks["blender"] = trained("blender", end, 1)
     swapper = HeadSwapper(networks["aligner"], networks["blender"], parse_with(*opened))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 import warnings
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ def swap_heads(
         has_label: write `synthetic` into the corner.
 
     Raises:
-        DataError: files that are missing or damaged, no head, two heads, or a head without a face. ConfigError: networks of other kinds.
+        DataError: files that are missing or damaged, no head, two heads, or a head without a face; of a folder of targets only if that is
+            so for all of them, else they are left out with a warning. ConfigError: networks of other kinds.
     """
     opened = {name: open_network(run)[1] for name, run in networks.items() if name != "parser"}
     aligner, blender = opened["aligner"], opened["blender"]
@@ -83,9 +85,8 @@ def swap_heads(
         )
     person = swapper.heads.learn([portrait for _, _, portrait, _ in cut], [parts for *_, parts in cut], how or FewShot(steps=0))
     if person.history:
-        say(
-            f"learned the person in {person.step} steps; loss on frames held out {person.history[0][1]:.4f} -> {min(person.history)[1]:.4f}"
-        )
+        first, best = person.history[0][1], min(loss for _, loss in person.history)
+        say(f"learned the person in {person.step} steps; loss on frames held out {first:.4f} -> {best:.4f}")
     about = {
         "what": "a head swap: synthetic",
         "consent": "stated by the user (--consent)",
@@ -96,18 +97,31 @@ def swap_heads(
         "frustum": __version__,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    written = []
+    written, left_out = [], []
     for file, path in zip(targets, places, strict=True):
-        image, crop, portrait, parts = _portrait(file, masks, parse, swapper.heads.side)
-        found = swapper.swap(person, portrait, parts)
+        try:
+            image, crop, portrait, parts = _portrait(file, masks, parse, swapper.heads.side)
+            found = swapper.swap(person, portrait, parts)
+        except DataError as error:
+            if not target.is_dir():
+                raise
+            left_out.append(f"{file.name}: {error}")
+            continue
         made = crop.paste(image, found.image, found.where)
         made = with_label(made) if has_label else made
         note = about | {"target": {file.name: _sha(file)}, "square": vars(crop)}
         number = int(hashlib.sha256(repr(sorted(note.items())).encode()).hexdigest()[:8], 16)
+        picture = io.BytesIO()
+        Image.fromarray(with_mark(made, number)).save(picture, "PNG")
+        note |= {"mark": number, "picture": hashlib.sha256(picture.getvalue()).hexdigest()}
+        write_json(path.with_suffix(".json"), note, indent=2)  # first: no picture is without
         with atomic_path(path) as temporary:
-            Image.fromarray(with_mark(made, number)).save(temporary, "PNG")
-        write_json(path.with_suffix(".json"), note | {"mark": number, "picture": _sha(path)}, indent=2)
+            temporary.write_bytes(picture.getvalue())
         written.append(path)
+    if not written:
+        raise DataError(f"none of the {len(targets)} photographs in {target} could be used. The first: {left_out[0]}")
+    if left_out:
+        warnings.warn(f"{len(left_out)} of {len(targets)} photographs were left out. {' '.join(left_out)}", FrustumWarning, stacklevel=2)
     return written
 
 

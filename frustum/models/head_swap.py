@@ -116,15 +116,19 @@ class HeadSwapper:
         Raises:
             NoHeadError: the parser finds none in what the aligner made.
         """
-        target, (aligned, found) = _signed(portrait), self.heads.align(person, portrait, parsing)
-        parts = torch.from_numpy(found)[None]
-        batch = replace(Batch.of_images(target), image_scale=SIGNED)
-        batch = batch.with_labels({PixelLabels: torch.tensor(parsing)[None], PlacedHeads: PlacedHead(_signed(aligned), parts)})
+        return self.blend(*self.heads.align(person, portrait, parsing), portrait, parsing)
+
+    @torch.no_grad()
+    def blend(self, head: np.ndarray, parts: np.ndarray, portrait: np.ndarray, parsing: np.ndarray) -> Swapped:
+        """Paint a head (S, S, 3) uint8 with the parts (S, S) uint8, which lies where it should be, into a portrait with its own."""
+        batch = replace(Batch.of_images(_signed(portrait)), image_scale=SIGNED)
+        placed = PlacedHead(_signed(head), torch.tensor(parts)[None])
+        batch = batch.with_labels({PixelLabels: torch.tensor(parsing)[None], PlacedHeads: placed})
         blended = self.blender(batch)
         (prediction,) = self.blender.predict(blended, batch)
         assert prediction.portrait is not None
         image = prediction.portrait.image.permute(1, 2, 0).numpy()
-        return Swapped(image, blended["masks"][0, 1].numpy() > 0, aligned, found)
+        return Swapped(image, blended["masks"][0, 1].numpy() > 0, head, parts)
 
 
 def _signed(image: np.ndarray) -> Tensor:

@@ -69,7 +69,8 @@ class HeserAlignerConfig(ModelConfig):
         frame_maps: beside the target's portrait these maps see patches of the source's frames, those that belong there
             (nn/frame_reference.py): hats, beards, glasses of people whom it never saw are seen and need not fit into a code. Not published.
         sees_parts: of frames and portrait the network sees the head alone, on mid grey, and which of its parts is where: patches of frames
-            end where the head does, and eyes are compared with eyes. It needs `pose_maps`, and parsing maps in use, too. Not published.
+            end where the head does, and eyes are compared with eyes. It needs `pose_maps`, a disguise that moves nothing, and parsing maps
+            in use, too. Not published.
         spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
@@ -127,7 +128,7 @@ class HeserAlignerConfig(ModelConfig):
     def reads(self) -> Reads:
         """Frames of the source; with `sees_parts` what is where on them and on the portrait."""
         frames = SourceFrames(self.frames, self.recolour)
-        return Reads(labels=(frames, SourceParts(self.frames), PixelLabels(FACE.names)) if self.sees_parts else (frames,))
+        return Reads(labels=(frames, SourceParts(self.frames), PixelLabels(FACE.names, needed=True)) if self.sees_parts else (frames,))
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """What it reads, and the source's head in the pose of the portrait: the portrait's own, or that of a true swap."""

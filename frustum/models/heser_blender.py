@@ -34,7 +34,7 @@ from frustum.nn.encoders.lpips import lpips
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_blending import STRIDE, BlendConventions, HeadBlender, Referred, Stride, Tone
-from frustum.nn.head_regions import FEATURES, ColourPolicy, region_labels
+from frustum.nn.head_regions import FEATURES, ColourPolicy, Fallback, region_labels
 from frustum.nn.portrait_views import as_bytes, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import ModelConfig, Reads, Turn
@@ -48,7 +48,7 @@ class HeserBlenderConfig(ModelConfig):
     Attributes:
         width, feature_width, match_channels: of the U-Net at full resolution, of the first stage of VGG-19, of the compared features.
         temperature: of the colour reference.
-        policy: whose colours the head gets (nn/head_regions.py).
+        policy, fallback: whose colours the head gets, and whose a region gets that the target hardly shows (nn/head_regions.py).
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
         aligned: the share of true swaps, in training, whose head is the one that an aligner drew (`frustum data aligned`), with parts as a
             parser finds them: what the network gets in use is less sharp than the true one. Not published.
@@ -75,6 +75,7 @@ class HeserBlenderConfig(ModelConfig):
     match_channels: PositiveInt = 256
     temperature: Annotated[PositiveFloat, TRAVELS] = 0.001
     policy: ColourPolicy = "region"
+    fallback: Fallback = "other"
     conventions: Annotated[BlendConventions, TRAVELS] = "clean"
     tone: Annotated[Tone, TRAVELS] = "own"
     flip: float = Field(0.7, ge=0, le=1)
@@ -90,11 +91,11 @@ class HeserBlenderConfig(ModelConfig):
 
     def reads(self) -> Reads:
         """The head, and the parts of the portrait."""
-        return Reads(labels=(PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names)))
+        return Reads(labels=(PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names, needed=True)))
 
     def learns_from(self) -> tuple[PlacedHeads, PixelLabels, TrueSwaps]:
         """The head, the parts of the portrait, and what becomes of it: itself, or a true swap."""
-        return PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names), TrueSwaps(self.policy)
+        return PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names, needed=True), TrueSwaps(self.policy)
 
     def build(self) -> HeserBlender:
         """The network with random weights."""
@@ -115,7 +116,9 @@ class HeserBlender(nn.Module):
         super().__init__()
         self.config = config
         widths = config.width, config.feature_width, config.match_channels
-        self.generator = HeadBlender(*widths, config.temperature, config.policy, config.conventions, config.tone, config.stride)
+        self.generator = HeadBlender(
+            *widths, config.temperature, config.policy, config.conventions, config.tone, config.stride, config.fallback
+        )
         first = config.discriminator_width
         judge = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first)) if config.adversarial_weight else None
         self.discriminator = judge
@@ -167,7 +170,8 @@ class HeserBlender(nn.Module):
         if self.discriminator is not None:
             losses["deceive"] = config.adversarial_weight * generator_loss(self._judged(made, outputs), config.adversarial)
         if config.features_weight:
-            regions = region_labels(batch.need(PlacedHeads).parsing)
+            head = batch.need(PlacedHeads)
+            regions = region_labels(head.parsing if head.true_parsing is None else head.true_parsing)
             losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)

@@ -1,7 +1,8 @@
 """Few-shot head swapping: the aligner learns a person from a few frames of them (LPD: Burkov et al., CVPR 2020, section 3.4).
 
 The mean of the frames' codes is the start; then that code and the generator are trained to draw these frames, while all encoders stay as
-they are. Too few steps leave another face, too many lose the pose of others, so that frames which are held out say when to stop.
+they are. Too few steps leave another face, too many learn these few frames by heart, so that frames which are held out say when to stop.
+They are of the same person: of the pose of others they say nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class FewShot:
         lr: of RAdam, which LPD uses.
         batch_size: frames of a step.
         held_out: every n-th frame is not learned from, but says when to stop; with fewer than n frames all steps are taken.
-        every: steps between two looks at them.
+        every: steps between two looks at them; the last step is followed by one, too.
         patience: looks without an improvement after which it stops; the best state is kept.
         seed: of the order and of the disguise.
     """
@@ -49,7 +50,7 @@ class Learned(NamedTuple):
     Attributes:
         aligner: whose generator knows the person; a copy, in evaluation mode.
         code: (1, D') for `HeserAligner.drawn`.
-        frames: (1, K, 3, S, S) for the same.
+        frames: (1, K, C, S, S) for the same.
         step: after which of the steps taken this is.
         history: (step, loss on the frames that were held out).
     """
@@ -80,12 +81,11 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
     if how.steps < 0 or how.held_out < 2 or min(how.batch_size, how.every, how.patience) < 1:
         raise ConfigError(f"{how} has a setting below its minimum: steps from 0, held_out from 2, the other numbers from 1.")
     network = copy.deepcopy(aligner).eval().requires_grad_(False)
-    portraits = PlacedHead(frames, parsing)
-    shown = network.seen(frames, parsing)
+    truth, inputs = PlacedHead(frames, parsing), network.seen(frames, parsing)
     with torch.no_grad():
-        code = network.person(shown[None])
+        code = network.person(inputs[None])
     if not how.steps:
-        return Learned(network, code, shown[None], 0, [])
+        return Learned(network, code, inputs[None], 0, [])
     network.generator.requires_grad_(True)
     code = nn.Parameter(code.clone())
     spared = list(range(how.held_out - 1, len(frames), how.held_out))
@@ -97,9 +97,9 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
     with torch.random.fork_rng(devices=[]):  # the disguise draws from the global state
         torch.manual_seed(how.seed)
         for step in range(how.steps + 1):
-            if spared and step % how.every == 0:
+            if spared and (step % how.every == 0 or step == how.steps):
                 with torch.no_grad():
-                    found = float(_loss(network, code, portraits, shown, spared, learned, "none"))
+                    found = float(_loss(network, code, truth, inputs, spared, learned, "none"))
                 waited = 0 if not history or found < min(loss for _, loss in history) else waited + 1
                 history.append((step, found))
                 if waited == 0:
@@ -109,22 +109,22 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
             if step < how.steps:
                 chosen = [learned[i] for i in torch.randint(len(learned), (how.batch_size,), generator=drawing).tolist()]
                 optimiser.zero_grad()
-                _loss(network, code, portraits, shown, chosen, learned, aligner.config.disguise).backward()
+                _loss(network, code, truth, inputs, chosen, learned, aligner.config.disguise).backward()
                 optimiser.step()
     state, kept, step = best if spared else _state(network, code, how.steps)
     network.generator.load_state_dict(state)
-    return Learned(network.requires_grad_(False), kept, shown[None], step, history)
+    return Learned(network.requires_grad_(False), kept, inputs[None], step, history)
 
 
 def _loss(
-    network: HeserAligner, code: Tensor, portraits: PlacedHead, shown: Tensor, drawn: list[int], seen: list[int], disguise: Disguise
+    network: HeserAligner, code: Tensor, truth: PlacedHead, inputs: Tensor, wanted: list[int], known: list[int], disguise: Disguise
 ) -> Tensor:
-    """All losses of the generator, of the frames with the numbers `drawn`, but those of the discriminator, which is not trained here.
+    """All losses of the generator for the frames with the numbers `wanted`, but those of the discriminator, which is not trained here.
 
-    The network looks at the frames `seen`, as they are `shown` to it, but not at the one that it draws, unless there is no other.
+    The network looks at the frames `known`, given as its `inputs`, but not at the one that it draws, unless there is no other.
     """
-    others = torch.stack([shown[[j for j in seen if j != i] or [i]] for i in drawn])
-    frames, parsing = portraits.image[drawn], portraits.parsing[drawn]
+    others = torch.stack([inputs[[j for j in known if j != i] or [i]] for i in wanted])
+    frames, parsing = truth.image[wanted], truth.parsing[wanted]
     outputs = network.drawn(code.expand(len(frames), -1), network.seen(disguised(frames, disguise), parsing), others)
     batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))

@@ -58,7 +58,7 @@ class FrameReference(nn.Module):
 
 
 class _Features(nn.Module):
-    """Images (M, C, S, S) -> features of patches (M, 4 * width, S / 4, S / 4) that know the whole image."""
+    """Images (M, C, S, S) -> features of patches (M, 4 * width, S / 4, S / 4), which see 53 pixels around: a portrait of 64 as a whole."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()

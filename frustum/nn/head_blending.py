@@ -21,6 +21,7 @@ from frustum.nn.encoders.vgg import Vgg19Features
 from frustum.nn.head_regions import (
     RING,
     ColourPolicy,
+    Fallback,
     HeadMasks,
     colour_givers,
     dilation_for,
@@ -80,16 +81,17 @@ class HeadBlender(nn.Module):
         conventions: see `BlendConventions`.
         tone: see `Tone`.
         stride: of the map of compared features.
+        fallback: whose colours a region gets that the target hardly shows; not with the conventions `heser`, which leave it mid grey.
     """
 
     def __init__(
         self, width: int = 64, feature_width: int = 64, match_channels: int = 256, temperature: float = 0.001,
         policy: ColourPolicy = "region", conventions: BlendConventions = "clean", tone: Tone = "own",
-        stride: Stride = 8,
+        stride: Stride = 8, fallback: Fallback = "other",
     ):  # fmt: skip
         super().__init__()
         self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
-        self.stride = stride
+        self.stride, self.fallback = stride, fallback
         self.feature_ext = Vgg19Features(feature_width, stride)
         self.decoder = BlendingUnet(14 if tone == "coloured" else 12, width)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
@@ -115,7 +117,7 @@ class HeadBlender(nn.Module):
         our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
         painted, theirs_painted = (x if self.tone == "coloured" else grey(x) for x in (head, target))
         if self.tone != "own":
-            painted = matched(painted, regions, theirs_painted, target_regions, self.policy)
+            painted = matched(painted, regions, theirs_painted, target_regions, self.policy, self.fallback)
         step = self.stride
         first = step // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
         labels, theirs = (pixels[:, first::step, first::step] for pixels in (our_pixels, their_pixels))
@@ -123,7 +125,7 @@ class HeadBlender(nn.Module):
             normalised(layer(self.feature_ext(image)), self.conventions) for layer, image in ((self.phi, head), (self.theta, target))
         )
         if is_clean:
-            ours, kept = colour_givers(labels, theirs, self.policy)
+            ours, kept = colour_givers(labels, theirs, self.policy, self.fallback)
             colours = _means(target, their_pixels, theirs, step)
             reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
             reference = torch.where(kept[:, None], _means(head, our_pixels, labels, step), reference)

@@ -92,15 +92,22 @@ FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
 }  # fmt: skip
 
 
-def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> tuple[Tensor, Tensor]:
+Fallback = Literal["other", "own"]
+"""What a region does that the target hardly shows: it takes the colours of another one (GHOST 2.0: ears and nose those of the skin, brows
+those of the hair), or keeps its own."""
+
+
+def colour_givers(
+    regions: Tensor, target_regions: Tensor, policy: ColourPolicy = "region", fallback: Fallback = "other"
+) -> tuple[Tensor, Tensor]:
     """Where a head's colours come from, by a policy and by what the target shows.
 
-    A region follows the same one of the target where that is large enough, else another one (ears and nose the skin, brows the hair) where
-    that is, else it keeps its own colours.
+    A region follows the same one of the target where that is large enough, else another one where there is one (`Fallback`) that is, else
+    it keeps its own colours.
 
     Args:
         regions, target_regions: (B, H, W) labels, see `region_labels`; a RING looks at the other's.
-        policy: see `ColourPolicy`.
+        policy, fallback: see `ColourPolicy` and `Fallback`.
 
     Returns:
         labels of the target's regions (B, H, W) to take the colours from, and (B, H, W) bool where the head keeps its own.
@@ -109,7 +116,7 @@ def colour_givers(regions: Tensor, target_regions: Tensor, policy: ColourPolicy 
     large = {region: (target_regions == label).flatten(1).sum(1) >= max(1, scale * _MIN_PIXELS[region]) for region, label in LABELS.items()}
     givers, keeps = [torch.zeros_like(large["skin"], dtype=torch.int64)], [torch.zeros_like(large["skin"])]
     for region, label in LABELS.items():
-        other = _INSTEAD.get(region, region)
+        other = _INSTEAD.get(region, region) if fallback == "other" else region
         giver = torch.where(large[region], label, LABELS[other])
         givers.append(giver)
         follows = region in FOLLOWS[policy]
@@ -127,7 +134,14 @@ def grey(images: Tensor) -> Tensor:
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
-def matched(head: Tensor, regions: Tensor, target: Tensor, target_regions: Tensor, policy: ColourPolicy = "region") -> Tensor:
+def matched(
+    head: Tensor,
+    regions: Tensor,
+    target: Tensor,
+    target_regions: Tensor,
+    policy: ColourPolicy = "region",
+    fallback: Fallback = "other",
+) -> Tensor:
     """A head (B, C, H, W) float32, of which every region has mean and spread of that of the target that gives colours.
 
     So a head that is put into another scene says what is light and dark in it, but not how light it was itself. Regions that keep their own
@@ -136,14 +150,14 @@ def matched(head: Tensor, regions: Tensor, target: Tensor, target_regions: Tenso
     Args:
         head, target: brightness or colours (B, C, H, W).
         regions, target_regions: (B, H, W) labels, see `region_labels`.
-        policy: see `ColourPolicy`.
+        policy, fallback: see `ColourPolicy` and `Fallback`.
     """
     with without_autocast(head):
         channels = head.shape[1]
         ours, theirs = head.float().flatten(2), target.float().flatten(2)
         givers, kept, labels, others = (
             found.flatten(1)[:, None].expand(-1, channels, -1)
-            for found in (*colour_givers(regions, target_regions, policy), regions, target_regions)
+            for found in (*colour_givers(regions, target_regions, policy, fallback), regions, target_regions)
         )
         (mean, spread), (wanted, wide) = _statistics(ours, labels), _statistics(theirs, others)
         ratio = (wide.gather(2, givers) / spread.gather(2, labels)).clamp(max=_MAX_RATIO)

@@ -35,8 +35,12 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
     assert len([name for name in names if name.startswith("train+parser")]) == 1, "one parser judges all"
     blender = heser.parse(["--world", "heads", "--parts", "blender"])
     assert heser.drawing(blender)[0] in heser.trainings(blender), "the aligner that draws heads for it"
-    other = heser.parse(["--world", "heads", "--shorter", "0.5", "model.policy=skin"])
-    assert heser.recipe_of(heser.training("blender", "full", 0, other), other).model.policy == "skin"  # type: ignore[attr-defined]
+    other = heser.parse(["--world", "heads", "--shorter", "0.5", "blender:model.width=24"])
+    assert heser.recipe_of(heser.training("blender", "full", 0, other), other).model.width == 24  # type: ignore[attr-defined]
+    heser.recipe_of(heser.drawing(other)[0], other)
+    for wrong in ("model.width=24", "parser:model.width=24", "blender:model.policy=skin"):
+        with pytest.raises(SystemExit):
+            heser.parse(["--world", "heads", wrong])
     assert options.fingerprint != other.fingerprint
 
 

@@ -73,6 +73,17 @@ def test_a_swap_is_what_the_networks_make(swapper: HeadSwapper) -> None:
     assert task.compute()["psnr_head"] is None, "equal: infinite"
 
 
+def test_the_aligner_sees_the_parts_of_the_target_and_of_the_frames(swapper: HeadSwapper) -> None:
+    source: Any = Source(swapper.heads.side)
+    maps = source.parsing
+    first = HeadSwaps(source, swapper).swapped("a").aligned
+    for changed in ("a", "frame2"):
+        source.parsing = lambda token, changed=changed: with_heads((16, 16, 8), size=(SIDE, SIDE)) if token == changed else maps(token)
+        assert not np.array_equal(HeadSwaps(source, swapper).swapped("a").aligned, first), changed
+    source.parsing = lambda token: with_heads((16, 16, 8), size=(SIDE, SIDE)) if token == "b" else maps(token)
+    assert np.array_equal(HeadSwaps(source, swapper).swapped("a").aligned, first)
+
+
 def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwapper) -> None:
     source: Any = Source(swapper.heads.side)
     way = HeadSwaps(source, swapper, frames=3)

@@ -96,6 +96,14 @@ def test_a_folder_of_frames(frustum: Run, networks, photographs, monkeypatch) ->
     run = frustum(*given, "--out", photographs / "video", "--no-label", "--consent")
     assert run.code == 0, run.err
     assert sorted(path.name for path in (photographs / "video").iterdir()) == ["a1.json", "a1.png", "b.json", "b.png"]
+    (frames / "b.png").write_bytes(b"no picture")
+    run = frustum(*given, "--out", photographs / "again", "--consent")
+    assert run.code == 0, run.err
+    assert "1 of 2 photographs were left out. b.png:" in " ".join(run.err.split())
+    assert sorted(path.name for path in (photographs / "again").iterdir()) == ["a1.json", "a1.png"]
+    (frames / "a1.png").write_bytes(b"no picture")
+    run = frustum(*given, "--out", photographs / "none", "--consent")
+    assert (run.code, "none of the 2 photographs" in " ".join(run.err.split())) == (3, True)
 
 
 def test_nothing_is_done_without_consent(frustum: Run, networks, photographs) -> None:

@@ -145,7 +145,7 @@ def test_the_picture_from_frames_ends_where_the_head_does():
 def test_it_may_see_the_parts_of_heads():
     """Neither what is beside the head nor a part that is nowhere matters; what is where does."""
     config, network = small(pose_maps=True, frame_maps=True, sees_parts=True, disguise="none")
-    assert config.reads().labels == (SourceFrames(2), SourceParts(2), PixelLabels(FACE.names))
+    assert config.reads().labels == (SourceFrames(2), SourceParts(2), PixelLabels(FACE.names, needed=True))
     assert small()[0].reads().labels == (SourceFrames(2),)
     batch = batch_for(config)
     parsing, frames, parts = batch.need(PixelLabels), batch.need(SourceFrames), batch.need(SourceParts)

@@ -58,6 +58,9 @@ def test_a_coloured_head_is_what_an_untrained_network_paints():
     only = batch.with_labels({TrueSwaps: scene, PlacedHeads: PlacedHead(head.image, torch.where(eyes, head.parsing, 0))})
     found = network.loss({"image": wrong}, only)["features"]
     torch.testing.assert_close(found, 2.0 * (wrong - scene).abs().mean(1)[eyes].mean())
+    drawn = PlacedHead(head.image, torch.zeros_like(head.parsing), true_parsing=torch.where(eyes, head.parsing, 0))
+    again = network.loss({"image": wrong}, only.with_labels({PlacedHeads: drawn}))["features"]
+    assert torch.equal(again, found), "of a head that was drawn, the true eyes count"
 
 
 def test_true_swaps_are_learned_from():

@@ -49,6 +49,13 @@ def test_it_stops_when_frames_that_were_held_out_get_worse():
     assert all(value.isfinite().all() for value in found.aligner.state_dict().values())
 
 
+def test_the_last_step_counts():
+    """Also where it comes before the first look but one."""
+    _, network = small()
+    found = learn_person(network, *person(), FewShot(steps=5, lr=1e-3))
+    assert [step for step, _ in found.history] == [0, 5]
+
+
 def test_without_steps_the_mean_code_is_kept():
     _, network = small()
     frames, parsing = person(3)

@@ -53,7 +53,7 @@ def test_it_learns_where_a_person_has_moved():
     assert float(error(64).detach()) < 0.5 * before
 
 
-def test_features_know_the_whole_image():
+def test_features_see_far():
     """A corner of the portrait changes what its opposite corner takes."""
     torch.manual_seed(0)
     network = FrameReference(32, width=4).eval().double()

@@ -227,6 +227,9 @@ def test_colours_come_from_other_regions_where_one_is_missing():
     assert [named[i] for i in givers[0, 0].tolist()[:5]] == ["skin", "hair", "skin", "skin", "hair"]
     assert kept[0, 0].tolist() == [False, False, False, False, False, True, False]
     assert colour_givers(regions, target, "source")[1].all()
+    own = colour_givers(regions, target, fallback="own")
+    assert own[1].sum() > kept.sum(), "what followed another region keeps its own"
+    assert torch.equal(own[0][~own[1]], givers[~own[1]])
     assert colour_givers(regions, target, "skin")[1][0, 0].tolist() == [False, True, False, False, True, True, True]
 
 

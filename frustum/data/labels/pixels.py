@@ -21,16 +21,25 @@ from frustum.types.contract import Label, Shapes
 
 @dataclass(frozen=True)
 class PixelLabels(Label[Tensor]):
-    """Label maps (B, H, W) uint8: ids in `class_names`, IGNORE where nothing counts or an image shows nothing."""
+    """Label maps (B, H, W) uint8: ids in `class_names`, IGNORE where nothing counts or an image shows nothing.
+
+    Attributes:
+        class_names: of the ids 0, 1, ...
+        needed: a network looks at them, so that no image may be without.
+    """
 
     class_names: tuple[str, ...]
+    needed: bool = False
 
     what: ClassVar[str] = "label maps"
     advice: ClassVar[str] = "Use a data set that has labels/SPLIT/, or batch.with_labels({PixelLabels: ...})."
 
     def read(self, source: Any, token: str, fixed: Draw | None = None) -> np.ndarray | None:
-        """See `Label.read`: (H, W) uint8, as large as the image. Raises DataError for a damaged or wrong file."""
-        return _with_maps(source).labels(token)
+        """See `Label.read`: (H, W) uint8, as large as the image. Raises DataError for a damaged or wrong file, and where one is needed."""
+        found = _with_maps(source).labels(token)
+        if found is None and self.needed:
+            raise DataError(f"{token} has no label map, which this network looks at. Make one with a parser, or leave the image out.")
+        return found
 
     def apply(self, found: np.ndarray, draw: Draw) -> np.ndarray:
         """The label map at the network's size, moved like the image; no id is mixed with another."""

@@ -102,10 +102,12 @@ class PlacedHead:
     Attributes:
         image: (B, 3, H, W) float from -1 to 1.
         parsing: (B, H, W) uint8 ids of CelebAMask-HQ.
+        true_parsing: those of the true head where an aligner drew the image; None: there are no others.
     """
 
     image: Tensor
     parsing: Tensor
+    true_parsing: Tensor | None = None
 
 
 class FoundHead(NamedTuple):
@@ -152,9 +154,11 @@ class PlacedHeads(Label[PlacedHead]):
             return FoundHead(source.image(token), source.parsing(token), zlib.crc32(token.encode()), None, token)
         return FoundHead(placed[0], placed[1], None, source.aligned_head(token) if self.aligned else None, token)
 
-    def apply(self, found: FoundHead, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Both at the network's size, moved like the portrait. Raises DataError where a head that was drawn is missing."""
+    def apply(self, found: FoundHead, draw: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, parts and true parts at the network's size, moved like the portrait. Raises DataError where a head that was drawn is
+        missing."""
         image, parsing, seed, aligned, token = found
+        true = parsing
         if seed is not None and self.jitter:
             image = _jittered(image, self.jitter, np.random.default_rng([seed, draw.seed or 0]))
         if seed is None and self.aligned and draw.seed is not None:
@@ -163,17 +167,17 @@ class PlacedHeads(Label[PlacedHead]):
             if np.random.default_rng([draw.seed, 4]).random() < self.aligned:
                 image, parsing = aligned
         move = draw.images[0]
-        return _recoloured(np.asarray(move.apply(Image.fromarray(image))), self.recolour, draw), np.asarray(
-            move.apply(Image.fromarray(parsing), ignore=IGNORE)
-        )
+        parts, true = (np.asarray(move.apply(Image.fromarray(ids), ignore=IGNORE)) for ids in (parsing, true))
+        return _recoloured(np.asarray(move.apply(Image.fromarray(image))), self.recolour, draw), parts, true
 
-    def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray] | None]) -> PlacedHead | None:
+    def collate(self, moved: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray] | None]) -> PlacedHead | None:
         """None if a sample has no head."""
-        found = [pair for pair in moved if pair is not None]
+        found = [one for one in moved if one is not None]
         if len(found) < len(moved) or not found:
             return None
-        images = torch.stack([_signed(image[None])[0] for image, _ in found])
-        return PlacedHead(images, torch.from_numpy(np.stack([parsing for _, parsing in found])))
+        images = torch.stack([_signed(image[None])[0] for image, *_ in found])
+        parsing, true = (torch.from_numpy(np.stack(maps)) for maps in list(zip(*found, strict=True))[1:])
+        return PlacedHead(images, parsing, true if self.aligned else None)
 
     def example(self, rng: np.random.Generator, shapes: Shapes) -> PlacedHead:
         """Heads of random pixels, and of random parts in the middle of the image."""

@@ -69,7 +69,7 @@ class Portraits(LabelledImages):
         """Frames of a split, or of all people, in order; names of swaps for `swaps`. Raises DataError for an unknown split."""
         if split in (SWAPS, TRAIN_SWAPS) and split not in self.splits():
             people, instead = (
-                ("train", "learn from frames: data.train_split=train model.pose_maps=false model.disguise=all")
+                ("train", "learn from frames: data.train_split=train, and what else it takes (docs/methods/heser.md)")
                 if split == TRAIN_SWAPS
                 else ("val", "evaluate frames: data.val_split=val")
             )

@@ -77,7 +77,7 @@ def test_own_heads_are_recoloured_and_others_are_not():
     people.image = lambda token: np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
 
     def moved(token: str, seed: int | None = None, label: PlacedHeads = label) -> tuple[np.ndarray, np.ndarray]:
-        return label.apply(label.read(people, token), still(seed))
+        return label.apply(label.read(people, token), still(seed))[:2]
 
     image, parsing = moved("anna/v-0/4")
     assert (parsing == 17).all()
@@ -87,11 +87,25 @@ def test_own_heads_are_recoloured_and_others_are_not():
     assert not np.array_equal(moved("anna/v-0/4", 1)[0], image), "in training always others"
     assert np.array_equal(moved("anna/v-0/4", label=PlacedHeads(0))[0], people.image(""))
     assert (moved("swap", 1)[0] == 200).all(), "the head of another person"
-    value = label.collate([(image, parsing)] * 2)
+    value = label.collate([(image, parsing, parsing)] * 2)
     assert value.image.shape == (2, 3, 8, 6)
     assert value.parsing.shape == (2, 8, 6)
     torch.testing.assert_close((value.image[0] + 1) * 127.5, torch.from_numpy(image).movedim(-1, 0).float(), rtol=0, atol=1e-4)
-    assert label.collate([(image, parsing), None]) is None
+    assert value.true_parsing is None
+    assert label.collate([(image, parsing, parsing), None]) is None
+
+
+def test_what_a_true_head_shows_is_known_beside_one_that_was_drawn():
+    people = People()
+    people.aligned_head = lambda token: (np.full((8, 6, 3), 90, np.uint8), np.full((8, 6), 1, np.uint8))
+    label = PlacedHeads(aligned=1.0)
+    value = label.collate([label.apply(label.read(people, "swap"), still(3))])
+    assert (value.parsing == 1).all()
+    assert (value.true_parsing == 17).all()
+    torch.testing.assert_close(value.image, torch.full((1, 3, 8, 6), 90 / 127.5 - 1))
+    exact = label.collate([label.apply(label.read(people, "swap"), still())])
+    assert (exact.parsing == 17).all(), "in evaluation the true head"
+    assert (exact.true_parsing == 17).all()
 
 
 def test_a_portrait_becomes_its_true_swap_or_stays_itself():
