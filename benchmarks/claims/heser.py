@@ -114,6 +114,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--finished", action="store_true", help="train nothing: show what is finished, and write it if --json is given")
     options = parser.parse_args(words)
     options.arms = options.parts
+    for name in ("steps", "scenes", "val_scenes", "frames", "repeats", "measure_again"):
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is of other claims: here --shorter and --identities make the work less.")
     for word in options.settings:
         if word.split(":")[0] not in ("aligner", "blender") or "model.policy" in word:
             parser.error(f"{word}: settings are aligner:KEY=VALUE or blender:KEY=VALUE, and model.policy is {POLICY} for all.")

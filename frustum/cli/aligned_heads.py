@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from frustum.checkpoint.weights_file import digest
@@ -48,7 +48,9 @@ def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
         swap, folder = source.swap(token), inside(root, root / SWAPS / token)
         assert swap is not None
         about, note = {**swap._asdict(), **drawn_by}, folder / f"{ALIGNED}.json"
-        if note.is_file() and {key: value for key, value in read_object(note, "note").items() if key != "failed"} == about:
+        pictures = [folder / f"{ALIGNED}{suffix}.png" for suffix in ("", f"_{MASK}")]
+        known = read_object(note, "note") if note.is_file() else {}
+        if about.items() <= known.items() and known.get("pictures") == [_sha(picture) for picture in pictures]:
             continue
         note.unlink(missing_ok=True)
         is_drawn = True
@@ -58,9 +60,10 @@ def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
             is_drawn, placed = False, source.placed_head(token)
             assert placed is not None
             made = placed
-        for suffix, picture in (("", made[0]), (f"_{MASK}", made[1])):
-            _save(picture, folder / f"{ALIGNED}{suffix}.png")
-        write_json(note, {**about, "failed": not is_drawn})
+        for picture, pixels in zip(pictures, made, strict=True):
+            with atomic_path(picture) as temporary:
+                Image.fromarray(pixels).save(temporary, "PNG")
+        write_json(note, {**about, "failed": not is_drawn, "pictures": [_sha(picture) for picture in pictures]})
         new, failed = new + 1, failed + (not is_drawn)
     say(f"{len(tokens)} heads are in {root / SWAPS}, {new} of them are new. Learn from them: model.aligned=0.5")
     if failed:
@@ -68,6 +71,6 @@ def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
     return {"folder": str(root), "heads": len(tokens), "new": new, "failed": failed}
 
 
-def _save(picture: np.ndarray, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG")
+def _sha(path: Path) -> str:
+    """Of a picture's file; empty where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -18,7 +18,7 @@ app = typer.Typer()
     app,
     "swap",
     "frustum swap --source a1.jpg a2.jpg --target b.jpg --out swapped.png --consent",
-    "frustum swap --source a1.jpg a2.jpg --target b.jpg --aligner runs/heser-aligner --blender runs/heser-blender --consent",
+    "frustum swap --source a1.jpg a2.jpg --target b.jpg --aligner runs/heser-aligner-mini --consent",
     "frustum swap --verify swapped.png",
 )
 def swap(
@@ -47,6 +47,7 @@ def swap(
 
         found = look(verify)
         beside = f"; {found['note']} belongs to it" if found["note"] else "; no note of it lies beside it"
+        beside += ", but the picture was changed since then" if found["is_changed"] else ""
         said = f"carries the mark {found['mark']:08x}: it is a head swap" + beside if found["is_marked"] else "carries no mark of a swap"
         say(f"{verify} {said}.")
         write_json(json_file, found)

@@ -64,11 +64,16 @@ def swap_heads(
         DataError: files that are missing or damaged, no head, two heads, or a head without a face; of a folder of targets only if that is
             so for all of them, else they are left out with a warning. ConfigError: networks of other kinds.
     """
+    if masks is not None and not masks.is_dir():
+        raise DataError(f"--masks {masks} is not a folder of parsing maps.")
     opened = {name: open_network(run)[1] for name, run in networks.items() if name != "parser"}
     aligner, blender = opened["aligner"], opened["blender"]
     for name, network, kind in (("aligner", aligner, HeserAligner), ("blender", blender, HeserBlender)):
         if not isinstance(network, kind):
-            raise ConfigError(f"--{name} {networks[name]} is a {type(network).__name__}, where a {kind.__name__} is needed.")
+            raise ConfigError(
+                f"--{name} {networks[name]} is a {type(network).__name__}, where a {kind.__name__} is needed: "
+                f"frustum train heser-{name}-mini."
+            )
     assert isinstance(aligner, HeserAligner)
     assert isinstance(blender, HeserBlender)
     parse, parser = parser_of(networks["parser"])
@@ -76,6 +81,8 @@ def swap_heads(
     photographs, targets = [file for path in sources for file in _files(path)], _files(target)
     places = _places(targets, out, photographs, is_folder=target.is_dir())
     cut = [_portrait(file, masks, parse, swapper.heads.side) for file in photographs]
+    if masks is not None and not any((masks / f"{file.stem}.png").is_file() for file in (*photographs, *targets)):
+        raise DataError(f"{masks} holds no parsing map of these photographs: of {targets[0].name} it would be {targets[0].stem}.png.")
     if odd := odd_one([colours(portrait, parts) for _, _, portrait, parts in cut]):
         warnings.warn(
             f"skin and hair in {photographs[odd[0]]} have other colours than in the other photographs of the source "
@@ -126,12 +133,14 @@ def swap_heads(
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Whether a picture carries the mark of a swap, and whether the note beside it is of this picture. Raises DataError."""
+    """Whether a picture carries the mark of a swap, whether the note beside it is of this swap, and whether the picture was changed since
+    then. Raises DataError."""
     number = find_mark(read_image(path, lambda image: np.asarray(image.convert("RGB"))))
     beside = path.with_suffix(".json")
     note = read_json(beside, "note of a swap") if number is not None and beside.is_file() else {}
     is_noted = isinstance(note, dict) and note.get("mark") == number
-    return {"is_marked": number is not None, "mark": number, "note": str(beside) if is_noted else None}
+    is_changed = note.get("picture") != _sha(path) if is_noted else None
+    return {"is_marked": number is not None, "mark": number, "note": str(beside) if is_noted else None, "is_changed": is_changed}
 
 
 def parser_of(name: str) -> tuple[Parse, torch.nn.Module]:
@@ -149,7 +158,10 @@ def _portrait(file: Path, masks: Path | None, parse: Parse, side: int) -> tuple[
     """
     image = read_image(file, lambda opened: np.asarray(photograph(opened)))
     if min(image.shape[:2]) < MIN_SIDE:
-        raise DataError(f"{file} has {image.shape[1]} x {image.shape[0]} pixels. A photograph needs {MIN_SIDE} on each side.")
+        raise DataError(
+            f"{file} has {image.shape[1]} x {image.shape[0]} pixels. A photograph needs {MIN_SIDE} on each side. Give a larger one "
+            f"(generated: frustum data heads OUT --size 256)."
+        )
     given = None if masks is None else masks / f"{file.stem}.png"
     if given is not None and given.is_file():
         maps = read_ids(given)
@@ -189,6 +201,8 @@ def _files(path: Path) -> list[Path]:
 def _places(targets: Sequence[Path], out: Path, photographs: Sequence[Path], is_folder: bool) -> list[Path]:
     """Where the picture of each target goes. Raises ConfigError where it would replace a photograph or another picture, or is no PNG."""
     places = [out / f"{file.stem}.png" for file in targets] if is_folder else [out]
+    if is_folder and out.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"--out {out}: the target is a folder, so that --out is one, too. Give its name.")
     if places[0].suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the picture is a PNG, whose mark is exact. Give a name that ends in .png.")
     given = {file.resolve() for file in (*targets, *photographs)}

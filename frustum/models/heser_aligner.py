@@ -132,7 +132,7 @@ class HeserAlignerConfig(ModelConfig):
 
     def learns_from(self) -> tuple[Label[Any], ...]:
         """What it reads, and the source's head in the pose of the portrait: the portrait's own, or that of a true swap."""
-        return *self.reads().labels, PlacedHeads(jitter=0, recolour=self.recolour)
+        return *self.reads().labels, PlacedHeads(jitter=0, recolour=self.recolour, of_others=self.pose_maps)
 
     def build(self) -> HeserAligner:
         """The network; only its identity encoder may start from trained weights."""
@@ -160,7 +160,7 @@ class HeserAligner(nn.Module):
         if config.frame_maps and not (config.pose_maps and config.has_mask):
             raise ConfigError("model.frame_maps needs model.pose_maps=true and model.has_mask=true: it is more for the same heads.")
         if config.sees_parts and (config.disguise == "all" or not config.pose_maps):
-            raise ConfigError("model.sees_parts needs model.pose_maps=true, which see them, and model.disguise=colours, or none.")
+            raise ConfigError("model.sees_parts needs model.pose_maps=true, and no disguise that moves parts: model.disguise=colours.")
         channels = 3 + len(REGIONS) if config.sees_parts else 3
         self.pose_maps = SmallMaps(config.image_size, in_channels=channels + 3 * config.frame_maps) if config.pose_maps else None
         self.frame_reference = FrameReference(config.image_size, channels=channels) if config.frame_maps else None

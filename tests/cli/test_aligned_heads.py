@@ -58,6 +58,13 @@ def test_heads_are_drawn_once_and_learned_from(frustum: Run, heads: Path, tmp_pa
     note.write_text(json.dumps({**json.loads(note.read_text()), "source": "other/clip"}))
     assert open_portraits(heads).aligned_head(tokens[0]) is None
     assert "1 of them are new" in frustum(*words).out
+    picture = note.with_name("aligned.png")
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-40])
+    assert "1 of them are new" in frustum(*words).out
+    assert picture.read_bytes() == whole
+    note.with_name("aligned_mask.png").unlink()
+    assert "1 of them are new" in frustum(*words).out
 
 
 def test_what_cannot_be_drawn(frustum: Run, heads: Path, tmp_path: Path) -> None:

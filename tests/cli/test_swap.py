@@ -79,7 +79,13 @@ def test_a_head_is_swapped(frustum: Run, networks, photographs, monkeypatch) -> 
     seen = frustum("swap", "--verify", out)
     assert seen.code == 0
     assert f"carries the mark {note['mark']:08x}" in seen.out
-    assert "belongs to it" in seen.out
+    assert "belongs to it." in seen.out
+    changed = photographs / "made" / "changed.png"
+    other = made.copy()
+    other[5, 5] ^= 1
+    Image.fromarray(other).save(changed)
+    changed.with_suffix(".json").write_text(out.with_suffix(".json").read_text())
+    assert "changed.json belongs to it, but the picture was changed since then." in frustum("swap", "--verify", changed).out
     Image.fromarray(made).save(photographs / "copy.jpg", quality=90)
     assert "no note of it lies beside it" in frustum("swap", "--verify", photographs / "copy.jpg").out
     assert "carries no mark" in frustum("swap", "--verify", photographs / "b.png").out
@@ -104,6 +110,15 @@ def test_a_folder_of_frames(frustum: Run, networks, photographs, monkeypatch) ->
     (frames / "a1.png").write_bytes(b"no picture")
     run = frustum(*given, "--out", photographs / "none", "--consent")
     assert (run.code, "none of the 2 photographs" in " ".join(run.err.split())) == (3, True)
+    run = frustum(*given, "--out", photographs / "none.png", "--consent")
+    assert (run.code, "the target is a folder, so that --out is one, too" in " ".join(run.err.split())) == (2, True)
+    (photographs / "made").mkdir(exist_ok=True)
+    for masks, said in (
+        (photographs / "nowhere", "is not a folder of parsing maps"),
+        (photographs / "made", "holds no parsing map of these"),
+    ):
+        run = frustum(*given[:-1], masks, "--out", photographs / "none", "--consent")
+        assert (run.code, said in " ".join(run.err.split())) == (3, True), run.err
 
 
 def test_nothing_is_done_without_consent(frustum: Run, networks, photographs) -> None:

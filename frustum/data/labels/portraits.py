@@ -10,6 +10,7 @@ Shape letters: B batch, K frames, H W image.
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from frustum.data.augment import Draw
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.types.classes import IGNORE
 from frustum.types.contract import Label, Shapes
 
@@ -138,11 +139,13 @@ class PlacedHeads(Label[PlacedHead]):
             reads a sample, by the same ones in evaluation.
         recolour: in training, the head is recoloured by the matrix that the frames of the person have, of which it is the strength.
         aligned: the share of swaps, in training, whose head is the one that an aligner drew, and not the true one.
+        of_others: the network sees the portrait as it is, so that it would learn to copy a head of the portrait's own.
     """
 
     jitter: float = 0.5
     recolour: float = 0.0
     aligned: float = 0.0
+    of_others: bool = False
 
     what: ClassVar[str] = "a head to put into the portrait"
     advice: ClassVar[str] = _ADVICE % "PlacedHeads"
@@ -153,6 +156,16 @@ class PlacedHeads(Label[PlacedHead]):
         if placed is None:
             return FoundHead(source.image(token), source.parsing(token), zlib.crc32(token.encode()), None, token)
         return FoundHead(placed[0], placed[1], None, source.aligned_head(token) if self.aligned else None, token)
+
+    def require(self, source: Any, tokens: Sequence[str]) -> None:
+        """See `Label.require`; warns where a network would learn to copy."""
+        if self.of_others and tokens and _portraits(source, tokens[0]).placed_head(tokens[0]) is None:
+            warnings.warn(
+                "frames of one person are learned from, but the network sees the portrait that it is to draw (model.pose_maps): it learns "
+                "to copy. Learn from true swaps (data.train_split=train_swaps), or set model.pose_maps, frame_maps, sees_parts to false.",
+                FrustumWarning,
+                stacklevel=2,
+            )
 
     def apply(self, found: FoundHead, draw: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, parts and true parts at the network's size, moved like the portrait. Raises DataError where a head that was drawn is

@@ -74,8 +74,8 @@ class Portraits(LabelledImages):
                 else ("val", "evaluate frames: data.val_split=val")
             )
             raise DataError(
-                f"{self.root} has no true swaps of the split {people}, which are made of two and more people of it. Make a world with more "
-                f"people: frustum data heads OUT --identities 20. Without swaps, {instead}."
+                f"{self.root} has no true swaps of the split {people}, which are made of two and more people of it. Make a world with "
+                f"them: frustum data heads OUT --size 64 --identities 20 --train-swaps 10 --swaps 3. Without swaps, {instead}."
             )
         return list(self._frames) if split == "all" else super().tokens(split)
 

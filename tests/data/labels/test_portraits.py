@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from frustum.data.labels.portraits import PlacedHeads, SourceFrames, SourceParts, TrueSwaps
-from frustum.errors import DataError
+from frustum.errors import DataError, FrustumWarning
 from frustum.types.contract import Shapes
 
 
@@ -106,6 +106,14 @@ def test_what_a_true_head_shows_is_known_beside_one_that_was_drawn():
     exact = label.collate([label.apply(label.read(people, "swap"), still())])
     assert (exact.parsing == 17).all(), "in evaluation the true head"
     assert (exact.true_parsing == 17).all()
+
+
+def test_a_network_that_would_copy_is_warned_of():
+    label = PlacedHeads(of_others=True)
+    label.require(People(), ["swap"])
+    PlacedHeads().require(People(), ["anna/v-0/4"])
+    with pytest.warns(FrustumWarning, match="it learns to copy"):
+        label.require(People(), ["anna/v-0/4"])
 
 
 def test_a_portrait_becomes_its_true_swap_or_stays_itself():
