@@ -40,7 +40,7 @@ from frustum.nn.encoders.pretrained import fill
 from frustum.nn.encoders.resnext import ResNeXt50
 from frustum.nn.encoders.small_code import SmallCode, SmallMaps
 from frustum.nn.encoders.vgg import vgg19_maps
-from frustum.nn.frame_reference import FrameReference
+from frustum.nn.frame_reference import FrameReference, KnownFrames
 from frustum.nn.frozen import Frozen
 from frustum.nn.head_regions import FEATURES, REGIONS, region_labels
 from frustum.nn.portrait_views import Disguise, as_bytes, disguised, face_crop, resized, signed
@@ -209,16 +209,18 @@ class HeserAligner(nn.Module):
         if self.config.sees_parts:
             driving = self.seen(driving, batch.need(PixelLabels))
             frames = self.seen(frames.flatten(0, 1), batch.need(SourceParts).flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return self.drawn(self.person(frames), driving, frames)
+        return self.drawn(self.person(frames), driving, self.known(frames))
 
-    def drawn(self, person: Tensor, portraits: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """The outputs for codes of persons (B, D'), see `person`, in the pose of portraits (B, C, S, S), see `seen`.
+    def known(self, frames: Tensor) -> KnownFrames | None:
+        """What `drawn` looks at of frames (B, K, C, H, W), see `seen`; None without `frame_maps`."""
+        return None if self.frame_reference is None else self.frame_reference.known(resized(frames, self.config.image_size))
 
-        Frames (B, K, C, H, W) of the persons are looked at with `frame_maps`.
-        """
+    def drawn(self, person: Tensor, portraits: Tensor, frames: KnownFrames | None) -> dict[str, Tensor]:
+        """The outputs for codes of persons (B, D'), see `person`, and their frames, see `known`, in the pose of portraits (B, C, S, S)."""
         seen, outputs = portraits, {}
         if self.frame_reference is not None:
-            outputs["reference"] = self.frame_reference(portraits, resized(frames, self.config.image_size))
+            assert frames is not None
+            outputs["reference"] = self.frame_reference(portraits, frames)
             seen = torch.cat((portraits, outputs["reference"]), 1)
         maps = self.pose_maps(seen) if self.pose_maps is not None else ()
         made = self.generator(torch.cat((person, self.motion(portraits)), 1), maps)

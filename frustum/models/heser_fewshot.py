@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads
 from frustum.errors import ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner
+from frustum.nn.frame_reference import KnownFrames
 from frustum.nn.portrait_views import SIGNED, Disguise, disguised
 from frustum.types.batch import Batch
 
@@ -50,14 +51,14 @@ class Learned(NamedTuple):
     Attributes:
         aligner: whose generator knows the person; a copy, in evaluation mode.
         code: (1, D') for `HeserAligner.drawn`.
-        frames: (1, K, C, S, S) for the same.
+        frames: of one person, for the same.
         step: after which of the steps taken this is.
         history: (step, loss on the frames that were held out).
     """
 
     aligner: HeserAligner
     code: Tensor
-    frames: Tensor
+    frames: KnownFrames | None
     step: int
     history: list[tuple[int, float]]
 
@@ -83,9 +84,9 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
     network = copy.deepcopy(aligner).eval().requires_grad_(False)
     truth, inputs = PlacedHead(frames, parsing), network.seen(frames, parsing)
     with torch.no_grad():
-        code = network.person(inputs[None])
+        code, known = network.person(inputs[None]), network.known(inputs[None])
     if not how.steps:
-        return Learned(network, code, inputs[None], 0, [])
+        return Learned(network, code, known, 0, [])
     network.generator.requires_grad_(True)
     code = nn.Parameter(code.clone())
     spared = list(range(how.held_out - 1, len(frames), how.held_out))
@@ -99,7 +100,7 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
         for step in range(how.steps + 1):
             if spared and (step % how.every == 0 or step == how.steps):
                 with torch.no_grad():
-                    found = float(_loss(network, code, truth, inputs, spared, learned, "none"))
+                    found = float(_loss(network, code, truth, known, spared, learned, "none"))
                 waited = 0 if not history or found < min(loss for _, loss in history) else waited + 1
                 history.append((step, found))
                 if waited == 0:
@@ -109,24 +110,33 @@ def learn_person(aligner: HeserAligner, frames: Tensor, parsing: Tensor, how: Fe
             if step < how.steps:
                 chosen = [learned[i] for i in torch.randint(len(learned), (how.batch_size,), generator=drawing).tolist()]
                 optimiser.zero_grad()
-                _loss(network, code, truth, inputs, chosen, learned, aligner.config.disguise).backward()
+                _loss(network, code, truth, known, chosen, learned, aligner.config.disguise).backward()
                 optimiser.step()
     state, kept, step = best if spared else _state(network, code, how.steps)
     network.generator.load_state_dict(state)
-    return Learned(network.requires_grad_(False), kept, inputs[None], step, history)
+    return Learned(network.requires_grad_(False), kept, known, step, history)
 
 
 def _loss(
-    network: HeserAligner, code: Tensor, truth: PlacedHead, inputs: Tensor, wanted: list[int], known: list[int], disguise: Disguise
+    network: HeserAligner,
+    code: Tensor,
+    truth: PlacedHead,
+    frames: KnownFrames | None,
+    wanted: list[int],
+    seen: list[int],
+    disguise: Disguise,
 ) -> Tensor:
     """All losses of the generator for the frames with the numbers `wanted`, but those of the discriminator, which is not trained here.
 
-    The network looks at the frames `known`, given as its `inputs`, but not at the one that it draws, unless there is no other.
+    Of the frames the network looks at those with the numbers `seen`, but not at the one that it draws, unless there is no other.
     """
-    others = torch.stack([inputs[[j for j in known if j != i] or [i]] for i in wanted])
-    frames, parsing = truth.image[wanted], truth.parsing[wanted]
-    outputs = network.drawn(code.expand(len(frames), -1), network.seen(disguised(frames, disguise), parsing), others)
-    batch = Batch.of_images(frames).with_labels({PlacedHeads: PlacedHead(frames, parsing)})
+    others = None
+    if frames is not None:
+        numbers = [[j for j in seen if j != i] or [i] for i in wanted]
+        others = KnownFrames(*(torch.stack([maps[0, those] for those in numbers]) for maps in frames))
+    images, parsing = truth.image[wanted], truth.parsing[wanted]
+    outputs = network.drawn(code.expand(len(images), -1), network.seen(disguised(images, disguise), parsing), others)
+    batch = Batch.of_images(images).with_labels({PlacedHeads: PlacedHead(images, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
     return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()
 

@@ -5,6 +5,8 @@ Shape letters: B batch, K frames, S side of an image, P its patches a side.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,17 @@ from frustum.nn.conv import ConvNorm
 
 _PATCH = 4  # pixels from one to the next; they are twice as large, so that they overlap without an edge
 _TEMPERATURE = 0.07
+
+
+class KnownFrames(NamedTuple):
+    """What is compared of frames, for any number of portraits.
+
+    Attributes:
+        keys: (B, K, P * P, F) features of patches. patches: (B, K, P * P, 3 * 64) their pixels.
+    """
+
+    keys: Tensor
+    patches: Tensor
 
 
 class FrameReference(nn.Module):
@@ -38,23 +51,33 @@ class FrameReference(nn.Module):
         self.register_buffer("weights", torch.outer(tent, tent).flatten(), persistent=False)
         self.places = nn.Parameter(0.1 * torch.randn(1, 4 * width, image_size // _PATCH, image_size // _PATCH))
 
-    def forward(self, portraits: Tensor, frames: Tensor) -> Tensor:
-        """Portraits (B, C, S, S) and frames (B, K, C, S, S) -> (B, 3, S, S). Raises ShapeError for another size."""
-        side = _PATCH * self.places.shape[-1]
-        if {*portraits.shape[-2:], *frames.shape[-2:]} != {side}:
-            sizes = f"{tuple(portraits.shape)} and {tuple(frames.shape)}"
-            raise ShapeError(f"the reference was built for portraits and frames of {side} x {side} pixels, got {sizes}.")
-        batch, count = frames.shape[:2]
+    @property
+    def side(self) -> int:
+        """S."""
+        return _PATCH * self.places.shape[-1]
+
+    def known(self, frames: Tensor) -> KnownFrames:
+        """Of frames (B, K, C, S, S). Raises ShapeError for another size."""
+        self._require_size(frames)
         padded = F.pad(frames[:, :, :3].flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
         patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH)  # (B * K, 3 * 64, P * P)
-        queries, keys = self.portrait_features(portraits) + self.places, self.frame_features(frames.flatten(0, 1)) + self.places
-        queries = normalised(queries).flatten(2).mT
-        keys, patches = (x.flatten(2).mT.reshape(batch, count * x.shape[2:].numel(), -1) for x in (normalised(keys), patches))
+        keys = normalised(self.frame_features(frames.flatten(0, 1)) + self.places)
+        return KnownFrames(*(maps.flatten(2).mT.unflatten(0, frames.shape[:2]) for maps in (keys, patches)))
+
+    def forward(self, portraits: Tensor, frames: KnownFrames) -> Tensor:
+        """Portraits (B, C, S, S) and frames, see `known` -> (B, 3, S, S). Raises ShapeError for another size."""
+        self._require_size(portraits)
+        queries = normalised(self.portrait_features(portraits) + self.places).flatten(2).mT
+        keys, patches = (x.flatten(1, 2) for x in frames)
         found = F.scaled_dot_product_attention(queries, keys, patches.to(keys), scale=1 / _TEMPERATURE).mT
-        weights, size = self.weights.repeat(3)[:, None], padded.shape[-2:]
+        weights, size = self.weights.repeat(3)[:, None], (self.side + _PATCH,) * 2
         laid, covered = (F.fold(weights * maps, size, 2 * _PATCH, stride=_PATCH) for maps in (found, torch.ones_like(found)))
-        inside = slice(_PATCH // 2, _PATCH // 2 + side)
-        return (laid / covered)[..., inside, inside].to(frames.dtype)
+        inside = slice(_PATCH // 2, _PATCH // 2 + self.side)
+        return (laid / covered)[..., inside, inside].to(patches.dtype)
+
+    def _require_size(self, images: Tensor) -> None:
+        if set(images.shape[-2:]) != {self.side}:
+            raise ShapeError(f"the reference was built for images of {self.side} x {self.side} pixels, got {tuple(images.shape)}.")
 
 
 class _Features(nn.Module):

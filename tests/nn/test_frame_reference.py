@@ -13,11 +13,11 @@ def test_every_patch_is_a_mean_of_patches():
     """Frames of one colour each: whatever is alike, a pixel lies between them; one frame alone comes back as it is."""
     network = FrameReference(16, width=4).eval()
     frames = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 16, 16)
-    found = network(torch.rand(1, 3, 16, 16), frames)
+    found = network(torch.rand(1, 3, 16, 16), network.known(frames))
     assert found.shape == (1, 3, 16, 16)
     assert found.min() > 0.2 - 1e-5
     assert found.max() < 0.8 + 1e-5
-    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), frames[:, :1]), frames[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), network.known(frames[:, :1])), frames[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_patch_is_taken_as_it_is():
@@ -29,7 +29,7 @@ def test_a_patch_is_taken_as_it_is():
             features.both[-1].bias.zero_()
         network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
     frame = torch.rand(1, 1, 3, 16, 16)
-    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), frame), frame[:, 0], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), network.known(frame)), frame[:, 0], rtol=1e-2, atol=1e-2)
 
 
 def test_it_learns_where_a_person_has_moved():
@@ -43,7 +43,7 @@ def test_it_learns_where_a_person_has_moved():
         for i, (row, there) in enumerate(torch.randint(0, 5, (count, 2)).tolist()):
             here, moved, colour = slice(4 * row, 4 * row + 12), slice(4 * there, 4 * there + 12), torch.rand(3, 1, 1)
             portraits[i, :, here, 8:20], frames[i, :, moved, 8:20], true[i, :, here, 8:20] = 1, colour, colour
-        return (network(portraits, frames[:, None]) - true).abs().mean()
+        return (network(portraits, network.known(frames[:, None])) - true).abs().mean()
 
     before = float(error(64).detach())
     for _ in range(200):
@@ -60,16 +60,19 @@ def test_features_see_far():
     portraits, frames = torch.rand(1, 3, 32, 32).double(), torch.rand(1, 2, 3, 32, 32).double()
     other = portraits.clone()
     other[..., 24:, 24:] = 1 - other[..., 24:, 24:]
-    first, second = (network(image, frames)[..., :8, :8] for image in (portraits, other))
+    first, second = (network(image, network.known(frames))[..., :8, :8] for image in (portraits, other))
     assert (first - second).abs().max() > 1e-9
 
 
 def test_patches_are_taken_of_the_first_three_channels():
     network = FrameReference(16, width=4, channels=5).eval()
     frames = torch.cat((torch.full((1, 1, 3, 16, 16), 0.3), torch.rand(1, 1, 2, 16, 16)), 2)
-    torch.testing.assert_close(network(torch.rand(1, 5, 16, 16), frames), frames[:, 0, :3], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(torch.rand(1, 5, 16, 16), network.known(frames)), frames[:, 0, :3], rtol=1e-5, atol=1e-5)
 
 
 def test_another_size_is_refused():
-    with pytest.raises(ShapeError, match="frames of 16 x 16"):
-        FrameReference(16, width=4)(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 3, 8, 8))
+    network = FrameReference(16, width=4)
+    with pytest.raises(ShapeError, match="images of 16 x 16"):
+        network.known(torch.zeros(1, 1, 3, 8, 8))
+    with pytest.raises(ShapeError, match="images of 16 x 16"):
+        network(torch.zeros(1, 3, 8, 8), network.known(torch.zeros(2, 1, 3, 16, 16)))
