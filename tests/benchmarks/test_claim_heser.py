@@ -101,6 +101,16 @@ def test_statements_are_judged_seed_by_seed() -> None:
     }  # fmt: skip
 
 
+def test_what_the_judge_cannot_tell_is_not_stated() -> None:
+    ways = {"the true swap": 5.0, "pasted": 10.0, "aligned and pasted, recoloured": 8.0, "aligner and blender": 6.0}
+    rows = {way: {"psnr_head": 1.0, "psnr_gap": 1.0, "colour_error": 1.0, "identity_error": 1.0, "expression_error": 1.0} for way in ways}
+    found: dict[str, Any] = defaultdict(dict)
+    found["chain"] = {way: {0: row | {"pose_error": ways[way]}} for way, row in rows.items()}
+    found["chain"] |= {way: {0: rows["pasted"]} for way in ("aligner, pasted", "aligned by landmarks, blended")}
+    judged = [row for row in heser.statements(found) if "are below those of the same paste" in row["statement"]]
+    assert [(row["values"], row["held"]) for row in judged] == [([2.0], True)]
+
+
 @pytest.mark.slow
 def test_one_step_from_end_to_end(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--identities", "10", "--shorter", "0.0001", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
