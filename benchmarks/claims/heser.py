@@ -16,7 +16,7 @@ Parts:
   others, which is what it is for.
 - chain: both networks; parts of the frames and of the target are the world's, or found by the parser as `frustum swap` does. Against the
   source's head moved onto the target's landmarks, pasted or blended, and against the aligner's head pasted.
-- few: the chain with K frames of the source and a number of steps that learn them, on every few-th swap.
+- few: the chain with K frames of the source and a number of steps that learn them, on every FEW_EVERY-th swap.
 - video: how much the change from frame to frame differs from the true one.
 - people: no network; how many pairs of portraits of one person, and of two, `frustum swap` would say are of two.
 - fairness: the chain on a balanced set, by tone of skin and by look.

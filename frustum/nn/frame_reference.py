@@ -81,7 +81,7 @@ class FrameReference(nn.Module):
 
 
 class _Features(nn.Module):
-    """Images (M, C, S, S) -> features of patches (M, 4 * width, S / 4, S / 4), which see 53 pixels around: a portrait of 64 as a whole."""
+    """Images (M, C, S, S) -> features of patches (M, 4 * width, S / 4, S / 4), which see 53 pixels around: most of a portrait of 64."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
