@@ -18,7 +18,7 @@ from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
 from frustum.models.head_swap import HeadSwapper, Parse
 from frustum.nn.encoders.lpips import lpips
-from frustum.nn.head_regions import LABELS, REGIONS
+from frustum.nn.head_regions import LABELS, region_ids
 from frustum.tasks.portrait_baselines import aligned_head, labels_of
 from frustum.tasks.portraits import PortraitTask
 from frustum.tasks.task import Predictor
@@ -57,7 +57,7 @@ class Blended(Predictor):
 
     def answer(self, token: str) -> Any:
         image, labels = aligned_head(self._source, token)
-        parts = np.array([0, *(ids[0] for ids in REGIONS.values())], np.uint8)[labels]
+        parts = region_ids(torch.from_numpy(labels)).numpy()
         head = np.where(labels[..., None] > 0, image, np.uint8(127))
         found = self._swapper.blend(head, parts, self._source.image(token), self._source.parsing(token))
         part = PredictedPortrait(torch.from_numpy(np.moveaxis(found.image, -1, 0).copy()), torch.from_numpy(labels > 0), POLICY)

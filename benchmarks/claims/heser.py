@@ -78,21 +78,30 @@ CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanc
 STEPS = {"parser": 2000, "blender": 3000, "aligner": 4000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 1500  # of the arms that are not `full`
-_CODES = ("model.pose_maps=false", "model.frame_maps=false", "model.sees_parts=false", "model.pose_code=16", "model.expression_code=16")
+_CODES = (
+    *(f"model.{name}=false" for name in ("pose_maps", "frame_maps", "sees_parts", "draws_parts")),
+    "model.pose_code=16",
+    "model.expression_code=16",
+)
 _FRAMES = ("data.train_split=train", "model.disguise=all", "model.recolour=0", *_CODES)
 ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     "parser": {"full": ("augment.scale=[1,2.4]",)},
     "blender": {
         "full": (),
         "short": (),
+        "no-parts": ("model.sees_parts=false",),
         "exact-heads": ("model.aligned=0",),
-        "frames": ("data.train_split=train", "model.flip=0.7", "model.aligned=0", "model.tone=matched", "model.cycle_weight=1"),
+        "frames": (
+            *("data.train_split=train", "model.sees_parts=false", "model.flip=0.7"),
+            *("model.aligned=0", "model.tone=matched", "model.cycle_weight=1"),
+        ),
     },
     "aligner": {
         "full": (),
         "short": (),
-        "no-parts": ("model.sees_parts=false",),
-        "no-frames": ("model.frame_maps=false",),
+        "draws-no-parts": ("model.draws_parts=false",),
+        "no-parts": ("model.sees_parts=false", "model.draws_parts=false"),
+        "no-frames": ("model.frame_maps=false", "model.draws_parts=false"),
         "frames": _FRAMES,
         "frames-wide-pose": (*_FRAMES, "model.pose_code=128", "model.expression_code=128"),
         "frames-no-disguise": (*_FRAMES, "model.disguise=none"),
@@ -100,7 +109,7 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
-DRAWN = ("blender", "full"), ("blender", "short")  # learn from heads that the aligner drew, too
+DRAWN = ("blender", "full"), ("blender", "short"), ("blender", "no-parts")  # learn from heads that the aligner drew, too
 SEEN_BY_JUDGE = 0.9  # a judge whose error on true swaps is larger, compared with heads that were only pasted, cannot tell
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 25, 100, 400)
 FEW_EVERY, VIDEOS = 40, 12

@@ -20,7 +20,7 @@ from frustum.errors import ConfigError, DataError
 from frustum.models.heser_aligner import HeserAligner
 from frustum.models.heser_blender import HeserBlender
 from frustum.models.heser_fewshot import FewShot, Learned, learn_person
-from frustum.nn.head_regions import region_labels
+from frustum.nn.head_regions import region_ids, region_labels
 from frustum.nn.portrait_views import SIGNED, as_bytes
 from frustum.types.batch import Batch
 
@@ -77,7 +77,10 @@ class HeadAligner:
         if "mask_logits" in outputs:
             head = head * outputs["mask_logits"].sigmoid()
         aligned = _array(head)
-        found = self._parse(aligned)
+        if "parts_logits" in outputs:
+            found = region_ids(outputs["parts_logits"][0, 1:].argmax(0) + 1).numpy()
+        else:
+            found = self._parse(aligned)
         if "mask_logits" in outputs:
             found = np.where(outputs["mask_logits"][0, 0].numpy() > 0, found, 0)
         parts = found.astype(np.uint8)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ from frustum.nn.encoders.small_code import SmallCode, SmallMaps
 from frustum.nn.encoders.vgg import vgg19_maps
 from frustum.nn.frame_reference import FrameReference, KnownFrames
 from frustum.nn.frozen import Frozen
-from frustum.nn.head_regions import FEATURES, REGIONS, region_labels
+from frustum.nn.head_regions import FEATURES, REGIONS, region_labels, region_maps
 from frustum.nn.portrait_views import Disguise, as_bytes, disguised, face_crop, resized, signed
 from frustum.types.batch import Batch
 from frustum.types.contract import Label, ModelConfig, Reads, Turn
@@ -71,6 +72,8 @@ class HeserAlignerConfig(ModelConfig):
         sees_parts: of frames and portrait the network sees the head alone, on mid grey, and which of its parts is where: patches of frames
             end where the head does, and eyes are compared with eyes. It needs `pose_maps`, a disguise that moves nothing, and parsing maps
             in use, too. Not published.
+        draws_parts: the network says which part of the head is where, too, so that no parser needs to find parts in what it draws; and
+            patches of frames bring theirs. It needs `sees_parts` and `frame_maps`. Not published.
         spectral: the generator has spectral norms, as published.
         channels, max_channels: of the generator's last block and of its widest ones.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
@@ -81,7 +84,7 @@ class HeserAlignerConfig(ModelConfig):
         discriminator_width: channels of its first maps, which double up to eight times that; 0 takes the published 32 or 64.
         adversarial: which loss it is trained by.
         adversarial_weight: of that loss; 0 has no discriminator.
-        l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight: of the other losses.
+        l1_weight, identity_weight, perceptual_weight, matching_weight, mask_weight, parts_weight: of the other losses.
         features_weight: of the same difference as `l1_weight`, over eyes, brows, lips and teeth alone, as much for each of the four: they
             are so small that the mean over the image hardly has them. Not published.
         perceptual_weights: file of VGG-19 for the perceptual loss; without one there is no such loss.
@@ -99,6 +102,7 @@ class HeserAlignerConfig(ModelConfig):
     pose_maps: bool = False
     frame_maps: bool = False
     sees_parts: bool = False
+    draws_parts: bool = False
     spectral: bool = True
     channels: PositiveInt = 64
     max_channels: PositiveInt = 512
@@ -114,6 +118,7 @@ class HeserAlignerConfig(ModelConfig):
     perceptual_weight: NonNegativeFloat = 0.002
     matching_weight: NonNegativeFloat = 10.0
     mask_weight: NonNegativeFloat = 1.0
+    parts_weight: NonNegativeFloat = 2.0
     features_weight: NonNegativeFloat = 0.0
     perceptual_weights: str = ""
     lpips_weight: NonNegativeFloat = 0.0
@@ -145,6 +150,8 @@ class HeserAligner(nn.Module):
     image: (B, 3, S, S) from -1 to 1
     mask_logits: (B, 1, S, S) of the head, before the sigmoid; with `has_mask`
     reference: (B, 3, S, S) from -1 to 1, put together from the source's frames; with `frame_maps`
+    parts_logits: (B, 1 + len(REGIONS), S, S) of what is beside the head, and of each region; with `draws_parts`
+    reference_parts: (B, len(REGIONS), S, S) from 0 to 1, put together like `reference`; with `draws_parts`
     """
 
     def __init__(self, config: HeserAlignerConfig):
@@ -161,12 +168,23 @@ class HeserAligner(nn.Module):
             raise ConfigError("model.frame_maps needs model.pose_maps=true and model.has_mask=true: it is more for the same heads.")
         if config.sees_parts and (config.disguise == "all" or not config.pose_maps):
             raise ConfigError("model.sees_parts needs model.pose_maps=true, and no disguise that moves parts: model.disguise=colours.")
-        channels = 3 + len(REGIONS) if config.sees_parts else 3
-        self.pose_maps = SmallMaps(config.image_size, in_channels=channels + 3 * config.frame_maps) if config.pose_maps else None
-        self.frame_reference = FrameReference(config.image_size, channels=channels) if config.frame_maps else None
+        if config.draws_parts and not (config.sees_parts and config.frame_maps):
+            raise ConfigError("model.draws_parts needs model.sees_parts=true and model.frame_maps=true: it takes parts from the frames.")
+        channels, parts = 3 + len(REGIONS) * config.sees_parts, len(REGIONS) * config.draws_parts
+        shown = (3 + parts) * config.frame_maps
+        self.pose_maps = SmallMaps(config.image_size, config.channels, channels + shown) if config.pose_maps else None
+        self.frame_reference = FrameReference(config.image_size, channels=channels, shown=shown) if config.frame_maps else None
         seen = self.pose_maps.out_channels if self.pose_maps is not None else ()
         self.generator = AdainGenerator(
-            size, config.image_size, config.channels, config.max_channels, config.has_mask, config.spectral, seen, config.frame_maps
+            size,
+            config.image_size,
+            config.channels,
+            config.max_channels,
+            config.has_mask,
+            config.spectral,
+            seen,
+            parts,
+            config.frame_maps,
         )
         self.discriminator = _discriminator(config) if config.adversarial_weight else None
         self.features = Frozen(partial(vgg19_maps, config.perceptual_weights))
@@ -179,9 +197,8 @@ class HeserAligner(nn.Module):
         """
         if not self.config.sees_parts:
             return images
-        regions = region_labels(parsing)[:, None]
-        each = regions == torch.arange(1, len(REGIONS) + 1, device=regions.device)[:, None, None]
-        return torch.cat((images * (regions > 0), each.to(images)), 1)
+        regions = region_labels(parsing)
+        return torch.cat((images * (regions > 0)[:, None], region_maps(regions).to(images)), 1)
 
     def person(self, frames: Tensor) -> Tensor:
         """Who it is: appearance and identity, means over frames (B, K, C, H, W), K of any size: (B, D')."""
@@ -220,8 +237,11 @@ class HeserAligner(nn.Module):
         seen, outputs = portraits, {}
         if self.frame_reference is not None:
             assert frames is not None
-            outputs["reference"] = self.frame_reference(portraits, frames)
-            seen = torch.cat((portraits, outputs["reference"]), 1)
+            reference = self.frame_reference(portraits, frames)
+            seen = torch.cat((portraits, reference), 1)
+            outputs["reference"] = reference[:, :3]
+            if self.config.draws_parts:
+                outputs["reference_parts"] = reference[:, 3:]
         maps = self.pose_maps(seen) if self.pose_maps is not None else ()
         made = self.generator(torch.cat((person, self.motion(portraits)), 1), maps)
         outputs["image"] = made.image.float()
@@ -229,6 +249,8 @@ class HeserAligner(nn.Module):
             outputs["image"] = torch.lerp(outputs["image"], outputs["reference"].float(), made.share_logits.float().sigmoid())
         if made.mask_logits is not None:
             outputs["mask_logits"] = made.mask_logits.float()
+        if made.parts_logits is not None:
+            outputs["parts_logits"] = made.parts_logits
         return outputs
 
     def turns(self) -> tuple[Turn, ...]:
@@ -253,8 +275,8 @@ class HeserAligner(nn.Module):
         return {"discriminator": list(self.discriminator.parameters()) if self.discriminator is not None else []}
 
     def loss(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Of the generator: `l1`, and with what they need `deceive`, `matching`, `reference`, `features`, `mask`, `identity`,
-        `perceptual`, `lpips`."""
+        """Of the generator: `l1`, and with what they need `deceive`, `matching`, `reference`, `features`, `mask`, `parts`,
+        `reference_parts`, `identity`, `perceptual`, `lpips`."""
         config, made, true = self.config, *self._compared(outputs, batch)
         losses = {"l1": config.l1_weight * (made - true).abs().mean()}
         if self.discriminator is not None:
@@ -272,6 +294,11 @@ class HeserAligner(nn.Module):
         if config.has_mask:
             is_head = self._is_head(batch)
             losses["mask"] = config.mask_weight * mask_dice_loss(outputs["mask_logits"].sigmoid(), is_head)
+        if config.draws_parts:
+            regions = region_labels(batch.need(PlacedHeads).parsing)
+            losses["parts"] = config.parts_weight * F.cross_entropy(outputs["parts_logits"], regions)
+            wrong = (outputs["reference_parts"].float() - region_maps(regions).float()).abs().sum(1) / 2
+            losses["reference_parts"] = config.parts_weight * wrong.mean()
         if self.id_encoder is not None and config.identity_weight:
             with torch.no_grad():
                 wanted = self.id_encoder(face_crop(batch.need(PlacedHeads).image, SIDE))

@@ -56,6 +56,9 @@ class HeserBlenderConfig(ModelConfig):
         tone: the head that is painted: grey, as light as it was in its own scene (`own`: HeSer), or as its regions are in the target
             (`matched`); or in the colours of those (`coloured`). In training on frames the head's own scene is the target's, so that a
             network with `own` trusts the grey head where it should not.
+        sees_parts: the network sees the portrait with its head, too, and which part is where in it and in the head that it gets: how light
+            falls on it, which colour a beard, or hair under a hat, should have. Only true swaps (data.train_split=train_swaps) teach it not
+            to copy. Not published.
         flip: probability that colours come from the mirrored portrait, in training.
         adversarial: which loss the discriminator is trained by.
         discriminator_width: channels of its first maps, which double up to eight times that.
@@ -78,6 +81,7 @@ class HeserBlenderConfig(ModelConfig):
     fallback: Fallback = "other"
     conventions: Annotated[BlendConventions, TRAVELS] = "clean"
     tone: Annotated[Tone, TRAVELS] = "own"
+    sees_parts: bool = False
     flip: float = Field(0.7, ge=0, le=1)
     adversarial: Adversarial = "lsgan"
     discriminator_width: PositiveInt = 32
@@ -95,7 +99,8 @@ class HeserBlenderConfig(ModelConfig):
 
     def learns_from(self) -> tuple[PlacedHeads, PixelLabels, TrueSwaps]:
         """The head, the parts of the portrait, and what becomes of it: itself, or a true swap."""
-        return PlacedHeads(aligned=self.aligned), PixelLabels(FACE.names, needed=True), TrueSwaps(self.policy)
+        head = PlacedHeads(aligned=self.aligned, of_others=self.sees_parts)
+        return head, PixelLabels(FACE.names, needed=True), TrueSwaps(self.policy)
 
     def build(self) -> HeserBlender:
         """The network with random weights."""
@@ -117,7 +122,7 @@ class HeserBlender(nn.Module):
         self.config = config
         widths = config.width, config.feature_width, config.match_channels
         self.generator = HeadBlender(
-            *widths, config.temperature, config.policy, config.conventions, config.tone, config.stride, config.fallback
+            *widths, config.temperature, config.policy, config.conventions, config.tone, config.stride, config.fallback, config.sees_parts
         )
         first = config.discriminator_width
         judge = PatchDiscriminator(5, (first, 2 * first, 4 * first, 8 * first)) if config.adversarial_weight else None

@@ -31,11 +31,13 @@ class Generated(NamedTuple):
     Attributes:
         image: (B, 3, S, S) from -1 to 1.
         mask_logits: (B, 1, S, S) of the head's mask, before the sigmoid; None without such a head.
+        parts_logits: (B, 1 + parts, S, S) of what is beside the head, and of each part of it; None without parts.
         share_logits: (B, 1, S, S) of how much of another image shows, before the sigmoid; None if nothing is shared.
     """
 
     image: Tensor
     mask_logits: Tensor | None
+    parts_logits: Tensor | None = None
     share_logits: Tensor | None = None
 
 
@@ -105,13 +107,14 @@ class AdainGenerator(nn.Module):
         has_mask: two heads, for the image and for its mask, each behind a norm of its own, as in LPD and GHOST 2.0; HeSer.Pytorch has one.
         is_spectral: convolutions and linear layers have spectral norms, as published; without a discriminator they only slow learning.
         map_channels: of maps that are added at 4, 8, ... S places a side, the coarsest first; none as published.
+        parts: of a head, which the second one tells apart; 0 as published, which makes its mask alone.
         shares: a third head, for how much of another image should show in this one; not published. It needs the second one.
 
     Attributes:
         norm_widths: C of the instance norms in order.
 
     Raises:
-        ConfigError: a side that cannot be reached by doubling 4; sharing without a mask.
+        ConfigError: a side that cannot be reached by doubling 4; parts or sharing without a mask.
     """
 
     def __init__(
@@ -123,14 +126,15 @@ class AdainGenerator(nn.Module):
         has_mask: bool = False,
         is_spectral: bool = True,
         map_channels: Sequence[int] = (),
+        parts: int = 0,
         shares: bool = False,
     ):
         super().__init__()
         doublings = int(math.log2(max(image_size, _CONSTANT) / _CONSTANT))
         if doublings < 1 or _CONSTANT * 2**doublings != image_size:
             raise ConfigError(f"a generated image has a side of 8, 16, 32, ... pixels, not {image_size}.")
-        if shares and not has_mask:
-            raise ConfigError("a generator that shares its image with another one has a head for the mask, too: set has_mask=true.")
+        if (shares or parts) and not has_mask:
+            raise ConfigError("a generator of parts, or of a share in another image, has a head for the mask, too: set has_mask=true.")
         self.code_size = code_size
         widths = [min(channels * 2 ** (doublings - i), max_channels) for i in range(doublings + 1)]
         self.constant = _Constant(widths[0])
@@ -141,13 +145,13 @@ class AdainGenerator(nn.Module):
         if has_mask:
             self.norm_widths.append(widths[-1])
             self.rgb_head = nn.ModuleDict({"2": _conv(widths[-1], 3, 3, is_spectral)})
-            self.mask_head = nn.ModuleDict({"2": _conv(widths[-1], 1, 3, is_spectral)})
+            self.mask_head = nn.ModuleDict({"2": _conv(widths[-1], 1 + parts, 3, is_spectral)})
             if shares:
                 self.norm_widths.append(widths[-1])
                 self.share_head = nn.ModuleDict({"2": _conv(widths[-1], 1, 3, is_spectral)})
         else:
             self.decoder_blocks[str(len(blocks) + 2)] = _conv(widths[-1], 3, 3, is_spectral)
-        self.has_mask, self.shares, self._num_blocks = has_mask, shares, len(blocks)
+        self.has_mask, self.parts, self.shares, self._num_blocks = has_mask, parts, shares, len(blocks)
         pairs = zip(map_channels, widths, strict=True) if map_channels else ()
         self.map_layers = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         numbers = 2 * sum(self.norm_widths)
@@ -174,9 +178,9 @@ class AdainGenerator(nn.Module):
             raise ShapeError(f"the generator was built for {len(self.map_layers)} maps, got {len(maps)}.")
         affine = _Affine(self.affine(code))
         x = self.constant.constant.expand(len(code), -1, -1, -1)
-        parts = list(self.decoder_blocks.values())
+        blocks = list(self.decoder_blocks.values())
         added = [layer(found) for layer, found in zip(self.map_layers, maps, strict=True)]
-        for block in parts[: self._num_blocks]:
+        for block in blocks[: self._num_blocks]:
             if added and added[0].shape[-1] == x.shape[-1]:
                 x = x + added.pop(0)
             x = block(x, affine)
@@ -184,6 +188,9 @@ class AdainGenerator(nn.Module):
             x = x + added.pop()
         if self.has_mask:
             image = self.rgb_head["2"](affine.norm_relu(x)).tanh()
-            mask = self.mask_head["2"](affine.norm_relu(x))
-            return Generated(image, mask, self.share_head["2"](affine.norm_relu(x)) if self.shares else None)
-        return Generated(parts[-1](affine.norm_relu(x)).tanh(), None)
+            mask, parts = self.mask_head["2"](affine.norm_relu(x)), None
+            if self.parts:
+                parts = mask.float()
+                mask = parts[:, 1:].logsumexp(1, keepdim=True) - parts[:, :1]
+            return Generated(image, mask, parts, self.share_head["2"](affine.norm_relu(x)) if self.shares else None)
+        return Generated(blocks[-1](affine.norm_relu(x)).tanh(), None)

@@ -23,7 +23,8 @@ class KnownFrames(NamedTuple):
     """What is compared of frames, for any number of portraits.
 
     Attributes:
-        keys: (B, K, P * P, F) features of patches. patches: (B, K, P * P, 3 * 64) their pixels.
+        keys: (B, K, P * P, F) features of patches.
+        patches: (B, K, P * P, 3 * 64 + 16 * (shown - 3)) their pixels; those after the three of the image are in half the size.
     """
 
     keys: Tensor
@@ -39,16 +40,20 @@ class FrameReference(nn.Module):
     Args:
         image_size: S.
         width: a quarter of the channels that are compared.
-        channels: C of portraits and frames; the first three are the image, of which patches are taken.
+        channels: C of portraits and frames; the first three are the image.
+        shown: of the channels of frames, patches of these are taken; those after the image in half the size.
     """
 
     weights: Tensor
+    half_weights: Tensor
 
-    def __init__(self, image_size: int, width: int = 16, channels: int = 3):
+    def __init__(self, image_size: int, width: int = 16, channels: int = 3, shown: int = 3):
         super().__init__()
+        self.shown = shown
         self.portrait_features, self.frame_features = _Features(channels, width), _Features(channels, width)
-        tent = torch.tensor([1.0, 3.0, 5.0, 7.0, 7.0, 5.0, 3.0, 1.0]) / 8
-        self.register_buffer("weights", torch.outer(tent, tent).flatten(), persistent=False)
+        for name, tent in (("weights", [1.0, 3, 5, 7, 7, 5, 3, 1]), ("half_weights", [1.0, 3, 3, 1])):
+            falling = torch.tensor(tent) / max(tent)
+            self.register_buffer(name, torch.outer(falling, falling).flatten(), persistent=False)
         self.places = nn.Parameter(0.1 * torch.randn(1, 4 * width, image_size // _PATCH, image_size // _PATCH))
 
     @property
@@ -59,25 +64,42 @@ class FrameReference(nn.Module):
     def known(self, frames: Tensor) -> KnownFrames:
         """Of frames (B, K, C, S, S). Raises ShapeError for another size."""
         self._require_size(frames)
-        padded = F.pad(frames[:, :, :3].flatten(0, 1), (_PATCH // 2,) * 4, "replicate")
-        patches = F.unfold(padded, 2 * _PATCH, stride=_PATCH)  # (B * K, 3 * 64, P * P)
+        images = frames[:, :, : self.shown].flatten(0, 1)
+        patches = _patches(images[:, :3], _PATCH)
+        if self.shown > 3:
+            patches = torch.cat((patches, _patches(F.avg_pool2d(images[:, 3:], 2), _PATCH // 2)), 1)
         keys = normalised(self.frame_features(frames.flatten(0, 1)) + self.places)
         return KnownFrames(*(maps.flatten(2).mT.unflatten(0, frames.shape[:2]) for maps in (keys, patches)))
 
     def forward(self, portraits: Tensor, frames: KnownFrames) -> Tensor:
-        """Portraits (B, C, S, S) and frames, see `known` -> (B, 3, S, S). Raises ShapeError for another size."""
+        """Portraits (B, C, S, S) and frames, see `known` -> (B, shown, S, S). Raises ShapeError for another size."""
         self._require_size(portraits)
         queries = normalised(self.portrait_features(portraits) + self.places).flatten(2).mT
         keys, patches = (x.flatten(1, 2) for x in frames)
-        found = F.scaled_dot_product_attention(queries, keys, patches.to(keys), scale=1 / _TEMPERATURE).mT
-        weights, size = self.weights.repeat(3)[:, None], (self.side + _PATCH,) * 2
-        laid, covered = (F.fold(weights * maps, size, 2 * _PATCH, stride=_PATCH) for maps in (found, torch.ones_like(found)))
-        inside = slice(_PATCH // 2, _PATCH // 2 + self.side)
-        return (laid / covered)[..., inside, inside].to(patches.dtype)
+        # Not scaled_dot_product_attention: it has no fast kernel for patches that are wider than keys, and takes twice as long on a CPU.
+        found = ((queries / _TEMPERATURE @ keys.mT).softmax(-1) @ patches.to(keys)).mT.to(patches.dtype)
+        image = self._laid(found[:, : 3 * len(self.weights)], _PATCH, self.weights)
+        if self.shown == 3:
+            return image
+        others = self._laid(found[:, 3 * len(self.weights) :], _PATCH // 2, self.half_weights)
+        return torch.cat((image, F.interpolate(others, scale_factor=2.0, mode="bilinear")), 1)
+
+    def _laid(self, patches: Tensor, step: int, weights: Tensor) -> Tensor:
+        """Patches (B, C * (2 * step)^2, P * P), with the largest weight in their middle, side by side: (B, C, step * P, step * P)."""
+        side = self.places.shape[-1] * step
+        weights = weights.repeat(patches.shape[1] // len(weights))[:, None]
+        laid, covered = (F.fold(weights * maps, (side + step,) * 2, 2 * step, stride=step) for maps in (patches, torch.ones_like(patches)))
+        inside = slice(step // 2, step // 2 + side)
+        return (laid / covered)[..., inside, inside]
 
     def _require_size(self, images: Tensor) -> None:
         if set(images.shape[-2:]) != {self.side}:
             raise ShapeError(f"the reference was built for images of {self.side} x {self.side} pixels, got {tuple(images.shape)}.")
+
+
+def _patches(images: Tensor, step: int) -> Tensor:
+    """Images (M, C, S, S) -> their patches of 2 * step pixels, every `step` pixels: (M, C * (2 * step)^2, (S / step)^2)."""
+    return F.unfold(F.pad(images, (step // 2,) * 4, "replicate"), 2 * step, stride=step)
 
 
 class _Features(nn.Module):

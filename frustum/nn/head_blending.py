@@ -19,6 +19,7 @@ from frustum.nn.blending_unet import BlendingUnet
 from frustum.nn.colour_reference import colour_reference, normalised
 from frustum.nn.encoders.vgg import Vgg19Features
 from frustum.nn.head_regions import (
+    REGIONS,
     RING,
     ColourPolicy,
     Fallback,
@@ -29,6 +30,7 @@ from frustum.nn.head_regions import (
     head_masks,
     matched,
     region_labels,
+    region_maps,
     with_ring,
 )
 
@@ -39,9 +41,10 @@ Stride = Literal[1, 2, 4, 8]
 BlendConventions = Literal["clean", "heser"]
 """`heser` is what HeSer.Pytorch does: masks grow by a window of 17 pixels whatever the image's size, features are divided by the length
 that they had with their mean, a place of the map has the label of its first pixel and a colour from elsewhere in the image (resized with
-aligned corners), a region that the target does not show gets 0 (mid grey), and the cycle compares maps that were stretched to the image and
-shrunk again. `clean` scales the window, gives features the length 1, takes the label in the middle of a place and the mean colour of its
-pixels with that label, lets regions that are missing follow others or keep their colours, and compares the maps as they are."""
+aligned corners), hats are hair and glasses eyes, a region that the target does not show gets 0 (mid grey), and the cycle compares maps that
+were stretched to the image and shrunk again. `clean` scales the window, gives features the length 1, takes the label in the middle of a
+place and the mean colour of its pixels with that label, has hats and glasses as regions of their own, lets regions that are missing follow
+others or keep their colours, and compares the maps as they are."""
 
 
 class Referred(NamedTuple):
@@ -54,6 +57,7 @@ class Referred(NamedTuple):
         sent_back: (B, 3, h, w) what the target's regions and its ring get when the reference is sent back to them; 0 elsewhere.
         returned_to: (B, 3, h, w) the target in its dilated head, 0 elsewhere: what the cycle compares `sent_back` with.
         painted: (B, 1, H, W) the brightness of the head, or (B, 3, H, W) its colours, see `Tone`.
+        shown: (B, 3 + 2 * len(REGIONS), H, W) the target, and a map of each region of the head and of the target; with `sees_parts`.
     """
 
     reference: Tensor
@@ -62,6 +66,7 @@ class Referred(NamedTuple):
     sent_back: Tensor
     returned_to: Tensor
     painted: Tensor
+    shown: Tensor | None = None
 
 
 Tone = Literal["own", "matched", "coloured"]
@@ -82,18 +87,19 @@ class HeadBlender(nn.Module):
         tone: see `Tone`.
         stride: of the map of compared features.
         fallback: whose colours a region gets that the target hardly shows; not with the conventions `heser`, which leave it mid grey.
+        sees_parts: the U-Net sees the target with its head, too, and which region is where in head and target.
     """
 
     def __init__(
         self, width: int = 64, feature_width: int = 64, match_channels: int = 256, temperature: float = 0.001,
         policy: ColourPolicy = "region", conventions: BlendConventions = "clean", tone: Tone = "own",
-        stride: Stride = 8, fallback: Fallback = "other",
+        stride: Stride = 8, fallback: Fallback = "other", sees_parts: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
-        self.stride, self.fallback = stride, fallback
+        self.stride, self.fallback, self.sees_parts = stride, fallback, sees_parts
         self.feature_ext = Vgg19Features(feature_width, stride)
-        self.decoder = BlendingUnet(14 if tone == "coloured" else 12, width)
+        self.decoder = BlendingUnet((14 if tone == "coloured" else 12) + sees_parts * (3 + 2 * len(REGIONS)), width)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
         self.theta = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
 
@@ -112,12 +118,13 @@ class HeadBlender(nn.Module):
             shown = ", ".join(str(tuple(x.shape)) for x in (head, head_parsing, target, target_parsing))
             raise ShapeError(f"images and parsing maps must have one size, with sides that are multiples of {STRIDE}, got {shown}.")
         is_clean = self.conventions == "clean"
-        regions, target_regions = region_labels(head_parsing), region_labels(target_parsing)
+        regions, target_regions = (region_labels(parsing, published=not is_clean) for parsing in (head_parsing, target_parsing))
         masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
         our_pixels, their_pixels = with_ring(regions, masks.ring), with_ring(target_regions, masks.target_ring)
         painted, theirs_painted = (x if self.tone == "coloured" else grey(x) for x in (head, target))
         if self.tone != "own":
             painted = matched(painted, regions, theirs_painted, target_regions, self.policy, self.fallback)
+        shown = torch.cat((target, *(region_maps(x).to(target) for x in (regions, target_regions))), 1) if self.sees_parts else None
         step = self.stride
         first = step // 2 if is_clean else 0  # the pixel of a place of the map whose label it has
         labels, theirs = (pixels[:, first::step, first::step] for pixels in (our_pixels, their_pixels))
@@ -130,13 +137,13 @@ class HeadBlender(nn.Module):
             reference = colour_reference(queries, keys, ours, theirs, colours, self.temperature)
             reference = torch.where(kept[:, None], _means(head, our_pixels, labels, step), reference)
             sent_back = colour_reference(keys, queries, theirs, ours, reference, self.temperature)
-            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None], painted)
+            return Referred(reference, labels, masks, sent_back, colours * (theirs > 0)[:, None], painted, shown)
         reference = colour_reference(queries, keys, labels, theirs, _shrunk(target, step), self.temperature)
         stretched = torch.stack([self._stretched(part, size) for part in _parts(reference, labels)]).sum(0)
         sent_back = colour_reference(keys, queries, theirs, labels, _shrunk(stretched, step), self.temperature)
         around = target * masks.target_union[:, None]
         returned_to = F.interpolate(around, labels.shape[-2:], mode="bilinear", align_corners=False)
-        return Referred(reference, labels, masks, sent_back, returned_to, painted)
+        return Referred(reference, labels, masks, sent_back, returned_to, painted, shown)
 
     def forward(self, head: Tensor, scene: Tensor, referred: Referred) -> Tensor:
         """Paint the head into the scene (B, 3, H, W), which the head's image lies on, in the colours of `refer`: (B, 3, H, W) from -1 to 1.
@@ -147,7 +154,8 @@ class HeadBlender(nn.Module):
         parts = [self._stretched(part, size) for part in _parts(referred.reference, referred.labels)]
         is_head, is_union, is_ring = (mask[:, None].to(head.dtype) for mask in (masks.head, masks.union, masks.ring))
         painted = referred.painted.to(head.dtype) * is_head
-        made = self.decoder(torch.cat((*parts, is_head, scene * (1 - is_union), is_ring, painted), 1)).float()
+        seen = [*parts, is_head, scene * (1 - is_union), is_ring, painted]
+        made = self.decoder(torch.cat(seen if referred.shown is None else [*seen, referred.shown.to(head.dtype)], 1)).float()
         if self.tone == "coloured":  # the network paints what these colours lack
             made = (made + painted).clamp(-1, 1) if not self.training else made + painted
         return made

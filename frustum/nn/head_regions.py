@@ -1,4 +1,4 @@
-"""Heads in parsing maps: which pixels belong to them, to which of eight regions, and to the ring that two heads leave between them.
+"""Heads in parsing maps: which pixels belong to them, to which of ten regions, and to the ring that two heads leave between them.
 
 Ids are the 19 classes of CelebAMask-HQ in the order of zllrunning's parser. Shape letters: B batch, H W image.
 """
@@ -14,12 +14,14 @@ from torch import Tensor
 from frustum.errors import ConfigError
 from frustum.geometry.transforms import without_autocast
 
-Region = Literal["skin", "hair", "eyes", "brows", "ears", "nose", "lips", "teeth"]
+Region = Literal["skin", "hair", "eyes", "brows", "ears", "nose", "lips", "teeth", "hat", "glasses"]
 REGIONS: dict[Region, tuple[int, ...]] = {
-    "skin": (1,), "hair": (17, 18), "eyes": (4, 5, 6), "brows": (2, 3), "ears": (7, 8, 9), "nose": (10,), "lips": (12, 13), "teeth": (11,),
+    "skin": (1,), "hair": (17,), "eyes": (4, 5), "brows": (2, 3), "ears": (7, 8, 9), "nose": (10,), "lips": (12, 13), "teeth": (11,),
+    "hat": (18,), "glasses": (6,),
 }  # fmt: skip
 """The ids of each region; the label of a region is its place here, counted from 1."""
 LABELS: dict[Region, int] = {region: i for i, region in enumerate(REGIONS, start=1)}
+_PUBLISHED: dict[Region, Region] = {"hat": "hair", "glasses": "eyes"}  # HeSer.Pytorch has eight regions: a hat gets the colour of hair
 FEATURES = (LABELS["eyes"], LABELS["brows"], LABELS["lips"], LABELS["teeth"])
 """What moves in a face, and is small."""
 RING = len(REGIONS) + 1
@@ -27,12 +29,25 @@ RING = len(REGIONS) + 1
 _MAX_RATIO = 2.0  # of spreads: a target with deep shadows does not make a head of them
 
 
-def region_labels(parsing: Tensor) -> Tensor:
-    """Parsing maps (B, H, W) of any integer type -> (B, H, W) int64: the label of the region, 0 outside the head and for unknown ids."""
+def region_labels(parsing: Tensor, published: bool = False) -> Tensor:
+    """Parsing maps (B, H, W) of any integer type -> (B, H, W) int64: the label of the region, 0 outside the head and for unknown ids.
+
+    With `published`, hats are hair, and glasses are eyes.
+    """
     table = torch.zeros(256, dtype=torch.int64, device=parsing.device)
     for region, ids in REGIONS.items():
-        table[list(ids)] = LABELS[region]
+        table[list(ids)] = LABELS[_PUBLISHED.get(region, region) if published else region]
     return table[parsing.long()]
+
+
+def region_ids(labels: Tensor) -> Tensor:
+    """Labels of regions, of any shape -> uint8 ids of CelebAMask-HQ, for each region the first of its ids; 0 for no region."""
+    return torch.tensor([0, *(ids[0] for ids in REGIONS.values())], dtype=torch.uint8, device=labels.device)[labels]
+
+
+def region_maps(regions: Tensor) -> Tensor:
+    """Labels (B, H, W) -> (B, len(REGIONS), H, W) bool: which pixels belong to each region."""
+    return regions[:, None] == torch.arange(1, len(REGIONS) + 1, device=regions.device)[:, None, None]
 
 
 def dilated(mask: Tensor, size: int) -> Tensor:
@@ -77,12 +92,12 @@ def with_ring(regions: Tensor, ring: Tensor) -> Tensor:
     return torch.where(ring, RING, regions)
 
 
-# Pixels of 512 x 512 from which on a region of the target is large enough to give its colours. Those of ears and teeth are ours.
+# Pixels of 512 x 512 from which on a region of the target is large enough to give its colours. Those of ears, teeth, hat, glasses are ours.
 _MIN_PIXELS: dict[Region, int] = {
-    "skin": 3000, "hair": 6000, "eyes": 150, "brows": 200, "ears": 64, "nose": 800, "lips": 730, "teeth": 64,
+    "skin": 3000, "hair": 6000, "eyes": 150, "brows": 200, "ears": 64, "nose": 800, "lips": 730, "teeth": 64, "hat": 1500, "glasses": 150,
 }  # fmt: skip
-# Which region of the target gives its colours where it does not show the same one (GHOST 2.0, whose beards are skin here).
-_INSTEAD: dict[Region, Region] = {"ears": "skin", "nose": "skin", "brows": "hair"}
+# Which region of the target gives its colours where it does not show the same one (GHOST 2.0, whose beards are skin here; hair is ours).
+_INSTEAD: dict[Region, Region] = {"ears": "skin", "nose": "skin", "brows": "hair", "hair": "brows"}
 
 ColourPolicy = Literal["source", "skin", "region"]
 """Whose colours a head gets in another scene: its own; those of the target for what is skin, and its own elsewhere; the target's for every
@@ -94,7 +109,7 @@ FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
 
 Fallback = Literal["other", "own"]
 """What a region does that the target hardly shows: it takes the colours of another one (GHOST 2.0: ears and nose those of the skin, brows
-those of the hair), or keeps its own."""
+those of the hair; hair under a hat those of the brows), or keeps its own."""
 
 
 def colour_givers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from frustum.data.labels.pixels import PixelLabels
@@ -12,6 +13,7 @@ from frustum.errors import CheckpointError, ConfigError, ShapeError
 from frustum.models.heser_aligner import HeserAligner, HeserAlignerConfig
 from frustum.nn.encoders.arcface import IrSe50
 from frustum.nn.encoders.vgg import Vgg19Maps
+from frustum.nn.head_regions import REGIONS, region_labels
 from frustum.nn.portrait_views import disguised, face_crop
 from frustum.types.pixel_classes import FACE
 from tests.models.portrait_batches import batch_for, step
@@ -165,6 +167,26 @@ def test_it_may_see_the_parts_of_heads():
     for wrong in ({"disguise": "all", "pose_maps": True}, {"disguise": "none"}):
         with pytest.raises(ConfigError, match=r"model\.sees_parts needs model\.pose_maps=true"):
             small(sees_parts=True, **wrong)
+
+
+def test_it_may_draw_the_parts_of_the_head():
+    """Which are those of the true head where it is right; the mask says how likely any of them is."""
+    seen = {"pose_maps": True, "frame_maps": True, "sees_parts": True, "disguise": "colours"}
+    config, network = small(draws_parts=True, adversarial_weight=0, **seen)
+    batch = batch_for(config)
+    outputs = network.eval()(batch)
+    assert outputs["parts_logits"].shape == (2, 1 + len(REGIONS), 32, 32)
+    is_head = outputs["parts_logits"].softmax(1)[:, 1:].sum(1, keepdim=True)
+    torch.testing.assert_close(outputs["mask_logits"].sigmoid(), is_head, rtol=1e-4, atol=1e-4)
+    labels = region_labels(batch.need(PlacedHeads).parsing)
+    right = F.one_hot(labels, 1 + len(REGIONS)).movedim(-1, 1).float()
+    perfect = network.loss({**outputs, "parts_logits": 50 * right, "reference_parts": right[:, 1:]}, batch)
+    assert perfect["parts"] < 1e-6
+    assert perfect["reference_parts"] == 0
+    losses = step(network.train(), batch)
+    assert min(losses["parts"], losses["reference_parts"]) > 0
+    with pytest.raises(ConfigError, match=r"model\.draws_parts needs model\.sees_parts=true"):
+        small(draws_parts=True, **{**seen, "sees_parts": False})
 
 
 def test_only_the_head_counts_with_a_mask():

@@ -10,6 +10,7 @@ from frustum.data.labels.portraits import PlacedHead, PlacedHeads, TrueSwaps
 from frustum.models import heser_blender
 from frustum.models.heser_blender import HeserBlender, HeserBlenderConfig
 from frustum.nn.encoders.lpips import Lpips
+from frustum.nn.head_regions import REGIONS, region_labels, region_maps
 from frustum.nn.portrait_views import as_bytes, signed
 from tests.models.portrait_batches import batch_for, step
 from tests.nn import golden_heser as gold
@@ -53,7 +54,7 @@ def test_a_coloured_head_is_what_an_untrained_network_paints():
     torch.testing.assert_close(outputs["image"], torch.where(is_head, scene, 0.0), rtol=1e-4, atol=1e-4)
     losses = network.loss(network(batch), batch)
     assert set(losses) == {"l1", "features"}
-    eyes = torch.isin(head.parsing, torch.tensor([4, 5, 6]))
+    eyes = torch.isin(head.parsing, torch.tensor([4, 5]))
     wrong = torch.where(eyes[:, None], 1 - scene, scene)
     only = batch.with_labels({TrueSwaps: scene, PlacedHeads: PlacedHead(head.image, torch.where(eyes, head.parsing, 0))})
     found = network.loss({"image": wrong}, only)["features"]
@@ -61,6 +62,23 @@ def test_a_coloured_head_is_what_an_untrained_network_paints():
     drawn = PlacedHead(head.image, torch.zeros_like(head.parsing), true_parsing=torch.where(eyes, head.parsing, 0))
     again = network.loss({"image": wrong}, only.with_labels({PlacedHeads: drawn}))["features"]
     assert torch.equal(again, found), "of a head that was drawn, the true eyes count"
+
+
+def test_it_may_see_the_head_of_the_portrait():
+    """And which part is where in it and in the new one."""
+    assert small()[1]._refer(batch_for(small()[0], 64)).shown is None
+    config, network = small(sees_parts=True, adversarial_weight=0)
+    assert [found.learns_from()[0].of_others for found in (config, small()[0])] == [True, False]
+    batch = batch_for(config, 64)
+    head, scene = batch.need(PlacedHeads), signed(batch)
+    found = network.eval()._refer(batch)
+    image, ours, theirs = found.shown.split([3, len(REGIONS), len(REGIONS)], 1)
+    assert torch.equal(image, scene)
+    for maps, parsing in ((ours, head.parsing), (theirs, batch.need(PixelLabels))):
+        assert torch.equal(maps, region_maps(region_labels(parsing)).float())
+    with torch.no_grad():
+        first, other = (network.generator(head.image, scene, x) for x in (found, found._replace(shown=-found.shown)))
+    assert not torch.equal(first, other)
 
 
 def test_true_swaps_are_learned_from():

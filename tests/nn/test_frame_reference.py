@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from frustum.errors import ShapeError
 from frustum.nn.frame_reference import FrameReference
@@ -68,6 +69,23 @@ def test_patches_are_taken_of_the_first_three_channels():
     network = FrameReference(16, width=4, channels=5).eval()
     frames = torch.cat((torch.full((1, 1, 3, 16, 16), 0.3), torch.rand(1, 1, 2, 16, 16)), 2)
     torch.testing.assert_close(network(torch.rand(1, 5, 16, 16), network.known(frames)), frames[:, 0, :3], rtol=1e-5, atol=1e-5)
+
+
+def test_parts_come_with_their_patches():
+    """Further channels are put together from the same places, in half the size: a frame that stays where it is shows them smoothed."""
+    network = FrameReference(16, width=4, channels=5, shown=5).eval()
+    with torch.no_grad():
+        for features in (network.portrait_features, network.frame_features):
+            features.both[-1].weight.zero_()
+            features.both[-1].bias.zero_()
+        network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
+    frames = torch.rand(1, 1, 5, 16, 16)
+    frames[0, 0, 3] = 0.25
+    found = network(torch.rand(1, 5, 16, 16), network.known(frames))
+    torch.testing.assert_close(found[:, :3], frames[:, 0, :3], rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(found[:, 3], frames[:, 0, 3], rtol=1e-2, atol=1e-2)
+    half = F.interpolate(F.avg_pool2d(frames[:, 0, 4:], 2), scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(found[:, 4:], half, rtol=1e-2, atol=1e-2)
 
 
 def test_another_size_is_refused():

@@ -23,7 +23,9 @@ from frustum.nn.head_regions import (
     grey,
     head_masks,
     matched,
+    region_ids,
     region_labels,
+    region_maps,
     with_ring,
 )
 from tests.nn import golden_heser as gold
@@ -99,7 +101,7 @@ def test_larger_images_of_the_reference(shared, published, size):
 def maps(channels: int = 6, size: int = 12, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Features, labels 0 to 9 of both maps, and colours."""
     features = (normalised(torch.randn(samples, channels, size, size)) for _ in range(2))
-    labels = (torch.randint(0, RING + 1, (samples, size, size)) for _ in range(2))
+    labels = (torch.randint(0, 10, (samples, size, size)) for _ in range(2))
     return (*features, *labels, torch.rand(samples, 3, size, size) * 2 - 1)
 
 
@@ -107,7 +109,7 @@ def looped(queries: Tensor, keys: Tensor, ours: Tensor, theirs: Tensor, colours:
     """As the published code: for each sample and label the rows and columns are picked out."""
     found = colours.new_zeros(len(ours), 3, *ours.shape[1:])
     for i in range(len(ours)):
-        for label in range(1, RING + 1):
+        for label in range(1, 10):
             rows, columns = ours[i] == label, theirs[i] == label
             if rows.any() and columns.any():
                 alike = queries[i][:, rows].T @ keys[i][:, columns]
@@ -192,11 +194,20 @@ def test_bad_maps():
 
 def test_regions_part_the_head():
     parsing = torch.arange(19)[None, None]
-    names = ["skin", *["brows"] * 2, *["eyes"] * 3, *["ears"] * 3, "nose", "teeth", *["lips"] * 2]
+    names = ["skin", *["brows"] * 2, *["eyes"] * 2, "glasses", *["ears"] * 3, "nose", "teeth", *["lips"] * 2]
     labels = region_labels(parsing)[0, 0].tolist()
     assert [i for i, label in enumerate(labels) if label] == [*range(1, 14), 17, 18]
     assert labels[1:14] == [LABELS[name] for name in names]
+    assert labels[17:] == [LABELS["hair"], LABELS["hat"]]
     assert region_labels(torch.tensor([[[255]]])).item() == 0
+    published = region_labels(parsing, published=True)[0, 0].tolist()
+    assert published[17:] == [LABELS["hair"]] * 2
+    assert published[6] == LABELS["eyes"]
+    assert published[:6] + published[7:17] == labels[:6] + labels[7:17]
+    found = region_labels(parsing)
+    assert torch.equal(region_labels(region_ids(found)), found)
+    each = region_maps(found)
+    assert torch.equal((each * torch.arange(1, len(LABELS) + 1)[:, None, None]).sum(1), found)
 
 
 def test_rings_lie_outside_their_own_head():
@@ -231,6 +242,19 @@ def test_colours_come_from_other_regions_where_one_is_missing():
     assert own[1].sum() > kept.sum(), "what followed another region keeps its own"
     assert torch.equal(own[0][~own[1]], givers[~own[1]])
     assert colour_givers(regions, target, "skin")[1][0, 0].tolist() == [False, True, False, False, True, True, True]
+
+
+def test_a_hat_is_no_hair():
+    """It keeps its colour before a target without one, and gives none to hair; hair that a hat hides is that of the brows."""
+    regions = torch.tensor([[[LABELS["hat"], LABELS["hair"]]]])
+    target = torch.full((1, 64, 64), LABELS["skin"])
+    target[:, :4, :16] = LABELS["brows"]
+    bare, worn = target.clone(), target.clone()
+    bare[:, 40:], worn[:, 40:] = LABELS["hair"], LABELS["hat"]
+    (_, bare_kept), (worn_givers, worn_kept) = colour_givers(regions, bare), colour_givers(regions, worn)
+    assert bare_kept[0, 0].tolist() == [True, False]
+    assert worn_kept[0, 0].tolist() == [False, False]
+    assert worn_givers[0, 0].tolist() == [LABELS["hat"], LABELS["brows"]]
 
 
 # ---- the clean network ----------------------------------------------------------------------------------------------------------

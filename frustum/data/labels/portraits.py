@@ -161,8 +161,9 @@ class PlacedHeads(Label[PlacedHead]):
         """See `Label.require`; warns where a network would learn to copy."""
         if self.of_others and tokens and _portraits(source, tokens[0]).placed_head(tokens[0]) is None:
             warnings.warn(
-                "frames of one person are learned from, but the network sees the portrait that it is to draw (model.pose_maps): it learns "
-                "to copy. Learn from true swaps (data.train_split=train_swaps), or set model.pose_maps, frame_maps, sees_parts to false.",
+                "frames of one person are learned from, but the network sees the portrait that it is to draw: it learns to copy. Learn "
+                "from true swaps (data.train_split=train_swaps), or set model.sees_parts to false, and of an aligner pose_maps, frame_maps "
+                "and draws_parts, too.",
                 FrustumWarning,
                 stacklevel=2,
             )
