@@ -47,6 +47,20 @@ class TrueSwap(Predictor):
         return Prediction(token, portrait=part)
 
 
+class Unchanged(Predictor):
+    """The portrait itself: the head of the wrong person, with the right pose and expression."""
+
+    name = "the portrait, unchanged"
+
+    def __init__(self, source: Any):
+        self._source = source
+
+    def answer(self, token: str) -> Any:
+        image, is_head = self._source.image(token), labels_of(self._source.parsing(token)) > 0
+        part = PredictedPortrait(torch.from_numpy(np.moveaxis(image, -1, 0).copy()), torch.from_numpy(is_head), POLICY)
+        return Prediction(token, portrait=part)
+
+
 class Blended(Predictor):
     """The source's head moved onto the target's landmarks, and painted in by the blender: a swap without an aligner."""
 

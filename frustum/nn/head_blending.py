@@ -99,7 +99,8 @@ class HeadBlender(nn.Module):
         self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
         self.stride, self.fallback, self.sees_parts = stride, fallback, sees_parts
         self.feature_ext = Vgg19Features(feature_width, stride)
-        self.decoder = BlendingUnet((14 if tone == "coloured" else 12) + sees_parts * (3 + 2 * len(REGIONS)), width)
+        seen = (14 if tone == "coloured" else 12) + sees_parts * (3 + 2 * len(REGIONS))
+        self.decoder = BlendingUnet(seen, width, 2 * width if sees_parts else None)
         self.phi = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
         self.theta = nn.Conv2d(self.feature_ext.out_channels, match_channels, 1)
 

@@ -39,8 +39,9 @@ def heser_aligner_mini() -> Recipe:
         pose_maps=True,
         frame_maps=True,
         sees_parts=True,
+        draws_parts=True,
         spectral=False,
-        channels=16,
+        channels=24,
         max_channels=128,
         adversarial_weight=0,
         features_weight=5.0,
@@ -52,6 +53,6 @@ def heser_aligner_mini() -> Recipe:
         augment=AugmentConfig(scale=(1.0, 1.2), rotate_deg=(-10.0, 10.0)),  # people are few: else it learns them by heart
         optim=OptimConfig(kind="adam", lr=2e-3, betas=(0.5, 0.999), weight_decay=0, clip_norm=10.0, schedule="cosine", warmup_steps=100),
         ema=EmaConfig(decay=0.995, warmup=0.0, initial_updates=0),
-        train=TrainConfig(epochs=None, steps=4_000, batch_size=16, num_workers=0),
+        train=TrainConfig(epochs=None, steps=6_000, batch_size=16, num_workers=0),
         runtime=RuntimeConfig(precision="auto"),
     )

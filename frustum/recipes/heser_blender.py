@@ -37,6 +37,7 @@ def heser_blender_mini() -> Recipe:
             aligned=0.5,
             stride=4,
             tone="coloured",
+            sees_parts=True,
             flip=0,
             adversarial_weight=0,
             cycle_weight=0,
@@ -46,6 +47,6 @@ def heser_blender_mini() -> Recipe:
         augment=MIRRORED,
         optim=OptimConfig(kind="adam", lr=2e-3, betas=(0.5, 0.999), weight_decay=0, clip_norm=10.0, schedule="cosine", warmup_steps=100),
         ema=EmaConfig(decay=0.995, warmup=0.0, initial_updates=0),
-        train=TrainConfig(epochs=None, steps=3_000, batch_size=16, num_workers=0),
+        train=TrainConfig(epochs=None, steps=6_000, batch_size=16, num_workers=0),
         runtime=RuntimeConfig(precision="auto"),
     )

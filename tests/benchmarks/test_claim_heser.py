@@ -27,7 +27,7 @@ def test_aligners_differ_in_one_thing_and_names_in_what_made_them() -> None:
         "frames-no-mask": {"model.has_mask"},
     }
     assert {(arm == "full", recipe.train.steps, recipe.train.seed) for arm, recipe in recipes.items()} == {
-        (True, 2000, 1),
+        (True, 3000, 1),
         (False, 750, 1),
     }
     names = [*heser.trainings(options), *heser.scorings(options)]
@@ -103,12 +103,17 @@ def test_statements_are_judged_seed_by_seed() -> None:
 
 def test_what_the_judge_cannot_tell_is_not_stated() -> None:
     ways = {"the true swap": 5.0, "pasted": 10.0, "aligned and pasted, recoloured": 8.0, "aligner and blender": 6.0}
+    ways["the portrait, unchanged"] = 5.0
     rows = {way: {"psnr_head": 1.0, "psnr_gap": 1.0, "colour_error": 1.0, "identity_error": 1.0, "expression_error": 1.0} for way in ways}
     found: dict[str, Any] = defaultdict(dict)
     found["chain"] = {way: {0: row | {"pose_error": ways[way]}} for way, row in rows.items()}
     found["chain"] |= {way: {0: rows["pasted"]} for way in ("aligner, pasted", "aligned by landmarks, blended")}
-    judged = [row for row in heser.statements(found) if "are below those of the same paste" in row["statement"]]
-    assert [(row["values"], row["held"]) for row in judged] == [([2.0], True)]
+    judged = [row for row in heser.statements(found) if "the error of both networks is below" in row["statement"]]
+    assert [(row["statement"].split(":")[0], row["values"], row["held"]) for row in judged] == [("pose, degrees", [2.0], True)]
+    found["chain"]["the portrait, unchanged"][0]["identity_error"] = 1.5
+    found["chain"]["aligner and blender"][0]["identity_error"] = 1.2
+    last = [row for row in heser.statements(found) if row["statement"].startswith("identity")]
+    assert [(round(row["values"][0], 2), row["held"]) for row in last] == [(0.3, True)]
 
 
 @pytest.mark.slow
