@@ -53,7 +53,7 @@ class HeadAligner:
 
     Args:
         aligner: trained.
-        parse: finds the parts of the head that the aligner made.
+        parse: finds the parts of the head that the aligner made, where it does not draw them itself (`draws_parts`).
     """
 
     def __init__(self, aligner: HeserAligner, parse: Parse):
@@ -69,7 +69,7 @@ class HeadAligner:
         """A person's head in the pose of a portrait (S, S, 3) uint8 with the parts (S, S) uint8: on mid grey, and its parts, alike.
 
         Raises:
-            NoHeadError: the parser finds none in what the aligner made.
+            NoHeadError: there is none in what the aligner made.
         """
         seen = person.aligner.seen(_signed(portrait), torch.tensor(parsing)[None])
         outputs = person.aligner.drawn(person.code, seen, person.frames)
@@ -117,7 +117,7 @@ class HeadSwapper:
         """Put a person's head onto a portrait (S, S, 3) uint8 with the parts (S, S) uint8.
 
         Raises:
-            NoHeadError: the parser finds none in what the aligner made.
+            NoHeadError: there is none in what the aligner made.
         """
         return self.blend(*self.heads.align(person, portrait, parsing), portrait, parsing)
 

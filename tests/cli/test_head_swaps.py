@@ -12,7 +12,9 @@ import torch
 from frustum.cli.head_swaps import HeadSwaps, parse_with
 from frustum.engine.overrides import apply
 from frustum.errors import ConfigError
-from frustum.models.head_swap import HeadSwapper, NoHeadError
+from frustum.models.head_swap import HeadAligner, HeadSwapper, NoHeadError
+from frustum.models.heser_fewshot import FewShot
+from frustum.nn.head_regions import LABELS, REGIONS
 from frustum.recipes.finding import get_recipe
 from frustum.tasks.portraits import PortraitTask
 from tests.data.portraits.test_crop import with_heads
@@ -25,11 +27,12 @@ def parse(image: np.ndarray) -> np.ndarray:
     return with_heads((14, 10, 12), size=image.shape[:2])
 
 
-@pytest.fixture
-def swapper() -> HeadSwapper:
+@pytest.fixture(params=[True, False], ids=["aligner draws parts", "parser finds parts"])
+def swapper(request: pytest.FixtureRequest) -> HeadSwapper:
     torch.manual_seed(0)
     small = {**test_heser_aligner.SMALL, **test_heser_blender.SMALL}
-    networks = [apply(get_recipe(name), small[name]).model.build() for name in ("heser-aligner-mini", "heser-blender-mini")]
+    words = {"heser-aligner-mini": [f"model.draws_parts={request.param}".lower()], "heser-blender-mini": []}
+    networks = [apply(get_recipe(name), small[name] + more).model.build() for name, more in words.items()]
     return HeadSwapper(*networks, parse)  # type: ignore[arg-type]
 
 
@@ -73,6 +76,20 @@ def test_a_swap_is_what_the_networks_make(swapper: HeadSwapper) -> None:
     assert task.compute()["psnr_head"] is None, "equal: infinite"
 
 
+def test_parts_are_those_that_the_aligner_draws() -> None:
+    torch.manual_seed(0)
+    network = apply(get_recipe("heser-aligner-mini"), test_heser_aligner.SMALL["heser-aligner-mini"]).model.build()
+    last = network.generator.mask_head["2"]  # type: ignore[index, union-attr]
+    torch.nn.init.zeros_(last.weight)
+    heads, source = HeadAligner(network, lambda image: pytest.fail("no parser is asked")), Source(SIDE)  # type: ignore[arg-type, return-value]
+    learned = heads.learn([source.image("a")], [source.parsing("a")], FewShot(steps=0))
+    for region, ids in REGIONS.items():
+        torch.nn.init.zeros_(last.bias)
+        torch.nn.init.constant_(last.bias[LABELS[region]], 5.0)
+        learned = learned._replace(aligner=heads.aligner)
+        assert (heads.align(learned, source.image("b"), source.parsing("b"))[1] == ids[0]).all()
+
+
 def test_the_aligner_sees_the_parts_of_the_target_and_of_the_frames(swapper: HeadSwapper) -> None:
     source: Any = Source(swapper.heads.side)
     maps = source.parsing
@@ -94,6 +111,9 @@ def test_a_person_is_learned_once_from_the_frames_that_are_seen(swapper: HeadSwa
 
 def test_where_no_head_comes_out_the_portrait_stays(swapper: HeadSwapper) -> None:
     nothing = HeadSwapper(swapper.heads.aligner, swapper.blender, lambda image: np.zeros(image.shape[:2], np.uint8))
+    last = nothing.heads.aligner.generator.mask_head["2"]  # type: ignore[index]
+    torch.nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    torch.nn.init.constant_(last.bias[0], 9.0)  # type: ignore[index]  # with parts this is what is beside the head
     source: Any = Source(swapper.heads.side)
     way = HeadSwaps(source, nothing)
     part = way.answer("a").portrait
