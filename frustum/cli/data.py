@@ -247,7 +247,9 @@ def labels_2d(
 def aligned(
     aligner: Annotated[str, typer.Argument(metavar="ALIGNER", help="run or weights file")],
     root: Annotated[Path, typer.Argument(metavar="HEADS", help="folder of generated heads, which gets the pictures")],
-    parser: Annotated[str, typer.Option("--parser", help="run or weights file of a face parser; by default that of frustum")] = "",
+    parser: Annotated[
+        str, typer.Option("--parser", help="face parser for an aligner that draws no parts; by default that of frustum")
+    ] = "",
     json_file: JsonOption = None,
 ) -> None:
     """Draw the heads of true swaps by an aligner, for a blender to learn from: model.aligned=0.5 takes every other one.

@@ -25,7 +25,7 @@ from frustum.types.predictions import PredictedPortrait, Prediction
 
 
 class HeadSwaps(Predictor):
-    """Swaps of a data set (`data.portraits.folder.Portraits`): the source's frames are learned, the head is aligned, parsed, blended.
+    """Swaps of a data set (`data.portraits.folder.Portraits`): the source's frames are learned, the head is aligned and blended.
 
     Args:
         source: the portraits, as large as the networks make them.

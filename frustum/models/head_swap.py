@@ -1,6 +1,6 @@
 """Head swapping by HeSer's two networks, one after the other, on portraits as arrays.
 
-frames of the source -> aligner: the head in the target's pose -> its parts, by a parser -> blender: the head in the target's scene
+frames of the source -> aligner: the head in the target's pose, and its parts (or by a parser) -> blender: the head in the target's scene
 Shape letters: K frames, S side of a portrait.
 """
 
@@ -56,7 +56,7 @@ class HeadAligner:
         parse: finds the parts of the head that the aligner made, where it does not draw them itself (`draws_parts`).
     """
 
-    def __init__(self, aligner: HeserAligner, parse: Parse):
+    def __init__(self, aligner: HeserAligner, parse: Parse | None):
         self.side, self.aligner, self._parse = aligner.config.image_size, aligner.eval(), parse
 
     def learn(self, portraits: Sequence[np.ndarray], parsing: Sequence[np.ndarray], how: FewShot) -> Learned:
@@ -80,6 +80,7 @@ class HeadAligner:
         if "parts_logits" in outputs:
             found = region_ids(outputs["parts_logits"][0, 1:].argmax(0) + 1).numpy()
         else:
+            assert self._parse is not None, "this aligner draws no parts"
             found = self._parse(aligned)
         if "mask_logits" in outputs:
             found = np.where(outputs["mask_logits"][0, 0].numpy() > 0, found, 0)
@@ -96,7 +97,7 @@ class HeadSwapper:
 
     Args:
         aligner, blender: trained.
-        parse: finds the parts of the head that the aligner made.
+        parse: see `HeadAligner`.
 
     Attributes:
         heads: what draws them.

@@ -75,7 +75,8 @@ class HeserAlignerConfig(ModelConfig):
         draws_parts: the network says which part of the head is where, too, so that no parser needs to find parts in what it draws; and
             patches of frames bring theirs. It needs `sees_parts` and `frame_maps`. Not published.
         spectral: the generator has spectral norms, as published.
-        channels, max_channels: of the generator's last block and of its widest ones.
+        channels, max_channels: of the generator's last block and of its widest ones; the maps of `pose_maps` are as wide as the former at
+            full size.
         has_mask: the generator makes the head's mask, too, and only the head is compared; else the whole image.
         disguise: in training, pose and expression are read from a portrait that was recoloured at random (`colours`) and stretched (`all`).
         recolour: in training, frames of the source and its true head are recoloured by one random matrix, 1 give or take this, so that
@@ -170,6 +171,8 @@ class HeserAligner(nn.Module):
             raise ConfigError("model.sees_parts needs model.pose_maps=true, and no disguise that moves parts: model.disguise=colours.")
         if config.draws_parts and not (config.sees_parts and config.frame_maps):
             raise ConfigError("model.draws_parts needs model.sees_parts=true and model.frame_maps=true: it takes parts from the frames.")
+        if config.draws_parts and not config.parts_weight:
+            raise ConfigError("model.parts_weight=0 teaches no parts: give it a weight, or set model.draws_parts=false.")
         channels, parts = 3 + len(REGIONS) * config.sees_parts, len(REGIONS) * config.draws_parts
         shown = (3 + parts) * config.frame_maps
         self.pose_maps = SmallMaps(config.image_size, config.channels, channels + shown) if config.pose_maps else None

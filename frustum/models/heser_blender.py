@@ -50,15 +50,15 @@ class HeserBlenderConfig(ModelConfig):
         temperature: of the colour reference.
         policy, fallback: whose colours the head gets, and whose a region gets that the target hardly shows (nn/head_regions.py).
         conventions: `heser` computes as HeSer.Pytorch does, whose weights need it (nn/head_blending.py).
-        aligned: the share of true swaps, in training, whose head is the one that an aligner drew (`frustum data aligned`), with parts as a
-            parser finds them: what the network gets in use is less sharp than the true one. Not published.
+        aligned: the share of true swaps, in training, whose head is the one that an aligner drew (`frustum data aligned`), with the parts
+            that it drew or that a parser finds: what the network gets in use is less sharp than the true one. Not published.
         stride: of the map of compared features; 8 as published. An eye in a portrait of 64 pixels can be seen with 2.
         tone: the head that is painted: grey, as light as it was in its own scene (`own`: HeSer), or as its regions are in the target
             (`matched`); or in the colours of those (`coloured`). In training on frames the head's own scene is the target's, so that a
             network with `own` trusts the grey head where it should not.
         sees_parts: the network sees the portrait with its head, too, and which part is where in it and in the head that it gets: how light
             falls on it, which colour a beard, or hair under a hat, should have. Only true swaps (data.train_split=train_swaps) teach it not
-            to copy. Not published.
+            to copy. The first convolution is four times as wide then. Not published, and not with the conventions `heser`.
         flip: probability that colours come from the mirrored portrait, in training.
         adversarial: which loss the discriminator is trained by.
         discriminator_width: channels of its first maps, which double up to eight times that.
@@ -176,7 +176,8 @@ class HeserBlender(nn.Module):
             losses["deceive"] = config.adversarial_weight * generator_loss(self._judged(made, outputs), config.adversarial)
         if config.features_weight:
             head = batch.need(PlacedHeads)
-            regions = region_labels(head.parsing if head.true_parsing is None else head.true_parsing)
+            parsing = head.parsing if head.true_parsing is None else head.true_parsing
+            regions = region_labels(parsing, published=config.conventions == "heser")
             losses["features"] = config.features_weight * regions_loss(made, true, regions, FEATURES)
         if config.perceptual_weights and config.perceptual_weight:
             network = self.features.on(made.device)

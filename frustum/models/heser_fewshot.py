@@ -45,6 +45,9 @@ class FewShot:
     seed: int = 0
 
 
+_NOT_LEARNED = ("deceive", "reference", "reference_parts")  # of the discriminator, and of what compares frames
+
+
 class Learned(NamedTuple):
     """A person that an aligner has learned.
 
@@ -126,7 +129,7 @@ def _loss(
     seen: list[int],
     disguise: Disguise,
 ) -> Tensor:
-    """All losses of the generator for the frames with the numbers `wanted`, but those of the discriminator, which is not trained here.
+    """The losses of the generator for the frames with the numbers `wanted`, without those of parts that are not trained here.
 
     Of the frames the network looks at those with the numbers `seen`, but not at the one that it draws, unless there is no other.
     """
@@ -138,7 +141,7 @@ def _loss(
     outputs = network.drawn(code.expand(len(images), -1), network.seen(disguised(images, disguise), parsing), others)
     batch = Batch.of_images(images).with_labels({PlacedHeads: PlacedHead(images, parsing)})
     losses = network.loss(outputs, Batch(**{**vars(batch), "image_scale": SIGNED}))
-    return torch.stack([value for name, value in losses.items() if name != "deceive"]).sum()
+    return torch.stack([value for name, value in losses.items() if name not in _NOT_LEARNED]).sum()
 
 
 def _state(network: HeserAligner, code: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor, int]:

@@ -76,8 +76,11 @@ class FrameReference(nn.Module):
         self._require_size(portraits)
         queries = normalised(self.portrait_features(portraits) + self.places).flatten(2).mT
         keys, patches = (x.flatten(1, 2) for x in frames)
-        # Not scaled_dot_product_attention: it has no fast kernel for patches that are wider than keys, and takes twice as long on a CPU.
-        found = ((queries / _TEMPERATURE @ keys.mT).softmax(-1) @ patches.to(keys)).mT.to(patches.dtype)
+        if queries.is_cuda:
+            found = F.scaled_dot_product_attention(queries, keys, patches.to(keys), scale=1 / _TEMPERATURE)
+        else:  # which has no fast kernel there for patches that are wider than keys, and takes twice as long
+            found = (queries / _TEMPERATURE @ keys.mT).softmax(-1) @ patches.to(keys)
+        found = found.mT.to(patches.dtype)
         image = self._laid(found[:, : 3 * len(self.weights)], _PATCH, self.weights)
         if self.shown == 3:
             return image

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frustum.errors import ShapeError
+from frustum.errors import ConfigError, ShapeError
 from frustum.nn.blending_unet import BlendingUnet
 from frustum.nn.colour_reference import colour_reference, normalised
 from frustum.nn.encoders.vgg import Vgg19Features
@@ -87,7 +87,11 @@ class HeadBlender(nn.Module):
         tone: see `Tone`.
         stride: of the map of compared features.
         fallback: whose colours a region gets that the target hardly shows; not with the conventions `heser`, which leave it mid grey.
-        sees_parts: the U-Net sees the target with its head, too, and which region is where in head and target.
+        sees_parts: the U-Net sees the target with its head, too, and which region is where in head and target, through a first convolution
+            of twice its `width`.
+
+    Raises:
+        ConfigError: what is not published, with the conventions `heser`.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class HeadBlender(nn.Module):
         stride: Stride = 8, fallback: Fallback = "other", sees_parts: bool = False,
     ):  # fmt: skip
         super().__init__()
+        if sees_parts and conventions == "heser":
+            raise ConfigError("model.sees_parts=true is not published: it needs model.conventions=clean.")
         self.temperature, self.policy, self.conventions, self.tone = temperature, policy, conventions, tone
         self.stride, self.fallback, self.sees_parts = stride, fallback, sees_parts
         self.feature_ext = Vgg19Features(feature_width, stride)

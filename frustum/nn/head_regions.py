@@ -108,8 +108,8 @@ FOLLOWS: dict[ColourPolicy, tuple[Region, ...]] = {
 
 
 Fallback = Literal["other", "own"]
-"""What a region does that the target hardly shows: it takes the colours of another one (GHOST 2.0: ears and nose those of the skin, brows
-those of the hair; hair under a hat those of the brows), or keeps its own."""
+"""What a region does that the target hardly shows: it takes the colours of another one (ears and nose those of the skin, brows those of the
+hair, as in GHOST 2.0, and hair those of the brows), or keeps its own."""
 
 
 def colour_givers(

@@ -121,6 +121,8 @@ def widths(state: Mapping[str, Tensor], config: Any) -> list[str]:
     settings = settings_of(state)
     if not reads(config) or isinstance(config, HeserBlenderConfig) != ("match_channels" in settings):
         return []
+    if "match_channels" in settings:
+        settings["sees_parts"] = False
     return [f"model.{name}={str(value).lower()}" for name, value in settings.items() if getattr(config, name) != value]
 
 

@@ -185,6 +185,8 @@ def test_it_may_draw_the_parts_of_the_head():
     assert perfect["reference_parts"] == 0
     losses = step(network.train(), batch)
     assert min(losses["parts"], losses["reference_parts"]) > 0
+    with pytest.raises(ConfigError, match="teaches no parts"):
+        small(draws_parts=True, parts_weight=0, **seen)
     with pytest.raises(ConfigError, match=r"model\.draws_parts needs model\.sees_parts=true"):
         small(draws_parts=True, **{**seen, "sees_parts": False})
 

@@ -7,6 +7,7 @@ import torch
 
 from frustum.data.labels.pixels import PixelLabels
 from frustum.data.labels.portraits import PlacedHead, PlacedHeads, TrueSwaps
+from frustum.errors import ConfigError
 from frustum.models import heser_blender
 from frustum.models.heser_blender import HeserBlender, HeserBlenderConfig
 from frustum.nn.encoders.lpips import Lpips
@@ -79,6 +80,11 @@ def test_it_may_see_the_head_of_the_portrait():
     with torch.no_grad():
         first, other = (network.generator(head.image, scene, x) for x in (found, found._replace(shown=-found.shown)))
     assert not torch.equal(first, other)
+    mirrored = small(sees_parts=True, flip=1.0)[1].train()._refer(batch).shown
+    assert torch.equal(mirrored[:, :3], scene.flip(-1))
+    assert torch.equal(mirrored[:, 3 + len(REGIONS) :], theirs.flip(-1))
+    with pytest.raises(ConfigError, match=r"model\.conventions=clean"):
+        small(sees_parts=True, conventions="heser")
 
 
 def test_true_swaps_are_learned_from():

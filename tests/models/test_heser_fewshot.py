@@ -92,7 +92,7 @@ def test_a_frame_is_learned_from_the_others(monkeypatch):
 
 def test_what_is_beside_the_head_does_not_matter():
     """Of frames that show the head alone; learning still compares with the whole portraits' heads, in their poses."""
-    _, network = small(sees_parts=True, pose_maps=True, frame_maps=True, disguise="none")
+    _, network = small(sees_parts=True, draws_parts=True, pose_maps=True, frame_maps=True, disguise="none")
     frames, parsing = person()
     is_head = (region_labels(parsing) > 0)[:, None]
     other = torch.where(is_head, frames, 0.3)

@@ -198,6 +198,8 @@ def test_shifts_come_before_scales_and_no_one_is_added():
 
 
 def test_sizes_are_checked():
+    with pytest.raises(ConfigError, match="has_mask=true"):
+        AdainGenerator(8, 16, 4, 8, parts=3)
     with pytest.raises(ConfigError, match="48"):
         AdainGenerator(8, 48)
     with pytest.raises(ShapeError, match=r"codes \(B, 8\)"):
