@@ -122,8 +122,8 @@ class HeadBlender(nn.Module):
         """
         size = tuple(head.shape[-2:])
         if any(side % STRIDE for side in size) or any(tuple(x.shape[-2:]) != size for x in (head_parsing, target, target_parsing)):
-            shown = ", ".join(str(tuple(x.shape)) for x in (head, head_parsing, target, target_parsing))
-            raise ShapeError(f"images and parsing maps must have one size, with sides that are multiples of {STRIDE}, got {shown}.")
+            sizes = ", ".join(str(tuple(x.shape)) for x in (head, head_parsing, target, target_parsing))
+            raise ShapeError(f"images and parsing maps must have one size, with sides that are multiples of {STRIDE}, got {sizes}.")
         is_clean = self.conventions == "clean"
         regions, target_regions = (region_labels(parsing, published=not is_clean) for parsing in (head_parsing, target_parsing))
         masks = head_masks(regions, target_regions, dilation_for(max(size)) if is_clean else 17)
