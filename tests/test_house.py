@@ -117,7 +117,7 @@ def test_no_unfinished_work() -> None:
 
 
 def test_no_large_or_private_files() -> None:
-    most = {ROOT / "frustum" / "weights" / "heads": 7 * 2**20}  # networks of head swapping, which nobody publishes
+    most = {ROOT / "frustum" / "weights" / "heads": 8 * 2**20}  # networks of head swapping, which nobody publishes
     assert not [path for path in tracked() if path.stat().st_size > most.get(path.parent, 2**20)]
     assert not [path for path in tracked() if path.suffix in {".pth", ".pt", ".pkl", ".ckpt"}]
 

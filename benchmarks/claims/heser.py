@@ -85,7 +85,7 @@ SEEDS = 2
 WORLD = HeadsConfig(identities=600, clips=2, frames=8, size=64, swaps=3, train_swaps=10)
 CORNERS = HeadsConfig(identities=270, clips=2, frames=4, size=64, people="balanced", seed=1, swaps=2, train_swaps=0)
 JUDGED = HeadsConfig(clips=1, frames=2, size=64, seed=2, swaps=0, train_swaps=0)
-JUDGED_FOR_EACH = 8  # people of JUDGED for each of WORLD
+JUDGED_FOR_EACH = 4  # people of JUDGED for each of WORLD
 STEPS = {"parser": 2000, "blender": 6000, "aligner": 6000}
 RECIPES = {"parser": "face-parser", "blender": "heser-blender-mini", "aligner": "heser-aligner-mini"}
 FEWER_STEPS = 1500  # of the arms that are not `full`
