@@ -186,7 +186,7 @@ def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
 
 def judged_by() -> tuple[Any, ...]:
     """What makes the judge what it is."""
-    return JUDGED, JUDGED_FOR_EACH, head_judge.STEPS, head_judge.NAMES
+    return JUDGED, JUDGED_FOR_EACH, head_judge.STEPS, head_judge.CAN_TELL, head_judge.NAMES
 
 
 def scorings(options: argparse.Namespace) -> list[str]:
@@ -402,7 +402,7 @@ def statements(found: dict[str, dict[str, dict[int, Any]]]) -> list[dict[str, An
 def told(found: dict[str, dict[str, dict[int, Any]]], figure: str, wrong: str) -> bool:
     """Whether the judge tells true swaps from what is wrong in this."""
     floor, plain = (found.get("chain", {}).get(way, {}) for way in (TrueSwap.name, wrong))
-    return bool(floor) and all(floor[seed][figure] < SEEN_BY_JUDGE * plain[seed][figure] for seed in floor)
+    return bool(floor) and all(floor[seed].get(figure, 1e9) < SEEN_BY_JUDGE * plain[seed][figure] for seed in floor)
 
 
 def leaks(found: dict[str, dict[str, dict[int, Any]]], arm: str) -> list[float]:

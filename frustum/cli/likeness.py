@@ -14,8 +14,8 @@ from frustum.metrics.colour_error import to_lab
 from frustum.nn.head_regions import LABELS, region_labels
 
 UNLIKE = 33.0
-"""From this distance on two portraits hardly show one person: of pairs of generated clips, each in light of its own, 2 in 100 of one person
-and 77 in 100 of two people are as far apart (`python benchmarks/claims/heser.py --parts people`)."""
+"""From this distance on two portraits hardly show one person: of pairs of generated clips, each in light of its own, 3 in 100 of one person
+and 72 in 100 of two people are as far apart (`python benchmarks/claims/heser.py --parts people`)."""
 
 _LEAST = 1 / 150  # of a portrait's pixels, which a region must have to say a colour
 
