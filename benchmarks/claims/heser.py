@@ -186,7 +186,7 @@ def scoring(part: str, arm: str, seed: int, options: argparse.Namespace) -> str:
 
 def judged_by() -> tuple[Any, ...]:
     """What makes the judge what it is."""
-    return JUDGED, JUDGED_FOR_EACH, head_judge.STEPS, head_judge.CAN_TELL, head_judge.NAMES
+    return JUDGED, JUDGED_FOR_EACH, head_judge.STEPS, head_judge.EVERY, head_judge.CAN_TELL, head_judge.NAMES
 
 
 def scorings(options: argparse.Namespace) -> list[str]:

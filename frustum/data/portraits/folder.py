@@ -6,6 +6,7 @@ The layout is that of HeSer's re-implementations, made from VoxCeleb2: a clip is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,12 @@ class Portraits(LabelledImages):
     def about(self, person: str) -> dict[str, Any]:
         """What people.json says of a person, such as the corner of a balanced set; nothing for photographs. Raises DataError."""
         self.clips(person)
+        return self._described.get(person, {})
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
         path = self.root / "people.json"
-        return read_object(path, "list of people").get(person, {}) if path.is_file() else {}
+        return read_object(path, "list of people") if path.is_file() else {}
 
     def _people(self, root: Path) -> dict[str, list[str]]:
         path = root / "splits.json"
