@@ -187,7 +187,7 @@ def videos(way: HeadSwaps, swapper: HeadSwapper, source: Any, config: HeadsConfi
     """Mean absolute difference, 0..255, between the changes from frame to frame of prediction and truth inside both heads, over
     `count` clips of the world `config`, of which `source` has the frames.
 
-    `still` is that of a picture that does not change, `true` how much the truth changes.
+    `still` is that of a picture that does not change, `change` how much the prediction changes.
     """
     held_out = list(range(4, config.identities, 5))
     found = defaultdict(list)

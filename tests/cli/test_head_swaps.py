@@ -82,11 +82,10 @@ def test_parts_are_those_that_the_aligner_draws() -> None:
     last = network.generator.mask_head["2"]  # type: ignore[index, union-attr]
     torch.nn.init.zeros_(last.weight)
     heads, source = HeadAligner(network, lambda image: pytest.fail("no parser is asked")), Source(SIDE)  # type: ignore[arg-type, return-value]
-    learned = heads.learn([source.image("a")], [source.parsing("a")], FewShot(steps=0))
+    learned = heads.learn([source.image("a")], [source.parsing("a")], FewShot(steps=0))._replace(aligner=heads.aligner)
     for region, ids in REGIONS.items():
         torch.nn.init.zeros_(last.bias)
         torch.nn.init.constant_(last.bias[LABELS[region]], 5.0)
-        learned = learned._replace(aligner=heads.aligner)
         assert (heads.align(learned, source.image("b"), source.parsing("b"))[1] == ids[0]).all()
 
 

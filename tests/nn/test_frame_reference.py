@@ -10,6 +10,17 @@ from frustum.errors import ShapeError
 from frustum.nn.frame_reference import FrameReference
 
 
+def by_place_alone(**settings: int) -> FrameReference:
+    """Images of 16 pixels, where each patch is like that of the same place, whatever it shows."""
+    network = FrameReference(16, width=4, **settings).eval()
+    with torch.no_grad():
+        for features in (network.portrait_features, network.frame_features):
+            features.both[-1].weight.zero_()
+            features.both[-1].bias.zero_()
+        network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
+    return network
+
+
 def test_every_patch_is_a_mean_of_patches():
     """Frames of one colour each: whatever is alike, a pixel lies between them; one frame alone comes back as it is."""
     network = FrameReference(16, width=4).eval()
@@ -23,12 +34,7 @@ def test_every_patch_is_a_mean_of_patches():
 
 def test_a_patch_is_taken_as_it_is():
     """Where the features are the place alone, the patches of the frame stay where they are, with all their pixels."""
-    network = FrameReference(16, width=4).eval()
-    with torch.no_grad():
-        for features in (network.portrait_features, network.frame_features):
-            features.both[-1].weight.zero_()
-            features.both[-1].bias.zero_()
-        network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
+    network = by_place_alone()
     frame = torch.rand(1, 1, 3, 16, 16)
     torch.testing.assert_close(network(torch.rand(1, 3, 16, 16), network.known(frame)), frame[:, 0], rtol=1e-2, atol=1e-2)
 
@@ -73,12 +79,7 @@ def test_patches_are_taken_of_the_first_three_channels():
 
 def test_parts_come_with_their_patches():
     """Further channels are put together from the same places, in half the size: a frame that stays where it is shows them smoothed."""
-    network = FrameReference(16, width=4, channels=5, shown=5).eval()
-    with torch.no_grad():
-        for features in (network.portrait_features, network.frame_features):
-            features.both[-1].weight.zero_()
-            features.both[-1].bias.zero_()
-        network.places.copy_(torch.eye(16).view(1, 16, 4, 4))
+    network = by_place_alone(channels=5, shown=5)
     frames = torch.rand(1, 1, 5, 16, 16)
     frames[0, 0, 3] = 0.25
     found = network(torch.rand(1, 5, 16, 16), network.known(frames))
